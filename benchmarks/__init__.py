@@ -1,0 +1,1 @@
+"""Programs that measure Shoal beside the stock tools; each prints one JSON object last."""

@@ -1,0 +1,1 @@
+"""Where members live: Ray plumbing that knows no algorithm and no network."""

@@ -1,0 +1,46 @@
+"""Connect to a Ray cluster, or start one in this process's care and stop it at the end."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+# Train's controller looks at its workers once in 2 s by default, which delays the end of a run.
+# Tune's loggers would write every report a second and a third time.
+ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextlib.contextmanager
+def session() -> Iterator[str]:
+    """Yield the address of the cluster: `RAY_ADDRESS` when it is set, else an embedded Ray's.
+
+    An embedded Ray dies with this process, also on SIGKILL; it is stopped on the way out, also on
+    Ctrl-C. Raises ConnectionError when the address does not answer.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}}
+    for name in ("ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if address is None:
+        options |= {"include_dashboard": False}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        yield ray.get_runtime_context().gcs_address
+    finally:
+        ray.shutdown()
+
+
+def capacity() -> dict[str, float]:
+    """Return what the whole cluster has: CPUs, GPUs, bytes of memory and object store."""
+    return dict(ray.cluster_resources())

@@ -1,0 +1,116 @@
+"""Broods on Ray: one Tune trial a brood, one Ray Train worker group a trial, resident for the whole run.
+
+Tune decides, but never starts or stops anything for an exploit: a trial only carries its workers'
+reports to Tune. They take the mailbox and not `ray.train.report`, which waits for the Train
+controller's next poll.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import train, tune
+from ray.train.torch import TorchTrainer
+
+from cluster.storage import Store
+from cluster.streams import open_dataset
+
+TRIAL_CPUS = 0.05  # a trial only passes messages on
+
+
+@dataclass(frozen=True)
+class BroodResources:
+    """What each brood gets: Ray Train workers, and CPUs and GPUs for each of them."""
+
+    broods: int
+    workers_per_brood: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+
+    def needed(self) -> dict[str, float]:
+        workers = self.broods * self.workers_per_brood
+        return {
+            "CPU": self.broods * TRIAL_CPUS + workers * self.cpus_per_worker,
+            "GPU": workers * self.gpus_per_worker,
+        }
+
+
+def brood_trial(
+    loop: Callable[[dict[str, Any]], None],
+    settings: dict[str, Any],
+    exchange: Any,
+    resources: BroodResources,
+    files: Mapping[str, list[str]],  # group -> Parquet files, in the order of the first epoch
+    corpus: str,
+    storage: str,
+) -> Callable[[dict[str, Any]], None]:
+    """Return the Tune trainable of one brood: it trains `loop` on Train workers and passes reports on."""
+
+    def trial(config: dict[str, Any]) -> None:
+        brood = config["brood"]
+        trainer = _trainer(loop, settings, exchange, resources, files, corpus, storage, brood)
+        failure: list[BaseException] = []
+
+        def fit() -> None:
+            try:
+                trainer.fit()
+            except BaseException as error:  # raised again below, in the thread that Tune watches
+                failure.append(error)
+            finally:
+                ray.get(exchange.report.remote(brood, None))
+
+        threading.Thread(target=fit, daemon=True).start()
+        while (message := ray.get(exchange.next_report.remote(brood))) is not None:
+            tune.report(message)
+        if failure:
+            raise failure[0]
+
+    return tune.with_resources(trial, {"cpu": TRIAL_CPUS})
+
+
+def _trainer(
+    loop: Callable[[dict[str, Any]], None],
+    settings: dict[str, Any],
+    exchange: Any,
+    resources: BroodResources,
+    files: Mapping[str, list[str]],
+    corpus: str,
+    storage: str,
+    brood: int,
+) -> TorchTrainer:
+    options = ray.data.ExecutionOptions(preserve_order=True)
+    return TorchTrainer(
+        loop,
+        train_loop_config={**settings, "brood": brood, "exchange": exchange},
+        scaling_config=train.ScalingConfig(
+            num_workers=resources.workers_per_brood,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker={"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker},
+        ),
+        run_config=train.RunConfig(
+            name=f"brood-{brood}", storage_path=storage, failure_config=train.FailureConfig(max_failures=0)
+        ),
+        datasets={group: open_dataset(Store(corpus), names) for group, names in files.items()},
+        # every worker reads whole groups by itself: a split would tie workers to one another's epochs
+        dataset_config=train.DataConfig(datasets_to_split=[], execution_options=options),
+    )
+
+
+def next_orders(exchange: Any, round_: int) -> Any:
+    return ray.get(exchange.take_orders.remote(round_))
+
+
+def send_report(exchange: Any, brood: int, message: Any) -> None:
+    ray.get(exchange.report.remote(brood, message))
+
+
+def post_weights(exchange: Any, round_: int, member: int, state: Any) -> None:
+    """Put a snapshot into the object store and post where it is."""
+    ray.get(exchange.post_weights.remote(round_, member, [ray.put(state)]))
+
+
+def take_weights(exchange: Any, round_: int, member: int) -> Any:
+    (reference,) = ray.get(exchange.take_weights.remote(round_, member))
+    return ray.get(reference)

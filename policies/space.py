@@ -1,0 +1,189 @@
+"""Domains of hyperparameters: how each is sampled, varied and kept inside its bounds."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Hyperparameters = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Float:
+    """A real number in [low, high]; `log` samples it evenly over orders of magnitude."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        _check_bounds(self.low, self.high, self.log)
+
+    def sample(self, rng: np.random.Generator) -> float:
+        if not self.log:
+            return float(rng.uniform(self.low, self.high))
+        drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+        return min(max(drawn, self.low), self.high)  # exp(log(high)) may round to just above high
+
+    def perturb(self, value: float, factor: float, rng: np.random.Generator) -> float:
+        return min(max(float(value) * factor, self.low), self.high)
+
+    def contains(self, value: Any) -> bool:
+        return _is_number(value) and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Int:
+    """A whole number in [low, high]; a perturbation always moves it unless a bound stops it."""
+
+    low: int
+    high: int
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        _check_bounds(self.low, self.high, self.log)
+
+    def sample(self, rng: np.random.Generator) -> int:
+        if not self.log:
+            return int(rng.integers(self.low, self.high + 1))
+        drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high + 1)))
+        return min(max(int(drawn), self.low), self.high)
+
+    def perturb(self, value: int, factor: float, rng: np.random.Generator) -> int:
+        # round(1 * 1.25) is 1 again: without a least move of one, 1 and 2 would be absorbing
+        move = max(abs(round(value * factor) - value), 1)
+        return min(max(int(value) + (move if factor > 1 else -move), self.low), self.high)
+
+    def contains(self, value: Any) -> bool:
+        return _is_number(value) and float(value).is_integer() and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """One of `values`, whose neighbours are alike: a perturbation goes to a neighbour."""
+
+    values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        _check_values(self.values)
+
+    def sample(self, rng: np.random.Generator) -> Any:
+        return self.values[int(rng.integers(len(self.values)))]
+
+    def perturb(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
+        place = self.values.index(value) + (1 if factor > 1 else -1)
+        return self.values[min(max(place, 0), len(self.values) - 1)]
+
+    def contains(self, value: Any) -> bool:
+        return value in self.values
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """One of `values` without order: never multiplied or shifted, only drawn again."""
+
+    values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        _check_values(self.values)
+
+    def sample(self, rng: np.random.Generator) -> Any:
+        return self.values[int(rng.integers(len(self.values)))]
+
+    def perturb(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
+        return self.sample(rng)
+
+    def contains(self, value: Any) -> bool:
+        return value in self.values
+
+
+@dataclass(frozen=True)
+class Bool:
+    """True or false; a perturbation draws it again."""
+
+    def sample(self, rng: np.random.Generator) -> bool:
+        return bool(rng.integers(2))
+
+    def perturb(self, value: bool, factor: float, rng: np.random.Generator) -> bool:
+        return self.sample(rng)
+
+    def contains(self, value: Any) -> bool:
+        return isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A value that belongs to the member (its seed, its shard): never varied and never cloned."""
+
+    value: Any
+
+    def sample(self, rng: np.random.Generator) -> Any:
+        return self.value
+
+    def perturb(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
+        return value
+
+    def contains(self, value: Any) -> bool:
+        return True
+
+
+Domain = Float | Int | Ordered | Categorical | Bool | Constant
+Space = Mapping[str, Domain]
+
+DOMAINS: dict[str, type] = {
+    "float": Float,
+    "int": Int,
+    "ordered": Ordered,
+    "categorical": Categorical,
+    "bool": Bool,
+    "constant": Constant,
+}
+
+
+def sample(space: Space, rng: np.random.Generator) -> Hyperparameters:
+    """Draw one value from each domain, in the order of the space."""
+    return {name: domain.sample(rng) for name, domain in space.items()}
+
+
+def explore(
+    space: Space,
+    hyperparameters: Hyperparameters,
+    rng: np.random.Generator,
+    resample: float = 0.25,
+    factors: tuple[float, float] = (0.8, 1.25),
+) -> Hyperparameters:
+    """Vary each hyperparameter by itself: drawn again with probability `resample`, else perturbed.
+
+    The default factors are reciprocal: the pair 0.8 and 1.2 of Jaderberg et al., 2017, drifts down by
+    2 % an event.
+    """
+    varied = {}
+    for name, domain in space.items():
+        # three draws whatever happens, so that one domain's choice does not shift the next one's
+        again, up, own = rng.random(), rng.random(), np.random.default_rng(rng.integers(2**63))
+        factor = factors[1] if up < 0.5 else factors[0]
+        if again < resample and not isinstance(domain, Constant):
+            varied[name] = domain.sample(own)
+        else:
+            varied[name] = domain.perturb(hyperparameters[name], factor, own)
+    return varied
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_bounds(low: float, high: float, log: bool) -> None:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"low and high must be finite, but got {low=}, {high=}.")
+    if not low < high:
+        raise ValueError(f"low < high must hold, but got {low=}, {high=}.")
+    if log and low <= 0:
+        raise ValueError(f"a log domain needs low > 0, but got {low=}.")
+
+
+def _check_values(values: tuple[Any, ...]) -> None:
+    if len(values) < 2 or any(value in values[:place] for place, value in enumerate(values)):
+        raise ValueError(f"values must be at least two and differ, but got {list(values)}.")

@@ -1,0 +1,1 @@
+"""Puts policies, trainables and the cluster together; holds the command line."""

@@ -1,0 +1,132 @@
+"""What runs on a Ray Train worker: a brood's members train, report, and follow orders."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from ray import train
+
+from cluster import checkpoints, workers
+from cluster.storage import Store
+from cluster.streams import RowOrder, RowStream, blocks_of
+from policies.mixing import normalise
+from policies.population import Order
+from search.batches import MixedBatches, file_rows, first_rows
+from search.config import Run
+from search.corpus import load_corpus
+from trainables.language import LanguageModel
+from trainables.member import Member
+from trainables.settings import Recipe, Shape
+from trainables.toy import Toy
+
+Members = dict[int, Member]
+
+
+def train_brood(settings: dict[str, Any]) -> None:
+    """Host this worker's members for the whole run; no exploit starts or stops a process."""
+    run = Run.model_validate(settings["run"])
+    brood, exchange, resumed = settings["brood"], settings["exchange"], settings["round"]
+    store = Store(run.directory)
+    hyperparameters = {number: settings["hyperparameters"][number] for number in hosted(run, brood)}
+    torch.set_num_threads(settings["threads"])
+    members = build_members(run, hyperparameters)
+    if resumed:
+        for number, member in members.items():
+            member.load(checkpoints.load_member(store, resumed, number), hyperparameters[number])
+    for round_ in range(resumed + 1, run.rounds + 1):
+        rows = [train_one(number, member, run.population.interval) for number, member in members.items()]
+        place = {"round": round_, "brood": brood, "step": round_ * run.population.interval}
+        workers.send_report(exchange, brood, {"reports": [row | place for row in rows]})
+        follow(exchange, round_, members)
+        if round_ % run.checkpoint.every == 0 or round_ == run.rounds:
+            for number, member in members.items():
+                checkpoints.save_member(store, round_, number, member.state())
+    tests = [{"member": number, "losses": member.evaluate("test")[1]} for number, member in members.items()]
+    workers.send_report(exchange, brood, {"tests": tests})
+
+
+def hosted(run: Run, brood: int) -> list[int]:
+    """Return the numbers of the members that live on this worker: dealt out in turn to all workers."""
+    context = train.get_context()
+    worker = brood * context.get_world_size() + context.get_world_rank()
+    workers_in_all = run.cluster.broods * context.get_world_size()
+    return list(range(worker, run.population.members, workers_in_all))
+
+
+def train_one(number: int, member: Member, steps: int) -> dict[str, Any]:
+    """Train one member for an interval and return its row of metrics."""
+    began = time.perf_counter()
+    train_loss = member.train(steps)
+    trained = time.perf_counter()
+    score, losses = member.evaluate()
+    return {
+        "member": number,
+        "score": score if np.isfinite(score) else float("nan"),
+        "train_loss": train_loss,
+        "train_seconds": trained - began,
+        "evaluate_seconds": time.perf_counter() - trained,
+        **{f"loss_{group}": loss for group, loss in losses.items()},
+    }
+
+
+def follow(exchange: Any, round_: int, members: Members) -> None:
+    """Carry out the round's orders: first hand over what others need, then copy."""
+    orders = [Order(*order) for order in workers.next_orders(exchange, round_)]
+    here = [order for order in orders if order.member in members]
+    for donor in {order.donor for order in orders if order.donor in members and order.member not in members}:
+        workers.post_weights(exchange, round_, donor, members[donor].state())
+    # a donor is never a receiver in the same round, so the copies cannot overtake one another
+    for order in here:
+        if order.donor in members:
+            state = members[order.donor].state()
+        else:
+            state = workers.take_weights(exchange, round_, order.donor)
+        members[order.member].load(state, order.hyperparameters)
+
+
+def build_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> Members:
+    if run.trainable == "toy":
+        return {number: Toy(values) for number, values in hyperparameters.items()}
+    manifest = load_corpus(run.data)
+    store = Store(run.data.corpus)
+    streams = {
+        group: RowStream(
+            blocks_of(train.get_dataset_shard(group)),
+            RowOrder(group, file_rows(splits.splits["train"]), run.seed),
+            run.data.sequence_length,
+        )
+        for group, splits in manifest.groups.items()
+    }
+    held_out = {
+        split: {
+            name: first_rows(store, group.splits[split], run.training.evaluation_rows)
+            for name, group in manifest.groups.items()
+        }
+        for split in ("validation", "test")
+    }
+    shape = Shape(
+        vocabulary=manifest.vocabulary,
+        sequence_length=run.data.sequence_length,
+        **run.model.model_dump(),
+    )
+    recipe = Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))
+    device = "cuda" if run.cluster.gpus_per_worker else "cpu"
+    return {
+        number: LanguageModel(
+            shape,
+            recipe,
+            values,
+            MixedBatches(streams, proportions(run, list(streams)), run.training.batch),
+            held_out,
+            seed=int(np.random.SeedSequence([run.seed, 1, number]).generate_state(1)[0]),
+            device=device,
+        )
+        for number, values in hyperparameters.items()
+    }
+
+
+def proportions(run: Run, groups: list[str]) -> np.ndarray:
+    given = run.data.proportions
+    return normalise([1.0 if given is None else given.get(group, 0.0) for group in groups])

@@ -1,0 +1,129 @@
+"""The command `shoal`. Exit codes: 0 done, 1 the run failed, 2 the input cannot be used, 130 Ctrl-C."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cluster.storage import Store
+from search import directory
+from search.errors import InputError, Interrupted, RunFailed
+from search.load import load_run
+
+app = typer.Typer(
+    name="shoal",
+    help="Train populations of models on Ray: the best are copied, varied and trained on.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+File = Annotated[str, typer.Argument(help="YAML file of the run.", metavar="FILE")]
+Changes = Annotated[list[str] | None, typer.Argument(help="Changes to it.", metavar="[key=value ...]")]
+Directory = Annotated[str, typer.Argument(help="Run directory or URI.", metavar="DIR")]
+
+
+@app.command(epilog="Example: shoal run examples/demo.yaml population.members=4")
+def run(
+    file: File,
+    changes: Changes = None,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Also train the same members without exploits, and compare.")
+    ] = False,
+) -> None:
+    """Train a population and write its run directory."""
+    from search.running import run_new
+
+    run_new(load_run(file, changes or []), console, baseline)
+
+
+@app.command(epilog="Example: shoal resume runs/demo")
+def resume(path: Directory) -> None:
+    """Continue a run that was stopped or killed, from its last checkpoint."""
+    from search.running import run_on
+
+    run_on(path, console)
+
+
+@app.command(epilog="Example: shoal validate examples/demo.yaml training.steps=1000")
+def validate(file: File, changes: Changes = None) -> None:
+    """Check a file without running it, and print the resolved configuration."""
+    from search.load import dump
+
+    sys.stdout.write(dump(load_run(file, changes or [])))
+
+
+@app.command(epilog="Example: shoal corpus examples/demo.yaml data.megabytes=16")
+def corpus(file: File, changes: Changes = None) -> None:
+    """Build the corpus that a run reads: tokenised, packed and split Parquet with a manifest."""
+    from search.running import prepare
+
+    prepare(load_run(file, changes or []), console)
+
+
+@app.command(epilog="Example: shoal report runs/demo")
+def report(path: Directory) -> None:
+    """Draw the run as one HTML file that opens offline."""
+    from search.report import write_report
+
+    _, store = directory.open_run(path)
+    console.print(f"report: {write_report(store)}", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: shoal export runs/demo --member 3 --to exported/")
+def export(
+    path: Directory,
+    member: Annotated[int | None, typer.Option(help="Which member; the best one by default.")] = None,
+    to: Annotated[str | None, typer.Option(help="Where to; DIR/best by default.")] = None,
+) -> None:
+    """Write a member's weights as safetensors with a JSON config beside them."""
+    settings, store = directory.open_run(path)
+    folder = directory.export(settings, store, member, Store(to) if to else None)
+    console.print(f"exported: {folder}/model.safetensors", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: shoal status runs/demo")
+def status(
+    path: Annotated[
+        str | None, typer.Argument(help="Run directory; all of runs/ by default.", metavar="[DIR]")
+    ] = None,
+) -> None:
+    """Say how far a run is, or every run in runs/."""
+    paths = [path] if path else runs_here()
+    if not paths:
+        raise InputError("runs/ holds no run: name a run directory.")
+    table = Table(box=None, pad_edge=False)
+    for name in ("run", "status", "step", "best", "member", "exploits"):
+        table.add_column(name)
+    for place in paths:
+        table.add_row(*directory.state_of(place))
+    console.print(table)
+
+
+def runs_here() -> list[str]:
+    if not os.path.isdir("runs"):
+        return []
+    found = sorted(os.scandir("runs"), key=lambda entry: entry.name)
+    return [entry.path for entry in found if os.path.exists(f"{entry.path}/{directory.SETTINGS}")]
+
+
+def main() -> None:
+    """Run the command line; what the user did wrong is one message without a stack trace."""
+    try:
+        app()
+    except InputError as error:
+        sys.exit(say("error", error, 2))
+    except Interrupted as error:
+        sys.exit(say("interrupted", error, 130))
+    except RunFailed as error:
+        sys.exit(say("failed", error, 1))
+
+
+def say(kind: str, error: Exception, code: int) -> int:
+    errors.print(f"{kind}: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+    return code

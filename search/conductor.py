@@ -1,0 +1,92 @@
+"""Reports in, decisions out, everything recorded: the run's one place where policy meets plumbing."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cluster import checkpoints
+from cluster.storage import Store
+from policies import population
+from policies.population import Exploit, NoExploit, Order, Report, State
+from policies.space import Space
+from search import records
+from search.config import Run
+
+
+class Watcher(Protocol):
+    """Sees every round as it is decided; shows progress."""
+
+    def round(self, round_: int, rows: Sequence[dict[str, Any]], orders: Sequence[Order]) -> None: ...
+
+
+GiveOrders = Callable[[int, list[tuple[Any, ...]]], None]
+
+
+@dataclass
+class Conductor:
+    """Collects a round's reports, decides when the last has come, records, and gives the orders.
+
+    Decisions are synchronous: all members of a round are ranked at the same age, in an order that
+    does not depend on who reported first.
+    """
+
+    run: Run
+    store: Store
+    space: Space
+    exploit: Exploit
+    state: State
+    give_orders: GiveOrders
+    watcher: Watcher
+    round: int = 0  # the last round that was decided
+    exploits: int = 0
+    waiting: dict[int, dict[str, Any]] = field(default_factory=dict)
+    last: dict[int, dict[str, Any]] = field(default_factory=dict)  # the last round's rows
+    tests: dict[int, dict[str, float]] = field(default_factory=dict)
+
+    def receive(self, message: dict[str, Any]) -> None:
+        """Take in one worker's message; the last of a round brings the decision about."""
+        self.tests |= {row["member"]: row["losses"] for row in message.get("tests", [])}
+        for row in message.get("reports", []):
+            self.waiting[row["member"]] = row
+        if len(self.waiting) == len(self.state):
+            self.decide(self.round + 1)
+
+    def decide(self, round_: int) -> None:
+        rows = [self.waiting[member] | {"tokens": self.tokens(round_)} for member in sorted(self.waiting)]
+        assert all(row["round"] == round_ for row in rows)
+        reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
+        # nothing trains after the last round: a copy there would only lose the loser's own result
+        exploit = self.exploit if round_ < self.run.rounds else NoExploit()
+        before = self.state
+        self.state, orders = population.decide(exploit, self.space, before, reports, self.run.seed)
+        scores = {report.member: report.score for report in reports}
+        self.exploits += len(orders)
+        self.round, self.last, self.waiting = round_, {row["member"]: row for row in rows}, {}
+        records.write_metrics(self.store, round_, rows)
+        records.write_copies(self.store, round_, rows[0]["step"], orders, scores, before)
+        self.save(round_)
+        self.give_orders(round_, [tuple(order) for order in orders])
+        self.watcher.round(round_, rows, orders)
+
+    def save(self, round_: int) -> None:
+        if round_ % self.run.checkpoint.every and round_ != self.run.rounds:
+            return
+        plain = {"round": round_, "exploits": self.exploits, "members": population.to_plain(self.state)}
+        checkpoints.save_decisions(self.store, round_, plain)
+        # all reports of this round are in, so the checkpoint before it is whole
+        checkpoints.prune(self.store, round_ - (self.run.checkpoint.keep - 1) * self.run.checkpoint.every)
+
+    def tokens(self, round_: int) -> int:
+        """Return how many tokens each member has trained on."""
+        if self.run.trainable == "toy":
+            return 0
+        rows = round_ * self.run.population.interval * self.run.training.batch
+        return rows * self.run.data.sequence_length
+
+    @property
+    def finished(self) -> bool:
+        return self.round == self.run.rounds and len(self.tests) == len(self.state)
+
+    def best(self) -> int:
+        """Return the member with the best last score."""
+        return population.rank({member: row["score"] for member, row in self.last.items()})[0]

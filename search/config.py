@@ -1,0 +1,257 @@
+"""The settings of a run: what each key may hold, and what must hold between keys."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from policies.space import DOMAINS, Domain
+from trainables.settings import Recipe, Shape
+
+FORMAT: Literal[1] = 1  # of the run directory; a reader refuses a higher one
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DomainSettings(Settings):
+    """What the domains share; the checks are those of the domain itself."""
+
+    @model_validator(mode="after")
+    def check(self) -> "DomainSettings":
+        self.domain()
+        return self
+
+    def domain(self) -> Domain:
+        values = {name: _hashable(value) for name, value in self}
+        domain: Domain = DOMAINS[values.pop("kind")](**values)
+        return domain
+
+
+class FloatDomain(DomainSettings):
+    kind: Literal["float"]
+    low: float
+    high: float
+    log: bool = False
+
+
+class IntDomain(DomainSettings):
+    kind: Literal["int"]
+    low: int
+    high: int
+    log: bool = False
+
+
+class OrderedDomain(DomainSettings):
+    kind: Literal["ordered"]
+    values: list[Any]
+
+
+class CategoricalDomain(DomainSettings):
+    kind: Literal["categorical"]
+    values: list[Any]
+
+
+class BoolDomain(DomainSettings):
+    kind: Literal["bool"]
+
+
+class ConstantDomain(DomainSettings):
+    kind: Literal["constant"]
+    value: Any
+
+
+AnyDomain = Annotated[
+    FloatDomain | IntDomain | OrderedDomain | CategoricalDomain | BoolDomain | ConstantDomain,
+    Field(discriminator="kind"),
+]
+
+
+class Data(Settings):
+    """Which text, how it becomes rows, and how much of each group a batch holds."""
+
+    corpus: str = "runs/corpus"
+    groups: dict[Name, str] = Field(default_factory=dict)
+    text_field: str = "text"
+    tokenizer: Literal["bytes"] = "bytes"
+    sequence_length: Annotated[int, Field(ge=8, le=65536)] = 128
+    megabytes: Annotated[float, Field(gt=0)] = 8.0
+    validation: Share = 0.05
+    test: Share = 0.05
+    proportions: dict[str, Annotated[float, Field(ge=0)]] | None = None
+
+
+class Model(Settings):
+    """Shape of the decoder-only transformer."""
+
+    layers: Count = 4
+    heads: Count = 4
+    width: Count = 128
+    expansion: Annotated[float, Field(gt=0)] = 4.0
+
+
+class Training(Settings):
+    """What every member does alike; a searched hyperparameter of the same name goes before it."""
+
+    steps: Count = 200
+    batch: Count = 16
+    evaluation_rows: Count = 32
+    warmup: Annotated[int, Field(ge=0)] = 20
+    final_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Population(Settings):
+    members: Count = 8
+    interval: Count = 20
+    exploit: Literal["truncation", "none"] = "truncation"
+    fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    resample: Annotated[float, Field(ge=0, le=1)] = 0.25
+    factors: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]] = (0.8, 1.25)
+
+
+class Cluster(Settings):
+    broods: Count = 2
+    workers_per_brood: Count = 1
+    cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    memory_megabytes: Count = 1024
+
+
+class Checkpoint(Settings):
+    every: Count = 1
+    keep: Annotated[int, Field(ge=2)] = 2
+
+
+class Run(Settings):
+    """A whole run, resolved."""
+
+    name: Name
+    format: Literal[1] = FORMAT
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    directory: str = ""
+    trainable: Literal["decoder", "toy"] = "decoder"
+    data: Data = Data()
+    model: Model = Model()
+    training: Training = Training()
+    hyperparameters: dict[str, AnyDomain] = Field(default_factory=dict)
+    population: Population = Population()
+    cluster: Cluster = Cluster()
+    checkpoint: Checkpoint = Checkpoint()
+
+    @property
+    def rounds(self) -> int:
+        """Number of intervals that each member trains."""
+        return self.training.steps // self.population.interval
+
+    def space(self) -> dict[str, Domain]:
+        return {name: settings.domain() for name, settings in self.hyperparameters.items()}
+
+    @model_validator(mode="after")
+    def check(self) -> "Run":
+        problems = [problem for check in CHECKS if (problem := check(self))]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def check_population(run: Run) -> str:
+    chosen = run.population
+    if chosen.exploit == "none":
+        return ""
+    if chosen.members < 2:
+        return (
+            f"population.members: exploit needs at least 2 members, got {chosen.members}; "
+            f"add members or set population.exploit: none"
+        )
+    if int(chosen.members * chosen.fraction + 1e-9) < 1:
+        return (
+            f"population.fraction: {chosen.fraction:g} of {chosen.members} members is less than one member, "
+            f"so nobody would ever copy; use at least {1 / chosen.members:.3g}"
+        )
+    if not run.hyperparameters:
+        return "hyperparameters: exploit needs at least one to vary; name one or set population.exploit: none"
+    return ""
+
+
+def check_interval(run: Run) -> str:
+    steps, interval = run.training.steps, run.population.interval
+    if interval > steps:
+        return f"population.interval: must be at most training.steps ({steps}), got {interval}"
+    if steps % interval:
+        return (
+            f"population.interval: must divide training.steps ({steps}), got {interval}; "
+            f"{steps - steps % interval} steps would do"
+        )
+    return ""
+
+
+def check_broods(run: Run) -> str:
+    hosts = run.cluster.broods * run.cluster.workers_per_brood
+    if hosts > run.population.members:
+        return (
+            f"cluster.broods: {hosts} workers ({run.cluster.broods} broods of {run.cluster.workers_per_brood}) "
+            f"must host at least one member each, but population.members is {run.population.members}"
+        )
+    return ""
+
+
+def check_hyperparameters(run: Run) -> str:
+    known = {"toy": {"h0", "h1"}, "decoder": set(Recipe.__dataclass_fields__) - {"steps"}}[run.trainable]
+    for name in run.hyperparameters:
+        if name not in known:
+            return f"hyperparameters.{name}: {run.trainable} has no such hyperparameter{nearest(name, known)}"
+    if run.trainable == "toy" and set(run.hyperparameters) != known:
+        return f"hyperparameters: the toy needs {' and '.join(sorted(known))}"
+    return ""
+
+
+def check_data(run: Run) -> str:
+    if run.trainable == "toy":
+        return ""
+    if not run.data.groups:
+        return "data.groups: at least one group is needed, such as `code: installed`"
+    given = run.data.proportions
+    if given is None:
+        return ""
+    for group in given:
+        if group not in run.data.groups:
+            return f"data.proportions.{group}: no such group{nearest(group, run.data.groups)}"
+    if sum(given.values()) <= 0:
+        return "data.proportions: at least one must be above 0"
+    return ""
+
+
+def check_model(run: Run) -> str:
+    if run.trainable == "toy":
+        return ""
+    try:
+        Shape(vocabulary=2, sequence_length=run.data.sequence_length, **run.model.model_dump())
+    except ValueError as error:
+        return f"model: {error}"
+    return ""
+
+
+CHECKS = (check_population, check_interval, check_broods, check_hyperparameters, check_data, check_model)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message: the nearest known name, or all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"; did you mean `{close[0]}`?" if close else f"; allowed are {', '.join(names)}"
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,125 @@
+"""The run directory: made once, recognised later, and what it says of its run."""
+
+import json
+from typing import Any
+
+import pyarrow.lib
+import yaml
+from safetensors.numpy import save
+
+from cluster import checkpoints
+from cluster.storage import Store
+from policies.population import rank
+from search.config import Run
+from search.errors import InputError
+from search.load import check, dump
+from search.records import METRICS
+from trainables.tokenizer import TOKENIZERS
+
+SETTINGS, SUMMARY = "run.yaml", "summary.json"
+
+
+def create(run: Run) -> Store:
+    """Make the directory of a new run and write its resolved configuration."""
+    refuse_existing(run)
+    try:
+        store = Store(run.directory)
+        store.write(SETTINGS, dump(run))
+    except (OSError, pyarrow.lib.ArrowException) as error:
+        raise InputError(f"directory: {run.directory} cannot be written: {reason(error)}.") from error
+    return store
+
+
+def refuse_existing(run: Run) -> None:
+    """Raise InputError if the run's directory cannot be read or already holds a run."""
+    try:
+        taken = Store(run.directory).exists(SETTINGS)
+    except (OSError, pyarrow.lib.ArrowException) as error:
+        raise InputError(f"directory: {run.directory} cannot be read: {reason(error)}.") from error
+    if taken:
+        raise InputError(
+            f"{run.directory} already holds a run: continue it with `shoal resume {run.directory}`, "
+            f"give another place with directory=..., or delete it."
+        )
+
+
+def open_run(directory: str) -> tuple[Run, Store]:
+    """Return the run of a directory; refuses one that is not a run, or of a newer format."""
+    try:
+        store = Store(directory)
+        text = store.read(SETTINGS).decode()
+    except FileNotFoundError as error:
+        raise InputError(f"{directory} is not a run directory: it has no {SETTINGS}.") from error
+    except (OSError, pyarrow.lib.ArrowException) as error:
+        raise InputError(f"{directory} cannot be read: {reason(error)}.") from error
+    values = yaml.safe_load(text)
+    if not isinstance(values, dict):
+        raise InputError(f"{directory}/{SETTINGS} is not a run's configuration.")
+    # a run directory may have been moved since it was written
+    run = check(values | {"directory": store.uri}, f"{directory}/{SETTINGS}")
+    return run, store
+
+
+def summary(store: Store) -> dict[str, Any]:
+    """Return what the run last said of itself; an unfinished one may have said nothing."""
+    return dict(store.read_json(SUMMARY)) if store.exists(SUMMARY) else {}
+
+
+def state_of(path: str) -> tuple[str, ...]:
+    """Return a run's name, status, step, best score, best member and exploits, for a table."""
+    run, store = open_run(path)
+    said = summary(store)
+    last = checkpoints.latest(store, run.population.members) or 0
+    best = exploits = score = "-"
+    if last:
+        number = winner(run, store)[1]
+        rows = store.read_table(METRICS).to_pylist()
+        best = str(number)
+        score = f"{max(row['score'] for row in rows if row['round'] == last and row['member'] == number):.4f}"
+        exploits = str(checkpoints.load_decisions(store, last)["exploits"])
+    step = f"{last * run.population.interval}/{run.training.steps}"
+    return run.name, said.get("status", "not begun"), step, score, best, exploits
+
+
+def winner(run: Run, store: Store) -> tuple[int, int]:
+    """Return the last checkpointed round and its best member."""
+    last = checkpoints.latest(store, run.population.members)
+    if last is None:
+        raise InputError(f"{run.directory} has no checkpoint yet: run or resume it first.")
+    rows = store.read_table(METRICS).to_pylist()
+    return last, rank({row["member"]: row["score"] for row in rows if row["round"] == last})[0]
+
+
+def export(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
+    """Write a member (the best one by default) as safetensors with a JSON config; return the folder."""
+    last, best = winner(run, store)
+    chosen = best if member is None else member
+    if not 0 <= chosen < run.population.members:
+        raise InputError(f"member must be 0 to {run.population.members - 1}, got {chosen}.")
+
+    weights = checkpoints.load_member(store, last, chosen)["weights"]
+    config = {
+        "format": run.format,
+        "trainable": run.trainable,
+        "shape": shape_of(run),
+        "tokenizer": run.data.tokenizer,
+        "run": run.name,
+        "member": chosen,
+        "step": last * run.population.interval,
+    }
+    target = to or Store(f"{store.uri}/best")
+    target.write("model.safetensors", save(weights))
+    target.write("config.json", json.dumps(config, indent=2) + "\n")
+    return target.uri
+
+
+def shape_of(run: Run) -> dict[str, Any]:
+    """Return what `trainables.decoder.Shape` takes to build the network around exported weights."""
+    if run.trainable == "toy":
+        return {}
+    vocabulary = TOKENIZERS[run.data.tokenizer]().vocabulary
+    return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.model_dump()}
+
+
+def reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error).splitlines()[0]

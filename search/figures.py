@@ -1,0 +1,266 @@
+"""The figures of a report: scores, genealogy, schedules, losses by group, and the run without exploits."""
+
+from collections.abc import Callable, Iterable
+from html import escape
+from typing import Any
+
+from search.drawing import (
+    BAND,
+    FAINT,
+    FAMILIES,
+    MEDIAN,
+    OTHER,
+    WINNER,
+    WINNER_FAMILY,
+    Axis,
+    Figure,
+    Key,
+    Line,
+    Trace,
+    arrows,
+    calm_axis,
+    category_axis,
+    layout,
+    number_axis,
+    show,
+    star,
+    trace,
+)
+from search.lineage import Event, Segment
+from search.story import Baseline, Curve, Story, finite
+
+HEIGHT = 380
+SCHEDULE_LEGEND = (
+    Key("thick", WINNER, "settings that trained the winner's weights"),
+    Key("line", FAINT, "settings of all members"),
+)
+GROUP_LEGEND = (
+    Key("thick", WINNER, "the winner's weights"),
+    Key("dashed", MEDIAN, "median of the members"),
+    Key("band", MEDIAN, "middle half of the members"),
+)
+CROWDED = 300  # copies above which their arrows are drawn thin
+
+
+def scores(story: Story) -> Figure:
+    """Every member's curve over the steps; a copy is a jump from its own score to its parent's."""
+    others = [Line(story.score_curve(stay), member) for member, stay in each_stay(story)]
+    jumps = [
+        Line([(copy.step, story.shown(copy.score)), (copy.step, story.shown(copy.parent_score))], copy.member)
+        for copy in story.copies
+    ]
+    winner = [point for segment in story.path for point in story.score_curve(segment)]
+    hover = f"member %{{text}}<br>step %{{x}}<br>{story.unit} %{{y:.4f}}"
+    data = [
+        trace(others, FAINT, 0.7 if len(story.copies) > CROWDED else 1.2, hover),
+        arrows(jumps, OTHER, 1, "member %{text} copied at step %{x}", size=7, opacity=arrow_opacity(story)),
+        trace([Line(winner, story.winner)], WINNER, 3.2, "the winner's weights<br>step %{x}: %{y:.4f}"),
+        star(winner[-1], story.winner, hover),
+    ]
+    legend = [Key("thick", WINNER, "the winner's weights, in whichever slot they were")]
+    if len(story.rows) > 1:
+        legend.append(Key("line", FAINT, "members"))
+    if story.copies:
+        legend.append(Key("arrow", OTHER, "a copy: from a member's own value to its parent's"))
+    y, note = calm_axis([winner, *(line.points for line in others)], story.losses)
+    return Figure(data, layout(story.last_step, 420 if stacked(story) else HEIGHT, y), legend, note)
+
+
+def genealogy(story: Story) -> Figure:
+    """One lane a member slot; at a copy, weights go from the parent's lane to the child's."""
+    lean = lean_of(story)
+    colours = family_colours(story)
+    lanes: dict[str, list[Line]] = {}
+    moves: dict[str, list[Line]] = {}
+    for member, stay in each_stay(story):
+        colour = colours.get(story.roots[member, stay.from_round], FAINT)
+        points = lane(story, stay, lean)
+        lanes.setdefault(colour, []).append(Line(points, describe(story, stay)))
+    for copy in story.copies:
+        assert copy.parent is not None
+        colour = colours.get(story.roots[copy.member, copy.round], FAINT)
+        move = Line([(copy.step, copy.parent), (copy.step + lean, copy.member)], told(story, copy))
+        moves.setdefault(colour, []).append(move)
+    width, opacity = (0.7, 0.45) if len(story.copies) > CROWDED else (1.3, 0.9)
+    data = [trace(lines, colour, 2.2, "%{text}", opacity=0.85) for colour, lines in lanes.items()]
+    data.append(failures(story))
+    data += [
+        arrows(lines, colour, width, "%{text}", size=9, opacity=opacity) for colour, lines in moves.items()
+    ]
+    winner = [point for segment in story.path for point in lane(story, segment, lean)]
+    data.append(trace([Line(winner, f"the weights of the winner, {story.winner}")], WINNER, 5, "%{text}"))
+    data.append(star(winner[-1], describe(story, story.path[-1]), "%{text}"))
+    drawn = layout(story.last_step, max(HEIGHT, 14 * len(story.stays) + 60), lane_axis(story))
+    if story.copies and story.copies[-1].step == story.last_step:
+        drawn["xaxis"]["range"][1] += lean
+    return Figure(data, drawn, genealogy_legend(story, colours))
+
+
+def schedule(story: Story, name: str) -> Figure:
+    """The values of one hyperparameter along the winning lineage, all members' behind."""
+    labels = categories(story, name)
+    place: Callable[[Any], float | None] = number if labels is None else lambda value: labels.index(show(value))
+    everyone = [
+        Line(held(story, stay, name, place), f"member {member}: {escape(show(stay.hyperparameters.get(name)))}")
+        for member, stay in each_stay(story)
+    ]
+    winner = [
+        Line(held(story, segment, name, place), escape(show(segment.hyperparameters.get(name))))
+        for segment in story.path
+    ]
+    whole = Line([point for line in winner for point in line.points])
+    starts = [line._replace(points=line.points[:1]) for line in winner]
+    steps = {"line": {"shape": "hv"}}
+    marks = {"mode": "markers", "marker": {"size": 7, "color": WINNER}}
+    data = [
+        trace(everyone, FAINT, 1.1, "%{text}", **steps),
+        trace([whole], WINNER, 3.2, "", hoverinfo="skip", **steps),
+        trace(starts, WINNER, 1, "%{text} from step %{x}", cliponaxis=False, **marks),
+    ]
+    if labels is not None:
+        return Figure(data, layout(story.last_step, max(230, 24 * len(labels) + 80), category_axis(labels)), [])
+    values = [y for line in [*everyone, *winner] for _, y in line.points if y is not None]
+    y = number_axis(values, story.domains.get(name, {}))
+    return Figure(data, layout(story.last_step, 230, y), [])
+
+
+def group_loss(story: Story, group: str) -> Figure:
+    """One group's validation loss: the winner's weights against the population's median and middle half."""
+    low, median, high = story.quantiles(f"loss_{group}", (0.25, 0.5, 0.75))
+    winner = story.group_curve(story.path, group)
+    nothing = {"line": {"width": 0}, "hoverinfo": "skip"}
+    data = [
+        trace([Line(low)], MEDIAN, 0, "", **nothing),
+        trace([Line(high)], MEDIAN, 0, "", fill="tonexty", fillcolor=BAND, **nothing),
+        trace([Line(median)], MEDIAN, 1.6, "median, step %{x}: %{y:.4f}", line={"dash": "dash"}),
+        trace([Line(winner)], WINNER, 3.2, "winner, step %{x}: %{y:.4f}"),
+    ]
+    y, note = calm_axis([winner, low, high], story.losses)
+    return Figure(data, layout(story.last_step, 230, y), [], note)
+
+
+def against_baseline(story: Story, baseline: Baseline) -> Figure:
+    """The best value any member had reached, with copies and without."""
+    ours, alone = story.best_so_far(story.rows), story.best_so_far(baseline.rows)
+    data = [
+        trace([Line(alone)], OTHER, 2.4, "without exploits<br>step %{x}: %{y:.4f}", line={"dash": "dash"}),
+        trace([Line(ours)], WINNER, 3.2, "this run<br>step %{x}: %{y:.4f}"),
+    ]
+    y, note = calm_axis([ours, alone], story.losses)
+    legend = [Key("thick", WINNER, "this run"), Key("dashed", OTHER, "the same members without exploits")]
+    last = max(story.last_step, alone[-1][0])
+    return Figure(data, layout(last, 300, y), legend, note)
+
+
+def each_stay(story: Story) -> Iterable[tuple[int, Segment]]:
+    return ((member, stay) for member, stays in story.stays.items() for stay in stays)
+
+
+def lean_of(story: Story) -> float:
+    """Return how far, in steps, a copy leans to the right, so that copies of one round are told apart."""
+    return 0.45 * min(after - before for before, after in zip([0, *story.steps], story.steps, strict=False))
+
+
+def lane(story: Story, stay: Segment, lean: float) -> list[tuple[float, float | None]]:
+    began = stay.from_step + (lean if stay.from_round else 0)
+    return [(began, stay.member), (max(began, story.until(stay)), stay.member)]
+
+
+def failures(story: Story) -> Trace:
+    """Return a cross wherever a member's score was not a number."""
+    crosses = [
+        Line([(step, member)], f"member {member} failed: no finite score at step {step}")
+        for member, step in failed(story)
+    ]
+    marker = {"symbol": "x", "size": 7, "color": MEDIAN}
+    return trace(crosses, MEDIAN, 1, "%{text}", mode="markers", marker=marker)
+
+
+def failed(story: Story) -> list[tuple[int, int]]:
+    return [
+        (member, row["step"])
+        for member, rows in story.rows.items()
+        for row in rows
+        if finite(row["score"]) is None
+    ]
+
+
+def lane_axis(story: Story) -> Axis:
+    members, on_path = list(story.stays), {segment.member for segment in story.path}
+    every = -(-len(members) // 32)
+    named = [member for place, member in enumerate(members) if place % every == 0]
+    return {
+        "range": [max(members) + 0.7, min(members) - 0.7],
+        "tickvals": named,
+        "ticktext": [f"<b>{member}</b>" if member in on_path else str(member) for member in named],
+        "showgrid": False,
+    }
+
+
+def stacked(story: Story) -> bool:
+    """Say whether the genealogy has so many lanes that it needs the page's whole width."""
+    return len(story.stays) > 16
+
+
+def genealogy_legend(story: Story, colours: dict[int, str]) -> list[Key]:
+    keys = [Key("thick", WINNER, f"the winner's weights, ending in member {story.winner} ★")]
+    if story.copies:
+        keys += [Key("line", colour, f"began in member {root}") for root, colour in colours.items()]
+    if len(story.stays) > len(colours):
+        keys.append(Key("line", FAINT, "began elsewhere" if story.copies else "the others: nobody copied"))
+    if story.copies:
+        keys.append(Key("arrow", MEDIAN, "a copy, parent to child"))
+    if failed(story):
+        keys.append(Key("cross", MEDIAN, "a failed member"))
+    return keys
+
+
+def family_colours(story: Story) -> dict[int, str]:
+    """Return a colour for the winner's root, and for the copied roots whose weights trained the longest."""
+    trained = dict.fromkeys(story.stays, 0)
+    for member, stay in each_stay(story):
+        trained[story.roots[member, stay.from_round]] += story.until(stay) - stay.from_step
+    first = story.path[0].member
+    copied = {story.roots[copy.member, copy.round] for copy in story.copies} - {first}
+    longest = sorted(copied, key=lambda root: (-trained[root], root))
+    return {first: WINNER_FAMILY, **dict(zip(longest, FAMILIES, strict=False))}
+
+
+def arrow_opacity(story: Story) -> float:
+    return 0.35 if len(story.copies) > CROWDED else 0.85
+
+
+def describe(story: Story, stay: Segment) -> str:
+    root = story.roots[stay.member, stay.from_round]
+    return f"member {stay.member}, steps {stay.from_step} to {story.until(stay)}<br>began in member {root}"
+
+
+def told(story: Story, copy: Event) -> str:
+    values = [story.shown(copy.score), story.shown(copy.parent_score)]
+    own, parents = ("failed" if value is None else f"{value:.4f}" for value in values)
+    return f"step {copy.step}: member {copy.member} ({own}) copied member {copy.parent} ({parents})"
+
+
+def held(story: Story, stay: Segment, name: str, place: Callable[[Any], float | None]) -> Curve:
+    value = place(stay.hyperparameters.get(name))
+    return [(stay.from_step, value), (story.until(stay), value)]
+
+
+def categories(story: Story, name: str) -> list[str] | None:
+    """Return the labels of a hyperparameter's axis, or None if its values are numbers without names."""
+    domain = story.domains.get(name, {})
+    values = [stay.hyperparameters.get(name) for _, stay in each_stay(story)]
+    if domain.get("kind") not in ("ordered", "categorical", "bool") and all(map(is_number, values)):
+        return None
+    given = [
+        show(value) for value in domain.get("values", [False, True] if domain.get("kind") == "bool" else [])
+    ]
+    return given + sorted({show(value) for value in values} - set(given))
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def number(value: Any) -> float | None:
+    return finite(value)

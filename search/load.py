@@ -1,0 +1,145 @@
+"""A YAML file, and `key=value` changes to it, to one checked `Run`; every mistake with its place."""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from policies.space import DOMAINS
+from search.config import FORMAT, Run, nearest
+from search.errors import InputError
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-3 for a word; everybody who writes it means a number."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_run(path: str, changes: Sequence[str] = ()) -> Run:
+    """Return the run of a YAML file with `population.members=4`-like changes made to it.
+
+    Raises InputError that names the file, the key path, the value and what is allowed.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"{path}: cannot be read: {reason}.") from error
+    values = parse(text, path)
+    for change in changes:
+        make_change(values, change)
+    return check(values, path)
+
+
+def parse(text: str, path: str) -> dict[str, Any]:
+    try:
+        values = yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{path}: must be a mapping of keys such as `name: demo`, got {type(values).__name__}."
+        )
+    return values
+
+
+def make_change(values: dict[str, Any], change: str) -> None:
+    name, sign, text = change.partition("=")
+    if not sign or not name:
+        raise InputError(f"{change}: a change must be written key=value, such as population.members=4.")
+    *parents, last = name.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{change}: {parent} holds a value, so nothing can be set inside it.")
+    values[last] = yaml.load(text, Loader)
+
+
+def check(values: dict[str, Any], path: str) -> Run:
+    version = values.get("format", FORMAT)
+    if isinstance(version, int) and version > FORMAT:
+        raise InputError(
+            f"{path}: is of format {version}, written by a newer Shoal; this one reads up to {FORMAT}."
+        )
+    try:
+        run = Run.model_validate(values)
+    except ValidationError as error:
+        problems = [problem for detail in error.errors() for problem in explain(detail)]
+        raise InputError("\n".join(f"{path}: {problem}" for problem in problems)) from error
+    return resolve(run)
+
+
+def resolve(run: Run) -> Run:
+    """Return the run with its places made absolute, since workers have another working folder."""
+    corpus = absolute(run.data.corpus)
+    groups = {
+        name: source if source == "installed" else absolute(source) for name, source in run.data.groups.items()
+    }
+    data = run.data.model_copy(update={"corpus": corpus, "groups": groups})
+    return run.model_copy(update={"directory": absolute(run.directory or f"runs/{run.name}"), "data": data})
+
+
+def absolute(place: str) -> str:
+    return place if "://" in place else os.path.abspath(os.path.expanduser(place))
+
+
+def dump(run: Run) -> str:
+    return yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
+
+
+def explain(detail: ErrorDetails) -> list[str]:
+    """Return what one of pydantic's findings means to the writer of the file."""
+    place = [str(part) for part in detail["loc"]]
+    if place[:1] == ["hyperparameters"] and len(place) > 2:
+        del place[2]  # the kind of the domain, which is not a key of the file
+    kind, key, value = detail["type"], ".".join(place) or "file", detail["input"]
+    if kind == "value_error" and not place:
+        return str(detail["ctx"]["error"]).split("\n")  # between keys: these name their own places
+    if kind == "extra_forbidden":
+        return [f"{key}: unknown key{nearest(place[-1], known_keys(detail['loc'][:-1]))}"]
+    if kind == "missing":
+        return [f"{key}: is required"]
+    if kind == "value_error":
+        return [f"{key}: {detail['ctx']['error']}"]
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        return [f"{key}.kind: must be one of {', '.join(DOMAINS)}, got {value.get('kind')!r}"]
+    if kind == "string_pattern_mismatch":
+        return [f"{key}: must be letters, digits, - and _, and begin with one of the first two, got {value!r}"]
+    if kind in ("model_attributes_type", "model_type", "dict_type"):
+        return [f"{key}: must be a mapping of keys, got {value!r}"]
+    return [f"{key}: must be {detail['msg'].removeprefix('Input should be ')}, got {value!r}"]
+
+
+def known_keys(place: Sequence[int | str]) -> list[str]:
+    """Return the keys that may stand at this place of the file."""
+    schema = TypeAdapter(Run).json_schema()
+    here: dict[str, Any] = schema
+    for part in place:
+        here = step(schema, here, str(part))
+    here = follow(schema, here)
+    return list(here.get("properties", {}))
+
+
+def step(schema: dict[str, Any], here: dict[str, Any], part: str) -> dict[str, Any]:
+    here = follow(schema, here)
+    if "discriminator" in here:
+        return {"$ref": here["discriminator"]["mapping"][part]}
+    if part in here.get("properties", {}):
+        return here["properties"][part]
+    inner = here.get("additionalProperties", {})
+    return inner if isinstance(inner, dict) else {}
+
+
+def follow(schema: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in here:
+        here = schema["$defs"][here["$ref"].rpartition("/")[2]]
+    return here

@@ -1,0 +1,166 @@
+"""The main path: one population trained from its configuration to its best member."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+
+from cluster import checkpoints
+from cluster.exchange import start_exchange
+from cluster.session import capacity
+from cluster.storage import Store
+from cluster.streams import RowOrder
+from cluster.workers import BroodResources, brood_trial
+from policies import population
+from policies.population import Exploit, NoExploit, Truncation
+from search import records
+from search.batches import file_rows
+from search.brood import train_brood
+from search.conductor import Conductor, Watcher
+from search.config import Run
+from search.corpus import load_corpus
+from search.errors import InputError, RunFailed
+from search.tune import PopulationScheduler
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run has to say."""
+
+    best_member: int
+    best_score: float
+    exploits: int
+    wall_seconds: float
+    tokens: int
+    test_loss: dict[str, float]
+
+
+def train_population(run: Run, watcher: Watcher) -> Outcome:
+    """Train a population on the connected Ray, from its last checkpoint if it has one."""
+    began = time.monotonic()
+    store = Store(run.directory)
+    resources = brood_resources(run)
+    conductor = open_conductor(run, store, watcher)
+    exchange = start_exchange(run.cluster.broods)
+    conductor.give_orders = lambda round_, orders: ray.get(exchange.give_orders.remote(round_, orders))
+    settings = {
+        "run": run.model_dump(mode="json"),
+        "round": conductor.round,
+        "threads": max(1, math.ceil(resources.cpus_per_worker)),
+        "hyperparameters": [known.hyperparameters for known in conductor.state],
+    }
+    trial = brood_trial(
+        train_brood, settings, exchange, resources, training_files(run), run.data.corpus, f"{run.directory}/ray"
+    )
+    results = tune.Tuner(
+        trial,
+        param_space={"brood": tune.grid_search(list(range(run.cluster.broods)))},
+        tune_config=tune.TuneConfig(scheduler=PopulationScheduler(conductor), reuse_actors=False),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=f"{run.directory}/ray",
+            verbose=0,
+            failure_config=tune.FailureConfig(fail_fast=True),
+        ),
+    ).fit()
+    if not conductor.finished:
+        raise RunFailed(failure(results))
+    return outcome(conductor, time.monotonic() - began)
+
+
+def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
+    """Return the conductor as the last whole checkpoint left it, or a new one."""
+    space, exploit = run.space(), exploit_of(run)
+    resumed = checkpoints.latest(store, run.population.members)
+    records.forget_after(store, -1 if resumed is None else resumed)
+    if resumed is None:
+        state = population.start(space, run.population.members, run.seed)
+        records.write_starts(store, state)
+        return Conductor(run, store, space, exploit, state, _no_orders, watcher)
+    plain = checkpoints.load_decisions(store, resumed)
+    state = population.from_plain(plain["members"])
+    last = {
+        row["member"]: row for row in store.read_table(records.METRICS).to_pylist() if row["round"] == resumed
+    }
+    return Conductor(
+        run,
+        store,
+        space,
+        exploit,
+        state,
+        _no_orders,
+        watcher,
+        round=resumed,
+        exploits=plain["exploits"],
+        last=last,
+    )
+
+
+def exploit_of(run: Run) -> Exploit:
+    chosen = run.population
+    if chosen.exploit == "none":
+        return NoExploit()
+    return Truncation(chosen.fraction, chosen.resample, chosen.factors)
+
+
+def brood_resources(run: Run) -> BroodResources:
+    """Return what each brood asks for; all broods must fit at once, since none waits for another's end."""
+    had = capacity()
+    each = run.cluster
+    resources = BroodResources(
+        each.broods,
+        each.workers_per_brood,
+        each.cpus_per_worker or cpus_for(run, had.get("CPU", 0.0)),
+        each.gpus_per_worker,
+    )
+    for kind, needed in resources.needed().items():
+        if needed > had.get(kind, 0.0) + 1e-9:
+            raise InputError(
+                f"cluster: {each.broods} broods need {needed:g} {kind}s at once, but the Ray cluster has "
+                f"{had.get(kind, 0.0):g}. Lower cluster.broods, cluster.workers_per_brood or "
+                f"cluster.{kind.lower()}s_per_worker."
+            )
+    return resources
+
+
+def cpus_for(run: Run, cpus: float) -> float:
+    """Share 60 % of the CPUs among the workers; the rest is for Ray Data's tasks and the trials."""
+    share = 0.6 * cpus / (run.cluster.broods * run.cluster.workers_per_brood)
+    return float(int(share)) if share >= 1 else round(share, 2)
+
+
+def training_files(run: Run) -> dict[str, list[str]]:
+    """Return each group's files in the order of the first epoch, the order in which they stream in."""
+    if run.trainable == "toy":
+        return {}
+    manifest = load_corpus(run.data)
+    files = {}
+    for group, splits in manifest.groups.items():
+        split = splits.splits["train"]
+        order = RowOrder(group, file_rows(split), run.seed).files(0)
+        files[group] = [split.files[place] for place in order]
+    return files
+
+
+def outcome(conductor: Conductor, wall_seconds: float) -> Outcome:
+    best = conductor.best()
+    return Outcome(
+        best_member=best,
+        best_score=conductor.last[best]["score"],
+        exploits=conductor.exploits,
+        wall_seconds=wall_seconds,
+        tokens=conductor.tokens(conductor.round) * len(conductor.state),
+        test_loss=conductor.tests[best],
+    )
+
+
+def failure(results: Any) -> str:
+    errors = [str(error) for error in results.errors]
+    return errors[0] if errors else "the run was interrupted"
+
+
+def _no_orders(round_: int, orders: Any) -> None:
+    raise AssertionError("orders were given before the exchange was there")

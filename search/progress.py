@@ -1,0 +1,113 @@
+"""What a person sees while a run goes on: one live table, or plain lines where nobody watches."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from policies.population import Order
+from search.config import Run
+
+
+class Progress:
+    """A live display of members, best loss, exploits, tokens a second and time left."""
+
+    def __init__(self, run: Run, console: Console, title: str = ""):
+        self.run, self.console, self.title = run, console, title or run.name
+        self.began = self.first = time.monotonic()
+        self.resumed: int | None = None
+        self.round_ = self.exploits = 0
+        self.rows: Sequence[dict[str, Any]] = ()
+        self.parents: dict[int, int] = {}
+        self.live = Live(get_renderable=self.render, console=console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self.live.start()
+        else:
+            self.console.print(f"{self.title}: starting {self.run.population.members} members")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def round(self, round_: int, rows: Sequence[dict[str, Any]], orders: Sequence[Order]) -> None:
+        if self.resumed is None:
+            # the first round's own time holds the workers' start, so speed counts from its end
+            self.resumed, self.first = round_, time.monotonic()
+        self.round_, self.rows, self.exploits = round_, rows, self.exploits + len(orders)
+        self.parents = {order.member: order.donor for order in orders}
+        if not self.console.is_terminal:
+            self.console.print(self.line(), highlight=False, soft_wrap=True)
+
+    def line(self) -> str:
+        best = max(self.rows, key=lambda row: -float("inf") if row["score"] != row["score"] else row["score"])
+        parts = [
+            f"{self.title}: step {self.rows[0]['step']}/{self.run.training.steps}",
+            f"best {self.measure(best['score'])} (member {best['member']})",
+            f"{self.exploits} exploits",
+            f"{self.tokens_per_second():,.0f} tokens/s",
+            f"{self.left()} left",
+        ]
+        return "  ".join(part for part in parts if not part.startswith("0 tokens/s"))
+
+    def render(self) -> Group:
+        elapsed = time.monotonic() - self.began
+        if not self.rows:
+            return Group(Text(f"{self.title}: starting Ray Train workers ... {elapsed:.0f} s"))
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("member", "brood", self.unit, "train", "copied", *self.run.hyperparameters):
+            table.add_column(name, justify="right")
+        for row in sorted(self.rows, key=lambda row: (row["score"] != row["score"], -row["score"])):
+            table.add_row(*self.cells(row))
+        return Group(Text(self.line(), style="bold"), table)
+
+    def cells(self, row: dict[str, Any]) -> list[str]:
+        parent = self.parents.get(row["member"])
+        settings = row.get("hyperparameters", {})
+        return [
+            str(row["member"]),
+            str(row["brood"]),
+            self.measure(row["score"]).split()[-1],
+            f"{row['train_loss']:.4f}",
+            "" if parent is None else f"from {parent}",
+            *(show(settings.get(name)) for name in self.run.hyperparameters),
+        ]
+
+    @property
+    def unit(self) -> str:
+        return "score" if self.run.trainable == "toy" else "loss"
+
+    def measure(self, score: float) -> str:
+        return f"score {score:.4f}" if self.run.trainable == "toy" else f"loss {-score:.4f}"
+
+    def rounds_per_second(self) -> float:
+        done = self.round_ - (self.resumed or 0)
+        return done / max(time.monotonic() - self.first, 1e-9) if done else 0.0
+
+    def tokens_per_second(self) -> float:
+        if self.run.trainable == "toy":
+            return 0.0
+        population, training = self.run.population, self.run.training
+        each = population.interval * training.batch * self.run.data.sequence_length
+        return self.rounds_per_second() * population.members * each
+
+    def left(self) -> str:
+        speed = self.rounds_per_second()
+        if not speed:
+            return "?"
+        minutes, seconds = divmod(round((self.run.rounds - self.round_) / speed), 60)
+        return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def show(value: Any) -> str:
+    """Return a hyperparameter's value, short."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

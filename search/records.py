@@ -1,0 +1,92 @@
+"""The append-only tables of a run: lineage (who copied whom) and metrics.
+
+Each round adds one Parquet part named for the round. A run that is resumed from round r drops the
+parts after r and writes them again, so that no event is ever there twice.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.storage import Store
+from policies.population import Order, State
+
+LINEAGE, METRICS = "lineage.parquet", "metrics.parquet"
+
+LINEAGE_SCHEMA = pa.schema(
+    [
+        ("event", pa.string()),
+        ("round", pa.int32()),
+        ("step", pa.int64()),
+        ("member", pa.int32()),
+        ("score", pa.float64()),
+        ("parent", pa.int32()),
+        ("parent_score", pa.float64()),
+        ("before", pa.string()),
+        ("after", pa.string()),
+    ]
+)
+METRICS_SCHEMA = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("step", pa.int64()),
+        ("member", pa.int32()),
+        ("brood", pa.int32()),
+        ("score", pa.float64()),
+        ("train_loss", pa.float64()),
+        ("tokens", pa.int64()),
+        ("train_seconds", pa.float64()),
+        ("evaluate_seconds", pa.float64()),
+    ]
+)
+
+
+def write_starts(store: Store, state: State) -> None:
+    """Record every member's first hyperparameters as round 0."""
+    rows = [_event("start", 0, 0, number, after=known.hyperparameters) for number, known in enumerate(state)]
+    _append(store, LINEAGE, 0, pa.Table.from_pylist(rows, LINEAGE_SCHEMA))
+
+
+def write_copies(
+    store: Store, round_: int, step: int, orders: Sequence[Order], scores: Mapping[int, float], before: State
+) -> None:
+    """Record a round's copies; `scores` and `before` are as they were when the orders were decided."""
+    rows = [
+        _event("copy", round_, step, order.member, order.hyperparameters)
+        | {
+            "score": scores[order.member],
+            "parent": order.donor,
+            "parent_score": scores[order.donor],
+            "before": json.dumps(before[order.member].hyperparameters),
+        }
+        for order in orders
+    ]
+    if rows:
+        _append(store, LINEAGE, round_, pa.Table.from_pylist(rows, LINEAGE_SCHEMA))
+
+
+def write_metrics(store: Store, round_: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Record one row a member; a column `loss_GROUP` holds each group's validation loss."""
+    groups = sorted({name for row in rows for name in row if name.startswith("loss_")})
+    schema = METRICS_SCHEMA
+    for name in groups:
+        schema = schema.append(pa.field(name, pa.float64()))
+    _append(store, METRICS, round_, pa.Table.from_pylist([dict(row) for row in rows], schema))
+
+
+def forget_after(store: Store, round_: int) -> None:
+    """Drop what was recorded after this round."""
+    for folder in (LINEAGE, METRICS):
+        for part in store.names(folder):
+            if part.startswith(".") or int(part.removeprefix("part-").removesuffix(".parquet")) > round_:
+                store.delete(f"{folder}/{part}")
+
+
+def _event(event: str, round_: int, step: int, member: int, after: dict[str, Any]) -> dict[str, Any]:
+    return {"event": event, "round": round_, "step": step, "member": member, "after": json.dumps(after)}
+
+
+def _append(store: Store, folder: str, round_: int, table: pa.Table) -> None:
+    store.write_table(f"{folder}/part-{round_:06d}.parquet", table)

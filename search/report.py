@@ -1,0 +1,281 @@
+"""The report of a run: who won, where its weights came from, what its schedule was, and all the rest."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from cluster.storage import Store
+from search.drawing import show
+from search.figures import (
+    GROUP_LEGEND,
+    SCHEDULE_LEGEND,
+    against_baseline,
+    categories,
+    genealogy,
+    group_loss,
+    schedule,
+    scores,
+    stacked,
+)
+from search.lineage import Segment
+from search.page import document, grid, legend, panel, section, table
+from search.story import Baseline, Story, finite, read_story
+
+REPORT = "report.html"
+MOST_CHIPS = 7  # of the winning lineage in the header; the genealogy shows all
+MOST_VALUES = 5  # of a schedule in words; the figure shows all
+
+
+def write_report(store: Store) -> str:
+    """Draw a run as one HTML file that opens offline; return where it is.
+
+    Raises InputError if the run has no configuration, lineage or metrics yet.
+    """
+    store.write(REPORT, draw(read_story(store)))
+    return f"{store.uri}/{REPORT}"
+
+
+def draw(story: Story) -> str:
+    parts = [header(story), overview(story), schedules(story), groups(story), comparison(story), members(story)]
+    configuration = f'<div class="box"><pre>{escape(story.configuration)}</pre></div>'
+    parts.append(f"<details><summary>Resolved configuration</summary>{configuration}</details>")
+    return document(f"{story.name} · Shoal", [part for part in parts if part])
+
+
+def header(story: Story) -> str:
+    status = escape(story.status)
+    if story.status != "done":
+        status += f", step {story.last_step} of {story.planned_steps}"
+    kind = story.status if story.status in ("done", "failed") else ""
+    return (
+        f'<header><div class="title"><h1>{escape(story.name)}</h1>'
+        f'<span class="status {kind}">{status}</span></div>'
+        f'<p class="told">{told(story)}</p>{chips(story.path, story)}{tiles(story)}</header>'
+    )
+
+
+def told(story: Story) -> str:
+    """Return the outcome in two sentences."""
+    best = story.shown(story.last_scores[story.winner])
+    if best is None:
+        return f"No member has a finite {story.unit} at step {story.last_step}: all of them failed."
+    verb = "won with" if story.status == "done" else "leads with"
+    first = f"<b>Member {story.winner}</b> {verb} {story.unit} <b>{best:.4f}</b> after {story.last_step} steps."
+    copies = len(story.path) - 1
+    if not copies:
+        return f"{first} Its weights are its own: it copied nobody."
+    times = {1: "once", 2: "twice"}.get(copies, f"{copies} times")
+    return f"{first} Its weights began in member {story.path[0].member} and were copied {times} on the way:"
+
+
+def chips(path: Sequence[Segment], story: Story) -> str:
+    if len(path) < 2 or finite(story.last_scores[story.winner]) is None:
+        return ""
+    known = [
+        f"<li><span>member {segment.member}<small>steps {steps(story, segment)}</small></span></li>"
+        for segment in path
+    ]
+    if len(known) > MOST_CHIPS:
+        left_out = len(known) - MOST_CHIPS + 1
+        known[2 : 2 + left_out] = [f"<li><small>{left_out} more copies</small></li>"]
+    return f'<ol class="chips">{"".join(known)}</ol>'
+
+
+def tiles(story: Story) -> str:
+    said = story.summary
+    best = story.shown(story.last_scores[story.winner])
+    values = [(story.unit, decimal(best) or "none")]
+    values += [
+        (f"test loss, {group}", decimal(loss) or "none")
+        for group, loss in (said.get("test_loss") or {}).items()
+    ]
+    values += [
+        ("exploits", f"{said.get('exploits', len(story.copies)):,}"),
+        ("members", f"{len(story.stays):,}"),
+        ("rounds", rounds(story)),
+    ]
+    tokens = said.get("tokens") or sum(rows[-1].get("tokens") or 0 for rows in story.rows.values())
+    if tokens:
+        values.append(("tokens", count(tokens)))
+    if (seconds := finite(said.get("wall_seconds"))) is not None:
+        values.append(("wall time", duration(seconds)))
+    drawn = [
+        f"<div{' class=first' if not place else ''}><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+        for place, (name, value) in enumerate(values)
+    ]
+    return f'<dl class="tiles">{"".join(drawn)}</dl>'
+
+
+def rounds(story: Story) -> str:
+    done, planned = len(story.steps), story.summary.get("rounds", 0)
+    return f"{done:,} of {planned:,}" if done < planned else f"{done:,}"
+
+
+def overview(story: Story) -> str:
+    what = "Nats per token; lower is better." if story.losses else "Higher is better."
+    figures = [
+        panel("genealogy", "Who copied whom", "One lane per member slot.", genealogy(story)),
+        panel("scores", story.unit.capitalize(), what, scores(story)),
+    ]
+    return f"<section>{grid(figures, 'stack' if stacked(story) else 'pair')}</section>"
+
+
+def schedules(story: Story) -> str:
+    """Return one figure a hyperparameter, and the same as a table with the change at each copy."""
+    varied = [name for name in story.hyperparameters if story.domains.get(name, {}).get("kind") != "constant"]
+    if not varied:
+        return ""
+    figures = [
+        panel(f"schedule-{place}", name, in_words(story, name), schedule(story, name), "h3")
+        for place, name in enumerate(varied)
+    ]
+    body = [path_row(story, place, varied) for place in range(len(story.path))]
+    columns = ["steps", "member", f"{story.unit} at the end", *varied]
+    whole = f"<details><summary>The same as a table</summary>{table(columns, body)}</details>"
+    return section("Schedule of the winner", legend(SCHEDULE_LEGEND), grid(figures), whole)
+
+
+def in_words(story: Story, name: str) -> str:
+    """Return the values along the winning lineage, and whether the figure's scale is logarithmic."""
+    values = [show(segment.hyperparameters.get(name)) for segment in story.path]
+    changes = [value for value, before in zip(values, [None, *values], strict=False) if value != before]
+    if len(changes) > MOST_VALUES:
+        changes[2 : len(changes) - 2] = ["…"]
+    log = story.domains.get(name, {}).get("log") and categories(story, name) is None
+    return " → ".join(changes) + (" (log scale)" if log else "")
+
+
+def path_row(story: Story, place: int, names: Sequence[str]) -> list[str]:
+    segment = story.path[place]
+    before = story.path[place - 1].hyperparameters if place else segment.hyperparameters
+    curve = story.score_curve(segment)
+    return [
+        steps(story, segment),
+        str(segment.member),
+        decimal(curve[-1][1]) if curve else "",
+        *(changed(before.get(name), segment.hyperparameters.get(name)) for name in names),
+    ]
+
+
+def steps(story: Story, segment: Segment) -> str:
+    return f"{segment.from_step} to {story.until(segment)}"
+
+
+def changed(before: Any, after: Any) -> str:
+    """Return a value, with its factor where a copy multiplied it."""
+    if before == after or isinstance(after, bool) or not isinstance(after, int | float):
+        return show(after)
+    if isinstance(before, int | float) and before and after / before > 0:
+        return f"{show(after)} (x{after / before:.2f})"
+    return show(after)
+
+
+def groups(story: Story) -> str:
+    test = story.summary.get("test_loss") or {}
+    figures = []
+    for place, group in enumerate(story.groups):
+        about = f"test loss of the winner {decimal(test[group])}" if finite(test.get(group)) is not None else ""
+        figures.append(panel(f"group-{place}", group, about, group_loss(story, group), "h3"))
+    return section("Validation loss by group", legend(GROUP_LEGEND), grid(figures)) if figures else ""
+
+
+def comparison(story: Story) -> str:
+    baseline = story.baseline
+    if baseline is None:
+        return ""
+    figure = panel(
+        "baseline",
+        "Best so far",
+        f"The best {story.unit} that any member had reached.",
+        against_baseline(story, baseline),
+        "h3",
+    )
+    parts = [
+        figure,
+        table(["", "this run", "without exploits", "difference"], comparison_rows(story, baseline)),
+    ]
+    return section("Against the same members without exploits", caught_up(story, baseline), grid(parts, "pair"))
+
+
+def comparison_rows(story: Story, baseline: Baseline) -> list[list[str]]:
+    ours, alone = story.summary, baseline.summary
+    pairs = [(f"best {story.unit}", final(story, story.rows), final(story, baseline.rows))]
+    pairs += [
+        (f"test loss, {group}", loss, (alone.get("test_loss") or {}).get(group))
+        for group, loss in (ours.get("test_loss") or {}).items()
+    ]
+    rows = [[name, decimal(a), decimal(b), difference(a, b)] for name, a, b in pairs]
+    rows.append(["exploits", str(ours.get("exploits", len(story.copies))), str(alone.get("exploits", 0)), ""])
+    walls = [finite(said.get("wall_seconds")) for said in (ours, alone)]
+    return [*rows, ["wall time", *("" if wall is None else duration(wall) for wall in walls), ""]]
+
+
+def final(story: Story, rows: dict[int, list[dict[str, Any]]]) -> float | None:
+    """Return the best score of the last round, which is what a run hands over."""
+    found = [score for each in rows.values() if (score := finite(each[-1]["score"])) is not None]
+    return story.shown(max(found)) if found else None
+
+
+def caught_up(story: Story, baseline: Baseline) -> str:
+    """Return the sentence that says when this run had reached what the other ended with."""
+    goal = final(story, baseline.rows)
+    if goal is None:
+        return ""
+    sign = -1 if story.losses else 1
+    last = max(rows[-1]["step"] for rows in baseline.rows.values())
+    for step, value in story.best_so_far(story.rows):
+        if value is not None and sign * value >= sign * goal and step < last:
+            return (
+                f'<p class="soft">This run had reached {goal:.4f} by step {step}; '
+                f"without exploits that took {last} steps.</p>"
+            )
+    return ""
+
+
+def members(story: Story) -> str:
+    columns = ["member", story.unit, "copied", "was copied", "copies in lineage", "began in"]
+    rows = [member_row(story, member) for member in story.ranking]
+    about = '<p class="soft">Best first, at the last round, with the hyperparameters that made the score.</p>'
+    body = table([*columns, *story.hyperparameters], rows, story.ranking.index(story.winner))
+    return section("Members", about, body)
+
+
+def member_row(story: Story, member: int) -> list[str]:
+    path = story.path_of(member)
+    value = story.shown(story.last_scores[member])
+    return [
+        str(member),
+        "failed" if value is None else f"{value:.4f}",
+        str(sum(copy.member == member for copy in story.copies)),
+        str(sum(copy.parent == member for copy in story.copies)),
+        str(len(path) - 1),
+        f"member {path[0].member}",
+        *(show(path[-1].hyperparameters.get(name, "")) for name in story.hyperparameters),
+    ]
+
+
+def decimal(value: float | None) -> str:
+    known = finite(value)
+    return "" if known is None else f"{known:.4f}"
+
+
+def difference(ours: float | None, alone: float | None) -> str:
+    if finite(ours) is None or finite(alone) is None:
+        return ""
+    assert ours is not None and alone is not None
+    return f"{ours - alone:+.4f}" + (f" ({100 * (ours / alone - 1):+.1f} %)" if alone > 0 else "")
+
+
+def count(value: float) -> str:
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:g}"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.3g} s"

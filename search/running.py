@@ -1,0 +1,133 @@
+"""What the commands `run` and `resume` do around the training: corpus, Ray, report, export."""
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster.session import session
+from cluster.storage import Store
+from search import directory
+from search.config import Run
+from search.corpus import COLUMNS, describe, prepare_corpus
+from search.errors import InputError, RunFailed
+from search.population import Outcome, train_population
+from search.progress import Progress
+from search.report import write_report
+
+
+def run_new(run: Run, console: Console, baseline: bool = False) -> None:
+    """Train a new population; with `baseline` its members once more, each left to itself."""
+    directory.refuse_existing(run)
+    prepare(run, console)
+    store = directory.create(run)
+    try:
+        with session():
+            finish(run, store, console)
+            if baseline:
+                alone = without_exploits(run)
+                finish(alone, directory.create(alone), console)
+    except ConnectionError as error:
+        raise InputError(f"RAY_ADDRESS: no Ray cluster answers there: {error}") from error
+    close(run, store, console)
+
+
+def run_on(path: str, console: Console) -> None:
+    """Continue a run, and its baseline if one was begun, from the last checkpoints."""
+    run, store = directory.open_run(path)
+    begun = [(run, store)]
+    if store.exists(f"baseline/{directory.SETTINGS}"):
+        begun.append(directory.open_run(f"{store.uri}/baseline"))
+    unfinished = [each for each in begun if directory.summary(each[1]).get("status") != "done"]
+    if not unfinished:
+        raise InputError(f"{path} is finished: see {store.uri}/report.html.")
+    prepare(run, console)
+    with session():
+        for each, place in unfinished:
+            finish(each, place, console)
+    close(run, store, console)
+
+
+def prepare(run: Run, console: Console) -> None:
+    """Build the corpus if it is not there, and check that a batch can be cut from it."""
+    if run.trainable == "toy":
+        return
+    manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    rows = sum(group.splits["train"].rows for group in manifest.groups.values())
+    if rows < run.training.batch:
+        raise InputError(
+            f"training.batch: must be at most the corpus's {rows} training rows of "
+            f"{run.data.sequence_length} tokens, got {run.training.batch}; give more text or shorter rows."
+        )
+    table = Table(*COLUMNS, box=None, pad_edge=False)
+    for line in describe(manifest):
+        table.add_row(*map(str, line))
+    console.print(table)
+
+
+def finish(run: Run, store: Store, console: Console) -> Outcome:
+    """Train a run to its end and write what it came to."""
+    title = run.name if run.population.exploit != "none" else f"{run.name} without exploits"
+    record(store, run, "running")
+    try:
+        with Progress(run, console, title) as progress:
+            outcome = train_population(run, progress)
+    except RunFailed:
+        record(store, run, "failed")
+        raise
+    record(store, run, "done", outcome)
+    return outcome
+
+
+def without_exploits(run: Run) -> Run:
+    """Return the control: the same members with the same budget, each left to itself."""
+    population = run.population.model_copy(update={"exploit": "none"})
+    return run.model_copy(update={"population": population, "directory": f"{run.directory}/baseline"})
+
+
+def record(store: Store, run: Run, status: str, outcome: Outcome | None = None) -> None:
+    known = {"status": status, "members": run.population.members, "rounds": run.rounds}
+    store.write_json(directory.SUMMARY, known | (asdict(outcome) if outcome else {}))
+
+
+def close(run: Run, store: Store, console: Console) -> None:
+    """Draw the report, export the best member, and say what came out and where everything is."""
+    found = directory.summary(store)
+    if store.exists(f"baseline/{directory.SUMMARY}"):
+        baseline = Store(f"{store.uri}/baseline")
+        alone = directory.summary(baseline)
+        found = {**found, "baseline": alone}
+        store.write_json(directory.SUMMARY, found)
+        console.print(compare(run, found, alone))
+    folder = directory.export(run, store)
+    report = write_report(store)
+    places = {"report": report, "best member": f"{folder}/model.safetensors", "run directory": store.uri}
+    console.print(headline(run, found), highlight=False, soft_wrap=True)
+    for name, place in places.items():
+        console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
+
+
+def headline(run: Run, found: dict[str, Any]) -> str:
+    score = found["best_score"] if run.trainable == "toy" else -found["best_score"]
+    parts = [
+        f"{run.name}: best member {found['best_member']}",
+        f"{'score' if run.trainable == 'toy' else 'validation loss'} {score:.4f}",
+        *(f"test {group} {loss:.4f}" for group, loss in found["test_loss"].items()),
+        f"{found['exploits']} exploits",
+        f"{found['wall_seconds']:.0f} s",
+    ]
+    return "  ".join(parts)
+
+
+def compare(run: Run, found: dict[str, Any], alone: dict[str, Any]) -> Table:
+    """Return the population beside its members left to themselves, at equal steps."""
+    table = Table("", run.population.exploit, "without exploits", box=None, pad_edge=False)
+    sign = 1 if run.trainable == "toy" else -1
+    name = "best score" if run.trainable == "toy" else "best validation loss"
+    table.add_row(name, f"{sign * found['best_score']:.4f}", f"{sign * alone['best_score']:.4f}")
+    for group, loss in found["test_loss"].items():
+        table.add_row(f"test loss, {group}", f"{loss:.4f}", f"{alone['test_loss'][group]:.4f}")
+    table.add_row("exploits", str(found["exploits"]), str(alone["exploits"]))
+    table.add_row("seconds", f"{found['wall_seconds']:.0f}", f"{alone['wall_seconds']:.0f}")
+    return table

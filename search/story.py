@@ -1,0 +1,201 @@
+"""A run read back from its directory, with what follows from it: who leads, whose weights, which curves."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import yaml
+
+from cluster.storage import Store
+from policies.population import rank
+from search.directory import SETTINGS, SUMMARY, summary
+from search.errors import InputError
+from search.lineage import Event, Segment, ancestry, read_lineage, read_rows, roots, stays
+from search.records import METRICS
+
+Rows = dict[int, list[dict[str, Any]]]  # by member, each in the order of the rounds
+Curve = list[tuple[int, float | None]]  # (step, value); None where a member failed
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The same members trained without exploits."""
+
+    rows: Rows
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Story:
+    """What a report tells; a run that still goes on has told less."""
+
+    configuration: str  # run.yaml as it stands
+    settings: dict[str, Any]
+    summary: dict[str, Any]
+    events: list[Event]
+    rows: Rows
+    baseline: Baseline | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.settings.get("name", "run"))
+
+    @property
+    def status(self) -> str:
+        return str(self.summary.get("status", "running"))
+
+    @property
+    def unit(self) -> str:
+        """What curves show: the toy has no loss, only a score."""
+        return "score" if self.settings.get("trainable") == "toy" else "validation loss"
+
+    @property
+    def losses(self) -> bool:
+        return self.unit != "score"
+
+    def shown(self, score: float | None) -> float | None:
+        """Return a score as the report shows it; None where a member failed."""
+        known = finite(score)
+        return known if known is None or not self.losses else -known
+
+    @cached_property
+    def domains(self) -> dict[str, dict[str, Any]]:
+        return dict(self.settings.get("hyperparameters") or {})
+
+    @cached_property
+    def hyperparameters(self) -> list[str]:
+        """Names in the order of the configuration, then those that only the lineage knows."""
+        seen = {name for event in self.events for name in event.after}
+        return [*(name for name in self.domains if name in seen), *sorted(seen - set(self.domains))]
+
+    @cached_property
+    def groups(self) -> list[str]:
+        names = {name for rows in self.rows.values() for row in rows for name in row}
+        return sorted(name.removeprefix("loss_") for name in names if name.startswith("loss_"))
+
+    @cached_property
+    def steps(self) -> list[int]:
+        return sorted({row["step"] for rows in self.rows.values() for row in rows})
+
+    @property
+    def last_step(self) -> int:
+        return self.steps[-1]
+
+    @property
+    def planned_steps(self) -> int:
+        return max(int((self.settings.get("training") or {}).get("steps", 0)), self.last_step)
+
+    @cached_property
+    def copies(self) -> list[Event]:
+        return [event for event in self.events if event.event == "copy"]
+
+    @cached_property
+    def last_scores(self) -> dict[int, float]:
+        return {member: _number(rows[-1]["score"]) for member, rows in self.rows.items()}
+
+    @cached_property
+    def ranking(self) -> list[int]:
+        return rank(self.last_scores)
+
+    @cached_property
+    def winner(self) -> int:
+        said = self.summary.get("best_member")
+        return said if self.status == "done" and said in self.rows else self.ranking[0]
+
+    @cached_property
+    def path(self) -> list[Segment]:
+        """Where the winner's weights trained, root first."""
+        return self.path_of(self.winner)
+
+    def path_of(self, member: int) -> list[Segment]:
+        return ancestry(self.events, member, round=self.rows[member][-1]["round"])
+
+    @cached_property
+    def stays(self) -> dict[int, list[Segment]]:
+        return stays(self.events)
+
+    @cached_property
+    def roots(self) -> dict[tuple[int, int], int]:
+        return roots(self.events)
+
+    def until(self, segment: Segment) -> int:
+        return self.last_step if segment.to_step is None else segment.to_step
+
+    def score_curve(self, segment: Segment) -> Curve:
+        """Return the scores of one stay of weights, from the score that it began with."""
+        curve = [(row["step"], self.shown(row["score"])) for row in self._rows_of(segment)]
+        arrival = self._arrivals[segment.member, segment.from_round]
+        return curve if arrival.parent is None else [(arrival.step, self.shown(arrival.parent_score)), *curve]
+
+    def group_curve(self, path: Sequence[Segment], group: str) -> Curve:
+        """Return the group's validation loss along a path."""
+        rows = [row for segment in path for row in self._rows_of(segment)]
+        return [(row["step"], finite(row.get(f"loss_{group}"))) for row in rows]
+
+    def quantiles(self, column: str, at: Sequence[float]) -> list[Curve]:
+        """Return quantiles over the members that did not fail, one curve each."""
+        values: dict[int, list[float]] = {step: [] for step in self.steps}
+        for row in (row for rows in self.rows.values() for row in rows):
+            if (value := finite(row.get(column))) is not None:
+                values[row["step"]].append(value)
+        table = [(step, np.quantile(found, at)) for step, found in values.items() if found]
+        return [[(step, float(found[place])) for step, found in table] for place in range(len(at))]
+
+    def best_so_far(self, rows: Rows) -> Curve:
+        """Return the best score that any member had reached at each step."""
+        best = -math.inf
+        reached: dict[int, float] = {}
+        for row in sorted((row for member in rows.values() for row in member), key=lambda row: row["step"]):
+            best = max(best, -math.inf if (score := finite(row["score"])) is None else score)
+            reached[row["step"]] = best
+        return [(step, self.shown(score)) for step, score in reached.items()]
+
+    @cached_property
+    def _arrivals(self) -> dict[tuple[int, int], Event]:
+        return {(event.member, event.round): event for event in self.events}
+
+    def _rows_of(self, segment: Segment) -> list[dict[str, Any]]:
+        last = math.inf if segment.to_round is None else segment.to_round
+        return [row for row in self.rows.get(segment.member, []) if segment.from_round < row["round"] <= last]
+
+
+def read_story(store: Store) -> Story:
+    """Read a run directory; raises InputError if it has no configuration, lineage or metrics."""
+    if not store.exists(SETTINGS):
+        raise InputError(f"{store.uri} is not a run directory: it has no {SETTINGS}.")
+    text = store.read(SETTINGS).decode()
+    events, rows = read_lineage(store), by_member(read_rows(store, METRICS))
+    unknown = sorted(set(rows) - {event.member for event in events})
+    if unknown:
+        raise InputError(
+            f"{store.uri}/{METRICS} names members without a start in the lineage: "
+            f"{', '.join(map(str, unknown))}; the two must come from one run."
+        )
+    return Story(text, yaml.safe_load(text) or {}, summary(store), events, rows, read_baseline(store))
+
+
+def read_baseline(store: Store) -> Baseline | None:
+    """Return the run in `baseline/`, once it has finished a round."""
+    if not store.exists(f"baseline/{METRICS}"):
+        return None
+    rows = by_member(read_rows(store, f"baseline/{METRICS}"))
+    said = f"baseline/{SUMMARY}"
+    return Baseline(rows, dict(store.read_json(said)) if store.exists(said) else {})
+
+
+def by_member(rows: Iterable[dict[str, Any]]) -> Rows:
+    found: Rows = {}
+    for row in sorted(rows, key=lambda row: (row["member"], row["round"])):
+        found.setdefault(row["member"], []).append(row)
+    return found
+
+
+def finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

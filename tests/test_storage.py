@@ -1,0 +1,88 @@
+import math
+import os
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster import checkpoints, tree
+from cluster.storage import Store
+
+
+def test_what_is_written_is_read_and_no_temporary_is_left(tmp_path) -> None:
+    store = Store(str(tmp_path))
+    store.write("a/b.txt", "hello")
+    store.write("a/b.txt", "again")
+    assert store.read("a/b.txt") == b"again"
+    assert os.listdir(tmp_path / "a") == ["b.txt"]
+
+
+def test_a_writer_that_dies_leaves_the_old_file(tmp_path, monkeypatch) -> None:
+    store = Store(str(tmp_path))
+    store.write("state", "whole")
+
+    class Dies:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def move(self, *_):
+            raise KeyboardInterrupt
+
+    store.filesystem = Dies(store.filesystem)
+    with pytest.raises(KeyboardInterrupt):
+        store.write("state", "half")
+    assert Store(str(tmp_path)).read("state") == b"whole"
+
+
+def test_a_uri_and_a_path_are_the_same_place(tmp_path) -> None:
+    Store(f"file://{tmp_path}").write("x", "1")
+    assert Store(str(tmp_path)).read("x") == b"1"
+
+
+def test_parts_are_read_in_order_and_missing_columns_are_null(tmp_path) -> None:
+    store = Store(str(tmp_path))
+    store.write_table("t/part-000002.parquet", pa.table({"x": [2], "y": [0.5]}))
+    store.write_table("t/part-000001.parquet", pa.table({"x": [1]}))
+    store.write("t/.part-000003.parquet.tmp", "half")
+    assert store.read_table("t").to_pydict() == {"x": [1, 2], "y": [None, 0.5]}
+
+
+def test_a_nest_comes_back_equal() -> None:
+    given = {
+        "weights": {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array(3.5)},
+        "list": [1, "two", None, True, {"deep": np.zeros((0, 4), dtype=np.uint16)}],
+        "number": np.float64(0.25),
+        "nan": math.nan,
+        "empty": {},
+    }
+    got = tree.loads(tree.dumps(given))
+    assert got["list"][:4] == [1, "two", None, True]
+    assert got["number"] == 0.25 and math.isnan(got["nan"]) and got["empty"] == {}
+    for name in "ab":
+        assert got["weights"][name].dtype == given["weights"][name].dtype
+        assert np.array_equal(got["weights"][name], given["weights"][name])
+        assert got["weights"][name].shape == given["weights"][name].shape
+    assert got["list"][4]["deep"].shape == (0, 4)
+
+
+def test_a_transposed_array_comes_back_in_its_own_order() -> None:
+    array = np.arange(6).reshape(2, 3).T
+    assert np.array_equal(tree.loads(tree.dumps({"x": array}))["x"], array)
+
+
+def test_a_checkpoint_counts_only_when_whole(tmp_path) -> None:
+    store = Store(str(tmp_path))
+    assert checkpoints.latest(store, 2) is None
+    for round_ in (1, 2):
+        for member in range(2):
+            checkpoints.save_member(store, round_, member, {"round": round_, "member": member})
+        checkpoints.save_decisions(store, round_, {"round": round_})
+    checkpoints.save_member(store, 3, 0, {})
+    checkpoints.save_decisions(store, 3, {})
+    assert checkpoints.latest(store, 2) == 2  # member 1 of round 3 is missing
+    assert checkpoints.load_member(store, 2, 1) == {"round": 2, "member": 1}
+    checkpoints.prune(store, 2)
+    assert store.names(checkpoints.FOLDER) == ["round-000002", "round-000003"]

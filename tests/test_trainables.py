@@ -1,0 +1,175 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from trainables.arrays import copy_into, to_arrays
+from trainables.decoder import Decoder, initialise, rotary_angles, rotate, token_losses
+from trainables.language import LanguageModel
+from trainables.settings import Recipe, Shape, rate_at
+from trainables.toy import Toy
+
+SHAPE = Shape(vocabulary=31, sequence_length=12, layers=2, heads=2, width=16)
+
+
+class Rows:
+    """Batches of one fixed pattern, counted by a cursor."""
+
+    def __init__(self) -> None:
+        self.cursor = 0
+
+    def next(self) -> np.ndarray:
+        self.cursor += 1
+        return ((np.arange(12)[None, :] * 3 + np.arange(4)[:, None] + self.cursor) % 31).astype(np.uint16)
+
+    def state(self) -> dict:
+        return {"cursor": self.cursor}
+
+    def load(self, state: dict) -> None:
+        self.cursor = state["cursor"]
+
+
+def language(seed: int = 0, **hyperparameters) -> LanguageModel:
+    held_out = {split: {"code": Rows().next(), "law": Rows().next()[:2]} for split in ("validation", "test")}
+    return LanguageModel(SHAPE, Recipe(steps=40, warmup=4), hyperparameters, Rows(), held_out, seed)
+
+
+def make(name: str, seed: int = 0):
+    if name == "toy":
+        return Toy({"h0": 1.0, "h1": 0.25 * seed})
+    return language(seed, learning_rate=3e-3, dropout=0.2)
+
+
+def equal(first, second) -> bool:
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
+    if isinstance(first, np.ndarray):
+        return np.array_equal(first, second)
+    return first == second
+
+
+@pytest.mark.parametrize("name", ["toy", "decoder"])
+class TestEveryMember:
+    def test_a_clone_goes_on_exactly_as_its_donor(self, name: str) -> None:
+        donor, clone = make(name, 0), make(name, 1)
+        donor.train(3)
+        clone.train(5)
+        clone.load(donor.state(), donor.hyperparameters)
+        assert donor.train(4) == clone.train(4)
+        assert equal(donor.state(), clone.state()) and donor.evaluate() == clone.evaluate()
+
+    def test_a_state_is_a_copy(self, name: str) -> None:
+        member = make(name)
+        member.train(2)
+        state = member.state()
+        kept = {key: value.copy() for key, value in state["weights"].items()}
+        member.train(2)
+        assert equal(state["weights"], kept)
+        assert state["trained"] == 2 and member.trained == 4
+
+    def test_what_is_loaded_may_be_read_only_and_is_left_alone(self, name: str) -> None:
+        donor, clone = make(name), make(name, 1)
+        donor.train(2)
+        state = donor.state()
+        for array in state["weights"].values():
+            array.setflags(write=False)
+        clone.load(state, donor.hyperparameters)
+        clone.train(2)
+        assert equal(state["weights"], donor.state()["weights"])
+
+    def test_the_same_seed_trains_the_same(self, name: str) -> None:
+        first, second = make(name), make(name)
+        assert [first.train(2) for _ in range(3)] == [second.train(2) for _ in range(3)]
+        assert equal(first.state(), second.state())
+
+    def test_another_members_turn_in_between_changes_nothing(self, name: str) -> None:
+        alone, shared, other = make(name), make(name), make(name, 1)
+        alone.train(4)
+        for _ in range(4):
+            shared.train(1)
+            other.train(1)
+        assert equal(alone.state()["weights"], shared.state()["weights"])
+
+
+def test_the_toy_by_hand() -> None:
+    # h = (1, 0): a shrinks by 0.98 a step, b stays. After 100: 1.2 - 0.81 * 0.98^200 - 0.81
+    toy = Toy({"h0": 1.0, "h1": 0.0})
+    toy.train(100)
+    assert toy.evaluate()[0] == pytest.approx(1.2 - 0.81 * 0.98**200 - 0.81, abs=1e-12)
+
+
+def test_training_lowers_the_loss_and_scores_are_minus_the_mean_loss() -> None:
+    member = language(learning_rate=1e-2)
+    before, _ = member.evaluate()
+    assert before == pytest.approx(-math.log(31), abs=0.1)  # an untrained network guesses evenly
+    member.train(40)
+    score, losses = member.evaluate()
+    assert score > before + 0.5
+    assert score == pytest.approx(-(losses["code"] + losses["law"]) / 2)
+
+
+def test_hyperparameters_reach_the_optimiser_and_the_network() -> None:
+    member = language(learning_rate=0.5, weight_decay=0.25, beta2=0.9, dropout=0.3, clip=0.1)
+    member.train(1)
+    group = member.optimiser.param_groups[0]
+    assert group["lr"] == pytest.approx(0.5 / 4)  # the first of four warm-up steps
+    assert (group["weight_decay"], group["betas"]) == (0.25, (0.9, 0.9))
+    assert member.optimiser.param_groups[1]["weight_decay"] == 0.0
+    assert member.model.dropout == 0.3
+
+
+def test_the_rate_by_hand() -> None:
+    recipe = Recipe(steps=100, warmup=10, learning_rate=1.0, final_rate=0.1)
+    assert rate_at(0, recipe) == pytest.approx(0.1)
+    assert rate_at(9, recipe) == pytest.approx(1.0)
+    assert rate_at(55, recipe) == pytest.approx(0.55)  # half way down: 0.1 + 0.9 / 2
+    assert rate_at(100, recipe) == pytest.approx(0.1)
+    assert rate_at(500, recipe) == pytest.approx(0.1)
+
+
+def test_no_token_sees_a_later_one() -> None:
+    torch.manual_seed(0)
+    model = Decoder(SHAPE)
+    initialise(model, torch.Generator().manual_seed(0))
+    tokens = torch.randint(31, (2, 12))
+    changed = tokens.clone()
+    changed[:, 7:] = (changed[:, 7:] + 1) % 31
+    with torch.no_grad():
+        first, second = model(tokens), model(changed)
+    assert torch.allclose(first[:, :7], second[:, :7], atol=1e-6)
+    assert not torch.allclose(first[:, 7:], second[:, 7:], atol=1e-3)
+
+
+def test_rotary_scores_depend_on_the_distance_alone() -> None:
+    cosine, sine = rotary_angles(20, 8)
+    q, k = torch.randn(8), torch.randn(8)
+    turned = [
+        torch.dot(rotate(q, cosine[i], sine[i]), rotate(k, cosine[j], sine[j])).item()
+        for i, j in ((5, 2), (9, 6), (19, 16))
+    ]
+    assert turned == pytest.approx([turned[0]] * 3, abs=1e-4)
+
+
+def test_the_loss_of_a_row_by_hand() -> None:
+    # two classes, logits (0, ln 3): probabilities 1/4 and 3/4. Targets 1 then 0: -ln(3/4) and -ln(1/4)
+    logits = torch.tensor([[[0.0, math.log(3)], [0.0, math.log(3)], [9.0, 9.0]]])
+    loss = token_losses(logits, torch.tensor([[0, 1, 0]]))
+    assert loss.item() == pytest.approx(-(math.log(0.75) + math.log(0.25)) / 2)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(ValueError, match="width=10, heads=3"):
+        Shape(vocabulary=2, sequence_length=8, heads=3, width=10)
+
+
+def test_weights_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 2\).*\(3,\)"):
+        copy_into(torch.zeros(2, 2), np.zeros(3, dtype=np.float32), "weight")
+
+
+def test_half_precision_survives_the_way_through_numpy() -> None:
+    weight = torch.randn(5).to(torch.bfloat16)
+    target = torch.zeros(5, dtype=torch.bfloat16)
+    copy_into(target, to_arrays({"w": weight})["w"], "w")
+    assert torch.equal(weight, target)

@@ -1,0 +1,1 @@
+"""What one member does: torch models, losses and their training steps, without Ray."""

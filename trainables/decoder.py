@@ -1,0 +1,98 @@
+"""A decoder-only transformer: pre-norm, rotary positions, tied embeddings."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainables.settings import Shape
+
+
+class Attention(nn.Module):
+    def __init__(self, shape: Shape):
+        super().__init__()
+        self.heads = shape.heads
+        self.project = nn.Linear(shape.width, 3 * shape.width, bias=False)
+        self.output = nn.Linear(shape.width, shape.width, bias=False)
+
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, dropout: float) -> Tensor:
+        rows, length, width = x.shape
+        # (rows, length, 3 * width) -> three of (rows, heads, length, width / heads)
+        q, k, v = self.project(x).view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = self.output(mixed.transpose(1, 2).reshape(rows, length, width))
+        return functional.dropout(mixed, dropout, self.training)
+
+
+class Block(nn.Module):
+    def __init__(self, shape: Shape):
+        super().__init__()
+        hidden = round(shape.expansion * shape.width)
+        self.attention_norm = nn.RMSNorm(shape.width)
+        self.attention = Attention(shape)
+        self.feed_norm = nn.RMSNorm(shape.width)
+        self.rise = nn.Linear(shape.width, hidden, bias=False)
+        self.fall = nn.Linear(hidden, shape.width, bias=False)
+
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, dropout: float) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), cosine, sine, dropout)
+        fed = self.fall(functional.gelu(self.rise(self.feed_norm(x))))
+        return x + functional.dropout(fed, dropout, self.training)
+
+
+class Decoder(nn.Module):
+    """Token ids `(rows, length)` in, logits `(rows, length, vocabulary)` out."""
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(self, shape: Shape):
+        super().__init__()
+        self.shape = shape
+        self.dropout = 0.0
+        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.norm = nn.RMSNorm(shape.width)
+        cosine, sine = rotary_angles(shape.sequence_length, shape.width // shape.heads)
+        self.register_buffer("cosine", cosine, persistent=False)
+        self.register_buffer("sine", sine, persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        length = tokens.shape[1]
+        x = self.embedding(tokens)
+        for block in self.blocks:
+            x = block(x, self.cosine[:length], self.sine[:length], self.dropout)
+        return functional.linear(self.norm(x), self.embedding.weight)
+
+
+def rotary_angles(length: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines `(length, width / 2)` of the rotary embedding (Su et al., 2021)."""
+    rates = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
+    angles = torch.outer(torch.arange(length, dtype=torch.float32), rates)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    left, right = x.chunk(2, dim=-1)
+    return torch.cat((left * cosine - right * sine, right * cosine + left * sine), dim=-1)
+
+
+def initialise(model: Decoder, generator: torch.Generator) -> None:
+    """Draw normal weights; those that write to the residual stream are scaled down with depth."""
+    for name, weight in model.named_parameters():
+        if weight.dim() < 2:
+            nn.init.ones_(weight)
+            continue
+        residual = name.endswith(("output.weight", "fall.weight"))
+        scale = 0.02 / (2 * model.shape.layers) ** 0.5 if residual else 0.02
+        with torch.no_grad():
+            weight.normal_(0.0, scale, generator=generator)
+
+
+def token_losses(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Return the mean next-token loss of each row, in nats: `(rows,)`."""
+    rows, length, vocabulary = logits.shape
+    flat = functional.cross_entropy(
+        logits[:, :-1].reshape(-1, vocabulary).float(), tokens[:, 1:].reshape(-1), reduction="none"
+    )
+    return flat.view(rows, length - 1).mean(dim=1)

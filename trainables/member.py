@@ -1,0 +1,41 @@
+"""What the rest of the system knows of a member, whatever it trains."""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+State = dict[str, Any]
+
+
+class Batches(Protocol):
+    """The rows a member trains on. Its cursor is part of the member's state and moves with it."""
+
+    def next(self) -> NDArray[np.integer]:
+        """Return the next batch of token ids, `(batch, sequence_length)`."""
+
+    def state(self) -> State: ...
+
+    def load(self, state: State) -> None: ...
+
+
+class Member(Protocol):
+    """One model in training: weights, optimiser state, hyperparameters, data cursor, random state.
+
+    `state` returns copies as plain values and numpy arrays, the weights by name under "weights";
+    `load` copies out of what it is given.
+    After `load(other.state(), hyperparameters)` a member goes on exactly as the other would have done
+    with those hyperparameters.
+    """
+
+    trained: int  # optimiser steps behind these weights
+
+    def train(self, steps: int) -> float:
+        """Train on and return the mean training loss; NaN if it diverged."""
+
+    def evaluate(self, split: str = "validation") -> tuple[float, dict[str, float]]:
+        """Return the score (higher is better) and the loss per group."""
+
+    def state(self) -> State: ...
+
+    def load(self, state: State, hyperparameters: dict[str, Any]) -> None: ...

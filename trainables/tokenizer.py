@@ -1,0 +1,42 @@
+"""Text to token ids and back: what the corpus is packed with and what samples are read by."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+class Tokenizer(Protocol):
+    """Writes text as ids below `vocabulary`, which is at most 65536; the id `end` closes a document."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    def encode(self, text: str) -> NDArray[np.uint16]: ...
+    def decode(self, ids: ArrayLike) -> str: ...
+
+
+class Bytes:
+    """The 256 bytes of UTF-8 and one id that no text contains, so nothing need be learnt or downloaded."""
+
+    name = "bytes"
+    vocabulary = 257
+    end = 256
+
+    def encode(self, text: str) -> NDArray[np.uint16]:
+        return np.frombuffer(text.encode(), np.uint8).astype(np.uint16)
+
+    def decode(self, ids: ArrayLike) -> str:
+        """Return the text without ends of documents; a character cut at a row's edge becomes U+FFFD."""
+        tokens = np.asarray(ids, dtype=np.int64).reshape(-1)
+        wrong = tokens[(tokens < 0) | (tokens >= self.vocabulary)]
+        if wrong.size:
+            raise ValueError(f"Token ids must be in [0, {self.vocabulary}), got {wrong[0]}.")
+        return tokens[tokens != self.end].astype(np.uint8).tobytes().decode(errors="replace")
+
+
+TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {"bytes": Bytes}
