@@ -99,7 +99,7 @@ def genealogy(story: Story) -> Figure:
 def schedule(story: Story, name: str) -> Figure:
     """The values of one hyperparameter along the winning lineage, all members' behind."""
     labels = categories(story, name)
-    place: Callable[[Any], float | None] = number if labels is None else lambda value: labels.index(show(value))
+    place: Callable[[Any], float | None] = finite if labels is None else lambda value: labels.index(show(value))
     everyone = [
         Line(held(story, stay, name, place), f"member {member}: {escape(show(stay.hyperparameters.get(name)))}")
         for member, stay in each_stay(story)
@@ -260,7 +260,3 @@ def categories(story: Story, name: str) -> list[str] | None:
 
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def number(value: Any) -> float | None:
-    return finite(value)

@@ -54,6 +54,7 @@ table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-nu
 th, td { text-align: right; padding: 5px 14px; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th { position: sticky; top: 0; background: var(--panel); color: var(--soft); font-weight: 500;
   font-size: 13px; } th:first-child, td:first-child { text-align: left; }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 9ch; }
 tr:last-child td { border-bottom: 0; } tr.winner td { background: var(--wash); font-weight: 600; }
 details { margin-top: 12px; } summary { cursor: pointer; color: var(--soft); }
 details .box { margin-top: 8px; } pre { overflow: auto; margin: 0; padding: 6px 0 10px; font-size: 13px; }
@@ -70,7 +71,8 @@ SCRIPT = """
 const font = {family: getComputedStyle(document.body).fontFamily, size: 12};
 const axis = {zeroline: false, automargin: true, ticks: "outside", ticklen: 6,
   tickcolor: "rgba(0,0,0,0)"};
-const template = {layout: {font, xaxis: {...axis, showgrid: false}, yaxis: axis, hovermode: "closest",
+const template = {layout: {font, hoverlabel: {font}, hovermode: "closest",
+  xaxis: {...axis, showgrid: false}, yaxis: axis,
   paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)"}};
 // a finger that drags over a figure wants to scroll the page
 const dragmode = matchMedia("(pointer: coarse)").matches ? false : "zoom";

@@ -1,0 +1,112 @@
+"""Every mistake in a file is one line that names the file, the key, the value and what is allowed."""
+
+import pytest
+import yaml
+
+from policies.space import Float, Int, Ordered
+from search.errors import InputError
+from search.load import check, dump, load_run
+
+DEMO = """
+name: demo
+data:
+  groups: {code: installed}
+hyperparameters:
+  learning_rate: {kind: float, low: 1e-4, high: 1e-2, log: true}
+"""
+
+
+def write(tmp_path, text: str) -> str:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_short_file_is_resolved_with_defaults_and_absolute_places(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = load_run(write(tmp_path, DEMO), ["population.members=4", "seed=7"])
+    assert (run.population.members, run.seed, run.rounds) == (4, 7, 10)
+    assert run.space() == {"learning_rate": Float(1e-4, 1e-2, log=True)}
+    assert run.directory == f"{tmp_path}/runs/demo" and run.data.corpus == f"{tmp_path}/runs/corpus"
+
+
+def test_a_resolved_run_reads_back_equal(tmp_path) -> None:
+    changes = [
+        "hyperparameters.warmup={kind: int, low: 1, high: 30}",
+        "hyperparameters.beta2={kind: ordered, values: [0.9, 0.99]}",
+    ]
+    run = load_run(write(tmp_path, DEMO), changes)
+    assert run.space()["warmup"] == Int(1, 30) and run.space()["beta2"] == Ordered((0.9, 0.99))
+    assert check(yaml.safe_load(dump(run)), "run.yaml") == run
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("population.member=3", "population.member: unknown key; did you mean `members`?"),
+        ("populaton.members=3", "populaton: unknown key; did you mean `population`?"),
+        ("training.batch=-1", "training.batch: must be greater than or equal to 1, got -1"),
+        ("training.steps=many", "training.steps: must be a valid integer"),
+        ("population=5", "population: must be a mapping of keys, got 5"),
+        ("population.fraction=0.7", "population.fraction: must be less than or equal to 0.5, got 0.7"),
+        ("population.exploit=best", "population.exploit: must be 'truncation' or 'none', got 'best'"),
+        ("population.members=1", "exploit needs at least 2 members, got 1"),
+        ("population.members=3", "0.25 of 3 members is less than one member"),
+        ("population.interval=1000", "population.interval: must be at most training.steps (200), got 1000"),
+        ("population.interval=30", "must divide training.steps (200), got 30; 180 steps would do"),
+        ("cluster.broods=9", "cluster.broods: 9 workers"),
+        ("hyperparameters.learning_rate.low=1", "low < high must hold, but got low=1.0, high=0.01"),
+        ("hyperparameters.learning_rate.low=0", "log domain needs low > 0"),
+        ("hyperparameters.learning_rate.kind=flat", "learning_rate.kind: must be one of float, int"),
+        ("hyperparameters.learning_rate.lo=1", "learning_rate.lo: unknown key; did you mean `low`?"),
+        ("hyperparameters.learning_rat={kind: bool}", "no such hyperparameter; did you mean `learning_rate`?"),
+        ("hyperparameters={}", "exploit needs at least one to vary"),
+        ("data.proportions.cod=1", "data.proportions.cod: no such group"),
+        ("data.proportions.code=0", "at least one must be above 0"),
+        ("data.groups={}", "data.groups: at least one group"),
+        ("model.heads=3", "width / heads must be a whole even number"),
+        ("name=a/b", "name: must be letters, digits"),
+        ("format=2", "written by a newer Shoal"),
+        ("seed=-1", "seed: must be greater than or equal to 0, got -1"),
+        ("seed", "a change must be written key=value"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path, change: str, said: str) -> None:
+    with pytest.raises(InputError) as raised:
+        load_run(write(tmp_path, DEMO), [change])
+    assert said in str(raised.value)
+
+
+def test_nothing_can_be_set_inside_a_value(tmp_path) -> None:
+    with pytest.raises(InputError, match="seed holds a value"):
+        load_run(write(tmp_path, DEMO + "seed: 0"), ["seed.x=1"])
+
+
+def test_all_mistakes_are_reported_at_once(tmp_path) -> None:
+    with pytest.raises(InputError) as raised:
+        load_run(write(tmp_path, DEMO), ["training.batch=0", "nam=x", "model.layers=-2"])
+    assert len(str(raised.value).split("\n")) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1, 2", "is not YAML"),
+        ("just words", "must be a mapping"),
+        ("", "must be a mapping"),
+        ("seed: 1", "name: is required"),
+    ],
+)
+def test_a_file_that_is_no_run_is_named(tmp_path, text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        load_run(write(tmp_path, text))
+
+
+def test_a_missing_file_a_folder_and_bytes_are_named(tmp_path) -> None:
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        load_run(str(tmp_path / "nowhere.yaml"))
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        load_run(str(tmp_path))
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not UTF-8"):
+        load_run(str(tmp_path / "bytes.yaml"))
