@@ -2,8 +2,8 @@
 
 Every trainable, Train controller and Train worker writes a line when it begins, into a folder that the
 run names. This sees each start once, needs no dashboard, and cannot miss a process that died young.
-Helpers that Ray starts on its own account (queues, barriers, cleaners) are not seen, so a system that
-restarts its workers is charged with fewer processes than it truly started.
+Not seen are helpers that Ray starts on its own account (queues, barriers, cleaners) and actors that Tune
+starts ahead and never uses: stock systems are charged with rather fewer processes than they started.
 """
 
 import json

@@ -14,7 +14,6 @@ import random
 import tempfile
 import time
 import warnings
-import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,6 +35,7 @@ from benchmarks.processes import (
 from trainables.toy import Toy
 
 TRIAL_SHARE = 0.1  # of a member's CPUs, for the trial that only waits for its Train worker
+SPREAD = 0.15  # of the starting weights, from the first member to the last
 POLL_SECONDS = "0.1"  # Ray Train's default is 2.0, and every report waits for it
 SETTINGS = {
     "stock_function": "function trainable, reuse_actors=False, checkpoint at each ready point",
@@ -57,19 +57,20 @@ def load(toy: Toy, folder: str) -> str:
     return str(trial)
 
 
-def reported(toy: Toy, trial: str) -> float:
-    """Return the score, told apart from equal ones in its seventh digit.
+def first_toy(config: dict[str, Any]) -> Toy:
+    """Return a member at its start: the first where the paper has it, the others a little farther out.
 
-    Members that begin at (1, 0) and at (0, 1) score exactly the same. Stock PBT ranks equals by their
-    order, the one that reports last highest, and would exploit next to nobody.
+    From one point all score alike however they are trained, and march through the ready points together:
+    stock PBT, which ranks a new score among older ones, then exploits one or two or, now and then, nobody.
     """
-    draw = zlib.crc32(f"{trial.rpartition('_')[2]}-{toy.trained}".encode()) / 2**32
-    return toy.score() + 1e-6 * draw
+    toy = Toy(config)
+    toy.place = toy.place * (1 + SPREAD * config["member"] / (config["members"] - 1))
+    return toy
 
 
 def climb(config: dict[str, Any], role: str, trial: str, checkpoint: Any, ray_part: ModuleType) -> None:
     """Train to the end, from `checkpoint` if any, reporting to `ray_part`: `ray.tune` or `ray.train`."""
-    toy, source = Toy(config), ""
+    toy, source = first_toy(config), ""
     if checkpoint:
         with checkpoint.as_directory() as folder:
             source = load(toy, folder)
@@ -78,12 +79,12 @@ def climb(config: dict[str, Any], role: str, trial: str, checkpoint: Any, ray_pa
     while toy.trained < config["steps"]:
         toy.train(1)
         if toy.trained % config["interval"]:
-            ray_part.report({"score": reported(toy, trial)})
+            ray_part.report({"score": toy.score()})
             continue
         with tempfile.TemporaryDirectory() as folder:
             save(toy, trial, folder)
             saved = ray_part.Checkpoint.from_directory(folder)
-            ray_part.report({"score": reported(toy, trial)}, checkpoint=saved)
+            ray_part.report({"score": toy.score()}, checkpoint=saved)
 
 
 def function_trial(config: dict[str, Any]) -> None:
@@ -92,11 +93,11 @@ def function_trial(config: dict[str, Any]) -> None:
 
 class ClassTrial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
-        self.toy, self.waited = Toy(config), False
+        self.toy, self.waited = first_toy(config), False
         note_start(config["starts"], "trial", self.trial_id)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.toy = Toy(new_config)
+        self.toy = first_toy(new_config)
         note_start(new_config["starts"], "trial", self.trial_id)
         return True
 
@@ -105,7 +106,7 @@ class ClassTrial(tune.Trainable):
             wait_for_starts(self.config["starts"], "trial", self.config["members"])
             self.waited = True
         self.toy.train(1)
-        return {"score": reported(self.toy, self.trial_id), "done": self.toy.trained >= self.config["steps"]}
+        return {"score": self.toy.score(), "done": self.toy.trained >= self.config["steps"]}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         save(self.toy, self.trial_id, checkpoint_dir)
@@ -175,11 +176,12 @@ def clipped(config: dict[str, Any]) -> dict[str, Any]:
 
 def space(members: int, settings: dict[str, Any]) -> dict[str, Any]:
     """Return Tune's space: half of the members begin at h = (1, 0), the others at (0, 1)."""
-    first = [1.0] * (members - members // 2) + [0.0] * (members // 2)
     return {
         **settings,
-        "h0": tune.grid_search(first),
-        "h1": tune.sample_from(lambda config: 1.0 - config["h0"]),
+        "members": members,
+        "member": tune.grid_search(list(range(members))),
+        "h0": tune.sample_from(lambda config: float(config["member"] < members / 2)),
+        "h1": tune.sample_from(lambda config: float(config["member"] >= members / 2)),
     }
 
 
@@ -244,7 +246,7 @@ def measure(system: str, members: int, steps: int, interval: int, seed: int) -> 
     with tempfile.TemporaryDirectory() as folder, SkippedExploits() as skipped:
         Path(folder, "starts").mkdir()
         pbt = scheduler(interval)
-        run = tuner(system, folder, members, {"members": members, "steps": steps, "interval": interval}, pbt)
+        run = tuner(system, folder, members, {"steps": steps, "interval": interval}, pbt)
         began = time.time()
         results = run.fit()
         wall = time.time() - began

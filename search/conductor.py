@@ -52,7 +52,11 @@ class Conductor:
             self.decide(self.round + 1)
 
     def decide(self, round_: int) -> None:
-        rows = [self.waiting[member] | {"tokens": self.tokens(round_)} for member in sorted(self.waiting)]
+        rows = [
+            self.waiting[member]
+            | {"tokens": self.tokens(round_), "hyperparameters": self.state[member].hyperparameters}
+            for member in sorted(self.waiting)
+        ]
         assert all(row["round"] == round_ for row in rows)
         reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
         # nothing trains after the last round: a copy there would only lose the loser's own result

@@ -81,7 +81,8 @@ class Data(Settings):
     text_field: str = "text"
     tokenizer: Literal["bytes"] = "bytes"
     sequence_length: Annotated[int, Field(ge=8, le=65536)] = 128
-    megabytes: Annotated[float, Field(gt=0)] = 8.0
+    megabytes: Annotated[float, Field(gt=0)] = 8.0  # most text of a group
+    memory_megabytes: Annotated[float, Field(gt=0)] = 1024.0  # most rows that a worker holds
     validation: Share = 0.05
     test: Share = 0.05
     proportions: dict[str, Annotated[float, Field(ge=0)]] | None = None
@@ -126,7 +127,6 @@ class Cluster(Settings):
     workers_per_brood: Count = 1
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
-    memory_megabytes: Count = 1024
 
 
 class Checkpoint(Settings):

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,11 @@ from search.brood import train_brood
 from search.conductor import Conductor, Watcher
 from search.config import Run
 from search.corpus import load_corpus
-from search.errors import InputError, RunFailed
+from search.errors import InputError, Interrupted, RunFailed
 from search.tune import PopulationScheduler
+
+
+BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Outcome:
     test_loss: dict[str, float]
 
 
-def train_population(run: Run, watcher: Watcher) -> Outcome:
+def train_population(run: Run, watcher: Watcher, loop: BroodLoop = train_brood) -> Outcome:
     """Train a population on the connected Ray, from its last checkpoint if it has one."""
     began = time.monotonic()
     store = Store(run.directory)
@@ -53,7 +57,7 @@ def train_population(run: Run, watcher: Watcher) -> Outcome:
         "hyperparameters": [known.hyperparameters for known in conductor.state],
     }
     trial = brood_trial(
-        train_brood, settings, exchange, resources, training_files(run), run.data.corpus, f"{run.directory}/ray"
+        loop, settings, exchange, resources, training_files(run), run.data.corpus, f"{run.directory}/ray"
     )
     results = tune.Tuner(
         trial,
@@ -67,7 +71,7 @@ def train_population(run: Run, watcher: Watcher) -> Outcome:
         ),
     ).fit()
     if not conductor.finished:
-        raise RunFailed(failure(results))
+        raise failure(run, results.errors)
     return outcome(conductor, time.monotonic() - began)
 
 
@@ -157,9 +161,13 @@ def outcome(conductor: Conductor, wall_seconds: float) -> Outcome:
     )
 
 
-def failure(results: Any) -> str:
-    errors = [str(error) for error in results.errors]
-    return errors[0] if errors else "the run was interrupted"
+def failure(run: Run, errors: Sequence[Exception]) -> RunFailed:
+    """Return why a run ended early; Tune takes Ctrl-C itself and then simply returns."""
+    way_on = f"Continue with `shoal resume {run.directory}`."
+    if not errors:
+        return Interrupted(f"stopped before the end. {way_on}")
+    # the last lines of what happened on the worker; Ray wraps it in its own traces
+    return RunFailed(f"{str(errors[0]).strip()}\n{way_on}")
 
 
 def _no_orders(round_: int, orders: Any) -> None:

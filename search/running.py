@@ -11,7 +11,7 @@ from cluster.storage import Store
 from search import directory
 from search.config import Run
 from search.corpus import COLUMNS, describe, prepare_corpus
-from search.errors import InputError, RunFailed
+from search.errors import InputError, Interrupted, RunFailed
 from search.population import Outcome, train_population
 from search.progress import Progress
 from search.report import write_report
@@ -54,16 +54,26 @@ def prepare(run: Run, console: Console) -> None:
     if run.trainable == "toy":
         return
     manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
-    rows = sum(group.splits["train"].rows for group in manifest.groups.values())
+    check_rows(run, sum(group.splits["train"].rows for group in manifest.groups.values()))
+    table = Table(*COLUMNS, box=None, pad_edge=False)
+    for line in describe(manifest):
+        table.add_row(*map(str, line))
+    console.print(table)
+
+
+def check_rows(run: Run, rows: int) -> None:
+    """Refuse a corpus that is smaller than a batch, or larger than a worker may hold."""
     if rows < run.training.batch:
         raise InputError(
             f"training.batch: must be at most the corpus's {rows} training rows of "
             f"{run.data.sequence_length} tokens, got {run.training.batch}; give more text or shorter rows."
         )
-    table = Table(*COLUMNS, box=None, pad_edge=False)
-    for line in describe(manifest):
-        table.add_row(*map(str, line))
-    console.print(table)
+    megabytes = rows * run.data.sequence_length * 2 / 2**20  # a token is two bytes
+    if megabytes > run.data.memory_megabytes:
+        raise InputError(
+            f"data.memory_megabytes: every worker holds the corpus's training rows, {megabytes:.0f} MiB, "
+            f"but may hold {run.data.memory_megabytes:g}; raise it or lower data.megabytes."
+        )
 
 
 def finish(run: Run, store: Store, console: Console) -> Outcome:
@@ -73,8 +83,8 @@ def finish(run: Run, store: Store, console: Console) -> Outcome:
     try:
         with Progress(run, console, title) as progress:
             outcome = train_population(run, progress)
-    except RunFailed:
-        record(store, run, "failed")
+    except RunFailed as error:
+        record(store, run, "interrupted" if isinstance(error, Interrupted) else "failed")
         raise
     record(store, run, "done", outcome)
     return outcome

@@ -117,6 +117,7 @@ def test_a_corpus_smaller_than_a_batch_and_a_group_without_rows_are_named(tmp_pa
     ]
     said = refused("run", *base, "training.batch=4096")
     assert "training.batch: must be at most the corpus's" in said
+    assert "data.memory_megabytes: every worker holds" in refused("run", *base, "data.memory_megabytes=0.001")
     empty = tmp_path / "empty"
     empty.mkdir()
     other = [*base[:2], f"data.corpus={tmp_path}/other", f"data.groups={{nothing: '{empty}'}}"]

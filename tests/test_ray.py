@@ -1,0 +1,208 @@
+"""Whole runs on an embedded Ray: the same decisions as without Ray, and nothing lost when killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+
+from cluster import checkpoints
+from cluster.storage import Store
+from policies import population
+from policies.population import Report
+from search.lineage import read_lineage
+from search.load import load_run
+from search.population import exploit_of
+from trainables.toy import Toy
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parent.parent
+TOY = str(ROOT / "examples/toy.yaml")
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Start the command line in a process group of its own."""
+    program = [sys.executable, "-c", "from search.cli import main; main()", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        program,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def shoal(*arguments: str) -> str:
+    process = start(*arguments)
+    said, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, said
+    return said
+
+
+def wait_for_round(directory: Path, round_: int, process: subprocess.Popen[str]) -> None:
+    """Wait until a run has checkpointed this round."""
+    deadline = time.monotonic() + 200
+    while not (directory / "checkpoints" / f"round-{round_:06d}" / "decisions.json").exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def events(directory: Path) -> list:
+    return read_lineage(Store(str(directory)))
+
+
+def scores(directory: Path) -> list[tuple[int, int, float]]:
+    rows = Store(str(directory)).read_table("metrics.parquet").to_pylist()
+    return sorted((row["round"], row["member"], row["score"]) for row in rows)
+
+
+def members(directory: Path, count: int) -> list[dict]:
+    store = Store(str(directory))
+    last = checkpoints.latest(store, count)
+    return [checkpoints.load_member(store, last, member)["weights"] for member in range(count)]
+
+
+def same_weights(first: list[dict], second: list[dict]) -> bool:
+    return all(
+        np.array_equal(one[name], other[name]) for one, other in zip(first, second, strict=True) for name in one
+    )
+
+
+def without_ray(path: str) -> tuple[list[population.Order], list[tuple[int, int, float]]]:
+    """Run the toy of a file as a plain loop: the reference that Ray has to equal."""
+    run = load_run(path)
+    state = population.start(run.space(), run.population.members, run.seed)
+    toys = [Toy(known.hyperparameters) for known in state]
+    copies, said = [], []
+    for round_ in range(1, run.rounds + 1):
+        reports = []
+        for member, toy in enumerate(toys):
+            toy.train(run.population.interval)
+            reports.append(Report(member, round_ * run.population.interval, toy.evaluate()[0]))
+        said += [(round_, report.member, report.score) for report in reports]
+        if round_ == run.rounds:
+            break
+        state, orders = population.decide(exploit_of(run), run.space(), state, reports, run.seed)
+        states = {order.donor: toys[order.donor].state() for order in orders}
+        for order in orders:
+            toys[order.member].load(states[order.donor], order.hyperparameters)
+        copies += orders
+    return copies, said
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory) -> tuple[Path, str]:
+    directory = tmp_path_factory.mktemp("toy") / "run"
+    return directory, shoal("run", TOY, "--baseline", f"directory={directory}")
+
+
+def test_the_toy_on_ray_equals_the_plain_loop(toy_run) -> None:
+    directory, _ = toy_run
+    copies, said = without_ray(TOY)
+    assert len(copies) > 40
+    assert scores(directory) == said
+    recorded = [event for event in events(directory) if event.parent is not None]
+    assert [(event.member, event.parent, event.after) for event in recorded] == [
+        (order.member, order.donor, order.hyperparameters) for order in copies
+    ]
+
+
+def test_copies_cross_broods_and_stay_within_them(toy_run) -> None:
+    recorded = [event for event in events(toy_run[0]) if event.parent is not None]
+    # two broods of one worker: members are dealt out in turn
+    assert {event.member % 2 == event.parent % 2 for event in recorded} == {True, False}
+
+
+def test_a_finished_run_says_where_everything_is(toy_run) -> None:
+    directory, said = toy_run
+    for name in ("run.yaml", "summary.json", "report.html", "best/model.safetensors", "best/config.json"):
+        assert (directory / name).exists()
+    assert str(directory / "report.html") in said and str(directory / "best/model.safetensors") in said
+    assert "without exploits" in said
+    best = load((directory / "best/model.safetensors").read_bytes())
+    assert 1.2 - (best["place"] ** 2).sum() == pytest.approx(max(row[2] for row in scores(directory)[-4:]))
+
+
+def test_the_baseline_is_the_same_members_without_exploits(toy_run) -> None:
+    directory, _ = toy_run
+    alone = events(directory / "baseline")
+    assert [event.after for event in alone] == [event.after for event in events(directory)[:4]]
+    assert scores(directory / "baseline")[:4] == scores(directory)[:4]
+
+
+def test_a_finished_run_is_not_run_again(toy_run) -> None:
+    process = start("resume", str(toy_run[0]))
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 2 and "is finished" in said
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory) -> Path:
+    """Two small groups of text that differ."""
+    folder = tmp_path_factory.mktemp("texts")
+    rng = np.random.default_rng(0)
+    for group, alphabet in (("letters", "abcdefgh "), ("digits", "0123456789\n")):
+        (folder / group).mkdir()
+        for i in range(60):
+            (folder / group / f"{i}.txt").write_text("".join(rng.choice(list(alphabet), 800)))
+    return folder
+
+
+def small_run(texts: Path, directory: Path) -> list[str]:
+    return [
+        str(ROOT / "examples/demo.yaml"),
+        f"directory={directory}",
+        f"data.corpus={texts}/corpus",
+        f"data.groups={{letters: '{texts}/letters', digits: '{texts}/digits'}}",
+        "data.sequence_length=32",
+        "data.validation=0.2",
+        "data.test=0.2",
+        "model={layers: 1, heads: 2, width: 16}",
+        "training={steps: 40, batch: 4, warmup: 2, evaluation_rows: 8, dropout: 0.1}",
+        "population={members: 4, interval: 4}",
+    ]
+
+
+def test_a_killed_run_resumes_to_the_same_end(texts, tmp_path) -> None:
+    shoal("run", *small_run(texts, tmp_path / "whole"))
+    killed = tmp_path / "killed"
+    process = start("run", *small_run(texts, killed))
+    wait_for_round(killed, 3, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    reached = checkpoints.latest(Store(str(killed)), 4)
+    assert 2 <= reached < 10
+    # at most the interval that was going on is lost
+    assert max(row[0] for row in scores(killed)) <= reached + 1
+    shoal("resume", str(killed))
+    assert events(killed) == events(tmp_path / "whole")
+    assert len([event for event in events(killed) if event.parent is not None]) > 0
+    assert scores(killed) == scores(tmp_path / "whole")
+    assert same_weights(members(killed, 4), members(tmp_path / "whole", 4))
+
+
+def test_ctrl_c_stops_ray_and_leaves_a_run_that_resumes(tmp_path) -> None:
+    arguments = (TOY, f"directory={tmp_path}", "training.steps=40000")
+    process = start("run", *arguments)
+    wait_for_round(tmp_path, 3, process)
+    os.kill(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=90)
+    assert process.returncode == 130, said
+    assert "shoal resume" in said and "Traceback" not in said
+    assert not children_of(process.pid)
+
+
+def children_of(group: int) -> list[str]:
+    """Return the processes that still live in a process group."""
+    found = subprocess.run(["ps", "-eo", "pgid=,args="], capture_output=True, text=True, check=True).stdout
+    return [line for line in found.splitlines() if line.split()[0] == str(group)]
