@@ -35,6 +35,13 @@ class Measurement:
     def ms_per_member_step(self) -> float:
         return 1000 * self.wall_seconds / (self.members * self.steps)
 
+    @property
+    def ms_after_start(self) -> float | None:
+        """The same without start-up, which a short run mostly consists of and a long one hardly notices."""
+        if self.startup_seconds is None:
+            return None
+        return 1000 * (self.wall_seconds - self.startup_seconds) / (self.members * self.steps)
+
 
 def note_start(folder: str, role: str, trial: str, source: str = "") -> None:
     """Write that `role` of `trial` begins in this process, from the weights of trial `source` if any."""

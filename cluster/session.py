@@ -28,12 +28,13 @@ def session() -> Iterator[str]:
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    address = os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}}
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if address is None:
-        options |= {"include_dashboard": False}
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"include_dashboard": False}
+    if address is not None:
+        # an embedded Ray inherits the environment; a runtime environment would only cost it fresh processes
+        options = {"runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
         yield ray.get_runtime_context().gcs_address
