@@ -20,7 +20,7 @@ class Silent:
     def round(self, round_: int, rows: Sequence[dict[str, Any]], orders: Sequence[Order]) -> None: ...
 
 
-def toy(folder: str, members: int, steps: int, interval: int, seed: int, broods: int = 2) -> Run:
+def toy(folder: str, members: int, steps: int, interval: int, seed: int) -> Run:
     unit = {"kind": "float", "low": 0.0, "high": 1.0}
     return Run.model_validate(
         {
@@ -31,7 +31,7 @@ def toy(folder: str, members: int, steps: int, interval: int, seed: int, broods:
             "training": {"steps": steps},
             "hyperparameters": {"h0": unit, "h1": unit},
             "population": {"members": members, "interval": interval},
-            "cluster": {"broods": broods},
+            "cluster": {"broods": 1, "workers_per_brood": 2},
         }
     )
 

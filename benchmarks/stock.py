@@ -1,8 +1,8 @@
 """Stock Ray Tune population based training on the paper's toy, in the shapes that Ray documents.
 
-All report every step and are in step at the start: without waiting for each other the first members reach
-a ready point while Tune still starts the last, and stock PBT answers that by pausing and restarting
-everyone, exploit or not. Past the start every restart comes from an exploit: the loser's own, or that of a
+All report at ready points alone, as Shoal does, and are in step at the start: without waiting for each
+other the first members reach a ready point while Tune still starts the last, and stock PBT answers that by
+pausing and restarting everyone, exploit or not. Past the start every restart comes from an exploit: the loser's own, or that of a
 member which was ready while the loser was away. PyTorch is imported only where Ray Train runs, else every
 process of the other shapes would pay for it too.
 """
@@ -77,10 +77,7 @@ def climb(config: dict[str, Any], role: str, trial: str, checkpoint: Any, ray_pa
     note_start(config["starts"], role, trial, source)
     wait_for_starts(config["starts"], role, config["members"])
     while toy.trained < config["steps"]:
-        toy.train(1)
-        if toy.trained % config["interval"]:
-            ray_part.report({"score": toy.score()})
-            continue
+        toy.train(config["interval"])
         with tempfile.TemporaryDirectory() as folder:
             save(toy, trial, folder)
             saved = ray_part.Checkpoint.from_directory(folder)
@@ -105,7 +102,7 @@ class ClassTrial(tune.Trainable):
         if not self.waited:
             wait_for_starts(self.config["starts"], "trial", self.config["members"])
             self.waited = True
-        self.toy.train(1)
+        self.toy.train(self.config["interval"])
         return {"score": self.toy.score(), "done": self.toy.trained >= self.config["steps"]}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -193,10 +190,10 @@ def trainable(system: str, share: float) -> Any:
     return tune.with_resources(function_trial, {"cpu": share})
 
 
-def scheduler(interval: int) -> PopulationBasedTraining:
+def scheduler() -> PopulationBasedTraining:
     return PopulationBasedTraining(
         time_attr="training_iteration",
-        perturbation_interval=interval,
+        perturbation_interval=1,  # a report is a ready point
         hyperparam_mutations={"h0": tune.uniform(0.0, 1.0), "h1": tune.uniform(0.0, 1.0)},
         custom_explore_fn=clipped,
     )
@@ -245,7 +242,7 @@ def measure(system: str, members: int, steps: int, interval: int, seed: int) -> 
     np.random.seed(seed)
     with tempfile.TemporaryDirectory() as folder, SkippedExploits() as skipped:
         Path(folder, "starts").mkdir()
-        pbt = scheduler(interval)
+        pbt = scheduler()
         run = tuner(system, folder, members, {"steps": steps, "interval": interval}, pbt)
         began = time.time()
         results = run.fit()

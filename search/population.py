@@ -26,7 +26,6 @@ from search.corpus import load_corpus
 from search.errors import InputError, Interrupted, RunFailed
 from search.tune import PopulationScheduler
 
-
 BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
 
 
