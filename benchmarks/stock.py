@@ -2,9 +2,9 @@
 
 All report at ready points alone, as Shoal does, and are in step at the start: without waiting for each
 other the first members reach a ready point while Tune still starts the last, and stock PBT answers that by
-pausing and restarting everyone, exploit or not. Past the start every restart comes from an exploit: the loser's own, or that of a
-member which was ready while the loser was away. PyTorch is imported only where Ray Train runs, else every
-process of the other shapes would pay for it too.
+pausing and restarting everyone, exploit or not. Past the start every restart comes from an exploit: the
+loser's own, or that of a member which was ready while the loser was away. PyTorch is imported only where
+Ray Train runs, else every process of the other shapes would pay for it too.
 """
 
 import logging

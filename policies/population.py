@@ -6,13 +6,17 @@ in which reports arrive nor a restart changes what is decided.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from policies.space import Constant, Hyperparameters, Space, explore, sample
+from policies.exploit import Exploit, NoExploit, Standings, Truncation
+from policies.explore import Explore, Perturb, explore
+from policies.space import Hyperparameters, Space, sample
+
+HISTORY = 32  # scores of a member that are kept for the rules that look back
 
 
 class Report(NamedTuple):
@@ -24,7 +28,7 @@ class Report(NamedTuple):
 
 
 class Order(NamedTuple):
-    """Continue from the weights of `donor`, with these hyperparameters."""
+    """Continue from the weights that `donor` reported with, under these hyperparameters."""
 
     member: int
     donor: int
@@ -32,55 +36,26 @@ class Order(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Truncation:
-    """A member in the worst `fraction` copies one drawn from the best `fraction` (Jaderberg et al., 2017).
+class Rules:
+    """How a population evolves.
 
-    The tail holds floor(members * fraction) members; the best member is never in it, because
-    `fraction` is at most one half.
+    `least` members must have a score before anybody copies; a member is compared only with those whose
+    step is within `age_window` of its own.
     """
 
-    fraction: float = 0.25
-    resample: float = 0.25
-    factors: tuple[float, float] = (0.8, 1.25)
+    exploit: Exploit = Truncation()
+    explore: Explore = Perturb()
+    least: int = 2
+    age_window: float = math.inf
 
     def __post_init__(self) -> None:
-        if not 0 < self.fraction <= 0.5:
-            raise ValueError(f"fraction must be in (0, 0.5], but got {self.fraction}.")
-        if not 0 <= self.resample <= 1:
-            raise ValueError(f"resample must be in [0, 1], but got {self.resample}.")
-        if not 0 < self.factors[0] < 1 < self.factors[1]:
-            raise ValueError(f"factors must be one below and one above 1, but got {self.factors}.")
-
-    def tail(self, members: int) -> int:
-        # 1e-9: 0.29 * 100 is 28.999999999999996
-        return math.floor(members * self.fraction + 1e-9)
-
-    def donor(
-        self, member: int, ranking: Sequence[int], scores: dict[int, float], rng: np.random.Generator
-    ) -> int | None:
-        """Return whom `member` copies, or None; `ranking` is best first."""
-        tail = self.tail(len(ranking))
-        if member not in ranking[len(ranking) - tail :]:
-            return None
-        able = [other for other in ranking[:tail] if math.isfinite(scores[other])]
-        return able[int(rng.integers(len(able)))] if able else None
+        if self.least < 2:
+            raise ValueError(f"least must be at least 2 members, but got {self.least}.")
+        if self.age_window < 0:
+            raise ValueError(f"age_window must be at least 0 steps, but got {self.age_window}.")
 
 
-@dataclass(frozen=True)
-class NoExploit:
-    """Never copies: the members train on as they began. The control to hold PBT against."""
-
-    resample: float = 0.0
-    factors: tuple[float, float] = (0.8, 1.25)
-
-    def donor(
-        self, member: int, ranking: Sequence[int], scores: dict[int, float], rng: np.random.Generator
-    ) -> int | None:
-        return None
-
-
-Exploit = Truncation | NoExploit
-EXPLOITS: dict[str, type] = {"truncation": Truncation, "none": NoExploit}
+ALONE = Rules(NoExploit())
 
 
 class MemberState(NamedTuple):
@@ -90,6 +65,7 @@ class MemberState(NamedTuple):
     score: float | None = None
     step: int = 0
     decisions: int = 0
+    history: tuple[float, ...] = ()  # the last scores of these weights, oldest first
 
 
 State = tuple[MemberState, ...]
@@ -105,64 +81,64 @@ def start(space: Space, members: int, seed: int) -> State:
 
 
 def decide(
-    exploit: Exploit, space: Space, state: State, reports: Iterable[Report], seed: int
+    rules: Rules, space: Space, state: State, reports: Iterable[Report], seed: int
 ) -> tuple[State, list[Order]]:
     """Take the reports in and give an order to every reporting member that is to copy another.
 
-    All donors are chosen from one snapshot, a member that copies never donates in the same decision,
-    and a clone's old score is forgotten: until it reports again it neither ranks nor donates.
+    All donors are chosen from one snapshot, and a copy takes the weights that the donor reported with,
+    also where the donor itself is told to copy. A clone's old scores are forgotten: until it reports
+    again it neither ranks nor donates.
     """
     reports = sorted(reports)
     _check_reports(reports, len(state))
     members = list(state)
     for report in reports:
-        known = members[report.member]
-        members[report.member] = known._replace(
-            score=float(report.score), step=report.step, decisions=known.decisions + 1
-        )
-    scores = {number: known.score for number, known in enumerate(members) if known.score is not None}
-    order_of = rank(scores)
+        members[report.member] = _heard(members[report.member], report)
+    told = tuple(members)
     orders = []
     for report in reports:
-        rng = generator(seed, report.member, members[report.member].decisions)
-        donor = exploit.donor(report.member, order_of, scores, rng)
-        if donor is not None:
-            orders.append(_copy(exploit, space, members, report.member, donor, rng))
+        rng = generator(seed, report.member, told[report.member].decisions)
+        donor = rules.exploit.donor(report.member, _standings(rules, told, report.step), rng)
+        if donor is not None and donor != report.member:
+            own, others = told[report.member].hyperparameters, told[donor].hyperparameters
+            orders.append(Order(report.member, donor, explore(rules.explore, space, others, own, rng)))
     for order in orders:
-        members[order.member] = members[order.member]._replace(
-            hyperparameters=order.hyperparameters, score=None
+        members[order.member] = told[order.member]._replace(
+            hyperparameters=order.hyperparameters, score=None, history=()
         )
-    assert not {order.member for order in orders} & {order.donor for order in orders}
     return tuple(members), orders
 
 
-def rank(scores: dict[int, float]) -> list[int]:
+def rank(scores: Mapping[int, float]) -> list[int]:
     """Return the members best first: NaN last, the lower number first among equals."""
     return sorted(scores, key=lambda member: (_descending(scores[member]), member))
 
 
 def to_plain(state: State) -> list[dict[str, Any]]:
     """Return the state as values that JSON holds, for a checkpoint."""
-    return [known._asdict() for known in state]
+    return [known._asdict() | {"history": list(known.history)} for known in state]
 
 
 def from_plain(plain: Sequence[dict[str, Any]]) -> State:
-    return tuple(MemberState(**known) for known in plain)
+    return tuple(MemberState(**known | {"history": tuple(known["history"])}) for known in plain)
 
 
-def _copy(
-    exploit: Exploit,
-    space: Space,
-    members: Sequence[MemberState],
-    member: int,
-    donor: int,
-    rng: np.random.Generator,
-) -> Order:
-    varied = explore(space, members[donor].hyperparameters, rng, exploit.resample, exploit.factors)
-    for name, domain in space.items():
-        if isinstance(domain, Constant):
-            varied[name] = members[member].hyperparameters[name]
-    return Order(member, donor, varied)
+def _heard(known: MemberState, report: Report) -> MemberState:
+    score = float(report.score)
+    history = (*known.history, score)[-HISTORY:]
+    return known._replace(score=score, step=report.step, decisions=known.decisions + 1, history=history)
+
+
+def _standings(rules: Rules, told: State, step: int) -> Standings:
+    """Return who can be compared at this age; nobody if they are too few."""
+    scores = {
+        number: known.score
+        for number, known in enumerate(told)
+        if known.score is not None and abs(known.step - step) <= rules.age_window
+    }
+    if len(scores) < rules.least:
+        scores = {}
+    return Standings(tuple(rank(scores)), scores, {number: told[number].history for number in scores})
 
 
 def _descending(score: float) -> float:

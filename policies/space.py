@@ -30,6 +30,12 @@ class Float:
     def perturb(self, value: float, factor: float, rng: np.random.Generator) -> float:
         return min(max(float(value) * factor, self.low), self.high)
 
+    def shift(self, value: float, amount: float, rng: np.random.Generator) -> float:
+        """Move by `amount` of the domain's width, in the logarithm if `log`; stops at the bounds."""
+        if self.log:
+            return self.perturb(value, (self.high / self.low) ** amount, rng)
+        return min(max(value + amount * (self.high - self.low), self.low), self.high)
+
     def contains(self, value: Any) -> bool:
         return _is_number(value) and self.low <= value <= self.high
 
@@ -53,8 +59,15 @@ class Int:
 
     def perturb(self, value: int, factor: float, rng: np.random.Generator) -> int:
         # round(1 * 1.25) is 1 again: without a least move of one, 1 and 2 would be absorbing
-        move = max(abs(round(value * factor) - value), 1)
-        return min(max(int(value) + (move if factor > 1 else -move), self.low), self.high)
+        return self._moved(value, round(value * factor) - value, factor > 1)
+
+    def shift(self, value: int, amount: float, rng: np.random.Generator) -> int:
+        wide = Float(self.low, self.high, self.log)
+        return self._moved(value, round(wide.shift(value, amount, rng)) - value, amount > 0)
+
+    def _moved(self, value: int, by: int, up: bool) -> int:
+        move = max(abs(int(by)), 1)
+        return min(max(int(value) + (move if up else -move), self.low), self.high)
 
     def contains(self, value: Any) -> bool:
         return _is_number(value) and float(value).is_integer() and self.low <= value <= self.high
@@ -73,7 +86,13 @@ class Ordered:
         return self.values[int(rng.integers(len(self.values)))]
 
     def perturb(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
-        place = self.values.index(value) + (1 if factor > 1 else -1)
+        return self._at(self.values.index(value) + (1 if factor > 1 else -1))
+
+    def shift(self, value: Any, amount: float, rng: np.random.Generator) -> Any:
+        places = max(round(abs(amount) * (len(self.values) - 1)), 1)
+        return self._at(self.values.index(value) + (places if amount > 0 else -places))
+
+    def _at(self, place: int) -> Any:
         return self.values[min(max(place, 0), len(self.values) - 1)]
 
     def contains(self, value: Any) -> bool:
@@ -95,6 +114,9 @@ class Categorical:
     def perturb(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
         return self.sample(rng)
 
+    def shift(self, value: Any, amount: float, rng: np.random.Generator) -> Any:
+        return self.sample(rng)
+
     def contains(self, value: Any) -> bool:
         return value in self.values
 
@@ -107,6 +129,9 @@ class Bool:
         return bool(rng.integers(2))
 
     def perturb(self, value: bool, factor: float, rng: np.random.Generator) -> bool:
+        return self.sample(rng)
+
+    def shift(self, value: bool, amount: float, rng: np.random.Generator) -> bool:
         return self.sample(rng)
 
     def contains(self, value: Any) -> bool:
@@ -125,12 +150,15 @@ class Constant:
     def perturb(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
         return value
 
+    def shift(self, value: Any, amount: float, rng: np.random.Generator) -> Any:
+        return value
+
     def contains(self, value: Any) -> bool:
         return True
 
 
 Domain = Float | Int | Ordered | Categorical | Bool | Constant
-Space = Mapping[str, Domain]
+Space = Mapping[str, "Domain | Space"]
 
 DOMAINS: dict[str, type] = {
     "float": Float,
@@ -143,32 +171,11 @@ DOMAINS: dict[str, type] = {
 
 
 def sample(space: Space, rng: np.random.Generator) -> Hyperparameters:
-    """Draw one value from each domain, in the order of the space."""
-    return {name: domain.sample(rng) for name, domain in space.items()}
-
-
-def explore(
-    space: Space,
-    hyperparameters: Hyperparameters,
-    rng: np.random.Generator,
-    resample: float = 0.25,
-    factors: tuple[float, float] = (0.8, 1.25),
-) -> Hyperparameters:
-    """Vary each hyperparameter by itself: drawn again with probability `resample`, else perturbed.
-
-    The default factors are reciprocal: the pair 0.8 and 1.2 of Jaderberg et al., 2017, drifts down by
-    2 % an event.
-    """
-    varied = {}
-    for name, domain in space.items():
-        # three draws whatever happens, so that one domain's choice does not shift the next one's
-        again, up, own = rng.random(), rng.random(), np.random.default_rng(rng.integers(2**63))
-        factor = factors[1] if up < 0.5 else factors[0]
-        if again < resample and not isinstance(domain, Constant):
-            varied[name] = domain.sample(own)
-        else:
-            varied[name] = domain.perturb(hyperparameters[name], factor, own)
-    return varied
+    """Draw one value from each domain, in the order of the space; a space within it gives a dict within."""
+    return {
+        name: sample(part, rng) if isinstance(part, Mapping) else part.sample(rng)
+        for name, part in space.items()
+    }
 
 
 def _is_number(value: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from cluster import checkpoints
 from cluster.storage import Store
 from policies import population
-from policies.population import Exploit, NoExploit, Order, Report, State
+from policies.population import ALONE, Order, Report, Rules, State
 from policies.space import Space
 from search import records
 from search.config import Run
@@ -33,7 +33,7 @@ class Conductor:
     run: Run
     store: Store
     space: Space
-    exploit: Exploit
+    rules: Rules
     state: State
     give_orders: GiveOrders
     watcher: Watcher
@@ -60,9 +60,9 @@ class Conductor:
         assert all(row["round"] == round_ for row in rows)
         reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
         # nothing trains after the last round: a copy there would only lose the loser's own result
-        exploit = self.exploit if round_ < self.run.rounds else NoExploit()
+        rules = self.rules if round_ < self.run.rounds else ALONE
         before = self.state
-        self.state, orders = population.decide(exploit, self.space, before, reports, self.run.seed)
+        self.state, orders = population.decide(rules, self.space, before, reports, self.run.seed)
         scores = {report.member: report.score for report in reports}
         self.exploits += len(orders)
         self.round, self.last, self.waiting = round_, {row["member"]: row for row in rows}, {}

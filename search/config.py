@@ -4,8 +4,11 @@ import difflib
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from policies.exploit import EXPLOITS
+from policies.explore import EXPLORES
+from policies.population import HISTORY, Rules
 from policies.space import DOMAINS, Domain
 from trainables.settings import Recipe, Shape
 
@@ -20,6 +23,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
 class DomainSettings(Settings):
     """What the domains share; the checks are those of the domain itself."""
 
@@ -29,7 +36,7 @@ class DomainSettings(Settings):
         return self
 
     def domain(self) -> Domain:
-        values = {name: _hashable(value) for name, value in self}
+        values = {name: _tuples(value) for name, value in self}
         domain: Domain = DOMAINS[values.pop("kind")](**values)
         return domain
 
@@ -113,13 +120,83 @@ class Training(Settings):
     clip: Annotated[float, Field(gt=0)] = 1.0
 
 
-class Population(Settings):
-    members: Count = 8
-    interval: Count = 20
-    exploit: Literal["truncation", "none"] = "truncation"
+class RuleSettings(Settings):
+    """What the rules share: a word alone stands for the rule with its defaults."""
+
+    @model_validator(mode="after")
+    def check(self) -> "RuleSettings":
+        self.rule()
+        return self
+
+    def rule(self) -> Any:
+        values = {name: _tuples(value) for name, value in self}
+        return {**EXPLOITS, **EXPLORES}[values.pop("kind")](**values)
+
+
+class TruncationRule(RuleSettings):
+    kind: Literal["truncation"]
     fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+
+
+class TTestRule(RuleSettings):
+    kind: Literal["t_test"]
+    alpha: Share = 0.05
+    window: Annotated[int, Field(ge=2, le=HISTORY)] = 10
+
+
+class TournamentRule(RuleSettings):
+    kind: Literal["tournament"]
+    rivals: Count = 1
+
+
+class WinnerTakesAllRule(RuleSettings):
+    kind: Literal["winner_takes_all"]
+
+
+class ThresholdRule(RuleSettings):
+    kind: Literal["threshold"]
+    deviations: Annotated[float, Field(ge=0)] = 1.0
+    distance: Annotated[float, Field(ge=0)] = 0.0
+
+
+class NoExploitRule(RuleSettings):
+    kind: Literal["none"]
+
+
+class PerturbRule(RuleSettings):
+    kind: Literal["perturb"]
     resample: Annotated[float, Field(ge=0, le=1)] = 0.25
     factors: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]] = (0.8, 1.25)
+
+
+class ResampleRule(RuleSettings):
+    kind: Literal["resample"]
+
+
+class AdditiveRule(RuleSettings):
+    kind: Literal["additive"]
+    scale: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+def _named(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+AnyExploit = Annotated[
+    TruncationRule | TTestRule | TournamentRule | WinnerTakesAllRule | ThresholdRule | NoExploitRule,
+    Field(discriminator="kind"),
+]
+AnyExplore = Annotated[PerturbRule | ResampleRule | AdditiveRule, Field(discriminator="kind")]
+
+
+class Population(Settings):
+    """How many members, when they are ready, and by which rules they copy and vary."""
+
+    members: Count = 8
+    interval: Count = 20
+    exploit: Annotated[AnyExploit, BeforeValidator(_named)] = TruncationRule(kind="truncation")
+    explore: Annotated[AnyExplore, BeforeValidator(_named)] = PerturbRule(kind="perturb")
+    least: Annotated[int, Field(ge=2)] = 2  # members with a score before anybody copies
 
 
 class Cluster(Settings):
@@ -155,6 +232,10 @@ class Run(Settings):
         """Number of intervals that each member trains."""
         return self.training.steps // self.population.interval
 
+    def rules(self) -> Rules:
+        chosen = self.population
+        return Rules(chosen.exploit.rule(), chosen.explore.rule(), chosen.least)
+
     def space(self) -> dict[str, Domain]:
         return {name: settings.domain() for name, settings in self.hyperparameters.items()}
 
@@ -167,19 +248,21 @@ class Run(Settings):
 
 
 def check_population(run: Run) -> str:
-    chosen = run.population
-    if chosen.exploit == "none":
+    chosen, exploit = run.population, run.population.exploit
+    if exploit.kind == "none":
         return ""
     if chosen.members < 2:
         return (
             f"population.members: exploit needs at least 2 members, got {chosen.members}; "
             f"add members or set population.exploit: none"
         )
-    if int(chosen.members * chosen.fraction + 1e-9) < 1:
+    if exploit.kind == "truncation" and exploit.rule().tail(chosen.members) < 1:
         return (
-            f"population.fraction: {chosen.fraction:g} of {chosen.members} members is less than one member, "
-            f"so nobody would ever copy; use at least {1 / chosen.members:.3g}"
+            f"population.exploit.fraction: {exploit.fraction:g} of {chosen.members} members is less than one "
+            f"member, so nobody would ever copy; use at least {1 / chosen.members:.3g}"
         )
+    if chosen.least > chosen.members:
+        return f"population.least: must be at most population.members ({chosen.members}), got {chosen.least}"
     if not run.hyperparameters:
         return "hyperparameters: exploit needs at least one to vary; name one or set population.exploit: none"
     return ""
@@ -251,7 +334,3 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"; did you mean `{close[0]}`?" if close else f"; allowed are {', '.join(names)}"
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(_hashable(item) for item in value) if isinstance(value, list) else value

@@ -9,6 +9,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from policies.exploit import EXPLOITS
+from policies.explore import EXPLORES
 from policies.space import DOMAINS
 from search.config import FORMAT, Run, nearest
 from search.errors import InputError
@@ -99,8 +101,9 @@ def dump(run: Run) -> str:
 def explain(detail: ErrorDetails) -> list[str]:
     """Return what one of pydantic's findings means to the writer of the file."""
     place = [str(part) for part in detail["loc"]]
-    if place[:1] == ["hyperparameters"] and len(place) > 2:
-        del place[2]  # the kind of the domain, which is not a key of the file
+    # the kind that pydantic chose by is not a key of the file
+    if len(place) > 2 and (place[0] == "hyperparameters" or place[:2] in RULES):
+        del place[2]
     kind, key, value = detail["type"], ".".join(place) or "file", detail["input"]
     if kind == "value_error" and not place:
         return str(detail["ctx"]["error"]).split("\n")  # between keys: these name their own places
@@ -111,12 +114,16 @@ def explain(detail: ErrorDetails) -> list[str]:
     if kind == "value_error":
         return [f"{key}: {detail['ctx']['error']}"]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
-        return [f"{key}.kind: must be one of {', '.join(DOMAINS)}, got {value.get('kind')!r}"]
+        kinds = {"population.exploit": EXPLOITS, "population.explore": EXPLORES}.get(key, DOMAINS)
+        return [f"{key}.kind: must be one of {', '.join(kinds)}, got {value.get('kind')!r}"]
     if kind == "string_pattern_mismatch":
         return [f"{key}: must be letters, digits, - and _, and begin with one of the first two, got {value!r}"]
     if kind in ("model_attributes_type", "model_type", "dict_type"):
         return [f"{key}: must be a mapping of keys, got {value!r}"]
     return [f"{key}: must be {detail['msg'].removeprefix('Input should be ')}, got {value!r}"]
+
+
+RULES = (["population", "exploit"], ["population", "explore"])
 
 
 def known_keys(place: Sequence[int | str]) -> list[str]:

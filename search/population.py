@@ -16,7 +16,6 @@ from cluster.storage import Store
 from cluster.streams import RowOrder
 from cluster.workers import BroodResources, brood_trial
 from policies import population
-from policies.population import Exploit, NoExploit, Truncation
 from search import records
 from search.batches import file_rows
 from search.brood import train_brood
@@ -76,13 +75,13 @@ def train_population(run: Run, watcher: Watcher, loop: BroodLoop = train_brood) 
 
 def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     """Return the conductor as the last whole checkpoint left it, or a new one."""
-    space, exploit = run.space(), exploit_of(run)
+    space, rules = run.space(), run.rules()
     resumed = checkpoints.latest(store, run.population.members)
     records.forget_after(store, -1 if resumed is None else resumed)
     if resumed is None:
         state = population.start(space, run.population.members, run.seed)
         records.write_starts(store, state)
-        return Conductor(run, store, space, exploit, state, _no_orders, watcher)
+        return Conductor(run, store, space, rules, state, _no_orders, watcher)
     plain = checkpoints.load_decisions(store, resumed)
     state = population.from_plain(plain["members"])
     last = {
@@ -92,7 +91,7 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
         run,
         store,
         space,
-        exploit,
+        rules,
         state,
         _no_orders,
         watcher,
@@ -100,13 +99,6 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
         exploits=plain["exploits"],
         last=last,
     )
-
-
-def exploit_of(run: Run) -> Exploit:
-    chosen = run.population
-    if chosen.exploit == "none":
-        return NoExploit()
-    return Truncation(chosen.fraction, chosen.resample, chosen.factors)
 
 
 def brood_resources(run: Run) -> BroodResources:

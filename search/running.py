@@ -9,7 +9,7 @@ from rich.table import Table
 from cluster.session import session
 from cluster.storage import Store
 from search import directory
-from search.config import Run
+from search.config import NoExploitRule, Run
 from search.corpus import COLUMNS, describe, prepare_corpus
 from search.errors import InputError, Interrupted, RunFailed
 from search.population import Outcome, train_population
@@ -78,7 +78,7 @@ def check_rows(run: Run, rows: int) -> None:
 
 def finish(run: Run, store: Store, console: Console) -> Outcome:
     """Train a run to its end and write what it came to."""
-    title = run.name if run.population.exploit != "none" else f"{run.name} without exploits"
+    title = run.name if run.population.exploit.kind != "none" else f"{run.name} without exploits"
     record(store, run, "running")
     try:
         with Progress(run, console, title) as progress:
@@ -92,7 +92,7 @@ def finish(run: Run, store: Store, console: Console) -> Outcome:
 
 def without_exploits(run: Run) -> Run:
     """Return the control: the same members with the same budget, each left to itself."""
-    population = run.population.model_copy(update={"exploit": "none"})
+    population = run.population.model_copy(update={"exploit": NoExploitRule(kind="none")})
     return run.model_copy(update={"population": population, "directory": f"{run.directory}/baseline"})
 
 
@@ -132,7 +132,7 @@ def headline(run: Run, found: dict[str, Any]) -> str:
 
 def compare(run: Run, found: dict[str, Any], alone: dict[str, Any]) -> Table:
     """Return the population beside its members left to themselves, at equal steps."""
-    table = Table("", run.population.exploit, "without exploits", box=None, pad_edge=False)
+    table = Table("", run.population.exploit.kind, "without exploits", box=None, pad_edge=False)
     sign = 1 if run.trainable == "toy" else -1
     name = "best score" if run.trainable == "toy" else "best validation loss"
     table.add_row(name, f"{sign * found['best_score']:.4f}", f"{sign * alone['best_score']:.4f}")

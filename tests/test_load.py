@@ -48,8 +48,11 @@ def test_a_resolved_run_reads_back_equal(tmp_path) -> None:
         ("training.batch=-1", "training.batch: must be greater than or equal to 1, got -1"),
         ("training.steps=many", "training.steps: must be a valid integer"),
         ("population=5", "population: must be a mapping of keys, got 5"),
-        ("population.fraction=0.7", "population.fraction: must be less than or equal to 0.5, got 0.7"),
-        ("population.exploit=best", "population.exploit: must be 'truncation' or 'none', got 'best'"),
+        (
+            "population.exploit={kind: truncation, fraction: 0.7}",
+            "population.exploit.fraction: must be less than or equal to 0.5, got 0.7",
+        ),
+        ("population.exploit=best", "population.exploit.kind: must be one of truncation, t_test, tournament"),
         ("population.members=1", "exploit needs at least 2 members, got 1"),
         ("population.members=3", "0.25 of 3 members is less than one member"),
         ("population.interval=1000", "population.interval: must be at most training.steps (200), got 1000"),

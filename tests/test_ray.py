@@ -17,7 +17,6 @@ from policies import population
 from policies.population import Report
 from search.lineage import read_lineage
 from search.load import load_run
-from search.population import exploit_of
 from trainables.toy import Toy
 
 pytestmark = pytest.mark.ray
@@ -92,7 +91,7 @@ def without_ray(path: str) -> tuple[list[population.Order], list[tuple[int, int,
         said += [(round_, report.member, report.score) for report in reports]
         if round_ == run.rounds:
             break
-        state, orders = population.decide(exploit_of(run), run.space(), state, reports, run.seed)
+        state, orders = population.decide(run.rules(), run.space(), state, reports, run.seed)
         states = {order.donor: toys[order.donor].state() for order in orders}
         for order in orders:
             toys[order.member].load(states[order.donor], order.hyperparameters)

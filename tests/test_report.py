@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from cluster.storage import Store
 from policies import population, space
-from policies.population import NoExploit, Report, Truncation
+from policies.population import ALONE, Report, Rules
 from search import records
 from search.drawing import calm_axis, log_ticks, number_axis
 from search.errors import InputError
@@ -48,7 +48,7 @@ class Made:
     name: str = "demo"
     trainable: str = "decoder"
     status: str | None = "done"
-    exploit: object = Truncation()
+    rules: Rules = Rules()
     failing: tuple[int, ...] = ()
     seed: int = 2
 
@@ -79,9 +79,9 @@ def make(store: Store, made: Made) -> Store:
             levels[member] = trained(levels[member], rate, round_ / made.planned, rng)
         rows = [row(made, member, round_, levels[member], rng) for member in range(made.members)]
         reports = [Report(each["member"], each["step"], each["score"]) for each in rows]
-        exploit = made.exploit if round_ < made.planned else NoExploit()
+        rules = made.rules if round_ < made.planned else ALONE
         before = state
-        state, orders = population.decide(exploit, domains, before, reports, made.seed)
+        state, orders = population.decide(rules, domains, before, reports, made.seed)
         scores = {each["member"]: each["score"] for each in rows}
         records.write_metrics(store, round_, rows)
         records.write_copies(store, round_, round_ * STEPS, orders, scores, before)
@@ -141,7 +141,7 @@ def summarise(store, made, rows, exploits):
 
 def with_baseline(store: Store, made: Made) -> Store:
     make(store, made)
-    make(Store(f"{store.uri}/baseline"), Made(**vars(made) | {"exploit": NoExploit()}))
+    make(Store(f"{store.uri}/baseline"), Made(**vars(made) | {"rules": ALONE}))
     return store
 
 
@@ -288,7 +288,7 @@ def test_the_toy_has_a_score_and_no_loss(store):
 
 
 def test_one_member_alone_is_its_own_root(store):
-    page = told(page_of(make(store, Made(members=1, exploit=NoExploit()))))
+    page = told(page_of(make(store, Made(members=1, rules=ALONE))))
     assert "Its weights are its own: it copied nobody." in page
 
 
@@ -362,7 +362,7 @@ def test_a_directory_without_a_run_is_refused(store):
 
 
 def test_metrics_of_another_run_are_refused(store):
-    make(store, Made(members=2, rounds=1, status=None, exploit=NoExploit()))
+    make(store, Made(members=2, rounds=1, status=None, rules=ALONE))
     records.write_metrics(store, 2, [{"round": 2, "step": 40, "member": 7, "score": 0.0}])
     with pytest.raises(InputError, match=r"without a start in the lineage: 7"):
         write_report(store)

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.space import Bool, Categorical, Constant, Domain, Float, Int, Ordered, explore, sample
+from policies.explore import EXPLORES, Perturb, Resample, explore
+from policies.space import Bool, Categorical, Constant, Domain, Float, Int, Ordered, sample
 
 DOMAINS: dict[str, Domain] = {
     "float": Float(0.0, 1.0),
@@ -17,12 +18,17 @@ DOMAINS: dict[str, Domain] = {
 }
 
 
+def vary(rule, hyperparameters: dict, rng: np.random.Generator, space: dict | None = None) -> dict:
+    return explore(rule, space or {"x": Float(0, 1)}, hyperparameters, hyperparameters, rng)
+
+
+@pytest.mark.parametrize("rule", EXPLORES)
 @pytest.mark.parametrize("name", DOMAINS)
-def test_samples_and_perturbations_never_leave_the_domain(name: str) -> None:
+def test_no_rule_ever_leaves_the_domain(name: str, rule: str) -> None:
     domain, rng = DOMAINS[name], np.random.default_rng(1)
     value = domain.sample(rng)
-    for _ in range(20_000):
-        value = explore({name: domain}, {name: value}, rng, resample=0.1)[name]
+    for _ in range(3000):
+        value = vary(EXPLORES[rule](), {name: value}, rng, {name: domain})[name]
         assert domain.contains(value)
 
 
@@ -66,7 +72,8 @@ def test_reciprocal_factors_do_not_drift_and_the_papers_do() -> None:
     def mean_log(factors: tuple[float, float]) -> float:
         rng = np.random.default_rng(3)
         logs = [
-            np.log(explore({"x": Float(1e-9, 1e9)}, {"x": 1.0}, rng, 0, factors)["x"]) for _ in range(40_000)
+            np.log(vary(Perturb(0, factors), {"x": 1.0}, rng, {"x": Float(1e-9, 1e9)})["x"])
+            for _ in range(40_000)
         ]
         return float(np.mean(logs))
 
@@ -77,18 +84,37 @@ def test_reciprocal_factors_do_not_drift_and_the_papers_do() -> None:
 
 def test_resample_share_and_direction_are_as_asked() -> None:
     rng = np.random.default_rng(2)
-    values = [explore({"x": Float(0, 1)}, {"x": 0.5}, rng, 0.25)["x"] for _ in range(20_000)]
+    values = [vary(Perturb(0.25), {"x": 0.5}, rng)["x"] for _ in range(20_000)]
     up, down = values.count(0.625), values.count(0.4)
     assert 1 - (up + down) / len(values) == pytest.approx(0.25, abs=0.013)  # 4 sigma
     assert up / (up + down) == pytest.approx(0.5, abs=0.017)
 
 
-def test_constants_are_kept_and_a_domain_does_not_shift_its_neighbours() -> None:
+def test_constants_stay_the_members_own_also_inside_a_nest() -> None:
+    space = {"rate": Float(0, 1), "inner": {"seed": Constant(0), "kind": Categorical(("a", "b"))}}
+    donor = {"rate": 0.5, "inner": {"seed": 1, "kind": "a"}}
+    own = {"rate": 0.1, "inner": {"seed": 2, "kind": "b"}}
+    varied = explore(Resample(), space, donor, own, np.random.default_rng(1))
+    assert varied["inner"]["seed"] == 2 and varied["inner"]["kind"] in ("a", "b")
+    assert varied["rate"] not in (0.1, 0.5)
+    assert sample(space, np.random.default_rng(0))["inner"]["seed"] == 0
+
+
+def test_a_domain_does_not_shift_its_neighbours_numbers() -> None:
     rng = np.random.default_rng
-    both = explore({"a": Float(0, 1), "b": Float(0, 1)}, {"a": 0.5, "b": 0.5}, rng(9))
-    other = explore({"a": Categorical(("x", "y")), "b": Float(0, 1)}, {"a": "x", "b": 0.5}, rng(9))
+    both = vary(Perturb(), {"a": 0.5, "b": 0.5}, rng(9), {"a": Float(0, 1), "b": Float(0, 1)})
+    other = vary(Perturb(), {"a": "x", "b": 0.5}, rng(9), {"a": Categorical(("x", "y")), "b": Float(0, 1)})
     assert both["b"] == other["b"]
-    assert explore({"c": Constant(7)}, {"c": 3}, rng(1), resample=1.0) == {"c": 3}
+
+
+def test_shifts_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    assert Float(0.0, 10.0).shift(5.0, 0.2, rng) == 7.0
+    assert Float(0.0, 10.0).shift(9.0, 0.2, rng) == 10.0
+    # a tenth of four decades: times 10^0.4
+    assert Float(1e-4, 1.0, log=True).shift(0.01, 0.1, rng) == pytest.approx(0.01 * 10**0.4)
+    assert [Int(1, 100).shift(50, amount, rng) for amount in (0.1, -0.1, 0.001)] == [60, 40, 51]
+    assert [Ordered((1, 2, 3, 4, 5)).shift(3, amount, rng) for amount in (0.01, 0.5, -0.3)] == [4, 5, 2]
 
 
 def test_log_samples_are_even_over_orders_of_magnitude() -> None:
