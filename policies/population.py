@@ -6,15 +6,16 @@ in which reports arrive nor a restart changes what is decided.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from policies.exploit import Exploit, NoExploit, Standings, Truncation
+from policies.exploit import Exploit, NoExploit, Truncation
 from policies.explore import Explore, Perturb, explore
 from policies.space import Hyperparameters, Space, sample
+from policies.standings import Standings, standings
 
 HISTORY = 32  # scores of a member that are kept for the rules that look back
 
@@ -95,10 +96,11 @@ def decide(
     for report in reports:
         members[report.member] = _heard(members[report.member], report)
     told = tuple(members)
+    at_step = {step: _standings(rules, told, step) for step in {report.step for report in reports}}
     orders = []
     for report in reports:
         rng = generator(seed, report.member, told[report.member].decisions)
-        donor = rules.exploit.donor(report.member, _standings(rules, told, report.step), rng)
+        donor = rules.exploit.donor(report.member, at_step[report.step], rng)
         if donor is not None and donor != report.member:
             own, others = told[report.member].hyperparameters, told[donor].hyperparameters
             orders.append(Order(report.member, donor, explore(rules.explore, space, others, own, rng)))
@@ -107,11 +109,6 @@ def decide(
             hyperparameters=order.hyperparameters, score=None, history=()
         )
     return tuple(members), orders
-
-
-def rank(scores: Mapping[int, float]) -> list[int]:
-    """Return the members best first: NaN last, the lower number first among equals."""
-    return sorted(scores, key=lambda member: (_descending(scores[member]), member))
 
 
 def to_plain(state: State) -> list[dict[str, Any]]:
@@ -138,11 +135,7 @@ def _standings(rules: Rules, told: State, step: int) -> Standings:
     }
     if len(scores) < rules.least:
         scores = {}
-    return Standings(tuple(rank(scores)), scores, {number: told[number].history for number in scores})
-
-
-def _descending(score: float) -> float:
-    return math.inf if math.isnan(score) else -score
+    return standings(scores, {number: told[number].history for number in scores})
 
 
 def _check_reports(reports: Sequence[Report], members: int) -> None:

@@ -72,18 +72,16 @@ def train_one(number: int, member: Member, steps: int) -> dict[str, Any]:
 
 
 def follow(exchange: Any, round_: int, members: Members) -> None:
-    """Carry out the round's orders: first hand over what others need, then copy."""
+    """Carry out the round's orders: hand over what workers elsewhere need, then copy."""
     orders = [Order(*order) for order in workers.next_orders(exchange, round_)]
-    here = [order for order in orders if order.member in members]
-    for donor in {order.donor for order in orders if order.donor in members and order.member not in members}:
-        workers.post_weights(exchange, round_, donor, members[donor].state())
-    # a donor is never a receiver in the same round, so the copies cannot overtake one another
-    for order in here:
-        if order.donor in members:
-            state = members[order.donor].state()
-        else:
-            state = workers.take_weights(exchange, round_, order.donor)
-        members[order.member].load(state, order.hyperparameters)
+    # taken before any copy: a donor may itself be told to copy, but gives what it reported with
+    states = {donor: members[donor].state() for donor in {order.donor for order in orders} & set(members)}
+    for donor in {order.donor for order in orders if order.member not in members} & set(states):
+        workers.post_weights(exchange, round_, donor, states[donor])
+    for order in orders:
+        if order.member in members:
+            state = states.get(order.donor) or workers.take_weights(exchange, round_, order.donor)
+            members[order.member].load(state, order.hyperparameters)
 
 
 def build_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> Members:

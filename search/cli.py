@@ -61,9 +61,9 @@ def validate(file: File, changes: Changes = None) -> None:
 @app.command(epilog="Example: shoal corpus examples/demo.yaml data.megabytes=16")
 def corpus(file: File, changes: Changes = None) -> None:
     """Build the corpus that a run reads: tokenised, packed and split Parquet with a manifest."""
-    from search.running import prepare
+    from search.running import show_corpus
 
-    prepare(load_run(file, changes or []), console)
+    show_corpus(load_run(file, changes or []), console)
 
 
 @app.command(epilog="Example: shoal report runs/demo")

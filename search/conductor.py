@@ -9,6 +9,7 @@ from cluster.storage import Store
 from policies import population
 from policies.population import ALONE, Order, Report, Rules, State
 from policies.space import Space
+from policies.standings import rank
 from search import records
 from search.config import Run
 
@@ -93,4 +94,4 @@ class Conductor:
 
     def best(self) -> int:
         """Return the member with the best last score."""
-        return population.rank({member: row["score"] for member, row in self.last.items()})[0]
+        return rank({member: row["score"] for member, row in self.last.items()})[0]

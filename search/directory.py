@@ -9,7 +9,7 @@ from safetensors.numpy import save
 
 from cluster import checkpoints
 from cluster.storage import Store
-from policies.population import rank
+from policies.standings import rank
 from search.config import Run
 from search.errors import InputError
 from search.load import check, dump

@@ -55,10 +55,18 @@ def prepare(run: Run, console: Console) -> None:
         return
     manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
     check_rows(run, sum(group.splits["train"].rows for group in manifest.groups.values()))
+
+
+def show_corpus(run: Run, console: Console) -> None:
+    """Build or load the run's corpus and print what it holds."""
+    if not run.data.groups:
+        raise InputError("data.groups: at least one group is needed, such as `code: installed`.")
+    manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
     table = Table(*COLUMNS, box=None, pad_edge=False)
     for line in describe(manifest):
         table.add_row(*map(str, line))
     console.print(table)
+    console.print(f"corpus: {run.data.corpus}", highlight=False, soft_wrap=True)
 
 
 def check_rows(run: Run, rows: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from cluster.storage import Store
-from policies.population import rank
+from policies.standings import rank
 from search.directory import SETTINGS, SUMMARY, summary
 from search.errors import InputError
 from search.lineage import Event, Segment, ancestry, read_lineage, read_rows, roots, stays

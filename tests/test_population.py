@@ -10,7 +10,6 @@ from policies import population
 from policies.exploit import (
     EXPLOITS,
     Exploit,
-    Standings,
     Threshold,
     Tournament,
     Truncation,
@@ -20,6 +19,8 @@ from policies.exploit import (
 from policies.explore import Perturb, explore
 from policies.population import ALONE, Report, Rules, decide
 from policies.space import Categorical, Constant, Float
+from policies.standings import Standings, rank
+from policies.standings import standings as stand
 from policies.statistics import welch
 
 QUARTER, HALF = Rules(Truncation(0.25)), Rules(Truncation(0.5))
@@ -104,7 +105,7 @@ def test_truncation_copies_no_more_than_its_tail_and_never_from_a_copier(
 
 def standings(histories: list[list[float]]) -> Standings:
     scores = {member: history[-1] for member, history in enumerate(histories)}
-    return Standings(tuple(population.rank(scores)), scores, {m: tuple(h) for m, h in enumerate(histories)})
+    return stand(scores, {member: tuple(history) for member, history in enumerate(histories)})
 
 
 def donors(rule: Exploit, histories: list[list[float]], seed: int = 0) -> list[int | None]:
@@ -188,7 +189,7 @@ def test_a_copy_takes_the_weights_that_a_copying_donor_reported_with() -> None:
 
 
 def test_nan_ranks_last_and_never_donates() -> None:
-    assert population.rank({0: math.nan, 1: -3.0, 2: 5.0, 3: math.nan}) == [2, 1, 0, 3]
+    assert rank({0: math.nan, 1: -3.0, 2: 5.0, 3: math.nan}) == [2, 1, 0, 3]
     state = population.start(SPACE, 4, 0)
     _, orders = decide(HALF, SPACE, state, reports([math.nan, math.nan, math.nan, 1.0]), 0)
     # the best half holds member 3 and a NaN one: only 3 can donate

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from cluster.storage import Store
 from policies import population, space
 from policies.population import ALONE, Report, Rules
+from policies.standings import rank
 from search import records
 from search.drawing import calm_axis, log_ticks, number_axis
 from search.errors import InputError
@@ -122,7 +123,7 @@ def row(made, member, round_, level, rng):
 
 
 def summarise(store, made, rows, exploits):
-    best = population.rank({each["member"]: each["score"] for each in rows})[0]
+    best = rank({each["member"]: each["score"] for each in rows})[0]
     store.write_json(
         "summary.json",
         {

@@ -1,0 +1,43 @@
+"""How the members of a population stand at a decision."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Standings(NamedTuple):
+    """The members that can be compared at a decision."""
+
+    ranking: tuple[int, ...]  # best first, NaN last, the lower number first among equals
+    places: Mapping[int, int]  # where each stands in the ranking, from 0
+    scores: Mapping[int, float]
+    histories: Mapping[int, tuple[float, ...]]  # the last scores of each, oldest first
+    able: int  # how many of the ranking, from its head, have a finite score and may donate
+
+    def rivals(self, member: int, count: int, rng: np.random.Generator) -> list[int]:
+        """Draw up to `count` different other members that may donate, best first."""
+        own = self.places.get(member, self.able)
+        others = self.able - (own < self.able)
+        if not others:
+            return []
+        drawn = rng.choice(others, min(count, others), replace=False)
+        return [self.ranking[place + (place >= own)] for place in sorted(drawn.tolist())]
+
+
+def standings(scores: Mapping[int, float], histories: Mapping[int, tuple[float, ...]]) -> Standings:
+    """Rank the members that have a score."""
+    ranking = tuple(rank(scores))
+    able = sum(math.isfinite(scores[member]) for member in ranking)
+    places = {member: place for place, member in enumerate(ranking)}
+    return Standings(ranking, places, scores, histories, able)
+
+
+def rank(scores: Mapping[int, float]) -> list[int]:
+    """Return the members best first: what is not finite last, the lower number first among equals."""
+    return sorted(scores, key=lambda member: (_descending(scores[member]), member))
+
+
+def _descending(score: float) -> float:
+    return -score if math.isfinite(score) else math.inf
