@@ -7,7 +7,8 @@ from typing import Any, Protocol
 from cluster import checkpoints
 from cluster.storage import Store
 from policies import population
-from policies.population import ALONE, Order, Report, Rules, State
+from policies.population import Order, Report, State
+from policies.rules import ALONE, Rules
 from policies.space import Space
 from policies.standings import rank
 from search import records

@@ -2,82 +2,27 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from policies.exploit import EXPLOITS
-from policies.explore import EXPLORES
-from policies.population import HISTORY, Rules
-from policies.space import DOMAINS, Domain
+from policies.rules import ALONE, Rules
+from policies.space import Domain
+from search.kinds import (
+    AnyDomain,
+    AnyExploit,
+    AnyExplore,
+    Count,
+    PerturbRule,
+    Settings,
+    Share,
+    TruncationRule,
+)
 from trainables.settings import Recipe, Shape
 
 FORMAT: Literal[1] = 1  # of the run directory; a reader refuses a higher one
 
-Share = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-
-
-class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-class DomainSettings(Settings):
-    """What the domains share; the checks are those of the domain itself."""
-
-    @model_validator(mode="after")
-    def check(self) -> "DomainSettings":
-        self.domain()
-        return self
-
-    def domain(self) -> Domain:
-        values = {name: _tuples(value) for name, value in self}
-        domain: Domain = DOMAINS[values.pop("kind")](**values)
-        return domain
-
-
-class FloatDomain(DomainSettings):
-    kind: Literal["float"]
-    low: float
-    high: float
-    log: bool = False
-
-
-class IntDomain(DomainSettings):
-    kind: Literal["int"]
-    low: int
-    high: int
-    log: bool = False
-
-
-class OrderedDomain(DomainSettings):
-    kind: Literal["ordered"]
-    values: list[Any]
-
-
-class CategoricalDomain(DomainSettings):
-    kind: Literal["categorical"]
-    values: list[Any]
-
-
-class BoolDomain(DomainSettings):
-    kind: Literal["bool"]
-
-
-class ConstantDomain(DomainSettings):
-    kind: Literal["constant"]
-    value: Any
-
-
-AnyDomain = Annotated[
-    FloatDomain | IntDomain | OrderedDomain | CategoricalDomain | BoolDomain | ConstantDomain,
-    Field(discriminator="kind"),
-]
 
 
 class Data(Settings):
@@ -120,83 +65,15 @@ class Training(Settings):
     clip: Annotated[float, Field(gt=0)] = 1.0
 
 
-class RuleSettings(Settings):
-    """What the rules share: a word alone stands for the rule with its defaults."""
-
-    @model_validator(mode="after")
-    def check(self) -> "RuleSettings":
-        self.rule()
-        return self
-
-    def rule(self) -> Any:
-        values = {name: _tuples(value) for name, value in self}
-        return {**EXPLOITS, **EXPLORES}[values.pop("kind")](**values)
-
-
-class TruncationRule(RuleSettings):
-    kind: Literal["truncation"]
-    fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.25
-
-
-class TTestRule(RuleSettings):
-    kind: Literal["t_test"]
-    alpha: Share = 0.05
-    window: Annotated[int, Field(ge=2, le=HISTORY)] = 10
-
-
-class TournamentRule(RuleSettings):
-    kind: Literal["tournament"]
-    rivals: Count = 1
-
-
-class WinnerTakesAllRule(RuleSettings):
-    kind: Literal["winner_takes_all"]
-
-
-class ThresholdRule(RuleSettings):
-    kind: Literal["threshold"]
-    deviations: Annotated[float, Field(ge=0)] = 1.0
-    distance: Annotated[float, Field(ge=0)] = 0.0
-
-
-class NoExploitRule(RuleSettings):
-    kind: Literal["none"]
-
-
-class PerturbRule(RuleSettings):
-    kind: Literal["perturb"]
-    resample: Annotated[float, Field(ge=0, le=1)] = 0.25
-    factors: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]] = (0.8, 1.25)
-
-
-class ResampleRule(RuleSettings):
-    kind: Literal["resample"]
-
-
-class AdditiveRule(RuleSettings):
-    kind: Literal["additive"]
-    scale: Annotated[float, Field(gt=0, le=1)] = 0.1
-
-
-def _named(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
-
-
-AnyExploit = Annotated[
-    TruncationRule | TTestRule | TournamentRule | WinnerTakesAllRule | ThresholdRule | NoExploitRule,
-    Field(discriminator="kind"),
-]
-AnyExplore = Annotated[PerturbRule | ResampleRule | AdditiveRule, Field(discriminator="kind")]
-
-
 class Population(Settings):
     """How many members, when they are ready, and by which rules they copy and vary."""
 
     members: Count = 8
     interval: Count = 20
-    exploit: Annotated[AnyExploit, BeforeValidator(_named)] = TruncationRule(kind="truncation")
-    explore: Annotated[AnyExplore, BeforeValidator(_named)] = PerturbRule(kind="perturb")
+    exploit: AnyExploit = TruncationRule(kind="truncation")
+    explore: AnyExplore = PerturbRule(kind="perturb")
     least: Annotated[int, Field(ge=2)] = 2  # members with a score before anybody copies
+    replacements: Annotated[int, Field(ge=0)] = 8  # times that a failed member becomes a clone of a good one
 
 
 class Cluster(Settings):
@@ -234,7 +111,10 @@ class Run(Settings):
 
     def rules(self) -> Rules:
         chosen = self.population
-        return Rules(chosen.exploit.rule(), chosen.explore.rule(), chosen.least)
+        if chosen.exploit.kind == "none":
+            return ALONE
+        rules = chosen.exploit.rule(), chosen.explore.rule()
+        return Rules(*rules, least=chosen.least, replacements=chosen.replacements)
 
     def space(self) -> dict[str, Domain]:
         return {name: settings.domain() for name, settings in self.hyperparameters.items()}
@@ -260,6 +140,11 @@ def check_population(run: Run) -> str:
         return (
             f"population.exploit.fraction: {exploit.fraction:g} of {chosen.members} members is less than one "
             f"member, so nobody would ever copy; use at least {1 / chosen.members:.3g}"
+        )
+    if exploit.kind == "multiple_frequency" and chosen.members < 4 * len(exploit.frequencies):
+        return (
+            f"population.exploit.frequencies: each of {len(exploit.frequencies)} needs 4 members, so that a "
+            f"quarter is one member, but population.members is {chosen.members}"
         )
     if chosen.least > chosen.members:
         return f"population.least: must be at most population.members ({chosen.members}), got {chosen.least}"

@@ -9,8 +9,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from policies.exploit import EXPLOITS
-from policies.explore import EXPLORES
+from policies.rules import EXPLOITS, EXPLORES
 from policies.space import DOMAINS
 from search.config import FORMAT, Run, nearest
 from search.errors import InputError

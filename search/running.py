@@ -9,9 +9,10 @@ from rich.table import Table
 from cluster.session import session
 from cluster.storage import Store
 from search import directory
-from search.config import NoExploitRule, Run
+from search.config import Run
 from search.corpus import COLUMNS, describe, prepare_corpus
 from search.errors import InputError, Interrupted, RunFailed
+from search.kinds import NoExploitRule
 from search.population import Outcome, train_population
 from search.progress import Progress
 from search.report import write_report
