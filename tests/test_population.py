@@ -61,7 +61,7 @@ def test_the_tail_is_the_floor_of_the_fraction(fraction: float, sizes: list[int]
 
 @pytest.mark.parametrize("name", EXPLOITS)
 @given(
-    scores=st.lists(st.one_of(st.floats(-5, 5), st.just(math.nan)), min_size=1, max_size=24),
+    scores=st.lists(st.one_of(st.integers(-9, 9).map(float), st.just(math.nan)), min_size=1, max_size=24),
     seed=st.integers(0, 2**31),
 )
 def test_what_must_hold_of_every_rule_for_any_scores(name: str, scores: list[float], seed: int) -> None:
