@@ -118,7 +118,7 @@ def build_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> Me
             values,
             MixedBatches(streams, proportions(run, list(streams)), run.training.batch),
             held_out,
-            seed=int(np.random.SeedSequence([run.seed, 1, number]).generate_state(1)[0]),
+            seed=int(np.random.SeedSequence([run.seed, 1, run.root + number]).generate_state(1)[0]),
             device=device,
         )
         for number, values in hyperparameters.items()

@@ -9,6 +9,7 @@ from cluster.storage import Store
 from policies import population
 from policies.population import Order, Report, State
 from policies.rules import ALONE, Rules
+from policies.schedule import keep_to
 from policies.space import Space
 from policies.standings import rank
 from search import records
@@ -61,18 +62,23 @@ class Conductor:
         ]
         assert all(row["round"] == round_ for row in rows)
         reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
-        # nothing trains after the last round: a copy there would only lose the loser's own result
-        rules = self.rules if round_ < self.run.rounds else ALONE
         before = self.state
-        self.state, orders = population.decide(rules, self.space, before, reports, self.run.seed)
+        self.state, orders = self.orders(round_, reports)
         scores = {report.member: report.score for report in reports}
-        self.exploits += len(orders)
+        self.exploits += sum(order.donor != order.member for order in orders)
         self.round, self.last, self.waiting = round_, {row["member"]: row for row in rows}, {}
         records.write_metrics(self.store, round_, rows)
         records.write_copies(self.store, round_, rows[0]["step"], orders, scores, before)
         self.save(round_)
         self.give_orders(round_, [tuple(order) for order in orders])
         self.watcher.round(round_, rows, orders)
+
+    def orders(self, round_: int, reports: list[Report]) -> tuple[State, list[Order]]:
+        if self.run.schedule:
+            return keep_to(self.run.settings(), self.state, reports)
+        # nothing trains after the last round: a copy there would only lose the loser's own result
+        rules = self.rules if round_ < self.run.rounds else ALONE
+        return population.decide(rules, self.space, self.state, reports, self.run.seed)
 
     def save(self, round_: int) -> None:
         if round_ % self.run.checkpoint.every and round_ != self.run.rounds:

@@ -2,11 +2,12 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from policies.rules import ALONE, Rules
+from policies.schedule import Setting
 from policies.space import Domain
 from search.kinds import (
     AnyDomain,
@@ -81,6 +82,14 @@ class Cluster(Settings):
     workers_per_brood: Count = 1
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
+
+
+class Scheduled(Settings):
+    """Hyperparameters that hold after `from_step`, until the next entry's: what `shoal schedule` prints."""
+
+    from_step: Annotated[int, Field(ge=0)]
+    hyperparameters: dict[str, Any]
 
 
 class Checkpoint(Settings):
@@ -100,6 +109,8 @@ class Run(Settings):
     model: Model = Model()
     training: Training = Training()
     hyperparameters: dict[str, AnyDomain] = Field(default_factory=dict)
+    schedule: list[Scheduled] = Field(default_factory=list)
+    root: Annotated[int, Field(ge=0)] = 0  # member 0 starts as this member of a population would
     population: Population = Population()
     cluster: Cluster = Cluster()
     checkpoint: Checkpoint = Checkpoint()
@@ -115,6 +126,9 @@ class Run(Settings):
             return ALONE
         rules = chosen.exploit.rule(), chosen.explore.rule()
         return Rules(*rules, least=chosen.least, replacements=chosen.replacements)
+
+    def settings(self) -> list[Setting]:
+        return [Setting(entry.from_step, entry.hyperparameters) for entry in self.schedule]
 
     def space(self) -> dict[str, Domain]:
         return {name: settings.domain() for name, settings in self.hyperparameters.items()}
@@ -175,13 +189,30 @@ def check_broods(run: Run) -> str:
     return ""
 
 
+def check_schedule(run: Run) -> str:
+    if not run.schedule:
+        return ""
+    if run.population.exploit.kind != "none" or run.hyperparameters:
+        return "schedule: stands in place of hyperparameters, with population.exploit: none"
+    starts = [entry.from_step for entry in run.schedule]
+    if starts[0] or starts != sorted(set(starts)):
+        return f"schedule: from_step must begin with 0 and rise, got {starts}"
+    odd = [start for start in starts if start % run.population.interval]
+    if odd:
+        interval = run.population.interval
+        return f"schedule: from_step must be a multiple of population.interval ({interval}), got {odd[0]}"
+    return ""
+
+
 def check_hyperparameters(run: Run) -> str:
     known = {"toy": {"h0", "h1"}, "decoder": set(Recipe.__dataclass_fields__) - {"steps"}}[run.trainable]
-    for name in run.hyperparameters:
-        if name not in known:
-            return f"hyperparameters.{name}: {run.trainable} has no such hyperparameter{nearest(name, known)}"
-    if run.trainable == "toy" and set(run.hyperparameters) != known:
-        return f"hyperparameters: the toy needs {' and '.join(sorted(known))}"
+    searched = {"hyperparameters": set(run.hyperparameters)}
+    scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
+    for place, names in (scheduled or searched).items():
+        for name in sorted(names - known):
+            return f"{place}.{name}: {run.trainable} has no such hyperparameter{nearest(name, known)}"
+        if run.trainable == "toy" and names != known:
+            return f"{place}: the toy needs {' and '.join(sorted(known))}"
     return ""
 
 
@@ -211,7 +242,15 @@ def check_model(run: Run) -> str:
     return ""
 
 
-CHECKS = (check_population, check_interval, check_broods, check_hyperparameters, check_data, check_model)
+CHECKS = (
+    check_population,
+    check_interval,
+    check_broods,
+    check_schedule,
+    check_hyperparameters,
+    check_data,
+    check_model,
+)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -37,6 +37,7 @@ class Outcome:
     exploits: int
     wall_seconds: float
     tokens: int
+    threads: int  # of torch, on each worker: another number rounds otherwise
     test_loss: dict[str, float]
 
 
@@ -48,10 +49,10 @@ def train_population(run: Run, watcher: Watcher, loop: BroodLoop = train_brood) 
     conductor = open_conductor(run, store, watcher)
     exchange = start_exchange(run.cluster.broods)
     conductor.give_orders = lambda round_, orders: ray.get(exchange.give_orders.remote(round_, orders))
-    settings = {
+    settings: dict[str, Any] = {
         "run": run.model_dump(mode="json"),
         "round": conductor.round,
-        "threads": max(1, math.ceil(resources.cpus_per_worker)),
+        "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
         "hyperparameters": [known.hyperparameters for known in conductor.state],
     }
     trial = brood_trial(
@@ -70,7 +71,7 @@ def train_population(run: Run, watcher: Watcher, loop: BroodLoop = train_brood) 
     ).fit()
     if not conductor.finished:
         raise failure(run, results.errors)
-    return outcome(conductor, time.monotonic() - began)
+    return outcome(conductor, time.monotonic() - began, settings["threads"])
 
 
 def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
@@ -80,6 +81,9 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     records.forget_after(store, -1 if resumed is None else resumed)
     if resumed is None:
         state = population.start(space, run.population.members, run.seed)
+        if run.schedule:
+            first = run.schedule[0].hyperparameters
+            state = tuple(known._replace(hyperparameters=first) for known in state)
         records.write_starts(store, state)
         return Conductor(run, store, space, rules, state, _no_orders, watcher)
     plain = checkpoints.load_decisions(store, resumed)
@@ -140,7 +144,7 @@ def training_files(run: Run) -> dict[str, list[str]]:
     return files
 
 
-def outcome(conductor: Conductor, wall_seconds: float) -> Outcome:
+def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
     best = conductor.best()
     return Outcome(
         best_member=best,
@@ -148,6 +152,7 @@ def outcome(conductor: Conductor, wall_seconds: float) -> Outcome:
         exploits=conductor.exploits,
         wall_seconds=wall_seconds,
         tokens=conductor.tokens(conductor.round) * len(conductor.state),
+        threads=threads,
         test_loss=conductor.tests[best],
     )
 

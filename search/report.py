@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 from cluster.storage import Store
@@ -61,7 +62,7 @@ def told(story: Story) -> str:
         return f"No member has a finite {story.unit} at step {story.last_step}: all of them failed."
     verb = "won with" if story.status == "done" else "leads with"
     first = f"<b>Member {story.winner}</b> {verb} {story.unit} <b>{best:.4f}</b> after {story.last_step} steps."
-    copies = len(story.path) - 1
+    copies = sum(one.member != other.member for one, other in pairwise(story.path))
     if not copies:
         return f"{first} Its weights are its own: it copied nobody."
     times = {1: "once", 2: "twice"}.get(copies, f"{copies} times")

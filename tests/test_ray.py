@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import load
 
 from cluster import checkpoints
 from cluster.storage import Store
 from policies import population
 from policies.population import Report
-from search.lineage import read_lineage
+from search import directory
+from search.lineage import ancestry, read_lineage
 from search.load import load_run
 from trainables.toy import Toy
 
@@ -188,6 +190,20 @@ def test_a_killed_run_resumes_to_the_same_end(texts, tmp_path) -> None:
     assert len([event for event in events(killed) if event.parent is not None]) > 0
     assert scores(killed) == scores(tmp_path / "whole")
     assert same_weights(members(killed, 4), members(tmp_path / "whole", 4))
+
+
+def test_a_replay_of_the_winner_ends_with_the_same_weights(texts, tmp_path) -> None:
+    shoal("run", *small_run(texts, tmp_path), "population.exploit={kind: truncation, fraction: 0.5}")
+    said = shoal("replay", str(tmp_path))
+    # what was replayed is a chain of several members
+    winner = directory.winner(*directory.open_run(str(tmp_path)))[1]
+    assert len({segment.member for segment in ancestry(events(tmp_path), winner, round=10)}) > 1
+    assert f"member {winner} of demo and its replay have the same weights, bit for bit" in said
+    found = scores(tmp_path / "replay" / str(winner))
+    assert found[-1][2] == max(score for round_, _, score in scores(tmp_path) if round_ == 10)
+    printed = yaml.safe_load(shoal("schedule", str(tmp_path)))
+    replayed = yaml.safe_load((tmp_path / "replay" / str(winner) / "run.yaml").read_text())
+    assert printed["schedule"] == replayed["schedule"]
 
 
 def test_ctrl_c_stops_ray_and_leaves_a_run_that_resumes(tmp_path) -> None:
