@@ -1,7 +1,8 @@
 """What runs on a Ray Train worker: a brood's members train, report, and follow orders."""
 
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from trainables.settings import Recipe, Shape
 from trainables.toy import Toy
 
 Members = dict[int, Member]
+FAILED = {"score": np.nan, "train_loss": np.nan, "train_seconds": 0.0, "evaluate_seconds": 0.0}
 
 
 def train_brood(settings: dict[str, Any]) -> None:
@@ -35,15 +37,26 @@ def train_brood(settings: dict[str, Any]) -> None:
     if resumed:
         for number, member in members.items():
             member.load(checkpoints.load_member(store, resumed, number), hyperparameters[number])
+    failed = {number for number in settings["failed"] if number in members}
     for round_ in range(resumed + 1, run.rounds + 1):
-        rows = [train_one(number, member, run.population.interval) for number, member in members.items()]
+        rows = [
+            {"member": number, **(FAILED if number in failed else train_one(member, run.population.interval))}
+            for number, member in members.items()
+        ]
+        failed = {row["member"] for row in rows if not np.isfinite(row["score"])}
         place = {"round": round_, "brood": brood, "step": round_ * run.population.interval}
         workers.send_report(exchange, brood, {"reports": [row | place for row in rows]})
-        follow(exchange, round_, members)
+        orders = workers.next_orders(exchange, round_)
+        if orders is None:
+            return
+        failed -= follow(exchange, round_, [Order(*order) for order in orders], members)
         if round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items():
                 checkpoints.save_member(store, round_, number, member.state())
-    tests = [{"member": number, "losses": member.evaluate("test")[1]} for number, member in members.items()]
+    tests = [
+        {"member": number, "losses": {} if number in failed else member.evaluate("test")[1]}
+        for number, member in members.items()
+    ]
     workers.send_report(exchange, brood, {"tests": tests})
 
 
@@ -55,15 +68,18 @@ def hosted(run: Run, brood: int) -> list[int]:
     return list(range(worker, run.population.members, workers_in_all))
 
 
-def train_one(number: int, member: Member, steps: int) -> dict[str, Any]:
-    """Train one member for an interval and return its row of metrics."""
+def train_one(member: Member, steps: int) -> dict[str, Any]:
+    """Train one member for an interval and return its row of metrics; if it raises it has failed."""
     began = time.perf_counter()
-    train_loss = member.train(steps)
-    trained = time.perf_counter()
-    score, losses = member.evaluate()
+    try:
+        train_loss = member.train(steps)
+        trained = time.perf_counter()
+        score, losses = member.evaluate()
+        score = float(score) if np.isfinite(score) else float("nan")
+    except Exception:  # whatever a member's own code raises concerns that member alone
+        return FAILED | {"error": traceback.format_exc()}
     return {
-        "member": number,
-        "score": score if np.isfinite(score) else float("nan"),
+        "score": score,
         "train_loss": train_loss,
         "train_seconds": trained - began,
         "evaluate_seconds": time.perf_counter() - trained,
@@ -71,9 +87,8 @@ def train_one(number: int, member: Member, steps: int) -> dict[str, Any]:
     }
 
 
-def follow(exchange: Any, round_: int, members: Members) -> None:
-    """Carry out the round's orders: hand over what workers elsewhere need, then copy."""
-    orders = [Order(*order) for order in workers.next_orders(exchange, round_)]
+def follow(exchange: Any, round_: int, orders: Sequence[Order], members: Members) -> set[int]:
+    """Hand over what workers elsewhere need, then copy; return the members that were given a new start."""
     # taken before any copy: a donor may itself be told to copy, but gives what it reported with
     states = {donor: members[donor].state() for donor in {order.donor for order in orders} & set(members)}
     for donor in {order.donor for order in orders if order.member not in members} & set(states):
@@ -82,6 +97,7 @@ def follow(exchange: Any, round_: int, members: Members) -> None:
         if order.member in members:
             state = states.get(order.donor) or workers.take_weights(exchange, round_, order.donor)
             members[order.member].load(state, order.hyperparameters)
+    return {order.member for order in orders} & set(members)
 
 
 def build_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> Members:

@@ -1,5 +1,6 @@
 """Reports in, decisions out, everything recorded: the run's one place where policy meets plumbing."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,10 +20,13 @@ from search.config import Run
 class Watcher(Protocol):
     """Sees every round as it is decided; shows progress."""
 
+    def failed(self, row: dict[str, Any], trace: str) -> None:
+        """See a member's failure when it comes about, not again while it lasts."""
+
     def round(self, round_: int, rows: Sequence[dict[str, Any]], orders: Sequence[Order]) -> None: ...
 
 
-GiveOrders = Callable[[int, list[tuple[Any, ...]]], None]
+GiveOrders = Callable[[int, list[tuple[Any, ...]] | None], None]  # None: end the run
 
 
 @dataclass
@@ -44,6 +48,7 @@ class Conductor:
     exploits: int = 0
     waiting: dict[int, dict[str, Any]] = field(default_factory=dict)
     last: dict[int, dict[str, Any]] = field(default_factory=dict)  # the last round's rows
+    failure: str = ""  # why the run had to end early
     tests: dict[int, dict[str, float]] = field(default_factory=dict)
 
     def receive(self, message: dict[str, Any]) -> None:
@@ -61,6 +66,11 @@ class Conductor:
             for member in sorted(self.waiting)
         ]
         assert all(row["round"] == round_ for row in rows)
+        reasons = self.note_failures(rows)
+        if not any(math.isfinite(row["score"]) for row in rows):
+            self.failure = f"all members have failed by step {rows[0]['step']}.\n{''.join(reasons[-1:])}"
+            self.give_orders(round_, None)
+            return
         reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
         before = self.state
         self.state, orders = self.orders(round_, reports)
@@ -72,6 +82,20 @@ class Conductor:
         self.save(round_)
         self.give_orders(round_, [tuple(order) for order in orders])
         self.watcher.round(round_, rows, orders)
+
+    def note_failures(self, rows: Sequence[dict[str, Any]]) -> list[str]:
+        """Write down each member's failure when it comes about; return what they say."""
+        reasons = []
+        for row in rows:
+            before = self.last.get(row["member"], {}).get("score", 0.0)
+            trace = row.pop("error", "")
+            if math.isfinite(row["score"]) or not (trace or math.isfinite(before)):
+                continue
+            reasons.append(trace or f"Member {row['member']} diverged: its score is not finite.")
+            place = f"failures/round-{row['round']:06d}-member-{row['member']:05d}.txt"
+            self.store.write(place, reasons[-1])
+            self.watcher.failed(row, reasons[-1])
+        return reasons
 
     def orders(self, round_: int, reports: list[Report]) -> tuple[State, list[Order]]:
         if self.run.schedule:

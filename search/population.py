@@ -16,6 +16,7 @@ from cluster.storage import Store
 from cluster.streams import RowOrder
 from cluster.workers import BroodResources, brood_trial
 from policies import population
+from policies.population import State
 from search import records
 from search.batches import file_rows
 from search.brood import train_brood
@@ -54,6 +55,7 @@ def train_population(run: Run, watcher: Watcher, loop: BroodLoop = train_brood) 
         "round": conductor.round,
         "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
         "hyperparameters": [known.hyperparameters for known in conductor.state],
+        "failed": failed_members(conductor.state),
     }
     trial = brood_trial(
         loop, settings, exchange, resources, training_files(run), run.data.corpus, f"{run.directory}/ray"
@@ -69,6 +71,8 @@ def train_population(run: Run, watcher: Watcher, loop: BroodLoop = train_brood) 
             failure_config=tune.FailureConfig(fail_fast=True),
         ),
     ).fit()
+    if conductor.failure:
+        raise RunFailed(f"{conductor.failure.strip()}\nWhat each said is in {run.directory}/failures.")
     if not conductor.finished:
         raise failure(run, results.errors)
     return outcome(conductor, time.monotonic() - began, settings["threads"])
@@ -142,6 +146,11 @@ def training_files(run: Run) -> dict[str, list[str]]:
         order = RowOrder(group, file_rows(split), run.seed).files(0)
         files[group] = [split.files[place] for place in order]
     return files
+
+
+def failed_members(state: State) -> list[int]:
+    """Return the members that will not train until they copy another."""
+    return [n for n, known in enumerate(state) if known.score is not None and not math.isfinite(known.score)]
 
 
 def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:

@@ -48,6 +48,15 @@ class Progress:
         if not self.console.is_terminal:
             self.console.print(self.line(), highlight=False, soft_wrap=True)
 
+    def failed(self, row: dict[str, Any], trace: str) -> None:
+        why = trace.strip().splitlines()[-1]
+        self.console.print(
+            f"{self.title}: member {row['member']} failed at step {row['step']}: {why} "
+            f"({self.run.directory}/failures)",
+            highlight=False,
+            soft_wrap=True,
+        )
+
     def line(self) -> str:
         best = max(self.rows, key=lambda row: -float("inf") if row["score"] != row["score"] else row["score"])
         parts = [
