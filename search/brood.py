@@ -12,6 +12,7 @@ from ray import train
 from cluster import checkpoints, workers
 from cluster.storage import Store
 from cluster.streams import RowOrder, RowStream, blocks_of
+from policies import population
 from policies.mixing import normalise
 from policies.population import Order
 from search.batches import MixedBatches, file_rows, first_rows
@@ -27,17 +28,24 @@ FAILED = {"score": np.nan, "train_loss": np.nan, "train_seconds": 0.0, "evaluate
 
 
 def train_brood(settings: dict[str, Any]) -> None:
-    """Host this worker's members for the whole run; no exploit starts or stops a process."""
+    """Host this worker's members for the whole run; no exploit starts or stops a process.
+
+    What is raised here concerns the run and not one member: it is reported and ends the run. A worker
+    that dies instead is started again with its brood, which goes on from its own last checkpoint.
+    """
+    try:
+        host_members(settings)
+    except Exception:
+        failed = traceback.format_exc()
+        workers.send_report(settings["exchange"], settings["brood"], {"failed": failed})
+
+
+def host_members(settings: dict[str, Any]) -> None:
     run = Run.model_validate(settings["run"])
-    brood, exchange, resumed = settings["brood"], settings["exchange"], settings["round"]
+    brood, exchange = settings["brood"], settings["exchange"]
     store = Store(run.directory)
-    hyperparameters = {number: settings["hyperparameters"][number] for number in hosted(run, brood)}
     torch.set_num_threads(settings["threads"])
-    members = build_members(run, hyperparameters)
-    if resumed:
-        for number, member in members.items():
-            member.load(checkpoints.load_member(store, resumed, number), hyperparameters[number])
-    failed = {number for number in settings["failed"] if number in members}
+    resumed, members, failed = begin(run, store, brood, settings["starts"])
     for round_ in range(resumed + 1, run.rounds + 1):
         rows = [
             {"member": number, **(FAILED if number in failed else train_one(member, run.population.interval))}
@@ -60,12 +68,31 @@ def train_brood(settings: dict[str, Any]) -> None:
     workers.send_report(exchange, brood, {"tests": tests})
 
 
-def hosted(run: Run, brood: int) -> list[int]:
-    """Return the numbers of the members that live on this worker: dealt out in turn to all workers."""
+def begin(
+    run: Run, store: Store, brood: int, starts: Sequence[dict[str, Any]]
+) -> tuple[int, Members, set[int]]:
+    """Return the round that this worker's members have reached, the members, and which of them have failed.
+
+    All workers of a brood begin with the same round, since they hand weights to one another.
+    """
     context = train.get_context()
-    worker = brood * context.get_world_size() + context.get_world_rank()
-    workers_in_all = run.cluster.broods * context.get_world_size()
-    return list(range(worker, run.population.members, workers_in_all))
+    mine = hosted(run, brood, context.get_world_rank())
+    of_brood = [number for rank in range(context.get_world_size()) for number in hosted(run, brood, rank)]
+    resumed = checkpoints.latest(store, of_brood)
+    if resumed is None:
+        return 0, build_members(run, {number: starts[number] for number in mine}), set()
+    known = population.from_plain(checkpoints.load_decisions(store, resumed)["members"])
+    members = build_members(run, {number: known[number].hyperparameters for number in mine})
+    for number, member in members.items():
+        member.load(checkpoints.load_member(store, resumed, number), known[number].hyperparameters)
+    scores = {number: known[number].score for number in mine}
+    return resumed, members, {number for number, score in scores.items() if score and not np.isfinite(score)}
+
+
+def hosted(run: Run, brood: int, rank: int) -> list[int]:
+    """Return the members of a brood's worker: they are dealt out in turn to all workers of all broods."""
+    each = run.cluster.workers_per_brood
+    return list(range(brood * each + rank, run.population.members, run.cluster.broods * each))
 
 
 def train_one(member: Member, steps: int) -> dict[str, Any]:

@@ -53,9 +53,14 @@ class Conductor:
 
     def receive(self, message: dict[str, Any]) -> None:
         """Take in one worker's message; the last of a round brings the decision about."""
+        if "failed" in message:
+            self.end(message["failed"])
+            return
         self.tests |= {row["member"]: row["losses"] for row in message.get("tests", [])}
         for row in message.get("reports", []):
-            self.waiting[row["member"]] = row
+            # a brood that came back from its checkpoint tells again what is long decided
+            if row["round"] > self.round:
+                self.waiting[row["member"]] = row
         if len(self.waiting) == len(self.state):
             self.decide(self.round + 1)
 
@@ -68,8 +73,7 @@ class Conductor:
         assert all(row["round"] == round_ for row in rows)
         reasons = self.note_failures(rows)
         if not any(math.isfinite(row["score"]) for row in rows):
-            self.failure = f"all members have failed by step {rows[0]['step']}.\n{''.join(reasons[-1:])}"
-            self.give_orders(round_, None)
+            self.end(f"all members have failed by step {rows[0]['step']}.\n{''.join(reasons[-1:])}")
             return
         reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
         before = self.state
@@ -82,6 +86,11 @@ class Conductor:
         self.save(round_)
         self.give_orders(round_, [tuple(order) for order in orders])
         self.watcher.round(round_, rows, orders)
+
+    def end(self, failure: str) -> None:
+        """Let all broods leave where they wait for orders."""
+        self.failure = failure
+        self.give_orders(self.round + 1, None)
 
     def note_failures(self, rows: Sequence[dict[str, Any]]) -> list[str]:
         """Write down each member's failure when it comes about; return what they say."""

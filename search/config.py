@@ -82,6 +82,7 @@ class Cluster(Settings):
     workers_per_brood: Count = 1
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    restarts: Annotated[int, Field(ge=0)] = 3  # of a brood that lost a worker
     threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
 
 

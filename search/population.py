@@ -16,7 +16,6 @@ from cluster.storage import Store
 from cluster.streams import RowOrder
 from cluster.workers import BroodResources, brood_trial
 from policies import population
-from policies.population import State
 from search import records
 from search.batches import file_rows
 from search.brood import train_brood
@@ -48,14 +47,13 @@ def train_population(run: Run, watcher: Watcher, loop: BroodLoop = train_brood) 
     store = Store(run.directory)
     resources = brood_resources(run)
     conductor = open_conductor(run, store, watcher)
-    exchange = start_exchange(run.cluster.broods)
+    # a brood that comes back may need what was handed over since its last checkpoint
+    exchange = start_exchange(run.cluster.broods, run.checkpoint.every + 1)
     conductor.give_orders = lambda round_, orders: ray.get(exchange.give_orders.remote(round_, orders))
     settings: dict[str, Any] = {
         "run": run.model_dump(mode="json"),
-        "round": conductor.round,
         "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
-        "hyperparameters": [known.hyperparameters for known in conductor.state],
-        "failed": failed_members(conductor.state),
+        "starts": [known.hyperparameters for known in conductor.state] if not conductor.round else [],
     }
     trial = brood_trial(
         loop, settings, exchange, resources, training_files(run), run.data.corpus, f"{run.directory}/ray"
@@ -72,7 +70,7 @@ def train_population(run: Run, watcher: Watcher, loop: BroodLoop = train_brood) 
         ),
     ).fit()
     if conductor.failure:
-        raise RunFailed(f"{conductor.failure.strip()}\nWhat each said is in {run.directory}/failures.")
+        raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
     if not conductor.finished:
         raise failure(run, results.errors)
     return outcome(conductor, time.monotonic() - began, settings["threads"])
@@ -81,8 +79,9 @@ def train_population(run: Run, watcher: Watcher, loop: BroodLoop = train_brood) 
 def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     """Return the conductor as the last whole checkpoint left it, or a new one."""
     space, rules = run.space(), run.rules()
-    resumed = checkpoints.latest(store, run.population.members)
-    records.forget_after(store, -1 if resumed is None else resumed)
+    resumed = checkpoints.latest(store, range(run.population.members))
+    for kept in (records, checkpoints):
+        kept.forget_after(store, -1 if resumed is None else resumed)
     if resumed is None:
         state = population.start(space, run.population.members, run.seed)
         if run.schedule:
@@ -118,6 +117,7 @@ def brood_resources(run: Run) -> BroodResources:
         each.workers_per_brood,
         each.cpus_per_worker or cpus_for(run, had.get("CPU", 0.0)),
         each.gpus_per_worker,
+        each.restarts,
     )
     for kind, needed in resources.needed().items():
         if needed > had.get(kind, 0.0) + 1e-9:
@@ -148,11 +148,6 @@ def training_files(run: Run) -> dict[str, list[str]]:
     return files
 
 
-def failed_members(state: State) -> list[int]:
-    """Return the members that will not train until they copy another."""
-    return [n for n, known in enumerate(state) if known.score is not None and not math.isfinite(known.score)]
-
-
 def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
     best = conductor.best()
     return Outcome(
@@ -168,11 +163,14 @@ def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
 
 def failure(run: Run, errors: Sequence[Exception]) -> RunFailed:
     """Return why a run ended early; Tune takes Ctrl-C itself and then simply returns."""
-    way_on = f"Continue with `shoal resume {run.directory}`."
     if not errors:
-        return Interrupted(f"stopped before the end. {way_on}")
+        return Interrupted(f"stopped before the end. {way_on(run)}")
     # the last lines of what happened on the worker; Ray wraps it in its own traces
-    return RunFailed(f"{str(errors[0]).strip()}\n{way_on}")
+    return RunFailed(f"{str(errors[0]).strip()}\n{way_on(run)}")
+
+
+def way_on(run: Run) -> str:
+    return f"Continue with `shoal resume {run.directory}`."
 
 
 def _no_orders(round_: int, orders: Any) -> None:

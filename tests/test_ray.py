@@ -69,7 +69,7 @@ def scores(directory: Path) -> list[tuple[int, int, float]]:
 
 def members(directory: Path, count: int) -> list[dict]:
     store = Store(str(directory))
-    last = checkpoints.latest(store, count)
+    last = checkpoints.latest(store, range(count))
     return [checkpoints.load_member(store, last, member)["weights"] for member in range(count)]
 
 
@@ -79,9 +79,9 @@ def same_weights(first: list[dict], second: list[dict]) -> bool:
     )
 
 
-def without_ray(path: str) -> tuple[list[population.Order], list[tuple[int, int, float]]]:
+def without_ray(path: str, *changes: str) -> tuple[list[population.Order], list[tuple[int, int, float]]]:
     """Run the toy of a file as a plain loop: the reference that Ray has to equal."""
-    run = load_run(path)
+    run = load_run(path, changes)
     state = population.start(run.space(), run.population.members, run.seed)
     toys = [Toy(known.hyperparameters) for known in state]
     copies, said = [], []
@@ -181,7 +181,7 @@ def test_a_killed_run_resumes_to_the_same_end(texts, tmp_path) -> None:
     wait_for_round(killed, 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
-    reached = checkpoints.latest(Store(str(killed)), 4)
+    reached = checkpoints.latest(Store(str(killed)), range(4))
     assert 2 <= reached < 10
     # at most the interval that was going on is lost
     assert max(row[0] for row in scores(killed)) <= reached + 1
@@ -190,6 +190,21 @@ def test_a_killed_run_resumes_to_the_same_end(texts, tmp_path) -> None:
     assert len([event for event in events(killed) if event.parent is not None]) > 0
     assert scores(killed) == scores(tmp_path / "whole")
     assert same_weights(members(killed, 4), members(tmp_path / "whole", 4))
+
+
+def test_a_brood_that_loses_its_worker_comes_back_and_nothing_changes(tmp_path) -> None:
+    changes = ("training.steps=1200", "cluster={broods: 2, workers_per_brood: 1}")
+    process = start("run", TOY, f"directory={tmp_path}", *changes)
+    wait_for_round(tmp_path, 20, process)
+    hosts = [line for line in processes() if "RayTrainWorker" in line]
+    os.kill(int(hosts[0].split()[1]), signal.SIGKILL)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert len(hosts) == 2
+    copies, reported = without_ray(TOY, *changes)
+    assert scores(tmp_path) == reported
+    recorded = [(event.member, event.parent) for event in events(tmp_path) if event.parent is not None]
+    assert recorded == [(order.member, order.donor) for order in copies]
 
 
 def test_a_replay_of_the_winner_ends_with_the_same_weights(texts, tmp_path) -> None:
@@ -217,7 +232,12 @@ def test_ctrl_c_stops_ray_and_leaves_a_run_that_resumes(tmp_path) -> None:
     assert not children_of(process.pid)
 
 
+def processes() -> list[str]:
+    """Return every process as its group, its number and its command line."""
+    found = subprocess.run(["ps", "-eo", "pgid=,pid=,args="], capture_output=True, text=True, check=True)
+    return found.stdout.splitlines()
+
+
 def children_of(group: int) -> list[str]:
     """Return the processes that still live in a process group."""
-    found = subprocess.run(["ps", "-eo", "pgid=,args="], capture_output=True, text=True, check=True).stdout
-    return [line for line in found.splitlines() if line.split()[0] == str(group)]
+    return [line for line in processes() if line.split()[0] == str(group)]
