@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,11 @@ from ray import train
 
 from cluster import checkpoints, workers
 from cluster.storage import Store
-from cluster.streams import RowOrder, RowStream, blocks_of
 from policies import population
-from policies.mixing import normalise
 from policies.population import Order
-from search.batches import MixedBatches, file_rows, first_rows
 from search.config import Run
-from search.corpus import load_corpus
-from trainables.language import LanguageModel
+from search.members import build_members
 from trainables.member import Member
-from trainables.settings import Recipe, Shape
-from trainables.toy import Toy
 
 Members = dict[int, Member]
 FAILED = {"score": np.nan, "train_loss": np.nan, "train_seconds": 0.0, "evaluate_seconds": 0.0}
@@ -125,49 +119,3 @@ def follow(exchange: Any, round_: int, orders: Sequence[Order], members: Members
             state = states.get(order.donor) or workers.take_weights(exchange, round_, order.donor)
             members[order.member].load(state, order.hyperparameters)
     return {order.member for order in orders} & set(members)
-
-
-def build_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> Members:
-    if run.trainable == "toy":
-        return {number: Toy(values) for number, values in hyperparameters.items()}
-    manifest = load_corpus(run.data)
-    store = Store(run.data.corpus)
-    streams = {
-        group: RowStream(
-            blocks_of(train.get_dataset_shard(group)),
-            RowOrder(group, file_rows(splits.splits["train"]), run.seed),
-            run.data.sequence_length,
-        )
-        for group, splits in manifest.groups.items()
-    }
-    held_out = {
-        split: {
-            name: first_rows(store, group.splits[split], run.training.evaluation_rows)
-            for name, group in manifest.groups.items()
-        }
-        for split in ("validation", "test")
-    }
-    shape = Shape(
-        vocabulary=manifest.vocabulary,
-        sequence_length=run.data.sequence_length,
-        **run.model.model_dump(),
-    )
-    recipe = Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))
-    device = "cuda" if run.cluster.gpus_per_worker else "cpu"
-    return {
-        number: LanguageModel(
-            shape,
-            recipe,
-            values,
-            MixedBatches(streams, proportions(run, list(streams)), run.training.batch),
-            held_out,
-            seed=int(np.random.SeedSequence([run.seed, 1, run.root + number]).generate_state(1)[0]),
-            device=device,
-        )
-        for number, values in hyperparameters.items()
-    }
-
-
-def proportions(run: Run, groups: list[str]) -> np.ndarray:
-    given = run.data.proportions
-    return normalise([1.0 if given is None else given.get(group, 0.0) for group in groups])

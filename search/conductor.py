@@ -123,7 +123,7 @@ class Conductor:
 
     def tokens(self, round_: int) -> int:
         """Return how many tokens each member has trained on."""
-        if self.run.trainable == "toy":
+        if not self.run.reads_text:
             return 0
         rows = round_ * self.run.population.interval * self.run.training.batch
         return rows * self.run.data.sequence_length

@@ -86,6 +86,9 @@ class Cluster(Settings):
     threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
 
 
+SEARCHED = set(Recipe.__dataclass_fields__) - {"steps"}
+
+
 class Scheduled(Settings):
     """Hyperparameters that hold after `from_step`, until the next entry's: what `shoal schedule` prints."""
 
@@ -105,7 +108,7 @@ class Run(Settings):
     format: Literal[1] = FORMAT
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     directory: str = ""
-    trainable: Literal["decoder", "toy"] = "decoder"
+    trainable: Annotated[str, Field(pattern=r"^(decoder|toy|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "decoder"
     data: Data = Data()
     model: Model = Model()
     training: Training = Training()
@@ -115,6 +118,11 @@ class Run(Settings):
     population: Population = Population()
     cluster: Cluster = Cluster()
     checkpoint: Checkpoint = Checkpoint()
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether members train on rows of a corpus and score themselves by minus a loss in nats."""
+        return self.trainable == "decoder"
 
     @property
     def rounds(self) -> int:
@@ -206,7 +214,9 @@ def check_schedule(run: Run) -> str:
 
 
 def check_hyperparameters(run: Run) -> str:
-    known = {"toy": {"h0", "h1"}, "decoder": set(Recipe.__dataclass_fields__) - {"steps"}}[run.trainable]
+    if ":" in run.trainable:
+        return ""  # only the user's own class knows
+    known = {"toy": {"h0", "h1"}, "decoder": SEARCHED}[run.trainable]
     searched = {"hyperparameters": set(run.hyperparameters)}
     scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
     for place, names in (scheduled or searched).items():
@@ -218,7 +228,7 @@ def check_hyperparameters(run: Run) -> str:
 
 
 def check_data(run: Run) -> str:
-    if run.trainable == "toy":
+    if not run.reads_text:
         return ""
     if not run.data.groups:
         return "data.groups: at least one group is needed, such as `code: installed`"
@@ -234,7 +244,7 @@ def check_data(run: Run) -> str:
 
 
 def check_model(run: Run) -> str:
-    if run.trainable == "toy":
+    if not run.reads_text:
         return ""
     try:
         Shape(vocabulary=2, sequence_length=run.data.sequence_length, **run.model.model_dump())

@@ -115,7 +115,7 @@ def export(run: Run, store: Store, member: int | None = None, to: Store | None =
 
 def shape_of(run: Run) -> dict[str, Any]:
     """Return what `trainables.decoder.Shape` takes to build the network around exported weights."""
-    if run.trainable == "toy":
+    if not run.reads_text:
         return {}
     vocabulary = TOKENIZERS[run.data.tokenizer]().vocabulary
     return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.model_dump()}

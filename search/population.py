@@ -137,7 +137,7 @@ def cpus_for(run: Run, cpus: float) -> float:
 
 def training_files(run: Run) -> dict[str, list[str]]:
     """Return each group's files in the order of the first epoch, the order in which they stream in."""
-    if run.trainable == "toy":
+    if not run.reads_text:
         return {}
     manifest = load_corpus(run.data)
     files = {}

@@ -27,13 +27,13 @@ ROOT = Path(__file__).parent.parent
 TOY = str(ROOT / "examples/toy.yaml")
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+def start(*arguments: str, folder: Path = ROOT) -> subprocess.Popen[str]:
     """Start the command line in a process group of its own."""
     program = [sys.executable, "-c", "from search.cli import main; main()", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         program,
-        cwd=ROOT,
+        cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -42,8 +42,8 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def shoal(*arguments: str) -> str:
-    process = start(*arguments)
+def shoal(*arguments: str, folder: Path = ROOT) -> str:
+    process = start(*arguments, folder=folder)
     said, _ = process.communicate(timeout=280)
     assert process.returncode == 0, said
     return said
@@ -219,6 +219,58 @@ def test_a_replay_of_the_winner_ends_with_the_same_weights(texts, tmp_path) -> N
     printed = yaml.safe_load(shoal("schedule", str(tmp_path)))
     replayed = yaml.safe_load((tmp_path / "replay" / str(winner) / "run.yaml").read_text())
     assert printed["schedule"] == replayed["schedule"]
+
+
+OWN = """
+class Climber:
+    def __init__(self, recipe, hyperparameters, seed, device):
+        self.height, self.trained, self.pace = 0.0, 0, hyperparameters["pace"]
+
+    def train(self, steps):
+        if self.pace > 0.9:
+            raise ArithmeticError("too fast")
+        self.height, self.trained = self.height + self.pace * steps, self.trained + steps
+        return -self.height
+
+    def evaluate(self, split="validation"):
+        return self.height, {}
+
+    def state(self):
+        return {"weights": {}, "height": self.height, "trained": self.trained}
+
+    def load(self, state, hyperparameters):
+        self.height, self.trained = state["height"], state["trained"]
+        self.pace = hyperparameters["pace"]
+"""
+
+OWN_RUN = """
+name: own
+trainable: climbing:Climber
+training: {steps: 40}
+hyperparameters: {pace: {kind: float, low: 0.1, high: 1.2}}
+population: {members: 6, interval: 4}
+cluster: {broods: 1}
+"""
+
+
+def test_a_member_of_ones_own_that_raises_is_replaced(tmp_path) -> None:
+    (tmp_path / "climbing.py").write_text(OWN)
+    (tmp_path / "own.yaml").write_text(OWN_RUN)
+    said = shoal("run", "own.yaml", folder=tmp_path)
+    assert "ArithmeticError: too fast" in said
+    notes = list((tmp_path / "runs/own/failures").iterdir())
+    assert notes and "raise ArithmeticError" in notes[0].read_text()
+    reached = [score for round_, _, score in scores(tmp_path / "runs/own") if round_ == 10]
+    assert np.isfinite(reached).sum() >= 5 and max(reached) > 20
+
+
+def test_a_run_whose_members_all_fail_says_why(tmp_path) -> None:
+    (tmp_path / "climbing.py").write_text(OWN)
+    (tmp_path / "own.yaml").write_text(OWN_RUN.replace("low: 0.1", "low: 1.0"))
+    process = start("run", "own.yaml", folder=tmp_path)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "all members have failed by step 4" in said and "climbing.py" in said and "shoal resume" in said
 
 
 def test_ctrl_c_stops_ray_and_leaves_a_run_that_resumes(tmp_path) -> None:
