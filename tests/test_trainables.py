@@ -116,7 +116,7 @@ def test_hyperparameters_reach_the_optimiser_and_the_network() -> None:
     assert group["lr"] == pytest.approx(0.5 / 4)  # the first of four warm-up steps
     assert (group["weight_decay"], group["betas"]) == (0.25, (0.9, 0.9))
     assert member.optimiser.param_groups[1]["weight_decay"] == 0.0
-    assert member.model.dropout == 0.3
+    assert member.numbers["dropout"] == 0.3
 
 
 def test_the_rate_by_hand() -> None:
