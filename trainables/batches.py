@@ -30,7 +30,7 @@ class Shuffled:
         return map_nest(lambda array: array[chosen], self.arrays)
 
     def state(self) -> State:
-        return {"cursor": self.cursor}
+        return {"cursor": self.cursor, "seed": self.seed}
 
     def load(self, state: State) -> None:
-        self.cursor = int(state["cursor"])
+        self.cursor, self.seed, self.epoch = int(state["cursor"]), int(state["seed"]), -1

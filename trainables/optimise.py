@@ -1,7 +1,8 @@
 """Optimisers of many members at once: torch.optim's formulas, every number a vector over members.
 
 Weights, gradients and slots are matrices `(members, parameters)`; the first `decayed` columns decay. All
-work is done in place, also in the gradients: for small networks a new matrix costs more than a sum. Slots have torch.optim's names, so a member's optimiser can take its row over.
+is done in place, also in the gradients: for small networks a new matrix costs more than the arithmetic.
+Slots have torch.optim's names, so that a member's own optimiser can go on with its row.
 """
 
 from collections.abc import Mapping
@@ -34,7 +35,7 @@ class Optimiser(Protocol):
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
 
-    slots = ("exp_avg", "exp_avg_sq")
+    slots: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
     counts = True
 
     def factors(self, numbers: Factors) -> dict[str, Tensor]:
@@ -64,7 +65,7 @@ class AdamW:
 class Momentum:
     """Stochastic gradient descent with momentum; the decay is part of the gradient, as in torch.optim.SGD."""
 
-    slots = ("momentum_buffer",)
+    slots: tuple[str, ...] = ("momentum_buffer",)
     counts = False
 
     def factors(self, numbers: Factors) -> dict[str, Tensor]:

@@ -105,7 +105,7 @@ class Stack:
 
     def check(self) -> None:
         if len({signature(member) for member in self.members}) != 1:
-            raise ValueError("the members of a stack must be stackable with one another: group them by `stacks`.")
+            raise ValueError("all members of a stack must be stackable: group them by `stacks`.")
 
     def shaped(self, matrix: Tensor) -> list[Tensor]:
         """Return a matrix's columns as each weight's `(members, *shape)`, in the matrix's own memory."""
@@ -203,7 +203,7 @@ class Stack:
         ]
 
     def gather(self, parents: Sequence[int], hyperparameters: Sequence[dict[str, Any]]) -> None:
-        """Let each place go on as its parent was before, with new hyperparameters; some are their own parents."""
+        """Let each place go on as its parent was, with these hyperparameters; it may be its own parent."""
         self.seat_slots()
         targets = [place for place, parent in enumerate(parents) if parent != place]
         donors = [parents[place] for place in targets]
