@@ -3,53 +3,23 @@ import math
 import numpy as np
 import pytest
 import torch
+from members import SHAPE, equal, language, points
 
 from trainables.arrays import copy_into, to_arrays
 from trainables.decoder import Decoder, initialise, rotary_angles, rotate, token_losses
-from trainables.language import LanguageModel
 from trainables.settings import Recipe, Shape, rate_at
 from trainables.toy import Toy
-
-SHAPE = Shape(vocabulary=31, sequence_length=12, layers=2, heads=2, width=16)
-
-
-class Rows:
-    """Batches of one fixed pattern, counted by a cursor."""
-
-    def __init__(self) -> None:
-        self.cursor = 0
-
-    def next(self) -> np.ndarray:
-        self.cursor += 1
-        return ((np.arange(12)[None, :] * 3 + np.arange(4)[:, None] + self.cursor) % 31).astype(np.uint16)
-
-    def state(self) -> dict:
-        return {"cursor": self.cursor}
-
-    def load(self, state: dict) -> None:
-        self.cursor = state["cursor"]
-
-
-def language(seed: int = 0, **hyperparameters) -> LanguageModel:
-    held_out = {split: {"code": Rows().next(), "law": Rows().next()[:2]} for split in ("validation", "test")}
-    return LanguageModel(SHAPE, Recipe(steps=40, warmup=4), hyperparameters, Rows(), held_out, seed)
 
 
 def make(name: str, seed: int = 0):
     if name == "toy":
         return Toy({"h0": 1.0, "h1": 0.25 * seed})
-    return language(seed, learning_rate=3e-3, dropout=0.2)
+    build, _, kind = name.partition("-")
+    numbers = {"learning_rate": 3e-3, "dropout": 0.2, "label_smoothing": 0.1}
+    return {"decoder": language, "points": points}[build](seed, kind=kind, **numbers)
 
 
-def equal(first, second) -> bool:
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
-    if isinstance(first, np.ndarray):
-        return np.array_equal(first, second)
-    return first == second
-
-
-@pytest.mark.parametrize("name", ["toy", "decoder"])
+@pytest.mark.parametrize("name", ["toy", "decoder-adamw", "decoder-sgd", "points-adamw"])
 class TestEveryMember:
     def test_a_clone_goes_on_exactly_as_its_donor(self, name: str) -> None:
         donor, clone = make(name, 0), make(name, 1)
@@ -116,7 +86,7 @@ def test_hyperparameters_reach_the_optimiser_and_the_network() -> None:
     assert group["lr"] == pytest.approx(0.5 / 4)  # the first of four warm-up steps
     assert (group["weight_decay"], group["betas"]) == (0.25, (0.9, 0.9))
     assert member.optimiser.param_groups[1]["weight_decay"] == 0.0
-    assert member.model.dropout == 0.3
+    assert member.numbers["dropout"] == 0.3
 
 
 def test_the_rate_by_hand() -> None:

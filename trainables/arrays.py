@@ -1,6 +1,6 @@
 """Between torch's values and plain numpy ones, which any process can read without torch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,32 @@ def to_arrays(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [to_arrays(value) for value in tree]
     return tree
+
+
+def map_nest(function: Callable[..., Any], *nests: Any) -> Any:
+    """Return a nest like the first one of what the function makes of the leaves at the same places."""
+    first = nests[0]
+    if isinstance(first, Mapping):
+        return {key: map_nest(function, *(nest[key] for nest in nests)) for key in first}
+    if isinstance(first, list | tuple):
+        return [map_nest(function, *parts) for parts in zip(*nests, strict=True)]
+    return function(*nests)
+
+
+def to_tensors(nest: Any, device: torch.device) -> Any:
+    """Return a nest of arrays or tensors as tensors on a device; they may share the arrays' memory."""
+
+    def move(leaf: Any) -> torch.Tensor:
+        if isinstance(leaf, torch.Tensor):
+            return leaf.to(device)
+        # what Ray hands over is read-only, and torch warns of that
+        return torch.from_numpy(leaf if leaf.flags.writeable else leaf.copy()).to(device)
+
+    return map_nest(move, nest)
+
+
+def stack(*leaves: Any) -> Any:
+    return torch.stack(leaves) if isinstance(leaves[0], torch.Tensor) else np.stack(leaves)
 
 
 def copy_into(target: torch.Tensor, array: np.ndarray, name: str) -> None:

@@ -2,17 +2,14 @@
 
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 State = dict[str, Any]
 
 
 class Batches(Protocol):
     """The rows a member trains on. Its cursor is part of the member's state and moves with it."""
 
-    def next(self) -> NDArray[np.integer]:
-        """Return the next batch of token ids, `(batch, sequence_length)`."""
+    def next(self) -> Any:
+        """Return the next batch: an array, or a nest of arrays, whose first axis is the rows."""
 
     def state(self) -> State: ...
 

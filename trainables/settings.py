@@ -1,7 +1,7 @@
 """Plain settings of the trainables, readable without torch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,35 @@ class Shape:
             )
 
 
+OPTIMISERS = ("adamw", "sgd")
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How a member trains. Every number here can be a searched hyperparameter."""
+    """How a member trains. Every number here can be a searched hyperparameter; a subclass may add more."""
 
     steps: int = 200
     warmup: int = 20
     final_rate: float = 0.1  # share of the learning rate that is left at the last step
     learning_rate: float = 1e-3
-    weight_decay: float = 0.1
+    weight_decay: float = 0.1  # of weights with at least two dimensions
     beta1: float = 0.9
     beta2: float = 0.95
     dropout: float = 0.0
-    clip: float = 1.0
+    clip: float = 1.0  # most norm of all gradients together
+    optimiser: str = "adamw"
+    momentum: float = 0.9  # of sgd
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0  # weight of the squared log-partition (Chowdhery et al., 2022; theirs is 1e-4)
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}.")
+
+
+def numbers(recipe: Recipe) -> dict[str, float]:
+    """Return what of a recipe can be searched."""
+    return {name: float(value) for name, value in asdict(recipe).items() if isinstance(value, int | float)}
 
 
 def rate_at(step: int, recipe: Recipe) -> float:

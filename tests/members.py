@@ -1,0 +1,89 @@
+"""Small members for the tests of trainables."""
+
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from trainables.batches import Shuffled
+from trainables.language import LanguageModel
+from trainables.network import Network
+from trainables.searched import cross_entropy, dropout
+from trainables.settings import Recipe, Shape
+
+SHAPE = Shape(vocabulary=31, sequence_length=12, layers=2, heads=2, width=16)
+
+
+class Rows:
+    """Batches of one fixed pattern, counted by a cursor."""
+
+    def __init__(self, rows: int = 4) -> None:
+        self.rows, self.cursor = rows, 0
+
+    def next(self) -> np.ndarray:
+        self.cursor += 1
+        columns = np.arange(12)[None, :] * 3 + np.arange(self.rows)[:, None]
+        return ((columns + self.cursor) % 31).astype(np.uint16)
+
+    def state(self) -> dict:
+        return {"cursor": self.cursor}
+
+    def load(self, state: dict) -> None:
+        self.cursor = state["cursor"]
+
+
+HELD_OUT = {split: {"code": Rows().next(), "law": Rows().next()[:2]} for split in ("validation", "test")}
+
+
+def language(seed: int = 0, shape: Shape = SHAPE, batch: int = 4, kind: str = "adamw", **hyperparameters):
+    recipe = Recipe(steps=40, warmup=4, optimiser=kind)
+    return LanguageModel(shape, recipe, hyperparameters, Rows(batch), HELD_OUT, seed)
+
+
+class Classifier(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        # no bias before the norm: its gradient would be nothing but rounding, which AdamW magnifies
+        self.first, self.norm = nn.Linear(6, 8, bias=False), nn.BatchNorm1d(8)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x, rate):
+        return self.last(dropout(self.norm(self.first(x)).relu(), rate, self.training))
+
+
+class Points(Network):
+    """Tells three classes of points apart."""
+
+    def build(self):
+        return Classifier()
+
+    def loss(self, module, batch, numbers):
+        points, labels = batch
+        logits = module(points, numbers["dropout"])
+        return cross_entropy(logits, labels, numbers["label_smoothing"]).mean()
+
+    def score(self, module, rows):
+        points, labels = rows
+        logits = module(points, 0.0)
+        right = (logits.argmax(dim=-1) == labels).double().mean()
+        return right, {"all": cross_entropy(logits, labels).mean()}
+
+
+_points = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
+_labels = _points[:, :3].argmax(axis=1)
+POINTS = {"validation": (_points[:16], _labels[:16])}
+
+
+def points(seed: int = 0, kind: str = "adamw", **hyperparameters) -> Points:
+    rows = Shuffled((_points, _labels), batch=8, seed=seed)
+    return Points(Recipe(steps=60, warmup=4, optimiser=kind), hyperparameters, rows, POINTS, seed)
+
+
+def equal(first: Any, second: Any) -> bool:
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(equal, first, second))
+    if isinstance(first, np.ndarray):
+        return np.array_equal(first, second)
+    return first == second

@@ -1,0 +1,171 @@
+"""A torch module in training: all that members have in common, whatever they learn."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainables.arrays import copy_into, to_arrays, to_tensors
+from trainables.member import Batches, State
+from trainables.searched import Number
+from trainables.settings import Recipe, numbers, rate_at
+
+
+class Network(ABC):
+    """A module, its optimiser, its schedule and its random numbers. A subclass says what is learnt:
+
+        class Digits(Network):
+            def build(self):
+                return nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 10))
+
+            def loss(self, module, batch, numbers):
+                images, labels = batch
+                return cross_entropy(module(images), labels, numbers["label_smoothing"]).mean()
+
+            def score(self, module, rows):
+                images, labels = rows
+                return (module(images).argmax(dim=-1) == labels).double().mean(), {}
+
+        rows = Shuffled((images, labels), batch=32)
+        member = Digits(Recipe(steps=500), {"learning_rate": 0.01}, rows, {"validation": held_out}, seed=1)
+
+    `numbers` has every number of the recipe, searched or not; a subclass of Recipe may add some.
+
+    The three methods must work on one member and, under `torch.func.vmap`, on a stack of them, where a
+    number may be a scalar tensor. So they compute with tensors, do not call `.item()` or branch on a value,
+    and take from `self` only what all members share.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        hyperparameters: dict[str, Any],
+        batches: Batches,
+        held_out: Mapping[str, Any],  # split -> what `score` gets: an array or a nest of arrays
+        seed: int,
+        device: str = "cpu",
+    ):
+        self.base, self.batches, self.held_out = recipe, batches, held_out
+        self.device = torch.device(device)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.trained = 0
+        self.adopt(hyperparameters)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.module = self.build().to(self.device)
+        self.optimiser = self.build_optimiser()
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Return the module with its first weights; torch's random numbers are seeded for it."""
+
+    @abstractmethod
+    def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, Number]) -> Tensor:
+        """Return the scalar training loss of what `batches` gave, as tensors."""
+
+    @abstractmethod
+    def score(self, module: nn.Module, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the score (higher is better) on held-out rows, and the loss per group: all scalars."""
+
+    def adopt(self, hyperparameters: dict[str, Any]) -> None:
+        self.hyperparameters = dict(hyperparameters)
+        self.recipe = replace(self.base, **hyperparameters)
+        assert self.recipe.optimiser == self.base.optimiser, "the optimiser's state is not searched"
+        self.numbers = numbers(self.recipe)
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """Return what is trained, in the optimiser's order: what decays comes first."""
+        found = [(name, weight) for name, weight in self.module.named_parameters() if weight.requires_grad]
+        return dict(sorted(found, key=lambda item: item[1].dim() < 2))
+
+    def build_optimiser(self) -> torch.optim.Optimizer:
+        weights = list(self.weights().values())
+        groups: list[dict[str, Any]] = [
+            {"params": [weight for weight in weights if weight.dim() >= 2]},
+            {"params": [weight for weight in weights if weight.dim() < 2], "weight_decay": 0.0},
+        ]
+        kinds = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+        return kinds[self.recipe.optimiser](groups, lr=self.recipe.learning_rate)
+
+    def train(self, steps: int) -> float:
+        self.module.train()
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        # members of a brood take turns in one process: each brings its own random numbers
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            for seed in self.draw_seeds(steps).tolist():
+                torch.manual_seed(seed)
+                total += self.step()
+        return (total / steps).item()
+
+    def draw_seeds(self, steps: int) -> Tensor:
+        """Return a seed for each of the next steps: `(steps,)`."""
+        return torch.randint(2**62, (steps,), generator=self.generator)
+
+    def step(self) -> Tensor:
+        self.set_rates()
+        loss = self.loss(self.module, to_tensors(self.batches.next(), self.device), self.numbers)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
+        self.optimiser.step()
+        self.trained += 1
+        return loss.detach()
+
+    def set_rates(self) -> None:
+        recipe = self.recipe
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate_at(self.trained, recipe)
+            # AdamW does not look at the momentum, nor SGD at the betas
+            group["betas"], group["momentum"] = (recipe.beta1, recipe.beta2), recipe.momentum
+        self.optimiser.param_groups[0]["weight_decay"] = recipe.weight_decay
+
+    def evaluate(self, split: str = "validation") -> tuple[float, dict[str, float]]:
+        self.module.eval()
+        with torch.no_grad():
+            score, losses = self.score(self.module, to_tensors(self.held_out[split], self.device))
+        return score.item(), {group: loss.item() for group, loss in losses.items()}
+
+    def state(self) -> State:
+        return {
+            "weights": to_arrays(self.module.state_dict()),
+            "optimiser": to_arrays(self.optimiser.state_dict()["state"]),
+            **self.progress(),
+        }
+
+    def progress(self) -> State:
+        """Return the part of the state that is not on the device."""
+        return {
+            "random": to_arrays(self.generator.get_state()),
+            "batches": self.batches.state(),
+            "trained": self.trained,
+        }
+
+    def load(self, state: State, hyperparameters: dict[str, Any]) -> None:
+        own = self.module.state_dict()
+        if own.keys() != state["weights"].keys():
+            raise ValueError("the copied weights must come from a network of the same layers.")
+        for name, target in own.items():
+            copy_into(target, state["weights"][name], name)
+        self.load_optimiser(state["optimiser"])
+        self.load_progress(state)
+        self.adopt(hyperparameters)
+
+    def load_progress(self, state: State) -> None:
+        self.generator.set_state(torch.from_numpy(np.array(state["random"])))
+        self.batches.load(state["batches"])
+        self.trained = int(state["trained"])
+
+    def load_optimiser(self, slots: State) -> None:
+        weights = list(self.weights().values())
+        self.optimiser.state.clear()
+        for place, values in slots.items():
+            weight = weights[int(place)]
+            self.optimiser.state[weight] = {
+                # AdamW keeps its count of steps on the CPU
+                name: torch.from_numpy(np.array(value)).to("cpu" if name == "step" else weight.device)
+                for name, value in values.items()
+            }

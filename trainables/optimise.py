@@ -1,0 +1,93 @@
+"""Optimisers of many members at once: torch.optim's formulas, every number a vector over members.
+
+Weights, gradients and slots are matrices `(members, parameters)`; the first `decayed` columns decay. All
+is done in place, also in the gradients: for small networks a new matrix costs more than the arithmetic.
+Slots have torch.optim's names, so that a member's own optimiser can go on with its row.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Factors = Mapping[str, Tensor]
+EPSILON = 1e-8
+
+
+class Optimiser(Protocol):
+    slots: tuple[str, ...]
+    counts: bool  # whether torch.optim keeps the number of steps beside the slots
+
+    def factors(self, numbers: Factors) -> dict[str, Tensor]:
+        """Return what `update` multiplies by, from numbers of any one shape.
+
+        They are "rate" (scheduled), "age" (steps with this one) and those of the recipe. In float64: a
+        float32 has only three digits of 1 - beta2 left.
+        """
+
+    def update(
+        self, weights: Tensor, gradients: Tensor, slots: Mapping[str, Tensor], factors: Factors, decayed: int
+    ) -> None:
+        """Do a step; the factors are columns `(members, 1)`."""
+
+
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    slots: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
+    counts = True
+
+    def factors(self, numbers: Factors) -> dict[str, Tensor]:
+        rate, age = numbers["rate"], numbers["age"]
+        spread = (1 - numbers["beta2"] ** age).sqrt()  # bias correction of the root mean square
+        return {
+            "keep": 1 - rate * numbers["weight_decay"],
+            "new_mean": 1 - numbers["beta1"],
+            "beta2": numbers["beta2"],
+            "new_root": (1 - numbers["beta2"]).sqrt(),
+            "epsilon": EPSILON * spread,
+            "step": -rate * spread / (1 - numbers["beta1"] ** age),
+        }
+
+    def update(
+        self, weights: Tensor, gradients: Tensor, slots: Mapping[str, Tensor], factors: Factors, decayed: int
+    ) -> None:
+        mean, square = slots["exp_avg"], slots["exp_avg_sq"]
+        weights[:, :decayed].mul_(factors["keep"])
+        mean.lerp_(gradients, factors["new_mean"])
+        scaled = gradients.mul_(factors["new_root"])
+        square.mul_(factors["beta2"]).addcmul_(scaled, scaled)
+        root = torch.sqrt(square, out=scaled).add_(factors["epsilon"])
+        weights.addcmul_(torch.div(mean, root, out=root), factors["step"])
+
+
+class Momentum:
+    """Stochastic gradient descent with momentum; the decay is part of the gradient, as in torch.optim.SGD."""
+
+    slots: tuple[str, ...] = ("momentum_buffer",)
+    counts = False
+
+    def factors(self, numbers: Factors) -> dict[str, Tensor]:
+        return {
+            "decay": numbers["weight_decay"],
+            "momentum": numbers["momentum"],
+            "step": -numbers["rate"],
+        }
+
+    def update(
+        self, weights: Tensor, gradients: Tensor, slots: Mapping[str, Tensor], factors: Factors, decayed: int
+    ) -> None:
+        velocity = slots["momentum_buffer"]
+        gradients[:, :decayed].addcmul_(weights[:, :decayed], factors["decay"])
+        velocity.mul_(factors["momentum"]).add_(gradients)
+        weights.addcmul_(velocity, factors["step"])
+
+
+OPTIMISERS: dict[str, Optimiser] = {"adamw": AdamW(), "sgd": Momentum()}
+
+
+def clip(gradients: Tensor, limits: Tensor) -> None:
+    """Scale each member's gradients in place to at most its norm, as torch's clip_grad_norm_ does."""
+    norms = gradients.norm(dim=1, keepdim=True)
+    gradients.mul_((limits / (norms + 1e-6)).clamp(max=1.0))

@@ -1,0 +1,34 @@
+"""Functions whose numbers may be searched: a float for one member, a scalar tensor in a stack of them."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Number = float | Tensor
+
+
+def used(number: Number) -> bool:
+    """Say whether a loss of this weight has to be computed: a tensor is not 0 for every member."""
+    return isinstance(number, Tensor) or number != 0
+
+
+def dropout(x: Tensor, rate: Number, training: bool) -> Tensor:
+    if not isinstance(rate, Tensor):
+        return functional.dropout(x, rate, training)
+    if not training:
+        return x
+    return x * (torch.rand_like(x) >= rate) / (1 - rate)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: Number = 0.0) -> Tensor:
+    """Return the loss of each row, in nats: logits `(rows, classes)`, targets and losses `(rows,)`."""
+    if not isinstance(label_smoothing, Tensor):
+        return functional.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
+    logs = logits.log_softmax(dim=-1)
+    hard = -logs.gather(-1, targets[:, None])[:, 0]
+    return (1 - label_smoothing) * hard - label_smoothing * logs.mean(dim=-1)
+
+
+def squared_log_partition(logits: Tensor) -> Tensor:
+    """Return the mean square of the log-partition function (Chowdhery et al., 2022)."""
+    return logits.float().logsumexp(dim=-1).square().mean()

@@ -1,0 +1,247 @@
+"""Members of one architecture, trained as one model whose weights have a first axis over members."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from trainables.arrays import map_nest, stack, to_tensors
+from trainables.member import Member
+from trainables.network import Network
+from trainables.optimise import OPTIMISERS, clip
+from trainables.settings import rate_at
+
+NUMBERS = ("weight_decay", "beta1", "beta2", "momentum")  # those of the optimisers
+
+
+def signature(member: Member) -> tuple[Any, ...]:
+    """Return what the members of a stack must have in common."""
+    weights = member.weights() if isinstance(member, Network) else {}
+    if not isinstance(member, Network) or len({weight.dtype for weight in weights.values()}) != 1:
+        return (id(member),)  # fits nobody else
+    tensors = [(name, value.shape, value.dtype) for name, value in (weights | kept(member)).items()]
+    cursor = member.batches.state()
+    batch = map_nest(lambda leaf: (leaf.shape, leaf.dtype), member.batches.next())
+    member.batches.load(cursor)
+    words = {name: value for name, value in asdict(member.recipe).items() if name not in member.numbers}
+    # as text, since settings of a module need not be hashable
+    return type(member), str(member.device), repr((tensors, settings(member.module), batch, words))
+
+
+def settings(module: nn.Module) -> list[Any]:
+    """Return what makes modules of the same weights differ, such as a number of heads."""
+    return [
+        (name, type(part), [item for item in vars(part).items() if item[0][0] != "_" and item[0] != "training"])
+        for name, part in module.named_modules()
+    ]
+
+
+def stackable(first: Member, second: Member) -> bool:
+    return signature(first) == signature(second)
+
+
+def stacks(members: Mapping[int, Member]) -> list[list[int]]:
+    """Return the members' numbers in groups that can be stacked; who fits nobody is a group of one."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for number, member in members.items():
+        groups.setdefault(signature(member), []).append(number)
+    return list(groups.values())
+
+
+def kept(member: Network) -> dict[str, Tensor]:
+    """Return what is in the module's state but not trained by gradients."""
+    state = member.module.state_dict()
+    frozen = {name: value for name, value in member.module.named_parameters() if not value.requires_grad}
+    # buffers outside the state do not travel with it, so they are the same constants in every member
+    return frozen | {name: value for name, value in member.module.named_buffers() if name in state}
+
+
+class Called(nn.Module):
+    """A member's loss or score as a module, so that functional_call can run it on other weights."""
+
+    def __init__(self, member: Network, method: str):
+        super().__init__()
+        self.module, self.method = member.module, getattr(member, method)
+
+    def forward(self, *arguments: Any) -> Any:
+        return self.method(self.module, *arguments)
+
+
+class Stack:
+    """Trains its members together, each with its own numbers, age, batches and optimiser state.
+
+    The members' weights and slots become rows of the stack's matrices `(members, parameters)`. A member
+    stays whole: its `state`, `load`, `evaluate` and even `train` read and write its row.
+
+    The loss and the score are those of the first member, on every member's weights. Dropout draws from
+    one generator, seeded by the random states of all: what is dropped depends on who is in the stack.
+    """
+
+    def __init__(self, members: Sequence[Network]):
+        self.members = list(members)
+        self.check()
+        first = self.members[0]
+        self.device, self.optimiser = first.device, OPTIMISERS[first.recipe.optimiser]
+        weights = first.weights()
+        self.decayed = sum(weight.numel() for weight in weights.values() if weight.dim() >= 2)
+        self.weights = torch.stack([flat(member) for member in self.members])
+        self.gradients = torch.zeros_like(self.weights)
+        self.slots = {name: torch.zeros_like(self.weights) for name in self.optimiser.slots}
+        rests = [kept(member) for member in self.members]
+        self.kept = {name: torch.stack([rest[name].detach() for rest in rests]) for name in rests[0]}
+        self.shapes = [weight.shape for weight in weights.values()]
+        # what gradients are taken of
+        self.leaves = {
+            name: part.detach().requires_grad_()
+            for name, part in zip(weights, self.shaped(self.weights), strict=True)
+        }
+        self.seat_weights()
+        self.seat_slots()
+
+    def check(self) -> None:
+        if len({signature(member) for member in self.members}) != 1:
+            raise ValueError("all members of a stack must be stackable: group them by `stacks`.")
+
+    def shaped(self, matrix: Tensor) -> list[Tensor]:
+        """Return a matrix's columns as each weight's `(members, *shape)`, in the matrix's own memory."""
+        parts = matrix.split([shape.numel() for shape in self.shapes], dim=1)
+        return [part.view(-1, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def seat_weights(self) -> None:
+        for place, member in enumerate(self.members):
+            rest = kept(member)
+            for name, weight in member.weights().items():
+                weight.data = self.leaves[name].detach()[place]
+            for name, values in self.kept.items():
+                rest[name].data = values[place]
+
+    def seat_slots(self) -> None:
+        """Make the rows the members' slots, also after one has loaded or trained on its own."""
+        parts = {name: self.shaped(matrix) for name, matrix in self.slots.items()}
+        for place, member in enumerate(self.members):
+            for index, weight in enumerate(member.weights().values()):
+                seats = {name: shaped[index][place] for name, shaped in parts.items()}
+                take_over(seats, member.optimiser.state.get(weight, {}))
+                count = {"step": torch.tensor(float(member.trained))} if self.optimiser.counts else {}
+                member.optimiser.state[weight] = seats | count
+
+    def train(self, steps: int) -> list[float]:
+        """Return each member's mean training loss; one that diverges leaves the others alone."""
+        self.seat_slots()
+        self.members[0].module.train()
+        loss, factors = self.loss(), self.factors(steps)
+        limits = column([member.recipe.clip for member in self.members]).to(self.weights)
+        seeds = torch.stack([member.draw_seeds(steps) for member in self.members]).sum(dim=0)
+        total = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
+        with own_random_numbers(self.device), attention(self.device):
+            for step, seed in enumerate(seeds.tolist()):
+                torch.manual_seed(seed)
+                batch = map_nest(stack, *(member.batches.next() for member in self.members))
+                losses = loss(to_tensors(batch, self.device))
+                self.descend(losses, limits, {name: values[step] for name, values in factors.items()})
+                total += losses.detach()
+        for member in self.members:
+            member.trained += steps
+        self.seat_slots()
+        means: list[float] = (total / steps).tolist()
+        return means
+
+    def descend(self, losses: Tensor, limits: Tensor, factors: Mapping[str, Tensor]) -> None:
+        # no loss depends on another's weights, so the gradient of the sum is each one's own
+        gradients = torch.autograd.grad(losses.sum(), list(self.leaves.values()), materialize_grads=True)
+        for part, gradient in zip(self.shaped(self.gradients), gradients, strict=True):
+            part.copy_(gradient)
+        clip(self.gradients, limits)
+        self.optimiser.update(self.weights, self.gradients, self.slots, factors, self.decayed)
+
+    def loss(self) -> Callable[[Any], Tensor]:
+        """Return the function from a stacked batch to the losses `(members,)`."""
+        called = Called(self.members[0], "loss")
+        each = [member.numbers for member in self.members]
+        table = {name: [numbers[name] for numbers in each] for name in each[0]}
+        # what is one number for all stays a float: a dropout of 0 costs nothing
+        same = {name: values[0] for name, values in table.items() if len(set(values)) == 1}
+        varied = {name: torch.tensor(table[name], device=self.device) for name in table.keys() - same.keys()}
+
+        def one(tensors: dict[str, Tensor], numbers: dict[str, Tensor], batch: Any) -> Tensor:
+            result: Tensor = functional_call(called, tensors, (batch, same | numbers))
+            return result
+
+        return lambda batch: vmap(one, randomness="different")(self.tensors(), varied, batch)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"module.{name}": values for name, values in (self.leaves | self.kept).items()}
+
+    def factors(self, steps: int) -> dict[str, Tensor]:
+        """Return what the optimiser multiplies by at each step: `(steps, members, 1)`."""
+        numbers = {name: column([member.numbers[name] for member in self.members]) for name in NUMBERS}
+        rates = [
+            [rate_at(member.trained + step, member.recipe) for member in self.members] for step in range(steps)
+        ]
+        ages = [[member.trained + step + 1 for member in self.members] for step in range(steps)]
+        factors = self.optimiser.factors(numbers | {"rate": column(rates), "age": column(ages)})
+        return {name: values.expand(steps, -1, 1).to(self.weights) for name, values in factors.items()}
+
+    def evaluate(self, split: str = "validation") -> list[tuple[float, dict[str, float]]]:
+        """Return each member's score and losses: in one go if all hold the same held-out rows."""
+        first = self.members[0]
+        if any(member.held_out is not first.held_out for member in self.members):
+            return [member.evaluate(split) for member in self.members]
+        first.module.eval()
+        called, rows = Called(first, "score"), to_tensors(first.held_out[split], self.device)
+        with torch.no_grad(), attention(self.device):
+            scores, losses = vmap(lambda tensors: functional_call(called, tensors, (rows,)))(self.tensors())
+        each = {group: values.tolist() for group, values in losses.items()}
+        return [
+            (score, {group: values[place] for group, values in each.items()})
+            for place, score in enumerate(scores.tolist())
+        ]
+
+    def gather(self, parents: Sequence[int], hyperparameters: Sequence[dict[str, Any]]) -> None:
+        """Let each place go on as its parent was, with these hyperparameters; it may be its own parent."""
+        self.seat_slots()
+        targets = [place for place, parent in enumerate(parents) if parent != place]
+        donors = [parents[place] for place in targets]
+        progress = {donor: self.members[donor].progress() for donor in set(donors)}
+        for matrix in (self.weights, *self.slots.values(), *self.kept.values()):
+            matrix[targets] = matrix[donors]
+        for target, donor in zip(targets, donors, strict=True):
+            self.members[target].load_progress(progress[donor])
+        for member, values in zip(self.members, hyperparameters, strict=True):
+            member.adopt(values)
+
+
+def take_over(seats: Mapping[str, Tensor], slots: Mapping[str, Tensor]) -> None:
+    """Copy slots into their seats where they are not there yet; torch.optim has none before the first step."""
+    for name, seat in seats.items():
+        if name not in slots:
+            seat.zero_()
+        elif slots[name].data_ptr() != seat.data_ptr():
+            seat.copy_(slots[name])
+
+
+def flat(member: Network) -> Tensor:
+    return torch.cat([weight.detach().reshape(-1) for weight in member.weights().values()])
+
+
+def column(values: Sequence[Any]) -> Tensor:
+    """Return `(..., members, 1)`."""
+    return torch.tensor(values, dtype=torch.float64)[..., None]
+
+
+@contextmanager
+def own_random_numbers(device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def attention(device: torch.device) -> Iterator[None]:
+    """The CPU's flash attention has no rule for vmap, which would take the members one by one."""
+    with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
+        yield
