@@ -1,6 +1,5 @@
 """What runs on a Ray Train worker: a brood's members train, report, and follow orders."""
 
-import time
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +14,10 @@ from policies import population
 from policies.population import Order
 from search.config import Run
 from search.members import build_members
+from search.teams import FAILED, Team, teams
 from trainables.member import Member
 
 Members = dict[int, Member]
-FAILED = {"score": np.nan, "train_loss": np.nan, "train_seconds": 0.0, "evaluate_seconds": 0.0}
 
 
 def train_brood(settings: dict[str, Any]) -> None:
@@ -40,18 +39,16 @@ def host_members(settings: dict[str, Any]) -> None:
     store = Store(run.directory)
     torch.set_num_threads(settings["threads"])
     resumed, members, failed = begin(run, store, brood, settings["starts"])
+    found = teams(members, run.cluster.stack)
     for round_ in range(resumed + 1, run.rounds + 1):
-        rows = [
-            {"member": number, **(FAILED if number in failed else train_one(member, run.population.interval))}
-            for number, member in members.items()
-        ]
+        rows = train_teams(found, run.population.interval, failed)
         failed = {row["member"] for row in rows if not np.isfinite(row["score"])}
         place = {"round": round_, "brood": brood, "step": round_ * run.population.interval}
         workers.send_report(exchange, brood, {"reports": [row | place for row in rows]})
         orders = workers.next_orders(exchange, round_)
         if orders is None:
             return
-        failed -= follow(exchange, round_, [Order(*order) for order in orders], members)
+        failed -= follow(exchange, round_, [Order(*order) for order in orders], found)
         if round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items():
                 checkpoints.save_member(store, round_, number, member.state())
@@ -89,32 +86,25 @@ def hosted(run: Run, brood: int, rank: int) -> list[int]:
     return list(range(brood * each + rank, run.population.members, run.cluster.broods * each))
 
 
-def train_one(member: Member, steps: int) -> dict[str, Any]:
-    """Train one member for an interval and return its row of metrics; if it raises it has failed."""
-    began = time.perf_counter()
-    try:
-        train_loss = member.train(steps)
-        trained = time.perf_counter()
-        score, losses = member.evaluate()
-        score = float(score) if np.isfinite(score) else float("nan")
-    except Exception:  # whatever a member's own code raises concerns that member alone
-        return FAILED | {"error": traceback.format_exc()}
-    return {
-        "score": score,
-        "train_loss": train_loss,
-        "train_seconds": trained - began,
-        "evaluate_seconds": time.perf_counter() - trained,
-        **{f"loss_{group}": loss for group, loss in losses.items()},
-    }
+def train_teams(found: Sequence[Team], steps: int, failed: set[int]) -> list[dict[str, Any]]:
+    """Train all members for an interval and return their rows; those that have failed stay as they are."""
+    rows: dict[int, dict[str, Any]] = {}
+    for team in found:
+        rows |= dict.fromkeys(team.members, FAILED) if team.members.keys() <= failed else team.train(steps)
+    return [{"member": number, **(FAILED if number in failed else row)} for number, row in rows.items()]
 
 
-def follow(exchange: Any, round_: int, orders: Sequence[Order], members: Members) -> set[int]:
+def follow(exchange: Any, round_: int, orders: Sequence[Order], found: Sequence[Team]) -> set[int]:
     """Hand over what workers elsewhere need, then copy; return the members that were given a new start."""
+    members = {number: member for team in found for number, member in team.members.items()}
+    left = [order for order in orders if not any(team.holds(order) for team in found)]
     # taken before any copy: a donor may itself be told to copy, but gives what it reported with
-    states = {donor: members[donor].state() for donor in {order.donor for order in orders} & set(members)}
-    for donor in {order.donor for order in orders if order.member not in members} & set(states):
+    states = {donor: members[donor].state() for donor in {order.donor for order in left} & set(members)}
+    for donor in {order.donor for order in left if order.member not in members} & set(states):
         workers.post_weights(exchange, round_, donor, states[donor])
-    for order in orders:
+    for team in found:
+        team.copy([order for order in orders if team.holds(order)])
+    for order in left:
         if order.member in members:
             state = states.get(order.donor) or workers.take_weights(exchange, round_, order.donor)
             members[order.member].load(state, order.hyperparameters)

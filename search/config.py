@@ -64,6 +64,10 @@ class Training(Settings):
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip: Annotated[float, Field(gt=0)] = 1.0
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of sgd
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    z_loss: Annotated[float, Field(ge=0)] = 0.0  # weight of the squared log-partition
 
 
 class Population(Settings):
@@ -83,10 +87,11 @@ class Cluster(Settings):
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     restarts: Annotated[int, Field(ge=0)] = 3  # of a brood that lost a worker
+    stack: bool | None = None  # members as one model; by default on GPUs, and of small members on CPUs
     threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
 
 
-SEARCHED = set(Recipe.__dataclass_fields__) - {"steps"}
+SEARCHED = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}
 
 
 class Scheduled(Settings):

@@ -39,6 +39,7 @@ METRICS_SCHEMA = pa.schema(
         ("tokens", pa.int64()),
         ("train_seconds", pa.float64()),
         ("evaluate_seconds", pa.float64()),
+        ("stacked", pa.bool_()),
     ]
 )
 

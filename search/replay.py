@@ -12,6 +12,7 @@ from search.config import Run, Scheduled
 from search.errors import InputError
 from search.kinds import NoExploitRule
 from search.lineage import Segment, ancestry, read_lineage, schedule
+from search.records import METRICS
 from search.running import close, finish, prepare
 
 
@@ -49,7 +50,11 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
     """Return the run of one member that starts as the lineage's first and keeps to its schedule."""
     settings: list[Setting] = schedule(path)
     population = run.population.model_copy(update={"members": 1, "exploit": NoExploitRule(kind="none")})
-    one = {"broods": 1, "workers_per_brood": 1, "threads_per_worker": directory.summary(store)["threads"]}
+    # a stack of one rounds as a larger one, but not as a member that trains by itself
+    rows = store.read_table(METRICS).to_pylist()
+    stacked = any(row["stacked"] for row in rows if row["member"] == member)
+    threads = directory.summary(store)["threads"]
+    one = {"broods": 1, "workers_per_brood": 1, "threads_per_worker": threads, "stack": stacked}
     return run.model_copy(
         update={
             "name": f"{run.name}-replay",

@@ -93,6 +93,7 @@ def tiles(story: Story) -> str:
     values += [
         ("exploits", f"{said.get('exploits', len(story.copies)):,}"),
         ("members", f"{len(story.stays):,}"),
+        ("trained", way(story)),
         ("rounds", rounds(story)),
     ]
     tokens = said.get("tokens") or sum(rows[-1].get("tokens") or 0 for rows in story.rows.values())
@@ -105,6 +106,14 @@ def tiles(story: Story) -> str:
         for place, (name, value) in enumerate(values)
     ]
     return f'<dl class="tiles">{"".join(drawn)}</dl>'
+
+
+def way(story: Story) -> str:
+    """Return whether members trained in stacks, as one model each, or one by one."""
+    stacked = sum(any(row.get("stacked") for row in rows) for rows in story.rows.values())
+    if not stacked:
+        return "one by one"
+    return "stacked" if stacked == len(story.rows) else f"{stacked:,} stacked"
 
 
 def rounds(story: Story) -> str:

@@ -5,6 +5,7 @@ import pytest
 from cluster import workers
 from policies.population import Order
 from search import brood
+from search.teams import Team
 from trainables.toy import Toy
 
 
@@ -45,7 +46,7 @@ def test_a_chain_of_copies_takes_what_each_donor_reported_with(monkeypatch, spli
             None,
             1,
             [order for order in orders if {order.member, order.donor} & here],
-            {number: members[number] for number in here},
+            [Team({number: members[number]}) for number in here],
         )
         assert given == {order.member for order in orders} & here
     after = {number: place(toy) for number, toy in members.items()}
@@ -65,9 +66,9 @@ class Mute(Toy):
 
 
 def test_what_a_member_raises_is_its_own_failure() -> None:
-    row = brood.train_one(Broken({"h0": 1.0, "h1": 1.0}), 5)
+    row = Team({3: Broken({"h0": 1.0, "h1": 1.0})}).train(5)[3]
     assert math.isnan(row["score"]) and "ArithmeticError: three is not a number" in row["error"]
     assert "train" in row["error"].splitlines()[1]
-    missing = brood.train_one(Mute({"h0": 1.0, "h1": 1.0}), 5)
+    missing = Team({3: Mute({"h0": 1.0, "h1": 1.0})}).train(5)[3]
     assert math.isnan(missing["score"]) and "TypeError" in missing["error"]
-    assert "error" not in brood.train_one(Toy({"h0": 1.0, "h1": 1.0}), 5)
+    assert "error" not in Team({3: Toy({"h0": 1.0, "h1": 1.0})}).train(5)[3]
