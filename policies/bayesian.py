@@ -77,7 +77,7 @@ def acquisition(code: Coding, rows: list[Interval], labels: Array, past: Past) -
     scores = _unit(np.array([*(row.before for row in rows), past.score], dtype=np.float64))
 
     def placed(points: Points, times: Array, scores: Array) -> Inputs:
-        return Inputs(times, np.column_stack([points.numbers, scores]), points.categories)
+        return Inputs(times, scores, points.numbers, points.categories)
 
     def here(points: Points) -> Inputs:
         """Where the donor is now; the score of a running member's weights is not known better."""
@@ -87,9 +87,10 @@ def acquisition(code: Coding, rows: list[Interval], labels: Array, past: Past) -
     known = placed(encode(code, [row.hyperparameters for row in rows]), times[:-1], scores[:-1])
     kernel = gaussian.fit(known, labels)
     learnt = gaussian.condition(kernel, known, labels)
-    # what runs will be measured: it lowers the spread, which depends on no label
+    # what runs will be measured, whatever it gains; taken as certain, or with noisy gains a clone
+    # would go where another already is
     pending = gaussian.joined(known, here(encode(code, past.running)))
-    expected = gaussian.condition(kernel, pending, np.zeros(len(pending.times)))
+    expected = gaussian.condition(kernel, pending, np.zeros(len(pending.times)), certain=len(past.running))
     width = math.sqrt(max(0.2 * math.log(0.4 * len(rows)), LEAST_BETA))
 
     def worth(points: Points) -> Array:

@@ -10,19 +10,22 @@ Array = NDArray[np.float64]
 Places = NDArray[np.int64]
 
 JITTERS = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+LEAST_NOISE = 1e-4  # of labels that have variance 1
 SWEEPS = 2  # over all settings of the kernel when it is fitted
 
 # time is scaled to the rows' whole span: a forgetting of 0.99 leaves a correlation of 0.1 from end to end
 GRIDS: dict[str, tuple[float, ...]] = {
-    "length": (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
-    "forgetting": (0.0, 0.1, 0.5, 0.9, 0.99, 0.9999),
-    "noise": (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 1.0),
-    "mix": (0.0, 0.25, 0.5, 0.75, 1.0),
+    "length": (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+    "forgetting": (0.0, 0.1, 0.5, 0.9, 0.99),
+    "context": (0.0, 0.1, 1.0),
+    "noise": (LEAST_NOISE, 1e-3, 1e-2, 0.05, 0.2, 0.5),
+    "mix": (0.0, 0.5, 1.0),
 }
 
 
 class Inputs(NamedTuple):
     times: Array  # (rows,) in [0, 1]
+    scores: Array  # (rows,) in [0, 1], of the weights that the interval began with
     numbers: Array  # (rows, numbers) in [0, 1]
     categories: Places  # (rows, categories), possibly no columns
 
@@ -31,12 +34,14 @@ class Distances(NamedTuple):
     """Between all rows of two inputs, each (rows, rows)."""
 
     squared: Array  # of the numbers
+    ahead: Array  # squared, of the scores
     elapsed: Array
     equal: Array | None  # the share of equal categories; None where there are none
 
 
 class Kernel(NamedTuple):
     length: float = 0.5  # in squared units of the scaled numbers
+    context: float = 0.0  # how much the score counts beside a number, whose weight is 1
     forgetting: float = 0.1  # in [0, 1); 0 forgets nothing
     noise: float = 0.05  # variance, of labels that have variance 1
     mix: float = 0.5  # 1 multiplies the parts of numbers and categories, 0 adds them
@@ -64,7 +69,8 @@ def distances(first: Inputs, second: Inputs) -> Distances:
     for column in range(columns):
         same += np.equal.outer(first.categories[:, column], second.categories[:, column])
     elapsed = np.abs(np.subtract.outer(first.times, second.times))
-    return Distances(squared, elapsed, same / columns if columns else None)
+    ahead = np.subtract.outer(first.scores, second.scores) ** 2
+    return Distances(squared, ahead, elapsed, same / columns if columns else None)
 
 
 def covariance(kernel: Kernel, between: Distances) -> Array:
@@ -73,15 +79,20 @@ def covariance(kernel: Kernel, between: Distances) -> Array:
     The papers' mixture is divided by its value at equal points, so that every variance is 1.
     """
     forgotten = 0.5 * math.log1p(-kernel.forgetting) * between.elapsed
+    apart = (between.squared + kernel.context * between.ahead) / kernel.length
     if between.equal is None:
-        return np.exp(forgotten - between.squared / kernel.length)
-    close, mix = np.exp(-between.squared / kernel.length), kernel.mix
+        return np.exp(forgotten - apart)
+    close, mix = np.exp(-apart), kernel.mix
     mixed = (1 - mix) * (between.equal + close) + mix * between.equal * close
     return mixed * np.exp(forgotten) / (2 - mix)
 
 
-def condition(kernel: Kernel, inputs: Inputs, labels: Array) -> Process:
-    factor = _factor(_noisy(kernel, distances(inputs, inputs)))
+def condition(kernel: Kernel, inputs: Inputs, labels: Array, certain: int = 0) -> Process:
+    """Condition on rows, the last `certain` of them as if they were measured without noise."""
+    noisy = _noisy(kernel, distances(inputs, inputs))
+    last = np.arange(len(labels) - certain, len(labels))
+    noisy[last, last] += LEAST_NOISE - kernel.noise
+    factor = _factor(noisy)
     whitener = np.asarray(np.linalg.inv(factor), dtype=np.float64)
     return Process(kernel, inputs, whitener, whitener.T @ (whitener @ labels))
 
@@ -114,6 +125,8 @@ def fit(inputs: Inputs, labels: Array) -> Kernel:
             if setting == "mix" and between.equal is None:
                 continue
             for value in grid:
+                if value == getattr(kernel, setting):
+                    continue
                 other = kernel._replace(**{setting: value})
                 known = evidence(other, between, labels)
                 if known > best:
