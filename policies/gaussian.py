@@ -47,6 +47,9 @@ class Kernel(NamedTuple):
     mix: float = 0.5  # 1 multiplies the parts of numbers and categories, 0 adds them
 
 
+START = Kernel()  # of the search for the best
+
+
 class Process(NamedTuple):
     """A kernel conditioned on rows."""
 
@@ -118,7 +121,7 @@ def evidence(kernel: Kernel, between: Distances, labels: Array) -> float:
 def fit(inputs: Inputs, labels: Array) -> Kernel:
     """Return the kernel of the highest evidence that a search along one setting at a time finds."""
     between = distances(inputs, inputs)
-    kernel = Kernel()
+    kernel = START
     best = evidence(kernel, between, labels)
     for _ in range(SWEEPS):
         for setting, grid in GRIDS.items():
