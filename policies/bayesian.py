@@ -26,7 +26,8 @@ class Bayesian:
     """PB2 (Parker-Holder et al., 2020), PB2-Mix where there are categories (Parker-Holder et al., 2021).
 
     With a `region` a clone stays within that half-length of its donor, as a share of each domain, and
-    changes one category at most; the length follows its success and gains are ranked (Wan et al., 2022).
+    changes one category at most; the length follows its success in the intervals that are kept, and gains
+    are ranked (Wan et al., 2022).
     """
 
     window: int = 200  # newest intervals that are learnt from
@@ -60,7 +61,9 @@ class Bayesian:
 def standardised(gains: Array) -> Array:
     """Return gains with mean 0 and deviation 1, cut at two deviations."""
     scale = gains.std()
-    return np.clip((gains - gains.mean()) / scale, -2.0, 2.0) if scale > 0 else np.zeros_like(gains)
+    if scale <= 1e-12 * np.abs(gains).max():  # equal gains differ by rounding
+        return np.zeros_like(gains)
+    return np.clip((gains - gains.mean()) / scale, -2.0, 2.0)
 
 
 def copula(gains: Array) -> Array:
@@ -76,15 +79,12 @@ def acquisition(code: Coding, rows: list[Interval], labels: Array, past: Past) -
     times = _unit(np.array([*(row.begun for row in rows), past.step], dtype=np.float64))
     scores = _unit(np.array([*(row.before for row in rows), past.score], dtype=np.float64))
 
-    def placed(points: Points, times: Array, scores: Array) -> Inputs:
-        return Inputs(times, scores, points.numbers, points.categories)
-
     def here(points: Points) -> Inputs:
-        """Where the donor is now; the score of a running member's weights is not known better."""
+        """Place points at the donor's step and score, also those of others: theirs are not in the past."""
         count = len(points.numbers)
-        return placed(points, np.full(count, times[-1]), np.full(count, scores[-1]))
+        return Inputs(np.full(count, times[-1]), np.full(count, scores[-1]), *points)
 
-    known = placed(encode(code, [row.hyperparameters for row in rows]), times[:-1], scores[:-1])
+    known = Inputs(times[:-1], scores[:-1], *encode(code, [row.hyperparameters for row in rows]))
     kernel = gaussian.fit(known, labels)
     learnt = gaussian.condition(kernel, known, labels)
     # what runs will be measured, whatever it gains; taken as certain, or with noisy gains a clone

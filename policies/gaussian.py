@@ -4,21 +4,20 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Places = NDArray[np.int64]
+from policies.encoding import Array, Places
 
 JITTERS = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 LEAST_NOISE = 1e-4  # of labels that have variance 1
 SWEEPS = 2  # over all settings of the kernel when it is fitted
 
-# time is scaled to the rows' whole span: a forgetting of 0.99 leaves a correlation of 0.1 from end to end
+# shorter lengths would follow the noise of few rows; time is scaled to the rows' whole span, over which a
+# forgetting of 0.99 leaves a correlation of 0.1
 GRIDS: dict[str, tuple[float, ...]] = {
-    "length": (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+    "length": (0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
     "forgetting": (0.0, 0.1, 0.5, 0.9, 0.99),
     "context": (0.0, 0.1, 1.0),
-    "noise": (LEAST_NOISE, 1e-3, 1e-2, 0.05, 0.2, 0.5),
+    "noise": (LEAST_NOISE, 1e-3, 0.01, 0.03, 0.1, 0.3, 0.6),
     "mix": (0.0, 0.5, 1.0),
 }
 
@@ -43,7 +42,7 @@ class Kernel(NamedTuple):
     length: float = 0.5  # in squared units of the scaled numbers
     context: float = 0.0  # how much the score counts beside a number, whose weight is 1
     forgetting: float = 0.1  # in [0, 1); 0 forgets nothing
-    noise: float = 0.05  # variance, of labels that have variance 1
+    noise: float = 0.1  # variance, of labels that have variance 1
     mix: float = 0.5  # 1 multiplies the parts of numbers and categories, 0 adds them
 
 
@@ -144,11 +143,13 @@ def _noisy(kernel: Kernel, between: Distances) -> Array:
 
 
 def _factor(matrix: Array) -> Array:
-    for jitter in JITTERS:
+    for jitter in JITTERS[:-1]:
         try:
-            return np.asarray(np.linalg.cholesky(matrix + jitter * np.eye(len(matrix))), dtype=np.float64)
+            return _lower(matrix, jitter)
         except np.linalg.LinAlgError:
             continue
-    raise ValueError(
-        f"a covariance of {len(matrix)} rows is not positive definite even with {JITTERS[-1]} added."
-    )
+    return _lower(matrix, JITTERS[-1])
+
+
+def _lower(matrix: Array, jitter: float) -> Array:
+    return np.asarray(np.linalg.cholesky(matrix + jitter * np.eye(len(matrix))), dtype=np.float64)

@@ -123,7 +123,7 @@ def test_a_posterior_and_its_evidence_agree_with_the_direct_formulas() -> None:
 def test_gains_as_labels_by_hand() -> None:
     assert standardised(np.array([1.0, 3.0])) == pytest.approx([-1.0, 1.0])
     assert standardised(np.array([0.0] * 9 + [10.0])).max() == 2.0
-    assert standardised(np.full(3, 5.0)) == pytest.approx([0.0, 0.0, 0.0])
+    assert standardised(np.array([0.1 + 0.2, 0.3, 0.3])).tolist() == [0.0, 0.0, 0.0]
     # ranks 1, 2, 3 of 3: the quartiles of the normal distribution
     assert copula(np.array([3.0, 9.0, 1.0])) == pytest.approx([0.0, 0.67449, -0.67449], abs=1e-5)
 
@@ -165,7 +165,7 @@ def test_no_proposal_leaves_its_domain_and_constants_stay_the_members_own(region
 
 
 def test_the_best_of_a_noisy_bump_is_found() -> None:
-    found = np.array([chosen(past(bump, 25, seed), seed)["h"] for seed in range(50)])
+    found = np.array([chosen(past(bump, 25, seed), seed)["h"] for seed in range(200)])
     assert ((found > 0.55) & (found < 0.85)).mean() >= 0.9
 
 
