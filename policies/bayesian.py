@@ -18,7 +18,7 @@ FEWEST = 4  # rows below which there is nothing to learn from
 CANDIDATES = 512  # all over the box
 NEIGHBOURS = 64  # in each search around a point
 RADII = (0.2, 0.1, 0.03, 0.01)  # of the searches around the best so far, as shares of the box
-LEAST_BETA = 0.05  # log(0.4 rows) is not positive for few rows, and clones of one round would coincide
+LEAST_BETA = 0.2  # 0.2 log(0.4 rows) goes to 0 for few rows, where the spread is most of what is known
 
 
 @dataclass(frozen=True)

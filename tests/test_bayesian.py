@@ -182,6 +182,18 @@ def test_a_moving_optimum_needs_forgetting(monkeypatch: pytest.MonkeyPatch) -> N
     assert forgets < 0.1 < error()
 
 
+@pytest.mark.parametrize("score", [0.2, 0.8])
+def test_the_score_that_the_donor_has_now_decides(score: float) -> None:
+    found = []
+    for seed in range(10):
+        befores = np.random.default_rng([seed, 2]).uniform(size=60)
+        given = past(lambda h, place, befores=befores: -((h["h"] - befores[place]) ** 2), 60, seed)
+        rows = zip(given.intervals, befores, strict=True)
+        placed = tuple(row._replace(before=float(before)) for row, before in rows)
+        found.append(chosen(given._replace(intervals=placed, score=score), seed)["h"])
+    assert abs(np.median(found) - score) < 0.15
+
+
 def test_two_clones_of_one_round_go_to_different_places() -> None:
     space = {"h": Float(0.0, 1.0), "other": Float(0.0, 1.0)}
     apart = []
