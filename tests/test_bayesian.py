@@ -244,6 +244,13 @@ def test_too_few_rows_are_left_to_perturbation() -> None:
     assert chosen(past(lambda h, place: 0.0, 8, 0, constant), 0, constant) == {"seed": 3}
 
 
+@pytest.mark.parametrize("gain", [math.nan, -math.inf])
+def test_an_interval_that_diverged_tells_nothing(gain: float) -> None:
+    given = past(bump, 12, 0)
+    broken = given._replace(intervals=(*given.intervals, given.intervals[-1]._replace(gain=gain)))
+    assert chosen(broken, 0) == chosen(given, 0)
+
+
 def test_only_the_newest_rows_of_the_window_count() -> None:
     given = past(lambda h, place: bump(h, place) if place >= 20 else h["h"], 60, 0)
     newest = given._replace(intervals=given.intervals[20:])
@@ -269,6 +276,8 @@ def test_a_region_grows_on_success_and_shrinks_on_failure() -> None:
     )
     assert half_length(rounds(*wins), 0.2) == pytest.approx(0.2 * FACTOR)
     assert half_length(rounds(*losses), 0.2) == pytest.approx(0.2 / FACTOR)
+    by_member = sorted(rounds(*wins), key=lambda each: each.explored)
+    assert half_length(by_member, 0.2) == pytest.approx(0.2 * FACTOR)
     # a failure in between starts the count again
     assert half_length(rounds(True, False, True), 0.2) == 0.2
     diverged = [each._replace(gain=math.nan) if each.explored else each for each in rounds(*losses)]
