@@ -15,6 +15,7 @@ from policies.region import LARGEST, SMALLEST, half_length
 from policies.space import Hyperparameters, Space
 
 FEWEST = 4  # rows below which there is nothing to learn from
+FITTED = 100  # newest rows that the kernel is fitted to: the time goes with their cube
 CANDIDATES = 512  # all over the box
 NEIGHBOURS = 64  # in each search around a point
 RADII = (0.2, 0.1, 0.03, 0.01)  # of the searches around the best so far, as shares of the box
@@ -85,7 +86,8 @@ def acquisition(code: Coding, rows: list[Interval], labels: Array, past: Past) -
         return Inputs(np.full(count, times[-1]), np.full(count, scores[-1]), *points)
 
     known = Inputs(times[:-1], scores[:-1], *encode(code, [row.hyperparameters for row in rows]))
-    kernel = gaussian.fit(known, labels)
+    newest = slice(-FITTED, None)
+    kernel = gaussian.fit(known.taken(newest), labels[newest])
     learnt = gaussian.condition(kernel, known, labels)
     # what runs will be measured, whatever it gains; taken as certain, or with noisy gains a clone
     # would go where another already is

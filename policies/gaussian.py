@@ -28,6 +28,9 @@ class Inputs(NamedTuple):
     numbers: Array  # (rows, numbers) in [0, 1]
     categories: Places  # (rows, categories), possibly no columns
 
+    def taken(self, rows: slice) -> "Inputs":
+        return Inputs(self.times[rows], self.scores[rows], self.numbers[rows], self.categories[rows])
+
 
 class Distances(NamedTuple):
     """Between all rows of two inputs, each (rows, rows)."""
