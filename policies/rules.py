@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from policies.bayesian import Bayesian
 from policies.exploit import Exploit, NoExploit, Threshold, Tournament, Truncation, TTest, WinnerTakesAll
 from policies.explore import Additive, Explore, Perturb, Resample
 from policies.frequencies import MultipleFrequency
@@ -16,7 +17,12 @@ EXPLOITS: dict[str, type] = {
     "multiple_frequency": MultipleFrequency,
     "none": NoExploit,
 }
-EXPLORES: dict[str, type] = {"perturb": Perturb, "resample": Resample, "additive": Additive}
+EXPLORES: dict[str, type] = {
+    "perturb": Perturb,
+    "resample": Resample,
+    "additive": Additive,
+    "bayesian": Bayesian,
+}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from policies.bayesian import FEWEST
 from policies.population import HISTORY
+from policies.region import LARGEST, SMALLEST
 from policies.rules import EXPLOITS, EXPLORES
 from policies.space import DOMAINS, Domain
 
@@ -136,6 +138,13 @@ class AdditiveRule(RuleSettings):
     scale: Annotated[float, Field(gt=0, le=1)] = 0.1
 
 
+class BayesianRule(RuleSettings):
+    kind: Literal["bayesian"]
+    window: Annotated[int, Field(ge=FEWEST)] = 200
+    memory: Count = 50
+    region: Annotated[float, Field(ge=SMALLEST, le=LARGEST)] | None = None
+
+
 def _named(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
@@ -152,5 +161,7 @@ AnyExploit = Annotated[
     BeforeValidator(_named),
 ]
 AnyExplore = Annotated[
-    PerturbRule | ResampleRule | AdditiveRule, Field(discriminator="kind"), BeforeValidator(_named)
+    PerturbRule | ResampleRule | AdditiveRule | BayesianRule,
+    Field(discriminator="kind"),
+    BeforeValidator(_named),
 ]
