@@ -5,12 +5,32 @@ run can die between any two writes.
 """
 
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from cluster import tree
 from cluster.storage import Store
 
 FOLDER = "checkpoints"
+
+
+class Writer:
+    """Saves members beside the training that goes on: `save` returns at once, `wait` when all is written."""
+
+    def __init__(self, store: Store):
+        self.store = store
+        self.thread = ThreadPoolExecutor(1)
+        self.writing: list[Future[None]] = []
+
+    def save(self, round_: int, member: int, state: Any) -> None:
+        """Begin to write a state, which must be a copy that nobody changes any more."""
+        self.writing.append(self.thread.submit(save_member, self.store, round_, member, state))
+
+    def wait(self) -> None:
+        """Wait until all is written; raises what a write raised."""
+        for future in self.writing:
+            future.result()
+        self.writing.clear()
 
 
 def save_member(store: Store, round_: int, member: int, state: Any) -> None:

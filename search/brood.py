@@ -39,11 +39,13 @@ def host_members(settings: dict[str, Any]) -> None:
     store = Store(run.directory)
     torch.set_num_threads(settings["threads"])
     resumed, members, failed = begin(run, store, brood, settings["starts"])
-    found = teams(members, run.cluster.stack)
+    found, writer = teams(members, run.cluster.stack), checkpoints.Writer(store)
     for round_ in range(resumed + 1, run.rounds + 1):
         rows = train_teams(found, run.population.interval, failed)
         failed = {row["member"] for row in rows if not np.isfinite(row["score"])}
         place = {"round": round_, "brood": brood, "step": round_ * run.population.interval}
+        # the round before is whole before this one counts: a killed run loses no more than one interval
+        writer.wait()
         workers.send_report(exchange, brood, {"reports": [row | place for row in rows]})
         orders = workers.next_orders(exchange, round_)
         if orders is None:
@@ -51,7 +53,8 @@ def host_members(settings: dict[str, Any]) -> None:
         failed -= follow(exchange, round_, [Order(*order) for order in orders], found)
         if round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items():
-                checkpoints.save_member(store, round_, number, member.state())
+                writer.save(round_, number, member.state())
+    writer.wait()
     tests = [
         {"member": number, "losses": {} if number in failed else member.evaluate("test")[1]}
         for number, member in members.items()
