@@ -14,6 +14,7 @@ from trainables.arrays import map_nest, stack, to_tensors
 from trainables.member import Member
 from trainables.network import Network
 from trainables.optimise import OPTIMISERS, clip
+from trainables.randomness import reseed, restored
 from trainables.settings import rate_at
 
 NUMBERS = ("weight_decay", "beta1", "beta2", "momentum")  # those of the optimisers
@@ -138,9 +139,9 @@ class Stack:
         limits = column([member.recipe.clip for member in self.members]).to(self.weights)
         seeds = torch.stack([member.draw_seeds(steps) for member in self.members]).sum(dim=0)
         total = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
-        with own_random_numbers(self.device), attention(self.device):
+        with restored(self.device), attention(self.device):
             for step, seed in enumerate(seeds.tolist()):
-                torch.manual_seed(seed)
+                reseed(seed, self.device)
                 batch = map_nest(stack, *(member.batches.next() for member in self.members))
                 losses = loss(to_tensors(batch, self.device))
                 self.descend(losses, limits, {name: values[step] for name, values in factors.items()})
@@ -232,12 +233,6 @@ def flat(member: Network) -> Tensor:
 def column(values: Sequence[Any]) -> Tensor:
     """Return `(..., members, 1)`."""
     return torch.tensor(values, dtype=torch.float64)[..., None]
-
-
-@contextmanager
-def own_random_numbers(device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
 
 
 @contextmanager
