@@ -25,7 +25,9 @@ def signature(member: Member) -> tuple[Any, ...]:
     weights = member.weights() if isinstance(member, Network) else {}
     if not isinstance(member, Network) or len({weight.dtype for weight in weights.values()}) != 1:
         return (id(member),)  # fits nobody else
-    tensors = [(name, value.shape, value.dtype) for name, value in (weights | kept(member)).items()]
+    tensors = [
+        [(name, value.shape, value.dtype) for name, value in part.items()] for part in (weights, kept(member))
+    ]
     cursor = member.batches.state()
     batch = map_nest(lambda leaf: (leaf.shape, leaf.dtype), member.batches.next())
     member.batches.load(cursor)
