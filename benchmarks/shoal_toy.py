@@ -17,6 +17,8 @@ from search.population import train_population
 
 
 class Silent:
+    def failed(self, row: dict[str, Any], trace: str) -> None: ...
+
     def round(self, round_: int, rows: Sequence[dict[str, Any]], orders: Sequence[Order]) -> None: ...
 
 

@@ -4,6 +4,7 @@ A round's checkpoint counts only when all of its files are there, so no commit s
 run can die between any two writes.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from cluster import tree
@@ -28,9 +29,9 @@ def load_decisions(store: Store, round_: int) -> Any:
     return store.read_json(_name(round_, "decisions.json"))
 
 
-def latest(store: Store, members: int) -> int | None:
-    """Return the newest round whose checkpoint is whole, or None."""
-    needed = {f"member-{member:05d}.safetensors" for member in range(members)} | {"decisions.json"}
+def latest(store: Store, members: Iterable[int]) -> int | None:
+    """Return the newest round of which the decisions and all these members are there, or None."""
+    needed = {f"member-{member:05d}.safetensors" for member in members} | {"decisions.json"}
     for folder in reversed(store.names(FOLDER)):
         if needed <= set(store.names(f"{FOLDER}/{folder}")):
             return int(folder.removeprefix("round-"))
@@ -41,6 +42,13 @@ def prune(store: Store, before: int) -> None:
     """Delete the checkpoints of all rounds before this one."""
     for folder in store.names(FOLDER):
         if int(folder.removeprefix("round-")) < before:
+            store.delete(f"{FOLDER}/{folder}")
+
+
+def forget_after(store: Store, round_: int) -> None:
+    """Delete what was saved after this round."""
+    for folder in store.names(FOLDER):
+        if int(folder.removeprefix("round-")) > round_:
             store.delete(f"{FOLDER}/{folder}")
 
 

@@ -15,7 +15,8 @@ Key = tuple[int, int]  # (round, member)
 class Mailbox:
     """All waiting is done here, on events, so that no worker polls."""
 
-    def __init__(self, broods: int):
+    def __init__(self, broods: int, keep: int):
+        self.keep = keep  # rounds whose orders and weights are kept
         self.reports: list[asyncio.Queue[Any]] = [asyncio.Queue() for _ in range(broods)]
         self.orders: dict[int, Any] = {}
         self.weights: dict[Key, list[ray.ObjectRef]] = {}
@@ -31,9 +32,9 @@ class Mailbox:
     async def give_orders(self, round_: int, orders: Any) -> None:
         async with self.changed:
             self.orders[round_] = orders
-            # a brood that comes back from a checkpoint may ask for an older round again
-            self.orders.pop(round_ - 100, None)
-            for key in [key for key in self.weights if key[0] < round_ - 1]:
+            # a brood that comes back from a checkpoint asks for older rounds again
+            self.orders.pop(round_ - self.keep, None)
+            for key in [key for key in self.weights if key[0] <= round_ - self.keep]:
                 del self.weights[key]
             self.changed.notify_all()
 
@@ -53,7 +54,13 @@ class Mailbox:
             await self.changed.wait_for(lambda: (round_, member) in self.weights)
             return self.weights[round_, member]
 
+    async def forget_weights(self, round_: int, member: int, reference: list[ray.ObjectRef]) -> None:
+        """Drop weights that were lost with the worker that had put them."""
+        async with self.changed:
+            if self.weights.get((round_, member)) == reference:
+                del self.weights[round_, member]
 
-def start_exchange(broods: int) -> Any:
+
+def start_exchange(broods: int, keep: int) -> Any:
     """Start the mailbox; any number of workers may wait in it at once."""
-    return ray.remote(Mailbox).options(num_cpus=0, max_concurrency=10_000).remote(broods)
+    return ray.remote(Mailbox).options(num_cpus=0, max_concurrency=10_000).remote(broods, keep)

@@ -28,6 +28,7 @@ class BroodResources:
     workers_per_brood: int
     cpus_per_worker: float
     gpus_per_worker: float
+    restarts: int  # of a brood that lost a worker
 
     def needed(self) -> dict[str, float]:
         workers = self.broods * self.workers_per_brood
@@ -81,6 +82,7 @@ def _trainer(
     brood: int,
 ) -> TorchTrainer:
     options = ray.data.ExecutionOptions(preserve_order=True)
+    again = train.FailureConfig(max_failures=resources.restarts)
     return TorchTrainer(
         loop,
         train_loop_config={**settings, "brood": brood, "exchange": exchange},
@@ -90,7 +92,9 @@ def _trainer(
             resources_per_worker={"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker},
         ),
         run_config=train.RunConfig(
-            name=f"brood-{brood}", storage_path=storage, failure_config=train.FailureConfig(max_failures=0)
+            name=f"brood-{brood}",
+            storage_path=storage,
+            failure_config=again,
         ),
         datasets={group: open_dataset(Store(corpus), names) for group, names in files.items()},
         # every worker reads whole groups by itself: a split would tie workers to one another's epochs
@@ -112,5 +116,10 @@ def post_weights(exchange: Any, round_: int, member: int, state: Any) -> None:
 
 
 def take_weights(exchange: Any, round_: int, member: int) -> Any:
-    (reference,) = ray.get(exchange.take_weights.remote(round_, member))
-    return ray.get(reference)
+    """Wait for the donor's weights; if its worker died with them, until it is back and posts them again."""
+    while True:
+        reference = ray.get(exchange.take_weights.remote(round_, member))
+        try:
+            return ray.get(reference[0])
+        except ray.exceptions.ObjectLostError:
+            ray.get(exchange.forget_weights.remote(round_, member, reference))

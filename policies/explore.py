@@ -1,22 +1,74 @@
-"""Explore rules: how a clone's hyperparameters are varied, one by one, inside their domains."""
+"""Explore rules: how a clone's hyperparameters are varied inside their domains."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from policies.space import Constant, Domain, Hyperparameters, Space
 
 
+class Interval(NamedTuple):
+    """What one member gained by training from one ready point to the next."""
+
+    begun: int  # step at which it began
+    before: float  # score of the weights that it began with
+    gain: float  # in score per step; NaN if it diverged
+    hyperparameters: Hyperparameters
+    explored: bool  # whether these hyperparameters were new in this interval
+
+
+class Past(NamedTuple):
+    """What a rule that learns from the run may look at when a clone's hyperparameters are chosen."""
+
+    intervals: tuple[Interval, ...]  # finished ones of all members, by member, oldest first
+    running: tuple[Hyperparameters, ...]  # what other members train under from now on
+    step: int  # of the donor's weights
+    score: float  # of the donor's weights
+
+
+NOTHING = Past((), (), 0, 0.0)
+
+
 class Explore(Protocol):
+    @property
+    def memory(self) -> int:
+        """How many finished intervals of each member the rule wants to see."""
+
+    def propose(
+        self, space: Space, donor: Hyperparameters, past: Past, rng: np.random.Generator
+    ) -> Hyperparameters:
+        """Return new hyperparameters for a clone of a member that has the `donor`'s."""
+
+
+class OneByOne(ABC):
+    """Varies each hyperparameter by itself and learns nothing from the run."""
+
+    memory = 0
+
+    @abstractmethod
     def vary(self, domain: Domain, value: Any, rng: np.random.Generator) -> Any:
         """Return a new value of this domain; `rng` serves this value alone."""
 
+    def propose(
+        self, space: Space, donor: Hyperparameters, past: Past, rng: np.random.Generator
+    ) -> Hyperparameters:
+        varied: Hyperparameters = {}
+        for name, part in space.items():
+            # a generator for each, so that what one domain draws does not shift the next one's numbers
+            stream = np.random.default_rng(rng.integers(2**63))
+            if isinstance(part, Mapping):
+                varied[name] = self.propose(part, donor[name], past, stream)
+            else:
+                varied[name] = self.vary(part, donor[name], stream)
+        return varied
+
 
 @dataclass(frozen=True)
-class Perturb:
+class Perturb(OneByOne):
     """Drawn again with probability `resample`, else multiplied by one of `factors` (Jaderberg et al., 2017).
 
     The default factors are reciprocal: the paper's 0.8 and 1.2 drift down by 2 % a decision.
@@ -38,7 +90,7 @@ class Perturb:
 
 
 @dataclass(frozen=True)
-class Resample:
+class Resample(OneByOne):
     """Drawn again from the domain, whatever the donor had."""
 
     def vary(self, domain: Domain, value: Any, rng: np.random.Generator) -> Any:
@@ -46,7 +98,7 @@ class Resample:
 
 
 @dataclass(frozen=True)
-class Additive:
+class Additive(OneByOne):
     """A normal step of `scale` times the domain's width (in the logarithm where it is log), kept inside."""
 
     scale: float = 0.1
@@ -59,25 +111,24 @@ class Additive:
         return domain.shift(value, self.scale * float(rng.standard_normal()), rng)
 
 
-EXPLORES: dict[str, type] = {"perturb": Perturb, "resample": Resample, "additive": Additive}
-
-
 def explore(
     rule: Explore,
     space: Space,
     donor: Hyperparameters,
     own: Hyperparameters,
     rng: np.random.Generator,
+    past: Past = NOTHING,
 ) -> Hyperparameters:
     """Return the donor's hyperparameters varied; constants stay the member's `own`."""
-    varied: Hyperparameters = {}
+    return with_constants(space, rule.propose(space, donor, past, rng), own)
+
+
+def with_constants(space: Space, given: Hyperparameters, own: Hyperparameters) -> Hyperparameters:
+    """Return `given` with every constant as it is in the member's `own`."""
+    kept: Hyperparameters = {}
     for name, part in space.items():
-        # a generator for each, so that what one domain draws does not shift the next one's numbers
-        stream = np.random.default_rng(rng.integers(2**63))
         if isinstance(part, Mapping):
-            varied[name] = explore(rule, part, donor[name], own[name], stream)
-        elif isinstance(part, Constant):
-            varied[name] = own[name]
+            kept[name] = with_constants(part, given[name], own[name])
         else:
-            varied[name] = rule.vary(part, donor[name], stream)
-    return varied
+            kept[name] = own[name] if isinstance(part, Constant) else given[name]
+    return kept

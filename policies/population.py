@@ -7,13 +7,13 @@ in which reports arrive nor a restart changes what is decided.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from policies.exploit import Exploit, NoExploit, Truncation
-from policies.explore import Explore, Perturb, explore
+from policies.exploit import Copy, clone
+from policies.explore import NOTHING, Interval, Past, explore, with_constants
+from policies.rules import Rules
 from policies.space import Hyperparameters, Space, sample
 from policies.standings import Standings, standings
 
@@ -36,29 +36,6 @@ class Order(NamedTuple):
     hyperparameters: Hyperparameters
 
 
-@dataclass(frozen=True)
-class Rules:
-    """How a population evolves.
-
-    `least` members must have a score before anybody copies; a member is compared only with those whose
-    step is within `age_window` of its own.
-    """
-
-    exploit: Exploit = Truncation()
-    explore: Explore = Perturb()
-    least: int = 2
-    age_window: float = math.inf
-
-    def __post_init__(self) -> None:
-        if self.least < 2:
-            raise ValueError(f"least must be at least 2 members, but got {self.least}.")
-        if self.age_window < 0:
-            raise ValueError(f"age_window must be at least 0 steps, but got {self.age_window}.")
-
-
-ALONE = Rules(NoExploit())
-
-
 class MemberState(NamedTuple):
     """What the population knows of one member; `score` is None until it reports after a copy."""
 
@@ -67,6 +44,10 @@ class MemberState(NamedTuple):
     step: int = 0
     decisions: int = 0
     history: tuple[float, ...] = ()  # the last scores of these weights, oldest first
+    begun: tuple[int, float] | None = None  # step and score that the running interval began with
+    explored: bool = False  # whether the running interval is the first under these hyperparameters
+    failures: int = 0  # how often it reported without a finite score
+    past: tuple[Interval, ...] = ()  # the last finished intervals, oldest first, as far as a rule wants them
 
 
 State = tuple[MemberState, ...]
@@ -94,39 +75,68 @@ def decide(
     _check_reports(reports, len(state))
     members = list(state)
     for report in reports:
-        members[report.member] = _heard(members[report.member], report)
+        members[report.member] = _heard(members[report.member], report, rules.explore.memory)
     told = tuple(members)
-    at_step = {step: _standings(rules, told, step) for step in {report.step for report in reports}}
-    orders = []
-    for report in reports:
-        rng = generator(seed, report.member, told[report.member].decisions)
-        donor = rules.exploit.donor(report.member, at_step[report.step], rng)
-        if donor is not None and donor != report.member:
-            own, others = told[report.member].hyperparameters, told[donor].hyperparameters
-            orders.append(Order(report.member, donor, explore(rules.explore, space, others, own, rng)))
+    orders: list[Order] = []
+    copies = _copies(rules, told, reports, seed)
+    for member, (copy, rng) in copies.items():
+        past = NOTHING
+        if rules.explore.memory:
+            staying = [known.hyperparameters for number, known in enumerate(told) if number not in copies]
+            running = (*staying, *(order.hyperparameters for order in orders))
+            intervals = tuple(interval for known in told for interval in known.past)
+            past = Past(intervals, running, told[copy.donor].step, told[copy.donor].history[-1])
+        orders.append(Order(member, copy.donor, _taken(rules, space, told, member, copy, past, rng)))
     for order in orders:
         members[order.member] = told[order.member]._replace(
-            hyperparameters=order.hyperparameters, score=None, history=()
+            hyperparameters=order.hyperparameters,
+            score=None,
+            history=(),
+            begun=told[order.donor].begun,
+            explored=copies[order.member][0].explore,
         )
     return tuple(members), orders
 
 
 def to_plain(state: State) -> list[dict[str, Any]]:
     """Return the state as values that JSON holds, for a checkpoint."""
-    return [known._asdict() | {"history": list(known.history)} for known in state]
+    return [known._asdict() | {"past": [tuple(interval) for interval in known.past]} for known in state]
 
 
 def from_plain(plain: Sequence[dict[str, Any]]) -> State:
-    return tuple(MemberState(**known | {"history": tuple(known["history"])}) for known in plain)
+    return tuple(
+        MemberState(
+            **known
+            | {
+                "history": tuple(known["history"]),
+                "begun": known["begun"] and tuple(known["begun"]),
+                "past": tuple(Interval(*interval) for interval in known["past"]),
+            }
+        )
+        for known in plain
+    )
 
 
-def _heard(known: MemberState, report: Report) -> MemberState:
+def _heard(known: MemberState, report: Report, memory: int) -> MemberState:
     score = float(report.score)
-    history = (*known.history, score)[-HISTORY:]
-    return known._replace(score=score, step=report.step, decisions=known.decisions + 1, history=history)
+    past = known.past
+    if memory and known.begun is not None and report.step > known.begun[0]:
+        step, before = known.begun
+        gain = (score - before) / (report.step - step)
+        past = (*past, Interval(step, before, gain, known.hyperparameters, known.explored))[-memory:]
+    return known._replace(
+        score=score,
+        step=report.step,
+        decisions=known.decisions + 1,
+        history=(*known.history, score)[-HISTORY:],
+        begun=(report.step, score),
+        explored=False,
+        failures=known.failures + (not math.isfinite(score)),
+        past=past,
+    )
 
 
-def _standings(rules: Rules, told: State, step: int) -> Standings:
+def _standings(rules: Rules, told: State, step: int, decision: int) -> Standings:
     """Return who can be compared at this age; nobody if they are too few."""
     scores = {
         number: known.score
@@ -135,7 +145,46 @@ def _standings(rules: Rules, told: State, step: int) -> Standings:
     }
     if len(scores) < rules.least:
         scores = {}
-    return standings(scores, {number: told[number].history for number in scores})
+    histories = {number: told[number].history for number in scores}
+    return standings(scores, histories, len(told), decision)
+
+
+def _copies(
+    rules: Rules, told: State, reports: Sequence[Report], seed: int
+) -> dict[int, tuple[Copy, np.random.Generator]]:
+    """Return what each member that is to copy takes, and the generator of its decision."""
+    ranked: dict[tuple[int, int], Standings] = {}
+    copies = {}
+    for report in reports:
+        known = told[report.member]
+        age = report.step, known.decisions
+        if age not in ranked:
+            ranked[age] = _standings(rules, told, *age)
+        rng = generator(seed, report.member, known.decisions)
+        copy = _copy(rules, known, report.member, ranked[age], rng)
+        if copy is not None:
+            copies[report.member] = copy, rng
+    return copies
+
+
+def _copy(rules: Rules, known: MemberState, member: int, ranked: Standings, rng: Any) -> Copy | None:
+    """Ask the exploit rule; a failed member that it leaves alone is replaced all the same."""
+    if known.failures > rules.replacements:
+        return None
+    copy = rules.exploit.copy(member, ranked, rng)
+    if copy is None and not math.isfinite(ranked.scores.get(member, 0.0)) and ranked.able:
+        copy = clone(ranked.ranking[int(rng.integers(math.ceil(ranked.able / 4)))])
+    return copy
+
+
+def _taken(
+    rules: Rules, space: Space, told: State, member: int, copy: Copy, past: Past, rng: np.random.Generator
+) -> Hyperparameters:
+    """Return the hyperparameters that a member goes on with after its copy."""
+    own, model = told[member].hyperparameters, told[copy.model].hyperparameters
+    if not copy.explore:
+        return with_constants(space, model, own)
+    return explore(rules.explore, space, model, own, rng, past)
 
 
 def _check_reports(reports: Sequence[Report], members: int) -> None:

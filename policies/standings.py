@@ -15,6 +15,8 @@ class Standings(NamedTuple):
     scores: Mapping[int, float]
     histories: Mapping[int, tuple[float, ...]]  # the last scores of each, oldest first
     able: int  # how many of the ranking, from its head, have a finite score and may donate
+    members: int  # of the whole population, also those that cannot be compared
+    decision: int  # which of its decisions the asking member has come to, from 1
 
     def rivals(self, member: int, count: int, rng: np.random.Generator) -> list[int]:
         """Draw up to `count` different other members that may donate, best first."""
@@ -26,12 +28,14 @@ class Standings(NamedTuple):
         return [self.ranking[place + (place >= own)] for place in sorted(drawn.tolist())]
 
 
-def standings(scores: Mapping[int, float], histories: Mapping[int, tuple[float, ...]]) -> Standings:
+def standings(
+    scores: Mapping[int, float], histories: Mapping[int, tuple[float, ...]], members: int, decision: int
+) -> Standings:
     """Rank the members that have a score."""
     ranking = tuple(rank(scores))
     able = sum(math.isfinite(scores[member]) for member in ranking)
     places = {member: place for place, member in enumerate(ranking)}
-    return Standings(ranking, places, scores, histories, able)
+    return Standings(ranking, places, scores, histories, able, members, decision)
 
 
 def rank(scores: Mapping[int, float]) -> list[int]:

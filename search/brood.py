@@ -1,7 +1,7 @@
 """What runs on a Ray Train worker: a brood's members train, report, and follow orders."""
 
-import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,121 +10,102 @@ from ray import train
 
 from cluster import checkpoints, workers
 from cluster.storage import Store
-from cluster.streams import RowOrder, RowStream, blocks_of
-from policies.mixing import normalise
+from policies import population
 from policies.population import Order
-from search.batches import MixedBatches, file_rows, first_rows
 from search.config import Run
-from search.corpus import load_corpus
-from trainables.language import LanguageModel
+from search.members import build_members
+from search.teams import FAILED, Team, teams
 from trainables.member import Member
-from trainables.settings import Recipe, Shape
-from trainables.toy import Toy
 
 Members = dict[int, Member]
 
 
 def train_brood(settings: dict[str, Any]) -> None:
-    """Host this worker's members for the whole run; no exploit starts or stops a process."""
+    """Host this worker's members for the whole run; no exploit starts or stops a process.
+
+    What is raised here concerns the run and not one member: it is reported and ends the run. A worker
+    that dies instead is started again with its brood, which goes on from its own last checkpoint.
+    """
+    try:
+        host_members(settings)
+    except Exception:
+        failed = traceback.format_exc()
+        workers.send_report(settings["exchange"], settings["brood"], {"failed": failed})
+
+
+def host_members(settings: dict[str, Any]) -> None:
     run = Run.model_validate(settings["run"])
-    brood, exchange, resumed = settings["brood"], settings["exchange"], settings["round"]
+    brood, exchange = settings["brood"], settings["exchange"]
     store = Store(run.directory)
-    hyperparameters = {number: settings["hyperparameters"][number] for number in hosted(run, brood)}
     torch.set_num_threads(settings["threads"])
-    members = build_members(run, hyperparameters)
-    if resumed:
-        for number, member in members.items():
-            member.load(checkpoints.load_member(store, resumed, number), hyperparameters[number])
+    resumed, members, failed = begin(run, store, brood, settings["starts"])
+    found = teams(members, run.cluster.stack)
     for round_ in range(resumed + 1, run.rounds + 1):
-        rows = [train_one(number, member, run.population.interval) for number, member in members.items()]
+        rows = train_teams(found, run.population.interval, failed)
+        failed = {row["member"] for row in rows if not np.isfinite(row["score"])}
         place = {"round": round_, "brood": brood, "step": round_ * run.population.interval}
         workers.send_report(exchange, brood, {"reports": [row | place for row in rows]})
-        follow(exchange, round_, members)
+        orders = workers.next_orders(exchange, round_)
+        if orders is None:
+            return
+        failed -= follow(exchange, round_, [Order(*order) for order in orders], found)
         if round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items():
                 checkpoints.save_member(store, round_, number, member.state())
-    tests = [{"member": number, "losses": member.evaluate("test")[1]} for number, member in members.items()]
+    tests = [
+        {"member": number, "losses": {} if number in failed else member.evaluate("test")[1]}
+        for number, member in members.items()
+    ]
     workers.send_report(exchange, brood, {"tests": tests})
 
 
-def hosted(run: Run, brood: int) -> list[int]:
-    """Return the numbers of the members that live on this worker: dealt out in turn to all workers."""
+def begin(
+    run: Run, store: Store, brood: int, starts: Sequence[dict[str, Any]]
+) -> tuple[int, Members, set[int]]:
+    """Return the round that this worker's members have reached, the members, and which of them have failed.
+
+    All workers of a brood begin with the same round, since they hand weights to one another.
+    """
     context = train.get_context()
-    worker = brood * context.get_world_size() + context.get_world_rank()
-    workers_in_all = run.cluster.broods * context.get_world_size()
-    return list(range(worker, run.population.members, workers_in_all))
+    mine = hosted(run, brood, context.get_world_rank())
+    of_brood = [number for rank in range(context.get_world_size()) for number in hosted(run, brood, rank)]
+    resumed = checkpoints.latest(store, of_brood)
+    if resumed is None:
+        return 0, build_members(run, {number: starts[number] for number in mine}), set()
+    known = population.from_plain(checkpoints.load_decisions(store, resumed)["members"])
+    members = build_members(run, {number: known[number].hyperparameters for number in mine})
+    for number, member in members.items():
+        member.load(checkpoints.load_member(store, resumed, number), known[number].hyperparameters)
+    scores = {number: known[number].score for number in mine}
+    return resumed, members, {number for number, score in scores.items() if score and not np.isfinite(score)}
 
 
-def train_one(number: int, member: Member, steps: int) -> dict[str, Any]:
-    """Train one member for an interval and return its row of metrics."""
-    began = time.perf_counter()
-    train_loss = member.train(steps)
-    trained = time.perf_counter()
-    score, losses = member.evaluate()
-    return {
-        "member": number,
-        "score": score if np.isfinite(score) else float("nan"),
-        "train_loss": train_loss,
-        "train_seconds": trained - began,
-        "evaluate_seconds": time.perf_counter() - trained,
-        **{f"loss_{group}": loss for group, loss in losses.items()},
-    }
+def hosted(run: Run, brood: int, rank: int) -> list[int]:
+    """Return the members of a brood's worker: they are dealt out in turn to all workers of all broods."""
+    each = run.cluster.workers_per_brood
+    return list(range(brood * each + rank, run.population.members, run.cluster.broods * each))
 
 
-def follow(exchange: Any, round_: int, members: Members) -> None:
-    """Carry out the round's orders: hand over what workers elsewhere need, then copy."""
-    orders = [Order(*order) for order in workers.next_orders(exchange, round_)]
+def train_teams(found: Sequence[Team], steps: int, failed: set[int]) -> list[dict[str, Any]]:
+    """Train all members for an interval and return their rows; those that have failed stay as they are."""
+    rows: dict[int, dict[str, Any]] = {}
+    for team in found:
+        rows |= dict.fromkeys(team.members, FAILED) if team.members.keys() <= failed else team.train(steps)
+    return [{"member": number, **(FAILED if number in failed else row)} for number, row in rows.items()]
+
+
+def follow(exchange: Any, round_: int, orders: Sequence[Order], found: Sequence[Team]) -> set[int]:
+    """Hand over what workers elsewhere need, then copy; return the members that were given a new start."""
+    members = {number: member for team in found for number, member in team.members.items()}
+    left = [order for order in orders if not any(team.holds(order) for team in found)]
     # taken before any copy: a donor may itself be told to copy, but gives what it reported with
-    states = {donor: members[donor].state() for donor in {order.donor for order in orders} & set(members)}
-    for donor in {order.donor for order in orders if order.member not in members} & set(states):
+    states = {donor: members[donor].state() for donor in {order.donor for order in left} & set(members)}
+    for donor in {order.donor for order in left if order.member not in members} & set(states):
         workers.post_weights(exchange, round_, donor, states[donor])
-    for order in orders:
+    for team in found:
+        team.copy([order for order in orders if team.holds(order)])
+    for order in left:
         if order.member in members:
             state = states.get(order.donor) or workers.take_weights(exchange, round_, order.donor)
             members[order.member].load(state, order.hyperparameters)
-
-
-def build_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> Members:
-    if run.trainable == "toy":
-        return {number: Toy(values) for number, values in hyperparameters.items()}
-    manifest = load_corpus(run.data)
-    store = Store(run.data.corpus)
-    streams = {
-        group: RowStream(
-            blocks_of(train.get_dataset_shard(group)),
-            RowOrder(group, file_rows(splits.splits["train"]), run.seed),
-            run.data.sequence_length,
-        )
-        for group, splits in manifest.groups.items()
-    }
-    held_out = {
-        split: {
-            name: first_rows(store, group.splits[split], run.training.evaluation_rows)
-            for name, group in manifest.groups.items()
-        }
-        for split in ("validation", "test")
-    }
-    shape = Shape(
-        vocabulary=manifest.vocabulary,
-        sequence_length=run.data.sequence_length,
-        **run.model.model_dump(),
-    )
-    recipe = Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))
-    device = "cuda" if run.cluster.gpus_per_worker else "cpu"
-    return {
-        number: LanguageModel(
-            shape,
-            recipe,
-            values,
-            MixedBatches(streams, proportions(run, list(streams)), run.training.batch),
-            held_out,
-            seed=int(np.random.SeedSequence([run.seed, 1, number]).generate_state(1)[0]),
-            device=device,
-        )
-        for number, values in hyperparameters.items()
-    }
-
-
-def proportions(run: Run, groups: list[str]) -> np.ndarray:
-    given = run.data.proportions
-    return normalise([1.0 if given is None else given.get(group, 0.0) for group in groups])
+    return {order.member for order in orders} & set(members)

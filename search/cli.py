@@ -5,6 +5,7 @@ import sys
 from typing import Annotated
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +26,7 @@ errors = Console(stderr=True)
 
 File = Annotated[str, typer.Argument(help="YAML file of the run.", metavar="FILE")]
 Changes = Annotated[list[str] | None, typer.Argument(help="Changes to it.", metavar="[key=value ...]")]
+Member = Annotated[int | None, typer.Option(help="Which member; the best one by default.")]
 Directory = Annotated[str, typer.Argument(help="Run directory or URI.", metavar="DIR")]
 
 
@@ -78,13 +80,31 @@ def report(path: Directory) -> None:
 @app.command(epilog="Example: shoal export runs/demo --member 3 --to exported/")
 def export(
     path: Directory,
-    member: Annotated[int | None, typer.Option(help="Which member; the best one by default.")] = None,
+    member: Member = None,
     to: Annotated[str | None, typer.Option(help="Where to; DIR/best by default.")] = None,
 ) -> None:
     """Write a member's weights as safetensors with a JSON config beside them."""
     settings, store = directory.open_run(path)
     folder = directory.export(settings, store, member, Store(to) if to else None)
     console.print(f"exported: {folder}/model.safetensors", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: shoal schedule runs/demo > schedule.yaml")
+def schedule(path: Directory, member: Member = None) -> None:
+    """Print a member's hyperparameters over the steps, as YAML: a run's file takes it as it stands."""
+    from search.replay import lineage_of, settings_of
+
+    settings, store = directory.open_run(path)
+    _, segments = lineage_of(settings, store, member)
+    sys.stdout.write(yaml.safe_dump({"schedule": settings_of(segments)}, sort_keys=False))
+
+
+@app.command(epilog="Example: shoal replay runs/demo --member 3")
+def replay(path: Directory, member: Member = None) -> None:
+    """Train one model along the schedule of a member's lineage, into DIR/replay/MEMBER."""
+    from search import replay as replaying
+
+    replaying.replay(path, member, console)
 
 
 @app.command(epilog="Example: shoal status runs/demo")

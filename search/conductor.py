@@ -1,5 +1,6 @@
 """Reports in, decisions out, everything recorded: the run's one place where policy meets plumbing."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -7,7 +8,9 @@ from typing import Any, Protocol
 from cluster import checkpoints
 from cluster.storage import Store
 from policies import population
-from policies.population import ALONE, Order, Report, Rules, State
+from policies.population import Order, Report, State
+from policies.rules import ALONE, Rules
+from policies.schedule import keep_to
 from policies.space import Space
 from policies.standings import rank
 from search import records
@@ -17,10 +20,13 @@ from search.config import Run
 class Watcher(Protocol):
     """Sees every round as it is decided; shows progress."""
 
+    def failed(self, row: dict[str, Any], trace: str) -> None:
+        """See a member's failure when it comes about, not again while it lasts."""
+
     def round(self, round_: int, rows: Sequence[dict[str, Any]], orders: Sequence[Order]) -> None: ...
 
 
-GiveOrders = Callable[[int, list[tuple[Any, ...]]], None]
+GiveOrders = Callable[[int, list[tuple[Any, ...]] | None], None]  # None: end the run
 
 
 @dataclass
@@ -42,13 +48,19 @@ class Conductor:
     exploits: int = 0
     waiting: dict[int, dict[str, Any]] = field(default_factory=dict)
     last: dict[int, dict[str, Any]] = field(default_factory=dict)  # the last round's rows
+    failure: str = ""  # why the run had to end early
     tests: dict[int, dict[str, float]] = field(default_factory=dict)
 
     def receive(self, message: dict[str, Any]) -> None:
         """Take in one worker's message; the last of a round brings the decision about."""
+        if "failed" in message:
+            self.end(message["failed"])
+            return
         self.tests |= {row["member"]: row["losses"] for row in message.get("tests", [])}
         for row in message.get("reports", []):
-            self.waiting[row["member"]] = row
+            # a brood that came back from its checkpoint tells again what is long decided
+            if row["round"] > self.round:
+                self.waiting[row["member"]] = row
         if len(self.waiting) == len(self.state):
             self.decide(self.round + 1)
 
@@ -59,19 +71,47 @@ class Conductor:
             for member in sorted(self.waiting)
         ]
         assert all(row["round"] == round_ for row in rows)
+        reasons = self.note_failures(rows)
+        if not any(math.isfinite(row["score"]) for row in rows):
+            self.end(f"all members have failed by step {rows[0]['step']}.\n{''.join(reasons[-1:])}")
+            return
         reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
-        # nothing trains after the last round: a copy there would only lose the loser's own result
-        rules = self.rules if round_ < self.run.rounds else ALONE
         before = self.state
-        self.state, orders = population.decide(rules, self.space, before, reports, self.run.seed)
+        self.state, orders = self.orders(round_, reports)
         scores = {report.member: report.score for report in reports}
-        self.exploits += len(orders)
+        self.exploits += sum(order.donor != order.member for order in orders)
         self.round, self.last, self.waiting = round_, {row["member"]: row for row in rows}, {}
         records.write_metrics(self.store, round_, rows)
         records.write_copies(self.store, round_, rows[0]["step"], orders, scores, before)
         self.save(round_)
         self.give_orders(round_, [tuple(order) for order in orders])
         self.watcher.round(round_, rows, orders)
+
+    def end(self, failure: str) -> None:
+        """Let all broods leave where they wait for orders."""
+        self.failure = failure
+        self.give_orders(self.round + 1, None)
+
+    def note_failures(self, rows: Sequence[dict[str, Any]]) -> list[str]:
+        """Write down each member's failure when it comes about; return what they say."""
+        reasons = []
+        for row in rows:
+            before = self.last.get(row["member"], {}).get("score", 0.0)
+            trace = row.pop("error", "")
+            if math.isfinite(row["score"]) or not (trace or math.isfinite(before)):
+                continue
+            reasons.append(trace or f"Member {row['member']} diverged: its score is not finite.")
+            place = f"failures/round-{row['round']:06d}-member-{row['member']:05d}.txt"
+            self.store.write(place, reasons[-1])
+            self.watcher.failed(row, reasons[-1])
+        return reasons
+
+    def orders(self, round_: int, reports: list[Report]) -> tuple[State, list[Order]]:
+        if self.run.schedule:
+            return keep_to(self.run.settings(), self.state, reports)
+        # nothing trains after the last round: a copy there would only lose the loser's own result
+        rules = self.rules if round_ < self.run.rounds else ALONE
+        return population.decide(rules, self.space, self.state, reports, self.run.seed)
 
     def save(self, round_: int) -> None:
         if round_ % self.run.checkpoint.every and round_ != self.run.rounds:
@@ -83,7 +123,7 @@ class Conductor:
 
     def tokens(self, round_: int) -> int:
         """Return how many tokens each member has trained on."""
-        if self.run.trainable == "toy":
+        if not self.run.reads_text:
             return 0
         rows = round_ * self.run.population.interval * self.run.training.batch
         return rows * self.run.data.sequence_length

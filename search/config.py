@@ -4,80 +4,26 @@ import difflib
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from policies.exploit import EXPLOITS
-from policies.explore import EXPLORES
-from policies.population import HISTORY, Rules
-from policies.space import DOMAINS, Domain
+from policies.rules import ALONE, Rules
+from policies.schedule import Setting
+from policies.space import Domain
+from search.kinds import (
+    AnyDomain,
+    AnyExploit,
+    AnyExplore,
+    Count,
+    PerturbRule,
+    Settings,
+    Share,
+    TruncationRule,
+)
 from trainables.settings import Recipe, Shape
 
 FORMAT: Literal[1] = 1  # of the run directory; a reader refuses a higher one
 
-Share = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-
-
-class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-class DomainSettings(Settings):
-    """What the domains share; the checks are those of the domain itself."""
-
-    @model_validator(mode="after")
-    def check(self) -> "DomainSettings":
-        self.domain()
-        return self
-
-    def domain(self) -> Domain:
-        values = {name: _tuples(value) for name, value in self}
-        domain: Domain = DOMAINS[values.pop("kind")](**values)
-        return domain
-
-
-class FloatDomain(DomainSettings):
-    kind: Literal["float"]
-    low: float
-    high: float
-    log: bool = False
-
-
-class IntDomain(DomainSettings):
-    kind: Literal["int"]
-    low: int
-    high: int
-    log: bool = False
-
-
-class OrderedDomain(DomainSettings):
-    kind: Literal["ordered"]
-    values: list[Any]
-
-
-class CategoricalDomain(DomainSettings):
-    kind: Literal["categorical"]
-    values: list[Any]
-
-
-class BoolDomain(DomainSettings):
-    kind: Literal["bool"]
-
-
-class ConstantDomain(DomainSettings):
-    kind: Literal["constant"]
-    value: Any
-
-
-AnyDomain = Annotated[
-    FloatDomain | IntDomain | OrderedDomain | CategoricalDomain | BoolDomain | ConstantDomain,
-    Field(discriminator="kind"),
-]
 
 
 class Data(Settings):
@@ -118,75 +64,10 @@ class Training(Settings):
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip: Annotated[float, Field(gt=0)] = 1.0
-
-
-class RuleSettings(Settings):
-    """What the rules share: a word alone stands for the rule with its defaults."""
-
-    @model_validator(mode="after")
-    def check(self) -> "RuleSettings":
-        self.rule()
-        return self
-
-    def rule(self) -> Any:
-        values = {name: _tuples(value) for name, value in self}
-        return {**EXPLOITS, **EXPLORES}[values.pop("kind")](**values)
-
-
-class TruncationRule(RuleSettings):
-    kind: Literal["truncation"]
-    fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.25
-
-
-class TTestRule(RuleSettings):
-    kind: Literal["t_test"]
-    alpha: Share = 0.05
-    window: Annotated[int, Field(ge=2, le=HISTORY)] = 10
-
-
-class TournamentRule(RuleSettings):
-    kind: Literal["tournament"]
-    rivals: Count = 1
-
-
-class WinnerTakesAllRule(RuleSettings):
-    kind: Literal["winner_takes_all"]
-
-
-class ThresholdRule(RuleSettings):
-    kind: Literal["threshold"]
-    deviations: Annotated[float, Field(ge=0)] = 1.0
-    distance: Annotated[float, Field(ge=0)] = 0.0
-
-
-class NoExploitRule(RuleSettings):
-    kind: Literal["none"]
-
-
-class PerturbRule(RuleSettings):
-    kind: Literal["perturb"]
-    resample: Annotated[float, Field(ge=0, le=1)] = 0.25
-    factors: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]] = (0.8, 1.25)
-
-
-class ResampleRule(RuleSettings):
-    kind: Literal["resample"]
-
-
-class AdditiveRule(RuleSettings):
-    kind: Literal["additive"]
-    scale: Annotated[float, Field(gt=0, le=1)] = 0.1
-
-
-def _named(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
-
-
-AnyExploit = Annotated[
-    TruncationRule | TTestRule | TournamentRule | WinnerTakesAllRule | ThresholdRule | NoExploitRule,
-    Field(discriminator="kind"),
-]
-AnyExplore = Annotated[PerturbRule | ResampleRule | AdditiveRule, Field(discriminator="kind")]
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of sgd
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    z_loss: Annotated[float, Field(ge=0)] = 0.0  # weight of the squared log-partition
 
 
 class Population(Settings):
@@ -194,9 +75,10 @@ class Population(Settings):
 
     members: Count = 8
     interval: Count = 20
-    exploit: Annotated[AnyExploit, BeforeValidator(_named)] = TruncationRule(kind="truncation")
-    explore: Annotated[AnyExplore, BeforeValidator(_named)] = PerturbRule(kind="perturb")
+    exploit: AnyExploit = TruncationRule(kind="truncation")
+    explore: AnyExplore = PerturbRule(kind="perturb")
     least: Annotated[int, Field(ge=2)] = 2  # members with a score before anybody copies
+    replacements: Annotated[int, Field(ge=0)] = 8  # times that a failed member becomes a clone of a good one
 
 
 class Cluster(Settings):
@@ -204,6 +86,19 @@ class Cluster(Settings):
     workers_per_brood: Count = 1
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    restarts: Annotated[int, Field(ge=0)] = 3  # of a brood that lost a worker
+    stack: bool | None = None  # members as one model; by default on GPUs, and of small members on CPUs
+    threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
+
+
+SEARCHED = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}
+
+
+class Scheduled(Settings):
+    """Hyperparameters that hold after `from_step`, until the next entry's: what `shoal schedule` prints."""
+
+    from_step: Annotated[int, Field(ge=0)]
+    hyperparameters: dict[str, Any]
 
 
 class Checkpoint(Settings):
@@ -218,14 +113,21 @@ class Run(Settings):
     format: Literal[1] = FORMAT
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     directory: str = ""
-    trainable: Literal["decoder", "toy"] = "decoder"
+    trainable: Annotated[str, Field(pattern=r"^(decoder|toy|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "decoder"
     data: Data = Data()
     model: Model = Model()
     training: Training = Training()
     hyperparameters: dict[str, AnyDomain] = Field(default_factory=dict)
+    schedule: list[Scheduled] = Field(default_factory=list)
+    root: Annotated[int, Field(ge=0)] = 0  # member 0 starts as this member of a population would
     population: Population = Population()
     cluster: Cluster = Cluster()
     checkpoint: Checkpoint = Checkpoint()
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether members train on rows of a corpus and score themselves by minus a loss in nats."""
+        return self.trainable == "decoder"
 
     @property
     def rounds(self) -> int:
@@ -234,7 +136,13 @@ class Run(Settings):
 
     def rules(self) -> Rules:
         chosen = self.population
-        return Rules(chosen.exploit.rule(), chosen.explore.rule(), chosen.least)
+        if chosen.exploit.kind == "none":
+            return ALONE
+        rules = chosen.exploit.rule(), chosen.explore.rule()
+        return Rules(*rules, least=chosen.least, replacements=chosen.replacements)
+
+    def settings(self) -> list[Setting]:
+        return [Setting(entry.from_step, entry.hyperparameters) for entry in self.schedule]
 
     def space(self) -> dict[str, Domain]:
         return {name: settings.domain() for name, settings in self.hyperparameters.items()}
@@ -260,6 +168,11 @@ def check_population(run: Run) -> str:
         return (
             f"population.exploit.fraction: {exploit.fraction:g} of {chosen.members} members is less than one "
             f"member, so nobody would ever copy; use at least {1 / chosen.members:.3g}"
+        )
+    if exploit.kind == "multiple_frequency" and chosen.members < 4 * len(exploit.frequencies):
+        return (
+            f"population.exploit.frequencies: each of {len(exploit.frequencies)} needs 4 members, so that a "
+            f"quarter is one member, but population.members is {chosen.members}"
         )
     if chosen.least > chosen.members:
         return f"population.least: must be at most population.members ({chosen.members}), got {chosen.least}"
@@ -290,18 +203,37 @@ def check_broods(run: Run) -> str:
     return ""
 
 
+def check_schedule(run: Run) -> str:
+    if not run.schedule:
+        return ""
+    if run.population.exploit.kind != "none" or run.hyperparameters:
+        return "schedule: stands in place of hyperparameters, with population.exploit: none"
+    starts = [entry.from_step for entry in run.schedule]
+    if starts[0] or starts != sorted(set(starts)):
+        return f"schedule: from_step must begin with 0 and rise, got {starts}"
+    odd = [start for start in starts if start % run.population.interval]
+    if odd:
+        interval = run.population.interval
+        return f"schedule: from_step must be a multiple of population.interval ({interval}), got {odd[0]}"
+    return ""
+
+
 def check_hyperparameters(run: Run) -> str:
-    known = {"toy": {"h0", "h1"}, "decoder": set(Recipe.__dataclass_fields__) - {"steps"}}[run.trainable]
-    for name in run.hyperparameters:
-        if name not in known:
-            return f"hyperparameters.{name}: {run.trainable} has no such hyperparameter{nearest(name, known)}"
-    if run.trainable == "toy" and set(run.hyperparameters) != known:
-        return f"hyperparameters: the toy needs {' and '.join(sorted(known))}"
+    if ":" in run.trainable:
+        return ""  # only the user's own class knows
+    known = {"toy": {"h0", "h1"}, "decoder": SEARCHED}[run.trainable]
+    searched = {"hyperparameters": set(run.hyperparameters)}
+    scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
+    for place, names in (scheduled or searched).items():
+        for name in sorted(names - known):
+            return f"{place}.{name}: {run.trainable} has no such hyperparameter{nearest(name, known)}"
+        if run.trainable == "toy" and names != known:
+            return f"{place}: the toy needs {' and '.join(sorted(known))}"
     return ""
 
 
 def check_data(run: Run) -> str:
-    if run.trainable == "toy":
+    if not run.reads_text:
         return ""
     if not run.data.groups:
         return "data.groups: at least one group is needed, such as `code: installed`"
@@ -317,7 +249,7 @@ def check_data(run: Run) -> str:
 
 
 def check_model(run: Run) -> str:
-    if run.trainable == "toy":
+    if not run.reads_text:
         return ""
     try:
         Shape(vocabulary=2, sequence_length=run.data.sequence_length, **run.model.model_dump())
@@ -326,7 +258,15 @@ def check_model(run: Run) -> str:
     return ""
 
 
-CHECKS = (check_population, check_interval, check_broods, check_hyperparameters, check_data, check_model)
+CHECKS = (
+    check_population,
+    check_interval,
+    check_broods,
+    check_schedule,
+    check_hyperparameters,
+    check_data,
+    check_model,
+)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

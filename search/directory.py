@@ -69,7 +69,7 @@ def state_of(path: str) -> tuple[str, ...]:
     """Return a run's name, status, step, best score, best member and exploits, for a table."""
     run, store = open_run(path)
     said = summary(store)
-    last = checkpoints.latest(store, run.population.members) or 0
+    last = checkpoints.latest(store, range(run.population.members)) or 0
     best = exploits = score = "-"
     if last:
         number = winner(run, store)[1]
@@ -83,7 +83,7 @@ def state_of(path: str) -> tuple[str, ...]:
 
 def winner(run: Run, store: Store) -> tuple[int, int]:
     """Return the last checkpointed round and its best member."""
-    last = checkpoints.latest(store, run.population.members)
+    last = checkpoints.latest(store, range(run.population.members))
     if last is None:
         raise InputError(f"{run.directory} has no checkpoint yet: run or resume it first.")
     rows = store.read_table(METRICS).to_pylist()
@@ -115,7 +115,7 @@ def export(run: Run, store: Store, member: int | None = None, to: Store | None =
 
 def shape_of(run: Run) -> dict[str, Any]:
     """Return what `trainables.decoder.Shape` takes to build the network around exported weights."""
-    if run.trainable == "toy":
+    if not run.reads_text:
         return {}
     vocabulary = TOKENIZERS[run.data.tokenizer]().vocabulary
     return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.model_dump()}

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from cluster.storage import Store
+from policies.schedule import Setting
 from search.errors import InputError
 from search.records import LINEAGE
 
@@ -12,9 +14,12 @@ Hyperparameters = dict[str, Any]
 
 
 class Event(NamedTuple):
-    """A member's start, or its copy of `parent` after round `round`; scores are from before the copy."""
+    """A member's start, or its copy of `parent` after round `round`; scores are from before the copy.
 
-    event: str  # "start" or "copy"
+    In a change a member is its own parent: it keeps its weights under other hyperparameters.
+    """
+
+    event: str  # "start", "copy" or "change"
     round: int
     step: int
     member: int
@@ -34,14 +39,6 @@ class Segment(NamedTuple):
     hyperparameters: Hyperparameters
     from_round: int  # the decision that began it; it trained in the rounds after this one
     to_round: int | None
-
-
-class Setting(NamedTuple):
-    """Hyperparameters that hold for the steps from_step + 1 to to_step."""
-
-    from_step: int
-    to_step: int
-    hyperparameters: Hyperparameters
 
 
 def read_lineage(store: Store) -> list[Event]:
@@ -108,24 +105,20 @@ def roots(events: Iterable[Event]) -> dict[tuple[int, int], int]:
     """Return the member in which the weights of a stay began, by (member, from_round)."""
     current: dict[int, int] = {}
     found: dict[tuple[int, int], int] = {}
-    # within a round no parent copies, so the order of its events does not matter
-    for event in sorted(events, key=lambda event: event.round):
-        current[event.member] = event.member if event.parent is None else current[event.parent]
-        found[event.member, event.round] = current[event.member]
+    for _, together in groupby(sorted(events, key=lambda event: event.round), lambda event: event.round):
+        before = dict(current)  # a parent may copy in the same round: what it gave is what it had
+        for event in together:
+            current[event.member] = event.member if event.parent is None else before[event.parent]
+            found[event.member, event.round] = current[event.member]
     return found
 
 
-def schedule(path: Sequence[Segment], steps: int) -> list[Setting]:
-    """Return an ancestry's hyperparameters over the steps 0 to `steps`, with one entry per change."""
-    if steps < path[-1].from_step:
-        raise ValueError(f"steps must reach the last copy at step {path[-1].from_step}, got {steps}.")
+def schedule(path: Sequence[Segment]) -> list[Setting]:
+    """Return an ancestry's hyperparameters over the steps, with one entry per change."""
     settings: list[Setting] = []
     for segment in path:
-        to_step = steps if segment.to_step is None else segment.to_step
-        if settings and settings[-1].hyperparameters == segment.hyperparameters:
-            settings[-1] = settings[-1]._replace(to_step=to_step)
-        else:
-            settings.append(Setting(segment.from_step, to_step, segment.hyperparameters))
+        if not settings or settings[-1].hyperparameters != segment.hyperparameters:
+            settings.append(Setting(segment.from_step, segment.hyperparameters))
     return settings
 
 

@@ -9,11 +9,11 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from policies.exploit import EXPLOITS
-from policies.explore import EXPLORES
+from policies.rules import EXPLOITS, EXPLORES
 from policies.space import DOMAINS
 from search.config import FORMAT, Run, nearest
 from search.errors import InputError
+from search.own import own_class
 
 
 class Loader(yaml.SafeLoader):
@@ -39,7 +39,10 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
     values = parse(text, path)
     for change in changes:
         make_change(values, change)
-    return check(values, path)
+    run = check(values, path)
+    if ":" in run.trainable:
+        own_class(run.trainable)
+    return run
 
 
 def parse(text: str, path: str) -> dict[str, Any]:
@@ -117,6 +120,8 @@ def explain(detail: ErrorDetails) -> list[str]:
         kinds = {"population.exploit": EXPLOITS, "population.explore": EXPLORES}.get(key, DOMAINS)
         return [f"{key}.kind: must be one of {', '.join(kinds)}, got {value.get('kind')!r}"]
     if kind == "string_pattern_mismatch":
+        if key == "trainable":
+            return [f"{key}: must be decoder, toy, or a class of your own as module:Class, got {value!r}"]
         return [f"{key}: must be letters, digits, - and _, and begin with one of the first two, got {value!r}"]
     if kind in ("model_attributes_type", "model_type", "dict_type"):
         return [f"{key}: must be a mapping of keys, got {value!r}"]

@@ -37,6 +37,7 @@ class Outcome:
     exploits: int
     wall_seconds: float
     tokens: int
+    threads: int  # of torch, on each worker: another number rounds otherwise
     test_loss: dict[str, float]
 
 
@@ -46,13 +47,13 @@ def train_population(run: Run, watcher: Watcher, loop: BroodLoop = train_brood) 
     store = Store(run.directory)
     resources = brood_resources(run)
     conductor = open_conductor(run, store, watcher)
-    exchange = start_exchange(run.cluster.broods)
+    # a brood that comes back may need what was handed over since its last checkpoint
+    exchange = start_exchange(run.cluster.broods, run.checkpoint.every + 1)
     conductor.give_orders = lambda round_, orders: ray.get(exchange.give_orders.remote(round_, orders))
-    settings = {
+    settings: dict[str, Any] = {
         "run": run.model_dump(mode="json"),
-        "round": conductor.round,
-        "threads": max(1, math.ceil(resources.cpus_per_worker)),
-        "hyperparameters": [known.hyperparameters for known in conductor.state],
+        "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
+        "starts": [known.hyperparameters for known in conductor.state] if not conductor.round else [],
     }
     trial = brood_trial(
         loop, settings, exchange, resources, training_files(run), run.data.corpus, f"{run.directory}/ray"
@@ -68,18 +69,24 @@ def train_population(run: Run, watcher: Watcher, loop: BroodLoop = train_brood) 
             failure_config=tune.FailureConfig(fail_fast=True),
         ),
     ).fit()
+    if conductor.failure:
+        raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
     if not conductor.finished:
         raise failure(run, results.errors)
-    return outcome(conductor, time.monotonic() - began)
+    return outcome(conductor, time.monotonic() - began, settings["threads"])
 
 
 def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     """Return the conductor as the last whole checkpoint left it, or a new one."""
     space, rules = run.space(), run.rules()
-    resumed = checkpoints.latest(store, run.population.members)
-    records.forget_after(store, -1 if resumed is None else resumed)
+    resumed = checkpoints.latest(store, range(run.population.members))
+    for kept in (records, checkpoints):
+        kept.forget_after(store, -1 if resumed is None else resumed)
     if resumed is None:
         state = population.start(space, run.population.members, run.seed)
+        if run.schedule:
+            first = run.schedule[0].hyperparameters
+            state = tuple(known._replace(hyperparameters=first) for known in state)
         records.write_starts(store, state)
         return Conductor(run, store, space, rules, state, _no_orders, watcher)
     plain = checkpoints.load_decisions(store, resumed)
@@ -110,6 +117,7 @@ def brood_resources(run: Run) -> BroodResources:
         each.workers_per_brood,
         each.cpus_per_worker or cpus_for(run, had.get("CPU", 0.0)),
         each.gpus_per_worker,
+        each.restarts,
     )
     for kind, needed in resources.needed().items():
         if needed > had.get(kind, 0.0) + 1e-9:
@@ -129,7 +137,7 @@ def cpus_for(run: Run, cpus: float) -> float:
 
 def training_files(run: Run) -> dict[str, list[str]]:
     """Return each group's files in the order of the first epoch, the order in which they stream in."""
-    if run.trainable == "toy":
+    if not run.reads_text:
         return {}
     manifest = load_corpus(run.data)
     files = {}
@@ -140,7 +148,7 @@ def training_files(run: Run) -> dict[str, list[str]]:
     return files
 
 
-def outcome(conductor: Conductor, wall_seconds: float) -> Outcome:
+def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
     best = conductor.best()
     return Outcome(
         best_member=best,
@@ -148,17 +156,21 @@ def outcome(conductor: Conductor, wall_seconds: float) -> Outcome:
         exploits=conductor.exploits,
         wall_seconds=wall_seconds,
         tokens=conductor.tokens(conductor.round) * len(conductor.state),
+        threads=threads,
         test_loss=conductor.tests[best],
     )
 
 
 def failure(run: Run, errors: Sequence[Exception]) -> RunFailed:
     """Return why a run ended early; Tune takes Ctrl-C itself and then simply returns."""
-    way_on = f"Continue with `shoal resume {run.directory}`."
     if not errors:
-        return Interrupted(f"stopped before the end. {way_on}")
+        return Interrupted(f"stopped before the end. {way_on(run)}")
     # the last lines of what happened on the worker; Ray wraps it in its own traces
-    return RunFailed(f"{str(errors[0]).strip()}\n{way_on}")
+    return RunFailed(f"{str(errors[0]).strip()}\n{way_on(run)}")
+
+
+def way_on(run: Run) -> str:
+    return f"Continue with `shoal resume {run.directory}`."
 
 
 def _no_orders(round_: int, orders: Any) -> None:

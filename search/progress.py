@@ -48,6 +48,15 @@ class Progress:
         if not self.console.is_terminal:
             self.console.print(self.line(), highlight=False, soft_wrap=True)
 
+    def failed(self, row: dict[str, Any], trace: str) -> None:
+        why = trace.strip().splitlines()[-1]
+        self.console.print(
+            f"{self.title}: member {row['member']} failed at step {row['step']}: {why} "
+            f"({self.run.directory}/failures)",
+            highlight=False,
+            soft_wrap=True,
+        )
+
     def line(self) -> str:
         best = max(self.rows, key=lambda row: -float("inf") if row["score"] != row["score"] else row["score"])
         parts = [
@@ -84,17 +93,17 @@ class Progress:
 
     @property
     def unit(self) -> str:
-        return "score" if self.run.trainable == "toy" else "loss"
+        return "score" if not self.run.reads_text else "loss"
 
     def measure(self, score: float) -> str:
-        return f"score {score:.4f}" if self.run.trainable == "toy" else f"loss {-score:.4f}"
+        return f"score {score:.4f}" if not self.run.reads_text else f"loss {-score:.4f}"
 
     def rounds_per_second(self) -> float:
         done = self.round_ - (self.resumed or 0)
         return done / max(time.monotonic() - self.first, 1e-9) if done else 0.0
 
     def tokens_per_second(self) -> float:
-        if self.run.trainable == "toy":
+        if not self.run.reads_text:
             return 0.0
         population, training = self.run.population, self.run.training
         each = population.interval * training.batch * self.run.data.sequence_length

@@ -39,6 +39,7 @@ METRICS_SCHEMA = pa.schema(
         ("tokens", pa.int64()),
         ("train_seconds", pa.float64()),
         ("evaluate_seconds", pa.float64()),
+        ("stacked", pa.bool_()),
     ]
 )
 
@@ -52,9 +53,15 @@ def write_starts(store: Store, state: State) -> None:
 def write_copies(
     store: Store, round_: int, step: int, orders: Sequence[Order], scores: Mapping[int, float], before: State
 ) -> None:
-    """Record a round's copies; `scores` and `before` are as they were when the orders were decided."""
+    """Record what a round's orders did; `scores` and `before` are as they were when the orders were decided."""
     rows = [
-        _event("copy", round_, step, order.member, order.hyperparameters)
+        _event(
+            "copy" if order.donor != order.member else "change",
+            round_,
+            step,
+            order.member,
+            order.hyperparameters,
+        )
         | {
             "score": scores[order.member],
             "parent": order.donor,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 from cluster.storage import Store
@@ -61,7 +62,7 @@ def told(story: Story) -> str:
         return f"No member has a finite {story.unit} at step {story.last_step}: all of them failed."
     verb = "won with" if story.status == "done" else "leads with"
     first = f"<b>Member {story.winner}</b> {verb} {story.unit} <b>{best:.4f}</b> after {story.last_step} steps."
-    copies = len(story.path) - 1
+    copies = sum(one.member != other.member for one, other in pairwise(story.path))
     if not copies:
         return f"{first} Its weights are its own: it copied nobody."
     times = {1: "once", 2: "twice"}.get(copies, f"{copies} times")
@@ -92,6 +93,7 @@ def tiles(story: Story) -> str:
     values += [
         ("exploits", f"{said.get('exploits', len(story.copies)):,}"),
         ("members", f"{len(story.stays):,}"),
+        ("trained", way(story)),
         ("rounds", rounds(story)),
     ]
     tokens = said.get("tokens") or sum(rows[-1].get("tokens") or 0 for rows in story.rows.values())
@@ -104,6 +106,14 @@ def tiles(story: Story) -> str:
         for place, (name, value) in enumerate(values)
     ]
     return f'<dl class="tiles">{"".join(drawn)}</dl>'
+
+
+def way(story: Story) -> str:
+    """Return whether members trained in stacks, as one model each, or one by one."""
+    stacked = sum(any(row.get("stacked") for row in rows) for rows in story.rows.values())
+    if not stacked:
+        return "one by one"
+    return "stacked" if stacked == len(story.rows) else f"{stacked:,} stacked"
 
 
 def rounds(story: Story) -> str:

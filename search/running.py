@@ -9,9 +9,11 @@ from rich.table import Table
 from cluster.session import session
 from cluster.storage import Store
 from search import directory
-from search.config import NoExploitRule, Run
+from search.config import Run
 from search.corpus import COLUMNS, describe, prepare_corpus
 from search.errors import InputError, Interrupted, RunFailed
+from search.kinds import NoExploitRule
+from search.own import own_class
 from search.population import Outcome, train_population
 from search.progress import Progress
 from search.report import write_report
@@ -51,7 +53,9 @@ def run_on(path: str, console: Console) -> None:
 
 def prepare(run: Run, console: Console) -> None:
     """Build the corpus if it is not there, and check that a batch can be cut from it."""
-    if run.trainable == "toy":
+    if ":" in run.trainable:
+        own_class(run.trainable)
+    if not run.reads_text:
         return
     manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
     check_rows(run, sum(group.splits["train"].rows for group in manifest.groups.values()))
@@ -127,10 +131,10 @@ def close(run: Run, store: Store, console: Console) -> None:
 
 
 def headline(run: Run, found: dict[str, Any]) -> str:
-    score = found["best_score"] if run.trainable == "toy" else -found["best_score"]
+    score = -found["best_score"] if run.reads_text else found["best_score"]
     parts = [
         f"{run.name}: best member {found['best_member']}",
-        f"{'score' if run.trainable == 'toy' else 'validation loss'} {score:.4f}",
+        f"{'validation loss' if run.reads_text else 'score'} {score:.4f}",
         *(f"test {group} {loss:.4f}" for group, loss in found["test_loss"].items()),
         f"{found['exploits']} exploits",
         f"{found['wall_seconds']:.0f} s",
@@ -141,8 +145,8 @@ def headline(run: Run, found: dict[str, Any]) -> str:
 def compare(run: Run, found: dict[str, Any], alone: dict[str, Any]) -> Table:
     """Return the population beside its members left to themselves, at equal steps."""
     table = Table("", run.population.exploit.kind, "without exploits", box=None, pad_edge=False)
-    sign = 1 if run.trainable == "toy" else -1
-    name = "best score" if run.trainable == "toy" else "best validation loss"
+    sign = -1 if run.reads_text else 1
+    name = "best validation loss" if run.reads_text else "best score"
     table.add_row(name, f"{sign * found['best_score']:.4f}", f"{sign * alone['best_score']:.4f}")
     for group, loss in found["test_loss"].items():
         table.add_row(f"test loss, {group}", f"{loss:.4f}", f"{alone['test_loss'][group]:.4f}")

@@ -207,7 +207,9 @@ def _installed(wanted: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
         for folder, folders, names in os.walk(root):
             # a standard library may hold the packages of an installation other than the running one
             folders[:] = set(folders) - {"__pycache__", "site-packages", "dist-packages"}
-            for base in filter(wanted, names):
+            # our own README is in our own metadata: with it, an edit there would change every corpus
+            folders[:] = [inner for inner in folders if not inner.startswith("shoal-")]
+            for base in (base for base in names if wanted(base) and not base.startswith("__editable__")):
                 path = Path(folder, base)
                 yield f"{name}/{path.relative_to(root).as_posix()}", path
 

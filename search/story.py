@@ -49,8 +49,8 @@ class Story:
 
     @property
     def unit(self) -> str:
-        """What curves show: the toy has no loss, only a score."""
-        return "score" if self.settings.get("trainable") == "toy" else "validation loss"
+        """What curves show: only a language model's score is known to be minus a loss."""
+        return "validation loss" if self.settings.get("trainable", "decoder") == "decoder" else "score"
 
     @property
     def losses(self) -> bool:

@@ -5,8 +5,9 @@ import pyarrow as pa
 import pytest
 
 from cluster.storage import Store
+from policies.schedule import Setting
 from search.errors import InputError
-from search.lineage import Event, Segment, Setting, ancestry, read_lineage, roots, schedule, stays
+from search.lineage import Event, Segment, ancestry, read_lineage, roots, schedule, stays
 from search.records import LINEAGE_SCHEMA
 
 
@@ -101,16 +102,22 @@ def test_roots_agree_with_the_ancestry():
         assert ancestry(CHAIN, member, round=from_round + 1)[0].member == root
 
 
-def test_a_schedule_joins_equal_settings_and_ends_at_the_last_step():
+def test_a_parent_that_copies_in_the_same_round_gives_what_it_had():
+    # a tournament of three in a row: 0 copies 1 while 1 copies 2
+    events = [start(0, 1), start(1, 2), start(2, 3), copy(1, 0, 1, 4), copy(1, 1, 2, 5)]
+    assert roots(events) == roots(events[::-1])
+    assert roots(events)[0, 1] == 1 and roots(events)[1, 1] == 2
+    assert slots(ancestry(events, 0)) == [(1, 0, 10), (0, 10, None)]
+
+
+def test_a_schedule_joins_equal_settings():
     path = [
         Segment(0, 10, 4, {"h": 1}, 0, 1),
         Segment(10, 20, 2, {"h": 1}, 1, 2),
         Segment(20, None, 5, {"h": 3}, 2, None),
     ]
-    assert schedule(path, 50) == [Setting(0, 20, {"h": 1}), Setting(20, 50, {"h": 3})]
-    assert schedule(ancestry([start(0, 1)], 0), 7) == [Setting(0, 7, {"h": 1})]
-    with pytest.raises(ValueError, match=r"last copy at step 20, got 10"):
-        schedule(path, 10)
+    assert schedule(path) == [Setting(0, {"h": 1}), Setting(20, {"h": 3})]
+    assert schedule(ancestry([start(0, 1)], 0)) == [Setting(0, {"h": 1})]
 
 
 def row(event):

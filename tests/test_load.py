@@ -57,6 +57,17 @@ def test_a_resolved_run_reads_back_equal(tmp_path) -> None:
         ("population.members=3", "0.25 of 3 members is less than one member"),
         ("population.interval=1000", "population.interval: must be at most training.steps (200), got 1000"),
         ("population.interval=30", "must divide training.steps (200), got 30; 180 steps would do"),
+        (
+            "population.exploit={kind: multiple_frequency, frequencies: [1, 10, 25]}",
+            "population.exploit.frequencies: each of 3 needs 4 members",
+        ),
+        ("trainable=my model", "trainable: must be decoder, toy, or a class of your own as module:Class"),
+        ("trainable=nowhere_at_all:Model", "trainable: no module `nowhere_at_all` in "),
+        ("trainable=json:Model", "trainable: json must have a class or function `Model`, but has none"),
+        (
+            "schedule=[{from_step: 0, hyperparameters: {clip: 0.5}}]",
+            "schedule: stands in place of hyperparameters, with population.exploit: none",
+        ),
         ("cluster.broods=9", "cluster.broods: 9 workers"),
         ("hyperparameters.learning_rate.low=1", "low < high must hold, but got low=1.0, high=0.01"),
         ("hyperparameters.learning_rate.low=0", "log domain needs low > 0"),
@@ -113,3 +124,24 @@ def test_a_missing_file_a_folder_and_bytes_are_named(tmp_path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not UTF-8"):
         load_run(str(tmp_path / "bytes.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        ("[{from_step: 20, hyperparameters: {}}]", "schedule: from_step must begin with 0 and rise, got [20]"),
+        (
+            "[{from_step: 0, hyperparameters: {}}, {from_step: 30, hyperparameters: {}}]",
+            "schedule: from_step must be a multiple of population.interval (20), got 30",
+        ),
+        (
+            "[{from_step: 0, hyperparameters: {clib: 1.0}}]",
+            "schedule.0.clib: decoder has no such hyperparameter; did you mean `clip`?",
+        ),
+    ],
+)
+def test_a_schedule_that_cannot_be_kept_is_refused(tmp_path, schedule: str, said: str) -> None:
+    changes = ["hyperparameters={}", "population.exploit=none", f"schedule={schedule}"]
+    with pytest.raises(InputError) as caught:
+        load_run(write(tmp_path, DEMO), changes)
+    assert said in str(caught.value)

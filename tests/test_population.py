@@ -1,5 +1,6 @@
 import json
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from policies import population
 from policies.exploit import (
-    EXPLOITS,
+    Copy,
     Exploit,
     Threshold,
     Tournament,
@@ -16,8 +17,10 @@ from policies.exploit import (
     TTest,
     WinnerTakesAll,
 )
-from policies.explore import Perturb, explore
-from policies.population import ALONE, Report, Rules, decide
+from policies.explore import Interval, Past, Perturb, explore
+from policies.frequencies import MultipleFrequency
+from policies.population import Report, decide
+from policies.rules import ALONE, EXPLOITS, Rules
 from policies.space import Categorical, Constant, Float
 from policies.standings import Standings, rank
 from policies.standings import standings as stand
@@ -58,7 +61,7 @@ def test_the_tail_is_the_floor_of_the_fraction(fraction: float, sizes: list[int]
 
 @pytest.mark.parametrize("name", EXPLOITS)
 @given(
-    scores=st.lists(st.one_of(st.floats(-5, 5), st.just(math.nan)), min_size=1, max_size=24),
+    scores=st.lists(st.one_of(st.integers(-9, 9).map(float), st.just(math.nan)), min_size=1, max_size=24),
     seed=st.integers(0, 2**31),
 )
 def test_what_must_hold_of_every_rule_for_any_scores(name: str, scores: list[float], seed: int) -> None:
@@ -105,12 +108,14 @@ def test_truncation_copies_no_more_than_its_tail_and_never_from_a_copier(
 
 def standings(histories: list[list[float]]) -> Standings:
     scores = {member: history[-1] for member, history in enumerate(histories)}
-    return stand(scores, {member: tuple(history) for member, history in enumerate(histories)})
+    told = {member: tuple(history) for member, history in enumerate(histories)}
+    return stand(scores, told, len(histories), 1)
 
 
 def donors(rule: Exploit, histories: list[list[float]], seed: int = 0) -> list[int | None]:
     told = standings(histories)
-    return [rule.donor(member, told, np.random.default_rng(seed)) for member in range(len(histories))]
+    copies = [rule.copy(member, told, np.random.default_rng(seed)) for member in range(len(histories))]
+    return [copy and copy.donor for copy in copies]
 
 
 def test_t_test_by_hand() -> None:
@@ -143,9 +148,7 @@ def test_tournament_by_hand() -> None:
     assert donors(Tournament(), [[math.nan], [2.0]]) == [1, None]
     # with as many rivals as there are others, all copy the best
     assert donors(Tournament(rivals=3), [[1.0], [2.0], [4.0], [3.0]]) == [2, 2, None, 2]
-    drawn = [
-        Tournament().donor(0, standings([[0.0], [1.0], [2.0]]), np.random.default_rng(i)) for i in range(400)
-    ]
+    drawn = [donors(Tournament(), [[0.0], [1.0], [2.0]], seed)[0] for seed in range(400)]
     assert 150 < drawn.count(1) < 250 and drawn.count(1) + drawn.count(2) == 400
 
 
@@ -161,6 +164,43 @@ def test_threshold_by_hand() -> None:
     assert donors(Threshold(), [[0.0], [5.0], [5.0], [5.0], [10.0]]) == [4, None, None, None, None]
     assert donors(Threshold(1.0, 6.0), [[0.0], [5.0], [5.0], [5.0], [10.0]]) == [None] * 5
     assert donors(Threshold(), [[1.0]] * 4) == [None] * 4
+
+
+def test_multiple_frequency_by_hand() -> None:
+    # two parts of four, every and every second decision: ranked 5 | 0 1 | 4 6 | 2 | 7 3 over both
+    rule = MultipleFrequency((1, 2))
+    scores = [0.9, 0.8, 0.4, 0.1, 0.7, 1.0, 0.6, 0.2]
+    histories = {member: (score,) for member, score in enumerate(scores)}
+
+    def copies(decision: int) -> list[Copy | None]:
+        told = stand(dict(enumerate(scores)), histories, 8, decision)
+        return [rule.copy(member, told, np.random.default_rng(0)) for member in range(8)]
+
+    # decision 1: the fast part alone, ranked 0 1 2 3: 3 clones 0, and 2 takes weights and hyperparameters
+    # of 5, the best of the slower part
+    fast = [None, None, Copy(5, 5, explore=False), Copy(0, 0)]
+    assert copies(1) == [*fast, None, None, None, None]
+    # decision 2: the slow part as well, ranked 5 4 6 7: 7 clones 5, and 6 takes the weights of 0, which is
+    # of a faster part, under the hyperparameters of its own part's best
+    assert copies(2) == [*fast, None, None, Copy(0, 5, explore=False), Copy(5, 5)]
+
+
+def test_multiple_frequency_gives_no_migrant_to_a_better_member_and_none_twice() -> None:
+    # eight in a part: the third quarter of the first is 4 and 5; elsewhere only 8 is better than them
+    rule = MultipleFrequency((1, 1))
+    scores = [0.99, 0.98, 0.97, 0.96, 0.5, 0.4, 0.3, 0.2, 0.6, *[0.1 - 0.01 * i for i in range(7)]]
+    told = stand(dict(enumerate(scores)), {member: (score,) for member, score in enumerate(scores)}, 16, 1)
+    copies = [rule.copy(member, told, np.random.default_rng(0)) for member in range(8)]
+    # of a part with the same frequency come weights alone
+    assert copies[:6] == [None, None, None, None, Copy(8, 4, explore=False), None]
+    assert copies[6:] == [Copy(1, 1), Copy(0, 0)]
+
+
+def test_multiple_frequency_with_one_part_is_truncation_without_the_draw() -> None:
+    rule = MultipleFrequency((1,))
+    told = standings([[float(score)] for score in range(8)])
+    copies = [rule.copy(member, told, np.random.default_rng(0)) for member in range(8)]
+    assert copies == [Copy(7, 7), Copy(6, 6), *[None] * 6]
 
 
 def test_nobody_copies_before_enough_members_have_scored_or_across_ages() -> None:
@@ -196,6 +236,47 @@ def test_nan_ranks_last_and_never_donates() -> None:
     assert {order.donor for order in orders} == {3}
     _, nobody = decide(HALF, SPACE, state, reports([math.nan] * 4), 0)
     assert nobody == []
+
+
+def test_a_failed_member_is_replaced_so_many_times_and_then_left() -> None:
+    rules = Rules(MultipleFrequency((9,)), replacements=2)
+    state = population.start(SPACE, 4, 0)
+    for decision in range(1, 5):
+        state, orders = decide(rules, SPACE, state, reports([math.nan, 1.0, 3.0, 2.0], 10 * decision), 0)
+        # the rule itself copies nothing before the ninth decision; the best quarter is member 2
+        assert [(order.member, order.donor) for order in orders] == ([(0, 2)] if decision <= 2 else [])
+    assert state[0].failures == 4
+    assert decide(ALONE, SPACE, state, reports([1.0, math.nan, 3.0, 2.0], 50), 0)[1] == []
+
+
+class Remembers(Perturb):
+    """Perturbs, and keeps what it was shown."""
+
+    memory = 2
+    seen: ClassVar[list[Past]] = []
+
+    def propose(self, space, donor, past: Past, rng):
+        self.seen.append(past)
+        return super().propose(space, donor, past, rng)
+
+
+def test_what_a_rule_that_learns_is_shown() -> None:
+    rules, state = Rules(Truncation(0.5), Remembers()), population.start(SPACE, 2, 0)
+    first = [known.hyperparameters for known in state]
+    state, orders = decide(rules, SPACE, state, reports([1.0, 2.0], 10), 0)
+    # no interval has a score before it yet; member 1 goes on as it was
+    assert Remembers.seen.pop() == Past((), (first[1],), 10, 2.0)
+    assert [order.member for order in orders] == [0]
+    state = population.from_plain(json.loads(json.dumps(population.to_plain(state))))
+    state, orders = decide(rules, SPACE, state, reports([4.0, 3.0], 20), 0)
+    # the clone began with its donor's 2.0
+    cloned = Interval(10, 2.0, 0.2, state[0].hyperparameters, True)
+    stayed = Interval(10, 2.0, 0.1, first[1], False)
+    assert Remembers.seen.pop() == Past((cloned, stayed), (state[0].hyperparameters,), 20, 4.0)
+    assert [order.member for order in orders] == [1]
+    for step in (30, 40):
+        state, _ = decide(rules, SPACE, state, reports([5.0, 4.0], step), 0)
+    assert [len(known.past) for known in state] == [2, 2]
 
 
 def test_equal_scores_rank_by_member_so_symmetry_is_broken() -> None:

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import load
 
 from cluster import checkpoints
 from cluster.storage import Store
 from policies import population
 from policies.population import Report
-from search.lineage import read_lineage
+from search import directory
+from search.lineage import ancestry, read_lineage
 from search.load import load_run
 from trainables.toy import Toy
 
@@ -25,13 +27,13 @@ ROOT = Path(__file__).parent.parent
 TOY = str(ROOT / "examples/toy.yaml")
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+def start(*arguments: str, folder: Path = ROOT) -> subprocess.Popen[str]:
     """Start the command line in a process group of its own."""
     program = [sys.executable, "-c", "from search.cli import main; main()", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         program,
-        cwd=ROOT,
+        cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -40,8 +42,8 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def shoal(*arguments: str) -> str:
-    process = start(*arguments)
+def shoal(*arguments: str, folder: Path = ROOT) -> str:
+    process = start(*arguments, folder=folder)
     said, _ = process.communicate(timeout=280)
     assert process.returncode == 0, said
     return said
@@ -67,7 +69,7 @@ def scores(directory: Path) -> list[tuple[int, int, float]]:
 
 def members(directory: Path, count: int) -> list[dict]:
     store = Store(str(directory))
-    last = checkpoints.latest(store, count)
+    last = checkpoints.latest(store, range(count))
     return [checkpoints.load_member(store, last, member)["weights"] for member in range(count)]
 
 
@@ -77,9 +79,9 @@ def same_weights(first: list[dict], second: list[dict]) -> bool:
     )
 
 
-def without_ray(path: str) -> tuple[list[population.Order], list[tuple[int, int, float]]]:
+def without_ray(path: str, *changes: str) -> tuple[list[population.Order], list[tuple[int, int, float]]]:
     """Run the toy of a file as a plain loop: the reference that Ray has to equal."""
-    run = load_run(path)
+    run = load_run(path, changes)
     state = population.start(run.space(), run.population.members, run.seed)
     toys = [Toy(known.hyperparameters) for known in state]
     copies, said = [], []
@@ -179,7 +181,7 @@ def test_a_killed_run_resumes_to_the_same_end(texts, tmp_path) -> None:
     wait_for_round(killed, 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
-    reached = checkpoints.latest(Store(str(killed)), 4)
+    reached = checkpoints.latest(Store(str(killed)), range(4))
     assert 2 <= reached < 10
     # at most the interval that was going on is lost
     assert max(row[0] for row in scores(killed)) <= reached + 1
@@ -188,6 +190,89 @@ def test_a_killed_run_resumes_to_the_same_end(texts, tmp_path) -> None:
     assert len([event for event in events(killed) if event.parent is not None]) > 0
     assert scores(killed) == scores(tmp_path / "whole")
     assert same_weights(members(killed, 4), members(tmp_path / "whole", 4))
+
+
+def test_a_brood_that_loses_its_worker_comes_back_and_nothing_changes(tmp_path) -> None:
+    changes = ("training.steps=1200", "cluster={broods: 2, workers_per_brood: 1}")
+    process = start("run", TOY, f"directory={tmp_path}", *changes)
+    wait_for_round(tmp_path, 20, process)
+    hosts = [line for line in processes() if "RayTrainWorker" in line]
+    os.kill(int(hosts[0].split()[1]), signal.SIGKILL)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert len(hosts) == 2
+    copies, reported = without_ray(TOY, *changes)
+    assert scores(tmp_path) == reported
+    recorded = [(event.member, event.parent) for event in events(tmp_path) if event.parent is not None]
+    assert recorded == [(order.member, order.donor) for order in copies]
+
+
+def test_a_replay_of_the_winner_ends_with_the_same_weights(texts, tmp_path) -> None:
+    # dropout in a stack depends on who is in it
+    changes = ["population.exploit={kind: truncation, fraction: 0.5}", "training.dropout=0"]
+    shoal("run", *small_run(texts, tmp_path), *changes)
+    said = shoal("replay", str(tmp_path))
+    # what was replayed is a chain of several members
+    winner = directory.winner(*directory.open_run(str(tmp_path)))[1]
+    assert len({segment.member for segment in ancestry(events(tmp_path), winner, round=10)}) > 1
+    assert f"member {winner} of demo and its replay have the same weights, bit for bit" in said
+    found = scores(tmp_path / "replay" / str(winner))
+    assert found[-1][2] == max(score for round_, _, score in scores(tmp_path) if round_ == 10)
+    printed = yaml.safe_load(shoal("schedule", str(tmp_path)))
+    replayed = yaml.safe_load((tmp_path / "replay" / str(winner) / "run.yaml").read_text())
+    assert printed["schedule"] == replayed["schedule"]
+
+
+OWN = """
+class Climber:
+    def __init__(self, recipe, hyperparameters, seed, device):
+        self.height, self.trained, self.pace = 0.0, 0, hyperparameters["pace"]
+
+    def train(self, steps):
+        if self.pace > 0.9:
+            raise ArithmeticError("too fast")
+        self.height, self.trained = self.height + self.pace * steps, self.trained + steps
+        return -self.height
+
+    def evaluate(self, split="validation"):
+        return self.height, {}
+
+    def state(self):
+        return {"weights": {}, "height": self.height, "trained": self.trained}
+
+    def load(self, state, hyperparameters):
+        self.height, self.trained = state["height"], state["trained"]
+        self.pace = hyperparameters["pace"]
+"""
+
+OWN_RUN = """
+name: own
+trainable: climbing:Climber
+training: {steps: 40}
+hyperparameters: {pace: {kind: float, low: 0.1, high: 1.2}}
+population: {members: 6, interval: 4}
+cluster: {broods: 1}
+"""
+
+
+def test_a_member_of_ones_own_that_raises_is_replaced(tmp_path) -> None:
+    (tmp_path / "climbing.py").write_text(OWN)
+    (tmp_path / "own.yaml").write_text(OWN_RUN)
+    said = shoal("run", "own.yaml", folder=tmp_path)
+    assert "ArithmeticError: too fast" in said
+    notes = list((tmp_path / "runs/own/failures").iterdir())
+    assert notes and "raise ArithmeticError" in notes[0].read_text()
+    reached = [score for round_, _, score in scores(tmp_path / "runs/own") if round_ == 10]
+    assert np.isfinite(reached).sum() >= 5 and max(reached) > 20
+
+
+def test_a_run_whose_members_all_fail_says_why(tmp_path) -> None:
+    (tmp_path / "climbing.py").write_text(OWN)
+    (tmp_path / "own.yaml").write_text(OWN_RUN.replace("low: 0.1", "low: 1.0"))
+    process = start("run", "own.yaml", folder=tmp_path)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "all members have failed by step 4" in said and "climbing.py" in said and "shoal resume" in said
 
 
 def test_ctrl_c_stops_ray_and_leaves_a_run_that_resumes(tmp_path) -> None:
@@ -201,7 +286,12 @@ def test_ctrl_c_stops_ray_and_leaves_a_run_that_resumes(tmp_path) -> None:
     assert not children_of(process.pid)
 
 
+def processes() -> list[str]:
+    """Return every process as its group, its number and its command line."""
+    found = subprocess.run(["ps", "-eo", "pgid=,pid=,args="], capture_output=True, text=True, check=True)
+    return found.stdout.splitlines()
+
+
 def children_of(group: int) -> list[str]:
     """Return the processes that still live in a process group."""
-    found = subprocess.run(["ps", "-eo", "pgid=,args="], capture_output=True, text=True, check=True).stdout
-    return [line for line in found.splitlines() if line.split()[0] == str(group)]
+    return [line for line in processes() if line.split()[0] == str(group)]

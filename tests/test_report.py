@@ -15,7 +15,8 @@ from plotly.offline import get_plotlyjs
 
 from cluster.storage import Store
 from policies import population, space
-from policies.population import ALONE, Report, Rules
+from policies.population import Report
+from policies.rules import ALONE, Rules
 from policies.standings import rank
 from search import records
 from search.drawing import calm_axis, log_ticks, number_axis

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.explore import EXPLORES, Perturb, Resample, explore
+from policies.explore import Perturb, Resample, explore
+from policies.rules import EXPLORES
 from policies.space import Bool, Categorical, Constant, Domain, Float, Int, Ordered, sample
 
 DOMAINS: dict[str, Domain] = {

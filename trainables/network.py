@@ -1,5 +1,6 @@
 """A torch module in training: all that members have in common, whatever they learn."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -125,6 +126,8 @@ class Network(ABC):
         self.optimiser.param_groups[0]["weight_decay"] = recipe.weight_decay
 
     def evaluate(self, split: str = "validation") -> tuple[float, dict[str, float]]:
+        if split not in self.held_out:
+            return math.nan, {}
         self.module.eval()
         with torch.no_grad():
             score, losses = self.score(self.module, to_tensors(self.held_out[split], self.device))

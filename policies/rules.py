@@ -1,0 +1,53 @@
+"""The rules of a population, by name and together."""
+
+import math
+from dataclasses import dataclass
+
+from policies.bayesian import Bayesian
+from policies.exploit import Exploit, NoExploit, Threshold, Tournament, Truncation, TTest, WinnerTakesAll
+from policies.explore import Additive, Explore, Perturb, Resample
+from policies.frequencies import MultipleFrequency
+
+EXPLOITS: dict[str, type] = {
+    "truncation": Truncation,
+    "t_test": TTest,
+    "tournament": Tournament,
+    "winner_takes_all": WinnerTakesAll,
+    "threshold": Threshold,
+    "multiple_frequency": MultipleFrequency,
+    "none": NoExploit,
+}
+EXPLORES: dict[str, type] = {
+    "perturb": Perturb,
+    "resample": Resample,
+    "additive": Additive,
+    "bayesian": Bayesian,
+}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a population evolves.
+
+    `least` members must have a score before anybody copies; a member is compared only with those whose
+    step is within `age_window` of its own. A member that reports no finite score has failed: it becomes a
+    clone of one of the best quarter where the exploit rule leaves it alone, but no more than `replacements`
+    times; then it stays as it is.
+    """
+
+    exploit: Exploit = Truncation()
+    explore: Explore = Perturb()
+    least: int = 2
+    age_window: float = math.inf
+    replacements: int = 8
+
+    def __post_init__(self) -> None:
+        if self.least < 2:
+            raise ValueError(f"least must be at least 2 members, but got {self.least}.")
+        if self.age_window < 0:
+            raise ValueError(f"age_window must be at least 0 steps, but got {self.age_window}.")
+        if self.replacements < 0:
+            raise ValueError(f"replacements must be at least 0, but got {self.replacements}.")
+
+
+ALONE = Rules(NoExploit(), replacements=0)

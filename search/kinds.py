@@ -1,0 +1,167 @@
+"""Domains and rules as a run's file names them: each with a `kind`, checked by the policy itself."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from policies.bayesian import FEWEST
+from policies.population import HISTORY
+from policies.region import LARGEST, SMALLEST
+from policies.rules import EXPLOITS, EXPLORES
+from policies.space import DOMAINS, Domain
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+class DomainSettings(Settings):
+    """What the domains share; the checks are those of the domain itself."""
+
+    @model_validator(mode="after")
+    def check(self) -> "DomainSettings":
+        self.domain()
+        return self
+
+    def domain(self) -> Domain:
+        values = {name: _tuples(value) for name, value in self}
+        domain: Domain = DOMAINS[values.pop("kind")](**values)
+        return domain
+
+
+class FloatDomain(DomainSettings):
+    kind: Literal["float"]
+    low: float
+    high: float
+    log: bool = False
+
+
+class IntDomain(DomainSettings):
+    kind: Literal["int"]
+    low: int
+    high: int
+    log: bool = False
+
+
+class OrderedDomain(DomainSettings):
+    kind: Literal["ordered"]
+    values: list[Any]
+
+
+class CategoricalDomain(DomainSettings):
+    kind: Literal["categorical"]
+    values: list[Any]
+
+
+class BoolDomain(DomainSettings):
+    kind: Literal["bool"]
+
+
+class ConstantDomain(DomainSettings):
+    kind: Literal["constant"]
+    value: Any
+
+
+AnyDomain = Annotated[
+    FloatDomain | IntDomain | OrderedDomain | CategoricalDomain | BoolDomain | ConstantDomain,
+    Field(discriminator="kind"),
+]
+
+
+class RuleSettings(Settings):
+    """What the rules share: a word alone stands for the rule with its defaults."""
+
+    @model_validator(mode="after")
+    def check(self) -> "RuleSettings":
+        self.rule()
+        return self
+
+    def rule(self) -> Any:
+        values = {name: _tuples(value) for name, value in self}
+        return {**EXPLOITS, **EXPLORES}[values.pop("kind")](**values)
+
+
+class TruncationRule(RuleSettings):
+    kind: Literal["truncation"]
+    fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+
+
+class TTestRule(RuleSettings):
+    kind: Literal["t_test"]
+    alpha: Share = 0.05
+    window: Annotated[int, Field(ge=2, le=HISTORY)] = 10
+
+
+class TournamentRule(RuleSettings):
+    kind: Literal["tournament"]
+    rivals: Count = 1
+
+
+class WinnerTakesAllRule(RuleSettings):
+    kind: Literal["winner_takes_all"]
+
+
+class ThresholdRule(RuleSettings):
+    kind: Literal["threshold"]
+    deviations: Annotated[float, Field(ge=0)] = 1.0
+    distance: Annotated[float, Field(ge=0)] = 0.0
+
+
+class MultipleFrequencyRule(RuleSettings):
+    kind: Literal["multiple_frequency"]
+    frequencies: Annotated[list[Count], Field(min_length=1)] = [1, 10, 25, 50]
+
+
+class NoExploitRule(RuleSettings):
+    kind: Literal["none"]
+
+
+class PerturbRule(RuleSettings):
+    kind: Literal["perturb"]
+    resample: Annotated[float, Field(ge=0, le=1)] = 0.25
+    factors: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]] = (0.8, 1.25)
+
+
+class ResampleRule(RuleSettings):
+    kind: Literal["resample"]
+
+
+class AdditiveRule(RuleSettings):
+    kind: Literal["additive"]
+    scale: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class BayesianRule(RuleSettings):
+    kind: Literal["bayesian"]
+    window: Annotated[int, Field(ge=FEWEST)] = 200
+    memory: Count = 50
+    region: Annotated[float, Field(ge=SMALLEST, le=LARGEST)] | None = None
+
+
+def _named(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+AnyExploit = Annotated[
+    TruncationRule
+    | TTestRule
+    | TournamentRule
+    | WinnerTakesAllRule
+    | ThresholdRule
+    | MultipleFrequencyRule
+    | NoExploitRule,
+    Field(discriminator="kind"),
+    BeforeValidator(_named),
+]
+AnyExplore = Annotated[
+    PerturbRule | ResampleRule | AdditiveRule | BayesianRule,
+    Field(discriminator="kind"),
+    BeforeValidator(_named),
+]

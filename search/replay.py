@@ -1,0 +1,78 @@
+"""One model trained along the schedule that a population found, with the data of its winning lineage."""
+
+import numpy as np
+from rich.console import Console
+
+from cluster import checkpoints
+from cluster.session import session
+from cluster.storage import Store
+from policies.schedule import Setting
+from search import directory
+from search.config import Run, Scheduled
+from search.errors import InputError
+from search.kinds import NoExploitRule
+from search.lineage import Segment, ancestry, read_lineage, schedule
+from search.records import METRICS
+from search.running import close, finish, prepare
+
+
+def lineage_of(run: Run, store: Store, member: int | None = None) -> tuple[int, list[Segment]]:
+    """Return a member (the best one by default) and where its weights of the last round trained."""
+    last, best = directory.winner(run, store)
+    chosen = best if member is None else member
+    if not 0 <= chosen < run.population.members:
+        raise InputError(f"--member: must be 0 to {run.population.members - 1}, got {chosen}.")
+    return chosen, ancestry(read_lineage(store), chosen, round=last)
+
+
+def settings_of(path: list[Segment]) -> list[dict[str, object]]:
+    """Return a lineage's schedule as `schedule:` of a run's file holds it."""
+    return [setting._asdict() for setting in schedule(path)]
+
+
+def replay(place: str, member: int | None, console: Console) -> None:
+    """Train the member's lineage once more as one model, and say how near it comes."""
+    run, store = directory.open_run(place)
+    if directory.summary(store).get("status") != "done":
+        raise InputError(f"{place} is not finished: continue it with `shoal resume {place}`, then replay it.")
+    chosen, path = lineage_of(run, store, member)
+    again = as_one_model(run, store, chosen, path)
+    directory.refuse_existing(again)
+    prepare(again, console)
+    copy = directory.create(again)
+    with session():
+        finish(again, copy, console)
+    close(again, copy, console)
+    console.print(compare(run, store, copy, chosen), highlight=False, soft_wrap=True)
+
+
+def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Run:
+    """Return the run of one member that starts as the lineage's first and keeps to its schedule."""
+    settings: list[Setting] = schedule(path)
+    population = run.population.model_copy(update={"members": 1, "exploit": NoExploitRule(kind="none")})
+    # a stack of one rounds as a larger one, but not as a member that trains by itself
+    rows = store.read_table(METRICS).to_pylist()
+    stacked = any(row["stacked"] for row in rows if row["member"] == member)
+    threads = directory.summary(store)["threads"]
+    one = {"broods": 1, "workers_per_brood": 1, "threads_per_worker": threads, "stack": stacked}
+    return run.model_copy(
+        update={
+            "name": f"{run.name}-replay",
+            "directory": f"{store.uri}/replay/{member}",
+            "hyperparameters": {},
+            "schedule": [Scheduled(**setting._asdict()) for setting in settings],
+            "root": run.root + path[0].member,
+            "population": population,
+            "cluster": run.cluster.model_copy(update=one),
+        }
+    )
+
+
+def compare(run: Run, store: Store, copy: Store, member: int) -> str:
+    """Return how the replay's last weights stand to those of the run."""
+    found = checkpoints.load_member(store, run.rounds, member)["weights"]
+    again = checkpoints.load_member(copy, run.rounds, 0)["weights"]
+    if all(np.array_equal(found[name], again[name]) for name in found):
+        return f"member {member} of {run.name} and its replay have the same weights, bit for bit"
+    apart = max(float(np.abs(found[name].astype(float) - again[name]).max()) for name in found)
+    return f"the weights of member {member} of {run.name} and of its replay differ by up to {apart:.3g}"

@@ -1,0 +1,103 @@
+"""The members of one worker, in teams that train together: as one stacked model, or one by one."""
+
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from policies.population import Order
+from trainables.member import Member
+from trainables.network import Network
+from trainables.stack import Stack, stacks
+
+FAILED = {
+    "score": np.nan,
+    "train_loss": np.nan,
+    "train_seconds": 0.0,
+    "evaluate_seconds": 0.0,
+    "stacked": False,
+}
+SMALL = 100_000  # weights below which a stack is quicker on a CPU too: docs/benchmarks.md
+
+
+@dataclass(frozen=True)
+class Team:
+    """Members by number; with a `stack` they train as one model, else it is one member."""
+
+    members: dict[int, Member]
+    stack: Stack | None = None
+
+    def train(self, steps: int) -> dict[int, dict[str, Any]]:
+        """Train an interval; return a row of metrics a member. What is raised is the failure of the team."""
+        began = time.perf_counter()
+        try:
+            losses = self.stack.train(steps) if self.stack else [each.train(steps) for each in self.each()]
+            trained = time.perf_counter()
+            scores = self.stack.evaluate() if self.stack else [each.evaluate() for each in self.each()]
+            seconds = (trained - began) / len(losses), (time.perf_counter() - trained) / len(losses)
+            return {
+                number: row(loss, *score, self.stack is not None, *seconds)
+                for number, loss, score in zip(self.members, losses, scores, strict=True)
+            }
+        except Exception:  # whatever a member's own code raises concerns its team alone
+            return {number: FAILED | {"error": traceback.format_exc()} for number in self.members}
+
+    def each(self) -> list[Member]:
+        return list(self.members.values())
+
+    def holds(self, order: Order) -> bool:
+        """Say whether a copy can be made inside the stack."""
+        return self.stack is not None and {order.member, order.donor} <= self.members.keys()
+
+    def copy(self, orders: Sequence[Order]) -> None:
+        """Carry out all copies inside the stack at once."""
+        if self.stack is None or not orders:
+            return
+        told = {order.member: order for order in orders}
+        places = {number: place for place, number in enumerate(self.members)}
+        parents = [places[told[number].donor if number in told else number] for number in places]
+        settings = [
+            told[number].hyperparameters if number in told else member.hyperparameters
+            for number, member in zip(places, self.stack.members, strict=True)
+        ]
+        self.stack.gather(parents, settings)
+
+
+def teams(members: Mapping[int, Member], stack: bool | None) -> list[Team]:
+    """Group the members that can be stacked, if they are to be; the rest train one by one."""
+    found = []
+    for numbers in stacks(members):
+        team = {number: members[number] for number in numbers}
+        networks = [member for member in team.values() if isinstance(member, Network)]
+        if networks and (pays(networks[0]) if stack is None else stack):
+            # also one alone: it then rounds as it would among others, wherever a broods' members go
+            found.append(Team(team, Stack(networks)))
+        else:
+            found += [Team({number: member}) for number, member in team.items()]
+    return found
+
+
+def pays(member: Network) -> bool:
+    """Say whether a stack is likely to be quicker: on a GPU, and of small members on a CPU."""
+    return member.device.type != "cpu" or sum(weight.numel() for weight in member.weights().values()) < SMALL
+
+
+def row(
+    train_loss: float,
+    score: float,
+    losses: Mapping[str, float],
+    stacked: bool,
+    train_seconds: float,
+    evaluate_seconds: float,
+) -> dict[str, Any]:
+    return {
+        "score": float(score) if np.isfinite(score) else float("nan"),
+        "train_loss": train_loss,
+        "stacked": stacked,
+        "train_seconds": train_seconds,
+        "evaluate_seconds": evaluate_seconds,
+        **{f"loss_{group}": loss for group, loss in losses.items()},
+    }
