@@ -194,7 +194,7 @@ class Stack:
         """Return each member's score and losses."""
         shared = all(member.held_out is self.members[0].held_out for member in self.members)
         # a CPU gains nothing: held-out rows are many, so one member's pass is long enough
-        if shared and self.device.type != "cpu":
+        if shared and self.device.type != "cpu" and split in self.members[0].held_out:
             return self.evaluate_together(split)
         return [member.evaluate(split) for member in self.members]
 
