@@ -65,7 +65,8 @@ class TestAgainstMembersAlone:
         members = make(name, ages=ages)
         stack = Stack(members)
         stack.train(steps)
-        for (score, losses), member in zip(stack.evaluate(), members, strict=True):
+        assert stack.evaluate() == [member.evaluate() for member in members]
+        for (score, losses), member in zip(stack.evaluate_together("validation"), members, strict=True):
             own_score, own_losses = member.evaluate()
             assert score == pytest.approx(own_score, abs=1e-5) and losses == pytest.approx(own_losses, abs=1e-5)
 
@@ -158,13 +159,6 @@ def test_members_that_differ_are_put_into_stacks_of_their_own() -> None:
     assert members[3].batches.cursor == 0
     with pytest.raises(ValueError, match="stackable"):
         Stack([members[3], members[4]])
-
-
-def test_held_out_rows_that_are_not_the_same_are_judged_one_by_one() -> None:
-    stack = Stack(make("points-adamw"))
-    rows, labels = stack.members[1].held_out["validation"]
-    stack.members[1].held_out = {"validation": (rows[:4], labels[:4])}
-    assert stack.evaluate() == [member.evaluate() for member in stack.members]
 
 
 def columns(**values: float) -> dict[str, torch.Tensor]:

@@ -6,7 +6,9 @@ import torch
 from members import SHAPE, equal, language, points
 
 from trainables.arrays import copy_into, to_arrays
+from trainables.batches import Shuffled
 from trainables.decoder import Decoder, initialise, rotary_angles, rotate, token_losses
+from trainables.searched import cross_entropy, dropout, squared_log_partition
 from trainables.settings import Recipe, Shape, rate_at
 from trainables.toy import Toy
 
@@ -89,6 +91,15 @@ def test_hyperparameters_reach_the_optimiser_and_the_network() -> None:
     assert member.numbers["dropout"] == 0.3
 
 
+def test_momentum_reaches_the_optimiser() -> None:
+    member = language(kind="sgd", momentum=0.7, weight_decay=0.25)
+    member.train(1)
+    assert [group["momentum"] for group in member.optimiser.param_groups] == [0.7, 0.7]
+    assert [group["weight_decay"] for group in member.optimiser.param_groups] == [0.25, 0.0]
+    with pytest.raises(ValueError, match="adamw, sgd, got 'lion'"):
+        Recipe(optimiser="lion")
+
+
 def test_the_rate_by_hand() -> None:
     recipe = Recipe(steps=100, warmup=10, learning_rate=1.0, final_rate=0.1)
     assert rate_at(0, recipe) == pytest.approx(0.1)
@@ -126,6 +137,41 @@ def test_the_loss_of_a_row_by_hand() -> None:
     logits = torch.tensor([[[0.0, math.log(3)], [0.0, math.log(3)], [9.0, 9.0]]])
     loss = token_losses(logits, torch.tensor([[0, 1, 0]]))
     assert loss.item() == pytest.approx(-(math.log(0.75) + math.log(0.25)) / 2)
+
+
+def test_label_smoothing_is_the_same_as_a_float_and_as_a_tensor() -> None:
+    # probabilities 1/4 and 3/4, target 1, smoothing 0.2: 0.9 * -ln(3/4) + 0.1 * -ln(1/4)
+    logits, targets = torch.tensor([[0.0, math.log(3)]]), torch.tensor([1])
+    expected = -0.9 * math.log(0.75) - 0.1 * math.log(0.25)
+    assert cross_entropy(logits, targets, 0.2).tolist() == pytest.approx([expected])
+    assert cross_entropy(logits, targets, torch.tensor(0.2)).tolist() == pytest.approx([expected])
+
+
+def test_a_dropout_of_a_tensor_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    kept = dropout(torch.ones(100_000), torch.tensor(0.25), training=True)
+    assert kept.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
+    assert kept.mean().item() == pytest.approx(1.0, abs=0.01)
+    assert torch.equal(dropout(kept, torch.tensor(0.25), training=False), kept)
+
+
+def test_the_squared_log_partition_by_hand() -> None:
+    # ln(1 + 3) and ln(2 + 6): the mean of their squares
+    logits = torch.tensor([[0.0, math.log(3)], [math.log(2), math.log(6)]])
+    expected = (math.log(4) ** 2 + math.log(8) ** 2) / 2
+    assert squared_log_partition(logits).item() == pytest.approx(expected)
+
+
+def test_each_epoch_has_all_rows_in_another_order() -> None:
+    rows = Shuffled({"x": np.arange(6), "y": np.arange(6) * 2}, batch=2, seed=3)
+    epochs = []
+    for _ in range(2):
+        batches = [rows.next() for _ in range(3)]
+        assert all(np.array_equal(batch["y"], batch["x"] * 2) for batch in batches)
+        epochs.append(np.concatenate([batch["x"] for batch in batches]).tolist())
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(6)) and epochs[0] != epochs[1]
+    with pytest.raises(ValueError, match=r"\[6, 5\]"):
+        Shuffled((np.arange(6), np.arange(5)), batch=2)
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:

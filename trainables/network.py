@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trainables.arrays import copy_into, to_arrays, to_tensors
 from trainables.member import Batches, State
+from trainables.randomness import reseed, restored
 from trainables.searched import Number
 from trainables.settings import Recipe, numbers, rate_at
 
@@ -55,7 +56,7 @@ class Network(ABC):
         self.generator = torch.Generator().manual_seed(seed)
         self.trained = 0
         self.adopt(hyperparameters)
-        with torch.random.fork_rng(devices=[]):
+        with restored(self.device):
             torch.manual_seed(seed)
             self.module = self.build().to(self.device)
         self.optimiser = self.build_optimiser()
@@ -96,9 +97,9 @@ class Network(ABC):
         self.module.train()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         # members of a brood take turns in one process: each brings its own random numbers
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+        with restored(self.device):
             for seed in self.draw_seeds(steps).tolist():
-                torch.manual_seed(seed)
+                reseed(seed, self.device)
                 total += self.step()
         return (total / steps).item()
 

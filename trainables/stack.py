@@ -14,6 +14,7 @@ from trainables.arrays import map_nest, stack, to_tensors
 from trainables.member import Member
 from trainables.network import Network
 from trainables.optimise import OPTIMISERS, clip
+from trainables.randomness import reseed, restored
 from trainables.settings import rate_at
 
 NUMBERS = ("weight_decay", "beta1", "beta2", "momentum")  # those of the optimisers
@@ -24,7 +25,9 @@ def signature(member: Member) -> tuple[Any, ...]:
     weights = member.weights() if isinstance(member, Network) else {}
     if not isinstance(member, Network) or len({weight.dtype for weight in weights.values()}) != 1:
         return (id(member),)  # fits nobody else
-    tensors = [(name, value.shape, value.dtype) for name, value in (weights | kept(member)).items()]
+    tensors = [
+        [(name, value.shape, value.dtype) for name, value in part.items()] for part in (weights, kept(member))
+    ]
     cursor = member.batches.state()
     batch = map_nest(lambda leaf: (leaf.shape, leaf.dtype), member.batches.next())
     member.batches.load(cursor)
@@ -138,9 +141,9 @@ class Stack:
         limits = column([member.recipe.clip for member in self.members]).to(self.weights)
         seeds = torch.stack([member.draw_seeds(steps) for member in self.members]).sum(dim=0)
         total = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
-        with own_random_numbers(self.device), attention(self.device):
+        with restored(self.device), attention(self.device):
             for step, seed in enumerate(seeds.tolist()):
-                torch.manual_seed(seed)
+                reseed(seed, self.device)
                 batch = map_nest(stack, *(member.batches.next() for member in self.members))
                 losses = loss(to_tensors(batch, self.device))
                 self.descend(losses, limits, {name: values[step] for name, values in factors.items()})
@@ -188,10 +191,15 @@ class Stack:
         return {name: values.expand(steps, -1, 1).to(self.weights) for name, values in factors.items()}
 
     def evaluate(self, split: str = "validation") -> list[tuple[float, dict[str, float]]]:
-        """Return each member's score and losses: in one go if all hold the same held-out rows."""
+        """Return each member's score and losses."""
+        shared = all(member.held_out is self.members[0].held_out for member in self.members)
+        # a CPU gains nothing: held-out rows are many, so one member's pass is long enough
+        if shared and self.device.type != "cpu" and split in self.members[0].held_out:
+            return self.evaluate_together(split)
+        return [member.evaluate(split) for member in self.members]
+
+    def evaluate_together(self, split: str) -> list[tuple[float, dict[str, float]]]:
         first = self.members[0]
-        if any(member.held_out is not first.held_out for member in self.members):
-            return [member.evaluate(split) for member in self.members]
         first.module.eval()
         called, rows = Called(first, "score"), to_tensors(first.held_out[split], self.device)
         with torch.no_grad(), attention(self.device):
@@ -232,12 +240,6 @@ def flat(member: Network) -> Tensor:
 def column(values: Sequence[Any]) -> Tensor:
     """Return `(..., members, 1)`."""
     return torch.tensor(values, dtype=torch.float64)[..., None]
-
-
-@contextmanager
-def own_random_numbers(device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
 
 
 @contextmanager
