@@ -50,7 +50,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
     """Return the run of one member that starts as the lineage's first and keeps to its schedule."""
     settings: list[Setting] = schedule(path)
     population = run.population.model_copy(update={"members": 1, "exploit": NoExploitRule(kind="none")})
-    # a stack of one rounds as a larger one, but not as a member that trains by itself
+    # a stack of one mostly rounds as a larger one does; a member that trains by itself does not
     rows = store.read_table(METRICS).to_pylist()
     stacked = any(row["stacked"] for row in rows if row["member"] == member)
     threads = directory.summary(store)["threads"]
