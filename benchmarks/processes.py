@@ -30,6 +30,7 @@ class Measurement:
     exploits_decided: int | None = None  # what the scheduler counted; None where it does not count
     exploits_skipped: int | None = None  # losers that the scheduler left alone for want of a checkpoint
     settings: str = ""
+    ms_per_exploit: float | None = None  # from a receiver's report to its next training step, the median
 
     @property
     def ms_per_member_step(self) -> float:
@@ -48,6 +49,27 @@ def note_start(folder: str, role: str, trial: str, source: str = "") -> None:
     event = {"process": PROCESS, "role": role, "trial": trial, "source": source, "time": time.time()}
     with (Path(folder) / f"{PROCESS}.jsonl").open("a") as file:  # one writer a file: no lock needed
         file.write(json.dumps(event) + "\n")
+
+
+def note_report(folder: str, trial: str) -> None:
+    """Write that `trial` says its score now."""
+    with (Path(folder) / f"{PROCESS}.reports").open("a") as file:
+        file.write(json.dumps({"trial": trial, "time": time.time()}) + "\n")
+
+
+def exploit_seconds(folder: str, events: list[dict[str, Any]]) -> list[float]:
+    """Return how long each receiver of a copy took from its last report to its beginning anew."""
+    lines = [line for path in Path(folder).glob("*.reports") for line in path.read_text().splitlines()]
+    reports = [json.loads(line) for line in lines]
+    found = []
+    for event in (event for event in events if event["source"] and event["source"] != event["trial"]):
+        said = [
+            report["time"]
+            for report in reports
+            if report["trial"] == event["trial"] and report["time"] < event["time"]
+        ]
+        found.append(event["time"] - max(said))
+    return found
 
 
 def starts(folder: str) -> list[dict[str, Any]]:

@@ -1,15 +1,19 @@
 """Shoal on the toy, measured as the stock systems are: from the tuner's start to its end, in a given Ray."""
 
+import contextlib
+import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from ray import train
 
-from benchmarks.processes import first_starts, note_start, processes_started, starts
+from benchmarks.processes import PROCESS, first_starts, note_start, processes_started, starts
+from cluster import workers
 from policies.population import Order
-from search import directory
+from search import brood, directory
 from search.brood import train_brood
 from search.config import Run
 from search.lineage import read_lineage
@@ -22,7 +26,14 @@ class Silent:
     def round(self, round_: int, rows: Sequence[dict[str, Any]], orders: Sequence[Order]) -> None: ...
 
 
-def toy(folder: str, members: int, steps: int, interval: int, seed: int) -> Run:
+SHAPES = {  # broods and workers of each; where the weights of a copy go from and to
+    "shoal": (1, 2),
+    "shoal_within": (1, 1),
+    "shoal_between": (2, 1),
+}
+
+
+def toy(folder: str, members: int, steps: int, interval: int, seed: int, shape: str = "shoal") -> Run:
     unit = {"kind": "float", "low": 0.0, "high": 1.0}
     return Run.model_validate(
         {
@@ -33,26 +44,53 @@ def toy(folder: str, members: int, steps: int, interval: int, seed: int) -> Run:
             "training": {"steps": steps},
             "hyperparameters": {"h0": unit, "h1": unit},
             "population": {"members": members, "interval": interval},
-            "cluster": {"broods": 1, "workers_per_brood": 2},
+            "cluster": dict(zip(("broods", "workers_per_brood"), SHAPES[shape], strict=True)),
         }
     )
 
 
-def run_toy(members: int, steps: int, interval: int, seed: int) -> dict[str, Any]:
+@contextlib.contextmanager
+def exploits_noted(folder: str) -> Iterator[None]:
+    """Write down how long each round with a copy into this worker took from its report until it trains."""
+    send, follow = workers.send_report, brood.follow
+    said = 0.0
+
+    def send_noted(*arguments: Any) -> None:
+        nonlocal said
+        said = time.perf_counter()
+        send(*arguments)
+
+    def follow_noted(*arguments: Any) -> set[int]:
+        copied = follow(*arguments)
+        if copied:
+            with (Path(folder) / f"{PROCESS}.spent").open("a") as file:
+                file.write(f"{time.perf_counter() - said}\n")
+        return copied
+
+    workers.send_report, brood.follow = send_noted, follow_noted
+    try:
+        yield
+    finally:
+        workers.send_report, brood.follow = send, follow
+
+
+def run_toy(members: int, steps: int, interval: int, seed: int, shape: str = "shoal") -> dict[str, Any]:
     """Train the toy and return wall time, exploits, processes that exploits started, best score."""
     with tempfile.TemporaryDirectory() as folder:
-        run = toy(f"{folder}/run", members, steps, interval, seed)
+        run = toy(f"{folder}/run", members, steps, interval, seed, shape)
         noted = f"{folder}/starts"
 
         def loop(settings: dict[str, Any]) -> None:
             note_start(noted, "worker", f"{settings['brood']}-{train.get_context().get_world_rank()}")
-            train_brood(settings)
+            with exploits_noted(noted):
+                train_brood(settings)
 
         store = directory.create(run)
         store.make("../starts")
         began = time.time()
         outcome = train_population(run, Silent(), loop)
         ended, events = time.time(), starts(noted)
+        spent = [float(line) for path in Path(noted).glob("*.spent") for line in path.read_text().splitlines()]
         copies = [event for event in read_lineage(store) if event.parent is not None]
         return {
             "wall_seconds": ended - began,
@@ -61,4 +99,5 @@ def run_toy(members: int, steps: int, interval: int, seed: int) -> dict[str, Any
             "exploits_decided": outcome.exploits,
             "processes_started": processes_started(events),
             "best_score": outcome.best_score,
+            "ms_per_exploit": 1000 * statistics.median(spent) if spent else None,
         }

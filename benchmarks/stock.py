@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import random
+import statistics
 import tempfile
 import time
 import warnings
@@ -26,7 +27,9 @@ from ray.tune.schedulers import PopulationBasedTraining
 from benchmarks.processes import (
     Measurement,
     copies,
+    exploit_seconds,
     first_starts,
+    note_report,
     note_start,
     processes_started,
     starts,
@@ -81,6 +84,7 @@ def climb(config: dict[str, Any], role: str, trial: str, checkpoint: Any, ray_pa
         with tempfile.TemporaryDirectory() as folder:
             save(toy, trial, folder)
             saved = ray_part.Checkpoint.from_directory(folder)
+            note_report(config["starts"], trial)
             ray_part.report({"score": toy.score()}, checkpoint=saved)
 
 
@@ -103,6 +107,7 @@ class ClassTrial(tune.Trainable):
             wait_for_starts(self.config["starts"], "trial", self.config["members"])
             self.waited = True
         self.toy.train(self.config["interval"])
+        note_report(self.config["starts"], self.trial_id)
         return {"score": self.toy.score(), "done": self.toy.trained >= self.config["steps"]}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -248,6 +253,7 @@ def measure(system: str, members: int, steps: int, interval: int, seed: int) -> 
         results = run.fit()
         wall = time.time() - began
         events = starts(f"{folder}/starts")
+        exploits = exploit_seconds(f"{folder}/starts", events)
     if results.errors:
         raise RuntimeError(f"{len(results.errors)} of {members} trials of {system} failed: {results.errors[0]}")
     return Measurement(
@@ -262,4 +268,5 @@ def measure(system: str, members: int, steps: int, interval: int, seed: int) -> 
         exploits_decided=pbt._num_perturbations,  # there is no public count
         exploits_skipped=skipped.count,
         settings=SETTINGS[system],
+        ms_per_exploit=1000 * statistics.median(exploits) if exploits else None,
     )

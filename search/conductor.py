@@ -81,10 +81,11 @@ class Conductor:
         scores = {report.member: report.score for report in reports}
         self.exploits += sum(order.donor != order.member for order in orders)
         self.round, self.last, self.waiting = round_, {row["member"]: row for row in rows}, {}
+        # before anything is written: members need not wait for it, and a round without its records is not whole
+        self.give_orders(round_, [tuple(order) for order in orders])
         records.write_metrics(self.store, round_, rows)
         records.write_copies(self.store, round_, rows[0]["step"], orders, scores, before)
         self.save(round_)
-        self.give_orders(round_, [tuple(order) for order in orders])
         self.watcher.round(round_, rows, orders)
 
     def end(self, failure: str) -> None:

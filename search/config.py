@@ -75,6 +75,7 @@ class Population(Settings):
 
     members: Count = 8
     interval: Count = 20
+    start: Literal["random", "optuna"] = "random"  # first hyperparameters: drawn, or spread evenly
     exploit: AnyExploit = TruncationRule(kind="truncation")
     explore: AnyExplore = PerturbRule(kind="perturb")
     least: Annotated[int, Field(ge=2)] = 2  # members with a score before anybody copies

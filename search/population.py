@@ -23,6 +23,7 @@ from search.conductor import Conductor, Watcher
 from search.config import Run
 from search.corpus import load_corpus
 from search.errors import InputError, Interrupted, RunFailed
+from search.start import first_state
 from search.tune import PopulationScheduler
 
 BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
@@ -83,10 +84,7 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     for kept in (records, checkpoints):
         kept.forget_after(store, -1 if resumed is None else resumed)
     if resumed is None:
-        state = population.start(space, run.population.members, run.seed)
-        if run.schedule:
-            first = run.schedule[0].hyperparameters
-            state = tuple(known._replace(hyperparameters=first) for known in state)
+        state = first_state(run)
         records.write_starts(store, state)
         return Conductor(run, store, space, rules, state, _no_orders, watcher)
     plain = checkpoints.load_decisions(store, resumed)

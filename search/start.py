@@ -1,0 +1,69 @@
+"""The first hyperparameters of a population: drawn at random, or spread evenly by Optuna."""
+
+import logging
+import warnings
+from typing import Any
+
+from policies import population
+from policies.population import MemberState, State
+from policies.space import Bool, Categorical, Constant, Domain, Float, Int, Ordered
+from search.config import Run
+
+
+def first_state(run: Run) -> State:
+    """Return every member's start; with a schedule all begin with what it says first."""
+    if run.schedule:
+        return (MemberState(run.schedule[0].hyperparameters),) * run.population.members
+    if run.population.start == "optuna":
+        return spread(run)
+    return population.start(run.space(), run.population.members, run.seed)
+
+
+def spread(run: Run) -> State:
+    """Take points of a scrambled Sobol sequence (the first is drawn at random) from Tune's OptunaSearch."""
+    # imported here: the command line's other commands need neither
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("ray.tune.search.optuna").setLevel(logging.WARNING)
+    space = run.space()
+    searched = {name: domain for name, domain in space.items() if not isinstance(domain, Constant)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # since 2022
+        sampler = optuna.samplers.QMCSampler(
+            scramble=True, seed=run.seed, independent_sampler=optuna.samplers.RandomSampler(run.seed)
+        )
+    distributions = {name: distribution(domain) for name, domain in searched.items()}
+    search = OptunaSearch(distributions, metric="score", mode="max", sampler=sampler)
+    found = []
+    for member in range(run.population.members):
+        drawn: dict[str, Any] = search.suggest(str(member)) or {}
+        found.append(
+            {
+                name: domain.value if isinstance(domain, Constant) else value_of(domain, drawn[name])
+                for name, domain in space.items()
+            }
+        )
+    return tuple(MemberState(hyperparameters) for hyperparameters in found)
+
+
+def distribution(domain: Domain) -> Any:
+    """Return Optuna's distribution of a domain; of values that it cannot hold, their places."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(domain, Float):
+        return FloatDistribution(domain.low, domain.high, log=domain.log)
+    if isinstance(domain, Int):
+        return IntDistribution(domain.low, domain.high, log=domain.log)
+    if isinstance(domain, Ordered):
+        return IntDistribution(0, len(domain.values) - 1)
+    return CategoricalDistribution(range(len(values_of(domain))))
+
+
+def values_of(domain: Domain) -> tuple[Any, ...]:
+    return domain.values if isinstance(domain, Ordered | Categorical) else (False, True)
+
+
+def value_of(domain: Domain, drawn: Any) -> Any:
+    return values_of(domain)[drawn] if isinstance(domain, Ordered | Categorical | Bool) else drawn
