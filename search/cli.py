@@ -71,7 +71,7 @@ def corpus(file: File, changes: Changes = None) -> None:
 @app.command(epilog="Example: shoal report runs/demo")
 def report(path: Directory) -> None:
     """Draw the run as one HTML file that opens offline."""
-    from search.report import write_report
+    from search.report.write import write_report
 
     _, store = directory.open_run(path)
     console.print(f"report: {write_report(store)}", highlight=False, soft_wrap=True)

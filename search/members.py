@@ -9,9 +9,9 @@ from ray import train
 from cluster.storage import Store
 from cluster.streams import RowOrder, RowStream, blocks_of
 from policies.mixing import normalise
-from search.batches import MixedBatches, file_rows, first_rows
 from search.config import Run
-from search.corpus import load_corpus
+from search.corpus.batches import MixedBatches, file_rows, first_rows
+from search.corpus.build import load_corpus
 from search.own import own_class
 from trainables.language import LanguageModel
 from trainables.member import Member

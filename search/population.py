@@ -17,11 +17,11 @@ from cluster.streams import RowOrder
 from cluster.workers import BroodResources, brood_trial
 from policies import population
 from search import records
-from search.batches import file_rows
 from search.brood import train_brood
 from search.conductor import Conductor, Watcher
 from search.config import Run
-from search.corpus import load_corpus
+from search.corpus.batches import file_rows
+from search.corpus.build import load_corpus
 from search.errors import InputError, Interrupted, RunFailed
 from search.start import first_state
 from search.tune import PopulationScheduler

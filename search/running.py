@@ -10,13 +10,13 @@ from cluster.session import session
 from cluster.storage import Store
 from search import directory
 from search.config import Run
-from search.corpus import COLUMNS, describe, prepare_corpus
+from search.corpus.build import COLUMNS, describe, prepare_corpus
 from search.errors import InputError, Interrupted, RunFailed
 from search.kinds import NoExploitRule
 from search.own import own_class
 from search.population import Outcome, train_population
 from search.progress import Progress
-from search.report import write_report
+from search.report.write import write_report
 
 
 def run_new(run: Run, console: Console, baseline: bool = False) -> None:

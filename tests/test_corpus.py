@@ -10,7 +10,7 @@ import pytest
 
 from cluster.storage import Store
 from search.config import Data
-from search.corpus import COLUMNS, SPLITS, build_corpus, describe, load_corpus, prepare_corpus
+from search.corpus.build import COLUMNS, SPLITS, build_corpus, describe, load_corpus, prepare_corpus
 from search.errors import InputError
 from trainables.tokenizer import Bytes
 

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.corpus import pack
-from search.documents import Document
+from search.corpus.build import pack
+from search.corpus.documents import Document
 from trainables.tokenizer import Bytes
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), unique=True, max_size=20)

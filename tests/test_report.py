@@ -19,11 +19,11 @@ from policies.population import Report
 from policies.rules import ALONE, Rules
 from policies.standings import rank
 from search import records
-from search.drawing import calm_axis, log_ticks, number_axis
 from search.errors import InputError
 from search.lineage import ancestry, read_lineage
-from search.report import changed, count, duration, write_report
-from search.story import Story, read_story
+from search.report.drawing import calm_axis, log_ticks, number_axis
+from search.report.story import Story, read_story
+from search.report.write import changed, count, duration, write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 STEPS = 20  # in a round

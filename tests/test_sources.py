@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from search import sources
 from search.config import Data
-from search.documents import gather
+from search.corpus import sources
+from search.corpus.documents import gather
 from search.errors import InputError
 
 TEXTS = [f"fish {index}\n" + f"{index * 7919:06d}" * 25 + "\n" for index in range(120)]

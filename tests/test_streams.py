@@ -6,7 +6,7 @@ import pytest
 
 from cluster.streams import RowOrder, RowStream
 from policies.mixing import normalise
-from search.batches import MixedBatches
+from search.corpus.batches import MixedBatches
 
 SIZES = [5, 3, 7]
 

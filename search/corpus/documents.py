@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeGuard
 
-from search import sources
 from search.config import Data
+from search.corpus import sources
 from search.errors import InputError
 
 FEW = 5  # a split that expects fewer documents than this may well get none

@@ -6,8 +6,9 @@ from itertools import pairwise
 from typing import Any
 
 from cluster.storage import Store
-from search.drawing import show
-from search.figures import (
+from search.lineage import Segment
+from search.report.drawing import show
+from search.report.figures import (
     GROUP_LEGEND,
     SCHEDULE_LEGEND,
     against_baseline,
@@ -18,9 +19,8 @@ from search.figures import (
     scores,
     stacked,
 )
-from search.lineage import Segment
-from search.page import document, grid, legend, panel, section, table
-from search.story import Baseline, Story, finite, read_story
+from search.report.page import document, grid, legend, panel, section, table
+from search.report.story import Baseline, Story, finite, read_story
 
 REPORT = "report.html"
 MOST_CHIPS = 7  # of the winning lineage in the header; the genealogy shows all

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
-from search.drawing import (
+from search.lineage import Event, Segment
+from search.report.drawing import (
     BAND,
     FAINT,
     FAMILIES,
@@ -26,8 +27,7 @@ from search.drawing import (
     star,
     trace,
 )
-from search.lineage import Event, Segment
-from search.story import Baseline, Curve, Story, finite
+from search.report.story import Baseline, Curve, Story, finite
 
 HEIGHT = 380
 SCHEDULE_LEGEND = (

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cluster.storage import Store
 from search.config import Data
-from search.documents import Document, gather
+from search.corpus.documents import Document, gather
 from search.errors import InputError
 from trainables.tokenizer import TOKENIZERS, Tokenizer
 

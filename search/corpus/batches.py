@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cluster.storage import Store
 from cluster.streams import as_rows
 from policies.mixing import Vector, apportion
-from search.corpus import PART_ROWS, Split
+from search.corpus.build import PART_ROWS, Split
 
 
 class Rows(Protocol):
