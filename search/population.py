@@ -50,7 +50,7 @@ def train_population(run: Run, watcher: Watcher, loop: BroodLoop = train_brood) 
     conductor = open_conductor(run, store, watcher)
     # a brood that comes back may need what was handed over since its last checkpoint
     exchange = start_exchange(run.cluster.broods, run.checkpoint.every + 1)
-    conductor.give_orders = lambda round_, orders: ray.get(exchange.give_orders.remote(round_, orders))
+    conductor.give_orders = exchange.give_orders.remote  # nobody waits for the mailbox here
     settings: dict[str, Any] = {
         "run": run.model_dump(mode="json"),
         "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),

@@ -1,0 +1,131 @@
+"""How good the best member is at equal member-steps: random search, ASHA, and the rules of PBT.
+
+Every method trains on the same data with the same budget of member-steps, from the same distribution of first
+hyperparameters; the one that is best on the validation rows is judged on the test rows. Learning rates do not
+decay by themselves, so that schedules can be found. Shoal's rules decide here as they do on Ray, without Ray;
+ASHA is Ray Tune's own. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.tasks import Task, tasks
+from policies import population
+from policies.bayesian import Bayesian
+from policies.exploit import Truncation
+from policies.explore import Perturb
+from policies.frequencies import MultipleFrequency
+from policies.population import Order, Report
+from policies.rules import ALONE, Rules
+from search.teams import Team, teams
+
+METHODS = {
+    "random search": ALONE,
+    "stock-rule PBT": Rules(Truncation(0.25), Perturb(0.25, (0.8, 1.2))),
+    "PBT": Rules(Truncation(0.25), Perturb(0.25, (0.8, 1.25))),
+    "PB2": Rules(Truncation(0.25), Bayesian()),
+    "MF-PBT": Rules(MultipleFrequency((1, 2, 4, 8)), Perturb(0.25, (0.8, 1.25))),
+}
+ASHA = "ASHA through Tune"
+
+
+def train(task: Task, rules: Rules, seed: int) -> float:
+    """Train a population in this process; return what its best member has on the test rows."""
+    state = population.start(task.space, task.members, seed)
+    members = {
+        number: task.make(known.hyperparameters, 1000 * seed + number) for number, known in enumerate(state)
+    }
+    groups = teams(members, None)
+    scores: dict[int, float] = {}
+    rounds = task.steps // task.interval
+    for round_ in range(1, rounds + 1):
+        rows = {number: row for team in groups for number, row in team.train(task.interval).items()}
+        scores = {number: row["score"] for number, row in rows.items()}
+        reports = [Report(number, round_ * task.interval, score) for number, score in scores.items()]
+        chosen = rules if round_ < rounds else ALONE
+        state, orders = population.decide(chosen, task.space, state, reports, seed)
+        follow(groups, orders)
+    best = max(scores, key=lambda number: (np.isfinite(scores[number]), scores[number]))
+    score, losses = members[best].evaluate("test")
+    return losses.get("accuracy", -score)
+
+
+def follow(groups: Sequence[Team], orders: Sequence[Order]) -> None:
+    members = {number: member for team in groups for number, member in team.members.items()}
+    left = [order for order in orders if not any(team.holds(order) for team in groups)]
+    states = {order.donor: members[order.donor].state() for order in left}
+    for team in groups:
+        team.copy([order for order in orders if team.holds(order)])
+    for order in left:
+        members[order.member].load(states[order.donor], order.hyperparameters)
+
+
+def one(job: tuple[str, str, int, str | None, str]) -> float:
+    """Run one method on one task with one seed; called in a process of its own."""
+    task_name, method, seed, mnist, corpus = job
+    torch.set_num_threads(1)
+    task = next(task for task in tasks(mnist, corpus) if task.name == task_name)
+    if method == ASHA:
+        from benchmarks.asha import train_by_asha
+
+        return train_by_asha(task, seed)
+    return train(task, METHODS[method], seed)
+
+
+def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """Return a 95 % bootstrap interval of the mean."""
+    rng = np.random.default_rng(seed)
+    means = rng.choice(np.asarray(values), (5000, len(values))).mean(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    low, high = interval(values)
+    return {
+        "mean": round(float(np.mean(values)), 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "seeds": len(values),
+        "values": [round(value, 4) for value in values],
+    }
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("--mnist", help="folder of MNIST's images-idx3-ubyte.gz and labels-idx1-ubyte.gz")
+    parser.add_argument("--corpus", default="runs/corpus/quality", help="where the text is, or is to be built")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--full", action="store_true", help="20 seeds")
+    parser.add_argument("--only", action="append", choices=[*METHODS, ASHA], help="may be given again")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    seeds = 20 if arguments.full else arguments.seeds
+    results: dict[str, dict[str, Any]] = {}
+    for task in tasks(arguments.mnist, arguments.corpus):
+        results[task.name] = {}
+        task.make({name: domain.sample(np.random.default_rng(0)) for name, domain in task.space.items()}, 0)
+        print(f"\n{task.name}: {task.members} members x {task.steps} steps, {task.unit}", flush=True)
+        for method in arguments.only or [*METHODS, ASHA]:
+            jobs = [(task.name, method, seed, arguments.mnist, arguments.corpus) for seed in range(seeds)]
+            workers = 1 if method == ASHA else len(os.sched_getaffinity(0))
+            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+                found = summary(list(pool.map(one, jobs)))
+            results[task.name][method] = found
+            print(f"  {method:<20}{found['mean']:.4f}  ({found['low']:.4f} to {found['high']:.4f})", flush=True)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
