@@ -32,13 +32,13 @@ p { margin: 0; } .soft { color: var(--soft); font-size: 13px; }
 .chips li:not(:last-child)::after { content: "→"; color: var(--soft); margin: 0 8px; }
 .chips span { background: var(--wash); border-radius: 6px; padding: 3px 10px; font-size: 14px; }
 .chips small { color: var(--soft); margin-left: 6px; font-size: 12px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(132px, 1fr)); gap: 10px;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(114px, 1fr)); gap: 10px;
   margin: 18px 0 0; }
 .tiles div { background: var(--panel); border: 1px solid var(--line); border-radius: 10px;
-  padding: 9px 14px; }
-.tiles dt { color: var(--soft); font-size: 12.5px; white-space: nowrap; overflow: hidden;
+  padding: 9px 10px; }
+.tiles dt { color: var(--soft); font-size: 12px; white-space: nowrap; overflow: hidden;
   text-overflow: ellipsis; }
-.tiles dd { margin: 0; font-size: 18px; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.tiles dd { margin: 0; font-size: 16px; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .tiles .first { border-color: var(--winner); }
 .grid { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); }
 .grid.pair { grid-template-columns: repeat(auto-fit, minmax(min(100%, 520px), 1fr)); }
