@@ -82,7 +82,8 @@ def digits(folder: str) -> dict[str, tuple[NDArray[np.float32], NDArray[np.int64
 
 def make_digits(folder: str, hyperparameters: dict[str, Any], seed: int) -> Network:
     parts = digits(folder)
-    recipe = Recipe(steps=600, warmup=20, final_rate=1.0, optimiser="sgd", clip=10.0)
+    # without a decay of the rate or of the weights: what there is of a schedule has to be found
+    recipe = Recipe(steps=600, warmup=20, final_rate=1.0, optimiser="sgd", clip=10.0, weight_decay=0.0)
     return Digits(recipe, hyperparameters, Shuffled(parts["train"], 64, seed), parts, seed)
 
 
