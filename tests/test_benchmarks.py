@@ -1,0 +1,59 @@
+"""The arithmetic of the benchmarks, on numbers that can be checked by hand."""
+
+import json
+
+import pytest
+
+from benchmarks import processes
+from benchmarks.exploit import median
+from benchmarks.quality import follow, interval, summary
+from policies.population import Order
+from search.teams import teams
+from tests.members import language
+
+
+def start(process: str, trial: str, time: float, source: str = "") -> dict:
+    return {"process": process, "role": "trial", "trial": trial, "source": source, "time": time}
+
+
+def test_an_exploit_lasts_from_the_receivers_last_report(tmp_path) -> None:
+    said = [("a", 10.0), ("b", 11.0), ("a", 12.0), ("b", 13.0), ("a", 20.0)]
+    lines = [json.dumps({"trial": trial, "time": time}) for trial, time in said]
+    (tmp_path / "1.reports").write_text("\n".join(lines))
+    # b goes on from a's weights 2.5 s after it reported; a goes on from its own, which is no exploit
+    events = [
+        start("1", "a", 1.0),
+        start("2", "b", 1.0),
+        start("3", "b", 15.5, "a"),
+        start("4", "a", 16.0, "a"),
+    ]
+    assert processes.exploit_seconds(str(tmp_path), events) == [2.5]
+    assert processes.copies(events) == 1 and processes.processes_started(events) == 2
+
+
+def test_a_median_passes_over_what_is_missing() -> None:
+    assert median([3.0, None, 1.0, 2.0]) == 2.0
+    assert median([None, None]) is None
+    assert median([4, 1, 3, 2]) == 2  # a count that occurred
+
+
+def test_an_interval_holds_the_mean_and_narrows() -> None:
+    low, high = interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert 1.0 < low < 3.0 < high < 5.0
+    assert interval([2.0, 2.0]) == (2.0, 2.0)
+    assert summary([0.5, 1.5])["mean"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("stack", [True, False])
+def test_copies_of_the_quality_benchmark_take_what_the_donor_had(stack: bool) -> None:
+    members = {number: language(number, learning_rate=1e-3 * (number + 1)) for number in range(3)}
+    groups = teams(members, stack)
+    for team in groups:
+        team.train(2)
+    before = {number: member.state()["weights"] for number, member in members.items()}
+    # 0 copies 1 while 1 copies 2
+    follow(groups, [Order(0, 1, {"learning_rate": 0.5}), Order(1, 2, {"learning_rate": 0.25})])
+    for number, donor in ((0, 1), (1, 2), (2, 2)):
+        after = members[number].state()["weights"]
+        assert all((after[name] == before[donor][name]).all() for name in after)
+    assert members[0].hyperparameters == {"learning_rate": 0.5}
