@@ -12,6 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,8 @@ def train(task: Task, rules: Rules, seed: int) -> float:
         rows = {number: row for team in groups for number, row in team.train(task.interval).items()}
         scores = {number: row["score"] for number, row in rows.items()}
         reports = [Report(number, round_ * task.interval, score) for number, score in scores.items()]
-        chosen = rules if round_ < rounds else ALONE
-        state, orders = population.decide(chosen, task.space, state, reports, seed)
+        due = rules if round_ < rounds else ALONE
+        state, orders = population.decide(due, task.space, state, reports, seed)
         follow(groups, orders)
     best = max(scores, key=lambda number: (np.isfinite(scores[number]), scores[number]))
     score, losses = members[best].evaluate("test")
@@ -68,16 +69,21 @@ def follow(groups: Sequence[Team], orders: Sequence[Order]) -> None:
         members[order.member].load(states[order.donor], order.hyperparameters)
 
 
-def one(job: tuple[str, str, int, str | None, str]) -> float:
+def one(job: tuple[str, str, int, argparse.Namespace]) -> float:
     """Run one method on one task with one seed; called in a process of its own."""
-    task_name, method, seed, mnist, corpus = job
+    name, method, seed, arguments = job
     torch.set_num_threads(1)
-    task = next(task for task in tasks(mnist, corpus) if task.name == task_name)
+    task = next(task for task in chosen(arguments) if task.name == name)
     if method == ASHA:
         from benchmarks.asha import train_by_asha
 
         return train_by_asha(task, seed)
     return train(task, METHODS[method], seed)
+
+
+def chosen(arguments: argparse.Namespace) -> list[Task]:
+    found = [task for task in tasks(arguments.mnist, arguments.corpus) if arguments.task in (None, task.name)]
+    return [replace(task, interval=arguments.interval or task.interval) for task in found]
 
 
 def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
@@ -103,6 +109,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--mnist", help="folder of MNIST's images-idx3-ubyte.gz and labels-idx1-ubyte.gz")
     parser.add_argument("--corpus", default="runs/corpus/quality", help="where the text is, or is to be built")
+    parser.add_argument("--task", choices=["digits", "text"], help="both by default")
+    parser.add_argument("--interval", type=int, help="steps between ready points, in place of the task's own")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--full", action="store_true", help="20 seeds")
     parser.add_argument("--only", action="append", choices=[*METHODS, ASHA], help="may be given again")
@@ -113,12 +121,12 @@ def main() -> None:
     arguments = parse()
     seeds = 20 if arguments.full else arguments.seeds
     results: dict[str, dict[str, Any]] = {}
-    for task in tasks(arguments.mnist, arguments.corpus):
+    for task in chosen(arguments):
         results[task.name] = {}
         task.make({name: domain.sample(np.random.default_rng(0)) for name, domain in task.space.items()}, 0)
         print(f"\n{task.name}: {task.members} members x {task.steps} steps, {task.unit}", flush=True)
         for method in arguments.only or [*METHODS, ASHA]:
-            jobs = [(task.name, method, seed, arguments.mnist, arguments.corpus) for seed in range(seeds)]
+            jobs = [(task.name, method, seed, arguments) for seed in range(seeds)]
             workers = 1 if method == ASHA else len(os.sched_getaffinity(0))
             with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
                 found = summary(list(pool.map(one, jobs)))
