@@ -24,9 +24,10 @@ from policies.bayesian import Bayesian
 from policies.exploit import Truncation
 from policies.explore import Perturb
 from policies.frequencies import MultipleFrequency
-from policies.population import Order, Report
+from policies.population import Report
 from policies.rules import ALONE, Rules
-from search.teams import Team, teams
+from search.brood import follow
+from search.teams import teams
 
 METHODS = {
     "random search": ALONE,
@@ -53,20 +54,10 @@ def train(task: Task, rules: Rules, seed: int) -> float:
         reports = [Report(number, round_ * task.interval, score) for number, score in scores.items()]
         due = rules if round_ < rounds else ALONE
         state, orders = population.decide(due, task.space, state, reports, seed)
-        follow(groups, orders)
+        follow(None, round_, orders, groups)  # all members are here: nothing is exchanged
     best = max(scores, key=lambda number: (np.isfinite(scores[number]), scores[number]))
     score, losses = members[best].evaluate("test")
     return losses.get("accuracy", -score)
-
-
-def follow(groups: Sequence[Team], orders: Sequence[Order]) -> None:
-    members = {number: member for team in groups for number, member in team.members.items()}
-    left = [order for order in orders if not any(team.holds(order) for team in groups)]
-    states = {order.donor: members[order.donor].state() for order in left}
-    for team in groups:
-        team.copy([order for order in orders if team.holds(order)])
-    for order in left:
-        members[order.member].load(states[order.donor], order.hyperparameters)
 
 
 def one(job: tuple[str, str, int, argparse.Namespace]) -> float:

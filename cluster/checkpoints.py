@@ -4,7 +4,7 @@ A round's checkpoint counts only when all of its files are there, so no commit s
 run can die between any two writes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -60,15 +60,17 @@ def latest(store: Store, members: Iterable[int]) -> int | None:
 
 def prune(store: Store, before: int) -> None:
     """Delete the checkpoints of all rounds before this one."""
-    for folder in store.names(FOLDER):
-        if int(folder.removeprefix("round-")) < before:
-            store.delete(f"{FOLDER}/{folder}")
+    _delete(store, lambda round_: round_ < before)
 
 
 def forget_after(store: Store, round_: int) -> None:
     """Delete what was saved after this round."""
+    _delete(store, lambda saved: saved > round_)
+
+
+def _delete(store: Store, gone: Callable[[int], bool]) -> None:
     for folder in store.names(FOLDER):
-        if int(folder.removeprefix("round-")) > round_:
+        if gone(int(folder.removeprefix("round-"))):
             store.delete(f"{FOLDER}/{folder}")
 
 

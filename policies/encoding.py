@@ -31,7 +31,7 @@ class Coding(NamedTuple):
 
 def coding(space: Space) -> Coding:
     domains = _domains(space, ())
-    categories = {path: _values(part) for path, part in domains.items() if isinstance(part, Categorical | Bool)}
+    categories = {path: part.values for path, part in domains.items() if isinstance(part, Categorical | Bool)}
     return Coding(
         {path: part for path, part in domains.items() if isinstance(part, Float | Int | Ordered)}, categories
     )
@@ -80,10 +80,6 @@ def _domains(space: Space, above: Path) -> dict[Path, Domain]:
         elif not isinstance(part, Constant):
             found[*above, name] = part
     return found
-
-
-def _values(domain: Categorical | Bool) -> tuple[Any, ...]:
-    return domain.values if isinstance(domain, Categorical) else (False, True)
 
 
 def _at(given: Hyperparameters, path: Path) -> Any:

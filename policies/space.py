@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -124,6 +124,8 @@ class Categorical:
 @dataclass(frozen=True)
 class Bool:
     """True or false; a perturbation draws it again."""
+
+    values: ClassVar[tuple[bool, bool]] = (False, True)
 
     def sample(self, rng: np.random.Generator) -> bool:
         return bool(rng.integers(2))

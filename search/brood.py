@@ -79,8 +79,9 @@ def begin(
     members = build_members(run, {number: known[number].hyperparameters for number in mine})
     for number, member in members.items():
         member.load(checkpoints.load_member(store, resumed, number), known[number].hyperparameters)
-    scores = {number: known[number].score for number in mine}
-    return resumed, members, {number for number, score in scores.items() if score and not np.isfinite(score)}
+    # a clone has no score yet
+    failed = {number for number in mine if np.isnan(0.0 if (score := known[number].score) is None else score)}
+    return resumed, members, failed
 
 
 def hosted(run: Run, brood: int, rank: int) -> list[int]:
@@ -93,8 +94,10 @@ def train_teams(found: Sequence[Team], steps: int, failed: set[int]) -> list[dic
     """Train all members for an interval and return their rows; those that have failed stay as they are."""
     rows: dict[int, dict[str, Any]] = {}
     for team in found:
-        rows |= dict.fromkeys(team.members, FAILED) if team.members.keys() <= failed else team.train(steps)
-    return [{"member": number, **(FAILED if number in failed else row)} for number, row in rows.items()]
+        if not team.members.keys() <= failed:
+            rows |= team.train(steps)
+        rows |= dict.fromkeys(team.members.keys() & failed, FAILED)
+    return [{"member": number, **row} for number, row in rows.items()]
 
 
 def follow(exchange: Any, round_: int, orders: Sequence[Order], found: Sequence[Team]) -> set[int]:

@@ -139,14 +139,14 @@ class Run(Settings):
         chosen = self.population
         if chosen.exploit.kind == "none":
             return ALONE
-        rules = chosen.exploit.rule(), chosen.explore.rule()
+        rules = chosen.exploit.build(), chosen.explore.build()
         return Rules(*rules, least=chosen.least, replacements=chosen.replacements)
 
     def settings(self) -> list[Setting]:
         return [Setting(entry.from_step, entry.hyperparameters) for entry in self.schedule]
 
     def space(self) -> dict[str, Domain]:
-        return {name: settings.domain() for name, settings in self.hyperparameters.items()}
+        return {name: settings.build() for name, settings in self.hyperparameters.items()}
 
     @model_validator(mode="after")
     def check(self) -> "Run":
@@ -165,7 +165,7 @@ def check_population(run: Run) -> str:
             f"population.members: exploit needs at least 2 members, got {chosen.members}; "
             f"add members or set population.exploit: none"
         )
-    if exploit.kind == "truncation" and exploit.rule().tail(chosen.members) < 1:
+    if exploit.kind == "truncation" and exploit.build().tail(chosen.members) < 1:
         return (
             f"population.exploit.fraction: {exploit.fraction:g} of {chosen.members} members is less than one "
             f"member, so nobody would ever copy; use at least {1 / chosen.members:.3g}"

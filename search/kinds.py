@@ -8,7 +8,7 @@ from policies.bayesian import FEWEST
 from policies.population import HISTORY
 from policies.region import LARGEST, SMALLEST
 from policies.rules import EXPLOITS, EXPLORES
-from policies.space import DOMAINS, Domain
+from policies.space import DOMAINS
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -22,49 +22,48 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-class DomainSettings(Settings):
-    """What the domains share; the checks are those of the domain itself."""
+class Kind(Settings):
+    """One of the policies' domains or rules; the checks are those of the policy itself."""
 
     @model_validator(mode="after")
-    def check(self) -> "DomainSettings":
-        self.domain()
+    def check(self) -> "Kind":
+        self.build()
         return self
 
-    def domain(self) -> Domain:
+    def build(self) -> Any:
         values = {name: _tuples(value) for name, value in self}
-        domain: Domain = DOMAINS[values.pop("kind")](**values)
-        return domain
+        return {**DOMAINS, **EXPLOITS, **EXPLORES}[values.pop("kind")](**values)
 
 
-class FloatDomain(DomainSettings):
+class FloatDomain(Kind):
     kind: Literal["float"]
     low: float
     high: float
     log: bool = False
 
 
-class IntDomain(DomainSettings):
+class IntDomain(Kind):
     kind: Literal["int"]
     low: int
     high: int
     log: bool = False
 
 
-class OrderedDomain(DomainSettings):
+class OrderedDomain(Kind):
     kind: Literal["ordered"]
     values: list[Any]
 
 
-class CategoricalDomain(DomainSettings):
+class CategoricalDomain(Kind):
     kind: Literal["categorical"]
     values: list[Any]
 
 
-class BoolDomain(DomainSettings):
+class BoolDomain(Kind):
     kind: Literal["bool"]
 
 
-class ConstantDomain(DomainSettings):
+class ConstantDomain(Kind):
     kind: Literal["constant"]
     value: Any
 
@@ -75,70 +74,57 @@ AnyDomain = Annotated[
 ]
 
 
-class RuleSettings(Settings):
-    """What the rules share: a word alone stands for the rule with its defaults."""
-
-    @model_validator(mode="after")
-    def check(self) -> "RuleSettings":
-        self.rule()
-        return self
-
-    def rule(self) -> Any:
-        values = {name: _tuples(value) for name, value in self}
-        return {**EXPLOITS, **EXPLORES}[values.pop("kind")](**values)
-
-
-class TruncationRule(RuleSettings):
+class TruncationRule(Kind):
     kind: Literal["truncation"]
     fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.25
 
 
-class TTestRule(RuleSettings):
+class TTestRule(Kind):
     kind: Literal["t_test"]
     alpha: Share = 0.05
     window: Annotated[int, Field(ge=2, le=HISTORY)] = 10
 
 
-class TournamentRule(RuleSettings):
+class TournamentRule(Kind):
     kind: Literal["tournament"]
     rivals: Count = 1
 
 
-class WinnerTakesAllRule(RuleSettings):
+class WinnerTakesAllRule(Kind):
     kind: Literal["winner_takes_all"]
 
 
-class ThresholdRule(RuleSettings):
+class ThresholdRule(Kind):
     kind: Literal["threshold"]
     deviations: Annotated[float, Field(ge=0)] = 1.0
     distance: Annotated[float, Field(ge=0)] = 0.0
 
 
-class MultipleFrequencyRule(RuleSettings):
+class MultipleFrequencyRule(Kind):
     kind: Literal["multiple_frequency"]
     frequencies: Annotated[list[Count], Field(min_length=1)] = [1, 10, 25, 50]
 
 
-class NoExploitRule(RuleSettings):
+class NoExploitRule(Kind):
     kind: Literal["none"]
 
 
-class PerturbRule(RuleSettings):
+class PerturbRule(Kind):
     kind: Literal["perturb"]
     resample: Annotated[float, Field(ge=0, le=1)] = 0.25
     factors: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]] = (0.8, 1.25)
 
 
-class ResampleRule(RuleSettings):
+class ResampleRule(Kind):
     kind: Literal["resample"]
 
 
-class AdditiveRule(RuleSettings):
+class AdditiveRule(Kind):
     kind: Literal["additive"]
     scale: Annotated[float, Field(gt=0, le=1)] = 0.1
 
 
-class BayesianRule(RuleSettings):
+class BayesianRule(Kind):
     kind: Literal["bayesian"]
     window: Annotated[int, Field(ge=FEWEST)] = 200
     memory: Count = 50
@@ -146,6 +132,7 @@ class BayesianRule(RuleSettings):
 
 
 def _named(value: Any) -> Any:
+    """Let a word alone stand for the rule with its defaults."""
     return {"kind": value} if isinstance(value, str) else value
 
 

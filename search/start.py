@@ -6,8 +6,10 @@ from typing import Any
 
 from policies import population
 from policies.population import MemberState, State
-from policies.space import Bool, Categorical, Constant, Domain, Float, Int, Ordered
+from policies.space import Bool, Categorical, Constant, Float, Int, Ordered
 from search.config import Run
+
+Searched = Float | Int | Ordered | Categorical | Bool
 
 
 def first_state(run: Run) -> State:
@@ -48,7 +50,7 @@ def spread(run: Run) -> State:
     return tuple(MemberState(hyperparameters) for hyperparameters in found)
 
 
-def distribution(domain: Domain) -> Any:
+def distribution(domain: Searched) -> Any:
     """Return Optuna's distribution of a domain; of values that it cannot hold, their places."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -58,12 +60,8 @@ def distribution(domain: Domain) -> Any:
         return IntDistribution(domain.low, domain.high, log=domain.log)
     if isinstance(domain, Ordered):
         return IntDistribution(0, len(domain.values) - 1)
-    return CategoricalDistribution(range(len(values_of(domain))))
+    return CategoricalDistribution(range(len(domain.values)))
 
 
-def values_of(domain: Domain) -> tuple[Any, ...]:
-    return domain.values if isinstance(domain, Ordered | Categorical) else (False, True)
-
-
-def value_of(domain: Domain, drawn: Any) -> Any:
-    return values_of(domain)[drawn] if isinstance(domain, Ordered | Categorical | Bool) else drawn
+def value_of(domain: Searched, drawn: Any) -> Any:
+    return domain.values[drawn] if isinstance(domain, Ordered | Categorical | Bool) else drawn

@@ -20,7 +20,7 @@ FAILED = {
     "evaluate_seconds": 0.0,
     "stacked": False,
 }
-SMALL = 100_000  # weights below which a stack is quicker on a CPU too: docs/benchmarks.md
+SMALL = 100_000  # weights below which a stack is quicker on a CPU too: benchmarks/stack.py
 
 
 @dataclass(frozen=True)

@@ -351,9 +351,9 @@ def test_a_small_population_follows_a_drift_better_than_by_perturbation() -> Non
 
 def test_a_run_names_it_as_its_rule() -> None:
     rules = TypeAdapter(AnyExplore)
-    assert rules.validate_python("bayesian").rule() == Bayesian()
+    assert rules.validate_python("bayesian").build() == Bayesian()
     region = {"kind": "bayesian", "region": 0.2, "window": 100, "memory": 10}
-    assert rules.validate_python(region).rule() == Bayesian(100, 10, 0.2)
+    assert rules.validate_python(region).build() == Bayesian(100, 10, 0.2)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,7 @@ import pytest
 
 from benchmarks import processes
 from benchmarks.exploit import median
-from benchmarks.quality import follow, interval, summary
-from policies.population import Order
-from search.teams import teams
-from tests.members import language
+from benchmarks.quality import interval, summary
 
 
 def start(process: str, trial: str, time: float, source: str = "") -> dict:
@@ -42,18 +39,3 @@ def test_an_interval_holds_the_mean_and_narrows() -> None:
     assert 1.0 < low < 3.0 < high < 5.0
     assert interval([2.0, 2.0]) == (2.0, 2.0)
     assert summary([0.5, 1.5])["mean"] == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize("stack", [True, False])
-def test_copies_of_the_quality_benchmark_take_what_the_donor_had(stack: bool) -> None:
-    members = {number: language(number, learning_rate=1e-3 * (number + 1)) for number in range(3)}
-    groups = teams(members, stack)
-    for team in groups:
-        team.train(2)
-    before = {number: member.state()["weights"] for number, member in members.items()}
-    # 0 copies 1 while 1 copies 2
-    follow(groups, [Order(0, 1, {"learning_rate": 0.5}), Order(1, 2, {"learning_rate": 0.25})])
-    for number, donor in ((0, 1), (1, 2), (2, 2)):
-        after = members[number].state()["weights"]
-        assert all((after[name] == before[donor][name]).all() for name in after)
-    assert members[0].hyperparameters == {"learning_rate": 0.5}

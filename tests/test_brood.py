@@ -5,7 +5,8 @@ import pytest
 from cluster import workers
 from policies.population import Order
 from search import brood
-from search.teams import Team
+from search.teams import Team, teams
+from tests.members import language
 from trainables.toy import Toy
 
 
@@ -72,3 +73,27 @@ def test_what_a_member_raises_is_its_own_failure() -> None:
     missing = Team({3: Mute({"h0": 1.0, "h1": 1.0})}).train(5)[3]
     assert math.isnan(missing["score"]) and "TypeError" in missing["error"]
     assert "error" not in Team({3: Toy({"h0": 1.0, "h1": 1.0})}).train(5)[3]
+
+
+@pytest.mark.parametrize("stack", [True, False])
+def test_copies_in_a_stack_and_beside_it_take_what_the_donor_had(stack: bool) -> None:
+    members = {number: language(number, learning_rate=1e-3 * (number + 1)) for number in range(3)}
+    groups = teams(members, stack)
+    assert len(groups) == (1 if stack else 3)
+    for team in groups:
+        team.train(2)
+    before = {number: member.state()["weights"] for number, member in members.items()}
+    # 0 copies 1 while 1 copies 2
+    orders = [Order(0, 1, {"learning_rate": 0.5}), Order(1, 2, {"learning_rate": 0.25})]
+    assert brood.follow(None, 1, orders, groups) == {0, 1}
+    for number, donor in ((0, 1), (1, 2), (2, 2)):
+        after = members[number].state()["weights"]
+        assert all((after[name] == before[donor][name]).all() for name in after)
+    assert members[0].hyperparameters == {"learning_rate": 0.5}
+
+
+def test_failed_members_stay_as_they_are() -> None:
+    found = [Team({0: Toy({"h0": 1.0, "h1": 1.0})}), Team({1: Toy({"h0": 1.0, "h1": 1.0})})]
+    rows = {row["member"]: row for row in brood.train_teams(found, 5, {1})}
+    assert rows[0]["score"] > 0 and found[0].members[0].trained == 5
+    assert math.isnan(rows[1]["score"]) and found[1].members[1].trained == 0
