@@ -16,9 +16,9 @@ from cluster.storage import Store
 from cluster.streams import RowOrder, as_rows
 from policies.mixing import normalise
 from policies.space import Float, Space
-from search.config import Data
 from search.corpus.batches import MixedBatches, file_rows, first_rows
 from search.corpus.build import prepare_corpus
+from search.sections import Data
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel
 from trainables.network import Network

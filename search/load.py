@@ -11,7 +11,8 @@ from pydantic_core import ErrorDetails
 
 from policies.rules import EXPLOITS, EXPLORES
 from policies.space import DOMAINS
-from search.config import FORMAT, Run, nearest
+from search.checks import nearest
+from search.config import FORMAT, Run
 from search.errors import InputError
 from search.own import own_class
 

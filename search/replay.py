@@ -8,12 +8,13 @@ from cluster.session import session
 from cluster.storage import Store
 from policies.schedule import Setting
 from search import directory
-from search.config import Run, Scheduled
+from search.config import Run
 from search.errors import InputError
 from search.kinds import NoExploitRule
 from search.lineage import Segment, ancestry, read_lineage, schedule
 from search.records import METRICS
 from search.running import close, finish, prepare
+from search.sections import Scheduled
 
 
 def lineage_of(run: Run, store: Store, member: int | None = None) -> tuple[int, list[Segment]]:

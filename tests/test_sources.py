@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from search.config import Data
 from search.corpus import sources
 from search.corpus.documents import gather
 from search.errors import InputError
+from search.sections import Data
 
 TEXTS = [f"fish {index}\n" + f"{index * 7919:06d}" * 25 + "\n" for index in range(120)]
 

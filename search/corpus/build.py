@@ -13,9 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cluster.storage import Store
-from search.config import Data
 from search.corpus.documents import Document, gather
 from search.errors import InputError
+from search.sections import Data
 from trainables.tokenizer import TOKENIZERS, Tokenizer
 
 FORMAT = 1

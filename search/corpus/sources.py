@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from cluster.storage import Store
-from search.config import Data
 from search.errors import InputError
+from search.sections import Data
 
 ALLOWED = (
     "a file, folder, glob or URI of Parquet (.parquet), JSON lines (.jsonl) or UTF-8 text (any other name)"

@@ -1,0 +1,132 @@
+"""What must hold between the keys of a run's file; each check returns a problem or nothing."""
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from search.sections import SEARCHED
+from trainables.settings import Shape
+
+if TYPE_CHECKING:
+    from search.config import Run
+
+
+def check_population(run: "Run") -> str:
+    chosen, exploit = run.population, run.population.exploit
+    if exploit.kind == "none":
+        return ""
+    if chosen.members < 2:
+        return (
+            f"population.members: exploit needs at least 2 members, got {chosen.members}; "
+            f"add members or set population.exploit: none"
+        )
+    if exploit.kind == "truncation" and exploit.build().tail(chosen.members) < 1:
+        return (
+            f"population.exploit.fraction: {exploit.fraction:g} of {chosen.members} members is less than one "
+            f"member, so nobody would ever copy; use at least {1 / chosen.members:.3g}"
+        )
+    if exploit.kind == "multiple_frequency" and chosen.members < 4 * len(exploit.frequencies):
+        return (
+            f"population.exploit.frequencies: each of {len(exploit.frequencies)} needs 4 members, so that a "
+            f"quarter is one member, but population.members is {chosen.members}"
+        )
+    if chosen.least > chosen.members:
+        return f"population.least: must be at most population.members ({chosen.members}), got {chosen.least}"
+    if not run.hyperparameters:
+        return "hyperparameters: exploit needs at least one to vary; name one or set population.exploit: none"
+    return ""
+
+
+def check_interval(run: "Run") -> str:
+    steps, interval = run.training.steps, run.population.interval
+    if interval > steps:
+        return f"population.interval: must be at most training.steps ({steps}), got {interval}"
+    if steps % interval:
+        return (
+            f"population.interval: must divide training.steps ({steps}), got {interval}; "
+            f"{steps - steps % interval} steps would do"
+        )
+    return ""
+
+
+def check_broods(run: "Run") -> str:
+    hosts = run.cluster.broods * run.cluster.workers_per_brood
+    if hosts > run.population.members:
+        return (
+            f"cluster.broods: {hosts} workers ({run.cluster.broods} broods of {run.cluster.workers_per_brood}) "
+            f"must host at least one member each, but population.members is {run.population.members}"
+        )
+    return ""
+
+
+def check_schedule(run: "Run") -> str:
+    if not run.schedule:
+        return ""
+    if run.population.exploit.kind != "none" or run.hyperparameters:
+        return "schedule: stands in place of hyperparameters, with population.exploit: none"
+    starts = [entry.from_step for entry in run.schedule]
+    if starts[0] or starts != sorted(set(starts)):
+        return f"schedule: from_step must begin with 0 and rise, got {starts}"
+    odd = [start for start in starts if start % run.population.interval]
+    if odd:
+        interval = run.population.interval
+        return f"schedule: from_step must be a multiple of population.interval ({interval}), got {odd[0]}"
+    return ""
+
+
+def check_hyperparameters(run: "Run") -> str:
+    if ":" in run.trainable:
+        return ""  # only the user's own class knows
+    known = {"toy": {"h0", "h1"}, "decoder": SEARCHED}[run.trainable]
+    searched = {"hyperparameters": set(run.hyperparameters)}
+    scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
+    for place, names in (scheduled or searched).items():
+        for name in sorted(names - known):
+            return f"{place}.{name}: {run.trainable} has no such hyperparameter{nearest(name, known)}"
+        if run.trainable == "toy" and names != known:
+            return f"{place}: the toy needs {' and '.join(sorted(known))}"
+    return ""
+
+
+def check_data(run: "Run") -> str:
+    if not run.reads_text:
+        return ""
+    if not run.data.groups:
+        return "data.groups: at least one group is needed, such as `code: installed`"
+    given = run.data.proportions
+    if given is None:
+        return ""
+    for group in given:
+        if group not in run.data.groups:
+            return f"data.proportions.{group}: no such group{nearest(group, run.data.groups)}"
+    if sum(given.values()) <= 0:
+        return "data.proportions: at least one must be above 0"
+    return ""
+
+
+def check_model(run: "Run") -> str:
+    if not run.reads_text:
+        return ""
+    try:
+        Shape(vocabulary=2, sequence_length=run.data.sequence_length, **run.model.model_dump())
+    except ValueError as error:
+        return f"model: {error}"
+    return ""
+
+
+CHECKS = (
+    check_population,
+    check_interval,
+    check_broods,
+    check_schedule,
+    check_hyperparameters,
+    check_data,
+    check_model,
+)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message: the nearest known name, or all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"; did you mean `{close[0]}`?" if close else f"; allowed are {', '.join(names)}"

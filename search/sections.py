@@ -1,0 +1,91 @@
+"""The sections of a run's file: what each key may hold, and what it is if it is not given."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from search.kinds import AnyExploit, AnyExplore, Count, PerturbRule, Settings, Share, TruncationRule
+from trainables.settings import Recipe
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class Data(Settings):
+    """Which text, how it becomes rows, and how much of each group a batch holds."""
+
+    corpus: str = "runs/corpus"
+    groups: dict[Name, str] = Field(default_factory=dict)
+    text_field: str = "text"
+    tokenizer: Literal["bytes"] = "bytes"
+    sequence_length: Annotated[int, Field(ge=8, le=65536)] = 128
+    megabytes: Annotated[float, Field(gt=0)] = 8.0  # most text of a group
+    memory_megabytes: Annotated[float, Field(gt=0)] = 1024.0  # most rows that a worker holds
+    validation: Share = 0.05
+    test: Share = 0.05
+    proportions: dict[str, Annotated[float, Field(ge=0)]] | None = None
+
+
+class Model(Settings):
+    """Shape of the decoder-only transformer."""
+
+    layers: Count = 4
+    heads: Count = 4
+    width: Count = 128
+    expansion: Annotated[float, Field(gt=0)] = 4.0
+
+
+class Training(Settings):
+    """What every member does alike; a searched hyperparameter of the same name goes before it."""
+
+    steps: Count = 200
+    batch: Count = 16
+    evaluation_rows: Count = 32
+    warmup: Annotated[int, Field(ge=0)] = 20
+    final_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of sgd
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    z_loss: Annotated[float, Field(ge=0)] = 0.0  # weight of the squared log-partition
+
+
+class Population(Settings):
+    """How many members, when they are ready, and by which rules they copy and vary."""
+
+    members: Count = 8
+    interval: Count = 20
+    start: Literal["random", "optuna"] = "random"  # first hyperparameters: drawn, or spread evenly
+    exploit: AnyExploit = TruncationRule(kind="truncation")
+    explore: AnyExplore = PerturbRule(kind="perturb")
+    least: Annotated[int, Field(ge=2)] = 2  # members with a score before anybody copies
+    replacements: Annotated[int, Field(ge=0)] = 8  # times that a failed member becomes a clone of a good one
+
+
+class Cluster(Settings):
+    broods: Count = 2
+    workers_per_brood: Count = 1
+    cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    restarts: Annotated[int, Field(ge=0)] = 3  # of a brood that lost a worker
+    stack: bool | None = None  # members as one model; by default on GPUs, and of small members on CPUs
+    threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
+
+
+SEARCHED = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}
+
+
+class Scheduled(Settings):
+    """Hyperparameters that hold after `from_step`, until the next entry's: what `shoal schedule` prints."""
+
+    from_step: Annotated[int, Field(ge=0)]
+    hyperparameters: dict[str, Any]
+
+
+class Checkpoint(Settings):
+    every: Count = 1
+    keep: Annotated[int, Field(ge=2)] = 2
