@@ -18,6 +18,9 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
+# Without an address Ray looks for a cluster that `ray start` left on this machine, also a dead one.
+EMBEDDED = "local"
+
 
 @contextlib.contextmanager
 def session() -> Iterator[str]:
@@ -30,9 +33,9 @@ def session() -> Iterator[str]:
         os.environ.setdefault(name, value)
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get("RAY_ADDRESS", EMBEDDED)
     options: dict[str, Any] = {"include_dashboard": False}
-    if address is not None:
+    if address != EMBEDDED:
         # an embedded Ray inherits the environment; a runtime environment would only cost it fresh processes
         options = {"runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}}
     try:

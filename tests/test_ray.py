@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +29,10 @@ ROOT = Path(__file__).parent.parent
 TOY = str(ROOT / "examples/toy.yaml")
 
 
-def start(*arguments: str, folder: Path = ROOT) -> subprocess.Popen[str]:
+def start(*arguments: str, folder: Path = ROOT, **variables: str) -> subprocess.Popen[str]:
     """Start the command line in a process group of its own."""
     program = [sys.executable, "-c", "from search.cli import main; main()", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
     return subprocess.Popen(
         program,
         cwd=folder,
@@ -42,8 +44,8 @@ def start(*arguments: str, folder: Path = ROOT) -> subprocess.Popen[str]:
     )
 
 
-def shoal(*arguments: str, folder: Path = ROOT) -> str:
-    process = start(*arguments, folder=folder)
+def shoal(*arguments: str, folder: Path = ROOT, **variables: str) -> str:
+    process = start(*arguments, folder=folder, **variables)
     said, _ = process.communicate(timeout=280)
     assert process.returncode == 0, said
     return said
@@ -102,9 +104,19 @@ def without_ray(path: str, *changes: str) -> tuple[list[population.Order], list[
 
 
 @pytest.fixture(scope="module")
-def toy_run(tmp_path_factory) -> tuple[Path, str]:
+def dead_cluster() -> Iterator[str]:
+    """A folder for Ray's files in which `ray start` left the address of a cluster that is gone."""
+    # pytest's own folders have names too long for Ray's sockets
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "ray").mkdir()
+        (Path(folder) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory, dead_cluster) -> tuple[Path, str]:
     directory = tmp_path_factory.mktemp("toy") / "run"
-    return directory, shoal("run", TOY, "--baseline", f"directory={directory}")
+    return directory, shoal("run", TOY, "--baseline", f"directory={directory}", RAY_TMPDIR=dead_cluster)
 
 
 def test_the_toy_on_ray_equals_the_plain_loop(toy_run) -> None:
