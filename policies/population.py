@@ -171,7 +171,7 @@ def _copy(rules: Rules, known: MemberState, member: int, ranked: Standings, rng:
     """Ask the exploit rule; a failed member that it leaves alone is replaced all the same."""
     if known.failures > rules.replacements:
         return None
-    copy = rules.exploit.copy(member, ranked, rng)
+    copy = rules.exploit.copy(member, ranked, rng) if known.step >= rules.burn_in else None
     if copy is None and not math.isfinite(ranked.scores.get(member, 0.0)) and ranked.able:
         copy = clone(ranked.ranking[int(rng.integers(math.ceil(ranked.able / 4)))])
     return copy

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from search.kinds import SpaceWithin
 from search.sections import SEARCHED
 from trainables.settings import Shape
 
@@ -29,6 +30,17 @@ def check_population(run: "Run") -> str:
         return (
             f"population.exploit.frequencies: each of {len(exploit.frequencies)} needs 4 members, so that a "
             f"quarter is one member, but population.members is {chosen.members}"
+        )
+    if exploit.kind == "multiple_frequency" and max(exploit.frequencies) >= max(run.rounds, 2):
+        # no decision follows the last interval
+        return (
+            f"population.exploit.frequencies: a part that evolves at every {max(exploit.frequencies)}th "
+            f"decision never does in the {run.rounds - 1} decisions of {run.training.steps} steps"
+        )
+    if chosen.burn_in >= run.training.steps:
+        return (
+            f"population.burn_in: must be less than training.steps ({run.training.steps}), or nobody would "
+            f"ever copy, got {chosen.burn_in}"
         )
     if chosen.least > chosen.members:
         return f"population.least: must be at most population.members ({chosen.members}), got {chosen.least}"
@@ -83,6 +95,9 @@ def check_hyperparameters(run: "Run") -> str:
     for place, names in (scheduled or searched).items():
         for name in sorted(names - known):
             return f"{place}.{name}: {run.trainable} has no such hyperparameter{nearest(name, known)}"
+        for name in names:
+            if isinstance(run.hyperparameters.get(name), SpaceWithin):
+                return f"{place}.{name}: must be a domain; only a class of your own takes a space under a name"
         if run.trainable == "toy" and names != known:
             return f"{place}: the toy needs {' and '.join(sorted(known))}"
     return ""

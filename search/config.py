@@ -1,12 +1,13 @@
 """The settings of a run, as its file gives them."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from policies.rules import ALONE, Rules
 from policies.schedule import Setting
-from policies.space import Domain
+from policies.space import Space
 from search.checks import CHECKS
 from search.kinds import AnyDomain, Settings
 from search.sections import Checkpoint, Cluster, Data, Model, Name, Population, Scheduled, Training
@@ -46,13 +47,19 @@ class Run(Settings):
         chosen = self.population
         if chosen.exploit.kind == "none":
             return ALONE
-        rules = chosen.exploit.build(), chosen.explore.build()
-        return Rules(*rules, least=chosen.least, replacements=chosen.replacements)
+        return Rules(
+            chosen.exploit.build(),
+            chosen.explore.build(),
+            least=chosen.least,
+            age_window=math.inf if chosen.age_window is None else chosen.age_window,
+            burn_in=chosen.burn_in,
+            replacements=chosen.replacements,
+        )
 
     def settings(self) -> list[Setting]:
         return [Setting(entry.from_step, entry.hyperparameters) for entry in self.schedule]
 
-    def space(self) -> dict[str, Domain]:
+    def space(self) -> Space:
         return {name: settings.build() for name, settings in self.hyperparameters.items()}
 
     @model_validator(mode="after")

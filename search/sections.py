@@ -63,6 +63,8 @@ class Population(Settings):
     exploit: AnyExploit = TruncationRule(kind="truncation")
     explore: AnyExplore = PerturbRule(kind="perturb")
     least: Annotated[int, Field(ge=2)] = 2  # members with a score before anybody copies
+    age_window: Annotated[int, Field(ge=0)] | None = None  # steps by which members that are compared may differ
+    burn_in: Annotated[int, Field(ge=0)] = 0  # steps before anybody copies
     replacements: Annotated[int, Field(ge=0)] = 8  # times that a failed member becomes a clone of a good one
 
 

@@ -216,6 +216,16 @@ def test_nobody_copies_before_enough_members_have_scored_or_across_ages() -> Non
     assert [(order.member, order.donor) for order in orders] == [(5, 6)]
 
 
+def test_nobody_copies_before_the_burn_in_is_over() -> None:
+    state, rules = population.start(SPACE, 4, 0), Rules(Truncation(0.25), burn_in=20)
+    said = [0.0, 1.0, 2.0, 3.0]
+    assert decide(rules, SPACE, state, reports(said, 10), 0)[1] == []
+    assert [order.member for order in decide(rules, SPACE, state, reports(said, 20), 0)[1]] == [0]
+    # a failed member need not wait
+    orders = decide(rules, SPACE, state, reports([math.nan, *said[1:]], 10), 0)[1]
+    assert [(order.member, order.donor) for order in orders] == [(0, 3)]
+
+
 def test_a_copy_takes_the_weights_that_a_copying_donor_reported_with() -> None:
     # a tournament of three in a row: 0 may copy 1 while 1 copies 2; the snapshot is the same for all
     for seed in range(200):
