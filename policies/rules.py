@@ -30,9 +30,9 @@ class Rules:
     """How a population evolves.
 
     `least` members must have a score before anybody copies; a member is compared only with those whose
-    step is within `age_window` of its own; before step `burn_in` nobody copies. A member that reports no finite score has failed: it becomes a
-    clone of one of the best quarter where the exploit rule leaves it alone, but no more than `replacements`
-    times; then it stays as it is.
+    step is within `age_window` of its own; before step `burn_in` nobody copies. A member that reports no
+    finite score has failed: it becomes a clone of one of the best quarter where the exploit rule leaves it
+    alone, but no more than `replacements` times; then it stays as it is.
     """
 
     exploit: Exploit = Truncation()

@@ -34,11 +34,9 @@ def test_a_spread_start_lies_in_the_domains_and_repeats(file) -> None:
     assert len(state) == 32 and state == first_state(run) != first_state(load_run(file, ["seed=1"]))
     for known in state:
         assert known.hyperparameters.keys() == space.keys()
-        domains = flat(space)
-        assert all(domain.contains(value_at(known.hyperparameters, path)) for path, domain in domains.items())
-        assert (
-            nested({path: value_at(known.hyperparameters, path) for path in domains}) == known.hyperparameters
-        )
+        values = {path: value_at(known.hyperparameters, path) for path in flat(space)}
+        assert all(domain.contains(values[path]) for path, domain in flat(space).items())
+        assert nested(values) == known.hyperparameters
     assert {known.hyperparameters["beta2"] for known in state} == {0.9, 0.95, 0.99}
     assert {known.hyperparameters["beta1"] for known in state} == {0.9}
 
