@@ -88,12 +88,14 @@ def decide(
             past = Past(intervals, running, told[copy.donor].step, told[copy.donor].history[-1])
         orders.append(Order(member, copy.donor, _taken(rules, space, told, member, copy, past, rng)))
     for order in orders:
+        explored = copies[order.member][0].explore
         members[order.member] = told[order.member]._replace(
             hyperparameters=order.hyperparameters,
             score=None,
-            history=(),
+            # under known hyperparameters the donor's score is where a curve of these weights begins
+            history=() if explored else told[order.donor].history[-1:],
             begun=told[order.donor].begun,
-            explored=copies[order.member][0].explore,
+            explored=explored,
         )
     return tuple(members), orders
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from policies.bayesian import Bayesian
 from policies.exploit import Exploit, NoExploit, Threshold, Tournament, Truncation, TTest, WinnerTakesAll
 from policies.explore import Additive, Explore, Perturb, Resample
+from policies.fire import Fire
 from policies.frequencies import MultipleFrequency
 
 EXPLOITS: dict[str, type] = {
@@ -15,6 +16,7 @@ EXPLOITS: dict[str, type] = {
     "winner_takes_all": WinnerTakesAll,
     "threshold": Threshold,
     "multiple_frequency": MultipleFrequency,
+    "fire": Fire,
     "none": NoExploit,
 }
 EXPLORES: dict[str, type] = {

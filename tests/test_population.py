@@ -18,6 +18,7 @@ from policies.exploit import (
     WinnerTakesAll,
 )
 from policies.explore import Interval, Past, Perturb, explore
+from policies.fire import Fire, outpaces, smoothed
 from policies.frequencies import MultipleFrequency
 from policies.population import Report, decide
 from policies.rules import ALONE, EXPLOITS, Rules
@@ -73,9 +74,16 @@ def test_what_must_hold_of_every_rule_for_any_scores(name: str, scores: list[flo
         finite = [score for score in scores if math.isfinite(score)]
         assert len(orders) == len(targets)
         assert all(order.donor != order.member and math.isfinite(scores[order.donor]) for order in orders)
-        # a copy never goes from worse to better, and the best is never overwritten
-        assert not any(scores[order.donor] < scores[order.member] for order in orders)
-        assert not finite or scores.index(max(finite)) not in targets
+        if (
+            name == "fire"
+        ):  # parents are ranked by rate and evaluators begin anew, but no weights of the best are lost
+            best = scores.index(max(finite)) if finite else -1
+            children = range(len(scores) - 2 * (len(scores) // 3))
+            assert best not in targets or best in {order.donor for order in orders} or best not in children
+        else:
+            # a copy never goes from worse to better, and the best is never overwritten
+            assert not any(scores[order.donor] < scores[order.member] for order in orders)
+            assert not finite or scores.index(max(finite)) not in targets
         for order in orders:
             assert all(SPACE[key].contains(value) for key, value in order.hyperparameters.items())
         for member in set(range(len(scores))) - targets:
@@ -201,6 +209,51 @@ def test_multiple_frequency_with_one_part_is_truncation_without_the_draw() -> No
     told = standings([[float(score)] for score in range(8)])
     copies = [rule.copy(member, told, np.random.default_rng(0)) for member in range(8)]
     assert copies == [Copy(7, 7), Copy(6, 6), *[None] * 6]
+
+
+def fires(rule: Fire, histories: list[tuple[float, ...]], decision: int) -> list[Copy | None]:
+    told = stand(
+        {member: each[-1] for member, each in enumerate(histories)},
+        dict(enumerate(histories)),
+        len(histories),
+        decision,
+    )
+    return [rule.copy(member, told, np.random.default_rng(0)) for member in range(len(histories))]
+
+
+def test_fire_by_hand() -> None:
+    # 0 to 3 are children, 4 to 7 parents, 8 to 11 their evaluators; curves as they are: smoothing 0
+    rule = Fire(patience=2, smoothing=0.0)
+    children = [(0.5,), (0.9,), (0.6,), (0.7,)]
+    parents = [(0.3,), (0.4,), (0.35,), (0.2,)]
+    # from 0 to 0.2 evaluator 8 takes 1 interval, 9 takes 2, 10 takes 0.5; 11 has not come so low or so high
+    evaluators = [(0.0, 0.2, 0.2), (0.0, 0.1, 0.2), (0.0, 0.4, 0.4), (1.1, 1.2, 1.3)]
+    histories = [*children, *parents, *evaluators]
+    # decision 2: only the children decide: the worst, 0, clones the best of children and evaluators, 11
+    assert fires(rule, histories, 2) == [Copy(11, 11), *[None] * 11]
+    # decision 3: 10 beats 8 and 9, 8 beats 9, with 11 all are undecided: 2.5 wins of 10, 1.5 of 8 and 11 and 0.5
+    # of 9, so parents rank 6 4 7 5, and 5, although the best by score, clones 6; evaluators take over from their
+    # parents under the hyperparameters of the best child, 1, and that of 5 takes what 5 has from now on
+    parents_do = [None, Copy(6, 6), None, None]
+    evaluators_do = [Copy(donor, 1, explore=False) for donor in (4, 6, 6, 7)]
+    assert fires(rule, histories, 3) == [Copy(11, 11), None, None, None, *parents_do, *evaluators_do]
+
+
+def test_rates_are_compared_where_the_scores_are_the_same() -> None:
+    # both pass from 2 to 4: in 1 interval, from t = 1 to 2, and in 2, from 0 to 2
+    steep, flat = np.array([0.0, 2.0, 4.0]), np.array([2.0, 3.0, 4.0])
+    assert outpaces(steep, flat) is True and outpaces(flat, steep) is False
+    # a dip does not count: the climb is 0, 2, 2, 4, which takes 2 intervals from 2 to 4, as the other does
+    assert outpaces(np.array([0.0, 2.0, 1.0, 4.0]), np.array([2.0, 3.0, 4.0])) is None
+    # no common score, or no progress: undecided
+    assert outpaces(np.array([0.0, 1.0]), np.array([2.0, 3.0])) is None
+    assert outpaces(np.array([1.0, 1.0]), np.array([0.0, 3.0])) is None
+
+
+def test_a_smoothed_curve_by_hand() -> None:
+    # 1; (0.5 * 0.5 * 1 + 0.5 * 4) / 0.75 = 3; (0.5 * 2.25 + 0.5 * 0) / 0.875
+    assert smoothed([1.0, 4.0, 0.0], 0.5) == pytest.approx([1.0, 3.0, 1.125 / 0.875])
+    assert smoothed([1.0, 4.0, 0.0], 0.0).tolist() == [1.0, 4.0, 0.0]
 
 
 def test_nobody_copies_before_enough_members_have_scored_or_across_ages() -> None:
