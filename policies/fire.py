@@ -50,7 +50,7 @@ class Fire:
         return self.restart(member - third, parents, range(children), standings)
 
     def greedy(self, child: int, children: range, evaluators: range, standings: Standings) -> Copy | None:
-        """Let the worst quarter of the children copy, the k-th worst from the k-th best, evaluators among them."""
+        """Let the k-th worst child of the worst quarter clone the k-th best, evaluators among them."""
         able = standings.ranking[: standings.able]
         worst = _from_last(child, [each for each in standings.ranking if each in children])
         best = [each for each in able if each in children or each in evaluators]

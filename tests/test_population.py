@@ -231,9 +231,9 @@ def test_fire_by_hand() -> None:
     histories = [*children, *parents, *evaluators]
     # decision 2: only the children decide: the worst, 0, clones the best of children and evaluators, 11
     assert fires(rule, histories, 2) == [Copy(11, 11), *[None] * 11]
-    # decision 3: 10 beats 8 and 9, 8 beats 9, with 11 all are undecided: 2.5 wins of 10, 1.5 of 8 and 11 and 0.5
-    # of 9, so parents rank 6 4 7 5, and 5, although the best by score, clones 6; evaluators take over from their
-    # parents under the hyperparameters of the best child, 1, and that of 5 takes what 5 has from now on
+    # decision 3: 10 beats 8 and 9, 8 beats 9, with 11 all are undecided: 2.5 wins of 10, 1.5 of 8 and 11 and
+    # 0.5 of 9, so parents rank 6 4 7 5, and 5, although the best by score, clones 6; evaluators take over from
+    # their parents under the hyperparameters of the best child, 1, and that of 5 takes what 5 has from now on
     parents_do = [None, Copy(6, 6), None, None]
     evaluators_do = [Copy(donor, 1, explore=False) for donor in (4, 6, 6, 7)]
     assert fires(rule, histories, 3) == [Copy(11, 11), None, None, None, *parents_do, *evaluators_do]
