@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 def check_population(run: "Run") -> str:
     chosen, exploit = run.population, run.population.exploit
+    if chosen.cull and chosen.cull.grace >= run.training.steps:
+        return (
+            f"population.cull.grace: must be less than training.steps ({run.training.steps}), or nobody would "
+            f"come to a rung, got {chosen.cull.grace}"
+        )
     if exploit.kind == "none":
         return ""
     if chosen.members < 2:

@@ -11,6 +11,7 @@ from policies import population
 from policies.exploit import (
     Copy,
     Exploit,
+    NoExploit,
     Threshold,
     Tournament,
     Truncation,
@@ -20,6 +21,7 @@ from policies.exploit import (
 from policies.explore import Interval, Past, Perturb, explore
 from policies.fire import Fire, outpaces, smoothed
 from policies.frequencies import MultipleFrequency
+from policies.halving import Cull
 from policies.population import Report, decide
 from policies.rules import ALONE, EXPLOITS, Rules
 from policies.space import Categorical, Constant, Float
@@ -277,6 +279,44 @@ def test_nobody_copies_before_the_burn_in_is_over() -> None:
     # a failed member need not wait
     orders = decide(rules, SPACE, state, reports([math.nan, *said[1:]], 10), 0)[1]
     assert [(order.member, order.donor) for order in orders] == [(0, 3)]
+
+
+def test_rungs_by_hand() -> None:
+    # at 20, 80, 320 steps
+    cull = Cull(20, 4)
+    assert [cull.rung(step - 10, step) for step in (10, 20, 30, 80, 90, 320)] == [None, 0, None, 1, None, 2]
+    assert cull.rung(0, 100) == 1 and cull.rung(15, 25) == 0
+    # of 1, 2, 3, 4 the best quarter begins at 3.25, the best half at 2.5
+    assert [cull.hopeless(own, [1.0, 2.0, 3.0, 4.0, math.nan]) for own in (3.0, 4.0)] == [True, False]
+    assert [Cull(20, 2).hopeless(own, [1.0, 2.0, 3.0, 4.0]) for own in (2.0, 3.0)] == [True, False]
+
+
+def test_who_falls_behind_on_a_rung_becomes_a_clone_once() -> None:
+    rules = Rules(NoExploit(), cull=Cull(20, 2))
+    state, said = population.start(SPACE, 4, 0), [1.0, 2.0, 3.0, 4.0]
+    state, orders = decide(rules, SPACE, state, reports(said, 10), 0)
+    assert orders == []  # the first rung is at 20 steps
+    state, orders = decide(rules, SPACE, state, reports(said, 20), 0)
+    assert [(order.member, order.donor) for order in orders] == [(0, 3), (1, 3)]
+    state = population.from_plain(json.loads(json.dumps(population.to_plain(state))))
+    state, orders = decide(rules, SPACE, state, reports(said, 30), 0)
+    assert orders == []  # no rung between 20 and 40
+    state, orders = decide(rules, SPACE, state, reports(said[::-1], 40), 0)
+    assert [(order.member, order.donor) for order in orders] == [(2, 0), (3, 0)]
+
+
+def test_rungs_compare_members_of_one_age_whenever_they_come_to_it() -> None:
+    rules = Rules(NoExploit(), cull=Cull(20, 2))
+    state = population.start(SPACE, 3, 0)
+    state, orders = decide(rules, SPACE, state, [Report(0, 20, 5.0), Report(1, 20, 6.0)], 0)
+    assert [(order.member, order.donor) for order in orders] == [(0, 1)]
+    state, orders = decide(rules, SPACE, state, [Report(1, 60, 9.0)], 0)
+    assert orders == []  # alone on the rung of 40
+    # 2 comes to the first rung late: it is held against 5 and 6, and copies whoever is good now
+    _, orders = decide(rules, SPACE, state, [Report(2, 20, 5.5)], 0)
+    assert orders == []
+    _, orders = decide(rules, SPACE, state, [Report(2, 20, 4.0)], 0)
+    assert [(order.member, order.donor) for order in orders] == [(2, 1)]
 
 
 def test_a_copy_takes_the_weights_that_a_copying_donor_reported_with() -> None:
