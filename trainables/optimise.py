@@ -2,6 +2,7 @@
 
 Weights, gradients and slots are matrices `(members, parameters)`; the first `decayed` columns decay. All
 is done in place, also in the gradients: for small networks a new matrix costs more than the arithmetic.
+On a CPU each row is taken by itself: that needs one pass over memory, and the matrices one an operation.
 Slots have torch.optim's names, so that a member's own optimiser can go on with its row.
 """
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 Factors = Mapping[str, Tensor]
+Numbers = Mapping[str, float]
 EPSILON = 1e-8
 
 
@@ -30,6 +32,11 @@ class Optimiser(Protocol):
         self, weights: Tensor, gradients: Tensor, slots: Mapping[str, Tensor], factors: Factors, decayed: int
     ) -> None:
         """Do a step; the factors are columns `(members, 1)`."""
+
+    def update_row(
+        self, weights: Tensor, gradients: Tensor, slots: Mapping[str, Tensor], numbers: Numbers, decayed: int
+    ) -> None:
+        """Do one member's step; the numbers are those that `factors` takes."""
 
 
 class AdamW:
@@ -61,6 +68,30 @@ class AdamW:
         root = torch.sqrt(square, out=scaled).add_(factors["epsilon"])
         weights.addcmul_(torch.div(mean, root, out=root), factors["step"])
 
+    def update_row(
+        self, weights: Tensor, gradients: Tensor, slots: Mapping[str, Tensor], numbers: Numbers, decayed: int
+    ) -> None:
+        age = torch.tensor(float(numbers["age"]))
+        for part, decay in ((slice(decayed), numbers["weight_decay"]), (slice(decayed, None), 0.0)):
+            if not weights[part].numel():
+                continue
+            # what torch.optim.AdamW calls with fused=True
+            torch._fused_adamw_(
+                [weights[part]],
+                [gradients[part]],
+                [slots["exp_avg"][part]],
+                [slots["exp_avg_sq"][part]],
+                [],
+                [age],
+                lr=numbers["rate"],
+                beta1=numbers["beta1"],
+                beta2=numbers["beta2"],
+                weight_decay=decay,
+                eps=EPSILON,
+                amsgrad=False,
+                maximize=False,
+            )
+
 
 class Momentum:
     """Stochastic gradient descent with momentum; the decay is part of the gradient, as in torch.optim.SGD."""
@@ -82,6 +113,14 @@ class Momentum:
         gradients[:, :decayed].addcmul_(weights[:, :decayed], factors["decay"])
         velocity.mul_(factors["momentum"]).add_(gradients)
         weights.addcmul_(velocity, factors["step"])
+
+    def update_row(
+        self, weights: Tensor, gradients: Tensor, slots: Mapping[str, Tensor], numbers: Numbers, decayed: int
+    ) -> None:
+        velocity = slots["momentum_buffer"]
+        gradients[:decayed].add_(weights[:decayed], alpha=numbers["weight_decay"])
+        velocity.mul_(numbers["momentum"]).add_(gradients)
+        weights.add_(velocity, alpha=-numbers["rate"])
 
 
 OPTIMISERS: dict[str, Optimiser] = {"adamw": AdamW(), "sgd": Momentum()}
