@@ -5,7 +5,7 @@ import pytest
 import torch
 from members import SHAPE, equal, language, points
 
-from trainables.optimise import OPTIMISERS, clip
+from trainables.optimise import OPTIMISERS, AdamW, clip
 from trainables.settings import Shape
 from trainables.stack import Stack, stackable, stacks
 from trainables.toy import Toy
@@ -199,16 +199,14 @@ def test_each_members_gradients_are_clipped_by_their_own_norm() -> None:
     assert torch.allclose(gradients, torch.tensor([[0.6, 0.8], [0.3, 0.4], [6.0, 8.0]]), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", OPTIMISERS)
-def test_a_row_by_itself_steps_as_it_does_in_the_matrices(kind: str) -> None:
-    optimiser, rng = OPTIMISERS[kind], np.random.default_rng(0)
+def test_a_row_by_itself_steps_as_it_does_in_the_matrices() -> None:
+    optimiser, rng = AdamW(), np.random.default_rng(0)
     given = {
         "rate": [0.1, 0.01],
         "age": [3, 1],
         "weight_decay": [0.2, 0.0],
         "beta1": [0.9, 0.8],
         "beta2": [0.99, 0.999],
-        "momentum": [0.9, 0.0],
     }
     together = [torch.from_numpy(rng.normal(size=(2, 40)).astype(np.float32)) for _ in range(4)]
     together[3].square_()
@@ -216,10 +214,10 @@ def test_a_row_by_itself_steps_as_it_does_in_the_matrices(kind: str) -> None:
     weights, gradients, *slots = together
     table = {name: torch.tensor(values, dtype=torch.float64)[:, None] for name, values in given.items()}
     factors = {name: values.float() for name, values in optimiser.factors(table).items()}
-    optimiser.update(weights, gradients, dict(zip(optimiser.slots, slots, strict=False)), factors, decayed=30)
+    optimiser.update(weights, gradients, dict(zip(optimiser.slots, slots, strict=True)), factors, decayed=30)
     for row in range(2):
         weights, gradients, *slots = (each[row] for each in alone)
         numbers = {name: float(values[row]) for name, values in given.items()}
-        optimiser.update_row(weights, gradients, dict(zip(optimiser.slots, slots, strict=False)), numbers, 30)
+        optimiser.update_row(weights, gradients, dict(zip(optimiser.slots, slots, strict=True)), numbers, 30)
     for place in (0, 2, 3):
         assert torch.allclose(together[place], alone[place], atol=1e-6)

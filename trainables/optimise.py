@@ -2,7 +2,6 @@
 
 Weights, gradients and slots are matrices `(members, parameters)`; the first `decayed` columns decay. All
 is done in place, also in the gradients: for small networks a new matrix costs more than the arithmetic.
-On a CPU each row is taken by itself: that needs one pass over memory, and the matrices one an operation.
 Slots have torch.optim's names, so that a member's own optimiser can go on with its row.
 """
 
@@ -32,11 +31,6 @@ class Optimiser(Protocol):
         self, weights: Tensor, gradients: Tensor, slots: Mapping[str, Tensor], factors: Factors, decayed: int
     ) -> None:
         """Do a step; the factors are columns `(members, 1)`."""
-
-    def update_row(
-        self, weights: Tensor, gradients: Tensor, slots: Mapping[str, Tensor], numbers: Numbers, decayed: int
-    ) -> None:
-        """Do one member's step; the numbers are those that `factors` takes."""
 
 
 class AdamW:
@@ -71,6 +65,10 @@ class AdamW:
     def update_row(
         self, weights: Tensor, gradients: Tensor, slots: Mapping[str, Tensor], numbers: Numbers, decayed: int
     ) -> None:
+        """Do one member's step in one pass over memory, where `update` needs one an operation.
+
+        On a CPU that is several times quicker; the numbers are those that `factors` takes.
+        """
         age = torch.tensor(float(numbers["age"]))
         for part, decay in ((slice(decayed), numbers["weight_decay"]), (slice(decayed, None), 0.0)):
             if not weights[part].numel():
@@ -113,14 +111,6 @@ class Momentum:
         gradients[:, :decayed].addcmul_(weights[:, :decayed], factors["decay"])
         velocity.mul_(factors["momentum"]).add_(gradients)
         weights.addcmul_(velocity, factors["step"])
-
-    def update_row(
-        self, weights: Tensor, gradients: Tensor, slots: Mapping[str, Tensor], numbers: Numbers, decayed: int
-    ) -> None:
-        velocity = slots["momentum_buffer"]
-        gradients[:decayed].add_(weights[:decayed], alpha=numbers["weight_decay"])
-        velocity.mul_(numbers["momentum"]).add_(gradients)
-        weights.add_(velocity, alpha=-numbers["rate"])
 
 
 OPTIMISERS: dict[str, Optimiser] = {"adamw": AdamW(), "sgd": Momentum()}

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from trainables.arrays import map_nest, stack, to_tensors
 from trainables.member import Member
 from trainables.network import Network
-from trainables.optimise import OPTIMISERS, clip
+from trainables.optimise import OPTIMISERS, AdamW, clip
 from trainables.randomness import reseed, restored
 from trainables.settings import rate_at
 
@@ -165,7 +165,8 @@ class Stack:
     def update(self, steps: int) -> Callable[[int], None]:
         """Return the function that does the optimiser's part of the interval's given step."""
         told = [[numbers_at(member, step) for member in self.members] for step in range(steps)]
-        if self.device.type == "cpu":
+        optimiser = self.optimiser
+        if self.device.type == "cpu" and isinstance(optimiser, AdamW):
             rows = [
                 (
                     self.weights[place],
@@ -177,15 +178,15 @@ class Stack:
 
             def update_rows(step: int) -> None:
                 for row, numbers in zip(rows, told[step], strict=True):
-                    self.optimiser.update_row(*row, numbers, self.decayed)
+                    optimiser.update_row(*row, numbers, self.decayed)
 
             return update_rows
         table = {name: column([[each[name] for each in now] for now in told]) for name in told[0][0]}
-        factors = {name: values.to(self.weights) for name, values in self.optimiser.factors(table).items()}
+        factors = {name: values.to(self.weights) for name, values in optimiser.factors(table).items()}
 
         def update_all(step: int) -> None:
             now = {name: values[step] for name, values in factors.items()}
-            self.optimiser.update(self.weights, self.gradients, self.slots, now, self.decayed)
+            optimiser.update(self.weights, self.gradients, self.slots, now, self.decayed)
 
         return update_all
 
