@@ -24,6 +24,7 @@ from policies import population
 from policies.bayesian import Bayesian
 from policies.exploit import Truncation
 from policies.explore import Perturb
+from policies.fire import Fire
 from policies.frequencies import MultipleFrequency
 from policies.population import Report
 from policies.rules import ALONE, Rules
@@ -38,6 +39,7 @@ METHODS = {
     "PBT": Rules(Truncation(0.25), Perturb(0.25, (0.8, 1.25))),
     "PB2": Rules(Truncation(0.25), Bayesian()),
     "MF-PBT": Rules(MultipleFrequency((1, 2, 4, 8)), Perturb(0.25, (0.8, 1.25))),
+    "FIRE PBT": Rules(Fire(), Perturb(0.25, (0.8, 1.25))),
 }
 ASHA = "ASHA through Tune"
 
