@@ -61,6 +61,7 @@ def test_a_resolved_run_reads_back_equal(tmp_path) -> None:
             "population.exploit={kind: multiple_frequency, frequencies: [1, 10, 25]}",
             "population.exploit.frequencies: each of 3 needs 4 members",
         ),
+        ("kind=fleet", "kind: must be one of population"),
         ("trainable=my model", "trainable: must be decoder, toy, or a class of your own as module:Class"),
         ("trainable=nowhere_at_all:Model", "trainable: no module `nowhere_at_all` in "),
         ("trainable=json:Model", "trainable: json must have a class or function `Model`, but has none"),
