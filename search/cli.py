@@ -13,6 +13,7 @@ from cluster.storage import Store
 from search import directory
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run
+from search.runs import runner
 
 app = typer.Typer(
     name="shoal",
@@ -38,18 +39,16 @@ def run(
         bool, typer.Option("--baseline", help="Also train the same members without exploits, and compare.")
     ] = False,
 ) -> None:
-    """Train a population and write its run directory."""
-    from search.running import run_new
-
-    run_new(load_run(file, changes or []), console, baseline)
+    """Train what a file describes, a population by default, and write its run directory."""
+    settings = load_run(file, changes or [])
+    runner(settings.kind).run_new(settings, console, baseline)
 
 
 @app.command(epilog="Example: shoal resume runs/demo")
 def resume(path: Directory) -> None:
     """Continue a run that was stopped or killed, from its last checkpoint."""
-    from search.running import run_on
-
-    run_on(path, console)
+    settings, _ = directory.open_run(path)
+    runner(settings.kind).run_on(path, console)
 
 
 @app.command(epilog="Example: shoal validate examples/demo.yaml training.steps=1000")

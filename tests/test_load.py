@@ -74,6 +74,7 @@ def test_a_resolved_run_reads_back_equal(tmp_path) -> None:
         ("population.age_window=-1", "population.age_window: must be greater than or equal to 0, got -1"),
         ("population.burn_in=200", "population.burn_in: must be less than training.steps (200)"),
         ("population.least=9", "population.least: must be at most population.members (8), got 9"),
+        ("kind=fleet", "kind: must be one of population"),
         ("trainable=my model", "trainable: must be decoder, toy, or a class of your own as module:Class"),
         ("trainable=nowhere_at_all:Model", "trainable: no module `nowhere_at_all` in "),
         ("trainable=json:Model", "trainable: json must have a class or function `Model`, but has none"),
