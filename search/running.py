@@ -13,6 +13,7 @@ from search.config import Run
 from search.corpus.build import COLUMNS, describe, prepare_corpus
 from search.errors import InputError, Interrupted, RunFailed
 from search.kinds import NoExploitRule
+from search.measure import Measure, Watchers
 from search.own import own_class
 from search.population import Outcome, train_population
 from search.progress import Progress
@@ -90,11 +91,10 @@ def check_rows(run: Run, rows: int) -> None:
 
 def finish(run: Run, store: Store, console: Console) -> Outcome:
     """Train a run to its end and write what it came to."""
-    title = run.name if run.population.exploit.kind != "none" else f"{run.name} without exploits"
     record(store, run, "running")
     try:
-        with Progress(run, console, title) as progress:
-            outcome = train_population(run, progress)
+        with Progress(run, console, run.label) as progress, Measure(run) as measure:
+            outcome = train_population(run, Watchers(progress, measure))
     except RunFailed as error:
         record(store, run, "interrupted" if isinstance(error, Interrupted) else "failed")
         raise
