@@ -41,6 +41,12 @@ class Run(Settings):
         return self.trainable == "decoder"
 
     @property
+    def label(self) -> str:
+        """The run's name on a screen and in metrics, where its control is another run."""
+        alone = self.population.exploit.kind == "none" and not self.schedule
+        return f"{self.name} without exploits" if alone else self.name
+
+    @property
     def rounds(self) -> int:
         """Number of intervals that each member trains."""
         return self.training.steps // self.population.interval
