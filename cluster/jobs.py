@@ -29,7 +29,7 @@ class Unreachable(ConnectionError):
 
 def connect(address: str | None) -> JobSubmissionClient:
     """Return a client of the job server at `address`, else at RAY_API_SERVER_ADDRESS or RAY_ADDRESS."""
-    place = address or known_address()
+    place = address or next((os.environ[name] for name in ADDRESSES if os.environ.get(name)), None)
     if place is None:
         raise Unreachable("no address: give --address http://HEAD:8265 or set RAY_API_SERVER_ADDRESS.")
     if place.startswith(("http://", "https://")):
@@ -40,11 +40,6 @@ def connect(address: str | None) -> JobSubmissionClient:
         logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
     with answering(place):
         return JobSubmissionClient(place)
-
-
-def known_address() -> str | None:
-    """Return the job server's address that the environment gives."""
-    return next((os.environ[name] for name in ADDRESSES if os.environ.get(name)), None)
 
 
 def _knock(address: str) -> None:

@@ -191,11 +191,6 @@ def status(target: str, address: str | None, console: Console) -> None:
 def found(target: str, address: str | None) -> tuple[jobs.JobSubmissionClient, str]:
     """Return a client and the id of a job that is named by its id or by its run directory."""
     noted = noted_job(target)
-    if not (is_directory(target) or address or jobs.known_address()):
-        raise InputError(
-            f"{target} is not a run directory, and to look for a job of this name an address is needed: give "
-            f"--address http://HEAD:8265 or set RAY_API_SERVER_ADDRESS."
-        )
     with one_line():
         client = jobs.connect(address or noted.get("address") or None)
         job = noted.get("job") or (jobs.find(client, directory_of(target)) if is_directory(target) else target)
