@@ -48,7 +48,7 @@ def bounded(proportions: Vector, least: Vector | float, most: Vector | float) ->
         )
     if abs(proportions.sum() - 1) <= 1e-12 and (low <= proportions).all() and (proportions <= high).all():
         return proportions.copy()
-    held = proportions > 0
+    held = proportions > 1e-100  # below, a bound divided by it may overflow
     full = np.where(held, high, low)
     if full.sum() < 1:  # what the groups of share 0 must take up, in proportion to their room
         room = np.where(held, 0.0, high - low)
@@ -57,7 +57,7 @@ def bounded(proportions: Vector, least: Vector | float, most: Vector | float) ->
 
 
 def _clipped(proportions: Vector, low: Vector, high: Vector, held: NDArray[np.bool_]) -> Vector:
-    """Return clip(scale * proportions, low, high) with sum 1; the sum grows with the scale in straight pieces."""
+    """Return clip(scale * proportions, low, high) with sum 1, which grows with the scale in straight pieces."""
 
     def at(scale: float) -> Vector:
         return np.asarray(np.clip(scale * proportions, low, high))

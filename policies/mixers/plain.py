@@ -176,6 +176,6 @@ def sums_to_one(proportions: Sequence[float]) -> None:
 def one_each(proportions: Sequence[float], groups: Groups) -> Vector:
     if len(proportions) != groups.count:
         raise ValueError(
-            f"proportions must be given for the {groups.count} groups {groups.names}, but got {len(proportions)}."
+            f"proportions must be given for {groups.count} groups, {groups.names}, but got {len(proportions)}."
         )
     return normalise(proportions)

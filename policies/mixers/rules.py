@@ -1,5 +1,6 @@
 """The mixing policies by name."""
 
+from policies.mixers.aioli import Aioli
 from policies.mixers.plain import EndUpsampling, Fixed, Proportional, Random, Stages, Stratified, Temperature
 
 MIXERS: dict[str, type] = {
@@ -10,4 +11,5 @@ MIXERS: dict[str, type] = {
     "random": Random,
     "stages": Stages,
     "end_upsampling": EndUpsampling,
+    "aioli": Aioli,
 }
