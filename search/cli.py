@@ -151,6 +151,7 @@ app.command(epilog=example.format("submit examples/toy.yaml directory=/runs/toy"
 app.command(epilog=example.format("stop toy-1f2e3d4c"))(job_commands.stop)
 app.command(epilog=example.format("logs --follow /runs/toy"))(job_commands.logs)
 app.add_typer(platform_commands.k8s, name="k8s")
+app.add_typer(platform_commands.grafana, name="grafana")
 
 
 def runs_here() -> list[str]:

@@ -1,11 +1,17 @@
-"""The commands for what runs around a cluster: `shoal k8s`, which writes manifests."""
+"""The commands for what runs around a cluster: `shoal k8s` writes manifests, `shoal grafana` a dashboard."""
 
+import json
+import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
+from rich.console import Console
+
+from search.errors import InputError
 
 k8s = typer.Typer(help="Write manifests for KubeRay; `kubectl apply -f -` takes them.", no_args_is_help=True)
 
@@ -46,6 +52,52 @@ def cluster(
     from search.kubernetes import Place, render_cluster
 
     write([render_cluster(name, Place(image=image, claim=claim, namespace=namespace, gpus=gpus), most)])
+
+
+grafana = typer.Typer(help="Set up Shoal's dashboard in Grafana.", no_args_is_help=True)
+
+
+@grafana.callback()
+def sub_commands() -> None:
+    """Keep `install` a word of its own: Typer drops the name of an only command."""
+
+
+@grafana.command(epilog="Example: GRAFANA_TOKEN=... shoal grafana install --url http://127.0.0.1:3000")
+def install(
+    url: Annotated[str, typer.Option(help="Grafana's address.")],
+    prometheus: Annotated[
+        str, typer.Option(help="Prometheus's address, as Grafana's server sees it.")
+    ] = "http://localhost:9090",
+    token_file: Annotated[
+        Path | None, typer.Option(help="File that holds a service account's token; GRAFANA_TOKEN without it.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the dashboard, ask nobody.")] = False,
+) -> None:
+    """Make folder, data source and dashboard, or bring them up to date."""
+    from cluster import grafana as server
+    from cluster.dashboard import dashboard
+
+    if dry_run:
+        sys.stdout.write(json.dumps(dashboard(), indent=2) + "\n")
+        return
+    token, console = token_of(token_file), Console()
+    try:
+        for line in server.install(server.connect(url, token), prometheus):
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+    except server.Refused as error:
+        raise InputError(f"--url: {error}") from error
+
+
+def token_of(file: Path | None) -> str:
+    """Return Grafana's token; it has no place on the command line, where every user of the machine reads it."""
+    if file is None:
+        if token := os.environ.get("GRAFANA_TOKEN", "").strip():
+            return token
+        raise InputError("no token: set GRAFANA_TOKEN, or name a file that holds it with --token-file.")
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise InputError(f"--token-file: {file} cannot be read: {error.strerror}.") from error
 
 
 class Dumper(yaml.SafeDumper):

@@ -1,4 +1,4 @@
-"""Every manifest, rendered or in k8s/: valid by the schemas of KubeRay and Kubernetes, and as strict as we say."""
+"""Every manifest, rendered or in k8s/: valid by KubeRay's and Kubernetes' schemas, and as strict as we say."""
 
 import json
 import re
