@@ -58,7 +58,7 @@ class TestMeal:
     def test_probabilities_are_meaned_and_not_logits(self) -> None:
         teachers = torch.tensor([[[4.0, 0.0]], [[0.0, 1.0]]])
         target = soft_target(teachers)
-        # softmax(4, 0) = 0.98201, softmax(0, 1) = 0.26894: their mean 0.62548; of the logits it would be 0.81757
+        # softmax(4, 0) = 0.98201, softmax(0, 1) = 0.26894: mean 0.62548; that of the logits gives 0.81757
         assert target[0].tolist() == pytest.approx([0.62548, 0.37452], abs=1e-5)
         assert soft_target(torch.randn(3, 5, 4)).sum(-1).tolist() == pytest.approx([1.0] * 5)
 
@@ -126,9 +126,8 @@ class TestHard:
         moved = shift(rows, torch.Generator().manual_seed(0)).detach()
         first = moved[:, 0].round().long()
         assert set(first.tolist()) == {0, 1, 2, 14, 15}
-        assert torch.allclose(
-            moved, torch.stack([row.roll(-int(place)) for row, place in zip(rows, first)]), atol=1e-4
-        )
+        back = torch.stack([row.roll(int(place)) for row, place in zip(moved, first, strict=True)])
+        assert torch.allclose(back, rows, atol=1e-4)
 
     def test_a_high_weight_of_consistency_brings_the_identity(self) -> None:
         torch.manual_seed(0)

@@ -122,15 +122,14 @@ def test_no_gradient_reaches_the_teacher() -> None:
 def test_half_precision_is_computed_in_single() -> None:
     halves = [x.to(torch.bfloat16) for x in STUDENT]
     value = relation_loss(halves, TEACHER, 4)
-    assert value.item() == pytest.approx(
-        loss([x.to(torch.bfloat16).double() for x in STUDENT], TEACHER), rel=1e-5
-    )
+    assert value.item() == pytest.approx(loss([x.double() for x in halves], TEACHER), rel=1e-5)
 
 
-@pytest.mark.parametrize(("heads", "width"), [(3, 8), (16, 24), (0, 8)])
+@pytest.mark.parametrize(("heads", "width"), [(3, 8), (0, 8), (8, 20)])
 def test_heads_that_do_not_divide_a_width_are_refused(heads, width) -> None:
+    teacher = [x[..., :20] for x in TEACHER] if width == 20 else TEACHER
     with pytest.raises(ValueError, match=f"must divide the width {width}, got {heads}"):
-        relation_loss(STUDENT, TEACHER, heads)
+        relation_loss(STUDENT, teacher, heads)
 
 
 def test_an_unknown_kind_is_refused() -> None:
