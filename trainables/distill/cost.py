@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainables.distill.elastic import Network, extract
+from trainables.distill.elastic import Transformer, extract
 from trainables.distill.spaces import Shape, Subnet
 
 
@@ -53,7 +53,7 @@ def published_cost(subnet: Subnet, length: int = 128, heads: int = 12) -> Cost:
     return Cost(round(parameters), round(macs))
 
 
-def latency(network: Network, subnet: Subnet, tokens: Tensor, repeats: int = 5) -> float:
+def latency(network: Transformer, subnet: Subnet, tokens: Tensor, repeats: int = 5) -> float:
     """Measure the median time in ms of a forward pass of the extracted sub-network, on its device."""
     alone = extract(network, subnet).eval()
     with torch.inference_mode():

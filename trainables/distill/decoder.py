@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainables.decoder import rotary_angles, rotate
-from trainables.distill.elastic import ACTIVATIONS, Network, linear, root_norm, split_heads
+from trainables.distill.elastic import ACTIVATIONS, Transformer, linear, root_norm, split_heads
 from trainables.distill.encoder import Seen
 from trainables.distill.spaces import Shape, Subnet
 
@@ -43,7 +43,7 @@ class Block(nn.Module):
         return Seen(x + linear(self.fall, risen, subnet.width), q, k, v)
 
 
-class Decoder(Network):
+class Decoder(Transformer):
     """Token ids `(rows, length)` in, the stream after the last norm and the last layer's attention out.
 
     Queries and keys are shown before their rotation. `mask` is true at real tokens.

@@ -18,7 +18,7 @@ ACTIVATIONS = {
 LAYER = re.compile(r"(?<=^blocks\.)\d+")
 
 
-class Network(nn.Module):
+class Transformer(nn.Module):
     """A transformer whose `forward(tokens, mask, subnet)` may run a part of it; all weights stay in place."""
 
     shape: Shape
@@ -28,7 +28,7 @@ class Network(nn.Module):
         self.shape = shape
 
 
-Elastic = TypeVar("Elastic", bound=Network)
+Elastic = TypeVar("Elastic", bound=Transformer)
 
 
 def linear(layer: nn.Linear, x: Tensor, rows: int) -> Tensor:

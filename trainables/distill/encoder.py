@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.distill.elastic import ACTIVATIONS, Network, layer_norm, linear, split_heads
+from trainables.distill.elastic import ACTIVATIONS, Transformer, layer_norm, linear, split_heads
 from trainables.distill.spaces import Shape, Subnet
 
 
@@ -59,7 +59,7 @@ class Block(nn.Module):
         return Seen(layer_norm(self.feed_norm, x + fed), q, k, v)
 
 
-class Encoder(Network):
+class Encoder(Transformer):
     """Token ids `(rows, length)` in, the last layer's stream and attention out.
 
     `mask` `(rows, length)` is true at real tokens; every row must have one.

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from trainables.distill.decoder import Decoder
-from trainables.distill.elastic import ACTIVATIONS, Network
+from trainables.distill.elastic import ACTIVATIONS, Transformer
 from trainables.distill.encoder import Encoder
 from trainables.distill.spaces import Shape
 
 ENCODERS = ("bert", "roberta", "xlm-roberta", "electra")
 DECODERS = ("llama", "mistral")
-NETWORKS: dict[str, type[Network]] = {"encoder": Encoder, "decoder": Decoder}
+NETWORKS: dict[str, type[Transformer]] = {"encoder": Encoder, "decoder": Decoder}
 
 # our name -> theirs; an encoder's blocks are `blocks.N` here and `encoder.layer.N` there
 BERT = {
@@ -107,7 +107,7 @@ def their_name(name: str, family: str) -> str:
     return f"{outer[module]}.{kind}"
 
 
-def adopt(network: Network, family: str, weights: Mapping[str, Tensor], config: Any) -> list[str]:
+def adopt(network: Transformer, family: str, weights: Mapping[str, Tensor], config: Any) -> list[str]:
     """Copy a teacher's weights into a network of its shape; return our names of what it does not have."""
     missing = []
     with torch.no_grad():
@@ -137,7 +137,7 @@ def host_heads(shape: Shape) -> int | None:
     return None
 
 
-def to_transformers(network: Network) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+def to_transformers(network: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Return the configuration and weights of the same function in transformers, if it can be put so."""
     if isinstance(network, Encoder):
         return to_bert(network)

@@ -112,8 +112,11 @@ def sandwich(space: SubSpace, rng: np.random.Generator, count: int = 2, tilt: fl
     chosen = [space.largest, space.smallest]
     if len(space) < 2 + count:
         return list(dict.fromkeys([*chosen, *space]))
+    tries = 0
     while len(chosen) < 2 + count:
-        drawn = space.draw(rng, tilt)
+        tries += 1
+        # under a steep tilt there may be hardly anything but what is chosen already
+        drawn = space.draw(rng, tilt if tries < 20 else 0.0)
         if drawn not in chosen:
             chosen.append(drawn)
     return chosen

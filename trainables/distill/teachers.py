@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.distill.elastic import Network
+from trainables.distill.elastic import Transformer
 from trainables.distill.families import NETWORKS, adopt, family_of, shape_of
 from trainables.distill.relations import relations
 from trainables.distill.spaces import Shape
@@ -38,7 +38,7 @@ class Teacher:
         self.module = module.eval().requires_grad_(False)
         self.heads = heads  # only a fused projection that keeps them apart needs to know
         self.caught: dict[str, Tensor] = {}
-        if isinstance(module, Network):
+        if isinstance(module, Transformer):
             assert layer in (None, module.shape.layers - 1), "a network of ours shows its last layer"
         else:
             for name, part in projections(module, layer).items():
@@ -52,7 +52,7 @@ class Teacher:
 
     @torch.no_grad()
     def see(self, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        if isinstance(self.module, Network):
+        if isinstance(self.module, Transformer):
             return relations(self.module(tokens, mask))
         given = torch.ones_like(tokens) if mask is None else mask.to(tokens.dtype)
         self.module(input_ids=tokens, attention_mask=given)
@@ -108,7 +108,9 @@ def _config(folder: str) -> Any:
     return AutoConfig.from_pretrained(folder, local_files_only=True)
 
 
-def load_teacher(folder: str, layer: int | None = None, device: str = "cpu") -> tuple[Teacher, Network | None]:
+def load_teacher(
+    folder: str, layer: int | None = None, device: str = "cpu"
+) -> tuple[Teacher, Transformer | None]:
     """Return the teacher of a folder, and its weights as a network of ours where its kind is known.
 
     The network may be cut into students; what the teacher lacks of it keeps its random start.
