@@ -3,13 +3,14 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from policies.rules import ALONE, Rules
 from policies.schedule import Setting
 from policies.space import Space
 from search.checks import CHECKS
 from search.kinds import AnyDomain, Settings
+from search.runs import known_kind
 from search.sections import Checkpoint, Cluster, Data, Model, Name, Population, Scheduled, Training
 
 FORMAT: Literal[1] = 1  # of the run directory; a reader refuses a higher one
@@ -19,6 +20,7 @@ class Run(Settings):
     """A whole run, resolved."""
 
     name: Name
+    kind: Annotated[str, AfterValidator(known_kind)] = "population"
     format: Literal[1] = FORMAT
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     directory: str = ""
@@ -37,6 +39,12 @@ class Run(Settings):
     def reads_text(self) -> bool:
         """Whether members train on rows of a corpus and score themselves by minus a loss in nats."""
         return self.trainable == "decoder"
+
+    @property
+    def label(self) -> str:
+        """The run's name on a screen and in metrics, where its control is another run."""
+        alone = self.population.exploit.kind == "none" and not self.schedule
+        return f"{self.name} without exploits" if alone else self.name
 
     @property
     def rounds(self) -> int:

@@ -42,7 +42,7 @@ def replay(place: str, member: int | None, console: Console) -> None:
     prepare(again, console)
     copy = directory.create(again)
     with session():
-        finish(again, copy, console)
+        finish(again, console)
     close(again, copy, console)
     console.print(compare(run, store, copy, chosen), highlight=False, soft_wrap=True)
 

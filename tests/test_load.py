@@ -78,6 +78,7 @@ def test_a_resolved_run_reads_back_equal(tmp_path) -> None:
         ("population.cull={grace: 20, reduction: 1}", "population.cull.reduction: must be greater than 1"),
         ("population.exploit=fire", "population.exploit: fire needs 12 members"),
         ("population.least=9", "population.least: must be at most population.members (8), got 9"),
+        ("kind=fleet", "kind: must be one of population"),
         ("trainable=my model", "trainable: must be decoder, toy, or a class of your own as module:Class"),
         ("trainable=nowhere_at_all:Model", "trainable: no module `nowhere_at_all` in "),
         ("trainable=json:Model", "trainable: json must have a class or function `Model`, but has none"),
