@@ -367,7 +367,7 @@ def test_a_clone_goes_back_to_the_best_weights_ever_and_varies_their_own_hyperpa
     assert orders[0].hyperparameters["rate"] / first["rate"] == pytest.approx(0.8) or orders[0].hyperparameters[
         "rate"
     ] / first["rate"] == pytest.approx(1.25)
-    # where the best of now is the best ever, it is copied as it is
+    # a donor of now that is better than all before is copied as it is
     after, orders = decide(rules, SPACE, state, reports([4.0, 2.0, 10.0, 1.0], 20), 0)
     assert [(order.member, order.donor, order.decision) for order in orders] == [(3, 2, None)]
     assert population.archived(after) == (2, population.Best(10.0, 2, 20, {"rate": 0.09, "kind": "a"}))
