@@ -44,10 +44,10 @@ class Rules:
     explore: Explore = Perturb()
     least: int = 2
     age_window: float = math.inf
+    replacements: int = 8
     burn_in: int = 0
     cull: Cull | None = None
     backtrack: bool = False
-    replacements: int = 8
 
     def __post_init__(self) -> None:
         if self.least < 2:
