@@ -75,7 +75,9 @@ def test_what_must_hold_of_every_rule_for_any_scores(name: str, scores: list[flo
         targets = {order.member for order in orders}
         finite = [score for score in scores if math.isfinite(score)]
         assert len(orders) == len(targets)
-        assert all(order.donor != order.member and math.isfinite(scores[order.donor]) for order in orders)
+        # only a laggard without a leader keeps its weights and varies its own hyperparameters
+        assert name == "threshold" or all(order.donor != order.member for order in orders)
+        assert all(math.isfinite(scores[order.donor]) for order in orders)
         if (
             name == "fire"
         ):  # parents are ranked by rate and evaluators begin anew, but no weights of the best are lost
@@ -172,6 +174,9 @@ def test_threshold_by_hand() -> None:
     assert donors(Threshold(), [[0.0]] * 4 + [[10.0]]) == [None] * 5
     # 0, 5, 5, 5, 10: mean 5, deviation 3.16: 0 lags and 10 leads
     assert donors(Threshold(), [[0.0], [5.0], [5.0], [5.0], [10.0]]) == [4, None, None, None, None]
+    # 0, 10, 10, 10, 10: mean 8, deviation 4: 0 lags and nobody leads, so it varies its own
+    assert donors(Threshold(), [[0.0]] + [[10.0]] * 4) == [0, None, None, None, None]
+    assert donors(Threshold(), [[math.nan], [0.0]] + [[10.0]] * 4) == [None, 1, None, None, None, None]
     assert donors(Threshold(1.0, 6.0), [[0.0], [5.0], [5.0], [5.0], [10.0]]) == [None] * 5
     assert donors(Threshold(), [[1.0]] * 4) == [None] * 4
 
