@@ -28,8 +28,8 @@ EMBEDDED = "local"
 def session(dashboard: bool = False) -> Iterator[str]:
     """Yield the dashboard's address, or nothing, on the cluster at `RAY_ADDRESS`, else on an embedded Ray.
 
-    An embedded Ray has a dashboard if it is asked for. It dies with this process, also on SIGKILL; it is stopped on the way out, also on
-    Ctrl-C. Raises ConnectionError when the address does not answer.
+    An embedded Ray has a dashboard if it is asked for. It dies with this process, also on SIGKILL; it is
+    stopped on the way out, also on Ctrl-C. Raises ConnectionError when the address does not answer.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)

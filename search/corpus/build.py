@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cluster.storage import Store
 from search.corpus.documents import Document, gather
+from search.corpus.quarantine import Quarantine
 from search.errors import InputError
 from search.sections import Data
 from trainables.tokenizer import TOKENIZERS, Tokenizer
@@ -21,6 +22,11 @@ from trainables.tokenizer import TOKENIZERS, Tokenizer
 FORMAT = 1
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation", "test")
+# what decides a corpus's content beside its sources
+SETTINGS = (
+    *("tokenizer", "sequence_length", "text_field", "megabytes", "document_megabytes"),
+    *("validation", "test"),
+)
 PART_ROWS = 4096  # rows of a file, which is one row group: small, so that a stream starts early
 COLUMNS = ("group", "documents", "duplicates", "skipped", *SPLITS, "tokens")
 
@@ -39,7 +45,7 @@ class Group:
     source: str
     documents: int
     duplicates: int
-    skipped: int  # empty, or not UTF-8
+    skipped: int  # bad ones, in the quarantine
     splits: dict[str, Split]
 
 
@@ -57,6 +63,7 @@ class Manifest:
     test: float
     content: str  # hash of all row ids and tokens
     groups: dict[str, Group]
+    document_megabytes: float | None = None
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "Manifest":
@@ -122,7 +129,7 @@ def _store(settings: Data, write: bool = False) -> Store:
 
 
 def _differences(manifest: Manifest, settings: Data) -> Iterator[str]:
-    for name in ("tokenizer", "sequence_length", "text_field", "megabytes", "validation", "test"):
+    for name in SETTINGS:
         built, wanted = getattr(manifest, name), getattr(settings, name)
         if built != wanted:
             yield f"{name} is {built} there, {wanted} in the settings"
@@ -158,14 +165,18 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
     content = hashlib.blake2b(digest_size=16)
     groups = {}
     for name, source in settings.groups.items():
-        documents, duplicates, skipped = gather(name, settings, seen)
+        quarantine = Quarantine(name)
+        try:
+            documents, duplicates = gather(name, settings, seen, quarantine)
+        finally:
+            quarantine.write(store)  # also where there is too much of it
         splits = {}
         for split, rows in _split_rows(name, documents, settings, tokenizer).items():
             content.update(f"{name}/{split}/{len(rows.ids)}\n".encode())
             content.update(rows.ids.astype("<i8").tobytes() + rows.tokens.astype("<u2").tobytes())
             identifiers.append(rows.ids)
             splits[split] = _write(store, f"{name}/{split}", rows)
-        groups[name] = Group(source, len(documents), duplicates, skipped, splits)
+        groups[name] = Group(source, len(documents), duplicates, quarantine.documents, splits)
         counts = ", ".join(f"{split} {value.rows}" for split, value in splits.items())
         report(f"{name}: {len(documents)} documents from {source}; rows: {counts}")
     everywhere = np.concatenate(identifiers)
@@ -181,6 +192,7 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
         test=settings.test,
         content=content.hexdigest(),
         groups=groups,
+        document_megabytes=settings.document_megabytes,
     )
     store.write_json(MANIFEST, asdict(manifest))
     return manifest
