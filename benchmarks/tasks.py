@@ -27,7 +27,7 @@ from trainables.searched import cross_entropy, dropout
 from trainables.settings import Recipe, Shape
 
 RATE = Float(1e-4, 1.0, log=True)
-MEMBERS = 32  # four parts of eight for MF-PBT, and eleven children, parents and evaluators each for FIRE
+MEMBERS = 16
 
 
 @dataclass(frozen=True)
