@@ -246,7 +246,12 @@ def _check_outcome(groups: Groups, visit: Visit, outcome: Outcome) -> None:
     for signal in visit.signals:
         if getattr(outcome, signal) is None:
             raise ValueError(f"the visit {visit.name} asked for {signal}, but its outcome has none.")
-    if outcome.validation is not None and len(outcome.validation) != len(groups.targets):
+    if outcome.validation is None:
+        return
+    if len(outcome.validation) != len(groups.targets):
         raise ValueError(
             f"validation losses of {len(groups.targets)} targets must come, but got {len(outcome.validation)}."
         )
+    empty = [name for name, losses in zip(groups.targets, outcome.validation, strict=True) if not len(losses)]
+    if empty:
+        raise ValueError(f"each target must have a validation sequence, but {empty} have none.")
