@@ -23,7 +23,7 @@ EMBEDDED = "local"
 
 
 @contextlib.contextmanager
-def session() -> Iterator[str]:
+def session(object_store_bytes: int | None = None) -> Iterator[str]:
     """Yield the address of the cluster: `RAY_ADDRESS` when it is set, else an embedded Ray's.
 
     An embedded Ray dies with this process, also on SIGKILL; it is stopped on the way out, also on
@@ -34,7 +34,7 @@ def session() -> Iterator[str]:
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     address = os.environ.get("RAY_ADDRESS", EMBEDDED)
-    options: dict[str, Any] = {"include_dashboard": False}
+    options: dict[str, Any] = {"include_dashboard": False, "object_store_memory": object_store_bytes}
     if address != EMBEDDED:
         # an embedded Ray inherits the environment; a runtime environment would only cost it fresh processes
         options = {"runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}}

@@ -114,7 +114,9 @@ class MixedBatches:
 
 
 def file_rows(split: Split) -> list[int]:
-    """Return how many rows each file of a split holds: all are full but the last."""
+    """Return how many rows each file of a split holds."""
+    if split.sizes is not None:
+        return split.sizes
     full = len(split.files) - 1
     return [PART_ROWS] * full + [split.rows - full * PART_ROWS]
 
