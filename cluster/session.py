@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,26 +25,35 @@ EMBEDDED = "local"
 
 
 @contextlib.contextmanager
-def session(object_store_bytes: int | None = None) -> Iterator[str]:
-    """Yield the address of the cluster: `RAY_ADDRESS` when it is set, else an embedded Ray's.
+def session(dashboard: bool = False, object_store_bytes: int | None = None) -> Iterator[str]:
+    """Yield the dashboard's address, or nothing, on the cluster at `RAY_ADDRESS`, else on an embedded Ray.
 
-    An embedded Ray dies with this process, also on SIGKILL; it is stopped on the way out, also on
-    Ctrl-C. Raises ConnectionError when the address does not answer.
+    An embedded Ray has a dashboard if it is asked for. It dies with this process, also on SIGKILL; it is
+    stopped on the way out, also on Ctrl-C. Raises ConnectionError when the address does not answer.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     address = os.environ.get("RAY_ADDRESS", EMBEDDED)
-    options: dict[str, Any] = {"include_dashboard": False, "object_store_memory": object_store_bytes}
+    # it listens on this machine's own address only, as all that we start
+    options: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1"}
+    options["object_store_memory"] = object_store_bytes
     if address != EMBEDDED:
         # an embedded Ray inherits the environment; a runtime environment would only cost it fresh processes
         options = {"runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-        yield ray.get_runtime_context().gcs_address
+        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        end_softly()
+        yield context.dashboard_url or ""
     finally:
         ray.shutdown()
+
+
+def end_softly() -> None:
+    """Take SIGTERM, which stops a Ray job or a pod, for Ctrl-C: the run says that it was interrupted."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
 def capacity() -> dict[str, float]:

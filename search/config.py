@@ -41,13 +41,19 @@ class Run(Settings):
         return self.trainable == "decoder"
 
     @property
+    def label(self) -> str:
+        """The run's name on a screen and in metrics, where its control is another run."""
+        alone = self.population.exploit.kind == "none" and not self.schedule
+        return f"{self.name} without exploits" if alone else self.name
+
+    @property
     def rounds(self) -> int:
         """Number of intervals that each member trains."""
         return self.training.steps // self.population.interval
 
     def rules(self) -> Rules:
         chosen = self.population
-        if chosen.exploit.kind == "none":
+        if chosen.exploit.kind == "none" and chosen.cull is None:
             return ALONE
         return Rules(
             chosen.exploit.build(),
@@ -55,6 +61,7 @@ class Run(Settings):
             least=chosen.least,
             age_window=math.inf if chosen.age_window is None else chosen.age_window,
             burn_in=chosen.burn_in,
+            cull=chosen.cull.build() if chosen.cull else None,
             replacements=chosen.replacements,
         )
 

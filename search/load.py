@@ -31,6 +31,14 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
 
     Raises InputError that names the file, the key path, the value and what is allowed.
     """
+    run = check(load_values(path, changes), path)
+    if ":" in run.trainable:
+        own_class(run.trainable)
+    return run
+
+
+def load_values(path: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a YAML file's values with the changes made, not checked yet."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -40,10 +48,7 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
     values = parse(text, path)
     for change in changes:
         make_change(values, change)
-    run = check(values, path)
-    if ":" in run.trainable:
-        own_class(run.trainable)
-    return run
+    return values
 
 
 def parse(text: str, path: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-# kind -> module with run_new(run, console, baseline) and run_on(path, console)
+# kind -> module with run_new(run, console, baseline, resume) and run_on(path, console)
 RUNS = {
     "population": "search.running",
 }

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from policies.halving import Cull
 from search.kinds import AnyExploit, AnyExplore, Count, PerturbRule, Settings, Share, TruncationRule
 from trainables.settings import Recipe
 
@@ -59,6 +60,16 @@ class Training(Settings):
     z_loss: Annotated[float, Field(ge=0)] = 0.0  # weight of the squared log-partition
 
 
+class CullRule(Settings):
+    """ASHA for members that never recover: who falls behind on a rung becomes a clone of a good one."""
+
+    grace: Count  # steps of the first rung
+    reduction: Annotated[float, Field(gt=1)] = 4.0  # from rung to rung; one in so many goes on
+
+    def build(self) -> Cull:
+        return Cull(self.grace, self.reduction)
+
+
 class Population(Settings):
     """How many members, when they are ready, and by which rules they copy and vary."""
 
@@ -70,6 +81,7 @@ class Population(Settings):
     least: Annotated[int, Field(ge=2)] = 2  # members with a score before anybody copies
     age_window: Annotated[int, Field(ge=0)] | None = None  # steps by which members that are compared may differ
     burn_in: Annotated[int, Field(ge=0)] = 0  # steps before anybody copies
+    cull: CullRule | None = None
     replacements: Annotated[int, Field(ge=0)] = 8  # times that a failed member becomes a clone of a good one
 
 
@@ -81,6 +93,7 @@ class Cluster(Settings):
     restarts: Annotated[int, Field(ge=0)] = 3  # of a brood that lost a worker
     stack: bool | None = None  # members as one model; by default on GPUs, and of small members on CPUs
     threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
+    dashboard: bool = False  # of an embedded Ray: also what Prometheus needs to find it
 
 
 SEARCHED = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}

@@ -267,14 +267,14 @@ def test_a_space_within_the_space_is_drawn_by_whole_names(store):
     store.write(
         "run.yaml",
         "name: nest\ntraining: {steps: 10}\nhyperparameters: {a: {h: {kind: float, low: 0, high: 9}, "
-        "deep: {on: {kind: bool}}}}",
+        "deep: {flag: {kind: bool}}}}",
     )
-    start = (population.MemberState({"a": {"h": 1.5, "deep": {"on": True}}}),)
+    start = (population.MemberState({"a": {"h": 1.5, "deep": {"flag": True}}}),)
     records.write_starts(store, start)
     records.write_metrics(store, 1, [{"round": 1, "step": 10, "member": 0, "score": -1.0}])
     story = read_story(store)
-    assert story.hyperparameters == ["a.h", "a.deep.on"]
-    assert story.path[0].hyperparameters == {"a.h": 1.5, "a.deep.on": True}
+    assert story.hyperparameters == ["a.h", "a.deep.flag"]
+    assert story.path[0].hyperparameters == {"a.h": 1.5, "a.deep.flag": True}
     assert figures_of(page_of(store))["schedule-1"]["layout"]["yaxis"]["ticktext"] == ["false", "true"]
 
 

@@ -133,8 +133,9 @@ def test_a_cut_of_lists_is_the_cut_of_arrays_to_the_bit(weights: list[float], ba
     shares = normalise(weights)
     due = (shares * batch + debt).tolist()
     counts, left = apportion(shares, batch, debt)
-    assert cut(due, batch) == counts.tolist()
-    assert [share - count for share, count in zip(due, cut(due, batch), strict=True)] == left.tolist()
+    found = cut(shares.tolist(), due, batch)
+    assert found == counts.tolist()
+    assert [rows - count for rows, count in zip(due, found, strict=True)] == left.tolist()
 
 
 def test_what_a_group_lacks_goes_to_the_others_by_hand() -> None:

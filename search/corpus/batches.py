@@ -53,11 +53,15 @@ class MixedBatches:
     def proportions(self, proportions: Vector) -> None:
         self._proportions = np.array(proportions, dtype=np.float64)
         self._proportions.flags.writeable = False  # a change in place would go unseen
-        self._shares = (self._proportions * self.batch).tolist()
+        self._shares = self._proportions.tolist()
+        self._due = (self._proportions * self.batch).tolist()
 
     def next(self) -> NDArray[np.uint16]:
         """Return `(batch, sequence_length)` tokens; raises Exhausted where the groups have no batch left."""
-        counts = self._counts()
+        return self.take(self._counts())
+
+    def take(self, counts: Sequence[int]) -> NDArray[np.uint16]:
+        """Return the next rows of each group, as many as are asked for, whatever the proportions are."""
         for place, window in self.windows.items():
             cursor = window.place(self, self.cursors[place])
             self.skipped[place] += cursor - self.cursors[place]
@@ -89,12 +93,12 @@ class MixedBatches:
         if limits is None or all(
             cursor + self.batch < limit for cursor, limit in zip(self.cursors, limits, strict=True)
         ):
-            due = [share + owed for share, owed in zip(self._shares, self.debt, strict=True)]
-            counts = cut(due, self.batch)
-            self.debt = [share - count for share, count in zip(due, counts, strict=True)]
+            due = [rows + owed for rows, owed in zip(self._due, self.debt, strict=True)]
+            counts = cut(self._shares, due, self.batch)
+            self.debt = [rows - count for rows, count in zip(due, counts, strict=True)]
             return counts
         left = [max(limit - cursor, 0) for cursor, limit in zip(self.cursors, limits, strict=True)]
-        shares = self._proportions.tolist()
+        shares = self._shares
         found = share_out(shares, self.batch, self.debt, left)
         known = zip(self.groups, left, shares, strict=True)
         ended = [name for name, rows, share in known if share and not rows]
