@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.storage import Store
-from cluster.streams import WindowStream, as_rows
+from cluster.streams import RowStream, WindowStream, as_rows
 from policies.mixing import Vector
 from policies.supply import cut, share_out
 from search.corpus.build import PART_ROWS, Split
@@ -72,6 +72,16 @@ class MixedBatches:
                 parts.append(self.streams[place].take(self.cursors[place], count))
                 self.cursors[place] += count
         return np.concatenate(parts)
+
+    def progress(self) -> dict[str, float]:
+        """Return how often each group was gone through, and how many rows of it were left out by a window."""
+        found: dict[str, float] = {}
+        for place, (group, stream) in enumerate(zip(self.groups, self.streams, strict=True)):
+            if isinstance(stream, RowStream):
+                found[f"epochs_{group}"] = self.cursors[place] / stream.order.rows
+            if place in self.windows:
+                found[f"skipped_{group}"] = float(self.skipped[place])
+        return found
 
     def state(self) -> dict[str, Any]:
         return {
