@@ -158,7 +158,8 @@ class WindowStream(RowStream):
             self.furthest = max(self.furthest, cursor)
             cursor = max(cursor, self._least())
             self.readers[reader] = cursor
-            self.changed.notify_all()
+            if self.chunks and self._hungry():  # waking the other thread at every batch would cost more than it
+                self.changed.notify_all()
         return cursor
 
     def rows_of(self, turn: int) -> Tokens:
