@@ -40,7 +40,7 @@ class Mapped(Dataset):
 
     def __getitem__(self, index: int) -> NDArray[np.uint16]:
         group = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self.arrays[group][index - self.starts[group]]
+        return np.array(self.arrays[group][index - self.starts[group]])  # torch wants one it may write to
 
 
 class MappedAtOnce(Mapped):

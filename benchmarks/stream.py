@@ -60,12 +60,13 @@ def resident(store: Store, files: Files) -> dict[str, RowStream]:
     return streams
 
 
-def streamed(store: Store, files: Files) -> dict[str, RowStream]:
+def streamed(store: Store, files: Files, room: int = WINDOW_BYTES) -> dict[str, RowStream]:
+    """Open windows that hold `room` bytes of each group, as a run does."""
     streams: dict[str, RowStream] = {}
-    bound = WINDOW_BYTES // row_bytes(LENGTH)
+    bound = room // row_bytes(LENGTH)
     for group, names in files.items():
         order = RowOrder(group, [FILE_ROWS] * len(names), 0)
-        feed = partial(read_on, store, names, order, row_bytes(LENGTH), WINDOW_BYTES // 4)
+        feed = partial(read_on, store, names, order, row_bytes(LENGTH), room // 4, 1)
         streams[group] = WindowStream(feed, order, LENGTH, bound * 3 // 4)
     return streams
 

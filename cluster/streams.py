@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cluster.metrics import CLOCK
 from cluster.order import RowOrder
 
 PAGE_BYTES = 256 * 1024  # rows are shuffled, and cached, so many at a time
@@ -60,10 +61,11 @@ class RowStream(ABC):
 
     def _page(self, turn: int, page: int) -> Tokens:
         """Return a stretch of a turn's rows in their order: members at one place share the shuffling."""
-        chosen = self.order.shuffled(turn)[page * self.page_rows : (page + 1) * self.page_rows]
-        rows = self.rows_of(turn)[chosen]
-        rows.flags.writeable = False
-        return rows
+        with CLOCK.phase("data"):
+            chosen = self.order.shuffled(turn)[page * self.page_rows : (page + 1) * self.page_rows]
+            rows = self.rows_of(turn)[chosen]
+            rows.flags.writeable = False
+            return rows
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         """Wait for the thread that fills the stream; `changed` must be held."""
@@ -156,7 +158,8 @@ class WindowStream(RowStream):
             self.furthest = max(self.furthest, cursor)
             cursor = max(cursor, self._least())
             self.readers[reader] = cursor
-            self.changed.notify_all()
+            if self.chunks and self._hungry():  # waking the other thread at every batch would cost more than it
+                self.changed.notify_all()
         return cursor
 
     def rows_of(self, turn: int) -> Tokens:

@@ -79,14 +79,13 @@ def _clipped(proportions: Vector, low: Vector, high: Vector, held: NDArray[np.bo
 
 def apportion(proportions: Vector, batch: int, debt: Vector) -> tuple[Counts, Vector]:
     """Return whole rows per group that sum to `batch`, and the debt to carry to the next batch."""
-    shares = proportions * batch
-    due = shares + debt
-    counts = np.array(cut(due.tolist(), shares.tolist(), batch), dtype=np.int64)
+    due = proportions * batch + debt
+    counts = np.array(cut(proportions.tolist(), due.tolist(), batch), dtype=np.int64)
     return counts, due - counts
 
 
-def cut(due: Sequence[float], shares: Sequence[float], batch: int) -> list[int]:
-    """Return whole rows per group that sum to `batch`; `due` is its share and what earlier batches still owe.
+def cut(proportions: Sequence[float], due: Sequence[float], batch: int) -> list[int]:
+    """Return whole rows per group that sum to `batch`; due are its shares and what earlier batches still owe.
 
     Everybody gets the whole rows that are due; of the rest a group gets one the sooner, the sooner it would
     otherwise be owed more than a row. With fixed proportions the running total of a group so stays within
@@ -98,7 +97,7 @@ def cut(due: Sequence[float], shares: Sequence[float], batch: int) -> list[int]:
     missing = batch - sum(counts)
     if not missing:
         return counts
-    order = sorted(range(len(due)), key=lambda group: _slack(due[group] - counts[group], shares[group]))
+    order = sorted(range(len(due)), key=lambda group: _slack(due[group] - counts[group], proportions[group]))
     while missing > 0:
         for group in order[:missing]:
             counts[group] += 1
@@ -112,7 +111,7 @@ def cut(due: Sequence[float], shares: Sequence[float], batch: int) -> list[int]:
 
 
 def _slack(owed: float, share: float) -> float:
-    """Return after how many batches of nothing a group is owed a row, at `share` rows a batch."""
+    """Return for how many rows of others a group can wait until it is owed more than one."""
     return (1 - owed) / share if owed > 0 and share > 0 else math.inf
 
 

@@ -14,19 +14,23 @@ def share_out(
     no share. The debt begins anew then: nobody pays back what a group gave in another's place. None where
     the groups that have a share do not have a batch between them.
     """
-    alive = [share if rows > 0 else 0.0 for share, rows in zip(proportions, left, strict=True)]
-    total = sum(alive)
-    if sum(rows for share, rows in zip(alive, left, strict=True) if share > 0) < batch:
+    shares = [share if rows > 0 else 0.0 for share, rows in zip(proportions, left, strict=True)]
+    if sum(rows for share, rows in zip(shares, left, strict=True) if share > 0) < batch:
         return None
-    shares = [share / total * batch for share in alive]
-    due = [share + owed for share, owed in zip(shares, debt, strict=True)]
-    counts = cut(due, shares, batch)
-    if all(count < rows or not share for count, rows, share in zip(counts, left, alive, strict=True)):
-        return counts, [share - count for share, count in zip(due, counts, strict=True)]
+    shares = scaled(shares)
+    due = [share * batch + owed for share, owed in zip(shares, debt, strict=True)]
+    counts = cut(shares, due, batch)
+    if all(count < rows or not share for count, rows, share in zip(counts, left, shares, strict=True)):
+        return counts, [rows - count for rows, count in zip(due, counts, strict=True)]
     counts = [min(count, rows) for count, rows in zip(counts, left, strict=True)]
     while (missing := batch - sum(counts)) > 0:
-        able = [share if rows > count else 0.0 for share, rows, count in zip(alive, left, counts, strict=True)]
-        parts = [share / sum(able) * missing for share in able]
-        more = cut(parts, parts, missing)
-        counts = [min(count + extra, rows) for count, extra, rows in zip(counts, more, left, strict=True)]
+        room = [rows - count for rows, count in zip(left, counts, strict=True)]
+        able = scaled([share if rows else 0.0 for share, rows in zip(shares, room, strict=True)])
+        more = cut(able, [share * missing for share in able], missing)
+        counts = [count + min(extra, rows) for count, extra, rows in zip(counts, more, room, strict=True)]
     return counts, [0.0] * len(counts)
+
+
+def scaled(shares: Sequence[float]) -> list[float]:
+    total = sum(shares)
+    return [share / total for share in shares]

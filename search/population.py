@@ -140,9 +140,10 @@ def training_files(run: Run) -> dict[str, list[str]]:
     if not run.reads_text:
         return {}
     manifest = load_corpus(run.data)
+    large = windows(run.data, manifest)
     files = {}
     for group, splits in manifest.groups.items():
-        if group in windows(run.data, manifest):
+        if group in large:  # the workers read these by themselves
             continue
         split = splits.splits["train"]
         order = RowOrder(group, file_rows(split), run.seed).files(0)

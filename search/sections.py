@@ -24,6 +24,7 @@ class Data(Settings):
     exhausted: Literal["repeat", "drop", "stop"] = "repeat"  # what a group does that was read to its end
     epochs: Count | None = None  # passes before it drops out or stops; repeats without end by default
     document_megabytes: Annotated[float, Field(gt=0)] | None = None  # longer ones are bad
+    builder: Literal["local", "ray"] = "local"  # ray: in stages on the cluster, for what is too much for one
     bad_share: Share = 0.1  # of a group's documents; more bad ones than that end the build
     validation: Share = 0.05
     test: Share = 0.05

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster import feed as feeding
 from cluster.order import RowOrder
 from cluster.streams import Chunk, WindowStream, rooms
 from policies.mixing import normalise
@@ -89,6 +93,7 @@ def test_who_falls_behind_the_bound_jumps_to_the_first_file_within_it_and_it_is_
     landed = next(order.start(turn) for turn in range(20) if order.start(turn) >= 10)
     assert slow.next()[:, 0].tolist() == expected(landed, 1)
     assert slow.skipped == [landed - 1] and slow.cursors == [landed + 1] and fast.skipped == [0]
+    assert slow.progress() == {"epochs_code": (landed + 1) / ROWS, "skipped_code": landed - 1}
     # a clone takes over what its donor has skipped
     clone = MixedBatches(streams, np.ones(1), 1)
     clone.load(slow.state())
@@ -165,3 +170,44 @@ def test_a_group_drops_out_or_ends_the_run_by_choice() -> None:
     assert stops.cursors == [10, 5]
     with pytest.raises(Exhausted, match="code read to the end"):
         stops.next()
+
+
+class FakeDataset:
+    """What a dataset of files gives, without Ray: bundles of blocks, cut after every `cut` rows."""
+
+    opened: list[int] = []  # noqa: RUF012
+
+    def __init__(self, tasks: list[list[str]], cut: int):
+        self.tasks, self.cut = tasks, cut
+
+    def iter_internal_ref_bundles(self) -> Iterator[SimpleNamespace]:
+        FakeDataset.opened.append(len(self.tasks))
+        for files in self.tasks:
+            rows = np.concatenate([stored(int(file)) for file in files])
+            parts = [rows[start : start + self.cut] for start in range(0, len(rows), self.cut)]
+            tables = [
+                pa.table({"tokens": pa.FixedSizeListArray.from_arrays(pa.array(part.ravel()), 4)})
+                for part in parts
+            ]
+            yield SimpleNamespace(block_refs=tables, metadata=tables)  # a table knows its `num_rows` too
+
+
+@pytest.mark.parametrize(("cut", "room"), [(1000, 1 << 20), (3, 1 << 20), (1000, 100)])
+def test_a_feed_goes_on_over_datasets_and_epochs(monkeypatch, cut, room) -> None:
+    monkeypatch.setattr(feeding, "SEGMENT", 3)
+    monkeypatch.setattr(feeding, "EARLY", 1)
+    monkeypatch.setattr(feeding, "_dataset", lambda uri, tasks, room, at_once: FakeDataset(tasks, cut))
+    monkeypatch.setattr(feeding.ray, "get", lambda blocks: blocks)
+    order, read = RowOrder("code", SIZES, 0), FakeDataset.opened
+    read.clear()
+    files = [str(file) for file in range(len(SIZES))]
+    feed_ = partial(feeding.read_on, SimpleNamespace(uri=""), files, order, feeding.row_bytes(4), room, 1)
+    rows = WindowStream(feed_, order, 4, 500)
+    one = MixedBatches({"code": rows}, np.ones(1), 9)
+    one.load(one.state() | {"cursors": [13]})
+    for step in range(40):
+        assert one.next()[:, 0].tolist() == expected(13 + 9 * step, 9)
+    assert len(read) >= 2 and set(read) == {3}
+    turns = [len(each) for each in islice(feeding.task_turns(order, 8, room, 4), 4)]
+    # tasks grow up to a quarter of the room: 2^18 bytes are many files of 7 rows of 8 bytes, 25 are none
+    assert turns == ([1, 2, 4, 8] if room > 100 else [1, 1, 1, 1])

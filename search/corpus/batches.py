@@ -6,9 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.metrics import CLOCK
 from cluster.storage import Store
-from cluster.streams import WindowStream, as_rows
+from cluster.streams import RowStream, WindowStream, as_rows
 from policies.mixing import Vector, cut
 from policies.supply import share_out
 from search.corpus.build import PART_ROWS, Split
@@ -54,15 +53,15 @@ class MixedBatches:
     def proportions(self, proportions: Vector) -> None:
         self._proportions = np.array(proportions, dtype=np.float64)
         self._proportions.flags.writeable = False  # a change in place would go unseen
-        self._shares = (self._proportions * self.batch).tolist()
+        self._shares = self._proportions.tolist()
+        self._due = (self._proportions * self.batch).tolist()
 
     def next(self) -> NDArray[np.uint16]:
         """Return `(batch, sequence_length)` tokens; raises Exhausted where the groups have no batch left."""
-        with CLOCK.phase("data"):
-            return self._next()
+        return self.take(self._counts())
 
-    def _next(self) -> NDArray[np.uint16]:
-        counts = self._counts()
+    def take(self, counts: Sequence[int]) -> NDArray[np.uint16]:
+        """Return the next rows of each group, as many as are asked for, whatever the proportions are."""
         for place, window in self.windows.items():
             cursor = window.place(self, self.cursors[place])
             self.skipped[place] += cursor - self.cursors[place]
@@ -73,6 +72,16 @@ class MixedBatches:
                 parts.append(self.streams[place].take(self.cursors[place], count))
                 self.cursors[place] += count
         return np.concatenate(parts)
+
+    def progress(self) -> dict[str, float]:
+        """Return how often each group was gone through, and how many rows of it were left out by a window."""
+        found: dict[str, float] = {}
+        for place, (group, stream) in enumerate(zip(self.groups, self.streams, strict=True)):
+            if isinstance(stream, RowStream):
+                found[f"epochs_{group}"] = self.cursors[place] / stream.order.rows
+            if place in self.windows:
+                found[f"skipped_{group}"] = float(self.skipped[place])
+        return found
 
     def state(self) -> dict[str, Any]:
         return {
@@ -94,12 +103,12 @@ class MixedBatches:
         if limits is None or all(
             cursor + self.batch < limit for cursor, limit in zip(self.cursors, limits, strict=True)
         ):
-            due = [share + owed for share, owed in zip(self._shares, self.debt, strict=True)]
-            counts = cut(due, self._shares, self.batch)
-            self.debt = [share - count for share, count in zip(due, counts, strict=True)]
+            due = [rows + owed for rows, owed in zip(self._due, self.debt, strict=True)]
+            counts = cut(self._shares, due, self.batch)
+            self.debt = [rows - count for rows, count in zip(due, counts, strict=True)]
             return counts
         left = [max(limit - cursor, 0) for cursor, limit in zip(self.cursors, limits, strict=True)]
-        shares = self._proportions.tolist()
+        shares = self._shares
         found = share_out(shares, self.batch, self.debt, left)
         known = zip(self.groups, left, shares, strict=True)
         ended = [name for name, rows, share in known if share and not rows]
@@ -119,7 +128,9 @@ class MixedBatches:
 
 
 def file_rows(split: Split) -> list[int]:
-    """Return how many rows each file of a split holds: all are full but the last."""
+    """Return how many rows each file of a split holds."""
+    if split.sizes is not None:
+        return split.sizes
     full = len(split.files) - 1
     return [PART_ROWS] * full + [split.rows - full * PART_ROWS]
 

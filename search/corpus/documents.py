@@ -71,14 +71,14 @@ def _cut_long(documents: list[Document], settings: Data, seen: set[bytes]) -> tu
         if len(document.content) <= limit:
             kept.append(document)
             continue
-        pieces = list(_pieces(document.content, size))
-        fresh = _fresh(pieces, seen)
+        parts = list(pieces(document.content, size))
+        fresh = _fresh(parts, seen)
         kept += fresh
-        repeated += len(pieces) - len(fresh)
+        repeated += len(parts) - len(fresh)
     return kept, repeated
 
 
-def _pieces(content: bytes, size: int) -> Iterator[bytes]:
+def pieces(content: bytes, size: int) -> Iterator[bytes]:
     """Yield pieces of at most `size` bytes (4 or more), cut after a line or, where none ends, a character."""
     start = 0
     while len(content) - start > size:

@@ -5,7 +5,7 @@ import importlib
 import os
 import re
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -38,18 +38,29 @@ class Entry(NamedTuple):
     key: str
     path: str
     read: Callable[[], Iterator[Content]]
+    size: int = 0  # bytes of the file, where they are known
 
 
 def documents(group: str, settings: Data) -> Iterator[tuple[str, Content]]:
     """Yield the group's texts, neither decoded nor compared, in an order that favours no part of the source.
 
-    Each comes with the path of its file. A file that breaks off is one bad document; one that may not be
-    opened is the user's to put right.
-
     Files are opened only when their turn comes, so whoever has enough just stops.
     """
+    return read(group, settings, entries(group, settings))
+
+
+def entries(group: str, settings: Data) -> list[Entry]:
+    """Return what a group is read from, in the order of the turns."""
+    return sorted(_entries(group, settings), key=lambda entry: _turn(entry.key))
+
+
+def read(group: str, settings: Data, chosen: Iterable[Entry]) -> Iterator[tuple[str, Content]]:
+    """Yield the texts of these, each with the path of its file.
+
+    A file that breaks off is one bad document; one that may not be opened is the user's to put right.
+    """
     source = settings.groups[group]
-    for entry in sorted(_entries(group, settings), key=lambda entry: _turn(entry.key)):
+    for entry in chosen:
         try:
             for content in entry.read():
                 yield entry.path, content
@@ -144,16 +155,16 @@ def _entry(filesystem: fs.FileSystem, file: fs.FileInfo, base: str, field: str, 
     match file.extension.lower():
         case "parquet":
             turn = partial(_turn_within, key)
-            return Entry(key, file.path, partial(parquet, stream, turn, field))
+            return Entry(key, file.path, partial(parquet, stream, turn, field), file.size)
         case "jsonl":
-            return Entry(key, file.path, lambda: records(spans(), field))
+            return Entry(key, file.path, lambda: records(spans(), field), file.size)
         case "arrow":
-            return Entry(key, file.path, partial(arrow, stream, field))
+            return Entry(key, file.path, partial(arrow, stream, field), file.size)
         case "tar" | "tgz":
-            return Entry(key, file.path, partial(archive, stream, field))
+            return Entry(key, file.path, partial(archive, stream, field), file.size)
         case "gz" if file.base_name.lower().endswith(".tar.gz"):
-            return Entry(key, file.path, partial(archive, stream, field))
-    return Entry(key, file.path, spans)
+            return Entry(key, file.path, partial(archive, stream, field), file.size)
+    return Entry(key, file.path, spans, file.size)
 
 
 def _turn_within(key: str, part: str) -> bytes:

@@ -10,7 +10,7 @@ from cluster.session import capacity
 from cluster.storage import Store
 from cluster.streams import RowStream, WholeStream, WindowStream, rooms
 from search.config import Run
-from search.corpus.batches import MixedBatches, file_rows
+from search.corpus.batches import file_rows
 from search.corpus.build import PART_ROWS, Manifest
 from search.errors import InputError
 from search.sections import Data
@@ -60,11 +60,3 @@ def limits(data: Data, manifest: Manifest) -> list[int] | None:
     if passes is None:
         return None
     return [group.splits["train"].rows * passes for group in manifest.groups.values()]
-
-
-def epochs(batches: MixedBatches, manifest: Manifest) -> dict[str, float]:
-    """Return how often a member has been through each group."""
-    rows = [group.splits["train"].rows for group in manifest.groups.values()]
-    return {
-        name: cursor / total for name, cursor, total in zip(batches.groups, batches.cursors, rows, strict=True)
-    }
