@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cluster.order import RowOrder
 from cluster.storage import Store
-from cluster.streams import RowOrder, as_rows
+from cluster.streams import as_rows
 from policies.mixing import normalise
 from policies.space import Float, Space
 from search.corpus.batches import MixedBatches, file_rows, first_rows

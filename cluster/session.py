@@ -25,11 +25,11 @@ EMBEDDED = "local"
 
 
 @contextlib.contextmanager
-def session(dashboard: bool = False) -> Iterator[str]:
+def session(dashboard: bool = False, object_store_bytes: int | None = None) -> Iterator[str]:
     """Yield the dashboard's address, or nothing, on the cluster at `RAY_ADDRESS`, else on an embedded Ray.
 
-    An embedded Ray has a dashboard if it is asked for. It dies with this process, also on SIGKILL; it is stopped on the way out, also on
-    Ctrl-C. Raises ConnectionError when the address does not answer.
+    An embedded Ray has a dashboard if it is asked for. It dies with this process, also on SIGKILL; it is
+    stopped on the way out, also on Ctrl-C. Raises ConnectionError when the address does not answer.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -38,6 +38,7 @@ def session(dashboard: bool = False) -> Iterator[str]:
     address = os.environ.get("RAY_ADDRESS", EMBEDDED)
     # it listens on this machine's own address only, as all that we start
     options: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1"}
+    options["object_store_memory"] = object_store_bytes
     if address != EMBEDDED:
         # an embedded Ray inherits the environment; a runtime environment would only cost it fresh processes
         options = {"runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}}

@@ -14,8 +14,8 @@ import ray
 from ray import train, tune
 from ray.train.torch import TorchTrainer
 
+from cluster.feed import open_dataset
 from cluster.storage import Store
-from cluster.streams import open_dataset
 
 TRIAL_CPUS = 0.05  # a trial only passes messages on
 
