@@ -1,10 +1,11 @@
 """How good the best member is at equal member-steps: random search, ASHA, and the rules of PBT.
 
-Every method trains on the same data with the same budget of member-steps, and starts with the same members and
-hyperparameters for the same seed; the one that is best on the validation rows is judged on the test rows. Rates do
-not decay by themselves, so that schedules can be found, and the tasks are long enough that there is one to find.
-All are ready at every twentieth of the run: that is one setting for all, not each one's best. Shoal's rules decide
-here as they do on Ray, without Ray; ASHA is decided by Ray Tune's own scheduler. The last line is one JSON object.
+Every method trains on the same data with the same budget of member-steps, and starts with the same members
+and hyperparameters for the same seed; the member that is best on the validation rows is judged on the test
+rows. Rates do not decay by themselves, so that schedules can be found, and the tasks are long enough that there
+is one to find. All are ready at every twentieth of the run: one setting for all, not each one's best. Shoal's
+rules decide here as they do on Ray, without Ray; Ray Tune's own scheduler decides ASHA. The last line is one
+JSON object.
 """
 
 import argparse
