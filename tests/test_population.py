@@ -19,7 +19,7 @@ from policies.exploit import (
     WinnerTakesAll,
 )
 from policies.explore import Interval, Past, Perturb, explore
-from policies.fire import Fire, outpaces, smoothed
+from policies.fire import Fire, outpaces, smoothed, wins
 from policies.frequencies import MultipleFrequency
 from policies.halving import Cull
 from policies.population import Report, decide
@@ -248,19 +248,20 @@ def test_fire_by_hand() -> None:
 
 def test_rates_are_compared_where_the_scores_are_the_same() -> None:
     # both pass from 2 to 4: in 1 interval, from t = 1 to 2, and in 2, from 0 to 2
-    steep, flat = np.array([0.0, 2.0, 4.0]), np.array([2.0, 3.0, 4.0])
+    steep, flat = (0.0, 2.0, 4.0), (2.0, 3.0, 4.0)
     assert outpaces(steep, flat) is True and outpaces(flat, steep) is False
-    # a dip does not count: the climb is 0, 2, 2, 4, which takes 2 intervals from 2 to 4, as the other does
-    assert outpaces(np.array([0.0, 2.0, 1.0, 4.0]), np.array([2.0, 3.0, 4.0])) is None
+    assert wins((steep, flat, ())) == (1.0, 0.0, 0.0)
+    # a dip does not count: 0, 2, 1, 4 climbs as 0, 2, 2, 4, in 2 intervals from 2 to 4, as the other does
+    assert wins(((0.0, 2.0, 1.0, 4.0), flat)) == (0.5, 0.5)
     # no common score, or no progress: undecided
-    assert outpaces(np.array([0.0, 1.0]), np.array([2.0, 3.0])) is None
-    assert outpaces(np.array([1.0, 1.0]), np.array([0.0, 3.0])) is None
+    assert outpaces((0.0, 1.0), (2.0, 3.0)) is None
+    assert outpaces((1.0, 1.0), (0.0, 3.0)) is None
 
 
 def test_a_smoothed_curve_by_hand() -> None:
     # 1; (0.5 * 0.5 * 1 + 0.5 * 4) / 0.75 = 3; (0.5 * 2.25 + 0.5 * 0) / 0.875
     assert smoothed([1.0, 4.0, 0.0], 0.5) == pytest.approx([1.0, 3.0, 1.125 / 0.875])
-    assert smoothed([1.0, 4.0, 0.0], 0.0).tolist() == [1.0, 4.0, 0.0]
+    assert smoothed([1.0, 4.0, 0.0], 0.0) == (1.0, 4.0, 0.0)
 
 
 def test_nobody_copies_before_enough_members_have_scored_or_across_ages() -> None:
