@@ -16,7 +16,8 @@ class PopulationScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         assert self.conductor is not None
-        self.conductor.receive(result)
+        for message in result["messages"]:
+            self.conductor.receive(message)
         return TrialScheduler.CONTINUE
 
     def __getstate__(self) -> dict[str, Any]:

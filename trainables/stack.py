@@ -23,7 +23,11 @@ NUMBERS = ("weight_decay", "beta1", "beta2", "momentum")  # those of the optimis
 def signature(member: Member) -> tuple[Any, ...]:
     """Return what the members of a stack must have in common."""
     weights = member.weights() if isinstance(member, Network) else {}
-    if not isinstance(member, Network) or len({weight.dtype for weight in weights.values()}) != 1:
+    if (
+        not isinstance(member, Network)
+        or member.span
+        or len({weight.dtype for weight in weights.values()}) != 1
+    ):
         return (id(member),)  # fits nobody else
     tensors = [
         [(name, value.shape, value.dtype) for name, value in part.items()] for part in (weights, kept(member))
