@@ -51,6 +51,25 @@ class Run(Settings):
         """Number of intervals that each member trains."""
         return self.training.steps // self.population.interval
 
+    @property
+    def workers_per_brood(self) -> int:
+        """Ray Train workers of each brood, as its file gives them or as many as its members need."""
+        given = self.cluster
+        if given.members_per_worker is None:
+            return given.workers_per_brood or given.workers_per_member
+        hosts = math.ceil(self.population.members / (given.broods * given.members_per_worker))
+        return hosts * given.workers_per_member
+
+    @property
+    def hosts(self) -> int:
+        """In how many places members live: workers, or groups of workers that a member spans."""
+        return self.cluster.broods * self.workers_per_brood // self.cluster.workers_per_member
+
+    @property
+    def shares(self) -> int:
+        """In how many parts each member's weights lie."""
+        return self.cluster.workers_per_member if self.cluster.span == "fsdp" else 1
+
     def rules(self) -> Rules:
         chosen = self.population
         if chosen.exploit.kind == "none" and chosen.cull is None:

@@ -11,15 +11,33 @@ from search.config import Run
 from search.corpus.batches import MixedBatches, first_rows
 from search.corpus.build import load_corpus
 from search.corpus.streams import limits, open_streams
+from search.errors import InputError
 from search.own import own_class
 from trainables.language import LanguageModel
 from trainables.member import Member
+from trainables.network import Network
 from trainables.settings import Recipe, Shape
+from trainables.span import Span
 from trainables.toy import Toy
 
 
-def build_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> dict[int, Member]:
-    """Build these members, each from its own seed; called on a Ray Train worker."""
+def build_members(
+    run: Run, hyperparameters: Mapping[int, dict[str, Any]], span: Span | None = None
+) -> dict[int, Member]:
+    """Build these members, each from its own seed; called on a Ray Train worker, on all that a member spans."""
+    members = whole_members(run, hyperparameters)
+    if span is None:
+        return members
+    for member in members.values():
+        if not isinstance(member, Network):
+            raise InputError(
+                f"cluster.workers_per_member: only a Network spans workers, not {type(member).__name__}"
+            )
+        member.spread(span)
+    return members
+
+
+def whole_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> dict[int, Member]:
     if run.trainable == "toy":
         return {number: Toy(values) for number, values in hyperparameters.items()}
     recipe = Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))

@@ -75,6 +75,7 @@ class Population(Settings):
 
     members: Count = 8
     interval: Count = 20
+    mode: Literal["synchronous", "asynchronous"] = "synchronous"  # asynchronous: nobody waits for anybody
     start: Literal["random", "optuna"] = "random"  # first hyperparameters: drawn, or spread evenly
     exploit: AnyExploit = TruncationRule(kind="truncation")
     explore: AnyExplore = PerturbRule(kind="perturb")
@@ -86,8 +87,13 @@ class Population(Settings):
 
 
 class Cluster(Settings):
+    """How members lie on workers; either the workers or the members that each of them hosts are given."""
+
     broods: Count = 2
-    workers_per_brood: Count = 1
+    workers_per_brood: Count | None = None  # as many as one member spans by default
+    members_per_worker: Count | None = None
+    workers_per_member: Count = 1
+    span: Literal["ddp", "fsdp"] = "ddp"  # of a member over workers: whole weights in each, or a share
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     restarts: Annotated[int, Field(ge=0)] = 3  # of a brood that lost a worker

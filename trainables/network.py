@@ -15,6 +15,7 @@ from trainables.member import Batches, State
 from trainables.randomness import reseed, restored
 from trainables.searched import Number
 from trainables.settings import Recipe, numbers, rate_at
+from trainables.span import Span, local, shared_like
 
 
 class Network(ABC):
@@ -55,13 +56,30 @@ class Network(ABC):
     ):
         self.base, self.batches, self.held_out = recipe, batches, held_out
         self.device = torch.device(device)
+        self.span: Span | None
+        self.called: nn.Module  # the module, as training calls it
         self.generator = torch.Generator().manual_seed(seed)
         self.trained = 0
         self.adopt(hyperparameters)
         with restored(self.device):
             torch.manual_seed(seed)
             self.module = self.build().to(self.device)
+        self.called, self.span = self.module, None
         self.optimiser = self.build_optimiser()
+
+    def spread(self, span: Span) -> None:
+        """Train over several processes from here on; all of them must do so with a member alike.
+
+        Each trains its rows of every batch. The mean over them is the whole batch's if `loss` is a mean over
+        rows. Each evaluates all held-out rows, and only what `loss` does may differ between them.
+        """
+        self.span, self.called = span, span.cover(self.module)
+        self.optimiser = self.build_optimiser()  # sharding has replaced the weights
+
+    @property
+    def alone(self) -> bool:
+        """Whether it never trains in a stack with others."""
+        return self.own_step or self.span is not None
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -101,9 +119,10 @@ class Network(ABC):
         # members of a brood take turns in one process: each brings its own random numbers
         with restored(self.device):
             for seed in self.draw_seeds(steps).tolist():
-                reseed(seed, self.device)
+                # processes of one member see different rows, and drop out for themselves
+                reseed(seed + (self.span.rank if self.span else 0), self.device)
                 total += self.step()
-        return (total / steps).item()
+        return (self.span.mean(total) if self.span else total).item() / steps
 
     def draw_seeds(self, steps: int) -> Tensor:
         """Return a seed for each of the next steps: `(steps,)`."""
@@ -111,7 +130,8 @@ class Network(ABC):
 
     def step(self) -> Tensor:
         self.set_rates()
-        loss = self.loss(self.module, to_tensors(self.batches.next(), self.device), self.numbers)
+        batch = self.batches.next() if self.span is None else self.span.part(self.batches.next())
+        loss = self.loss(self.called, to_tensors(batch, self.device), self.numbers)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
@@ -139,8 +159,13 @@ class Network(ABC):
         return {
             "weights": to_arrays(self.module.state_dict()),
             "optimiser": to_arrays(self.optimiser.state_dict()["state"]),
+            **({"shared": self.shared()} if self.span else {}),
             **self.progress(),
         }
+
+    def shared(self) -> list[str]:
+        """Return the weights of which each process has its share, the parts of the first axis in order."""
+        return [name for name, value in self.module.state_dict().items() if value is not local(value)]
 
     def progress(self) -> State:
         """Return the part of the state that is not on the device."""
@@ -155,7 +180,7 @@ class Network(ABC):
         if own.keys() != state["weights"].keys():
             raise ValueError("the copied weights must come from a network of the same layers.")
         for name, target in own.items():
-            copy_into(target, state["weights"][name], name)
+            copy_into(local(target), state["weights"][name], name)
         self.load_optimiser(state["optimiser"])
         self.load_progress(state)
         self.adopt(hyperparameters)
@@ -172,6 +197,8 @@ class Network(ABC):
             weight = weights[int(place)]
             self.optimiser.state[weight] = {
                 # AdamW keeps its count of steps on the CPU
-                name: torch.from_numpy(np.array(value)).to("cpu" if name == "step" else weight.device)
+                name: torch.from_numpy(np.array(value))
+                if name == "step"
+                else shared_like(weight, torch.from_numpy(np.array(value)).to(weight.device))
                 for name, value in values.items()
             }

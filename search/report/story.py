@@ -130,7 +130,7 @@ class Story:
         """Return the scores of one stay of weights, from the score that it began with."""
         curve = [(row["step"], self.shown(row["score"])) for row in self._rows_of(segment)]
         arrival = self._arrivals[segment.member, segment.from_round]
-        return curve if arrival.parent is None else [(arrival.step, self.shown(arrival.parent_score)), *curve]
+        return curve if arrival.parent is None else [(arrival.began, self.shown(arrival.parent_score)), *curve]
 
     def group_curve(self, path: Sequence[Segment], group: str) -> Curve:
         """Return the group's validation loss along a path."""
