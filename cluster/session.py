@@ -22,14 +22,15 @@ ENVIRONMENT = {
 
 # Without an address Ray looks for a cluster that `ray start` left on this machine, also a dead one.
 EMBEDDED = "local"
+HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 
 
 @contextlib.contextmanager
 def session(dashboard: bool = False) -> Iterator[str]:
     """Yield the dashboard's address, or nothing, on the cluster at `RAY_ADDRESS`, else on an embedded Ray.
 
-    An embedded Ray has a dashboard if it is asked for. It dies with this process, also on SIGKILL; it is stopped on the way out, also on
-    Ctrl-C. Raises ConnectionError when the address does not answer.
+    An embedded Ray has a dashboard if it is asked for. It dies with this process, also on SIGKILL; it is
+    stopped on the way out, also on Ctrl-C. Raises ConnectionError when the address does not answer.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -53,6 +54,17 @@ def end_softly() -> None:
     """Take SIGTERM, which stops a Ray job or a pod, for Ctrl-C: the run says that it was interrupted."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+
+def bookkeeping() -> dict[str, float]:
+    """Return the resources of an actor that only keeps books: on a cluster those of the driver's head node.
+
+    A worker node that is lost then takes members with it, but not what would bring them back.
+    """
+    mine = [node for node in ray.nodes() if node["NodeID"] == ray.get_runtime_context().get_node_id()]
+    if os.environ.get("RAY_ADDRESS", EMBEDDED) != EMBEDDED and HEAD in mine[0]["Resources"]:
+        return {HEAD: 0.001}
+    return {"CPU": 0.05}
 
 
 def capacity() -> dict[str, float]:

@@ -14,6 +14,7 @@ import ray
 from ray import train, tune
 from ray.train.torch import TorchTrainer
 
+from cluster.session import bookkeeping
 from cluster.storage import Store
 from cluster.streams import open_dataset
 
@@ -68,7 +69,7 @@ def brood_trial(
         if failure:
             raise failure[0]
 
-    return tune.with_resources(trial, {"cpu": TRIAL_CPUS})
+    return tune.with_resources(trial, tune.PlacementGroupFactory([bookkeeping()]))
 
 
 def _trainer(

@@ -74,6 +74,8 @@ class Cluster(Settings):
     restarts: Annotated[int, Field(ge=0)] = 3  # of a brood that lost a worker
     stack: bool | None = None  # members as one model; by default on GPUs, and of small members on CPUs
     threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
+    # how workers are laid out over nodes: close together, or far apart so that a lost node takes few members
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     dashboard: bool = False  # of an embedded Ray: also what Prometheus needs to find it
 
 

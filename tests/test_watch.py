@@ -23,8 +23,8 @@ def test_promql_answers_what_the_run_wrote_down(texts, tmp_path) -> None:  # noq
     directory = tmp_path / "run"
     changes = [
         "cluster={broods: 1, workers_per_brood: 2, dashboard: true, stack: false}",
-        "training={steps: 1600, batch: 8, warmup: 2, evaluation_rows: 8}",
-        "population={members: 4, interval: 160, exploit: {kind: truncation, fraction: 0.5}}",
+        "training={steps: 3600, batch: 8, warmup: 2, evaluation_rows: 8}",
+        "population={members: 4, interval: 720, exploit: {kind: truncation, fraction: 0.5}}",
     ]
     with tempfile.TemporaryDirectory(prefix="sh-", ignore_cleanup_errors=True) as short:
         discovery = Path(short) / "ray" / "prom_metrics_service_discovery.json"
@@ -81,8 +81,6 @@ def compare_with_files(prometheus: Prometheus, directory: Path, began: float, en
         assert value('max(ray_shoal_group_loss{group="digits"})') == pytest.approx(
             best["loss_digits"], rel=1e-9
         )
-    trained = sum(row["train_seconds"] + row["evaluate_seconds"] for row in rows if row["step"] == max(quiet))
-    assert trained > 0
 
 
 def no_panel_is_dead(prometheus: Prometheus, began: float, ended: float) -> None:
