@@ -14,6 +14,7 @@ from cluster.storage import Store
 from search import directory, job_commands, platform_commands
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run
+from search.runs import runner
 
 app = typer.Typer(
     name="shoal",
@@ -49,18 +50,16 @@ def run(
         typer.Option(help="If the directory holds the run: never go on, go on, or refuse to begin anew."),
     ] = Resume.never,
 ) -> None:
-    """Train a population and write its run directory."""
-    from search.running import run_new
-
-    run_new(load_run(file, changes or []), console, baseline, resume.value)
+    """Train what a file describes, a population by default, and write its run directory."""
+    settings = load_run(file, changes or [])
+    runner(settings.kind).run_new(settings, console, baseline, resume.value)
 
 
 @app.command(epilog="Example: shoal resume runs/demo")
 def resume(path: Directory) -> None:
     """Continue a run that was stopped or killed, from its last checkpoint."""
-    from search.running import run_on
-
-    run_on(path, console)
+    settings, _ = directory.open_run(path)
+    runner(settings.kind).run_on(path, console)
 
 
 @app.command(epilog="Example: shoal validate examples/demo.yaml training.steps=1000")
