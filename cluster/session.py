@@ -5,10 +5,12 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 
 # Train's controller looks at its workers once in 2 s by default, which delays the end of a run.
 # Tune's loggers would write every report a second and a third time.
@@ -22,6 +24,7 @@ ENVIRONMENT = {
 
 # Without an address Ray looks for a cluster that `ray start` left on this machine, also a dead one.
 EMBEDDED = "local"
+SECONDS_BETWEEN_LOOKS = 2.0
 HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 
 
@@ -70,3 +73,18 @@ def bookkeeping() -> dict[str, float]:
 def capacity() -> dict[str, float]:
     """Return what the whole cluster has: CPUs, GPUs, bytes of memory and object store."""
     return dict(ray.cluster_resources())
+
+
+def wait_for_room(bundles: Sequence[Mapping[str, float]], seconds: float) -> None:
+    """Ask the autoscaler for room for these bundles, and give the cluster a time to make it."""
+    if not seconds:
+        return
+    request_resources(bundles=[dict(bundle) for bundle in bundles])
+    deadline = time.monotonic() + seconds
+    needed: dict[str, float] = {}
+    for bundle in bundles:
+        needed = {kind: needed.get(kind, 0.0) + bundle.get(kind, 0.0) for kind in {*needed, *bundle}}
+    while any(amount > capacity().get(kind, 0.0) for kind, amount in needed.items()):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(SECONDS_BETWEEN_LOOKS)

@@ -51,15 +51,19 @@ def host_members(settings: dict[str, Any]) -> None:
         with CLOCK.phase("checkpoint"):
             writer.wait()
         with CLOCK.phase("exchange"):
-            workers.send_report(exchange, brood, {"reports": [row | place for row in rows]})
+            leaving = run.cluster.spot and workers.leaving()
+            message = {"reports": [row | place for row in rows], "leaving": leaving}
+            workers.send_report(exchange, brood, message)
             orders = workers.next_orders(exchange, round_)
             if orders is None:
                 return
             failed -= follow(exchange, round_, [Order(*order) for order in orders], found)
         CLOCK.flush(meter)
-        if round_ % run.checkpoint.every == 0 or round_ == run.rounds:
+        if leaving or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items():
                 writer.save(round_, number, member.state())
+        if leaving:
+            writer.wait()  # the node may be gone before the next interval ends
     writer.wait()
     tests = [
         {"member": number, "losses": {} if number in failed else member.evaluate("test")[1]}

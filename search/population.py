@@ -10,7 +10,7 @@ from ray import tune
 
 from cluster import checkpoints
 from cluster.exchange import start_exchange
-from cluster.session import capacity
+from cluster.session import capacity, wait_for_room
 from cluster.storage import Store
 from cluster.streams import RowOrder
 from cluster.workers import BroodResources, brood_trial
@@ -47,6 +47,7 @@ def train_population(
     """Train a population on the connected Ray, from its last checkpoint if it has one."""
     began = time.monotonic()
     store = store or Store(run.directory)
+    run = with_room(run)
     resources = brood_resources(run)
     conductor = open_conductor(run, store, watcher)
     # a brood that comes back may need what was handed over since its last checkpoint
@@ -107,25 +108,52 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     )
 
 
+def with_room(run: Run) -> Run:
+    """Return the run with as many broods as the cluster has room for, within what its file allows."""
+    least = run.cluster.broods_least or run.cluster.broods
+    sizes = [
+        run.model_copy(update={"cluster": run.cluster.model_copy(update={"broods": broods})})
+        for broods in range(run.cluster.broods, min(least, run.cluster.broods) - 1, -1)
+    ]
+    wait_for_room(asked_for(run).bundles(), run.cluster.patience)
+    return next((each for each in sizes if not lacking(asked_for(each))), sizes[-1])
+
+
 def brood_resources(run: Run) -> BroodResources:
     """Return what each brood asks for; all broods must fit at once, since none waits for another's end."""
-    had = capacity()
+    resources = asked_for(run)
+    for kind, (needed, had) in lacking(resources).items():
+        key = {"CPU": "cluster.cpus_per_worker", "GPU": "cluster.gpus_per_worker"}
+        raise InputError(
+            f"cluster: {resources.broods} broods need {needed:g} {kind}s at once, but the Ray cluster has "
+            f"{had:g}. Lower cluster.broods, cluster.workers_per_brood or {key.get(kind, 'cluster.resources')}, "
+            f"let it begin with cluster.broods_least, or give the cluster cluster.patience to grow."
+        )
+    return resources
+
+
+def asked_for(run: Run) -> BroodResources:
     each = run.cluster
-    resources = BroodResources(
+    return BroodResources(
         each.broods,
         each.workers_per_brood,
-        each.cpus_per_worker or cpus_for(run, had.get("CPU", 0.0)),
+        each.cpus_per_worker or cpus_for(run, capacity().get("CPU", 0.0)),
         each.gpus_per_worker,
         each.restarts,
+        each.placement,
+        each.resources,
     )
-    for kind, needed in resources.needed().items():
-        if needed > had.get(kind, 0.0) + 1e-9:
-            raise InputError(
-                f"cluster: {each.broods} broods need {needed:g} {kind}s at once, but the Ray cluster has "
-                f"{had.get(kind, 0.0):g}. Lower cluster.broods, cluster.workers_per_brood or "
-                f"cluster.{kind.lower()}s_per_worker."
-            )
-    return resources
+
+
+def lacking(resources: BroodResources) -> dict[str, tuple[float, float]]:
+    """Return what the cluster has too little of: needed and had, by kind."""
+    had = capacity()
+    needed = resources.needed()
+    return {
+        kind: (amount, had.get(kind, 0.0))
+        for kind, amount in needed.items()
+        if amount > had.get(kind, 0.0) + 1e-9
+    }
 
 
 def cpus_for(run: Run, cpus: float) -> float:
