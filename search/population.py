@@ -126,8 +126,8 @@ def brood_resources(run: Run) -> BroodResources:
         key = {"CPU": "cluster.cpus_per_worker", "GPU": "cluster.gpus_per_worker"}
         raise InputError(
             f"cluster: {resources.broods} broods need {needed:g} {kind}s at once, but the Ray cluster has "
-            f"{had:g}. Lower cluster.broods, cluster.workers_per_brood or {key.get(kind, 'cluster.resources')}, "
-            f"let it begin with cluster.broods_least, or give the cluster cluster.patience to grow."
+            f"{had:g}. Lower cluster.broods, workers_per_brood or {key.get(kind, 'cluster.resources')}, "
+            f"let it begin with cluster.broods_least, or wait with cluster.patience for the cluster to grow."
         )
     return resources
 
