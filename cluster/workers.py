@@ -112,6 +112,11 @@ def _trainer(
     )
 
 
+def send_home(exchange: Any, broods: int) -> None:
+    """End all trials where they wait; Ray takes down what they had started."""
+    ray.get([exchange.report.remote(brood, None) for brood in range(broods)])
+
+
 def leaving() -> bool:
     """Say whether the brood is to lose a node; all of its workers have to ask, and equally often."""
     return train.get_preemption_info() is not None

@@ -13,7 +13,7 @@ from cluster.exchange import start_exchange
 from cluster.session import capacity, wait_for_room
 from cluster.storage import Store
 from cluster.streams import RowOrder
-from cluster.workers import BroodResources, brood_trial
+from cluster.workers import BroodResources, brood_trial, send_home
 from policies import population
 from search import records
 from search.brood import train_brood
@@ -22,6 +22,7 @@ from search.config import Run
 from search.corpus.batches import file_rows
 from search.corpus.build import load_corpus
 from search.errors import InputError, Interrupted, RunFailed
+from search.room import Room
 from search.start import first_state
 from search.tune import PopulationScheduler
 
@@ -44,10 +45,13 @@ class Outcome:
 def train_population(
     run: Run, watcher: Watcher, loop: BroodLoop = train_brood, store: Store | None = None
 ) -> Outcome:
-    """Train a population on the connected Ray, from its last checkpoint if it has one."""
+    """Train a population on the connected Ray, from its last checkpoint if it has one.
+
+    Raises Regrouped when another number of broods finds room: called again, it goes on with that.
+    """
     began = time.monotonic()
     store = store or Store(run.directory)
-    run = with_room(run)
+    asked, run = run, with_room(run)
     resources = brood_resources(run)
     conductor = open_conductor(run, store, watcher)
     # a brood that comes back may need what was handed over since its last checkpoint
@@ -61,7 +65,20 @@ def train_population(
     trial = brood_trial(
         loop, settings, exchange, resources, training_files(run), run.data.corpus, f"{run.directory}/ray"
     )
-    results = tune.Tuner(
+    room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(exchange, run.cluster.broods))
+    with room:
+        results = tuner(run, trial, conductor).fit()
+    if conductor.failure:
+        raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
+    if not conductor.finished:
+        room.check()
+        raise failure(run, results.errors)
+    return outcome(conductor, time.monotonic() - began, settings["threads"])
+
+
+def tuner(run: Run, trial: Callable[[dict[str, Any]], None], conductor: Conductor) -> tune.Tuner:
+    """Return the experiment of the run's broods, one trial each."""
+    return tune.Tuner(
         trial,
         param_space={"brood": tune.grid_search(list(range(run.cluster.broods)))},
         tune_config=tune.TuneConfig(scheduler=PopulationScheduler(conductor), reuse_actors=False),
@@ -71,12 +88,7 @@ def train_population(
             verbose=0,
             failure_config=tune.FailureConfig(fail_fast=True),
         ),
-    ).fit()
-    if conductor.failure:
-        raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
-    if not conductor.finished:
-        raise failure(run, results.errors)
-    return outcome(conductor, time.monotonic() - began, settings["threads"])
+    )
 
 
 def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
@@ -110,13 +122,20 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
 
 def with_room(run: Run) -> Run:
     """Return the run with as many broods as the cluster has room for, within what its file allows."""
-    least = run.cluster.broods_least or run.cluster.broods
-    sizes = [
-        run.model_copy(update={"cluster": run.cluster.model_copy(update={"broods": broods})})
-        for broods in range(run.cluster.broods, min(least, run.cluster.broods) - 1, -1)
-    ]
     wait_for_room(asked_for(run).bundles(), run.cluster.patience)
-    return next((each for each in sizes if not lacking(asked_for(each))), sizes[-1])
+    return of_broods(run, fitting(run))
+
+
+def fitting(run: Run) -> int:
+    """Return the largest number of broods that fit now; the least that the run allows if fewer do."""
+    most = run.cluster.broods
+    least = min(run.cluster.broods_least or most, most)
+    sizes = (broods for broods in range(most, least, -1) if not lacking(asked_for(of_broods(run, broods))))
+    return next(sizes, least)
+
+
+def of_broods(run: Run, broods: int) -> Run:
+    return run.model_copy(update={"cluster": run.cluster.model_copy(update={"broods": broods})})
 
 
 def brood_resources(run: Run) -> BroodResources:

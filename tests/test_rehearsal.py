@@ -10,7 +10,7 @@ import pytest
 
 from tests.nodes import Nodes
 from tests.test_ray import TOY, scores, start, wait_for_round, without_ray
-from tests.watching import browse, needs_browser
+from tests.watching import browse, needs_browser, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -68,6 +68,28 @@ def test_a_lost_node_costs_no_member_step(nodes, tmp_path) -> None:
     assert "best member" in ask(nodes, "logs", str(tmp_path / "run"))
     nodes.nodes.remove(hosts[0])
     nodes.worker(1)
+
+
+def test_broods_come_and_go_with_nodes(nodes, tmp_path) -> None:
+    # a node of one CPU holds one brood and its trial, two nodes hold two
+    shape = "cluster={broods: 2, broods_least: 1, workers_per_brood: 1, cpus_per_worker: 0.9}"
+    nodes.kill(nodes.nodes.pop())
+    process = submit(nodes, tmp_path / "run", shape, "training.steps=400000")
+    wait_for_round(tmp_path / "run", 50, process)
+    for change in ("room for 2 broods in place of 1", "room for 1 broods in place of 2"):
+        if "2 broods in" in change:
+            nodes.worker(1)
+        else:
+            nodes.kill(nodes.nodes.pop())
+        wait_until(lambda said=change: said in ask(nodes, "logs", str(tmp_path / "run")), 150)
+        reached = max(row[0] for row in scores(tmp_path / "run"))
+        wait_for_round(tmp_path / "run", reached + 50, process)
+    ask(nodes, "stop", str(tmp_path / "run"))
+    process.communicate(timeout=60)
+    nodes.worker(1)
+    found = scores(tmp_path / "run")
+    rounds = found[-1][0] + 1
+    assert found == without_ray(TOY, f"training.steps={4 * rounds}")[1][: len(found)]
 
 
 def test_a_dead_driver_is_submitted_again_and_goes_on(nodes, tmp_path) -> None:

@@ -1,13 +1,17 @@
 """How many broods a cluster has room for."""
 
+import threading
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from cluster import session
-from search import population
+from search import population, running
+from search import room as room_module
 from search.errors import InputError
 from search.load import load_run
+from search.room import Regrouped, Room
 
 TOY = str(Path(__file__).parent.parent / "examples/toy.yaml")
 
@@ -63,3 +67,54 @@ def test_patience_ends(monkeypatch) -> None:
     monkeypatch.setattr(session, "capacity", lambda: {"CPU": 1.0})
     monkeypatch.setattr(session, "SECONDS_BETWEEN_LOOKS", 0.0)
     session.wait_for_room([{"CPU": 2.0}], 0.05)
+
+
+def counted(monkeypatch, counts: list[int], broods: int = 2) -> tuple[Room, list[str]]:
+    """Run a watch over these counts of fitting broods, one a look; return it and what it did."""
+    monkeypatch.setattr(room_module, "SECONDS_BETWEEN_LOOKS", 0.0)
+    left, sent = iter(counts), []
+    over = threading.Event()
+
+    def fitting() -> int:
+        found = next(left, None)
+        if found is None:
+            over.set()
+            watch.over.set()
+            return broods
+        return found
+
+    def send_home() -> None:
+        sent.append("home")
+        over.set()
+
+    watch = Room(broods, fitting, send_home)
+    with watch:
+        assert over.wait(10)
+    return watch, sent
+
+
+def test_broods_go_home_when_another_number_fits_for_a_while(monkeypatch) -> None:
+    watch, sent = counted(monkeypatch, [2, 3, 2, 3, 3, 3, 2])
+    assert sent == ["home"]
+    with pytest.raises(Regrouped, match="room for 3 broods in place of 2"):
+        watch.check()
+
+
+def test_a_node_that_only_restarts_changes_nothing(monkeypatch) -> None:
+    watch, sent = counted(monkeypatch, [2, 1, 1, 2, 1, 2, 2, 2])
+    assert not sent
+    watch.check()
+
+
+def test_a_regrouped_run_is_trained_on(monkeypatch) -> None:
+    calls = iter([Regrouped(2, 1), Regrouped(1, 2), None])
+
+    def train(run, watcher, store):
+        if news := next(calls):
+            raise news
+        return "outcome"
+
+    monkeypatch.setattr(running, "train_population", train)
+    console = Console(record=True, quiet=False, width=200)
+    assert running.train_on(load_run(TOY), None, None, console) == "outcome"
+    assert console.export_text().count("going on from the last checkpoint") == 2
