@@ -1,4 +1,4 @@
-"""Broods come and go with the cluster's nodes: when another number fits, they begin anew from the checkpoint."""
+"""Broods come and go with the nodes: when another number of them fits, they begin anew from the checkpoint."""
 
 import threading
 from collections.abc import Callable
