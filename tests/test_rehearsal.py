@@ -70,6 +70,28 @@ def test_a_lost_node_costs_no_member_step(nodes, tmp_path) -> None:
     nodes.worker(1)
 
 
+def test_a_node_that_is_told_to_go_leaves_a_checkpoint_behind(nodes, tmp_path) -> None:
+    shape = "cluster={broods: 1, workers_per_brood: 2, cpus_per_worker: 0.4, placement: SPREAD, spot: true}"
+    process = submit(nodes, tmp_path / "run", shape, "checkpoint.every=1000", "training.steps=400000")
+
+    def kept() -> list[int]:
+        return [int(place.parent.name[-6:]) for place in tmp_path.glob("run/checkpoints/*/decisions.json")]
+
+    wait_until(lambda: (tmp_path / "run/metrics.parquet/part-000020.parquet").exists(), 100)
+    nodes.drain(nodes.nodes[-1], seconds=10)
+    wait_until(lambda: any(round_ % 1000 for round_ in kept()), 60, lambda: str(kept()))
+    told = min(round_ for round_ in kept() if round_ % 1000)
+    nodes.kill(nodes.nodes.pop())
+    before = max(row[0] for row in scores(tmp_path / "run"))
+    wait_until(lambda: scores(tmp_path / "run")[-1][0] > before + 100, 100)
+    ask(nodes, "stop", str(tmp_path / "run"))
+    process.communicate(timeout=60)
+    nodes.worker(1)
+    found = scores(tmp_path / "run")
+    assert told < found[-1][0]
+    assert found == without_ray(TOY, f"training.steps={4 * (found[-1][0] + 1)}")[1][: len(found)]
+
+
 def test_broods_come_and_go_with_nodes(nodes, tmp_path) -> None:
     # a node of one CPU holds one brood and its trial, two nodes hold two
     shape = "cluster={broods: 2, broods_least: 1, workers_per_brood: 1, cpus_per_worker: 0.9}"
