@@ -36,7 +36,7 @@ class Nodes:
         self.gcs, self.dashboard, client, self.metrics = free_ports(4)
         self.address = f"http://127.0.0.1:{self.dashboard}"
         paths = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self.environment = {**os.environ, "PATH": paths, "RAY_ENABLE_AUTO_CONNECT": "0", **variables}
+        self.environment = {**os.environ, "PATH": paths, "RAY_JOB_STOP_WAIT_TIME_S": "60", **variables}
         self.nodes: list[subprocess.Popen[bytes]] = []
         self.numbers: dict[int, int] = {}  # of all nodes that ever were, by process
         self.client = client
