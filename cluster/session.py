@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,6 +74,16 @@ def bookkeeping() -> dict[str, float]:
 def capacity() -> dict[str, float]:
     """Return what the whole cluster has: CPUs, GPUs, bytes of memory and object store."""
     return dict(ray.cluster_resources())
+
+
+def places(worker: Mapping[str, float]) -> int:
+    """Return how many such workers the nodes hold: each lives on one node, whatever the whole cluster has."""
+    wanted = {kind: amount for kind, amount in worker.items() if amount}
+    if not wanted:
+        return sys.maxsize
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    each = [min(has.get(kind, 0.0) / amount for kind, amount in wanted.items()) for has in nodes]
+    return sum(int(times + 1e-9) for times in each)
 
 
 def wait_for_room(bundles: Sequence[Mapping[str, float]], seconds: float) -> None:

@@ -10,7 +10,7 @@ from ray import tune
 
 from cluster import checkpoints
 from cluster.exchange import start_exchange
-from cluster.session import capacity, wait_for_room
+from cluster.session import capacity, places, wait_for_room
 from cluster.storage import Store
 from cluster.streams import RowOrder
 from cluster.workers import BroodResources, brood_trial, send_home
@@ -130,8 +130,11 @@ def fitting(run: Run) -> int:
     """Return the largest number of broods that fit now; the least that the run allows if fewer do."""
     most = run.cluster.broods
     least = min(run.cluster.broods_least or most, most)
-    sizes = (broods for broods in range(most, least, -1) if not lacking(asked_for(of_broods(run, broods))))
-    return next(sizes, least)
+    for broods in range(most, least, -1):
+        asked = asked_for(of_broods(run, broods))
+        if not lacking(asked) and not homeless(asked):
+            return broods
+    return least
 
 
 def of_broods(run: Run, broods: int) -> Run:
@@ -148,7 +151,18 @@ def brood_resources(run: Run) -> BroodResources:
             f"{had:g}. Lower cluster.broods, workers_per_brood or {key.get(kind, 'cluster.resources')}, "
             f"let it begin with cluster.broods_least, or wait with cluster.patience for the cluster to grow."
         )
+    if homeless(resources):
+        raise InputError(
+            f"cluster: the nodes hold {places(resources.worker())} workers of {resources.worker()}, but "
+            f"{resources.broods} broods of {resources.workers_per_brood} are wanted. A worker lives on one "
+            f"node: lower what it needs, or cluster.broods."
+        )
     return resources
+
+
+def homeless(resources: BroodResources) -> bool:
+    """Say whether workers find no node, although the cluster as a whole has enough."""
+    return places(resources.worker()) < resources.broods * resources.workers_per_brood
 
 
 def asked_for(run: Run) -> BroodResources:

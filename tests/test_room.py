@@ -1,5 +1,6 @@
 """How many broods a cluster has room for."""
 
+import re
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from search import room as room_module
 from search.errors import InputError
 from search.load import load_run
 from search.room import Regrouped, Room
+from search.sections import Cluster
 
 TOY = str(Path(__file__).parent.parent / "examples/toy.yaml")
 
@@ -22,6 +24,8 @@ def room(monkeypatch):
 
     def broods(had: dict[str, float], *changes: str) -> tuple[int, dict[str, float]]:
         monkeypatch.setattr(population, "capacity", lambda: had)
+        nodes = [{"Alive": True, "Resources": had}, {"Alive": False, "Resources": {"CPU": 99}}]
+        monkeypatch.setattr(session.ray, "nodes", lambda: nodes)
         run = population.with_room(load_run(TOY, ["population.members=8", *changes]))
         return run.cluster.broods, population.brood_resources(run).worker()
 
@@ -46,6 +50,27 @@ def test_without_a_least_number_all_must_fit(room) -> None:
         InputError, match=r"4 broods need 4 spots at once, but the Ray cluster has 3\. .*resources"
     ):
         room({"CPU": 9, "spot": 3}, "cluster={broods: 4, cpus_per_worker: 1, resources: {spot: 1}}")
+
+
+def test_a_worker_lives_on_one_node(monkeypatch) -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": 1.5, "GPU": 1}}] * 4
+    monkeypatch.setattr(session.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(population, "capacity", lambda: {"CPU": 6.0, "GPU": 4.0})
+    assert session.places({"CPU": 0.5, "GPU": 0.0}) == 12
+    assert session.places({"CPU": 0.5, "GPU": 1.0}) == 4
+    shape = "cluster={broods: 2, workers_per_brood: 1, cpus_per_worker: 2}"
+    # six CPUs would do for two workers of two, but no node has more than 1.5
+    with pytest.raises(InputError, match=r"the nodes hold 0 workers of .*lives on one node"):
+        population.brood_resources(load_run(TOY, [shape]))
+
+
+def test_the_guide_names_keys_that_there_are() -> None:
+    guide = (Path(__file__).parent.parent / "docs/cluster.md").read_text()
+    table = guide[guide.index("| key of `cluster:`") : guide.index("On a cluster the mailbox")]
+    named = {
+        key for line in table.strip().splitlines()[2:] for key in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
+    assert {"spot", "placement"} <= named <= set(Cluster.model_fields)
 
 
 def test_a_cluster_that_grows_is_waited_for(room, monkeypatch) -> None:
