@@ -116,11 +116,11 @@ def send(client: jobs.JobSubmissionClient, run: Run, wanted: Submission) -> str:
 
 def watch(client: jobs.JobSubmissionClient, job: str, console: Console) -> Any:
     """Write the job's log until it ends; a head that goes away may come back. None: the job is lost."""
-    seen, deadline = 0, time.monotonic() + LOST_SECONDS
+    seen, deadline, lost = 0, time.monotonic() + LOST_SECONDS, False
 
     def write(text: str) -> None:
-        nonlocal seen, deadline
-        seen, deadline = seen + len(text), time.monotonic() + LOST_SECONDS
+        nonlocal seen, deadline, lost
+        seen, deadline, lost = seen + len(text), time.monotonic() + LOST_SECONDS, False
         console.print(text, end="", highlight=False, soft_wrap=True, markup=False)
 
     while True:
@@ -129,7 +129,9 @@ def watch(client: jobs.JobSubmissionClient, job: str, console: Console) -> Any:
         except ConnectionError as error:
             if time.monotonic() > deadline:
                 raise RunFailed(f"{job}: the head does not answer: {error}. {way_on(job)}") from error
-            say(console, f"job {job}: lost the head ({error}); trying again")
+            if not lost:
+                say(console, f"job {job}: lost the head ({error}); trying again for {LOST_SECONDS:.0f} s")
+            lost = True
             time.sleep(jobs.SECONDS_BETWEEN_LOOKS)
             if came_back_without(client, job):
                 return None
