@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cluster.order import RowOrder
 from cluster.storage import Store
-from cluster.streams import RowOrder, as_rows
+from cluster.streams import as_rows
 from policies.mixing import normalise
 from policies.space import Float, Space
 from search.corpus.batches import MixedBatches, file_rows, first_rows
@@ -26,7 +27,7 @@ from trainables.searched import cross_entropy, dropout
 from trainables.settings import Recipe, Shape
 
 RATE = Float(1e-4, 1.0, log=True)
-MEMBERS = 32  # four parts of eight for MF-PBT, and eleven children, parents and evaluators each for FIRE
+MEMBERS = 16
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 
 
 @contextlib.contextmanager
-def session(dashboard: bool = False) -> Iterator[str]:
+def session(dashboard: bool = False, object_store_bytes: int | None = None) -> Iterator[str]:
     """Yield the dashboard's address, or nothing, on the cluster at `RAY_ADDRESS`, else on an embedded Ray.
 
     An embedded Ray has a dashboard if it is asked for. It dies with this process, also on SIGKILL; it is
@@ -43,6 +43,7 @@ def session(dashboard: bool = False) -> Iterator[str]:
     address = os.environ.get("RAY_ADDRESS", EMBEDDED)
     # it listens on this machine's own address only, as all that we start
     options: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1"}
+    options["object_store_memory"] = object_store_bytes
     if address != EMBEDDED:
         # an embedded Ray inherits the environment; a runtime environment would only cost it fresh processes
         options = {"runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}}

@@ -14,9 +14,9 @@ import ray
 from ray import train, tune
 from ray.train.torch import TorchTrainer
 
+from cluster.feed import open_dataset
 from cluster.session import bookkeeping
 from cluster.storage import Store
-from cluster.streams import open_dataset
 
 TRIAL_CPUS = 0.05  # a trial only passes messages on
 

@@ -14,6 +14,7 @@ from cluster.storage import Store
 from policies import population
 from policies.population import Order
 from search.config import Run
+from search.corpus.batches import MixedBatches
 from search.members import build_members
 from search.teams import FAILED, Team, teams
 from trainables.member import Member
@@ -107,7 +108,14 @@ def train_teams(found: Sequence[Team], steps: int, failed: set[int]) -> list[dic
         if not team.members.keys() <= failed:
             rows |= team.train(steps)
         rows |= dict.fromkeys(team.members.keys() & failed, FAILED)
-    return [{"member": number, **row} for number, row in rows.items()]
+    members = {number: member for team in found for number, member in team.members.items()}
+    return [{"member": number, **row, **read(members[number])} for number, row in rows.items()]
+
+
+def read(member: Member) -> dict[str, float]:
+    """Return how far a member has read each group, where its batches come from groups."""
+    batches = getattr(member, "batches", None)
+    return batches.progress() if isinstance(batches, MixedBatches) else {}
 
 
 def follow(exchange: Any, round_: int, orders: Sequence[Order], found: Sequence[Team]) -> set[int]:

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from ray import train
 
 from cluster.storage import Store
-from cluster.streams import RowOrder, RowStream, blocks_of
 from policies.mixing import normalise
 from search.config import Run
-from search.corpus.batches import MixedBatches, file_rows, first_rows
+from search.corpus.batches import MixedBatches, first_rows
 from search.corpus.build import load_corpus
+from search.corpus.streams import limits, open_streams
 from search.own import own_class
 from trainables.language import LanguageModel
 from trainables.member import Member
@@ -40,14 +39,9 @@ def language_models(
     """Build decoders that share one stream of rows a group."""
     manifest = load_corpus(run.data)
     store = Store(run.data.corpus)
-    streams = {
-        group: RowStream(
-            blocks_of(train.get_dataset_shard(group)),
-            RowOrder(group, file_rows(splits.splits["train"]), run.seed),
-            run.data.sequence_length,
-        )
-        for group, splits in manifest.groups.items()
-    }
+    streams = open_streams(run, manifest)
+    bounds = limits(run.data, manifest)
+    share, stop = proportions(run, list(streams)), run.data.exhausted == "stop"
     held_out = {
         split: {
             name: first_rows(store, group.splits[split], run.training.evaluation_rows)
@@ -65,7 +59,7 @@ def language_models(
             shape,
             recipe,
             values,
-            MixedBatches(streams, proportions(run, list(streams)), run.training.batch),
+            MixedBatches(streams, share, run.training.batch, bounds, stop),
             held_out,
             member_seed(run, number),
             device,

@@ -10,9 +10,9 @@ from ray import tune
 
 from cluster import checkpoints
 from cluster.exchange import start_exchange
+from cluster.order import RowOrder
 from cluster.session import capacity, places, wait_for_room
 from cluster.storage import Store
-from cluster.streams import RowOrder
 from cluster.workers import BroodResources, brood_trial, send_home
 from policies import population
 from search import records
@@ -21,6 +21,7 @@ from search.conductor import Conductor, Watcher
 from search.config import Run
 from search.corpus.batches import file_rows
 from search.corpus.build import load_corpus
+from search.corpus.streams import windows
 from search.errors import InputError, Interrupted, RunFailed
 from search.room import Room
 from search.start import first_state
@@ -196,12 +197,15 @@ def cpus_for(run: Run, cpus: float) -> float:
 
 
 def training_files(run: Run) -> dict[str, list[str]]:
-    """Return each group's files in the order of the first epoch, the order in which they stream in."""
+    """Return the files of each group that workers hold whole, in the order of the first epoch."""
     if not run.reads_text:
         return {}
     manifest = load_corpus(run.data)
+    large = windows(run.data, manifest)
     files = {}
     for group, splits in manifest.groups.items():
+        if group in large:  # the workers read these by themselves
+            continue
         split = splits.splits["train"]
         order = RowOrder(group, file_rows(split), run.seed).files(0)
         files[group] = [split.files[place] for place in order]

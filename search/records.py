@@ -15,6 +15,7 @@ from policies.population import Order, State
 
 LINEAGE, METRICS = "lineage.parquet", "metrics.parquet"
 
+OF_GROUPS = ("loss_", "epochs_", "skipped_")
 LINEAGE_SCHEMA = pa.schema(
     [
         ("event", pa.string()),
@@ -75,10 +76,13 @@ def write_copies(
 
 
 def write_metrics(store: Store, round_: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Record one row a member; a column `loss_GROUP` holds each group's validation loss."""
-    groups = sorted({name for row in rows for name in row if name.startswith("loss_")})
+    """Record one row a member; columns `loss_GROUP` and the like hold what is known of each group.
+
+    That is the validation loss, how many epochs of it the member has read, and of a group that is read
+    through a window how many rows the window had left behind.
+    """
     schema = METRICS_SCHEMA
-    for name in groups:
+    for name in sorted({name for row in rows for name in row if name.startswith(OF_GROUPS)}):
         schema = schema.append(pa.field(name, pa.float64()))
     _append(store, METRICS, round_, pa.Table.from_pylist([dict(row) for row in rows], schema))
 

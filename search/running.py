@@ -13,6 +13,7 @@ from search import directory
 from search.conductor import Watcher
 from search.config import Run
 from search.corpus.build import COLUMNS, describe, prepare_corpus
+from search.corpus.streams import windows
 from search.errors import InputError, Interrupted, RunFailed
 from search.kinds import NoExploitRule
 from search.measure import Measure, Watchers
@@ -88,6 +89,7 @@ def prepare(run: Run, console: Console) -> None:
         return
     manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
     check_rows(run, sum(group.splits["train"].rows for group in manifest.groups.values()))
+    windows(run.data, manifest)
 
 
 def show_corpus(run: Run, console: Console) -> None:
@@ -103,17 +105,11 @@ def show_corpus(run: Run, console: Console) -> None:
 
 
 def check_rows(run: Run, rows: int) -> None:
-    """Refuse a corpus that is smaller than a batch, or larger than a worker may hold."""
+    """Refuse a corpus that is smaller than a batch."""
     if rows < run.training.batch:
         raise InputError(
             f"training.batch: must be at most the corpus's {rows} training rows of "
             f"{run.data.sequence_length} tokens, got {run.training.batch}; give more text or shorter rows."
-        )
-    megabytes = rows * run.data.sequence_length * 2 / 2**20  # a token is two bytes
-    if megabytes > run.data.memory_megabytes:
-        raise InputError(
-            f"data.memory_megabytes: every worker holds the corpus's training rows, {megabytes:.0f} MiB, "
-            f"but may hold {run.data.memory_megabytes:g}; raise it or lower data.megabytes."
         )
 
 

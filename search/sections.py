@@ -20,7 +20,12 @@ class Data(Settings):
     tokenizer: Literal["bytes"] = "bytes"
     sequence_length: Annotated[int, Field(ge=8, le=65536)] = 128
     megabytes: Annotated[float, Field(gt=0)] = 8.0  # most text of a group
-    memory_megabytes: Annotated[float, Field(gt=0)] = 1024.0  # most rows that a worker holds
+    memory_megabytes: Annotated[float, Field(gt=0)] = 1024.0  # most rows that a worker holds; the rest streams
+    exhausted: Literal["repeat", "drop", "stop"] = "repeat"  # what a group does that was read to its end
+    epochs: Count | None = None  # passes before it drops out or stops; repeats without end by default
+    document_megabytes: Annotated[float, Field(gt=0)] | None = None  # longer ones are bad
+    builder: Literal["local", "ray"] = "local"  # ray: in stages on the cluster, for what is too much for one
+    bad_share: Share = 0.1  # of a group's documents; more bad ones than that end the build
     validation: Share = 0.05
     test: Share = 0.05
     proportions: dict[str, Annotated[float, Field(ge=0)]] | None = None

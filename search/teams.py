@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from policies.population import Order
+from search.errors import Exhausted
 from trainables.member import Member
 from trainables.network import Network
 from trainables.stack import Stack, stacks
@@ -42,6 +43,8 @@ class Team:
                 number: row(loss, *score, self.stack is not None, *seconds)
                 for number, loss, score in zip(self.members, losses, scores, strict=True)
             }
+        except Exhausted:
+            raise
         except Exception:  # whatever a member's own code raises concerns its team alone
             return {number: FAILED | {"error": traceback.format_exc()} for number in self.members}
 
