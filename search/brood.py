@@ -75,18 +75,22 @@ def train_in_rounds(
         with CLOCK.phase("checkpoint"):
             writer.wait()
         with CLOCK.phase("exchange"):
+            leaving = run.cluster.spot and workers.leaving()
             if span:
                 span.meet()
             if leads(span):
-                workers.send_report(exchange, brood, {"reports": [row | place for row in rows]})
+                message = {"reports": [row | place for row in rows], "leaving": leaving}
+                workers.send_report(exchange, brood, message)
             orders = workers.next_orders(exchange, round_)
             if orders is None:
                 return None
             failed -= follow(exchange, round_, [Order(*order) for order in orders], found, share(span))
         CLOCK.flush(meter)
-        if round_ % run.checkpoint.every == 0 or round_ == run.rounds:
+        if leaving or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
                 writer.save(round_, number, member.state(), part_of(span))
+        if leaving:
+            writer.wait()  # the node may be gone before the next interval ends
     writer.wait()
     return members, failed
 

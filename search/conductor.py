@@ -48,6 +48,7 @@ class Conductor:
     exploits: int = 0
     waiting: dict[int, dict[str, Any]] = field(default_factory=dict)
     last: dict[int, dict[str, Any]] = field(default_factory=dict)  # the last round's rows
+    leaving: bool = False  # a worker was told to go: this round's checkpoint is written whatever is due
     failure: str = ""  # why the run had to end early
     tests: dict[int, dict[str, float]] = field(default_factory=dict)
 
@@ -56,6 +57,7 @@ class Conductor:
         if "failed" in message:
             self.end(message["failed"])
             return
+        self.leaving = self.leaving or message.get("leaving", False)
         self.tests |= {row["member"]: row["losses"] for row in message.get("tests", [])}
         for row in message.get("reports", []):
             # a brood that came back from its checkpoint tells again what is long decided
@@ -118,7 +120,9 @@ class Conductor:
         return population.decide(rules, self.space, self.state, reports, self.run.seed)
 
     def save(self, round_: int) -> None:
-        if round_ % self.run.checkpoint.every and round_ != self.run.rounds:
+        due = self.leaving or round_ % self.run.checkpoint.every == 0 or round_ == self.run.rounds
+        self.leaving = False
+        if not due:
             return
         plain = {"round": round_, "exploits": self.exploits, "members": population.to_plain(self.state)}
         checkpoints.save_decisions(self.store, round_, plain, [round_] * len(self.state))

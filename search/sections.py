@@ -90,6 +90,7 @@ class Cluster(Settings):
     """How members lie on workers; either the workers or the members that each of them hosts are given."""
 
     broods: Count = 2
+    broods_least: Count | None = None  # begin with fewer, down to this many, where not all find room
     workers_per_brood: Count | None = None  # as many as one member spans by default
     members_per_worker: Count | None = None
     workers_per_member: Count = 1
@@ -99,6 +100,11 @@ class Cluster(Settings):
     restarts: Annotated[int, Field(ge=0)] = 3  # of a brood that lost a worker
     stack: bool | None = None  # members as one model; by default on GPUs, and of small members on CPUs
     threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)  # others, of each worker
+    patience: Annotated[float, Field(ge=0)] = 0.0  # seconds to wait for a cluster that can still grow
+    spot: bool = False  # workers may be taken away: told so, they write a checkpoint at once
+    # how workers are laid out over nodes: close together, or far apart so that a lost node takes few members
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     dashboard: bool = False  # of an embedded Ray: also what Prometheus needs to find it
 
 
