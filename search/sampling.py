@@ -90,6 +90,10 @@ class KeptRows:
     def plan(self, ids: NDArray[np.int64], columns: Mapping[str, Any], context: Context) -> Plan:
         return self.rule.plan(ids, columns, context)
 
+    def observe(self, ids: NDArray[np.int64], losses: NDArray[np.floating], steps: NDArray[np.int64]) -> None:
+        if len(self.last.loss):
+            self.last.observe(ids, losses, steps, np.zeros_like(steps))
+
     def expected(self, epoch: int) -> float:
         """Return how many epochs there will be, by what the last one kept and how fast this pool is read."""
         if self.epochs is not None:
@@ -146,13 +150,15 @@ class SampledBatches:
 
     def observe(self, losses: NDArray[np.floating]) -> None:
         first = self.clock.drawn - len(self.waiting)
+        found: dict[KeptRows, list[tuple[NDArray[Any], ...]]] = {}
         for step, (drawn, by_row) in enumerate(zip(self.waiting, losses, strict=True), start=first):
             start = 0
             for pool, ids in drawn:
-                if len(pool.last.loss):
-                    steps = np.full(len(ids), step)
-                    pool.last.observe(ids, by_row[start : start + len(ids)], steps, np.zeros_like(steps))
+                part = by_row[start : start + len(ids)]
+                found.setdefault(pool, []).append((ids, part, np.full(len(ids), step)))
                 start += len(ids)
+        for pool, parts in found.items():
+            pool.observe(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
         self.waiting.clear()
 
     @property
