@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,9 +42,16 @@ def session() -> Iterator[str]:
         options = {"runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        end_softly()
         yield ray.get_runtime_context().gcs_address
     finally:
         ray.shutdown()
+
+
+def end_softly() -> None:
+    """Take SIGTERM, which stops a Ray job or a pod, for Ctrl-C: the run says that it was interrupted."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
 def capacity() -> dict[str, float]:

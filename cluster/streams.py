@@ -16,6 +16,7 @@ import pyarrow as pa
 import ray.data
 from numpy.typing import NDArray
 
+from cluster.metrics import CLOCK
 from cluster.storage import Store
 
 
@@ -72,13 +73,14 @@ class RowStream:
 
     def take(self, cursor: int, count: int) -> NDArray[np.uint16]:
         """Return the rows at these positions, `(count, sequence_length)`; waits until they have arrived."""
-        places = self.order.places(cursor, count)
-        needed = np.unique(np.searchsorted(self.order.starts, places, side="right") - 1)
-        with self.changed:
-            self.changed.wait_for(lambda: self.error is not None or self.arrived[needed].all())
-        if self.error is not None:
-            raise RuntimeError("The data stream ended early.") from self.error
-        return self.tokens[places]
+        with CLOCK.phase("data"):
+            places = self.order.places(cursor, count)
+            needed = np.unique(np.searchsorted(self.order.starts, places, side="right") - 1)
+            with self.changed:
+                self.changed.wait_for(lambda: self.error is not None or self.arrived[needed].all())
+            if self.error is not None:
+                raise RuntimeError("The data stream ended early.") from self.error
+            return self.tokens[places]
 
     def _fill(self, blocks: Iterable[pa.Table]) -> None:
         try:

@@ -9,6 +9,7 @@ import torch
 from ray import train
 
 from cluster import checkpoints, workers
+from cluster.metrics import CLOCK, Meter
 from cluster.storage import Store
 from policies import population
 from policies.population import Order
@@ -40,17 +41,22 @@ def host_members(settings: dict[str, Any]) -> None:
     torch.set_num_threads(settings["threads"])
     resumed, members, failed = begin(run, store, brood, settings["starts"])
     found, writer = teams(members, run.cluster.stack), checkpoints.Writer(store)
+    meter = Meter(run.label)
     for round_ in range(resumed + 1, run.rounds + 1):
-        rows = train_teams(found, run.population.interval, failed)
+        with CLOCK.phase("compute"):
+            rows = train_teams(found, run.population.interval, failed)
         failed = {row["member"] for row in rows if not np.isfinite(row["score"])}
         place = {"round": round_, "brood": brood, "step": round_ * run.population.interval}
         # the round before is whole before this one counts: a killed run loses no more than one interval
-        writer.wait()
-        workers.send_report(exchange, brood, {"reports": [row | place for row in rows]})
-        orders = workers.next_orders(exchange, round_)
-        if orders is None:
-            return
-        failed -= follow(exchange, round_, [Order(*order) for order in orders], found)
+        with CLOCK.phase("checkpoint"):
+            writer.wait()
+        with CLOCK.phase("exchange"):
+            workers.send_report(exchange, brood, {"reports": [row | place for row in rows]})
+            orders = workers.next_orders(exchange, round_)
+            if orders is None:
+                return
+            failed -= follow(exchange, round_, [Order(*order) for order in orders], found)
+        CLOCK.flush(meter)
         if round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items():
                 writer.save(round_, number, member.state())

@@ -1,14 +1,16 @@
 """The settings of a run, as its file gives them."""
 
+import math
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from policies.rules import ALONE, Rules
 from policies.schedule import Setting
-from policies.space import Domain
+from policies.space import Space
 from search.checks import CHECKS
 from search.kinds import AnyDomain, Settings
+from search.runs import known_kind
 from search.sections import Checkpoint, Cluster, Data, Model, Name, Population, Scheduled, Training
 
 FORMAT: Literal[1] = 1  # of the run directory; a reader refuses a higher one
@@ -18,6 +20,7 @@ class Run(Settings):
     """A whole run, resolved."""
 
     name: Name
+    kind: Annotated[str, AfterValidator(known_kind)] = "population"
     format: Literal[1] = FORMAT
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     directory: str = ""
@@ -38,21 +41,34 @@ class Run(Settings):
         return self.trainable == "decoder"
 
     @property
+    def label(self) -> str:
+        """The run's name on a screen and in metrics, where its control is another run."""
+        alone = self.population.exploit.kind == "none" and not self.schedule
+        return f"{self.name} without exploits" if alone else self.name
+
+    @property
     def rounds(self) -> int:
         """Number of intervals that each member trains."""
         return self.training.steps // self.population.interval
 
     def rules(self) -> Rules:
         chosen = self.population
-        if chosen.exploit.kind == "none":
+        if chosen.exploit.kind == "none" and chosen.cull is None:
             return ALONE
-        rules = chosen.exploit.build(), chosen.explore.build()
-        return Rules(*rules, least=chosen.least, replacements=chosen.replacements)
+        return Rules(
+            chosen.exploit.build(),
+            chosen.explore.build(),
+            least=chosen.least,
+            age_window=math.inf if chosen.age_window is None else chosen.age_window,
+            burn_in=chosen.burn_in,
+            cull=chosen.cull.build() if chosen.cull else None,
+            replacements=chosen.replacements,
+        )
 
     def settings(self) -> list[Setting]:
         return [Setting(entry.from_step, entry.hyperparameters) for entry in self.schedule]
 
-    def space(self) -> dict[str, Domain]:
+    def space(self) -> Space:
         return {name: settings.build() for name, settings in self.hyperparameters.items()}
 
     @model_validator(mode="after")

@@ -1,14 +1,24 @@
 """Domains and rules as a run's file names them: each with a `kind`, checked by the policy itself."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    RootModel,
+    Tag,
+    model_validator,
+)
 
 from policies.bayesian import FEWEST
 from policies.population import HISTORY
 from policies.region import LARGEST, SMALLEST
 from policies.rules import EXPLOITS, EXPLORES
-from policies.space import DOMAINS
+from policies.space import DOMAINS, Space
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -68,10 +78,34 @@ class ConstantDomain(Kind):
     value: Any
 
 
+class SpaceWithin(RootModel[dict[str, "AnyDomain"]]):
+    """Domains under a name of their own; the member gets a dict under that name."""
+
+    def build(self) -> Space:
+        return {name: part.build() for name, part in self.root.items()}
+
+
+def _tag(value: Any) -> str:
+    """Return the kind of a domain, or "space" of a mapping that has none and holds nothing but mappings."""
+    if isinstance(value, SpaceWithin):
+        return "space"
+    if not isinstance(value, Mapping):
+        return str(getattr(value, "kind", None))
+    within = value and all(isinstance(part, Mapping | Kind | SpaceWithin) for part in value.values())
+    return "space" if within else str(value.get("kind"))
+
+
 AnyDomain = Annotated[
-    FloatDomain | IntDomain | OrderedDomain | CategoricalDomain | BoolDomain | ConstantDomain,
-    Field(discriminator="kind"),
+    Annotated[FloatDomain, Tag("float")]
+    | Annotated[IntDomain, Tag("int")]
+    | Annotated[OrderedDomain, Tag("ordered")]
+    | Annotated[CategoricalDomain, Tag("categorical")]
+    | Annotated[BoolDomain, Tag("bool")]
+    | Annotated[ConstantDomain, Tag("constant")]
+    | Annotated[SpaceWithin, Tag("space")],
+    Discriminator(_tag),
 ]
+SpaceWithin.model_rebuild()
 
 
 class TruncationRule(Kind):
@@ -103,6 +137,12 @@ class ThresholdRule(Kind):
 class MultipleFrequencyRule(Kind):
     kind: Literal["multiple_frequency"]
     frequencies: Annotated[list[Count], Field(min_length=1)] = [1, 10, 25, 50]
+
+
+class FireRule(Kind):
+    kind: Literal["fire"]
+    patience: Annotated[int, Field(ge=1, lt=HISTORY)] = 4
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
 class NoExploitRule(Kind):
@@ -143,6 +183,7 @@ AnyExploit = Annotated[
     | WinnerTakesAllRule
     | ThresholdRule
     | MultipleFrequencyRule
+    | FireRule
     | NoExploitRule,
     Field(discriminator="kind"),
     BeforeValidator(_named),

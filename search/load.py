@@ -31,6 +31,14 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
 
     Raises InputError that names the file, the key path, the value and what is allowed.
     """
+    run = check(load_values(path, changes), path)
+    if ":" in run.trainable:
+        own_class(run.trainable)
+    return run
+
+
+def load_values(path: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a YAML file's values with the changes made, not checked yet."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -40,10 +48,7 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
     values = parse(text, path)
     for change in changes:
         make_change(values, change)
-    run = check(values, path)
-    if ":" in run.trainable:
-        own_class(run.trainable)
-    return run
+    return values
 
 
 def parse(text: str, path: str) -> dict[str, Any]:
@@ -104,10 +109,7 @@ def dump(run: Run) -> str:
 
 def explain(detail: ErrorDetails) -> list[str]:
     """Return what one of pydantic's findings means to the writer of the file."""
-    place = [str(part) for part in detail["loc"]]
-    # the kind that pydantic chose by is not a key of the file
-    if len(place) > 2 and (place[0] == "hyperparameters" or place[:2] in RULES):
-        del place[2]
+    place = written([str(part) for part in detail["loc"]])
     kind, key, value = detail["type"], ".".join(place) or "file", detail["input"]
     if kind == "value_error" and not place:
         return str(detail["ctx"]["error"]).split("\n")  # between keys: these name their own places
@@ -119,6 +121,8 @@ def explain(detail: ErrorDetails) -> list[str]:
         return [f"{key}: {detail['ctx']['error']}"]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         kinds = {"population.exploit": EXPLOITS, "population.explore": EXPLORES}.get(key, DOMAINS)
+        if not isinstance(value, dict):
+            return [f"{key}: must be a mapping of keys, got {value!r}"]
         return [f"{key}.kind: must be one of {', '.join(kinds)}, got {value.get('kind')!r}"]
     if kind == "string_pattern_mismatch":
         if key == "trainable":
@@ -130,6 +134,18 @@ def explain(detail: ErrorDetails) -> list[str]:
 
 
 RULES = (["population", "exploit"], ["population", "explore"])
+
+
+def written(place: list[str]) -> list[str]:
+    """Return the keys as the file has them: without the kinds that pydantic chose by."""
+    if place[:2] in RULES:
+        return place[:2] + place[3:]
+    if place[:1] != ["hyperparameters"]:
+        return place
+    keys = place[:2]
+    while place[2:3] == ["space"]:
+        keys, place = keys + place[3:4], place[2:]
+    return keys + place[3:]
 
 
 def known_keys(place: Sequence[int | str]) -> list[str]:
@@ -144,8 +160,10 @@ def known_keys(place: Sequence[int | str]) -> list[str]:
 
 def step(schema: dict[str, Any], here: dict[str, Any], part: str) -> dict[str, Any]:
     here = follow(schema, here)
-    if "discriminator" in here:
-        return {"$ref": here["discriminator"]["mapping"][part]}
+    if "oneOf" in here:
+        options = [follow(schema, option) for option in here["oneOf"]]
+        kinds = [option.get("properties", {}).get("kind", {}).get("const", "space") for option in options]
+        return dict(zip(kinds, options, strict=True))[part]
     if part in here.get("properties", {}):
         return here["properties"][part]
     inner = here.get("additionalProperties", {})

@@ -41,10 +41,12 @@ class Outcome:
     test_loss: dict[str, float]
 
 
-def train_population(run: Run, watcher: Watcher, loop: BroodLoop = train_brood) -> Outcome:
+def train_population(
+    run: Run, watcher: Watcher, loop: BroodLoop = train_brood, store: Store | None = None
+) -> Outcome:
     """Train a population on the connected Ray, from its last checkpoint if it has one."""
     began = time.monotonic()
-    store = Store(run.directory)
+    store = store or Store(run.directory)
     resources = brood_resources(run)
     conductor = open_conductor(run, store, watcher)
     # a brood that comes back may need what was handed over since its last checkpoint

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cluster import lease
 from cluster.session import session
 from cluster.storage import Store
 from search import directory
@@ -13,42 +14,66 @@ from search.config import Run
 from search.corpus.build import COLUMNS, describe, prepare_corpus
 from search.errors import InputError, Interrupted, RunFailed
 from search.kinds import NoExploitRule
+from search.measure import Measure, Watchers
 from search.own import own_class
 from search.population import Outcome, train_population
 from search.progress import Progress
 from search.report.write import write_report
 
 
-def run_new(run: Run, console: Console, baseline: bool = False) -> None:
-    """Train a new population; with `baseline` its members once more, each left to itself."""
+def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
+    """Train a new population, or as `resume` says the one that its directory already holds.
+
+    With `baseline` its members are trained once more, each left to itself.
+    """
+    if resume == "must" or (resume == "auto" and directory.holds_run(run.directory)):
+        run_again(run, console, baseline)
+        return
     directory.refuse_existing(run)
     prepare(run, console)
-    store = directory.create(run)
-    try:
-        with session():
-            finish(run, store, console)
-            if baseline:
-                alone = without_exploits(run)
-                finish(alone, directory.create(alone), console)
-    except ConnectionError as error:
-        raise InputError(f"RAY_ADDRESS: no Ray cluster answers there: {error}") from error
-    close(run, store, console)
+    directory.create(run)
+    train(run, [run, *([without_exploits(run)] if baseline else [])], console)
 
 
 def run_on(path: str, console: Console) -> None:
     """Continue a run, and its baseline if one was begun, from the last checkpoints."""
     run, store = directory.open_run(path)
-    begun = [(run, store)]
-    if store.exists(f"baseline/{directory.SETTINGS}"):
-        begun.append(directory.open_run(f"{store.uri}/baseline"))
-    unfinished = [each for each in begun if directory.summary(each[1]).get("status") != "done"]
+    baseline = store.exists(f"baseline/{directory.SETTINGS}")
+    unfinished = unfinished_of(run, baseline)
     if not unfinished:
         raise InputError(f"{path} is finished: see {store.uri}/report.html.")
     prepare(run, console)
-    with session():
-        for each, place in unfinished:
-            finish(each, place, console)
-    close(run, store, console)
+    train(run, unfinished, console)
+
+
+def run_again(given: Run, console: Console, baseline: bool) -> None:
+    """Continue the run of a directory as a job's retry does: to find it finished is no mistake."""
+    run = directory.same_run(given)
+    unfinished = unfinished_of(run, baseline)
+    if not unfinished:
+        console.print(f"{run.name}: is finished, see {run.directory}/report.html", highlight=False)
+        return
+    prepare(run, console)
+    train(run, unfinished, console)
+
+
+def unfinished_of(run: Run, baseline: bool) -> list[Run]:
+    """Return the run and its control, as far as they have not come to their end."""
+    runs = [run, *([without_exploits(run)] if baseline else [])]
+    return [each for each in runs if directory.summary(Store(each.directory)).get("status") != "done"]
+
+
+def train(run: Run, runs: list[Run], console: Console) -> None:
+    """Train runs one after another, each from its last checkpoint if it has one; then report on the first."""
+    try:
+        with session():
+            for each in runs:
+                if not directory.holds_run(each.directory):
+                    directory.create(each)
+                finish(each, console)
+    except ConnectionError as error:
+        raise InputError(f"RAY_ADDRESS: no Ray cluster answers there: {error}") from error
+    close(run, Store(run.directory), console)
 
 
 def prepare(run: Run, console: Console) -> None:
@@ -88,23 +113,27 @@ def check_rows(run: Run, rows: int) -> None:
         )
 
 
-def finish(run: Run, store: Store, console: Console) -> Outcome:
+def finish(run: Run, console: Console) -> Outcome:
     """Train a run to its end and write what it came to."""
-    title = run.name if run.population.exploit.kind != "none" else f"{run.name} without exploits"
+    store = lease.take(run.directory)
+    directory.note_job(store)
     record(store, run, "running")
     try:
-        with Progress(run, console, title) as progress:
-            outcome = train_population(run, progress)
+        with Progress(run, console, run.label) as progress, Measure(run) as measure:
+            outcome = train_population(run, Watchers(progress, measure), store=store)
     except RunFailed as error:
-        record(store, run, "interrupted" if isinstance(error, Interrupted) else "failed")
+        if store.held():  # else its new driver has the word
+            record(store, run, "interrupted" if isinstance(error, Interrupted) else "failed")
         raise
+    except lease.LeaseLost as error:
+        raise RunFailed(str(error)) from error
     record(store, run, "done", outcome)
     return outcome
 
 
 def without_exploits(run: Run) -> Run:
     """Return the control: the same members with the same budget, each left to itself."""
-    population = run.population.model_copy(update={"exploit": NoExploitRule(kind="none")})
+    population = run.population.model_copy(update={"exploit": NoExploitRule(kind="none"), "cull": None})
     return run.model_copy(update={"population": population, "directory": f"{run.directory}/baseline"})
 
 

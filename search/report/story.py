@@ -1,7 +1,7 @@
 """A run read back from its directory, with what follows from it: who leads, whose weights, which curves."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from cluster.storage import Store
+from policies.space import Path, value_at
 from policies.standings import rank
 from search.directory import SETTINGS, SUMMARY, summary
 from search.errors import InputError
@@ -63,7 +64,8 @@ class Story:
 
     @cached_property
     def domains(self) -> dict[str, dict[str, Any]]:
-        return dict(self.settings.get("hyperparameters") or {})
+        """Every domain, also those of spaces within the space: `optimiser.rate` names such a one."""
+        return {".".join(path): domain for path, domain in flat(self.settings.get("hyperparameters") or {})}
 
     @cached_property
     def hyperparameters(self) -> list[str]:
@@ -174,7 +176,13 @@ def read_story(store: Store) -> Story:
             f"{store.uri}/{METRICS} names members without a start in the lineage: "
             f"{', '.join(map(str, unknown))}; the two must come from one run."
         )
-    return Story(text, yaml.safe_load(text) or {}, summary(store), events, rows, read_baseline(store))
+    settings = yaml.safe_load(text) or {}
+    paths = [path for path, _ in flat(settings.get("hyperparameters") or {}) if len(path) > 1]
+    events = [
+        event._replace(before=event.before and dotted(event.before, paths), after=dotted(event.after, paths))
+        for event in events
+    ]
+    return Story(text, settings, summary(store), events, rows, read_baseline(store))
 
 
 def read_baseline(store: Store) -> Baseline | None:
@@ -191,6 +199,22 @@ def by_member(rows: Iterable[dict[str, Any]]) -> Rows:
     for row in sorted(rows, key=lambda row: (row["member"], row["round"])):
         found.setdefault(row["member"], []).append(row)
     return found
+
+
+def flat(domains: dict[str, Any], above: Path = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the domains of a run's file by their paths; a space within the space has no kind."""
+    for name, domain in domains.items():
+        if isinstance(domain.get("kind"), str):
+            yield (*above, name), domain
+        else:
+            yield from flat(domain, (*above, name))
+
+
+def dotted(given: dict[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
+    """Return hyperparameters with those of spaces within by their whole names."""
+    within = {path[0] for path in paths}
+    kept = {name: value for name, value in given.items() if name not in within}
+    return kept | {".".join(path): value_at(given, path) for path in paths}
 
 
 def finite(value: float | None) -> float | None:
