@@ -159,7 +159,7 @@ def train(task: Task, rule: Rule, equal_cost: bool, seed: int) -> dict[str, Any]
 
 def ahead(sampled: SampledBatches, batch: int, budget: int, epochs: int | None) -> tuple[int, int]:
     """Return the steps of the running epoch, and how many the whole training is now expected to have."""
-    pool, done = sampled.pools[0], sampled.clock.drawn
+    pool, done = sampled.pools[0], sampled.pace.drawn
     left = max(pool.left(), batch)  # what does not fill a batch is the next epoch's
     if epochs is None:
         return min(left // batch, budget - done), budget

@@ -8,7 +8,7 @@ snapshot may lack what died, and what a sender had sent is lost if the sender di
 
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ FOLDER = "ledger"
 ROWS_A_SHARD = 10_000_000
 ROWS_A_CALL = 10_000
 FLIGHT = 16  # calls of one sender that may be under way; at the bound it waits for the oldest
-SNAPSHOTS = 2  # kept by each shard: a brood that comes back asks for the one of its checkpoint
+SAVES = 2  # kept of each shard: the checkpoint of the last mark may never become whole
 
 Column = NDArray[Any]
 
@@ -40,16 +40,17 @@ class Book(Protocol):
 class Shard:
     """An actor: the rows `place, place + shards, ...` of the pool."""
 
-    def __init__(self, make: Callable[[int], Book], rows: int, uri: str, place: int):
-        self.book, self.store, self.place = make(rows), Store(uri), place
+    def __init__(self, make: Callable[[int], Book], rows: int, uri: str, place: int, keep: int):
+        self.book, self.store, self.place, self.keep = make(rows), Store(uri), place, keep
         self.birth = uuid.uuid4().hex
         self.snapshots: dict[int, dict[str, Column]] = {}
         saved = [name for name in self.store.names(FOLDER) if name.endswith(self.file())]
         if saved:
             table = self.store.read_table(f"{FOLDER}/{saved[-1]}")
             self.book.restore({name: table[name].to_numpy() for name in table.column_names})
-            mark = int(saved[-1].split("-")[1])
-            self.snapshots[mark] = self.book.state()
+            self.snapshots[int(saved[-1].split("-")[1])] = self.book.state()
+        else:
+            self.snapshots[0] = self.book.state()
 
     def file(self) -> str:
         return f"shard-{self.place:05d}.parquet"
@@ -60,18 +61,18 @@ class Shard:
             self.book.observe(ids, *columns)
         return self.birth
 
-    def mark(self, mark: int, save: bool) -> None:
-        """Keep what is known now as a snapshot, and save it if asked to."""
-        self.snapshots[mark] = state = self.book.state()
-        for old in sorted(self.snapshots)[:-SNAPSHOTS]:
+    def mark(self, mark: int, save: bool, columns: Sequence[str]) -> None:
+        """Keep these columns as they are now, and save all if asked to."""
+        state = self.book.state()
+        self.snapshots[mark] = {name: state[name] for name in columns}
+        for old in sorted(self.snapshots)[: -self.keep]:
             del self.snapshots[old]
         if save:
             name = f"{FOLDER}/mark-{mark:06d}-{self.file()}"
             self.store.write_table(name, pa.table(state), compression="zstd", compression_level=1)
-            # the run's own checkpoint of this mark may never become whole, so the one before stays
-            mine = [saved for saved in self.store.names(FOLDER) if saved.endswith(self.file())]
-            for old in mine[:-SNAPSHOTS]:
-                self.store.delete(f"{FOLDER}/{old}")
+            mine = [each for each in self.store.names(FOLDER) if each.endswith(self.file())]
+            for each in mine[:-SAVES]:
+                self.store.delete(f"{FOLDER}/{each}")
 
     def read(self, mark: int | None, column: str) -> Column:
         """Return a column as it was at the mark, or as it is."""
@@ -84,9 +85,9 @@ class Ledger(NamedTuple):
     shards: list[Any]
     rows: int
 
-    def mark(self, mark: int, save: bool = False) -> None:
-        """Take a snapshot in all shards; what was flushed before is in it."""
-        ray.get([shard.mark.remote(mark, save) for shard in self.shards])
+    def mark(self, mark: int, save: bool = False, columns: Sequence[str] = ("loss",)) -> None:
+        """Take a snapshot of these columns in all shards; what was flushed before is in it."""
+        ray.get([shard.mark.remote(mark, save, columns) for shard in self.shards])
 
     def read(self, column: str, mark: int | None = None) -> Column:
         """Return one value a row, `(rows,)`."""
@@ -97,17 +98,19 @@ class Ledger(NamedTuple):
         return found
 
 
-def start_ledger(make: Callable[[int], Book], rows: int, uri: str, shards: int | None = None) -> Ledger:
+def start_ledger(
+    make: Callable[[int], Any], rows: int, uri: str, shards: int | None = None, keep: int = 2
+) -> Ledger:
     """Start the shards of a pool, or bring them back from what is saved under the URI.
 
-    `make(rows)` gives a shard's empty book. A shard is of `ROWS_A_SHARD` rows by default; a saved ledger
-    must be opened with as many shards as it had.
+    `make(rows)` gives a shard's empty `Book`; mark 0 is a snapshot of it. A shard is of `ROWS_A_SHARD` rows by
+    default; a saved ledger must be opened with as many shards as it had. The last `keep` snapshots can be read.
     """
     count = shards or -(-rows // ROWS_A_SHARD)
     # lives as long as the run: dies and comes back, and calls that were under way are made again
     actor = ray.remote(Shard).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
     sizes = [len(range(place, rows, count)) for place in range(count)]
-    return Ledger([actor.remote(make, size, uri, place) for place, size in enumerate(sizes)], rows)
+    return Ledger([actor.remote(make, size, uri, place, keep) for place, size in enumerate(sizes)], rows)
 
 
 def forget_after(store: Store, mark: int) -> None:
@@ -126,6 +129,7 @@ class Sender:
         self.buffered = 0
         self.flying: deque[tuple[int, Any]] = deque()
         self.births: dict[int, str] = {}
+        self.mark = 0
         self.unsaved: list[list[tuple[Column, ...]]] = [[] for _ in ledger.shards]
 
     def send(self, ids: Column, *columns: Column) -> None:
@@ -148,9 +152,11 @@ class Sender:
             while self.flying:
                 self.land()
 
-    def saved(self) -> None:
-        """Forget what has been flushed, once a mark after it is saved."""
-        self.unsaved = [[] for _ in self.ledger.shards]
+    def saved(self, mark: int) -> None:
+        """Forget what was sent until now, since it is in the files of this mark; told again, do nothing."""
+        if mark > self.mark:
+            self.mark = mark
+            self.unsaved = [[] for _ in self.ledger.shards]
 
     def dispatch(self) -> None:
         if not self.buffer:

@@ -16,6 +16,7 @@ from policies.population import Order
 from search.config import Run
 from search.members import build_members
 from search.teams import FAILED, Team, teams
+from search.views import Shared, way_to_ledger
 from trainables.member import Member
 
 Members = dict[int, Member]
@@ -39,7 +40,8 @@ def host_members(settings: dict[str, Any]) -> None:
     brood, exchange = settings["brood"], settings["exchange"]
     store = Store(run.directory)
     torch.set_num_threads(settings["threads"])
-    resumed, members, failed = begin(run, store, brood, settings["starts"])
+    shared = way_to_ledger(settings["ledger"], run, brood)
+    resumed, members, failed = begin(run, store, brood, settings["starts"], shared)
     found, writer = teams(members, run.cluster.stack), checkpoints.Writer(store)
     meter = Meter(run.label)
     for round_ in range(resumed + 1, run.rounds + 1):
@@ -69,7 +71,7 @@ def host_members(settings: dict[str, Any]) -> None:
 
 
 def begin(
-    run: Run, store: Store, brood: int, starts: Sequence[dict[str, Any]]
+    run: Run, store: Store, brood: int, starts: Sequence[dict[str, Any]], shared: Shared | None
 ) -> tuple[int, Members, set[int]]:
     """Return the round that this worker's members have reached, the members, and which of them have failed.
 
@@ -80,9 +82,9 @@ def begin(
     of_brood = [number for rank in range(context.get_world_size()) for number in hosted(run, brood, rank)]
     resumed = checkpoints.latest(store, of_brood)
     if resumed is None:
-        return 0, build_members(run, {number: starts[number] for number in mine}), set()
+        return 0, build_members(run, {number: starts[number] for number in mine}, shared), set()
     known = population.from_plain(checkpoints.load_decisions(store, resumed)["members"])
-    members = build_members(run, {number: known[number].hyperparameters for number in mine})
+    members = build_members(run, {number: known[number].hyperparameters for number in mine}, shared)
     for number, member in members.items():
         member.load(checkpoints.load_member(store, resumed, number), known[number].hyperparameters)
     # a clone has no score yet

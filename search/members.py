@@ -13,14 +13,27 @@ from search.config import Run
 from search.corpus.batches import MixedBatches, file_rows, first_rows
 from search.corpus.build import load_corpus
 from search.own import own_class
+from search.sampling import sample
+from search.views import Shared
 from trainables.language import LanguageModel
 from trainables.member import Member
 from trainables.settings import Recipe, Shape
 from trainables.toy import Toy
 
 
-def build_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> dict[int, Member]:
+def build_members(
+    run: Run, hyperparameters: Mapping[int, dict[str, Any]], shared: Shared | None = None
+) -> dict[int, Member]:
     """Build these members, each from its own seed; called on a Ray Train worker."""
+    members = plain_members(run, hyperparameters)
+    if run.sampling.rule is not None:
+        rule = run.sampling.rule.build()
+        for number, member in members.items():
+            sample(member, rule, run.seed, run.training.steps, number, shared)
+    return members
+
+
+def plain_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> dict[int, Member]:
     if run.trainable == "toy":
         return {number: Toy(values) for number, values in hyperparameters.items()}
     recipe = Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))

@@ -24,6 +24,7 @@ from search.corpus.build import load_corpus
 from search.errors import InputError, Interrupted, RunFailed
 from search.start import first_state
 from search.tune import PopulationScheduler
+from search.views import after_marks, open_ledger
 
 BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
 
@@ -51,10 +52,12 @@ def train_population(
     conductor = open_conductor(run, store, watcher)
     # a brood that comes back may need what was handed over since its last checkpoint
     exchange = start_exchange(run.cluster.broods, run.checkpoint.every + 1)
-    conductor.give_orders = exchange.give_orders.remote  # nobody waits for the mailbox here
+    ledger = open_ledger(run, store, conductor.round)
+    conductor.give_orders = after_marks(run, ledger, exchange.give_orders.remote)
     settings: dict[str, Any] = {
         "run": run.model_dump(mode="json"),
         "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
+        "ledger": ledger,
         "starts": [known.hyperparameters for known in conductor.state] if not conductor.round else [],
     }
     trial = brood_trial(

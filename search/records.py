@@ -40,6 +40,7 @@ METRICS_SCHEMA = pa.schema(
         ("train_seconds", pa.float64()),
         ("evaluate_seconds", pa.float64()),
         ("stacked", pa.bool_()),
+        ("kept", pa.float64()),  # share of the rows, where a sampling policy chooses
     ]
 )
 

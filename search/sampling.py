@@ -5,15 +5,16 @@ that the member's own training steps have given; rows that are dropped are passe
 text, or the arrays of a class of one's own) has epochs of its own: a mixture reads groups at different rates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cluster.streams import RowOrder
-from policies.sampling.interface import Context, Plan, Rule
-from policies.sampling.losses import LastLosses
+from policies.sampling.interface import Context, Ids, Rule, needs_losses
+from search.corpus.batches import MixedBatches
+from search.views import BroodView, OwnView, Pace, Shared, View
 from trainables.arrays import map_nest
 from trainables.batches import Shuffled
 from trainables.member import Batches, State
@@ -30,34 +31,36 @@ class Stream(Protocol):
     def take(self, cursor: int, count: int) -> Any: ...
 
 
-class Clock:
-    """How far the member's training has come, shared by its pools."""
-
-    def __init__(self, batches: float):
-        self.batches, self.drawn = batches, 0
-
-
 class KeptRows:
     """The rows of one pool that a member trains on; stands in a stream's place.
 
-    What is decided for the running epoch, the losses and the position are the member's state: they move with
-    its weights to a clone, so its view of the rows is that of the weights that it has.
+    What is decided for the running epoch and the position are the member's state, as are the losses of a view
+    of its own: they move with its weights to a clone.
     """
 
-    def __init__(self, stream: Stream, rule: Rule, seed: int, clock: Clock, epochs: float | None = None):
-        self.stream, self.rule, self.seed, self.clock, self.epochs = stream, rule, seed, clock, epochs
+    def __init__(
+        self,
+        stream: Stream,
+        rule: Rule,
+        seed: int,
+        pace: Pace,
+        epochs: float | None = None,
+        view: View | None = None,
+    ):
+        self.stream, self.rule, self.pace, self.epochs = stream, rule, pace, epochs
+        self.seed = seed * 2**32 + stream.order.key[1]  # each group throws coins of its own
         self.rows = stream.order.rows
-        self.last = LastLosses(self.rows if "loss" in rule.spec.needs else 0)
+        self.view = view or OwnView(self.rows if needs_losses(rule) else 0)
         self.position, self.taken = 0, 0  # of the stream, and rows that were kept of it
         self.epoch = -1
         self.keep = np.ones(self.rows, bool)
         self.weight = np.ones(self.rows, np.float32)
-        self.drawn: list[tuple[KeptRows, NDArray[np.int64]]] = []  # shared with the other pools of the batch
+        self.drawn: list[tuple[KeptRows, Ids]] = []  # shared with the other pools of the batch
 
     def take(self, cursor: int, count: int) -> Any:
         """Return the next kept rows, wherever the caller's cursor is: the pool knows its own place."""
         parts: list[Any] = []
-        ids: list[NDArray[np.int64]] = []
+        ids: list[Ids] = []
         while count or not parts:
             self.begin()
             ahead = min(self.rows - self.position % self.rows, max(AHEAD * count, 1))
@@ -79,20 +82,17 @@ class KeptRows:
         epoch = self.position // self.rows
         if epoch == self.epoch:
             return
-        columns = {"loss": self.last.loss}
+        columns = {"loss": self.view.losses() if needs_losses(self.rule) else np.full(self.rows, np.nan)}
         ids = np.arange(self.rows)
         context = Context(epoch, self.expected(epoch), self.seed, self.rows)
-        decision = self.plan(ids, columns, context).decide(ids, columns)
+        decision = self.rule.plan(ids, columns, context).decide(ids, columns)
         self.epoch, self.keep, self.weight = epoch, decision.copies > 0, decision.weight
         if not self.keep.any():  # of a few rows none may be drawn
             self.keep[:] = True
 
-    def plan(self, ids: NDArray[np.int64], columns: Mapping[str, Any], context: Context) -> Plan:
-        return self.rule.plan(ids, columns, context)
-
-    def observe(self, ids: NDArray[np.int64], losses: NDArray[np.floating], steps: NDArray[np.int64]) -> None:
-        if len(self.last.loss):
-            self.last.observe(ids, losses, steps, np.zeros_like(steps))
+    def observe(self, ids: Ids, losses: NDArray[np.floating], steps: Ids) -> None:
+        if needs_losses(self.rule):
+            self.view.observe(ids, losses, steps)
 
     def expected(self, epoch: int) -> float:
         """Return how many epochs there will be, by what the last one kept and how fast this pool is read."""
@@ -100,8 +100,8 @@ class KeptRows:
             return self.epochs
         if not self.taken:
             return np.inf
-        rate = self.taken / self.clock.drawn  # rows a batch
-        end = (self.clock.drawn + self.keep.sum() / rate) / self.clock.batches  # of this epoch
+        rate = self.taken / self.pace.drawn  # rows a batch
+        end = (self.pace.drawn + self.keep.sum() / rate) / self.pace.batches  # of this epoch
         return float((epoch + 1) / min(end, 1.0))
 
     def left(self) -> int:
@@ -118,38 +118,38 @@ class KeptRows:
             "epoch": self.epoch,
             "keep": self.keep.copy(),
             "weight": self.weight.copy(),
-            "last": self.last.state(),
+            "view": self.view.state(),
         }
 
     def load(self, state: State) -> None:
         self.position, self.taken, self.epoch = (int(state[name]) for name in ("position", "taken", "epoch"))
         self.keep, self.weight = np.array(state["keep"]), np.array(state["weight"])
-        self.last.restore(state["last"])
+        self.view.load(state["view"])
 
 
 class SampledBatches:
     """Batches of kept rows with their weights; the losses of their training come back here."""
 
-    def __init__(self, batches: Batches, pools: Sequence[KeptRows], rule: Rule, clock: Clock):
-        self.batches, self.pools, self.rule, self.clock = batches, list(pools), rule, clock
-        self.drawn: list[tuple[KeptRows, NDArray[np.int64]]] = []
+    def __init__(self, batches: Batches, pools: Sequence[KeptRows], rule: Rule, pace: Pace):
+        self.batches, self.pools, self.rule, self.pace = batches, list(pools), rule, pace
+        self.drawn: list[tuple[KeptRows, Ids]] = []
         for pool in self.pools:
             pool.drawn = self.drawn
-        self.waiting: list[list[tuple[KeptRows, NDArray[np.int64]]]] = []  # batches whose losses are to come
+        self.waiting: list[list[tuple[KeptRows, Ids]]] = []  # batches whose losses are to come
         self.weigher = rule.plan(np.arange(0), {"loss": np.empty(0)}, Context(0, 1, 0, 0))
 
     def next(self) -> dict[str, Any]:
         self.drawn.clear()
         rows = self.batches.next()
         self.waiting.append(list(self.drawn))
-        self.clock.drawn += 1
+        self.pace.drawn += 1
         return {"rows": rows, "weights": np.concatenate([pool.weight[ids] for pool, ids in self.drawn])}
 
     def weigh(self, losses: Any, weights: Any) -> Any:
         return self.weigher.weigh({"loss": losses, "weight": weights})
 
     def observe(self, losses: NDArray[np.floating]) -> None:
-        first = self.clock.drawn - len(self.waiting)
+        first = self.pace.drawn - len(self.waiting)
         found: dict[KeptRows, list[tuple[NDArray[Any], ...]]] = {}
         for step, (drawn, by_row) in enumerate(zip(self.waiting, losses, strict=True), start=first):
             start = 0
@@ -159,6 +159,8 @@ class SampledBatches:
                 start += len(ids)
         for pool, parts in found.items():
             pool.observe(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        for pool in self.pools:
+            pool.view.flush()
         self.waiting.clear()
 
     @property
@@ -168,11 +170,11 @@ class SampledBatches:
 
     def state(self) -> State:
         pools = [pool.state() for pool in self.pools]
-        return {"batches": self.batches.state(), "drawn": self.clock.drawn, "pools": pools}
+        return {"batches": self.batches.state(), "drawn": self.pace.drawn, "pools": pools}
 
     def load(self, state: State) -> None:
         self.batches.load(state["batches"])
-        self.clock.drawn = int(state["drawn"])
+        self.pace.drawn = int(state["drawn"])
         self.waiting.clear()
         for pool, own in zip(self.pools, state["pools"], strict=True):
             pool.load(own)
@@ -209,6 +211,37 @@ def sample_arrays(
     shuffled: Shuffled, rule: Rule, seed: int, batches: float, epochs: float | None = None
 ) -> SampledBatches:
     """Return the rows of `Shuffled` batches under a policy, for `batches` steps or, if given, for `epochs`."""
-    clock = Clock(batches)
-    pool = KeptRows(ArrayRows(shuffled), rule, seed, clock, epochs)
-    return SampledBatches(WholePool(pool, shuffled.batch), [pool], rule, clock)
+    pace = Pace(batches)
+    pool = KeptRows(ArrayRows(shuffled), rule, seed, pace, epochs)
+    return SampledBatches(WholePool(pool, shuffled.batch), [pool], rule, pace)
+
+
+def sample_groups(
+    mixed: MixedBatches, rule: Rule, seed: int, batches: float, member: int = 0, shared: Shared | None = None
+) -> SampledBatches:
+    """Return the batches of a mixture with each group's rows under a policy."""
+    pace = Pace(batches)
+    pools: list[KeptRows] = []
+    first = shared.first if shared else 0
+    streams: list[Any] = mixed.streams
+    for stream in streams:
+        view = BroodView(shared, first, stream.order.rows, member, pace) if shared else None
+        pools.append(KeptRows(stream, rule, seed, pace, view=view))
+        first += stream.order.rows
+    mixed.streams = list(pools)
+    return SampledBatches(mixed, pools, rule, pace)
+
+
+def sample(
+    member: Any, rule: Rule, seed: int, batches: float, number: int, shared: Shared | None = None
+) -> None:
+    """Put a policy between a new member and its rows; raises ValueError where it cannot come between them."""
+    rows = getattr(member, "batches", None)
+    if isinstance(rows, MixedBatches):
+        member.batches = sample_groups(rows, rule, seed, batches, number, shared)
+    elif isinstance(rows, Shuffled):
+        member.batches = sample_arrays(rows, rule, seed, batches)
+    else:
+        raise ValueError(
+            f"sampling: the batches of {type(member).__name__} must be `Shuffled`, got {type(rows).__name__}."
+        )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from policies.halving import Cull
-from search.kinds import AnyExploit, AnyExplore, Count, PerturbRule, Settings, Share, TruncationRule
+from search.kinds import AnyExploit, AnyExplore, AnySampler, Count, PerturbRule, Settings, Share, TruncationRule
 from trainables.settings import Recipe
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -88,6 +88,13 @@ class Cluster(Settings):
     restarts: Annotated[int, Field(ge=0)] = 3  # of a brood that lost a worker
     stack: bool | None = None  # members as one model; by default on GPUs, and of small members on CPUs
     threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
+
+
+class Sampling(Settings):
+    """Which rows each epoch keeps and what they weigh, by whose losses."""
+
+    rule: AnySampler | None = None  # all rows, alike
+    view: Literal["member", "brood"] = "member"
 
 
 SEARCHED = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}

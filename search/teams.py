@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from policies.population import Order
+from search.sampling import SampledBatches
 from trainables.member import Member
 from trainables.network import Network
 from trainables.stack import Stack, stacks
@@ -39,8 +40,8 @@ class Team:
             scores = self.stack.evaluate() if self.stack else [each.evaluate() for each in self.each()]
             seconds = (trained - began) / len(losses), (time.perf_counter() - trained) / len(losses)
             return {
-                number: row(loss, *score, self.stack is not None, *seconds)
-                for number, loss, score in zip(self.members, losses, scores, strict=True)
+                number: row(loss, *score, self.stack is not None, *seconds) | kept(member)
+                for (number, member), loss, score in zip(self.members.items(), losses, scores, strict=True)
             }
         except Exception:  # whatever a member's own code raises concerns its team alone
             return {number: FAILED | {"error": traceback.format_exc()} for number in self.members}
@@ -101,3 +102,9 @@ def row(
         "evaluate_seconds": evaluate_seconds,
         **{f"loss_{group}": loss for group, loss in losses.items()},
     }
+
+
+def kept(member: Member) -> dict[str, Any]:
+    """Return the share of rows that a member's sampling policy keeps, if it has one."""
+    batches = getattr(member, "batches", None)
+    return {"kept": batches.kept} if isinstance(batches, SampledBatches) else {}

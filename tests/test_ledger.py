@@ -86,7 +86,7 @@ def test_a_shard_that_is_killed_within_an_epoch_leaves_the_decisions_as_they_wer
         sender.flush()
     found.mark(1, save=True)
     for sender in senders:
-        sender.saved()
+        sender.saved(1)
     halves = [parts(records(2 + place, first=50), 2000) for place in range(2)]
     for sender, half in zip(senders, halves, strict=True):
         sender.send(*half[0])

@@ -13,7 +13,7 @@ from policies.sampling.infobatch import InfoBatch
 from policies.sampling.random_subset import RandomSubset
 from policies.sampling.seta import SeTa
 from search.corpus.batches import MixedBatches
-from search.sampling import Clock, KeptRows, SampledBatches, sample_arrays
+from search.sampling import KeptRows, Pace, SampledBatches, sample_arrays
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel
 from trainables.settings import Recipe
@@ -38,9 +38,9 @@ STREAMS = {"code": Memory("code", 40), "law": Memory("law", 24)}
 
 
 def mixed(rule, steps: int = 40, seed: int = 0) -> SampledBatches:
-    clock = Clock(steps)
-    pools = {name: KeptRows(stream, rule, seed, clock) for name, stream in STREAMS.items()}
-    return SampledBatches(MixedBatches(pools, normalise([1, 1]), 8), list(pools.values()), rule, clock)
+    pace = Pace(steps)
+    pools = {name: KeptRows(stream, rule, seed, pace) for name, stream in STREAMS.items()}
+    return SampledBatches(MixedBatches(pools, normalise([1, 1]), 8), list(pools.values()), rule, pace)
 
 
 def language(rule, seed: int = 0, **hyperparameters) -> LanguageModel:
@@ -59,13 +59,13 @@ makers = pytest.mark.parametrize("make", MAKERS, ids=["text", "arrays"])
 
 
 def test_without_a_choice_every_row_comes_once_an_epoch_in_the_streams_order() -> None:
-    pool = KeptRows(STREAMS["code"], RandomSubset(1.0), 0, Clock(10), epochs=10.0)
+    pool = KeptRows(STREAMS["code"], RandomSubset(1.0), 0, Pace(10), epochs=10.0)
     rows = np.concatenate([pool.take(0, 8) for _ in range(10)])
     assert np.array_equal(rows, STREAMS["code"].take(0, 80))
 
 
 def test_an_epoch_gives_the_kept_rows_once_in_their_order() -> None:
-    pool = KeptRows(STREAMS["code"], RandomSubset(0.5), 7, Clock(10), epochs=10.0)
+    pool = KeptRows(STREAMS["code"], RandomSubset(0.5), 7, Pace(10), epochs=10.0)
     for epoch in range(4):
         count, places = pool.left(), pool.stream.order.places(epoch * 40, 40)
         expected = pool.stream.rows[places[pool.keep[places]]]
@@ -79,7 +79,7 @@ def test_an_epoch_gives_the_kept_rows_once_in_their_order() -> None:
 
 
 def test_an_epoch_that_would_keep_nothing_keeps_all() -> None:
-    pool = KeptRows(Memory("few", 3), RandomSubset(0.1, replacement=True), 0, Clock(10), epochs=10.0)
+    pool = KeptRows(Memory("few", 3), RandomSubset(0.1, replacement=True), 0, Pace(10), epochs=10.0)
     assert len(pool.take(0, 5)) == 5
 
 
@@ -96,7 +96,7 @@ def test_weights_and_losses_belong_to_the_rows_of_the_batch() -> None:
         losses = np.concatenate([value[place, rows] for place, rows in enumerate(ids)])
         batches.observe(losses[None].astype(np.float32))
     for place, pool in enumerate(batches.pools):
-        assert np.array_equal(pool.last.loss, value[place, : pool.rows].astype(np.float32))
+        assert np.array_equal(pool.view.losses(), value[place, : pool.rows].astype(np.float32))
         # rows below the mean were dropped by half, and those that stay count twice
         assert set(pool.weight.tolist()) == {1.0, 2.0}
         assert pool.keep[value[place, : pool.rows] > np.nanmean(value[place])].all()
@@ -137,7 +137,7 @@ class TestMembers:
                 assert np.allclose(array, other.state()["weights"][name], atol=1e-5), name
             for pool, same in zip(one.batches.pools, other.batches.pools, strict=True):
                 assert pool.position == same.position and np.array_equal(pool.keep, same.keep)
-                assert np.allclose(pool.last.loss, same.last.loss, atol=1e-5, equal_nan=True)
+                assert np.allclose(pool.view.losses(), same.view.losses(), atol=1e-5, equal_nan=True)
 
 
 def test_losses_of_training_are_those_of_the_rows() -> None:
@@ -150,7 +150,9 @@ def test_losses_of_training_are_those_of_the_rows() -> None:
     fresh.train(1)
     for pool, rows in drawn:
         same = fresh.batches.pools[member.batches.pools.index(pool)]
-        assert np.isfinite(same.last.loss[rows]).all() and np.isfinite(same.last.loss).sum() == len(rows)
+        assert np.isfinite(same.view.losses()[rows]).all() and np.isfinite(same.view.losses()).sum() == len(
+            rows
+        )
 
 
 def test_a_loss_without_rows_cannot_be_sampled() -> None:

@@ -69,3 +69,8 @@ class Rule(Protocol):
 def decision(keep: NDArray[np.bool_], weight: NDArray[np.float64] | None = None) -> Decision:
     weights = np.ones(len(keep), np.float32) if weight is None else weight.astype(np.float32)
     return Decision(keep.astype(np.int32), weights)
+
+
+def needs_losses(rule: Rule) -> bool:
+    """Say whether an epoch's plan looks at losses; weights within a step need no past ones."""
+    return "loss" in rule.spec.needs and rule.spec.cadence == "epoch"
