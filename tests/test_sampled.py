@@ -4,16 +4,19 @@ import numpy as np
 import pytest
 import torch
 from members import HELD_OUT, SHAPE, equal, points
+from members import language as plain
 
 from cluster import tree
 from cluster.streams import RowOrder
 from policies.mixing import normalise
 from policies.sampling.dynamic import LinUpper
 from policies.sampling.infobatch import InfoBatch
+from policies.sampling.losses import LastLosses
 from policies.sampling.random_subset import RandomSubset
 from policies.sampling.seta import SeTa
 from search.corpus.batches import MixedBatches
-from search.sampling import KeptRows, Pace, SampledBatches, sample_arrays
+from search.sampling import KeptRows, Pace, SampledBatches, sample, sample_arrays
+from search.views import Shared
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel
 from trainables.settings import Recipe
@@ -188,3 +191,65 @@ def test_arrays_are_read_in_another_order_each_epoch() -> None:
     batches = sample_arrays(Shuffled(np.arange(20), batch=5, seed=3), RandomSubset(1.0), 0, 8)
     epochs = [np.concatenate([batches.next()["rows"] for _ in range(4)]).tolist() for _ in range(2)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(20)) and epochs[0] != epochs[1]
+
+
+class Marked:
+    """The ledger of a brood and its sender in one, without Ray."""
+
+    def __init__(self, rows: int):
+        self.book, self.marks, self.ledger, self.forgotten = LastLosses(rows), {}, self, 0
+        self.mark(0)
+
+    def mark(self, mark: int) -> None:
+        self.marks[mark] = self.book.loss.copy()
+
+    def read(self, column: str, mark: int) -> np.ndarray:
+        return self.marks[mark]
+
+    def send(self, *records: np.ndarray) -> None:
+        self.book.observe(*records)
+
+    def flush(self) -> None:
+        pass
+
+    def saved(self, mark: int) -> None:
+        self.forgotten = mark
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["the first trains first", "the second trains first"])
+def test_members_that_share_a_view_decide_by_all_losses_of_the_rounds_before(first: int) -> None:
+    def brood() -> tuple[Marked, list[LanguageModel]]:
+        marked, members = Marked(2 * 64), []
+        shared = Shared(marked, 64, interval=5, every=2)  # the second brood of two
+        for number in range(2):
+            member = language(InfoBatch(0.5), number)
+            member.batches = MixedBatches(STREAMS, normalise([1, 1]), 8)
+            sample(member, InfoBatch(0.5), 0, 40, number, shared)
+            members.append(member)
+        return marked, members
+
+    marked, members = brood()
+    order = [members[first], members[1 - first]]
+    for round_ in range(1, 7):
+        for member in order:
+            member.train(5)
+        marked.mark(round_)
+    assert np.isnan(marked.book.loss[:64]).all() and np.isfinite(marked.book.loss[64:]).all()
+    assert marked.forgotten == 4  # in round 6, with every second mark saved
+    pools = [member.batches.pools for member in members]
+    for mine, others in zip(*pools, strict=True):
+        assert mine.epoch > 1 and np.array_equal(mine.keep, others.keep) and not mine.keep.all()
+        assert np.array_equal(mine.weight, others.weight) and mine.position == others.position
+    # the very same, whoever trains first
+    again, others = brood()
+    for round_ in range(1, 7):
+        for member in others:
+            member.train(5)
+        again.mark(round_)
+    assert np.array_equal(again.book.loss, marked.book.loss, equal_nan=True)
+    assert all(equal(one.state(), two.state()) for one, two in zip(members, others, strict=True))
+
+
+def test_only_members_with_rows_can_be_sampled() -> None:
+    with pytest.raises(ValueError, match="must be `Shuffled`, got Rows"):
+        sample(plain(), RandomSubset(0.5), 0, 10, 0)
