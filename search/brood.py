@@ -18,6 +18,7 @@ from search.corpus.batches import MixedBatches
 from search.members import build_members
 from search.teams import FAILED, Team, teams
 from search.turns import train_freely
+from search.views import Shared, way_to_ledger
 from trainables.member import Member
 from trainables.span import Span, open_span
 
@@ -43,11 +44,12 @@ def host_members(settings: dict[str, Any]) -> None:
     span = span_of(run)
     store = Store(run.directory)
     torch.set_num_threads(settings["threads"])
+    shared = way_to_ledger(settings["ledger"], run, brood)
     if run.population.mode == "asynchronous":
         mine = hosted(run, brood, train.get_context().get_world_rank())
         trained = train_freely(run, store, exchange, brood, {number: starts[number] for number in mine})
     else:
-        trained = train_in_rounds(run, store, exchange, brood, starts, span)
+        trained = train_in_rounds(run, store, exchange, brood, starts, span, shared)
     if trained is None:
         return
     members, failed = trained
@@ -60,10 +62,16 @@ def host_members(settings: dict[str, Any]) -> None:
 
 
 def train_in_rounds(
-    run: Run, store: Store, exchange: Any, brood: int, starts: Sequence[dict[str, Any]], span: Span | None
+    run: Run,
+    store: Store,
+    exchange: Any,
+    brood: int,
+    starts: Sequence[dict[str, Any]],
+    span: Span | None,
+    shared: Shared | None,
 ) -> tuple[Members, set[int]] | None:
     """Train members in step with all others; return them and who has failed, or None if the run ends before."""
-    resumed, members, failed = begin(run, store, brood, starts, span)
+    resumed, members, failed = begin(run, store, brood, starts, span, shared)
     found, writer = teams(members, run.cluster.stack), checkpoints.Writer(store)
     meter = Meter(run.label)
     for round_ in range(resumed + 1, run.rounds + 1):
@@ -117,7 +125,12 @@ def part_of(span: Span | None) -> checkpoints.Part:
 
 
 def begin(
-    run: Run, store: Store, brood: int, starts: Sequence[dict[str, Any]], span: Span | None
+    run: Run,
+    store: Store,
+    brood: int,
+    starts: Sequence[dict[str, Any]],
+    span: Span | None,
+    shared: Shared | None,
 ) -> tuple[int, Members, set[int]]:
     """Return the round that this worker's members have reached, the members, and which of them have failed.
 
@@ -128,9 +141,9 @@ def begin(
     of_brood = [number for rank in range(context.get_world_size()) for number in hosted(run, brood, rank)]
     resumed = checkpoints.latest(store, of_brood, run.shares)
     if resumed is None:
-        return 0, build_members(run, {number: starts[number] for number in mine}, span), set()
+        return 0, build_members(run, {number: starts[number] for number in mine}, span, shared), set()
     known = population.from_plain(checkpoints.load_decisions(store, resumed)["members"])
-    members = build_members(run, {number: known[number].hyperparameters for number in mine}, span)
+    members = build_members(run, {number: known[number].hyperparameters for number in mine}, span, shared)
     for number, member in members.items():
         state = checkpoints.load_member(store, resumed, number, part_of(span))
         member.load(state, known[number].hyperparameters)

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from policies.sampling.interface import needs_losses
 from search.kinds import SpaceWithin
 from search.sections import SEARCHED
 from trainables.settings import Shape
@@ -191,6 +192,30 @@ def check_model(run: "Run") -> str:
     return ""
 
 
+def check_sampling(run: "Run") -> str:
+    if run.sampling.rule is None:
+        return "sampling.view: needs sampling.rule" if run.sampling.view == "brood" else ""
+    if run.trainable == "toy":
+        return "sampling.rule: the toy has no rows to choose from"
+    rule = run.sampling.rule.build()
+    if run.sampling.view == "brood" and not (needs_losses(rule) and run.reads_text):
+        return (
+            f"sampling.view: the brood's losses serve rules that choose by losses, on text; "
+            f"got {run.sampling.rule.kind} with trainable {run.trainable}"
+        )
+    if run.sampling.view == "brood" and run.population.mode == "asynchronous":
+        return (
+            "sampling.view: must be member with population.mode: asynchronous, where a brood is at many steps"
+        )
+    if run.cluster.workers_per_member > 1:
+        return "sampling.rule: needs all losses of a member in one place; set cluster.workers_per_member: 1"
+    if run.data.exhausted != "repeat":
+        return (
+            f"data.exhausted: must be repeat with sampling.rule, which counts epochs, got {run.data.exhausted}"
+        )
+    return ""
+
+
 CHECKS = (
     check_population,
     check_exploit,
@@ -202,6 +227,7 @@ CHECKS = (
     check_hyperparameters,
     check_data,
     check_model,
+    check_sampling,
 )
 
 

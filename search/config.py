@@ -11,7 +11,7 @@ from policies.space import Space
 from search.checks import CHECKS
 from search.kinds import AnyDomain, Settings
 from search.runs import known_kind
-from search.sections import Checkpoint, Cluster, Data, Model, Name, Population, Scheduled, Training
+from search.sections import Checkpoint, Cluster, Data, Model, Name, Population, Sampling, Scheduled, Training
 
 FORMAT: Literal[1] = 1  # of the run directory; a reader refuses a higher one
 
@@ -28,6 +28,7 @@ class Run(Settings):
     data: Data = Data()
     model: Model = Model()
     training: Training = Training()
+    sampling: Sampling = Sampling()
     hyperparameters: dict[str, AnyDomain] = Field(default_factory=dict)
     schedule: list[Scheduled] = Field(default_factory=list)
     root: Annotated[int, Field(ge=0)] = 0  # member 0 starts as this member of a population would

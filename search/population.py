@@ -28,6 +28,7 @@ from search.errors import InputError, Interrupted, RunFailed
 from search.room import Room
 from search.start import first_state
 from search.tune import PopulationScheduler
+from search.views import after_marks, open_ledger
 
 BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
 
@@ -59,12 +60,16 @@ def train_population(
     conductor = open_conductor(run, store, watcher)
     # a brood that comes back may need what was handed over since its last checkpoint
     exchange = start_exchange(run.cluster.broods, run.checkpoint.every + 1)
+    ledger = open_ledger(run, store, conductor.round)
     free = run.population.mode == "asynchronous"
     # nobody waits for the mailbox here
-    conductor.give_orders = exchange.give_verdicts.remote if free else exchange.give_orders.remote
+    conductor.give_orders = (
+        exchange.give_verdicts.remote if free else after_marks(run, ledger, exchange.give_orders.remote)
+    )
     settings: dict[str, Any] = {
         "run": run.model_dump(mode="json"),
         "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
+        "ledger": ledger,
         "starts": [known.hyperparameters for known in conductor.state],
     }
     trial = brood_trial(

@@ -44,6 +44,7 @@ METRICS_SCHEMA = pa.schema(
         ("evaluate_seconds", pa.float64()),
         ("stacked", pa.bool_()),
         ("arrival", pa.int64()),  # how many reports had been decided before this one
+        ("kept", pa.float64()),  # share of the rows, where a sampling policy chooses
     ]
 )
 

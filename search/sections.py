@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from policies.halving import Cull
-from search.kinds import AnyExploit, AnyExplore, Count, PerturbRule, Settings, Share, TruncationRule
+from search.kinds import AnyExploit, AnyExplore, AnySampler, Count, PerturbRule, Settings, Share, TruncationRule
 from trainables.settings import Recipe
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -106,6 +106,13 @@ class Cluster(Settings):
     # how workers are laid out over nodes: close together, or far apart so that a lost node takes few members
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     dashboard: bool = False  # of an embedded Ray: also what Prometheus needs to find it
+
+
+class Sampling(Settings):
+    """Which rows each epoch keeps and what they weigh, by whose losses."""
+
+    rule: AnySampler | None = None  # all rows, alike
+    view: Literal["member", "brood"] = "member"
 
 
 SEARCHED = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}

@@ -10,6 +10,7 @@ import numpy as np
 
 from policies.population import Order
 from search.errors import Exhausted
+from search.sampling import SampledBatches
 from trainables.member import Member
 from trainables.network import Network
 from trainables.stack import Stack, stacks
@@ -53,8 +54,8 @@ class Team:
         scores = self.stack.evaluate() if self.stack else [each.evaluate() for each in self.each()]
         seconds = trained / len(scores), (time.perf_counter() - began) / len(scores)
         return {
-            number: row(losses[number], *score, self.stack is not None, *seconds)
-            for number, score in zip(self.members, scores, strict=True)
+            number: row(losses[number], *score, self.stack is not None, *seconds) | kept(member)
+            for (number, member), score in zip(self.members.items(), scores, strict=True)
         }
 
     def failure(self) -> dict[int, dict[str, Any]]:
@@ -123,3 +124,9 @@ def row(
         "evaluate_seconds": evaluate_seconds,
         **{f"loss_{group}": loss for group, loss in losses.items()},
     }
+
+
+def kept(member: Member) -> dict[str, Any]:
+    """Return the share of rows that a member's sampling policy keeps, if it has one."""
+    batches = getattr(member, "batches", None)
+    return {"kept": batches.kept} if isinstance(batches, SampledBatches) else {}

@@ -134,8 +134,11 @@ class Story:
 
     def group_curve(self, path: Sequence[Segment], group: str) -> Curve:
         """Return the group's validation loss along a path."""
+        return self.column_curve(path, f"loss_{group}")
+
+    def column_curve(self, path: Sequence[Segment], column: str) -> Curve:
         rows = [row for segment in path for row in self._rows_of(segment)]
-        return [(row["step"], finite(row.get(f"loss_{group}"))) for row in rows]
+        return [(row["step"], finite(row.get(column))) for row in rows]
 
     def quantiles(self, column: str, at: Sequence[float]) -> list[Curve]:
         """Return quantiles over the members that did not fail, one curve each."""
