@@ -74,6 +74,7 @@ def panels() -> list[Panel]:
         ),
         gauge("Validation loss by group", metrics.GROUP_LOSS),
         gauge("Proportions", metrics.PROPORTION),
+        gauge("Rows kept", metrics.KEPT_FRACTION),
         Panel("Workers' seconds a member-step", "s", (split,), "Where the time goes: " + metrics.SECONDS.help),
         speed("Member-steps a second", metrics.MEMBER_STEPS, "ops"),
         speed("Tokens a second", metrics.TOKENS, "short"),
