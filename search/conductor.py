@@ -49,6 +49,7 @@ class Conductor:
     waiting: dict[int, dict[str, Any]] = field(default_factory=dict)
     last: dict[int, dict[str, Any]] = field(default_factory=dict)  # the last round's rows
     leaving: bool = False  # a worker was told to go: this round's checkpoint is written whatever is due
+    earlier: list[int] = field(default_factory=list)  # rounds whose weights copies may still go back to
     failure: str = ""  # why the run had to end early
     tests: dict[int, dict[str, float]] = field(default_factory=dict)
 
@@ -126,8 +127,12 @@ class Conductor:
             return
         plain = {"round": round_, "exploits": self.exploits, "members": population.to_plain(self.state)}
         checkpoints.save_decisions(self.store, round_, plain, [round_] * len(self.state))
+        best = population.archived(self.state)
+        # also the one before: a brood that comes back follows the last orders again
+        self.earlier = [*self.earlier[-1:], *([best[1].decision] if best else [])]
         # all reports of this round are in, so the checkpoint before it is whole
-        checkpoints.prune(self.store, round_ - (self.run.checkpoint.keep - 1) * self.run.checkpoint.every)
+        old = round_ - (self.run.checkpoint.keep - 1) * self.run.checkpoint.every
+        checkpoints.prune(self.store, old, self.earlier)
 
     def tokens(self, steps: int) -> int:
         """Return how many tokens a member has trained on in so many steps."""
