@@ -1,6 +1,6 @@
 """A member's batches: rows of every group, cut to its proportions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,8 +31,12 @@ class MixedBatches:
 
     def next(self) -> NDArray[np.uint16]:
         counts, self.debt = apportion(self.proportions, self.batch, self.debt)
+        return self.take(counts.tolist())
+
+    def take(self, counts: Sequence[int]) -> NDArray[np.uint16]:
+        """Return the next rows of each group, as many as are asked for, whatever the proportions are."""
         parts = []
-        for place, count in enumerate(counts.tolist()):
+        for place, count in enumerate(counts):
             parts.append(self.streams[place].take(self.cursors[place], count))
             self.cursors[place] += count
         return np.concatenate(parts)
