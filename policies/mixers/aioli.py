@@ -131,7 +131,8 @@ class Aioli:
         after = state | {"step": state["step"] + len(outcome.counts), "previous": losses}
         if wish.probe:
             rows = outcome.counts.sum(axis=0)
-            fell = [before - now for before, now in zip(state["previous"], losses, strict=True)]
+            with np.errstate(invalid="ignore"):  # of an infinite loss nothing will be learnt
+                fell = [before - now for before, now in zip(state["previous"], losses, strict=True)]
             after |= {
                 "order": state["order"][1:],
                 "mixtures": [*state["mixtures"], rows / rows.sum()],

@@ -190,7 +190,10 @@ def observe(mixing: Mixing, groups: Groups, state: State, visit: Visit, outcome:
     _check_outcome(groups, visit, outcome)
     counts = visit.counts if outcome.counts is None else np.asarray(outcome.counts, dtype=np.int64)
     part = state["part"]
-    part = part | {"done": part["done"] + visit.steps, "heard": [*part["heard"], _plain(outcome, counts)]}
+    part = part | {
+        "done": part["done"] + visit.steps,
+        "heard": [*part["heard"], _heard(visit, outcome, counts)],
+    }
     after = state | {
         "step": state["step"] + visit.steps,
         "seen": state["seen"] + counts.sum(axis=0),
@@ -283,10 +286,11 @@ def _weights(part: State) -> Vector | None:
     return part["weights"] if len(part["weights"]) else None
 
 
-def _plain(outcome: Outcome, counts: Counts) -> State:
-    return {"counts": counts} | {
-        name: value for name, value in outcome._asdict().items() if value is not None and name != "counts"
-    }
+def _heard(visit: Visit, outcome: Outcome, counts: Counts) -> State:
+    """Return the measurements that were asked for, as they are kept until the visit is whole."""
+    asked = visit.signals | ({"norms"} if ALIGNMENT in visit.signals else set())
+    values = {name: getattr(outcome, name) for name in sorted(asked)}
+    return {"counts": counts} | {name: value for name, value in values.items() if value is not None}
 
 
 def _together(heard: list[State]) -> Outcome:
