@@ -1,7 +1,7 @@
 """Small byte models that learn smoothly: the last bytes' embeddings and one hidden layer (Bengio et al., 2003).
 
-At this size a decoder's loss after a few hundred steps differs between two equal runs with other rows by more
-than mixtures make (0.1 to 0.6 perplexity beside 0.05 here), because attention begins to learn at a different step
+At this size a decoder's perplexity after a few hundred steps differs between two equal runs with other rows by
+more than mixtures make (0.1 to 0.6, beside 0.05 here), because attention begins to learn at a different step
 each time. These models also reach a lower loss in the same time.
 """
 
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,7 +17,8 @@ from benchmarks.texts import HeldOut, Memory
 from policies.mixers.visits import Groups, Mixing
 from policies.mixing import normalise
 from search.corpus.batches import MixedBatches
-from search.mixed import PROBED, MixedModel, train_visits
+from search.mixed import MixedModel, train_visits
+from search.mixing import PROBED
 from trainables.searched import Number
 from trainables.settings import Recipe, Shape
 from trainables.stack import Stack

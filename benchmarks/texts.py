@@ -1,4 +1,4 @@
-"""Six groups of real text for benchmarks: three of any Python installation, three of a folder of small data sets."""
+"""Six groups of real text for benchmarks: three of any Python installation, three of a folder of data sets."""
 
 import json
 import re
@@ -43,7 +43,7 @@ READERS = {"maths": maths, "plays": plays, "reviews": reviews}
 
 
 def settings(corpus: str, folder: str) -> Data:
-    """Return the corpus of all groups that are to be had; writes those of the folder as JSON lines beside it."""
+    """Return the corpus of all groups that are to be had; writes the folder's as JSON lines beside it."""
     groups = dict.fromkeys(INSTALLED, "installed")
     for name, read in READERS.items():
         if Path(folder).is_dir():

@@ -165,7 +165,7 @@ class BayesianRule(Kind):
     region: Annotated[float, Field(ge=SMALLEST, le=LARGEST)] | None = None
 
 
-def _named(value: Any) -> Any:
+def named(value: Any) -> Any:
     """Let a word alone stand for the rule with its defaults."""
     return {"kind": value} if isinstance(value, str) else value
 
@@ -179,10 +179,10 @@ AnyExploit = Annotated[
     | MultipleFrequencyRule
     | NoExploitRule,
     Field(discriminator="kind"),
-    BeforeValidator(_named),
+    BeforeValidator(named),
 ]
 AnyExplore = Annotated[
     PerturbRule | ResampleRule | AdditiveRule | BayesianRule,
     Field(discriminator="kind"),
-    BeforeValidator(_named),
+    BeforeValidator(named),
 ]

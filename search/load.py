@@ -9,6 +9,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from policies.mixers.rules import MIXERS
 from policies.rules import EXPLOITS, EXPLORES
 from policies.space import DOMAINS
 from search.checks import nearest
@@ -120,7 +121,7 @@ def explain(detail: ErrorDetails) -> list[str]:
     if kind == "value_error":
         return [f"{key}: {detail['ctx']['error']}"]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
-        kinds = {"population.exploit": EXPLOITS, "population.explore": EXPLORES}.get(key, DOMAINS)
+        kinds = KINDS.get(key, DOMAINS)
         if not isinstance(value, dict):
             return [f"{key}: must be a mapping of keys, got {value!r}"]
         return [f"{key}.kind: must be one of {', '.join(kinds)}, got {value.get('kind')!r}"]
@@ -133,7 +134,10 @@ def explain(detail: ErrorDetails) -> list[str]:
     return [f"{key}: must be {detail['msg'].removeprefix('Input should be ')}, got {value!r}"]
 
 
-RULES = (["population", "exploit"], ["population", "explore"])
+RULES = (["population", "exploit"], ["population", "explore"], ["mixing", "policy"])
+
+
+KINDS = {"population.exploit": EXPLOITS, "population.explore": EXPLORES, "mixing.policy": MIXERS}
 
 
 def written(place: list[str]) -> list[str]:
@@ -171,6 +175,7 @@ def step(schema: dict[str, Any], here: dict[str, Any], part: str) -> dict[str, A
 
 
 def follow(schema: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in here:
-        here = schema["$defs"][here["$ref"].rpartition("/")[2]]
+    while "$ref" in here or "anyOf" in here:
+        # the second of two is null: a section that may be left out
+        here = here["anyOf"][0] if "anyOf" in here else schema["$defs"][here["$ref"].rpartition("/")[2]]
     return here

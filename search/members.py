@@ -1,9 +1,11 @@
 """What a run's configuration says its members are."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from ray import train
 
 from cluster.storage import Store
@@ -11,7 +13,9 @@ from cluster.streams import RowOrder, RowStream, blocks_of
 from policies.mixing import normalise
 from search.config import Run
 from search.corpus.batches import MixedBatches, file_rows, first_rows
-from search.corpus.build import load_corpus
+from search.corpus.build import Manifest, load_corpus
+from search.mixed import MixedModel
+from search.mixing import PROBED, groups_of
 from search.own import own_class
 from trainables.language import LanguageModel
 from trainables.member import Member
@@ -49,10 +53,7 @@ def language_models(
         for group, splits in manifest.groups.items()
     }
     held_out = {
-        split: {
-            name: first_rows(store, group.splits[split], run.training.evaluation_rows)
-            for name, group in manifest.groups.items()
-        }
+        split: held_out_rows(store, manifest, split, run.training.evaluation_rows)
         for split in ("validation", "test")
     }
     shape = Shape(
@@ -60,18 +61,22 @@ def language_models(
         sequence_length=run.data.sequence_length,
         **run.model.model_dump(),
     )
+    batches = partial(MixedBatches, streams, proportions(run, list(streams)), run.training.batch)
+    make: Callable[..., Member] = LanguageModel
+    if run.mixing is not None:
+        count = run.mixing.evaluation_rows or run.training.evaluation_rows
+        held_out[PROBED] = held_out_rows(store, manifest, "validation", count)
+        rows = {group: splits.splits["train"].rows for group, splits in manifest.groups.items()}
+        make = partial(MixedModel, mixing=run.mixing.build(list(rows)), groups=groups_of(run, rows))
     return {
-        number: LanguageModel(
-            shape,
-            recipe,
-            values,
-            MixedBatches(streams, proportions(run, list(streams)), run.training.batch),
-            held_out,
-            member_seed(run, number),
-            device,
-        )
+        number: make(shape, recipe, values, batches(), held_out, member_seed(run, number), device)
         for number, values in hyperparameters.items()
     }
+
+
+def held_out_rows(store: Store, manifest: Manifest, split: str, count: int) -> dict[str, NDArray[np.uint16]]:
+    """Return the first rows of each group's split: the same ones for every member."""
+    return {name: first_rows(store, group.splits[split], count) for name, group in manifest.groups.items()}
 
 
 def member_seed(run: Run, number: int) -> int:

@@ -1,7 +1,6 @@
-"""A language model whose rows follow a mixing policy of its own: it trains visits and tells what came of them."""
+"""A language model whose rows follow a mixing policy of its own: it trains visits and tells what came."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -22,13 +21,11 @@ from policies.mixers.visits import (
 )
 from policies.mixing import Counts, Vector
 from search.corpus.batches import MixedBatches
+from search.mixing import PROBED, settled
 from trainables.arrays import to_tensors
 from trainables.language import LanguageModel
 from trainables.member import State
 from trainables.settings import Recipe, Shape
-
-PROBED = "mixing"  # the held-out split of the rows that the policy is told about
-OFFERED = frozenset({TRAINING, VALIDATION})  # signals that a member can give
 
 
 class VisitBatches:
@@ -62,7 +59,7 @@ class VisitBatches:
         return weights
 
     def observe(self, losses: NDArray[np.floating]) -> None:
-        """Take the rows' losses `(steps, rows)` of the last steps, group after group as they were handed out."""
+        """Take the rows' losses `(steps, rows)` of the last steps, group after group as handed out."""
         last = self.counts[self.done - len(losses) : self.done]
         for counts, of_rows in zip(last, losses, strict=True):
             ends = np.cumsum(counts)[:-1]
@@ -80,7 +77,7 @@ class MixedModel(LanguageModel):
     """One decoder in training on the mixture that its own policy chooses.
 
     The policy's state is part of the member's: a clone goes on with its donor's, a checkpoint may fall into
-    the middle of a probe. Hyperparameters under `mixing` replace numbers of the policy, its `floor` and `epochs`.
+    the middle of a probe. Hyperparameters under `mixing` replace numbers of the policy, `floor` and `epochs`.
     """
 
     def __init__(
@@ -159,15 +156,6 @@ class MixedModel(LanguageModel):
         }
         measured = {name: state["policy"][name] for name in ("effects", "errors") if name in state["policy"]}
         return known | {name: np.asarray(values).tolist() for name, values in measured.items()}
-
-
-def settled(mixing: Mixing, changes: Mapping[str, Any]) -> Mixing:
-    """Return the mixing with some numbers replaced, of its bounds or of its policy."""
-    own = {field.name for field in fields(mixing)} - {"policy"}
-    outer = {name: value for name, value in changes.items() if name in own}
-    inner = {name: value for name, value in changes.items() if name not in own}
-    policy: Any = mixing.policy
-    return replace(mixing, policy=replace(policy, **inner), **outer)
 
 
 def train_visits(

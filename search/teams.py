@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from policies.population import Order
+from search.mixed import MixedModel, train_visits
 from trainables.member import Member
 from trainables.network import Network
 from trainables.stack import Stack, stacks
@@ -34,7 +35,7 @@ class Team:
         """Train an interval; return a row of metrics a member. What is raised is the failure of the team."""
         began = time.perf_counter()
         try:
-            losses = self.stack.train(steps) if self.stack else [each.train(steps) for each in self.each()]
+            losses = self.advance(steps)
             trained = time.perf_counter()
             scores = self.stack.evaluate() if self.stack else [each.evaluate() for each in self.each()]
             seconds = (trained - began) / len(losses), (time.perf_counter() - trained) / len(losses)
@@ -44,6 +45,13 @@ class Team:
             }
         except Exception:  # whatever a member's own code raises concerns its team alone
             return {number: FAILED | {"error": traceback.format_exc()} for number in self.members}
+
+    def advance(self, steps: int) -> list[float]:
+        """Return each member's mean training loss; a stack pauses wherever a member's visit ends."""
+        if self.stack is None:
+            return [each.train(steps) for each in self.each()]
+        mixed = [member for member in self.stack.members if isinstance(member, MixedModel)]
+        return train_visits(mixed, self.stack.train, steps) if mixed else self.stack.train(steps)
 
     def each(self) -> list[Member]:
         return list(self.members.values())
