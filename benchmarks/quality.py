@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.asha import train_by_asha
 from benchmarks.tasks import Task, tasks
 from policies import population
 from policies.bayesian import Bayesian
@@ -26,8 +27,10 @@ from policies.explore import Perturb
 from policies.frequencies import MultipleFrequency
 from policies.population import Report
 from policies.rules import ALONE, Rules
+from policies.standings import rank
 from search.brood import follow
 from search.teams import teams
+from trainables.member import Member
 
 METHODS = {
     "random search": ALONE,
@@ -39,8 +42,8 @@ METHODS = {
 ASHA = "ASHA through Tune"
 
 
-def train(task: Task, rules: Rules, seed: int) -> float:
-    """Train a population in this process; return what its best member has on the test rows."""
+def train(task: Task, rules: Rules, seed: int) -> Member:
+    """Train a population in this process; return the member that is best on the validation rows."""
     state = population.start(task.space, task.members, seed)
     members = {
         number: task.make(known.hyperparameters, 1000 * seed + number) for number, known in enumerate(state)
@@ -55,21 +58,20 @@ def train(task: Task, rules: Rules, seed: int) -> float:
         due = rules if round_ < rounds else ALONE
         state, orders = population.decide(due, task.space, state, reports, seed)
         follow(None, round_, orders, groups)  # all members are here: nothing is exchanged
-    best = max(scores, key=lambda number: (np.isfinite(scores[number]), scores[number]))
-    score, losses = members[best].evaluate("test")
-    return losses.get("accuracy", -score)
+    return members[rank(scores)[0]]
 
 
-def one(job: tuple[str, str, int, argparse.Namespace]) -> float:
-    """Run one method on one task with one seed; called in a process of its own."""
+def one(job: tuple[str, str, int, argparse.Namespace]) -> tuple[float, float]:
+    """Run one method on one task with one seed, in a process of its own; return validation and test."""
     name, method, seed, arguments = job
     torch.set_num_threads(1)
     task = next(task for task in chosen(arguments) if task.name == name)
-    if method == ASHA:
-        from benchmarks.asha import train_by_asha
-
-        return train_by_asha(task, seed)
-    return train(task, METHODS[method], seed)
+    best = train_by_asha(task, seed) if method == ASHA else train(task, METHODS[method], seed)
+    found = {}
+    for split in ("validation", "test"):
+        score, losses = best.evaluate(split)
+        found[split] = losses.get("accuracy", -score)
+    return found["validation"], found["test"]
 
 
 def chosen(arguments: argparse.Namespace) -> list[Task]:

@@ -36,7 +36,8 @@ def connect(address: str | None) -> JobSubmissionClient:
         _knock(place)
     # Ray lets RAY_ADDRESS override what it is given here
     os.environ["RAY_API_SERVER_ADDRESS"] = place
-    logging.getLogger("ray.dashboard.modules").setLevel(logging.ERROR)
+    for name in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
     with answering(place):
         return JobSubmissionClient(place)
 

@@ -36,6 +36,14 @@ class Order(NamedTuple):
     hyperparameters: Hyperparameters
 
 
+class Rung(NamedTuple):
+    """The score that a member had on a rung of `Cull`, and which of its decisions that was."""
+
+    rung: int
+    score: float
+    decision: int
+
+
 class MemberState(NamedTuple):
     """What the population knows of one member; `score` is None until it reports after a copy."""
 
@@ -47,6 +55,7 @@ class MemberState(NamedTuple):
     begun: tuple[int, float] | None = None  # step and score that the running interval began with
     explored: bool = False  # whether the running interval is the first under these hyperparameters
     failures: int = 0  # how often it reported without a finite score
+    rungs: tuple[Rung, ...] = ()  # the newest score of each rung, as far as members are culled
     past: tuple[Interval, ...] = ()  # the last finished intervals, oldest first, as far as a rule wants them
 
 
@@ -75,7 +84,7 @@ def decide(
     _check_reports(reports, len(state))
     members = list(state)
     for report in reports:
-        members[report.member] = _heard(members[report.member], report, rules.explore.memory)
+        members[report.member] = _heard(members[report.member], report, rules)
     told = tuple(members)
     orders: list[Order] = []
     copies = _copies(rules, told, reports, seed)
@@ -88,19 +97,25 @@ def decide(
             past = Past(intervals, running, told[copy.donor].step, told[copy.donor].history[-1])
         orders.append(Order(member, copy.donor, _taken(rules, space, told, member, copy, past, rng)))
     for order in orders:
+        explored = copies[order.member][0].explore
         members[order.member] = told[order.member]._replace(
             hyperparameters=order.hyperparameters,
             score=None,
-            history=(),
+            # under known hyperparameters the donor's score is where a curve of these weights begins
+            history=() if explored else told[order.donor].history[-1:],
             begun=told[order.donor].begun,
-            explored=copies[order.member][0].explore,
+            explored=explored,
         )
     return tuple(members), orders
 
 
 def to_plain(state: State) -> list[dict[str, Any]]:
     """Return the state as values that JSON holds, for a checkpoint."""
-    return [known._asdict() | {"past": [tuple(interval) for interval in known.past]} for known in state]
+    return [
+        known._asdict()
+        | {"past": [tuple(interval) for interval in known.past], "rungs": [tuple(rung) for rung in known.rungs]}
+        for known in state
+    ]
 
 
 def from_plain(plain: Sequence[dict[str, Any]]) -> State:
@@ -110,6 +125,7 @@ def from_plain(plain: Sequence[dict[str, Any]]) -> State:
             | {
                 "history": tuple(known["history"]),
                 "begun": known["begun"] and tuple(known["begun"]),
+                "rungs": tuple(Rung(*rung) for rung in known["rungs"]),
                 "past": tuple(Interval(*interval) for interval in known["past"]),
             }
         )
@@ -117,9 +133,9 @@ def from_plain(plain: Sequence[dict[str, Any]]) -> State:
     )
 
 
-def _heard(known: MemberState, report: Report, memory: int) -> MemberState:
+def _heard(known: MemberState, report: Report, rules: Rules) -> MemberState:
     score = float(report.score)
-    past = known.past
+    past, memory = known.past, rules.explore.memory
     if memory and known.begun is not None and report.step > known.begun[0]:
         step, before = known.begun
         gain = (score - before) / (report.step - step)
@@ -132,8 +148,29 @@ def _heard(known: MemberState, report: Report, memory: int) -> MemberState:
         begun=(report.step, score),
         explored=False,
         failures=known.failures + (not math.isfinite(score)),
+        rungs=_climbed(known, report, rules),
         past=past,
     )
+
+
+def _climbed(known: MemberState, report: Report, rules: Rules) -> tuple[Rung, ...]:
+    """Return the member's rungs with the one that this report brings it to."""
+    before = known.begun[0] if known.begun else 0
+    rung = rules.cull.rung(before, report.step) if rules.cull else None
+    if rung is None:
+        return known.rungs
+    others = [each for each in known.rungs if each.rung != rung]
+    return (*others, Rung(rung, float(report.score), known.decisions + 1))
+
+
+def _hopeless(rules: Rules, told: State, member: int) -> bool:
+    """Say whether the report that was just taken in has brought the member to a rung where it falls behind."""
+    known = told[member]
+    if rules.cull is None or not known.rungs or known.rungs[-1].decision != known.decisions:
+        return False
+    own = known.rungs[-1]
+    scores = [each.score for other in told for each in other.rungs if each.rung == own.rung]
+    return len(scores) >= rules.least and rules.cull.hopeless(own.score, scores)
 
 
 def _standings(rules: Rules, told: State, step: int, decision: int) -> Standings:
@@ -161,19 +198,23 @@ def _copies(
         if age not in ranked:
             ranked[age] = _standings(rules, told, *age)
         rng = generator(seed, report.member, known.decisions)
-        copy = _copy(rules, known, report.member, ranked[age], rng)
+        copy = _copy(rules, told, report.member, ranked[age], rng)
         if copy is not None:
             copies[report.member] = copy, rng
     return copies
 
 
-def _copy(rules: Rules, known: MemberState, member: int, ranked: Standings, rng: Any) -> Copy | None:
-    """Ask the exploit rule; a failed member that it leaves alone is replaced all the same."""
+def _copy(rules: Rules, told: State, member: int, ranked: Standings, rng: Any) -> Copy | None:
+    """Ask the exploit rule; a failed or culled member that it leaves alone is replaced all the same."""
+    known = told[member]
     if known.failures > rules.replacements:
         return None
     copy = rules.exploit.copy(member, ranked, rng) if known.step >= rules.burn_in else None
-    if copy is None and not math.isfinite(ranked.scores.get(member, 0.0)) and ranked.able:
-        copy = clone(ranked.ranking[int(rng.integers(math.ceil(ranked.able / 4)))])
+    failed = not math.isfinite(ranked.scores.get(member, 0.0))
+    if copy is None and (failed or _hopeless(rules, told, member)):
+        # a culled member may be better than some of the quarter, who are of another age
+        better = min(math.ceil(ranked.able / 4), ranked.places.get(member, 0))
+        copy = clone(ranked.ranking[int(rng.integers(better))]) if better else None
     return copy
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from policies.bayesian import Bayesian
 from policies.exploit import Exploit, NoExploit, Threshold, Tournament, Truncation, TTest, WinnerTakesAll
 from policies.explore import Additive, Explore, Perturb, Resample
+from policies.fire import Fire
 from policies.frequencies import MultipleFrequency
+from policies.halving import Cull
 
 EXPLOITS: dict[str, type] = {
     "truncation": Truncation,
@@ -15,6 +17,7 @@ EXPLOITS: dict[str, type] = {
     "winner_takes_all": WinnerTakesAll,
     "threshold": Threshold,
     "multiple_frequency": MultipleFrequency,
+    "fire": Fire,
     "none": NoExploit,
 }
 EXPLORES: dict[str, type] = {
@@ -32,7 +35,8 @@ class Rules:
     `least` members must have a score before anybody copies; a member is compared only with those whose
     step is within `age_window` of its own; before step `burn_in` nobody copies. A member that reports no
     finite score has failed: it becomes a clone of one of the best quarter where the exploit rule leaves it
-    alone, but no more than `replacements` times; then it stays as it is.
+    alone, but no more than `replacements` times; then it stays as it is. So does one that falls behind on a
+    rung of `cull`, as often as that happens.
     """
 
     exploit: Exploit = Truncation()
@@ -40,6 +44,7 @@ class Rules:
     least: int = 2
     age_window: float = math.inf
     burn_in: int = 0
+    cull: Cull | None = None
     replacements: int = 8
 
     def __post_init__(self) -> None:

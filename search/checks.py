@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 def check_population(run: "Run") -> str:
     chosen, exploit = run.population, run.population.exploit
+    if chosen.cull and chosen.cull.grace >= run.training.steps:
+        return (
+            f"population.cull.grace: must be less than training.steps ({run.training.steps}), or nobody would "
+            f"come to a rung, got {chosen.cull.grace}"
+        )
     if exploit.kind == "none":
         return ""
     if chosen.members < 2:
@@ -22,7 +27,22 @@ def check_population(run: "Run") -> str:
             f"population.members: exploit needs at least 2 members, got {chosen.members}; "
             f"add members or set population.exploit: none"
         )
-    if exploit.kind == "truncation" and exploit.build().tail(chosen.members) < 1:
+    if chosen.burn_in >= run.training.steps:
+        return (
+            f"population.burn_in: must be less than training.steps ({run.training.steps}), or nobody would "
+            f"ever copy, got {chosen.burn_in}"
+        )
+    if chosen.least > chosen.members:
+        return f"population.least: must be at most population.members ({chosen.members}), got {chosen.least}"
+    if not run.hyperparameters:
+        return "hyperparameters: exploit needs at least one to vary; name one or set population.exploit: none"
+    return ""
+
+
+def check_exploit(run: "Run") -> str:
+    """Refuse a rule that would never do its work in this run."""
+    chosen, exploit = run.population, run.population.exploit
+    if exploit.kind == "truncation" and chosen.members > 1 and exploit.build().tail(chosen.members) < 1:
         return (
             f"population.exploit.fraction: {exploit.fraction:g} of {chosen.members} members is less than one "
             f"member, so nobody would ever copy; use at least {1 / chosen.members:.3g}"
@@ -38,15 +58,16 @@ def check_population(run: "Run") -> str:
             f"population.exploit.frequencies: a part that evolves at every {max(exploit.frequencies)}th "
             f"decision never does in the {run.rounds - 1} decisions of {run.training.steps} steps"
         )
-    if chosen.burn_in >= run.training.steps:
+    if exploit.kind == "fire" and chosen.members < 12:
         return (
-            f"population.burn_in: must be less than training.steps ({run.training.steps}), or nobody would "
-            f"ever copy, got {chosen.burn_in}"
+            f"population.exploit: fire needs 12 members, so that a quarter of the parents, a third of all, "
+            f"is one member, but population.members is {chosen.members}"
         )
-    if chosen.least > chosen.members:
-        return f"population.least: must be at most population.members ({chosen.members}), got {chosen.least}"
-    if not run.hyperparameters:
-        return "hyperparameters: exploit needs at least one to vary; name one or set population.exploit: none"
+    if exploit.kind == "fire" and exploit.patience > run.rounds - 2:
+        return (
+            f"population.exploit.patience: evaluators of {exploit.patience} decisions are not judged within "
+            f"the {run.rounds - 1} decisions of {run.training.steps} steps"
+        )
     return ""
 
 
@@ -132,6 +153,7 @@ def check_model(run: "Run") -> str:
 
 CHECKS = (
     check_population,
+    check_exploit,
     check_interval,
     check_broods,
     check_schedule,

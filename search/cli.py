@@ -126,7 +126,8 @@ def status(
     address: job_commands.Address = None,
 ) -> None:
     """Say how far a run is, or every run in runs/, or how a job stands."""
-    if path and (address or not ("/" in path or os.path.exists(path))):
+    elsewhere = address or os.environ.get("RAY_API_SERVER_ADDRESS")
+    if path and elsewhere and not ("/" in path or os.path.exists(path)):
         from search import jobs
 
         jobs.status(path, address, console)
@@ -140,6 +141,8 @@ def status(
     for place in paths:
         table.add_row(*directory.state_of(place))
     console.print(table)
+    if path and (job := directory.job_of(path)):
+        console.print(f"job {job['job']}, submitted at {job['address']}", highlight=False, soft_wrap=True)
 
 
 example = "Example: shoal {} --address http://127.0.0.1:8265"

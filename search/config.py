@@ -55,7 +55,7 @@ class Run(Settings):
 
     def rules(self) -> Rules:
         chosen = self.population
-        if chosen.exploit.kind == "none":
+        if chosen.exploit.kind == "none" and chosen.cull is None:
             return ALONE
         return Rules(
             chosen.exploit.build(),
@@ -63,6 +63,7 @@ class Run(Settings):
             least=chosen.least,
             age_window=math.inf if chosen.age_window is None else chosen.age_window,
             burn_in=chosen.burn_in,
+            cull=chosen.cull.build() if chosen.cull else None,
             replacements=chosen.replacements,
         )
 

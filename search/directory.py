@@ -72,6 +72,12 @@ def note_job(store: Store) -> None:
         store.write_json(JOB, {"job": job["job_submission_id"], "address": job.get(ADDRESS, "")})
 
 
+def job_of(directory: str) -> dict[str, str]:
+    """Return the id and address of the job that last ran here; nothing if none did."""
+    store = Store(directory)
+    return dict(store.read_json(JOB)) if store.exists(JOB) else {}
+
+
 def refuse_existing(run: Run) -> None:
     """Raise InputError if the run's directory cannot be read or already holds a run."""
     if holds_run(run.directory):

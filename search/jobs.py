@@ -153,7 +153,8 @@ def conclude(job: str, ended: Any) -> None:
     if ended.status == "FAILED" and ended.driver_exit_code == 2:
         raise InputError(f"job {job} refused its input; its log says why.")
     if ended.status == "FAILED":
-        raise RunFailed(f"job {job} failed: {(ended.message or 'no reason given').strip().splitlines()[0]}")
+        reason = (ended.message or "no reason given").strip().splitlines()[0].partition(", last available")[0]
+        raise RunFailed(f"job {job} failed: {reason}. Its log has the rest; submit it again to go on.")
 
 
 def stop(target: str, address: str | None, console: Console) -> None:
@@ -212,12 +213,10 @@ def noted_job(target: str) -> dict[str, str]:
     if not is_directory(target):
         return {}
     try:
-        store = Store(target)
-        if not store.exists(directory.SETTINGS):
-            return {}
-        if not store.exists(directory.JOB):
+        noted = directory.job_of(target)
+        if not noted and directory.holds_run(target):
             raise InputError(f"{target} was not run as a job: stop it with Ctrl-C, see it with `shoal status`.")
-        return dict(store.read_json(directory.JOB))
+        return noted
     except OSError:
         return {}  # a bucket that only the cluster may read: its job server knows the directory
 

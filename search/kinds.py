@@ -139,6 +139,12 @@ class MultipleFrequencyRule(Kind):
     frequencies: Annotated[list[Count], Field(min_length=1)] = [1, 10, 25, 50]
 
 
+class FireRule(Kind):
+    kind: Literal["fire"]
+    patience: Annotated[int, Field(ge=1, lt=HISTORY)] = 4
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
 class NoExploitRule(Kind):
     kind: Literal["none"]
 
@@ -177,6 +183,7 @@ AnyExploit = Annotated[
     | WinnerTakesAllRule
     | ThresholdRule
     | MultipleFrequencyRule
+    | FireRule
     | NoExploitRule,
     Field(discriminator="kind"),
     BeforeValidator(named),

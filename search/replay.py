@@ -50,7 +50,8 @@ def replay(place: str, member: int | None, console: Console) -> None:
 def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Run:
     """Return the run of one member that starts as the lineage's first and keeps to its schedule."""
     settings: list[Setting] = schedule(path)
-    population = run.population.model_copy(update={"members": 1, "exploit": NoExploitRule(kind="none")})
+    alone = {"members": 1, "exploit": NoExploitRule(kind="none"), "cull": None}
+    population = run.population.model_copy(update=alone)
     # a stack of one mostly rounds as a larger one does; a member that trains by itself does not
     rows = store.read_table(METRICS).to_pylist()
     stacked = any(row["stacked"] for row in rows if row["member"] == member)

@@ -133,7 +133,7 @@ def finish(run: Run, console: Console) -> Outcome:
 
 def without_exploits(run: Run) -> Run:
     """Return the control: the same members with the same budget, each left to itself."""
-    population = run.population.model_copy(update={"exploit": NoExploitRule(kind="none")})
+    population = run.population.model_copy(update={"exploit": NoExploitRule(kind="none"), "cull": None})
     return run.model_copy(update={"population": population, "directory": f"{run.directory}/baseline"})
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from policies.halving import Cull
 from search.kinds import AnyExploit, AnyExplore, Count, PerturbRule, Settings, Share, TruncationRule
 from trainables.settings import Recipe
 
@@ -54,6 +55,16 @@ class Training(Settings):
     z_loss: Annotated[float, Field(ge=0)] = 0.0  # weight of the squared log-partition
 
 
+class CullRule(Settings):
+    """ASHA for members that never recover: who falls behind on a rung becomes a clone of a good one."""
+
+    grace: Count  # steps of the first rung
+    reduction: Annotated[float, Field(gt=1)] = 4.0  # from rung to rung; one in so many goes on
+
+    def build(self) -> Cull:
+        return Cull(self.grace, self.reduction)
+
+
 class Population(Settings):
     """How many members, when they are ready, and by which rules they copy and vary."""
 
@@ -65,6 +76,7 @@ class Population(Settings):
     least: Annotated[int, Field(ge=2)] = 2  # members with a score before anybody copies
     age_window: Annotated[int, Field(ge=0)] | None = None  # steps by which members that are compared may differ
     burn_in: Annotated[int, Field(ge=0)] = 0  # steps before anybody copies
+    cull: CullRule | None = None
     replacements: Annotated[int, Field(ge=0)] = 8  # times that a failed member becomes a clone of a good one
 
 

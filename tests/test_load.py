@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from policies.exploit import Tournament
+from policies.exploit import NoExploit, Tournament
+from policies.halving import Cull
 from policies.rules import Rules
 from policies.space import Bool, Categorical, Constant, Float, Int, Ordered
 from search.errors import InputError
@@ -73,6 +74,9 @@ def test_a_resolved_run_reads_back_equal(tmp_path) -> None:
         ("population.explore={kind: perturb, factors: [1.2, 0.8]}", "factors.0: must be less than 1, got 1.2"),
         ("population.age_window=-1", "population.age_window: must be greater than or equal to 0, got -1"),
         ("population.burn_in=200", "population.burn_in: must be less than training.steps (200)"),
+        ("population.cull={grace: 200}", "population.cull.grace: must be less than training.steps (200)"),
+        ("population.cull={grace: 20, reduction: 1}", "population.cull.reduction: must be greater than 1"),
+        ("population.exploit=fire", "population.exploit: fire needs 12 members"),
         ("population.least=9", "population.least: must be at most population.members (8), got 9"),
         ("kind=fleet", "kind: must be one of population"),
         ("trainable=my model", "trainable: must be decoder, toy, or a class of your own as module:Class"),
@@ -159,6 +163,8 @@ def test_the_rules_get_what_the_file_says(tmp_path) -> None:
     changes.append("population.exploit={kind: tournament, rivals: 3}")
     run = load_run(write(tmp_path, DEMO), changes)
     assert run.rules() == Rules(Tournament(3), age_window=40, burn_in=60, least=4)
+    run = load_run(write(tmp_path, DEMO), ["population.exploit=none", "population.cull={grace: 40}"])
+    assert run.rules() == Rules(NoExploit(), cull=Cull(40, 4.0))
 
 
 def test_nothing_can_be_set_inside_a_value(tmp_path) -> None:
