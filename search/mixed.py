@@ -96,7 +96,6 @@ class MixedModel(LanguageModel):
         super().__init__(shape, recipe, hyperparameters, VisitBatches(batches), held_out, seed, device)
         self.mixing_state = begin(self.mixing, groups, seed)
         self.visit: Visit | None = None
-        self.evaluate_seconds = 0.0
 
     def adopt(self, hyperparameters: dict[str, Any]) -> None:
         chosen = dict(hyperparameters)
@@ -144,18 +143,23 @@ class MixedModel(LanguageModel):
         self.mixing_state, self.visit = state["mixing"], None
 
     def account(self) -> dict[str, Any]:
-        """Return what the run records of the mixture: proportions, rows seen, what the policy measured."""
-        state = self.mixing_state
-        known: dict[str, Any] = {
-            "groups": list(self.groups.names),
-            "proportions": mixture(self.mixing, self.groups, state).tolist(),
-            "seen": state["seen"].tolist(),
-            "rows": list(self.groups.rows),
-            "evaluations": state["evaluations"],
-            "probe_steps": state["probe_steps"],
-        }
-        measured = {name: state["policy"][name] for name in ("effects", "errors") if name in state["policy"]}
-        return known | {name: np.asarray(values).tolist() for name, values in measured.items()}
+        """Return what the run records of the mixture: proportions, rows seen, and what the policy measured."""
+        state, policy = self.mixing_state, self.mixing_state["policy"]
+        shares = mixture(self.mixing, self.groups, state)
+        effects, errors = (np.array(policy.get(name, [])) for name in ("effects", "errors"))
+        groups = [
+            {
+                "group": name,
+                "proportion": float(shares[place]),
+                "seen": int(state["seen"][place]),
+                "rows": self.groups.rows[place],
+                "effects": effects[:, place].tolist() if effects.size else [],
+                "errors": errors[:, place].tolist() if errors.size else [],
+            }
+            for place, name in enumerate(self.groups.names)
+        ]
+        counts = {name: state[name] for name in ("evaluations", "probe_steps")}
+        return {"groups": groups, "decision": policy.get("decision", ""), **counts}
 
 
 def train_visits(

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from policies.mixers import visits
 from policies.mixers.rules import MIXERS
-from search.kinds import AnyDomain, Count, Settings, SpaceWithin, named
+from search.kinds import AnyDomain, Count, Settings, Share, SpaceWithin, named
 
 if TYPE_CHECKING:
     from search.config import Run
@@ -35,7 +35,9 @@ class Mixture(Settings):
 
 def _settled(value: Any, groups: Sequence[str]) -> Any:
     if isinstance(value, dict):
-        return tuple(value.get(group, 0.0) for group in groups) if value else ()
+        nested = any(isinstance(part, dict) for part in value.values())
+        absent = dict.fromkeys(groups, 0.0) if nested else 0.0
+        return tuple(_settled(value.get(group, absent), groups) for group in groups) if value else ()
     if isinstance(value, list):
         return tuple((stage.from_step, _settled(stage.proportions, groups)) for stage in value)
     return value
@@ -101,6 +103,39 @@ class AioliMixture(Mixture):
     objective: ByGroup | Literal["perplexity"] = Field(default_factory=dict)
 
 
+class AdoMixture(Mixture):
+    kind: Literal["ado"]
+    every: Count = 10
+    refit: Count = 100
+    skip: Annotated[int, Field(ge=0)] = 50
+    fresh: Share = 0.1
+    recency: Share = 0.1
+    power: Annotated[float, Field(ge=0, le=1)] = 0.5
+    least: Unit = 0.01
+    slowest: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+
+class SkillItMixture(Mixture):
+    kind: Literal["skill_it"]
+    graph: dict[str, dict[str, float]]  # of the group that is trained, what it does to each
+    rate: Annotated[float, Field(ge=0)] = 0.2
+    every: Count = 100
+    window: Count = 3
+
+    def tables(self) -> dict[str, ByGroup]:
+        return {"graph": dict.fromkeys(self.graph, 1.0)} | {
+            f"graph.{group}": row for group, row in self.graph.items()
+        }
+
+
+class DoReMiMixture(Mixture):
+    kind: Literal["doremi"]
+
+
+class DoGEMixture(Mixture):
+    kind: Literal["doge"]
+
+
 AnyMixture = Annotated[
     FixedMixture
     | StratifiedMixture
@@ -109,11 +144,15 @@ AnyMixture = Annotated[
     | RandomMixture
     | StagesMixture
     | EndUpsamplingMixture
-    | AioliMixture,
+    | AioliMixture
+    | AdoMixture
+    | SkillItMixture
+    | DoReMiMixture
+    | DoGEMixture,
     Field(discriminator="kind"),
     BeforeValidator(named),
 ]
-WEIGHTS = {"objective"}  # given by group name, but no proportions
+WEIGHTS = {"objective", "graph"}  # given by group name, but no proportions
 
 
 class Mixing(Settings):
@@ -159,7 +198,7 @@ def check_mixing(run: "Run") -> str:
         for group in table:
             if group not in run.data.groups:
                 return f"{key}.{group}: no such group; data.groups has {', '.join(run.data.groups)}"
-        if table and place not in WEIGHTS and abs(sum(table.values()) - 1) > 1e-6:
+        if table and place.split(".")[0] not in WEIGHTS and abs(sum(table.values()) - 1) > 1e-6:
             return f"{key}: proportions must sum to 1, but these sum to {sum(table.values()):.6g}"
     return check_with_rows(run, dict.fromkeys(run.data.groups, UNKNOWN))
 
@@ -185,6 +224,16 @@ def check_with_rows(run: "Run", rows: Mapping[str, int]) -> str:
             f"not measure; find its proportions first, and give them as `fixed`"
         )
     return check_probes(run, built, groups) or check_searched(run, built, groups)
+
+
+def note_on_batches(run: "Run") -> str:
+    """Return what to expect of batches that cannot hold a row of every group."""
+    if run.training.batch >= len(run.data.groups):
+        return ""
+    return (
+        f"mixing: a batch of {run.training.batch} rows is smaller than the {len(run.data.groups)} groups, so "
+        f"proportions hold over a visit and not in each batch"
+    )
 
 
 def check_probes(run: "Run", built: visits.Mixing, groups: visits.Groups) -> str:

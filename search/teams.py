@@ -41,7 +41,8 @@ class Team:
             seconds = (trained - began) / len(losses), (time.perf_counter() - trained) / len(losses)
             return {
                 number: row(loss, *score, self.stack is not None, *seconds)
-                for number, loss, score in zip(self.members, losses, scores, strict=True)
+                | ({"mixing": member.account()} if isinstance(member, MixedModel) else {})
+                for (number, member), loss, score in zip(self.members.items(), losses, scores, strict=True)
             }
         except Exception:  # whatever a member's own code raises concerns its team alone
             return {number: FAILED | {"error": traceback.format_exc()} for number in self.members}
