@@ -101,8 +101,8 @@ def test_every_policy_can_be_named_and_has_the_same_defaults_as_itself(tmp_path,
         ("mixing.policy=aiolo", "mixing.policy.kind: must be one of fixed, stratified"),
         ("mixing.policy.rat=1", "mixing.policy.rat: unknown key; did you mean `rate`?"),
         (
-            "training.batch=1",
-            "training.batch: a probe of 3 steps of 1 rows must hold a row of each of 3 groups",
+            "training.batch=2; mixing.policy.probe_share=0.2",
+            "training.batch: a probe of 1 steps of 2 rows must hold a row of each of 3 groups",
         ),
         ("training.evaluation_rows=1", "mixing.policy.noise: errors need two sweeps or two evaluation_rows"),
         ("data.proportions={code: 1}", "mixing: stands in place of data.proportions"),
@@ -127,7 +127,7 @@ def test_every_policy_can_be_named_and_has_the_same_defaults_as_itself(tmp_path,
 )
 def test_a_mistake_is_named(tmp_path, change: str, said: str) -> None:
     with pytest.raises(InputError) as error:
-        load_run(write(tmp_path), [change])
+        load_run(write(tmp_path), change.split("; "))
     assert said in str(error.value)
 
 
