@@ -79,14 +79,18 @@ def _clipped(proportions: Vector, low: Vector, high: Vector, held: NDArray[np.bo
 def apportion(proportions: Vector, batch: int, debt: Vector) -> tuple[Counts, Vector]:
     """Return whole rows per group that sum to `batch`, and the debt to carry to the next batch.
 
-    Largest remainder over what is due now and what earlier batches still owe. With fixed proportions
-    the running total of a group stays within one row of `proportion * rows` after every batch.
+    Everybody gets the whole rows that are due, with what earlier batches still owe; of the rest a group
+    gets one the sooner, the sooner it would otherwise be owed more than a row. With fixed proportions the
+    running total of a group so stays within one row of `proportion * rows` after every batch, as it does
+    for unit jobs served by their deadlines (Steiner and Yeomans, 1993); by the largest remainder it does not.
     """
     due = proportions * batch + debt
     counts = np.maximum(np.floor(due), 0).astype(np.int64)
     missing = batch - int(counts.sum())
-    # a stable sort: equal remainders go to the earlier group, so the cut is deterministic
-    order = np.argsort(-(due - counts), kind="stable")
+    rows_left = (1 - (due - counts)) / np.maximum(proportions, 1e-300)
+    rows_left[due <= counts] = np.inf  # nothing is owed: a row would be one too many
+    # a stable sort: equal deadlines go to the earlier group, so the cut is deterministic
+    order = np.argsort(rows_left, kind="stable")
     while missing > 0:
         counts[order[:missing]] += 1
         missing = batch - int(counts.sum())

@@ -1,14 +1,18 @@
 """Aioli: probe what each group does to the losses while training, and move towards what helps."""
 
+<<<<<<< HEAD
 from collections.abc import Sequence
+=======
+import math
+>>>>>>> mixing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from policies.mixers.effects import Effects, learn_effects, scaled, smoothed_one_hot, spread
+from policies.mixers.effects import Effects, by_chance, learn_effects, scaled, smoothed_one_hot, spread
+from policies.mixers.mixer import VALIDATION, Groups, Outcome, State, Wish
 from policies.mixers.plain import one_each, sums_to_one
-from policies.mixers.visits import VALIDATION, Groups, Outcome, State, Wish
 from policies.mixing import Vector, exponentiated
 
 UPDATES = ("cumulative", "from_uniform_ema")
@@ -26,11 +30,18 @@ class Aioli:
     `cumulative` is the paper's update, p * exp(rate * pull); `from_uniform_ema` that of its published
     runs: from the beginning's proportions each round, by effects averaged over rounds with `memory`. The
     two take `rate` differently: the second cannot leave a neighbourhood of the beginning.
+<<<<<<< HEAD
     The proportions stay while the pull is within `noise` standard errors of 0; 0 always moves. The first
     `prior_steps` steps are trained at the `prior` (the paper's restricted setting), without one at equal
     shares: probes while the rate warms up measure how fast losses fall then. After that it begins from
     there or, as the published code, from uniform. `objective` weighs the targets; `perplexity` by exp(loss),
     so that what falls is the mean perplexity over targets and not the mean loss.
+=======
+    The proportions stay unless the pulls differ by more than chance explains, with the certainty of `noise`
+    standard errors (2: in 5 rounds of 100 it moves by chance); 0 always moves. With a
+    `prior` the first `prior_steps` steps are trained at it (the paper's restricted setting); then it
+    begins from there or, as the published code, from uniform. `objective` weighs the targets.
+>>>>>>> mixing
     Targets that are not trained on make the out-of-domain variant.
     """
 
@@ -111,8 +122,10 @@ class Aioli:
             "errors": np.full(shape, np.nan),
             "average": np.zeros(groups.count),  # the pull over rounds, divided by its scale
             "average_errors": np.zeros(groups.count),
+            "freedom": np.inf,  # of the average's errors
             "rounds": 0,  # that are in the average
             "spread": 0.0,  # of what it would move by, in standard errors
+            "chance": 1.0,  # of such a spread if all groups had the same effect
             "decision": "no round is over",
         }
         return state if state["ends"] else self._next_round(groups, state)
@@ -195,16 +208,24 @@ class Aioli:
         # the first round has no earlier ones to be averaged with
         keep = self.memory if state["rounds"] else 0.0
         average = (1 - keep) * pull + keep * state["average"]
-        average_errors = np.hypot((1 - keep) * errors, keep * state["average_errors"])
-        known = {"average": average, "average_errors": average_errors, "rounds": state["rounds"] + 1}
+        new, old = (1 - keep) * errors, keep * state["average_errors"]
+        average_errors = np.hypot(new, old)
+        freedom = together(new, effects.freedom, old, state["freedom"])
+        known = {"average": average, "average_errors": average_errors, "freedom": freedom}
+        known |= {"rounds": state["rounds"] + 1}
         if self.update == "cumulative":
-            base, by, size = state["proportions"], pull, spread(pull, errors)
+            base, by, size, freedom = state["proportions"], pull, spread(pull, errors), effects.freedom
         else:
             base, by, size = state["base"], average, spread(average, average_errors)
-        if self.noise and size < self.noise:
-            return known | {"spread": size, "decision": "kept: within the noise"}
-        return known | {
-            "spread": size,
-            "decision": "moved",
-            "proportions": exponentiated(base, by, self.rate),
-        }
+        chance = by_chance(size, len(pull), freedom) if self.noise else 0.0
+        known |= {"spread": size, "chance": chance}
+        if chance > math.erfc(self.noise / math.sqrt(2)):
+            return known | {"decision": "kept: within the noise"}
+        return known | {"decision": "moved", "proportions": exponentiated(base, by, self.rate)}
+
+
+def together(new: Vector, of_new: float, old: Vector, of_old: float) -> float:
+    """Return the degrees of freedom of two independent errors added in squares (Satterthwaite, 1946)."""
+    first, second = float((new**2).mean()), float((old**2).mean())
+    doubt = first**2 / of_new + second**2 / of_old
+    return (first + second) ** 2 / doubt if doubt > 0 else math.inf
