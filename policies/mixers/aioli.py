@@ -1,10 +1,7 @@
 """Aioli: probe what each group does to the losses while training, and move towards what helps."""
 
-<<<<<<< HEAD
-from collections.abc import Sequence
-=======
 import math
->>>>>>> mixing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,18 +27,12 @@ class Aioli:
     `cumulative` is the paper's update, p * exp(rate * pull); `from_uniform_ema` that of its published
     runs: from the beginning's proportions each round, by effects averaged over rounds with `memory`. The
     two take `rate` differently: the second cannot leave a neighbourhood of the beginning.
-<<<<<<< HEAD
-    The proportions stay while the pull is within `noise` standard errors of 0; 0 always moves. The first
-    `prior_steps` steps are trained at the `prior` (the paper's restricted setting), without one at equal
-    shares: probes while the rate warms up measure how fast losses fall then. After that it begins from
-    there or, as the published code, from uniform. `objective` weighs the targets; `perplexity` by exp(loss),
-    so that what falls is the mean perplexity over targets and not the mean loss.
-=======
     The proportions stay unless the pulls differ by more than chance explains, with the certainty of `noise`
-    standard errors (2: in 5 rounds of 100 it moves by chance); 0 always moves. With a
-    `prior` the first `prior_steps` steps are trained at it (the paper's restricted setting); then it
-    begins from there or, as the published code, from uniform. `objective` weighs the targets.
->>>>>>> mixing
+    standard errors (2: in 5 rounds of 100 it moves by chance); 0 always moves. The first `prior_steps` steps
+    are trained at the `prior` (the paper's restricted setting), without one at equal shares: probes while
+    the rate warms up measure how fast losses fall then. After that it begins from there or, as the published
+    code, from uniform. `objective` weighs the targets; `perplexity` by exp(loss), so that what falls is the
+    mean perplexity over targets and not the mean loss.
     Targets that are not trained on make the out-of-domain variant.
     """
 
