@@ -24,7 +24,7 @@ RECIPE = Recipe(learning_rate=0.02, final_rate=0.02, weight_decay=0.0)
 SETTINGS: dict[str, dict[str, int | None]] = {  # group -> training rows, None: all of its 9,000 to 25,000
     "2 groups": {"code": None, "law": FEW},
     "3 groups": {"code": None, "maths": FEW, "reviews": FEW},
-    "5 groups": {"code": None, "docs": None, "law": FEW, "maths": FEW, "plays": FEW},
+    "5 groups": {"code": None, "docs": None, "law": FEW, "maths": FEW, "reviews": FEW},
 }
 METHODS = (
     "stratified",
