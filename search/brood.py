@@ -71,9 +71,8 @@ def train_in_rounds(
         writer.wait()
         if span:
             span.meet()
-        if leads(span):
-            workers.send_report(exchange, brood, {"reports": [row | place for row in rows]})
-        orders = workers.next_orders(exchange, round_)
+        message = {"reports": [row | place for row in rows]} if leads(span) else None
+        orders = workers.next_orders(exchange, brood, round_, message)
         if orders is None:
             return None
         failed -= follow(exchange, round_, [Order(*order) for order in orders], found, share(span))

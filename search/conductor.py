@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -50,6 +51,8 @@ class Conductor:
     last: dict[int, dict[str, Any]] = field(default_factory=dict)  # the last round's rows
     failure: str = ""  # why the run had to end early
     tests: dict[int, dict[str, float]] = field(default_factory=dict)
+    writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    writing: Future[None] | None = None
 
     def receive(self, message: dict[str, Any]) -> None:
         """Take in one worker's message; the last of a round brings the decision about."""
@@ -65,6 +68,7 @@ class Conductor:
             self.decide(self.round + 1)
 
     def decide(self, round_: int) -> None:
+        self.wait()  # a killed run loses no more than one decided round
         rows = [
             self.waiting[member]
             | {
@@ -87,10 +91,27 @@ class Conductor:
         self.round, self.last, self.waiting = round_, {row["member"]: row for row in rows}, {}
         # before anything is written: members need not wait for it, and a round without its records is not whole
         self.give_orders(round_, [tuple(order) for order in orders])
-        records.write_metrics(self.store, round_, rows)
-        records.write_copies(self.store, round_, records.copy_rows(orders, self.last, before))
-        self.save(round_)
+        copies = records.copy_rows(orders, self.last, before)
+        # in a thread, for writing here would keep the orders waiting in this process
+        self.writing = self.writer.submit(self.write, round_, rows, copies, self.state, self.exploits)
         self.watcher.round(round_, rows, orders)
+
+    def write(
+        self,
+        round_: int,
+        rows: Sequence[dict[str, Any]],
+        copies: Sequence[dict[str, Any]],
+        state: State,
+        exploits: int,
+    ) -> None:
+        records.write_metrics(self.store, round_, rows)
+        records.write_copies(self.store, round_, copies)
+        self.save(round_, state, exploits)
+
+    def wait(self) -> None:
+        """Wait until all is written; raises what a write raised."""
+        if self.writing is not None:
+            self.writing.result()
 
     def end(self, failure: str) -> None:
         """Let all broods leave where they wait for orders."""
@@ -117,11 +138,11 @@ class Conductor:
         rules = ALONE if last else self.rules
         return population.decide(rules, self.space, self.state, reports, self.run.seed)
 
-    def save(self, round_: int) -> None:
+    def save(self, round_: int, state: State, exploits: int) -> None:
         if round_ % self.run.checkpoint.every and round_ != self.run.rounds:
             return
-        plain = {"round": round_, "exploits": self.exploits, "members": population.to_plain(self.state)}
-        checkpoints.save_decisions(self.store, round_, plain, [round_] * len(self.state))
+        plain = {"round": round_, "exploits": exploits, "members": population.to_plain(state)}
+        checkpoints.save_decisions(self.store, round_, plain, [round_] * len(state))
         # all reports of this round are in, so the checkpoint before it is whole
         checkpoints.prune(self.store, round_ - (self.run.checkpoint.keep - 1) * self.run.checkpoint.every)
 

@@ -71,8 +71,10 @@ def train_population(run: Run, watcher: Watcher, loop: BroodLoop = train_brood) 
             storage_path=f"{run.directory}/ray",
             verbose=0,
             failure_config=tune.FailureConfig(fail_fast=True),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     ).fit()
+    conductor.wait()
     if conductor.failure:
         raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
     if not conductor.finished:
