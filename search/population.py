@@ -78,6 +78,7 @@ def train_population(
     room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(exchange, run.cluster.broods))
     with room:
         results = tuner(run, trial, conductor).fit()
+    conductor.wait()
     if conductor.failure:
         raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
     if not conductor.finished:
@@ -97,6 +98,7 @@ def tuner(run: Run, trial: Callable[[dict[str, Any]], None], conductor: Conducto
             storage_path=f"{run.directory}/ray",
             verbose=0,
             failure_config=tune.FailureConfig(fail_fast=True),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
 
