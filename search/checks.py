@@ -132,6 +132,15 @@ def check_mode(run: "Run") -> str:
             f"checkpoint.every: must be 1 with population.mode: asynchronous, since members are saved each "
             f"when it is ready, got {run.checkpoint.every}"
         )
+    if not run.population.backtrack:
+        return ""
+    if run.population.mode == "asynchronous":
+        return "population.backtrack: needs population.mode: synchronous"
+    if run.checkpoint.every != 1:
+        return (
+            f"checkpoint.every: must be 1 with population.backtrack, which takes earlier weights from their "
+            f"checkpoint, got {run.checkpoint.every}"
+        )
     return ""
 
 

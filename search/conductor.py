@@ -50,6 +50,7 @@ class Conductor:
     waiting: dict[int, dict[str, Any]] = field(default_factory=dict)
     last: dict[int, dict[str, Any]] = field(default_factory=dict)  # the last round's rows
     leaving: bool = False  # a worker was told to go: this round's checkpoint is written whatever is due
+    earlier: list[int] = field(default_factory=list)  # rounds whose weights copies may still go back to
     failure: str = ""  # why the run had to end early
     tests: dict[int, dict[str, float]] = field(default_factory=dict)
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
@@ -95,8 +96,11 @@ class Conductor:
         self.give_orders(round_, [tuple(order) for order in orders])
         copies = records.copy_rows(orders, self.last, before)
         decisions = self.decisions() if self.due(round_) else None
+        best = population.archived(self.state)
+        # also the one before: a brood that comes back follows the last orders again
+        self.earlier = [*self.earlier[-1:], *([best[1].decision] if best else [])]
         # in a thread, for writing here would keep the orders waiting in this process
-        self.writing = self.writer.submit(self.write, round_, rows, copies, decisions)
+        self.writing = self.writer.submit(self.write, round_, rows, copies, decisions, self.earlier)
         self.watcher.round(round_, rows, orders)
 
     def due(self, round_: int) -> bool:
@@ -113,8 +117,9 @@ class Conductor:
         rows: Sequence[dict[str, Any]],
         copies: Sequence[dict[str, Any]],
         decisions: dict[str, Any] | None,
+        spared: Sequence[int],
     ) -> None:
-        """Record a round, and save its decisions if its checkpoint is due."""
+        """Record a round, and save its decisions if its checkpoint is due; spared rounds keep theirs."""
         records.write_metrics(self.store, round_, rows)
         records.write_mixing(self.store, round_, rows)
         records.write_copies(self.store, round_, copies)
@@ -122,7 +127,8 @@ class Conductor:
             return
         checkpoints.save_decisions(self.store, round_, decisions, [round_] * len(self.state))
         # all reports of this round are in, so the checkpoint before it is whole
-        checkpoints.prune(self.store, round_ - (self.run.checkpoint.keep - 1) * self.run.checkpoint.every)
+        old = round_ - (self.run.checkpoint.keep - 1) * self.run.checkpoint.every
+        checkpoints.prune(self.store, old, spared)
 
     def wait(self) -> None:
         """Wait until all is written; raises what a write raised."""
