@@ -1,7 +1,7 @@
 """MosaicML Streaming's part of the stream benchmark, run by a Python of its own: it wants numpy below 2.2.
 
-`python mosaic.py REGIME BATCH SECONDS ARRAY ...` prints rows a second, and a second of one core. Resident: its shards
-lie where they are read. Streamed: they are fetched from a "remote" folder into an empty cache meanwhile.
+`python mosaic.py REGIME BATCH SECONDS ARRAY ...` prints rows a second, and a second of one core. Resident:
+its shards lie where they are read. Streamed: they are fetched from a "remote" folder into an empty cache.
 """
 
 import itertools
