@@ -6,7 +6,7 @@ controller's next poll.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,8 +72,10 @@ def brood_trial(
                 ray.get(exchange.report.remote(brood, None))
 
         threading.Thread(target=fit, daemon=True).start()
-        while (message := ray.get(exchange.next_report.remote(brood))) is not None:
-            tune.report(message)
+        while None not in (messages := ray.get(exchange.next_reports.remote(brood))):
+            tune.report({"messages": messages})
+        if len(messages) > 1:
+            tune.report({"messages": messages[:-1]})
         if failure:
             raise failure[0]
 
@@ -130,16 +132,35 @@ def send_report(exchange: Any, brood: int, message: Any) -> None:
     ray.get(exchange.report.remote(brood, message))
 
 
-def post_weights(exchange: Any, round_: int, member: int, state: Any) -> None:
-    """Put a snapshot into the object store and post where it is."""
-    ray.get(exchange.post_weights.remote(round_, member, [ray.put(state)]))
+def post_weights(exchange: Any, key: tuple[int, ...], state: Any) -> None:
+    """Put a snapshot into the object store and post where it is, under (round, member, which part of it)."""
+    ray.get(exchange.post_weights.remote(key, [ray.put(state)]))
 
 
-def take_weights(exchange: Any, round_: int, member: int) -> Any:
+def take_weights(exchange: Any, key: tuple[int, ...]) -> Any:
     """Wait for the donor's weights; if its worker died with them, until it is back and posts them again."""
     while True:
-        reference = ray.get(exchange.take_weights.remote(round_, member))
+        reference = ray.get(exchange.take_weights.remote(key))
         try:
             return ray.get(reference[0])
         except ray.exceptions.ObjectLostError:
-            ray.get(exchange.forget_weights.remote(round_, member, reference))
+            ray.get(exchange.forget_weights.remote(key, reference))
+
+
+def publish(exchange: Any, brood: int, rows: Sequence[dict[str, Any]], states: Mapping[int, Any]) -> None:
+    """Report and put the members' states into the object store, without waiting for an answer."""
+    rounds = {row["member"]: row["round"] for row in rows}
+    weights = {member: [ray.put(state)] for member, state in states.items()}
+    exchange.publish.remote(brood, {"reports": list(rows)}, rounds, weights)
+
+
+def next_verdicts(exchange: Any, known: Mapping[int, int]) -> Any:
+    return ray.get(exchange.take_verdicts.remote(dict(known)))
+
+
+def fetch(reference: Sequence[ray.ObjectRef]) -> Any:
+    """Return a published state, or None where it was lost with the worker that had put it."""
+    try:
+        return ray.get(reference[0]) if reference else None
+    except ray.exceptions.ObjectLostError:
+        return None

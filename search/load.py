@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from policies.rules import EXPLOITS, EXPLORES
+from policies.sampling.rules import SAMPLERS
 from policies.space import DOMAINS
 from search.checks import nearest
 from search.config import FORMAT, Run
@@ -120,7 +121,7 @@ def explain(detail: ErrorDetails) -> list[str]:
     if kind == "value_error":
         return [f"{key}: {detail['ctx']['error']}"]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
-        kinds = {"population.exploit": EXPLOITS, "population.explore": EXPLORES}.get(key, DOMAINS)
+        kinds = KINDS.get(key, DOMAINS)
         if not isinstance(value, dict):
             return [f"{key}: must be a mapping of keys, got {value!r}"]
         return [f"{key}.kind: must be one of {', '.join(kinds)}, got {value.get('kind')!r}"]
@@ -133,7 +134,12 @@ def explain(detail: ErrorDetails) -> list[str]:
     return [f"{key}: must be {detail['msg'].removeprefix('Input should be ')}, got {value!r}"]
 
 
-RULES = (["population", "exploit"], ["population", "explore"])
+RULES = (["population", "exploit"], ["population", "explore"], ["sampling", "rule"])
+KINDS = {
+    "population.exploit": EXPLOITS,
+    "population.explore": EXPLORES,
+    "sampling.rule": [name for name in SAMPLERS if name != "easy_to_hard"],  # an order of rows: not in runs yet
+}
 
 
 def written(place: list[str]) -> list[str]:

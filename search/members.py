@@ -11,15 +11,45 @@ from search.config import Run
 from search.corpus.batches import MixedBatches, first_rows
 from search.corpus.build import load_corpus
 from search.corpus.streams import limits, open_streams
+from search.errors import InputError
 from search.own import own_class
+from search.sampling import sample
+from search.views import Shared
 from trainables.language import LanguageModel
 from trainables.member import Member
+from trainables.network import Network
 from trainables.settings import Recipe, Shape
+from trainables.span import Span
 from trainables.toy import Toy
 
 
-def build_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> dict[int, Member]:
-    """Build these members, each from its own seed; called on a Ray Train worker."""
+def build_members(
+    run: Run,
+    hyperparameters: Mapping[int, dict[str, Any]],
+    span: Span | None = None,
+    shared: Shared | None = None,
+) -> dict[int, Member]:
+    """Build these members, each from its own seed; called on a Ray Train worker, on all that a member spans."""
+    members = plain_members(run, hyperparameters)
+    if run.sampling.rule is not None:
+        rule = run.sampling.rule.build()
+        for number, member in members.items():
+            sample(member, rule, run.seed, run.training.steps, number, shared)
+    if span is not None:
+        spread(members, span)
+    return members
+
+
+def spread(members: Mapping[int, Member], span: Span) -> None:
+    for member in members.values():
+        if not isinstance(member, Network):
+            raise InputError(
+                f"cluster.workers_per_member: only a Network spans workers, not {type(member).__name__}"
+            )
+        member.spread(span)
+
+
+def plain_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> dict[int, Member]:
     if run.trainable == "toy":
         return {number: Toy(values) for number, values in hyperparameters.items()}
     recipe = Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))

@@ -16,16 +16,19 @@ from cluster.storage import Store
 from cluster.workers import BroodResources, brood_trial, send_home
 from policies import population
 from search import records
+from search.arrivals import Arrivals
 from search.brood import train_brood
 from search.conductor import Conductor, Watcher
 from search.config import Run
 from search.corpus.batches import file_rows
 from search.corpus.build import load_corpus
 from search.corpus.streams import windows
+from search.directory import last_rows
 from search.errors import InputError, Interrupted, RunFailed
 from search.room import Room
 from search.start import first_state
 from search.tune import PopulationScheduler
+from search.views import after_marks, open_ledger
 
 BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
 
@@ -57,11 +60,17 @@ def train_population(
     conductor = open_conductor(run, store, watcher)
     # a brood that comes back may need what was handed over since its last checkpoint
     exchange = start_exchange(run.cluster.broods, run.checkpoint.every + 1)
-    conductor.give_orders = exchange.give_orders.remote  # nobody waits for the mailbox here
+    ledger = open_ledger(run, store, conductor.round)
+    free = run.population.mode == "asynchronous"
+    # nobody waits for the mailbox here
+    conductor.give_orders = (
+        exchange.give_verdicts.remote if free else after_marks(run, ledger, exchange.give_orders.remote)
+    )
     settings: dict[str, Any] = {
         "run": run.model_dump(mode="json"),
         "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
-        "starts": [known.hyperparameters for known in conductor.state] if not conductor.round else [],
+        "ledger": ledger,
+        "starts": [known.hyperparameters for known in conductor.state],
     }
     trial = brood_trial(
         loop, settings, exchange, resources, training_files(run), run.data.corpus, f"{run.directory}/ray"
@@ -94,31 +103,21 @@ def tuner(run: Run, trial: Callable[[dict[str, Any]], None], conductor: Conducto
 
 def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     """Return the conductor as the last whole checkpoint left it, or a new one."""
+    kind = Arrivals if run.population.mode == "asynchronous" else Conductor
     space, rules = run.space(), run.rules()
-    resumed = checkpoints.latest(store, range(run.population.members))
-    for kept in (records, checkpoints):
-        kept.forget_after(store, -1 if resumed is None else resumed)
+    resumed = checkpoints.latest(store, range(run.population.members), run.shares)
+    records.forget_after(store, -1 if resumed is None else resumed)
+    checkpoints.forget_all_but(store, resumed, run.shares)
     if resumed is None:
         state = first_state(run)
         records.write_starts(store, state)
-        return Conductor(run, store, space, rules, state, _no_orders, watcher)
+        return kind(run, store, space, rules, state, _no_orders, watcher)
     plain = checkpoints.load_decisions(store, resumed)
+    reached = {"round": resumed, "exploits": plain["exploits"], "last": last_rows(run, store)[0]}
+    if kind is Arrivals:
+        reached |= {"arrived": plain["arrived"], "ended": set(plain["ended"])}
     state = population.from_plain(plain["members"])
-    last = {
-        row["member"]: row for row in store.read_table(records.METRICS).to_pylist() if row["round"] == resumed
-    }
-    return Conductor(
-        run,
-        store,
-        space,
-        rules,
-        state,
-        _no_orders,
-        watcher,
-        round=resumed,
-        exploits=plain["exploits"],
-        last=last,
-    )
+    return kind(run, store, space, rules, state, _no_orders, watcher, **reached)
 
 
 def with_room(run: Run) -> Run:
@@ -170,7 +169,7 @@ def asked_for(run: Run) -> BroodResources:
     each = run.cluster
     return BroodResources(
         each.broods,
-        each.workers_per_brood,
+        run.workers_per_brood,
         each.cpus_per_worker or cpus_for(run, capacity().get("CPU", 0.0)),
         each.gpus_per_worker,
         each.restarts,
@@ -192,7 +191,7 @@ def lacking(resources: BroodResources) -> dict[str, tuple[float, float]]:
 
 def cpus_for(run: Run, cpus: float) -> float:
     """Share 60 % of the CPUs among the workers; the rest is for Ray Data's tasks and the trials."""
-    share = 0.6 * cpus / (run.cluster.broods * run.cluster.workers_per_brood)
+    share = 0.6 * cpus / (run.cluster.broods * run.workers_per_brood)
     return float(int(share)) if share >= 1 else round(share, 2)
 
 
@@ -219,7 +218,7 @@ def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
         best_score=conductor.last[best]["score"],
         exploits=conductor.exploits,
         wall_seconds=wall_seconds,
-        tokens=conductor.tokens(conductor.round) * len(conductor.state),
+        tokens=sum(row["tokens"] for row in conductor.last.values()),
         threads=threads,
         test_loss=conductor.tests[best],
     )

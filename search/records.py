@@ -27,6 +27,8 @@ LINEAGE_SCHEMA = pa.schema(
         ("parent_score", pa.float64()),
         ("before", pa.string()),
         ("after", pa.string()),
+        ("parent_round", pa.int32()),  # of the parent's own rounds: whose weights were copied
+        ("parent_step", pa.int64()),  # that these weights had trained
     ]
 )
 METRICS_SCHEMA = pa.schema(
@@ -41,6 +43,8 @@ METRICS_SCHEMA = pa.schema(
         ("train_seconds", pa.float64()),
         ("evaluate_seconds", pa.float64()),
         ("stacked", pa.bool_()),
+        ("arrival", pa.int64()),  # how many reports had been decided before this one
+        ("kept", pa.float64()),  # share of the rows, where a sampling policy chooses
     ]
 )
 
@@ -51,28 +55,33 @@ def write_starts(store: Store, state: State) -> None:
     _append(store, LINEAGE, 0, pa.Table.from_pylist(rows, LINEAGE_SCHEMA))
 
 
-def write_copies(
-    store: Store, round_: int, step: int, orders: Sequence[Order], scores: Mapping[int, float], before: State
-) -> None:
-    """Record what a round's orders did; `scores` and `before` are as they were when the orders were decided."""
-    rows = [
+def copy_rows(
+    orders: Sequence[Order], told: Mapping[int, Mapping[str, Any]], before: State
+) -> list[dict[str, Any]]:
+    """Return the events of orders; `told` has the last row of each member and `before` what they were then."""
+    return [
         _event(
             "copy" if order.donor != order.member else "change",
-            round_,
-            step,
+            told[order.member]["round"],
+            told[order.member]["step"],
             order.member,
             order.hyperparameters,
         )
         | {
-            "score": scores[order.member],
+            "score": told[order.member]["score"],
             "parent": order.donor,
-            "parent_score": scores[order.donor],
+            "parent_score": told[order.donor]["score"],
+            "parent_round": told[order.donor]["round"],
+            "parent_step": told[order.donor]["step"],
             "before": json.dumps(before[order.member].hyperparameters),
         }
         for order in orders
     ]
+
+
+def write_copies(store: Store, part: int, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
-        _append(store, LINEAGE, round_, pa.Table.from_pylist(rows, LINEAGE_SCHEMA))
+        _append(store, LINEAGE, part, pa.Table.from_pylist([dict(row) for row in rows], LINEAGE_SCHEMA))
 
 
 def write_metrics(store: Store, round_: int, rows: Sequence[Mapping[str, Any]]) -> None:

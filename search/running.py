@@ -89,7 +89,12 @@ def prepare(run: Run, console: Console) -> None:
         return
     manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
     check_rows(run, sum(group.splits["train"].rows for group in manifest.groups.values()))
-    windows(run.data, manifest)
+    large = windows(run.data, manifest)
+    if large and run.sampling.rule is not None:
+        raise InputError(
+            f"sampling.rule: a policy chooses among all rows of a group, but {', '.join(large)} must be streamed "
+            f"with data.memory_megabytes {run.data.memory_megabytes:g}; raise it."
+        )
 
 
 def show_corpus(run: Run, console: Console) -> None:

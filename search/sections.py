@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from policies.halving import Cull
-from search.kinds import AnyExploit, AnyExplore, Count, PerturbRule, Settings, Share, TruncationRule
+from search.kinds import AnyExploit, AnyExplore, AnySampler, Count, PerturbRule, Settings, Share, TruncationRule
 from trainables.settings import Recipe
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -75,6 +75,7 @@ class Population(Settings):
 
     members: Count = 8
     interval: Count = 20
+    mode: Literal["synchronous", "asynchronous"] = "synchronous"  # asynchronous: nobody waits for anybody
     start: Literal["random", "optuna"] = "random"  # first hyperparameters: drawn, or spread evenly
     exploit: AnyExploit = TruncationRule(kind="truncation")
     explore: AnyExplore = PerturbRule(kind="perturb")
@@ -86,9 +87,14 @@ class Population(Settings):
 
 
 class Cluster(Settings):
+    """How members lie on workers; either the workers or the members that each of them hosts are given."""
+
     broods: Count = 2
     broods_least: Count | None = None  # begin with fewer, down to this many, where not all find room
-    workers_per_brood: Count = 1
+    workers_per_brood: Count | None = None  # as many as one member spans by default
+    members_per_worker: Count | None = None
+    workers_per_member: Count = 1
+    span: Literal["ddp", "fsdp"] = "ddp"  # of a member over workers: whole weights in each, or a share
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     restarts: Annotated[int, Field(ge=0)] = 3  # of a brood that lost a worker
@@ -100,6 +106,13 @@ class Cluster(Settings):
     # how workers are laid out over nodes: close together, or far apart so that a lost node takes few members
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     dashboard: bool = False  # of an embedded Ray: also what Prometheus needs to find it
+
+
+class Sampling(Settings):
+    """Which rows each epoch keeps and what they weigh, by whose losses."""
+
+    rule: AnySampler | None = None  # all rows, alike
+    view: Literal["member", "brood"] = "member"
 
 
 SEARCHED = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}

@@ -39,7 +39,7 @@ class LanguageModel(Network):
     def loss(self, module: nn.Module, batch: Tensor, numbers: Mapping[str, Number]) -> Tensor:
         tokens = batch.long()
         logits = module(tokens, numbers["dropout"])
-        loss = token_losses(logits, tokens, numbers["label_smoothing"]).mean()
+        loss = token_losses(logits, tokens, numbers["label_smoothing"])
         if used(numbers["z_loss"]):
             loss = loss + numbers["z_loss"] * squared_log_partition(logits[:, :-1])
         return loss
