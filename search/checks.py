@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from policies.sampling.interface import needs_losses
 from search.kinds import SpaceWithin
+from search.mixing import check_mixing
 from search.sections import SEARCHED
 from trainables.settings import Shape
 
@@ -152,14 +153,14 @@ def check_schedule(run: "Run") -> str:
 def check_hyperparameters(run: "Run") -> str:
     if ":" in run.trainable:
         return ""  # only the user's own class knows
-    known = {"toy": {"h0", "h1"}, "decoder": SEARCHED}[run.trainable]
+    known = {"toy": {"h0", "h1"}, "decoder": SEARCHED | ({"mixing"} if run.mixing else set())}[run.trainable]
     searched = {"hyperparameters": set(run.hyperparameters)}
     scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
     for place, names in (scheduled or searched).items():
         for name in sorted(names - known):
             return f"{place}.{name}: {run.trainable} has no such hyperparameter{nearest(name, known)}"
         for name in names:
-            if isinstance(run.hyperparameters.get(name), SpaceWithin):
+            if name != "mixing" and isinstance(run.hyperparameters.get(name), SpaceWithin):
                 return f"{place}.{name}: must be a domain; only a class of your own takes a space under a name"
         if run.trainable == "toy" and names != known:
             return f"{place}: the toy needs {' and '.join(sorted(known))}"
@@ -237,6 +238,7 @@ CHECKS = (
     check_schedule,
     check_hyperparameters,
     check_data,
+    check_mixing,
     check_model,
     check_room,
     check_sampling,

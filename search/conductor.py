@@ -90,6 +90,7 @@ class Conductor:
         # before anything is written: members need not wait for it, and a round without its records is not whole
         self.give_orders(round_, [tuple(order) for order in orders])
         records.write_metrics(self.store, round_, rows)
+        records.write_mixing(self.store, round_, rows)
         records.write_copies(self.store, round_, records.copy_rows(orders, self.last, before))
         self.save(round_)
         self.watcher.round(round_, rows, orders)

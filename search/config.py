@@ -10,6 +10,7 @@ from policies.schedule import Setting
 from policies.space import Space
 from search.checks import CHECKS
 from search.kinds import AnyDomain, Settings
+from search.mixing import Mixing
 from search.runs import known_kind
 from search.sections import Checkpoint, Cluster, Data, Model, Name, Population, Sampling, Scheduled, Training
 
@@ -26,6 +27,7 @@ class Run(Settings):
     directory: str = ""
     trainable: Annotated[str, Field(pattern=r"^(decoder|toy|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "decoder"
     data: Data = Data()
+    mixing: Mixing | None = None
     model: Model = Model()
     training: Training = Training()
     sampling: Sampling = Sampling()

@@ -1,17 +1,21 @@
 """What a run's configuration says its members are."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cluster.storage import Store
 from policies.mixing import normalise
 from search.config import Run
 from search.corpus.batches import MixedBatches, first_rows
-from search.corpus.build import load_corpus
+from search.corpus.build import Manifest, load_corpus
 from search.corpus.streams import limits, open_streams
 from search.errors import InputError
+from search.mixed import MixedModel
+from search.mixing import PROBED, groups_of
 from search.own import own_class
 from search.sampling import sample
 from search.views import Shared
@@ -73,10 +77,7 @@ def language_models(
     bounds = limits(run.data, manifest)
     share, stop = proportions(run, list(streams)), run.data.exhausted == "stop"
     held_out = {
-        split: {
-            name: first_rows(store, group.splits[split], run.training.evaluation_rows)
-            for name, group in manifest.groups.items()
-        }
+        split: held_out_rows(store, manifest, split, run.training.evaluation_rows)
         for split in ("validation", "test")
     }
     shape = Shape(
@@ -84,18 +85,22 @@ def language_models(
         sequence_length=run.data.sequence_length,
         **run.model.model_dump(),
     )
+    batches = partial(MixedBatches, streams, share, run.training.batch, bounds, stop)
+    make: Callable[..., Member] = LanguageModel
+    if run.mixing is not None:
+        count = run.mixing.evaluation_rows or run.training.evaluation_rows
+        held_out[PROBED] = held_out_rows(store, manifest, "validation", count)
+        rows = {group: splits.splits["train"].rows for group, splits in manifest.groups.items()}
+        make = partial(MixedModel, mixing=run.mixing.build(list(rows)), groups=groups_of(run, rows))
     return {
-        number: LanguageModel(
-            shape,
-            recipe,
-            values,
-            MixedBatches(streams, share, run.training.batch, bounds, stop),
-            held_out,
-            member_seed(run, number),
-            device,
-        )
+        number: make(shape, recipe, values, batches(), held_out, member_seed(run, number), device)
         for number, values in hyperparameters.items()
     }
+
+
+def held_out_rows(store: Store, manifest: Manifest, split: str, count: int) -> dict[str, NDArray[np.uint16]]:
+    """Return the first rows of each group's split: the same ones for every member."""
+    return {name: first_rows(store, group.splits[split], count) for name, group in manifest.groups.items()}
 
 
 def member_seed(run: Run, number: int) -> int:
