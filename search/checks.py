@@ -202,6 +202,17 @@ def check_model(run: "Run") -> str:
     return ""
 
 
+def check_room(run: "Run") -> str:
+    least, most = run.cluster.broods_least, run.cluster.broods
+    if least is None:
+        return ""
+    if least > most:
+        return f"cluster.broods_least: must be at most cluster.broods ({most}), got {least}"
+    if run.sampling.view == "brood":
+        return "cluster.broods_least: the broods' shared ledger needs a fixed number of broods"
+    return ""
+
+
 def check_sampling(run: "Run") -> str:
     if run.sampling.rule is None:
         return "sampling.view: needs sampling.rule" if run.sampling.view == "brood" else ""
@@ -238,6 +249,7 @@ CHECKS = (
     check_data,
     check_mixing,
     check_model,
+    check_room,
     check_sampling,
 )
 

@@ -92,6 +92,6 @@ def no_panel_is_dead(prometheus: Prometheus, began: float, ended: float) -> None
         if not found:
             silent.append(expression)
     # nobody failed, no mixture moved, and no policy chose rows
-    assert len(silent) == 3
-    for word in ("ray_shoal_failures_total", "changes(", "ray_shoal_kept_fraction"):
+    assert len(silent) == 4
+    for word in ("ray_shoal_failures_total", "changes(", "ray_shoal_kept_fraction", "ray_shoal_ledger_rows"):
         assert any(word in expression for expression in silent), silent
