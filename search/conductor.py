@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from cluster import checkpoints
 from cluster.storage import Store
 from policies import population
+from policies.parts import decide_within
 from policies.population import Order, Report, State
 from policies.rules import ALONE, Rules
 from policies.schedule import keep_to
@@ -112,7 +113,7 @@ class Conductor:
             return keep_to(self.run.settings(), self.state, reports)
         # nothing trains after the last round: a copy there would only lose the loser's own result
         rules = self.rules if round_ < self.run.rounds else ALONE
-        return population.decide(rules, self.space, self.state, reports, self.run.seed)
+        return decide_within(rules, self.space, self.state, reports, self.run.seed, self.run.parts)
 
     def save(self, round_: int) -> None:
         if round_ % self.run.checkpoint.every and round_ != self.run.rounds:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from ray import train
 
 from cluster.storage import Store
@@ -18,13 +19,19 @@ from trainables.member import Member
 from trainables.settings import Recipe, Shape
 from trainables.toy import Toy
 
+HeldOut = dict[str, dict[str, NDArray[np.uint16]]]
+
 
 def build_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> dict[int, Member]:
     """Build these members, each from its own seed; called on a Ray Train worker."""
     if run.trainable == "toy":
         return {number: Toy(values) for number, values in hyperparameters.items()}
-    recipe = Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))
     device = "cuda" if run.cluster.gpus_per_worker else "cpu"
+    if run.kind == "distill":
+        from search.distill.members import super_networks
+
+        return super_networks(run, hyperparameters, *text_of(run), device)
+    recipe = Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))
     if run.reads_text:
         return language_models(run, recipe, hyperparameters, device)
     make = own_class(run.trainable)
@@ -34,12 +41,9 @@ def build_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> di
     }
 
 
-def language_models(
-    run: Run, recipe: Recipe, hyperparameters: Mapping[int, dict[str, Any]], device: str
-) -> dict[int, Member]:
-    """Build decoders that share one stream of rows a group."""
+def text_of(run: Run) -> tuple[dict[str, RowStream], HeldOut]:
+    """Return one stream of training rows a group, which members share, and the held-out rows of each split."""
     manifest = load_corpus(run.data)
-    store = Store(run.data.corpus)
     streams = {
         group: RowStream(
             blocks_of(train.get_dataset_shard(group)),
@@ -48,15 +52,28 @@ def language_models(
         )
         for group, splits in manifest.groups.items()
     }
-    held_out = {
+    return streams, held_out_rows(run)
+
+
+def held_out_rows(run: Run) -> HeldOut:
+    """Return split -> group -> the first rows `(rows, length)`: the same ones for every member."""
+    manifest, store = load_corpus(run.data), Store(run.data.corpus)
+    return {
         split: {
             name: first_rows(store, group.splits[split], run.training.evaluation_rows)
             for name, group in manifest.groups.items()
         }
         for split in ("validation", "test")
     }
+
+
+def language_models(
+    run: Run, recipe: Recipe, hyperparameters: Mapping[int, dict[str, Any]], device: str
+) -> dict[int, Member]:
+    """Build decoders that share one stream of rows a group."""
+    streams, held_out = text_of(run)
     shape = Shape(
-        vocabulary=manifest.vocabulary,
+        vocabulary=load_corpus(run.data).vocabulary,
         sequence_length=run.data.sequence_length,
         **run.model.model_dump(),
     )

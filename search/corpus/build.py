@@ -16,7 +16,7 @@ from cluster.storage import Store
 from search.corpus.documents import Document, gather
 from search.errors import InputError
 from search.sections import Data
-from trainables.tokenizer import TOKENIZERS, Tokenizer
+from trainables.tokenizer import Tokenizer, tokenizer_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -151,7 +151,7 @@ def describe(manifest: Manifest) -> list[tuple[str | int, ...]]:
 def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manifest:
     """Write the corpus, its manifest last; what an earlier build left in the directory is replaced."""
     _check(settings)
-    store, tokenizer = _store(settings, write=True), TOKENIZERS[settings.tokenizer]()
+    store, tokenizer = _store(settings, write=True), tokenizer_of(settings.tokenizer)
     store.delete(MANIFEST)
     seen: set[bytes] = set()  # digests of the documents of this and earlier groups
     identifiers: list[NDArray[np.int64]] = []
