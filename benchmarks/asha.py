@@ -1,69 +1,79 @@
-"""Ray Tune's own ASHA on a benchmark's task, stopped when it has used the same member-steps."""
+"""Ray Tune's own ASHA on a benchmark's task, stopped when it has used the same member-steps.
 
-import logging
-import os
-import tempfile
+Tune's scheduler decides, trial by trial, as in a Tune experiment that trains as many trials at once as a
+population has members. There is no Ray around it: what runs at once trains as a stack, as populations do.
+"""
+
+from types import SimpleNamespace
 from typing import Any
 
-import ray
-import torch
-from ray import tune
-from ray.tune.schedulers import AsyncHyperBandScheduler
+import numpy as np
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from benchmarks.tasks import Task
 from policies import population
+from search.teams import teams
+from trainables.member import Member
+
+DIVERGED = -1e30  # Tune would let a trial without a finite score go on for ever
 
 
-class Spent(tune.Stopper):
-    """Ends the experiment when all trials together have trained so many steps."""
+class Halving:
+    """The trials of one experiment: `running` ones, and the best that has ended."""
 
-    def __init__(self, steps: int, interval: int):
-        self.left, self.interval = steps, interval
+    def __init__(self, task: Task, seed: int):
+        self.task, self.seed = task, seed
+        self.rounds = task.steps // task.interval
+        self.scheduler = AsyncHyperBandScheduler(
+            "round", "score", "max", max_t=self.rounds, grace_period=1, reduction_factor=4
+        )
+        # more than the budget can begin
+        self.starts = population.start(task.space, task.members * self.rounds, seed)
+        self.running: dict[int, Member] = {}
+        self.ages: dict[int, int] = {}
+        self.scores: dict[int, float] = {}  # the last ones of those that run
+        self.best: tuple[float, Member | None] = (-np.inf, None)
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        self.left -= self.interval
-        return False
+    def fill(self) -> None:
+        while len(self.running) < self.task.members:
+            number = len(self.ages)
+            values = self.starts[number].hyperparameters
+            self.running[number], self.ages[number] = self.task.make(values, 1000 * self.seed + number), 0
+            self.scheduler.on_trial_add(None, trial(number))
 
-    def stop_all(self) -> bool:
-        return self.left <= 0
+    def train(self, most: int) -> int:
+        """Train the oldest trials for an interval, `most` of them, and end those that Tune ends."""
+        training = dict(list(self.running.items())[:most])
+        for team in teams(training, None):
+            for number, row in team.train(self.task.interval).items():
+                self.ages[number] += 1
+                self.scores[number] = row["score"] if np.isfinite(row["score"]) else DIVERGED
+        for number in training:
+            said = {"round": self.ages[number], "score": self.scores[number]}
+            if self.scheduler.on_trial_result(None, trial(number), said) == TrialScheduler.STOP:
+                self.end(number)
+        return len(training)
+
+    def end(self, number: int) -> None:
+        """Let a trial go; of those that have ended only the best by its last score is kept."""
+        member, score = self.running.pop(number), self.scores[number]
+        if score > self.best[0]:
+            self.best = score, member
 
 
-def train_by_asha(task: Task, seed: int) -> float:
-    """Return what the trial that is best on the validation rows has on the test rows."""
-    starts = population.start(task.space, 16 * task.members, seed)  # more than the budget can begin
+def train_by_asha(task: Task, seed: int) -> Member:
+    """Return the trial whose last score on the validation rows is the best."""
+    halving = Halving(task, seed)
+    left = task.members * halving.rounds
+    while left > 0:
+        halving.fill()
+        left -= halving.train(left)
+    for number in list(halving.scores.keys() & halving.running.keys()):
+        halving.end(number)
+    best = halving.best[1]
+    assert best is not None
+    return best
 
-    def trial(config: dict[str, Any]) -> None:
-        torch.set_num_threads(1)
-        number = config["number"]
-        member = task.make(starts[number].hyperparameters, 1000 * seed + number)
-        for _ in range(task.steps // task.interval):
-            member.train(task.interval)
-            score, _ = member.evaluate()
-            test, losses = member.evaluate("test")
-            tune.report({"score": score, "test": losses.get("accuracy", -test)})
 
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            results = tune.Tuner(
-                tune.with_resources(trial, {"cpu": 0.9}),
-                param_space={"number": tune.grid_search(list(range(len(starts))))},
-                tune_config=tune.TuneConfig(
-                    metric="score",
-                    mode="max",
-                    scheduler=AsyncHyperBandScheduler(
-                        max_t=task.steps // task.interval, grace_period=1, reduction_factor=4
-                    ),
-                    reuse_actors=True,
-                ),
-                run_config=tune.RunConfig(
-                    storage_path=folder, verbose=0, stop=Spent(task.members * task.steps, task.interval)
-                ),
-            ).fit()
-            best = results.get_best_result("score", "max", filter_nan_and_inf=True)
-    finally:
-        ray.shutdown()
-    assert best.metrics is not None
-    return float(best.metrics["test"])
+def trial(number: int) -> Any:
+    return SimpleNamespace(trial_id=str(number))  # all that the scheduler looks at

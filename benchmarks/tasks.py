@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cluster.order import RowOrder
 from cluster.storage import Store
-from cluster.streams import RowOrder, as_rows
+from cluster.streams import as_rows
 from policies.mixing import normalise
 from policies.space import Float, Space
 from search.corpus.batches import MixedBatches, file_rows, first_rows
@@ -26,6 +27,7 @@ from trainables.searched import cross_entropy, dropout
 from trainables.settings import Recipe, Shape
 
 RATE = Float(1e-4, 1.0, log=True)
+MEMBERS = 16
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Task:
     members: int
     steps: int
     interval: int
-    unit: str  # of the test score: which way is better is in the words
+    unit: str  # of what a member is judged by
+    higher: bool  # whether more of it is better
 
 
 class Layers(nn.Module):
@@ -103,14 +106,14 @@ def text(corpus: str) -> tuple[dict[str, Memory], dict[str, dict[str, NDArray[np
     settings = Data(
         corpus=corpus,
         groups=dict.fromkeys(("code", "docs", "law"), "installed"),
-        sequence_length=64,
+        sequence_length=16,
         megabytes=2,
     )
     manifest, store = prepare_corpus(settings, lambda line: None), Store(corpus)
     streams = {name: Memory(store, name, group.splits["train"], 0) for name, group in manifest.groups.items()}
     held_out = {
         split: {
-            name: first_rows(store, group.splits[split], 24 if split == "validation" else 128)
+            name: first_rows(store, group.splits[split], 128 if split == "validation" else 512)
             for name, group in manifest.groups.items()
         }
         for split in ("validation", "test")
@@ -120,9 +123,9 @@ def text(corpus: str) -> tuple[dict[str, Memory], dict[str, dict[str, NDArray[np
 
 def make_decoder(corpus: str, hyperparameters: dict[str, Any], seed: int) -> Network:
     streams, held_out = text(corpus)
-    shape = Shape(vocabulary=257, sequence_length=64, layers=2, heads=2, width=48)
-    recipe = Recipe(steps=120, warmup=6, final_rate=1.0)
-    batches = MixedBatches(streams, normalise([1.0] * len(streams)), 8)
+    shape = Shape(vocabulary=257, sequence_length=16, layers=1, heads=2, width=16)
+    recipe = Recipe(steps=4000, warmup=20, final_rate=1.0)
+    batches = MixedBatches(streams, normalise([1.0] * len(streams)), 4)
     return LanguageModel(shape, recipe, hyperparameters, batches, held_out, seed)
 
 
@@ -130,8 +133,8 @@ def tasks(mnist: str | None, corpus: str) -> list[Task]:
     found = []
     if mnist:
         space = {"learning_rate": RATE, "momentum": Float(0.0, 0.99), "dropout": Float(0.0, 0.6)}
-        found.append(Task("digits", partial(make_digits, mnist), space, 16, 600, 20, "test accuracy"))
+        found.append(Task("digits", partial(make_digits, mnist), space, MEMBERS, 600, 30, "accuracy", True))
     rate = Float(1e-4, 1e-1, log=True)
     space = {"learning_rate": rate, "weight_decay": Float(1e-3, 1.0, log=True), "beta2": Float(0.9, 0.999)}
-    found.append(Task("text", partial(make_decoder, corpus), space, 16, 120, 6, "test loss"))
+    found.append(Task("text", partial(make_decoder, corpus), space, MEMBERS, 4000, 200, "loss", False))
     return found

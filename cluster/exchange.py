@@ -8,6 +8,7 @@ import asyncio
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 Key = tuple[int, ...]  # (round, member), and where a member spans workers the part
 Verdict = tuple[Any, ...]  # its first two are the member and its round; the rest is the scheduler's affair
@@ -104,5 +105,10 @@ class Mailbox:
 
 
 def start_exchange(broods: int, keep: int) -> Any:
-    """Start the mailbox; any number of workers may wait in it at once."""
-    return ray.remote(Mailbox).options(num_cpus=0, max_concurrency=10_000).remote(broods, keep)
+    """Start the mailbox; any number of workers may wait in it at once.
+
+    It stays with the driver: what would be lost with it is what brings lost workers back.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 10_000, "scheduling_strategy": here}
+    return ray.remote(Mailbox).options(**options).remote(broods, keep)

@@ -7,15 +7,16 @@ controller's next poll.
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray import train, tune
 from ray.train.torch import TorchTrainer
 
+from cluster.feed import open_dataset
+from cluster.session import bookkeeping
 from cluster.storage import Store
-from cluster.streams import open_dataset
 
 TRIAL_CPUS = 0.05  # a trial only passes messages on
 
@@ -28,14 +29,22 @@ class BroodResources:
     workers_per_brood: int
     cpus_per_worker: float
     gpus_per_worker: float
-    restarts: int  # of a brood that lost a worker
+    restarts: int  # of a brood that lost a worker; losses that were announced do not count
+    placement: str = "PACK"  # of a brood's workers, as Ray's placement groups know it
+    others: Mapping[str, float] = field(default_factory=dict)  # resources of each worker besides
+
+    def worker(self) -> dict[str, float]:
+        return {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker, **self.others}
 
     def needed(self) -> dict[str, float]:
         workers = self.broods * self.workers_per_brood
-        return {
-            "CPU": self.broods * TRIAL_CPUS + workers * self.cpus_per_worker,
-            "GPU": workers * self.gpus_per_worker,
-        }
+        needed = {kind: workers * amount for kind, amount in self.worker().items()}
+        return needed | {"CPU": needed["CPU"] + self.broods * TRIAL_CPUS}
+
+    def bundles(self) -> list[dict[str, float]]:
+        """Return what an autoscaler has to find room for."""
+        wanted = {kind: amount for kind, amount in self.worker().items() if amount}
+        return [wanted] * self.broods * self.workers_per_brood
 
 
 def brood_trial(
@@ -75,7 +84,7 @@ def brood_trial(
                 raise self.failure
             return {"messages": told, "done": self.over and not told}
 
-    return tune.with_resources(Brood, {"cpu": TRIAL_CPUS})
+    return tune.with_resources(Brood, tune.PlacementGroupFactory([bookkeeping()]))
 
 
 def _trainer(
@@ -96,7 +105,8 @@ def _trainer(
         scaling_config=train.ScalingConfig(
             num_workers=resources.workers_per_brood,
             use_gpu=resources.gpus_per_worker > 0,
-            resources_per_worker={"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker},
+            resources_per_worker=resources.worker(),
+            placement_strategy=resources.placement,
         ),
         run_config=train.RunConfig(
             name=f"brood-{brood}",
@@ -107,6 +117,16 @@ def _trainer(
         # every worker reads whole groups by itself: a split would tie workers to one another's epochs
         dataset_config=train.DataConfig(datasets_to_split=[], execution_options=options),
     )
+
+
+def send_home(exchange: Any, broods: int) -> None:
+    """End all trials where they wait; Ray takes down what they had started."""
+    ray.get([exchange.report.remote(brood, None) for brood in range(broods)])
+
+
+def leaving() -> bool:
+    """Say whether the brood is to lose a node; all of its workers have to ask, and equally often."""
+    return train.get_preemption_info() is not None
 
 
 def next_orders(exchange: Any, brood: int, round_: int, message: Any = None) -> Any:

@@ -6,11 +6,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.space import Bool, Categorical, Constant, Domain, Float, Hyperparameters, Int, Ordered, Space
+from policies.space import (
+    Bool,
+    Categorical,
+    Float,
+    Hyperparameters,
+    Int,
+    Ordered,
+    Path,
+    Space,
+    flat,
+    value_at,
+)
 
 Array = NDArray[np.float64]
 Places = NDArray[np.int64]
-Path = tuple[str, ...]
 Number = Float | Int | Ordered
 
 
@@ -30,7 +40,7 @@ class Coding(NamedTuple):
 
 
 def coding(space: Space) -> Coding:
-    domains = _domains(space, ())
+    domains = flat(space)
     categories = {path: part.values for path, part in domains.items() if isinstance(part, Categorical | Bool)}
     return Coding(
         {path: part for path, part in domains.items() if isinstance(part, Float | Int | Ordered)}, categories
@@ -41,12 +51,12 @@ def encode(coding: Coding, given: Sequence[Hyperparameters]) -> Points:
     numbers = np.zeros((len(given), len(coding.numbers)))
     categories = np.zeros((len(given), len(coding.categories)), dtype=np.int64)
     for column, (path, domain) in enumerate(coding.numbers.items()):
-        values = [_at(each, path) for each in given]
+        values = [value_at(each, path) for each in given]
         if isinstance(domain, Ordered):
             values = [domain.values.index(value) for value in values]
         numbers[:, column] = _scaled(domain, np.array(values, dtype=np.float64))
     for column, (path, choices) in enumerate(coding.categories.items()):
-        categories[:, column] = [choices.index(_at(each, path)) for each in given]
+        categories[:, column] = [choices.index(value_at(each, path)) for each in given]
     return Points(numbers, categories)
 
 
@@ -70,23 +80,6 @@ def decode(coding: Coding, points: Points, row: int, model: Hyperparameters) -> 
     for column, (path, choices) in enumerate(coding.categories.items()):
         values[path] = choices[points.categories[row, column]]
     return _filled(model, values, ())
-
-
-def _domains(space: Space, above: Path) -> dict[Path, Domain]:
-    found: dict[Path, Domain] = {}
-    for name, part in space.items():
-        if isinstance(part, Mapping):
-            found |= _domains(part, (*above, name))
-        elif not isinstance(part, Constant):
-            found[*above, name] = part
-    return found
-
-
-def _at(given: Hyperparameters, path: Path) -> Any:
-    value: Any = given
-    for name in path:
-        value = value[name]
-    return value
 
 
 def _filled(model: Hyperparameters, values: Mapping[Path, Any], above: Path) -> Hyperparameters:

@@ -6,7 +6,7 @@ in which reports arrive nor a restart changes what is decided.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,10 +29,32 @@ class Report(NamedTuple):
 
 
 class Order(NamedTuple):
-    """Continue from the weights that `donor` reported with, under these hyperparameters."""
+    """Continue from the weights that `donor` reported with, under these hyperparameters.
+
+    With a `decision` they are those that the donor reported with when it came to that one of its decisions;
+    the donor may then be the member itself, which goes back.
+    """
 
     member: int
     donor: int
+    hyperparameters: Hyperparameters
+    decision: int | None = None
+
+
+class Rung(NamedTuple):
+    """The score that a member had on a rung of `Cull`, and which of its decisions that was."""
+
+    rung: int
+    score: float
+    decision: int
+
+
+class Best(NamedTuple):
+    """The best that a member has ever reported, and what it was then."""
+
+    score: float
+    decision: int  # which of its decisions that was
+    step: int
     hyperparameters: Hyperparameters
 
 
@@ -47,6 +69,8 @@ class MemberState(NamedTuple):
     begun: tuple[int, float] | None = None  # step and score that the running interval began with
     explored: bool = False  # whether the running interval is the first under these hyperparameters
     failures: int = 0  # how often it reported without a finite score
+    best: Best | None = None  # where the rules backtrack
+    rungs: tuple[Rung, ...] = ()  # the newest score of each rung, as far as members are culled
     past: tuple[Interval, ...] = ()  # the last finished intervals, oldest first, as far as a rule wants them
 
 
@@ -75,32 +99,47 @@ def decide(
     _check_reports(reports, len(state))
     members = list(state)
     for report in reports:
-        members[report.member] = _heard(members[report.member], report, rules.explore.memory)
+        members[report.member] = _heard(members[report.member], report, rules)
     told = tuple(members)
     orders: list[Order] = []
     copies = _copies(rules, told, reports, seed)
+    best = archived(told)
     for member, (copy, rng) in copies.items():
-        past = NOTHING
-        if rules.explore.memory:
-            staying = [known.hyperparameters for number, known in enumerate(told) if number not in copies]
-            running = (*staying, *(order.hyperparameters for order in orders))
-            intervals = tuple(interval for known in told for interval in known.past)
-            past = Past(intervals, running, told[copy.donor].step, told[copy.donor].history[-1])
-        orders.append(Order(member, copy.donor, _taken(rules, space, told, member, copy, past, rng)))
-    for order in orders:
-        members[order.member] = told[order.member]._replace(
-            hyperparameters=order.hyperparameters,
+        source = _source(told, copy, best)
+        past = _past(told, copies, orders, source) if rules.explore.memory else NOTHING
+        taken = _taken(rules, space, source.hyperparameters, told[member].hyperparameters, copy, past, rng)
+        orders.append(Order(member, source.donor, taken, source.decision))
+        members[member] = told[member]._replace(
+            hyperparameters=taken,
             score=None,
-            history=(),
-            begun=told[order.donor].begun,
-            explored=copies[order.member][0].explore,
+            # under known hyperparameters the donor's score is where a curve of these weights begins
+            history=() if copy.explore else (source.score,),
+            begun=(source.step, source.score),
+            explored=copy.explore,
         )
     return tuple(members), orders
 
 
+def archived(state: State) -> tuple[int, Best] | None:
+    """Return the member that has ever reported the best score, and what it was then.
+
+    Its weights of then are what copies go back to, so they have to be kept.
+    """
+    known = [(member, each.best) for member, each in enumerate(state) if each.best is not None]
+    return max(known, key=lambda item: (item[1].score, -item[0])) if known else None
+
+
 def to_plain(state: State) -> list[dict[str, Any]]:
     """Return the state as values that JSON holds, for a checkpoint."""
-    return [known._asdict() | {"past": [tuple(interval) for interval in known.past]} for known in state]
+    return [
+        known._asdict()
+        | {
+            "best": known.best and tuple(known.best),
+            "rungs": [tuple(rung) for rung in known.rungs],
+            "past": [tuple(interval) for interval in known.past],
+        }
+        for known in state
+    ]
 
 
 def from_plain(plain: Sequence[dict[str, Any]]) -> State:
@@ -110,6 +149,8 @@ def from_plain(plain: Sequence[dict[str, Any]]) -> State:
             | {
                 "history": tuple(known["history"]),
                 "begun": known["begun"] and tuple(known["begun"]),
+                "best": known["best"] and Best(*known["best"]),
+                "rungs": tuple(Rung(*rung) for rung in known["rungs"]),
                 "past": tuple(Interval(*interval) for interval in known["past"]),
             }
         )
@@ -117,9 +158,9 @@ def from_plain(plain: Sequence[dict[str, Any]]) -> State:
     )
 
 
-def _heard(known: MemberState, report: Report, memory: int) -> MemberState:
+def _heard(known: MemberState, report: Report, rules: Rules) -> MemberState:
     score = float(report.score)
-    past = known.past
+    past, memory = known.past, rules.explore.memory
     if memory and known.begun is not None and report.step > known.begun[0]:
         step, before = known.begun
         gain = (score - before) / (report.step - step)
@@ -132,8 +173,37 @@ def _heard(known: MemberState, report: Report, memory: int) -> MemberState:
         begun=(report.step, score),
         explored=False,
         failures=known.failures + (not math.isfinite(score)),
+        best=_improved(known, report) if rules.backtrack else None,
+        rungs=_climbed(known, report, rules),
         past=past,
     )
+
+
+def _improved(known: MemberState, report: Report) -> Best | None:
+    score = float(report.score)
+    if not math.isfinite(score) or (known.best is not None and known.best.score >= score):
+        return known.best
+    return Best(score, known.decisions + 1, report.step, known.hyperparameters)
+
+
+def _climbed(known: MemberState, report: Report, rules: Rules) -> tuple[Rung, ...]:
+    """Return the member's rungs with the one that this report brings it to."""
+    before = known.begun[0] if known.begun else 0
+    rung = rules.cull.rung(before, report.step) if rules.cull else None
+    if rung is None:
+        return known.rungs
+    others = [each for each in known.rungs if each.rung != rung]
+    return (*others, Rung(rung, float(report.score), known.decisions + 1))
+
+
+def _hopeless(rules: Rules, told: State, member: int) -> bool:
+    """Say whether the report that was just taken in has brought the member to a rung where it falls behind."""
+    known = told[member]
+    if rules.cull is None or not known.rungs or known.rungs[-1].decision != known.decisions:
+        return False
+    own = known.rungs[-1]
+    scores = [each.score for other in told for each in other.rungs if each.rung == own.rung]
+    return len(scores) >= rules.least and rules.cull.hopeless(own.score, scores)
 
 
 def _standings(rules: Rules, told: State, step: int, decision: int) -> Standings:
@@ -161,27 +231,66 @@ def _copies(
         if age not in ranked:
             ranked[age] = _standings(rules, told, *age)
         rng = generator(seed, report.member, known.decisions)
-        copy = _copy(rules, known, report.member, ranked[age], rng)
+        copy = _copy(rules, told, report.member, ranked[age], rng)
         if copy is not None:
             copies[report.member] = copy, rng
     return copies
 
 
-def _copy(rules: Rules, known: MemberState, member: int, ranked: Standings, rng: Any) -> Copy | None:
-    """Ask the exploit rule; a failed member that it leaves alone is replaced all the same."""
+def _copy(rules: Rules, told: State, member: int, ranked: Standings, rng: Any) -> Copy | None:
+    """Ask the exploit rule; a failed or culled member that it leaves alone is replaced all the same."""
+    known = told[member]
     if known.failures > rules.replacements:
         return None
-    copy = rules.exploit.copy(member, ranked, rng)
-    if copy is None and not math.isfinite(ranked.scores.get(member, 0.0)) and ranked.able:
-        copy = clone(ranked.ranking[int(rng.integers(math.ceil(ranked.able / 4)))])
+    copy = rules.exploit.copy(member, ranked, rng) if known.step >= rules.burn_in else None
+    failed = not math.isfinite(ranked.scores.get(member, 0.0))
+    if copy is None and (failed or _hopeless(rules, told, member)):
+        # a culled member may be better than some of the quarter, who are of another age
+        better = min(math.ceil(ranked.able / 4), ranked.places.get(member, 0))
+        copy = clone(ranked.ranking[int(rng.integers(better))]) if better else None
     return copy
 
 
+class _Source(NamedTuple):
+    """Where a copy comes from."""
+
+    donor: int
+    decision: int | None
+    step: int
+    score: float
+    hyperparameters: Hyperparameters  # that are varied or taken over
+
+
+def _source(told: State, copy: Copy, best: tuple[int, Best] | None) -> _Source:
+    """Return the copy's donor, or what was the best ever if the donor is worse (BG-PBT: Wan et al., 2022).
+
+    Hyperparameters are varied around those that belong to the weights; theirs stay around the donor's.
+    """
+    donor = told[copy.donor]
+    assert donor.score is not None
+    if best is not None and copy.explore and best[1].score > donor.score:
+        member, then = best
+        return _Source(member, then.decision, then.step, then.score, then.hyperparameters)
+    return _Source(copy.donor, None, donor.step, donor.score, told[copy.model].hyperparameters)
+
+
+def _past(told: State, copies: Mapping[int, Any], orders: Sequence[Order], source: _Source) -> Past:
+    staying = [known.hyperparameters for number, known in enumerate(told) if number not in copies]
+    running = (*staying, *(order.hyperparameters for order in orders))
+    intervals = tuple(interval for known in told for interval in known.past)
+    return Past(intervals, running, source.step, source.score)
+
+
 def _taken(
-    rules: Rules, space: Space, told: State, member: int, copy: Copy, past: Past, rng: np.random.Generator
+    rules: Rules,
+    space: Space,
+    model: Hyperparameters,
+    own: Hyperparameters,
+    copy: Copy,
+    past: Past,
+    rng: np.random.Generator,
 ) -> Hyperparameters:
     """Return the hyperparameters that a member goes on with after its copy."""
-    own, model = told[member].hyperparameters, told[copy.model].hyperparameters
     if not copy.explore:
         return with_constants(space, model, own)
     return explore(rules.explore, space, model, own, rng, past)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from policies.bayesian import Bayesian
 from policies.exploit import Exploit, NoExploit, Threshold, Tournament, Truncation, TTest, WinnerTakesAll
 from policies.explore import Additive, Explore, Perturb, Resample
+from policies.fire import Fire
 from policies.frequencies import MultipleFrequency
+from policies.halving import Cull
 
 EXPLOITS: dict[str, type] = {
     "truncation": Truncation,
@@ -15,6 +17,7 @@ EXPLOITS: dict[str, type] = {
     "winner_takes_all": WinnerTakesAll,
     "threshold": Threshold,
     "multiple_frequency": MultipleFrequency,
+    "fire": Fire,
     "none": NoExploit,
 }
 EXPLORES: dict[str, type] = {
@@ -30,15 +33,20 @@ class Rules:
     """How a population evolves.
 
     `least` members must have a score before anybody copies; a member is compared only with those whose
-    step is within `age_window` of its own. A member that reports no finite score has failed: it becomes a
-    clone of one of the best quarter where the exploit rule leaves it alone, but no more than `replacements`
-    times; then it stays as it is.
+    step is within `age_window` of its own; before step `burn_in` nobody copies. A member that reports no
+    finite score has failed: it becomes a clone of one of the best quarter where the exploit rule leaves it
+    alone, but no more than `replacements` times; then it stays as it is. So does one that falls behind on a
+    rung of `cull`, as often as that happens. With `backtrack` clones are of the best weights that were ever
+    reported, where these are better than the donor's of now.
     """
 
     exploit: Exploit = Truncation()
     explore: Explore = Perturb()
     least: int = 2
     age_window: float = math.inf
+    burn_in: int = 0
+    cull: Cull | None = None
+    backtrack: bool = False
     replacements: int = 8
 
     def __post_init__(self) -> None:
@@ -46,6 +54,8 @@ class Rules:
             raise ValueError(f"least must be at least 2 members, but got {self.least}.")
         if self.age_window < 0:
             raise ValueError(f"age_window must be at least 0 steps, but got {self.age_window}.")
+        if self.burn_in < 0:
+            raise ValueError(f"burn_in must be at least 0 steps, but got {self.burn_in}.")
         if self.replacements < 0:
             raise ValueError(f"replacements must be at least 0, but got {self.replacements}.")
 

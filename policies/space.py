@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 Hyperparameters = dict[str, Any]
+Path = tuple[str, ...]  # the names on the way to a value, outermost first
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,33 @@ def sample(space: Space, rng: np.random.Generator) -> Hyperparameters:
         name: sample(part, rng) if isinstance(part, Mapping) else part.sample(rng)
         for name, part in space.items()
     }
+
+
+def flat(space: Space, above: Path = ()) -> dict[Path, Domain]:
+    """Return every domain of a space, also those of spaces within it, by its path."""
+    found: dict[Path, Domain] = {}
+    for name, part in space.items():
+        path = *above, name
+        found |= flat(part, path) if isinstance(part, Mapping) else {path: part}
+    return found
+
+
+def value_at(given: Hyperparameters, path: Path) -> Any:
+    value: Any = given
+    for name in path:
+        value = value[name]
+    return value
+
+
+def nested(values: Mapping[Path, Any]) -> Hyperparameters:
+    """Return values by their paths as hyperparameters, with a dict for each space within."""
+    found: Hyperparameters = {}
+    for path, value in values.items():
+        inner = found
+        for name in path[:-1]:
+            inner = inner.setdefault(name, {})
+        inner[path[-1]] = value
+    return found
 
 
 def _is_number(value: Any) -> bool:

@@ -9,13 +9,16 @@ import torch
 from ray import train
 
 from cluster import checkpoints, workers
+from cluster.metrics import CLOCK, Meter
 from cluster.storage import Store
 from policies import population
 from policies.population import Order
 from search.config import Run
+from search.corpus.batches import MixedBatches
 from search.members import build_members
 from search.teams import FAILED, Team, teams
 from search.turns import train_freely
+from search.views import Shared, way_to_ledger
 from trainables.member import Member
 from trainables.span import Span, open_span
 
@@ -41,11 +44,12 @@ def host_members(settings: dict[str, Any]) -> None:
     span = span_of(run)
     store = Store(run.directory)
     torch.set_num_threads(settings["threads"])
+    shared = way_to_ledger(settings["ledger"], run, brood)
     if run.population.mode == "asynchronous":
         mine = hosted(run, brood, train.get_context().get_world_rank())
         trained = train_freely(run, store, exchange, brood, {number: starts[number] for number in mine})
     else:
-        trained = train_in_rounds(run, store, exchange, brood, starts, span)
+        trained = train_in_rounds(run, store, exchange, brood, starts, span, shared)
     if trained is None:
         return
     members, failed = trained
@@ -58,27 +62,41 @@ def host_members(settings: dict[str, Any]) -> None:
 
 
 def train_in_rounds(
-    run: Run, store: Store, exchange: Any, brood: int, starts: Sequence[dict[str, Any]], span: Span | None
+    run: Run,
+    store: Store,
+    exchange: Any,
+    brood: int,
+    starts: Sequence[dict[str, Any]],
+    span: Span | None,
+    shared: Shared | None,
 ) -> tuple[Members, set[int]] | None:
     """Train members in step with all others; return them and who has failed, or None if the run ends before."""
-    resumed, members, failed = begin(run, store, brood, starts, span)
+    resumed, members, failed = begin(run, store, brood, starts, span, shared)
     found, writer = teams(members, run.cluster.stack), checkpoints.Writer(store)
+    meter = Meter(run.label)
     for round_ in range(resumed + 1, run.rounds + 1):
-        rows = train_teams(found, run.population.interval, failed)
+        with CLOCK.phase("compute"):
+            rows = train_teams(found, run.population.interval, failed)
         failed = {row["member"] for row in rows if not np.isfinite(row["score"])}
         place = {"round": round_, "brood": brood, "step": round_ * run.population.interval}
         # the round before is whole before this one counts: a killed run loses no more than one interval
-        writer.wait()
-        if span:
-            span.meet()
-        message = {"reports": [row | place for row in rows]} if leads(span) else None
-        orders = workers.next_orders(exchange, brood, round_, message)
-        if orders is None:
-            return None
-        failed -= follow(exchange, round_, [Order(*order) for order in orders], found, share(span))
-        if round_ % run.checkpoint.every == 0 or round_ == run.rounds:
+        with CLOCK.phase("checkpoint"):
+            writer.wait()
+        with CLOCK.phase("exchange"):
+            leaving = run.cluster.spot and workers.leaving()
+            if span:
+                span.meet()
+            reports = {"reports": [row | place for row in rows], "leaving": leaving}
+            orders = workers.next_orders(exchange, brood, round_, reports if leads(span) else None)
+            if orders is None:
+                return None
+            failed -= follow(exchange, round_, [Order(*order) for order in orders], found, share(span))
+        CLOCK.flush(meter)
+        if leaving or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
                 writer.save(round_, number, member.state(), part_of(span))
+        if leaving:
+            writer.wait()  # the node may be gone before the next interval ends
     writer.wait()
     return members, failed
 
@@ -105,7 +123,12 @@ def part_of(span: Span | None) -> checkpoints.Part:
 
 
 def begin(
-    run: Run, store: Store, brood: int, starts: Sequence[dict[str, Any]], span: Span | None
+    run: Run,
+    store: Store,
+    brood: int,
+    starts: Sequence[dict[str, Any]],
+    span: Span | None,
+    shared: Shared | None,
 ) -> tuple[int, Members, set[int]]:
     """Return the round that this worker's members have reached, the members, and which of them have failed.
 
@@ -116,9 +139,9 @@ def begin(
     of_brood = [number for rank in range(context.get_world_size()) for number in hosted(run, brood, rank)]
     resumed = checkpoints.latest(store, of_brood, run.shares)
     if resumed is None:
-        return 0, build_members(run, {number: starts[number] for number in mine}, span), set()
+        return 0, build_members(run, {number: starts[number] for number in mine}, span, shared), set()
     known = population.from_plain(checkpoints.load_decisions(store, resumed)["members"])
-    members = build_members(run, {number: known[number].hyperparameters for number in mine}, span)
+    members = build_members(run, {number: known[number].hyperparameters for number in mine}, span, shared)
     for number, member in members.items():
         state = checkpoints.load_member(store, resumed, number, part_of(span))
         member.load(state, known[number].hyperparameters)
@@ -141,7 +164,14 @@ def train_teams(found: Sequence[Team], steps: int, failed: set[int]) -> list[dic
         if not team.members.keys() <= failed:
             rows |= team.train(steps)
         rows |= dict.fromkeys(team.members.keys() & failed, FAILED)
-    return [{"member": number, **row} for number, row in rows.items()]
+    members = {number: member for team in found for number, member in team.members.items()}
+    return [{"member": number, **row, **read(members[number])} for number, row in rows.items()]
+
+
+def read(member: Member) -> dict[str, float]:
+    """Return how far a member has read each group, where its batches come from groups."""
+    batches = getattr(member, "batches", None)
+    return batches.progress() if isinstance(batches, MixedBatches) else {}
 
 
 def follow(

@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from policies.sampling.interface import needs_losses
+from search.kinds import SpaceWithin
+from search.mixing import check_mixing
 from search.sections import SEARCHED
 from trainables.settings import Shape
 
@@ -13,6 +16,11 @@ if TYPE_CHECKING:
 
 def check_population(run: "Run") -> str:
     chosen, exploit = run.population, run.population.exploit
+    if chosen.cull and chosen.cull.grace >= run.training.steps:
+        return (
+            f"population.cull.grace: must be less than training.steps ({run.training.steps}), or nobody would "
+            f"come to a rung, got {chosen.cull.grace}"
+        )
     if exploit.kind == "none":
         return ""
     if chosen.members < 2:
@@ -20,7 +28,22 @@ def check_population(run: "Run") -> str:
             f"population.members: exploit needs at least 2 members, got {chosen.members}; "
             f"add members or set population.exploit: none"
         )
-    if exploit.kind == "truncation" and exploit.build().tail(chosen.members) < 1:
+    if chosen.burn_in >= run.training.steps:
+        return (
+            f"population.burn_in: must be less than training.steps ({run.training.steps}), or nobody would "
+            f"ever copy, got {chosen.burn_in}"
+        )
+    if chosen.least > chosen.members:
+        return f"population.least: must be at most population.members ({chosen.members}), got {chosen.least}"
+    if not run.hyperparameters:
+        return "hyperparameters: exploit needs at least one to vary; name one or set population.exploit: none"
+    return ""
+
+
+def check_exploit(run: "Run") -> str:
+    """Refuse a rule that would never do its work in this run."""
+    chosen, exploit = run.population, run.population.exploit
+    if exploit.kind == "truncation" and chosen.members > 1 and exploit.build().tail(chosen.members) < 1:
         return (
             f"population.exploit.fraction: {exploit.fraction:g} of {chosen.members} members is less than one "
             f"member, so nobody would ever copy; use at least {1 / chosen.members:.3g}"
@@ -30,10 +53,22 @@ def check_population(run: "Run") -> str:
             f"population.exploit.frequencies: each of {len(exploit.frequencies)} needs 4 members, so that a "
             f"quarter is one member, but population.members is {chosen.members}"
         )
-    if chosen.least > chosen.members:
-        return f"population.least: must be at most population.members ({chosen.members}), got {chosen.least}"
-    if not run.hyperparameters:
-        return "hyperparameters: exploit needs at least one to vary; name one or set population.exploit: none"
+    if exploit.kind == "multiple_frequency" and max(exploit.frequencies) >= max(run.rounds, 2):
+        # no decision follows the last interval
+        return (
+            f"population.exploit.frequencies: a part that evolves at every {max(exploit.frequencies)}th "
+            f"decision never does in the {run.rounds - 1} decisions of {run.training.steps} steps"
+        )
+    if exploit.kind == "fire" and chosen.members < 12:
+        return (
+            f"population.exploit: fire needs 12 members, so that a quarter of the parents, a third of all, "
+            f"is one member, but population.members is {chosen.members}"
+        )
+    if exploit.kind == "fire" and exploit.patience > run.rounds - 2:
+        return (
+            f"population.exploit.patience: evaluators of {exploit.patience} decisions are not judged within "
+            f"the {run.rounds - 1} decisions of {run.training.steps} steps"
+        )
     return ""
 
 
@@ -118,12 +153,15 @@ def check_schedule(run: "Run") -> str:
 def check_hyperparameters(run: "Run") -> str:
     if ":" in run.trainable:
         return ""  # only the user's own class knows
-    known = {"toy": {"h0", "h1"}, "decoder": SEARCHED}[run.trainable]
+    known = {"toy": {"h0", "h1"}, "decoder": SEARCHED | ({"mixing"} if run.mixing else set())}[run.trainable]
     searched = {"hyperparameters": set(run.hyperparameters)}
     scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
     for place, names in (scheduled or searched).items():
         for name in sorted(names - known):
             return f"{place}.{name}: {run.trainable} has no such hyperparameter{nearest(name, known)}"
+        for name in names:
+            if name != "mixing" and isinstance(run.hyperparameters.get(name), SpaceWithin):
+                return f"{place}.{name}: must be a domain; only a class of your own takes a space under a name"
         if run.trainable == "toy" and names != known:
             return f"{place}: the toy needs {' and '.join(sorted(known))}"
     return ""
@@ -155,8 +193,33 @@ def check_model(run: "Run") -> str:
     return ""
 
 
+def check_sampling(run: "Run") -> str:
+    if run.sampling.rule is None:
+        return "sampling.view: needs sampling.rule" if run.sampling.view == "brood" else ""
+    if run.trainable == "toy":
+        return "sampling.rule: the toy has no rows to choose from"
+    rule = run.sampling.rule.build()
+    if run.sampling.view == "brood" and not (needs_losses(rule) and run.reads_text):
+        return (
+            f"sampling.view: the brood's losses serve rules that choose by losses, on text; "
+            f"got {run.sampling.rule.kind} with trainable {run.trainable}"
+        )
+    if run.sampling.view == "brood" and run.population.mode == "asynchronous":
+        return (
+            "sampling.view: must be member with population.mode: asynchronous, where a brood is at many steps"
+        )
+    if run.cluster.workers_per_member > 1:
+        return "sampling.rule: needs all losses of a member in one place; set cluster.workers_per_member: 1"
+    if run.data.exhausted != "repeat":
+        return (
+            f"data.exhausted: must be repeat with sampling.rule, which counts epochs, got {run.data.exhausted}"
+        )
+    return ""
+
+
 CHECKS = (
     check_population,
+    check_exploit,
     check_interval,
     check_broods,
     check_span,
@@ -164,7 +227,9 @@ CHECKS = (
     check_schedule,
     check_hyperparameters,
     check_data,
+    check_mixing,
     check_model,
+    check_sampling,
 )
 
 

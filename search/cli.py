@@ -2,6 +2,7 @@
 
 import os
 import sys
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -10,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.storage import Store
-from search import directory
+from search import directory, job_commands, platform_commands
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run
+from search.runs import runner
 
 app = typer.Typer(
     name="shoal",
@@ -30,6 +32,12 @@ Member = Annotated[int | None, typer.Option(help="Which member; the best one by 
 Directory = Annotated[str, typer.Argument(help="Run directory or URI.", metavar="DIR")]
 
 
+class Resume(StrEnum):
+    never = "never"
+    auto = "auto"
+    must = "must"
+
+
 @app.command(epilog="Example: shoal run examples/demo.yaml population.members=4")
 def run(
     file: File,
@@ -37,19 +45,21 @@ def run(
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Also train the same members without exploits, and compare.")
     ] = False,
+    resume: Annotated[
+        Resume,
+        typer.Option(help="If the directory holds the run: never go on, go on, or refuse to begin anew."),
+    ] = Resume.never,
 ) -> None:
-    """Train a population and write its run directory."""
-    from search.running import run_new
-
-    run_new(load_run(file, changes or []), console, baseline)
+    """Train what a file describes, a population by default, and write its run directory."""
+    settings = load_run(file, changes or [])
+    runner(settings.kind).run_new(settings, console, baseline, resume.value)
 
 
 @app.command(epilog="Example: shoal resume runs/demo")
 def resume(path: Directory) -> None:
     """Continue a run that was stopped or killed, from its last checkpoint."""
-    from search.running import run_on
-
-    run_on(path, console)
+    settings, _ = directory.open_run(path)
+    runner(settings.kind).run_on(path, console)
 
 
 @app.command(epilog="Example: shoal validate examples/demo.yaml training.steps=1000")
@@ -110,10 +120,18 @@ def replay(path: Directory, member: Member = None) -> None:
 @app.command(epilog="Example: shoal status runs/demo")
 def status(
     path: Annotated[
-        str | None, typer.Argument(help="Run directory; all of runs/ by default.", metavar="[DIR]")
+        str | None,
+        typer.Argument(help="Run directory or job id; all of runs/ by default.", metavar="[DIR|JOB]"),
     ] = None,
+    address: job_commands.Address = None,
 ) -> None:
-    """Say how far a run is, or every run in runs/."""
+    """Say how far a run is, or every run in runs/, or how a job stands."""
+    elsewhere = address or os.environ.get("RAY_API_SERVER_ADDRESS")
+    if path and elsewhere and not ("/" in path or os.path.exists(path)):
+        from search import jobs
+
+        jobs.status(path, address, console)
+        return
     paths = [path] if path else runs_here()
     if not paths:
         raise InputError("runs/ holds no run: name a run directory.")
@@ -123,6 +141,17 @@ def status(
     for place in paths:
         table.add_row(*directory.state_of(place))
     console.print(table)
+    if path and (job := directory.job_of(path)):
+        console.print(f"job {job['job']}, submitted at {job['address']}", highlight=False, soft_wrap=True)
+
+
+example = "Example: shoal {} --address http://127.0.0.1:8265"
+app.command(epilog=example.format("submit examples/toy.yaml directory=/runs/toy"))(job_commands.submit)
+app.command(epilog=example.format("stop toy-1f2e3d4c"))(job_commands.stop)
+app.command(epilog=example.format("logs --follow /runs/toy"))(job_commands.logs)
+app.command(epilog="Example: shoal top runs/demo")(job_commands.top)
+app.add_typer(platform_commands.k8s, name="k8s")
+app.add_typer(platform_commands.grafana, name="grafana")
 
 
 def runs_here() -> list[str]:

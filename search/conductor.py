@@ -49,6 +49,7 @@ class Conductor:
     exploits: int = 0
     waiting: dict[int, dict[str, Any]] = field(default_factory=dict)
     last: dict[int, dict[str, Any]] = field(default_factory=dict)  # the last round's rows
+    leaving: bool = False  # a worker was told to go: this round's checkpoint is written whatever is due
     failure: str = ""  # why the run had to end early
     tests: dict[int, dict[str, float]] = field(default_factory=dict)
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
@@ -59,6 +60,7 @@ class Conductor:
         if "failed" in message:
             self.end(message["failed"])
             return
+        self.leaving = self.leaving or message.get("leaving", False)
         self.tests |= {row["member"]: row["losses"] for row in message.get("tests", [])}
         for row in message.get("reports", []):
             # a brood that came back from its checkpoint tells again what is long decided
@@ -91,9 +93,12 @@ class Conductor:
         self.round, self.last, self.waiting = round_, {row["member"]: row for row in rows}, {}
         # before anything is written: members need not wait for it, and a round without its records is not whole
         self.give_orders(round_, [tuple(order) for order in orders])
+        due = self.leaving or round_ % self.run.checkpoint.every == 0 or round_ == self.run.rounds
+        self.leaving = False
+        plain = {"round": round_, "exploits": self.exploits, "members": population.to_plain(self.state)}
         copies = records.copy_rows(orders, self.last, before)
         # in a thread, for writing here would keep the orders waiting in this process
-        self.writing = self.writer.submit(self.write, round_, rows, copies, self.state, self.exploits)
+        self.writing = self.writer.submit(self.write, round_, rows, copies, plain if due else None)
         self.watcher.round(round_, rows, orders)
 
     def write(
@@ -101,12 +106,16 @@ class Conductor:
         round_: int,
         rows: Sequence[dict[str, Any]],
         copies: Sequence[dict[str, Any]],
-        state: State,
-        exploits: int,
+        decisions: dict[str, Any] | None,
     ) -> None:
+        """Record a round and, if there are decisions, its checkpoint."""
         records.write_metrics(self.store, round_, rows)
+        records.write_mixing(self.store, round_, rows)
         records.write_copies(self.store, round_, copies)
-        self.save(round_, state, exploits)
+        if decisions:
+            checkpoints.save_decisions(self.store, round_, decisions, [round_] * len(self.state))
+            # all reports of this round are in, so the checkpoint before it is whole
+            checkpoints.prune(self.store, round_ - (self.run.checkpoint.keep - 1) * self.run.checkpoint.every)
 
     def wait(self) -> None:
         """Wait until all is written; raises what a write raised."""
@@ -137,14 +146,6 @@ class Conductor:
             return keep_to(self.run.settings(), self.state, reports)
         rules = ALONE if last else self.rules
         return population.decide(rules, self.space, self.state, reports, self.run.seed)
-
-    def save(self, round_: int, state: State, exploits: int) -> None:
-        if round_ % self.run.checkpoint.every and round_ != self.run.rounds:
-            return
-        plain = {"round": round_, "exploits": exploits, "members": population.to_plain(state)}
-        checkpoints.save_decisions(self.store, round_, plain, [round_] * len(state))
-        # all reports of this round are in, so the checkpoint before it is whole
-        checkpoints.prune(self.store, round_ - (self.run.checkpoint.keep - 1) * self.run.checkpoint.every)
 
     def tokens(self, steps: int) -> int:
         """Return how many tokens a member has trained on in so many steps."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from cluster import checkpoints
+from cluster.driver import ADDRESS, running_in
 from cluster.storage import Store
 from policies.standings import rank
 from search.config import Run
@@ -18,7 +19,8 @@ from search.load import check, dump
 from search.records import METRICS
 from trainables.tokenizer import TOKENIZERS
 
-SETTINGS, SUMMARY = "run.yaml", "summary.json"
+SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
+MOVABLE = {"directory", "cluster"}  # what may change when a run goes on elsewhere
 
 
 def create(run: Run) -> Store:
@@ -32,13 +34,55 @@ def create(run: Run) -> Store:
     return store
 
 
+def holds_run(directory: str) -> bool:
+    """Say whether a run was begun in a directory; raises InputError if it cannot be read."""
+    try:
+        return Store(directory).exists(SETTINGS)
+    except (OSError, pyarrow.lib.ArrowException) as error:
+        raise InputError(f"directory: {directory} cannot be read: {reason(error)}.") from error
+
+
+def same_run(given: Run) -> Run:
+    """Return the run that its directory holds, on the given cluster; refuses one of other settings."""
+    there, store = open_run(given.directory)
+    ours, theirs = (flat(run.model_dump(mode="json", exclude=MOVABLE)) for run in (given, there))
+    differ = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if differ:
+        said = f"{differ[0]} is {theirs.get(differ[0])} there, {ours.get(differ[0])} here"
+        raise InputError(
+            f"{given.directory} holds a run of other settings: {said}. Give another place with directory=..., "
+            f"or change the file back."
+        )
+    store.write(SETTINGS, dump(given))
+    return given
+
+
+def flat(values: Any, place: str = "") -> dict[str, Any]:
+    """Return nested settings by their key paths."""
+    if not isinstance(values, dict) or not values:
+        return {place: values}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{place}.{key}" if place else key)
+    return found
+
+
+def note_job(store: Store) -> None:
+    """Write down which Ray job the run is, so that it can be followed and stopped by its directory."""
+    job = running_in()
+    if "job_submission_id" in job:
+        store.write_json(JOB, {"job": job["job_submission_id"], "address": job.get(ADDRESS, "")})
+
+
+def job_of(directory: str) -> dict[str, str]:
+    """Return the id and address of the job that last ran here; nothing if none did."""
+    store = Store(directory)
+    return dict(store.read_json(JOB)) if store.exists(JOB) else {}
+
+
 def refuse_existing(run: Run) -> None:
     """Raise InputError if the run's directory cannot be read or already holds a run."""
-    try:
-        taken = Store(run.directory).exists(SETTINGS)
-    except (OSError, pyarrow.lib.ArrowException) as error:
-        raise InputError(f"directory: {run.directory} cannot be read: {reason(error)}.") from error
-    if taken:
+    if holds_run(run.directory):
         raise InputError(
             f"{run.directory} already holds a run: continue it with `shoal resume {run.directory}`, "
             f"give another place with directory=..., or delete it."

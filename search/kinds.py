@@ -1,14 +1,25 @@
 """Domains and rules as a run's file names them: each with a `kind`, checked by the policy itself."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    RootModel,
+    Tag,
+    model_validator,
+)
 
 from policies.bayesian import FEWEST
 from policies.population import HISTORY
 from policies.region import LARGEST, SMALLEST
 from policies.rules import EXPLOITS, EXPLORES
-from policies.space import DOMAINS
+from policies.sampling.rules import SAMPLERS
+from policies.space import DOMAINS, Space
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -32,7 +43,7 @@ class Kind(Settings):
 
     def build(self) -> Any:
         values = {name: _tuples(value) for name, value in self}
-        return {**DOMAINS, **EXPLOITS, **EXPLORES}[values.pop("kind")](**values)
+        return {**DOMAINS, **EXPLOITS, **EXPLORES, **SAMPLERS}[values.pop("kind")](**values)
 
 
 class FloatDomain(Kind):
@@ -68,10 +79,34 @@ class ConstantDomain(Kind):
     value: Any
 
 
+class SpaceWithin(RootModel[dict[str, "AnyDomain"]]):
+    """Domains under a name of their own; the member gets a dict under that name."""
+
+    def build(self) -> Space:
+        return {name: part.build() for name, part in self.root.items()}
+
+
+def _tag(value: Any) -> str:
+    """Return the kind of a domain, or "space" of a mapping that has none and holds nothing but mappings."""
+    if isinstance(value, SpaceWithin):
+        return "space"
+    if not isinstance(value, Mapping):
+        return str(getattr(value, "kind", None))
+    within = value and all(isinstance(part, Mapping | Kind | SpaceWithin) for part in value.values())
+    return "space" if within else str(value.get("kind"))
+
+
 AnyDomain = Annotated[
-    FloatDomain | IntDomain | OrderedDomain | CategoricalDomain | BoolDomain | ConstantDomain,
-    Field(discriminator="kind"),
+    Annotated[FloatDomain, Tag("float")]
+    | Annotated[IntDomain, Tag("int")]
+    | Annotated[OrderedDomain, Tag("ordered")]
+    | Annotated[CategoricalDomain, Tag("categorical")]
+    | Annotated[BoolDomain, Tag("bool")]
+    | Annotated[ConstantDomain, Tag("constant")]
+    | Annotated[SpaceWithin, Tag("space")],
+    Discriminator(_tag),
 ]
+SpaceWithin.model_rebuild()
 
 
 class TruncationRule(Kind):
@@ -105,6 +140,12 @@ class MultipleFrequencyRule(Kind):
     frequencies: Annotated[list[Count], Field(min_length=1)] = [1, 10, 25, 50]
 
 
+class FireRule(Kind):
+    kind: Literal["fire"]
+    patience: Annotated[int, Field(ge=1, lt=HISTORY)] = 2
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
 class NoExploitRule(Kind):
     kind: Literal["none"]
 
@@ -131,7 +172,33 @@ class BayesianRule(Kind):
     region: Annotated[float, Field(ge=SMALLEST, le=LARGEST)] | None = None
 
 
-def _named(value: Any) -> Any:
+class RandomSubsetRule(Kind):
+    kind: Literal["random_subset"]
+    ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
+    replacement: bool = False
+
+
+class SeTaRule(Kind):
+    kind: Literal["seta"]
+    prune: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    groups: Count = 10
+    window: Count = 5
+    until: Annotated[float, Field(ge=0, le=1)] = 0.875
+
+
+class InfoBatchRule(Kind):
+    kind: Literal["infobatch"]
+    prune: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    until: Annotated[float, Field(ge=0, le=1)] = 0.875
+
+
+class DynamicRule(Kind):
+    kind: Literal["lin_upper", "quadratic", "extremes"]
+    temperature: Annotated[float, Field(ge=0.01)] = 1.0
+    reach: Annotated[float, Field(gt=0)] = 1.0
+
+
+def named(value: Any) -> Any:
     """Let a word alone stand for the rule with its defaults."""
     return {"kind": value} if isinstance(value, str) else value
 
@@ -143,12 +210,18 @@ AnyExploit = Annotated[
     | WinnerTakesAllRule
     | ThresholdRule
     | MultipleFrequencyRule
+    | FireRule
     | NoExploitRule,
     Field(discriminator="kind"),
-    BeforeValidator(_named),
+    BeforeValidator(named),
 ]
 AnyExplore = Annotated[
     PerturbRule | ResampleRule | AdditiveRule | BayesianRule,
     Field(discriminator="kind"),
-    BeforeValidator(_named),
+    BeforeValidator(named),
+]
+AnySampler = Annotated[
+    RandomSubsetRule | SeTaRule | InfoBatchRule | DynamicRule,
+    Field(discriminator="kind"),
+    BeforeValidator(named),
 ]

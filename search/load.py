@@ -2,14 +2,16 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from policies.mixers.rules import MIXERS
 from policies.rules import EXPLOITS, EXPLORES
+from policies.sampling.rules import SAMPLERS
 from policies.space import DOMAINS
 from search.checks import nearest
 from search.config import FORMAT, Run
@@ -31,6 +33,14 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
 
     Raises InputError that names the file, the key path, the value and what is allowed.
     """
+    run = check(load_values(path, changes), path)
+    if ":" in run.trainable:
+        own_class(run.trainable)
+    return run
+
+
+def load_values(path: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a YAML file's values with the changes made, not checked yet."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -40,10 +50,7 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
     values = parse(text, path)
     for change in changes:
         make_change(values, change)
-    run = check(values, path)
-    if ":" in run.trainable:
-        own_class(run.trainable)
-    return run
+    return values
 
 
 def parse(text: str, path: str) -> dict[str, Any]:
@@ -104,10 +111,7 @@ def dump(run: Run) -> str:
 
 def explain(detail: ErrorDetails) -> list[str]:
     """Return what one of pydantic's findings means to the writer of the file."""
-    place = [str(part) for part in detail["loc"]]
-    # the kind that pydantic chose by is not a key of the file
-    if len(place) > 2 and (place[0] == "hyperparameters" or place[:2] in RULES):
-        del place[2]
+    place = written([str(part) for part in detail["loc"]])
     kind, key, value = detail["type"], ".".join(place) or "file", detail["input"]
     if kind == "value_error" and not place:
         return str(detail["ctx"]["error"]).split("\n")  # between keys: these name their own places
@@ -118,7 +122,9 @@ def explain(detail: ErrorDetails) -> list[str]:
     if kind == "value_error":
         return [f"{key}: {detail['ctx']['error']}"]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
-        kinds = {"population.exploit": EXPLOITS, "population.explore": EXPLORES}.get(key, DOMAINS)
+        kinds = KINDS.get(key, DOMAINS)
+        if not isinstance(value, dict):
+            return [f"{key}: must be a mapping of keys, got {value!r}"]
         return [f"{key}.kind: must be one of {', '.join(kinds)}, got {value.get('kind')!r}"]
     if kind == "string_pattern_mismatch":
         if key == "trainable":
@@ -129,7 +135,25 @@ def explain(detail: ErrorDetails) -> list[str]:
     return [f"{key}: must be {detail['msg'].removeprefix('Input should be ')}, got {value!r}"]
 
 
-RULES = (["population", "exploit"], ["population", "explore"])
+RULES = (["population", "exploit"], ["population", "explore"], ["sampling", "rule"], ["mixing", "policy"])
+KINDS: dict[str, Iterable[str]] = {
+    "population.exploit": EXPLOITS,
+    "population.explore": EXPLORES,
+    "sampling.rule": [name for name in SAMPLERS if name != "easy_to_hard"],  # an order of rows: not in runs yet
+    "mixing.policy": MIXERS,
+}
+
+
+def written(place: list[str]) -> list[str]:
+    """Return the keys as the file has them: without the kinds that pydantic chose by."""
+    if place[:2] in RULES:
+        return place[:2] + place[3:]
+    if place[:1] != ["hyperparameters"]:
+        return place
+    keys = place[:2]
+    while place[2:3] == ["space"]:
+        keys, place = keys + place[3:4], place[2:]
+    return keys + place[3:]
 
 
 def known_keys(place: Sequence[int | str]) -> list[str]:
@@ -144,8 +168,10 @@ def known_keys(place: Sequence[int | str]) -> list[str]:
 
 def step(schema: dict[str, Any], here: dict[str, Any], part: str) -> dict[str, Any]:
     here = follow(schema, here)
-    if "discriminator" in here:
-        return {"$ref": here["discriminator"]["mapping"][part]}
+    if "oneOf" in here:
+        options = [follow(schema, option) for option in here["oneOf"]]
+        kinds = [option.get("properties", {}).get("kind", {}).get("const", "space") for option in options]
+        return dict(zip(kinds, options, strict=True))[part]
     if part in here.get("properties", {}):
         return here["properties"][part]
     inner = here.get("additionalProperties", {})
@@ -153,6 +179,7 @@ def step(schema: dict[str, Any], here: dict[str, Any], part: str) -> dict[str, A
 
 
 def follow(schema: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in here:
-        here = schema["$defs"][here["$ref"].rpartition("/")[2]]
+    while "$ref" in here or "anyOf" in here:
+        # the second of two is null: a section that may be left out
+        here = here["anyOf"][0] if "anyOf" in here else schema["$defs"][here["$ref"].rpartition("/")[2]]
     return here

@@ -40,7 +40,7 @@ def replay(place: str, member: int | None, console: Console) -> None:
     prepare(again, console)
     copy = directory.create(again)
     with session():
-        finish(again, copy, console)
+        finish(again, console)
     close(again, copy, console)
     console.print(compare(run, store, again, copy, chosen), highlight=False, soft_wrap=True)
 
@@ -50,7 +50,13 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
     settings: list[Setting] = schedule(path)
     # in a stack, copies may come between the ready points: the schedule then needs a finer interval
     interval = math.gcd(run.population.interval, *(setting.from_step for setting in settings))
-    alone = {"members": 1, "exploit": NoExploitRule(kind="none"), "mode": "synchronous", "interval": interval}
+    alone = {
+        "members": 1,
+        "exploit": NoExploitRule(kind="none"),
+        "cull": None,
+        "mode": "synchronous",
+        "interval": interval,
+    }
     population = run.population.model_copy(update=alone)
     # a stack of one mostly rounds as a larger one does; a member that trains by itself does not
     rows = store.read_table(METRICS).to_pylist()

@@ -6,49 +6,80 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cluster import lease
 from cluster.session import session
 from cluster.storage import Store
 from search import directory
+from search.conductor import Watcher
 from search.config import Run
 from search.corpus.build import COLUMNS, describe, prepare_corpus
+from search.corpus.streams import windows
 from search.errors import InputError, Interrupted, RunFailed
 from search.kinds import NoExploitRule
+from search.measure import Measure, Watchers
+from search.mixing import check_with_rows, note_on_batches
 from search.own import own_class
 from search.population import Outcome, train_population
 from search.progress import Progress
 from search.report.write import write_report
+from search.room import Regrouped
 
 
-def run_new(run: Run, console: Console, baseline: bool = False) -> None:
-    """Train a new population; with `baseline` its members once more, each left to itself."""
+def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
+    """Train a new population, or as `resume` says the one that its directory already holds.
+
+    With `baseline` its members are trained once more, each left to itself.
+    """
+    if resume == "must" or (resume == "auto" and directory.holds_run(run.directory)):
+        run_again(run, console, baseline)
+        return
     directory.refuse_existing(run)
     prepare(run, console)
-    store = directory.create(run)
-    try:
-        with session():
-            finish(run, store, console)
-            if baseline:
-                alone = without_exploits(run)
-                finish(alone, directory.create(alone), console)
-    except ConnectionError as error:
-        raise InputError(f"RAY_ADDRESS: no Ray cluster answers there: {error}") from error
-    close(run, store, console)
+    directory.create(run)
+    train(run, [run, *([without_exploits(run)] if baseline else [])], console)
 
 
 def run_on(path: str, console: Console) -> None:
     """Continue a run, and its baseline if one was begun, from the last checkpoints."""
     run, store = directory.open_run(path)
-    begun = [(run, store)]
-    if store.exists(f"baseline/{directory.SETTINGS}"):
-        begun.append(directory.open_run(f"{store.uri}/baseline"))
-    unfinished = [each for each in begun if directory.summary(each[1]).get("status") != "done"]
+    baseline = store.exists(f"baseline/{directory.SETTINGS}")
+    unfinished = unfinished_of(run, baseline)
     if not unfinished:
         raise InputError(f"{path} is finished: see {store.uri}/report.html.")
     prepare(run, console)
-    with session():
-        for each, place in unfinished:
-            finish(each, place, console)
-    close(run, store, console)
+    train(run, unfinished, console)
+
+
+def run_again(given: Run, console: Console, baseline: bool) -> None:
+    """Continue the run of a directory as a job's retry does: to find it finished is no mistake."""
+    run = directory.same_run(given)
+    unfinished = unfinished_of(run, baseline)
+    if not unfinished:
+        console.print(f"{run.name}: is finished, see {run.directory}/report.html", highlight=False)
+        return
+    prepare(run, console)
+    train(run, unfinished, console)
+
+
+def unfinished_of(run: Run, baseline: bool) -> list[Run]:
+    """Return the run and its control, as far as they have not come to their end."""
+    runs = [run, *([without_exploits(run)] if baseline else [])]
+    return [each for each in runs if directory.summary(Store(each.directory)).get("status") != "done"]
+
+
+def train(run: Run, runs: list[Run], console: Console) -> None:
+    """Train runs one after another, each from its last checkpoint if it has one; then report on the first."""
+    try:
+        with session(run.cluster.dashboard) as dashboard:
+            if dashboard and run.cluster.dashboard:
+                console.print(f"dashboard: http://{dashboard}", highlight=False, soft_wrap=True)
+            for each in runs:
+                if not directory.holds_run(each.directory):
+                    directory.create(each)
+                finish(each, console)
+    except ConnectionError as error:
+        raise InputError(f"RAY_ADDRESS: no Ray cluster answers there: {error}") from error
+    close(run, Store(run.directory), console)
 
 
 def prepare(run: Run, console: Console) -> None:
@@ -58,7 +89,19 @@ def prepare(run: Run, console: Console) -> None:
     if not run.reads_text:
         return
     manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
-    check_rows(run, sum(group.splits["train"].rows for group in manifest.groups.values()))
+    rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}
+    check_rows(run, sum(rows.values()))
+    large = windows(run.data, manifest)
+    if large and run.sampling.rule is not None:
+        raise InputError(
+            f"sampling.rule: a policy chooses among all rows of a group, but {', '.join(large)} must be "
+            f"streamed with data.memory_megabytes {run.data.memory_megabytes:g}; raise it."
+        )
+    if run.mixing is not None:
+        if problem := check_with_rows(run, rows):
+            raise InputError(f"{problem}.")
+        if note := note_on_batches(run):
+            console.print(note, highlight=False, soft_wrap=True)
 
 
 def show_corpus(run: Run, console: Console) -> None:
@@ -74,37 +117,44 @@ def show_corpus(run: Run, console: Console) -> None:
 
 
 def check_rows(run: Run, rows: int) -> None:
-    """Refuse a corpus that is smaller than a batch, or larger than a worker may hold."""
+    """Refuse a corpus that is smaller than a batch."""
     if rows < run.training.batch:
         raise InputError(
             f"training.batch: must be at most the corpus's {rows} training rows of "
             f"{run.data.sequence_length} tokens, got {run.training.batch}; give more text or shorter rows."
         )
-    megabytes = rows * run.data.sequence_length * 2 / 2**20  # a token is two bytes
-    if megabytes > run.data.memory_megabytes:
-        raise InputError(
-            f"data.memory_megabytes: every worker holds the corpus's training rows, {megabytes:.0f} MiB, "
-            f"but may hold {run.data.memory_megabytes:g}; raise it or lower data.megabytes."
-        )
 
 
-def finish(run: Run, store: Store, console: Console) -> Outcome:
+def finish(run: Run, console: Console) -> Outcome:
     """Train a run to its end and write what it came to."""
-    title = run.name if run.population.exploit.kind != "none" else f"{run.name} without exploits"
+    store = lease.take(run.directory)
+    directory.note_job(store)
     record(store, run, "running")
     try:
-        with Progress(run, console, title) as progress:
-            outcome = train_population(run, progress)
+        with Progress(run, console, run.label) as progress, Measure(run) as measure:
+            outcome = train_on(run, Watchers(progress, measure), store, console)
     except RunFailed as error:
-        record(store, run, "interrupted" if isinstance(error, Interrupted) else "failed")
+        if store.held():  # else its new driver has the word
+            record(store, run, "interrupted" if isinstance(error, Interrupted) else "failed")
         raise
+    except lease.LeaseLost as error:
+        raise RunFailed(str(error)) from error
     record(store, run, "done", outcome)
     return outcome
 
 
+def train_on(run: Run, watcher: Watcher, store: Store, console: Console) -> Outcome:
+    """Train to the end, with as many broods as there is room for at each time."""
+    while True:
+        try:
+            return train_population(run, watcher, store=store)
+        except Regrouped as news:
+            console.print(f"{run.label}: {news}", highlight=False, soft_wrap=True)
+
+
 def without_exploits(run: Run) -> Run:
     """Return the control: the same members with the same budget, each left to itself."""
-    population = run.population.model_copy(update={"exploit": NoExploitRule(kind="none")})
+    population = run.population.model_copy(update={"exploit": NoExploitRule(kind="none"), "cull": None})
     return run.model_copy(update={"population": population, "directory": f"{run.directory}/baseline"})
 
 

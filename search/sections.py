@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from search.kinds import AnyExploit, AnyExplore, Count, PerturbRule, Settings, Share, TruncationRule
+from policies.halving import Cull
+from search.kinds import AnyExploit, AnyExplore, AnySampler, Count, PerturbRule, Settings, Share, TruncationRule
 from trainables.settings import Recipe
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -19,7 +20,12 @@ class Data(Settings):
     tokenizer: Literal["bytes"] = "bytes"
     sequence_length: Annotated[int, Field(ge=8, le=65536)] = 128
     megabytes: Annotated[float, Field(gt=0)] = 8.0  # most text of a group
-    memory_megabytes: Annotated[float, Field(gt=0)] = 1024.0  # most rows that a worker holds
+    memory_megabytes: Annotated[float, Field(gt=0)] = 1024.0  # most rows that a worker holds; the rest streams
+    exhausted: Literal["repeat", "drop", "stop"] = "repeat"  # what a group does that was read to its end
+    epochs: Count | None = None  # passes before it drops out or stops; repeats without end by default
+    document_megabytes: Annotated[float, Field(gt=0)] | None = None  # longer ones are bad
+    builder: Literal["local", "ray"] = "local"  # ray: in stages on the cluster, for what is too much for one
+    bad_share: Share = 0.1  # of a group's documents; more bad ones than that end the build
     validation: Share = 0.05
     test: Share = 0.05
     proportions: dict[str, Annotated[float, Field(ge=0)]] | None = None
@@ -54,6 +60,16 @@ class Training(Settings):
     z_loss: Annotated[float, Field(ge=0)] = 0.0  # weight of the squared log-partition
 
 
+class CullRule(Settings):
+    """ASHA for members that never recover: who falls behind on a rung becomes a clone of a good one."""
+
+    grace: Count  # steps of the first rung
+    reduction: Annotated[float, Field(gt=1)] = 4.0  # from rung to rung; one in so many goes on
+
+    def build(self) -> Cull:
+        return Cull(self.grace, self.reduction)
+
+
 class Population(Settings):
     """How many members, when they are ready, and by which rules they copy and vary."""
 
@@ -64,7 +80,9 @@ class Population(Settings):
     exploit: AnyExploit = TruncationRule(kind="truncation")
     explore: AnyExplore = PerturbRule(kind="perturb")
     least: Annotated[int, Field(ge=2)] = 2  # members with a score before anybody copies
-    age_window: Annotated[float, Field(ge=0)] | None = None  # steps; older and younger ones are not compared
+    age_window: Annotated[int, Field(ge=0)] | None = None  # steps by which members that are compared may differ
+    burn_in: Annotated[int, Field(ge=0)] = 0  # steps before anybody copies
+    cull: CullRule | None = None
     replacements: Annotated[int, Field(ge=0)] = 8  # times that a failed member becomes a clone of a good one
 
 
@@ -72,6 +90,7 @@ class Cluster(Settings):
     """How members lie on workers; either the workers or the members that each of them hosts are given."""
 
     broods: Count = 2
+    broods_least: Count | None = None  # begin with fewer, down to this many, where not all find room
     workers_per_brood: Count | None = None  # as many as one member spans by default
     members_per_worker: Count | None = None
     workers_per_member: Count = 1
@@ -81,6 +100,19 @@ class Cluster(Settings):
     restarts: Annotated[int, Field(ge=0)] = 3  # of a brood that lost a worker
     stack: bool | None = None  # members as one model; by default on GPUs, and of small members on CPUs
     threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)  # others, of each worker
+    patience: Annotated[float, Field(ge=0)] = 0.0  # seconds to wait for a cluster that can still grow
+    spot: bool = False  # workers may be taken away: told so, they write a checkpoint at once
+    # how workers are laid out over nodes: close together, or far apart so that a lost node takes few members
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    dashboard: bool = False  # of an embedded Ray: also what Prometheus needs to find it
+
+
+class Sampling(Settings):
+    """Which rows each epoch keeps and what they weigh, by whose losses."""
+
+    rule: AnySampler | None = None  # all rows, alike
+    view: Literal["member", "brood"] = "member"
 
 
 SEARCHED = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}

@@ -6,7 +6,7 @@ from typing import Any
 
 from policies import population
 from policies.population import MemberState, State
-from policies.space import Bool, Categorical, Constant, Float, Int, Ordered
+from policies.space import Bool, Categorical, Constant, Float, Int, Ordered, flat, nested
 from search.config import Run
 
 Searched = Float | Int | Ordered | Categorical | Bool
@@ -29,25 +29,25 @@ def spread(run: Run) -> State:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune.search.optuna").setLevel(logging.WARNING)
-    space = run.space()
-    searched = {name: domain for name, domain in space.items() if not isinstance(domain, Constant)}
+    space = flat(run.space())
+    searched = {path: domain for path, domain in space.items() if not isinstance(domain, Constant)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # since 2022
         sampler = optuna.samplers.QMCSampler(
             scramble=True, seed=run.seed, independent_sampler=optuna.samplers.RandomSampler(run.seed)
         )
-    distributions = {name: distribution(domain) for name, domain in searched.items()}
+    names = {path: str(place) for place, path in enumerate(searched)}
+    distributions = {names[path]: distribution(domain) for path, domain in searched.items()}
     search = OptunaSearch(distributions, metric="score", mode="max", sampler=sampler)
     found = []
     for member in range(run.population.members):
         drawn: dict[str, Any] = search.suggest(str(member)) or {}
-        found.append(
-            {
-                name: domain.value if isinstance(domain, Constant) else value_of(domain, drawn[name])
-                for name, domain in space.items()
-            }
-        )
-    return tuple(MemberState(hyperparameters) for hyperparameters in found)
+        values = {
+            path: domain.value if isinstance(domain, Constant) else value_of(domain, drawn[names[path]])
+            for path, domain in space.items()
+        }
+        found.append(MemberState(nested(values)))
+    return tuple(found)
 
 
 def distribution(domain: Searched) -> Any:

@@ -4,6 +4,7 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from cluster.lease import LeaseLost
 from search.conductor import Conductor
 
 
@@ -16,8 +17,11 @@ class PopulationScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         assert self.conductor is not None
-        for message in result["messages"]:
-            self.conductor.receive(message)
+        try:
+            for message in result["messages"]:
+                self.conductor.receive(message)
+        except LeaseLost as error:
+            self.conductor.end(str(error))  # the broods leave; nothing of this driver is written any more
         return TrialScheduler.CONTINUE
 
     def __getstate__(self) -> dict[str, Any]:

@@ -3,7 +3,10 @@
 import pytest
 import yaml
 
-from policies.space import Float, Int, Ordered
+from policies.exploit import NoExploit, Tournament
+from policies.halving import Cull
+from policies.rules import Rules
+from policies.space import Bool, Categorical, Constant, Float, Int, Ordered
 from search.errors import InputError
 from search.load import check, dump, load_run
 
@@ -61,6 +64,21 @@ def test_a_resolved_run_reads_back_equal(tmp_path) -> None:
             "population.exploit={kind: multiple_frequency, frequencies: [1, 10, 25]}",
             "population.exploit.frequencies: each of 3 needs 4 members",
         ),
+        (
+            "population.exploit={kind: multiple_frequency, frequencies: [1, 10]}",
+            "a part that evolves at every 10th decision never does in the 9 decisions of 200 steps",
+        ),
+        ("population.exploit={kind: tournament, rivals: 0}", "population.exploit.rivals: must be greater"),
+        ("population.exploit={kind: truncation, fraction: 0}", "fraction: must be greater than 0, got 0"),
+        ("population.explore=jump", "population.explore.kind: must be one of perturb, resample"),
+        ("population.explore={kind: perturb, factors: [1.2, 0.8]}", "factors.0: must be less than 1, got 1.2"),
+        ("population.age_window=-1", "population.age_window: must be greater than or equal to 0, got -1"),
+        ("population.burn_in=200", "population.burn_in: must be less than training.steps (200)"),
+        ("population.cull={grace: 200}", "population.cull.grace: must be less than training.steps (200)"),
+        ("population.cull={grace: 20, reduction: 1}", "population.cull.reduction: must be greater than 1"),
+        ("population.exploit=fire", "population.exploit: fire needs 12 members"),
+        ("population.least=9", "population.least: must be at most population.members (8), got 9"),
+        ("kind=fleet", "kind: must be one of population"),
         ("trainable=my model", "trainable: must be decoder, toy, or a class of your own as module:Class"),
         ("trainable=nowhere_at_all:Model", "trainable: no module `nowhere_at_all` in "),
         ("trainable=json:Model", "trainable: json must have a class or function `Model`, but has none"),
@@ -89,6 +107,64 @@ def test_a_mistake_is_named(tmp_path, change: str, said: str) -> None:
     with pytest.raises(InputError) as raised:
         load_run(write(tmp_path, DEMO), [change])
     assert said in str(raised.value)
+
+
+NEST = """
+name: nest
+trainable: tests.members:points
+hyperparameters:
+  rate: {kind: float, low: 1e-4, high: 1.0, log: true}
+  inner:
+    kind: {kind: categorical, values: [a, b]}
+    deep: {seed: {kind: constant, value: {a: 1}}, wide: {kind: bool}}
+"""
+
+
+def test_a_space_within_the_space_is_built_and_reads_back_equal(tmp_path) -> None:
+    run = load_run(write(tmp_path, NEST))
+    deep = {"seed": Constant({"a": 1}), "wide": Bool()}
+    assert run.space() == {
+        "rate": Float(1e-4, 1.0, log=True),
+        "inner": {"kind": Categorical(("a", "b")), "deep": deep},
+    }
+    assert check(yaml.safe_load(dump(run)), "run.yaml") == run
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("inner.deep.wide.kind=flat", "hyperparameters.inner.deep.wide.kind: must be one of float, int"),
+        ("inner.deep.wide.low=1", "hyperparameters.inner.deep.wide.low: unknown key; allowed are kind"),
+        (
+            "inner.deep.size={kind: int, low: 3, high: 1}",
+            "inner.deep.size: low < high must hold",
+        ),
+        ("inner.deep.size=3", "hyperparameters.inner.deep.kind: must be one of"),
+        ("inner=3", "hyperparameters.inner: must be a mapping of keys, got 3"),
+    ],
+)
+def test_a_mistake_within_a_space_is_named_by_its_whole_path(tmp_path, change: str, said: str) -> None:
+    with pytest.raises(InputError) as raised:
+        load_run(write(tmp_path, NEST), [f"hyperparameters.{change}"])
+    assert said in str(raised.value)
+
+
+def test_the_decoder_takes_no_space_within(tmp_path) -> None:
+    with pytest.raises(
+        InputError, match=r"hyperparameters.dropout: must be a domain; only a class of your own"
+    ):
+        load_run(write(tmp_path, DEMO), ["hyperparameters.dropout={rate: {kind: bool}}"])
+
+
+def test_the_rules_get_what_the_file_says(tmp_path) -> None:
+    run = load_run(write(tmp_path, DEMO))
+    assert run.rules() == Rules()
+    changes = ["population.age_window=40", "population.burn_in=60", "population.least=4"]
+    changes.append("population.exploit={kind: tournament, rivals: 3}")
+    run = load_run(write(tmp_path, DEMO), changes)
+    assert run.rules() == Rules(Tournament(3), age_window=40, burn_in=60, least=4)
+    run = load_run(write(tmp_path, DEMO), ["population.exploit=none", "population.cull={grace: 40}"])
+    assert run.rules() == Rules(NoExploit(), cull=Cull(40, 4.0))
 
 
 def test_nothing_can_be_set_inside_a_value(tmp_path) -> None:

@@ -11,6 +11,7 @@ from policies import population
 from policies.exploit import (
     Copy,
     Exploit,
+    NoExploit,
     Threshold,
     Tournament,
     Truncation,
@@ -18,7 +19,9 @@ from policies.exploit import (
     WinnerTakesAll,
 )
 from policies.explore import Interval, Past, Perturb, explore
+from policies.fire import Fire, outpaces, smoothed
 from policies.frequencies import MultipleFrequency
+from policies.halving import Cull
 from policies.population import Report, decide
 from policies.rules import ALONE, EXPLOITS, Rules
 from policies.space import Categorical, Constant, Float
@@ -73,9 +76,16 @@ def test_what_must_hold_of_every_rule_for_any_scores(name: str, scores: list[flo
         finite = [score for score in scores if math.isfinite(score)]
         assert len(orders) == len(targets)
         assert all(order.donor != order.member and math.isfinite(scores[order.donor]) for order in orders)
-        # a copy never goes from worse to better, and the best is never overwritten
-        assert not any(scores[order.donor] < scores[order.member] for order in orders)
-        assert not finite or scores.index(max(finite)) not in targets
+        if (
+            name == "fire"
+        ):  # parents are ranked by rate and evaluators begin anew, but no weights of the best are lost
+            best = scores.index(max(finite)) if finite else -1
+            children = range(len(scores) - 2 * (len(scores) // 3))
+            assert best not in targets or best in {order.donor for order in orders} or best not in children
+        else:
+            # a copy never goes from worse to better, and the best is never overwritten
+            assert not any(scores[order.donor] < scores[order.member] for order in orders)
+            assert not finite or scores.index(max(finite)) not in targets
         for order in orders:
             assert all(SPACE[key].contains(value) for key, value in order.hyperparameters.items())
         for member in set(range(len(scores))) - targets:
@@ -203,6 +213,51 @@ def test_multiple_frequency_with_one_part_is_truncation_without_the_draw() -> No
     assert copies == [Copy(7, 7), Copy(6, 6), *[None] * 6]
 
 
+def fires(rule: Fire, histories: list[tuple[float, ...]], decision: int) -> list[Copy | None]:
+    told = stand(
+        {member: each[-1] for member, each in enumerate(histories)},
+        dict(enumerate(histories)),
+        len(histories),
+        decision,
+    )
+    return [rule.copy(member, told, np.random.default_rng(0)) for member in range(len(histories))]
+
+
+def test_fire_by_hand() -> None:
+    # 0 to 3 are children, 4 to 7 parents, 8 to 11 their evaluators; curves as they are: smoothing 0
+    rule = Fire(patience=2, smoothing=0.0)
+    children = [(0.5,), (0.9,), (0.6,), (0.7,)]
+    parents = [(0.3,), (0.4,), (0.35,), (0.2,)]
+    # from 0 to 0.2 evaluator 8 takes 1 interval, 9 takes 2, 10 takes 0.5; 11 has not come so low or so high
+    evaluators = [(0.0, 0.2, 0.2), (0.0, 0.1, 0.2), (0.0, 0.4, 0.4), (1.1, 1.2, 1.3)]
+    histories = [*children, *parents, *evaluators]
+    # decision 2: only the children decide: the worst, 0, clones the best of children and evaluators, 11
+    assert fires(rule, histories, 2) == [Copy(11, 11), *[None] * 11]
+    # decision 3: 10 beats 8 and 9, 8 beats 9, with 11 all are undecided: 2.5 wins of 10, 1.5 of 8 and 11 and
+    # 0.5 of 9, so parents rank 6 4 7 5, and 5, although the best by score, clones 6; evaluators take over from
+    # their parents under the hyperparameters of the best child, 1, and that of 5 takes what 5 has from now on
+    parents_do = [None, Copy(6, 6), None, None]
+    evaluators_do = [Copy(donor, 1, explore=False) for donor in (4, 6, 6, 7)]
+    assert fires(rule, histories, 3) == [Copy(11, 11), None, None, None, *parents_do, *evaluators_do]
+
+
+def test_rates_are_compared_where_the_scores_are_the_same() -> None:
+    # both pass from 2 to 4: in 1 interval, from t = 1 to 2, and in 2, from 0 to 2
+    steep, flat = np.array([0.0, 2.0, 4.0]), np.array([2.0, 3.0, 4.0])
+    assert outpaces(steep, flat) is True and outpaces(flat, steep) is False
+    # a dip does not count: the climb is 0, 2, 2, 4, which takes 2 intervals from 2 to 4, as the other does
+    assert outpaces(np.array([0.0, 2.0, 1.0, 4.0]), np.array([2.0, 3.0, 4.0])) is None
+    # no common score, or no progress: undecided
+    assert outpaces(np.array([0.0, 1.0]), np.array([2.0, 3.0])) is None
+    assert outpaces(np.array([1.0, 1.0]), np.array([0.0, 3.0])) is None
+
+
+def test_a_smoothed_curve_by_hand() -> None:
+    # 1; (0.5 * 0.5 * 1 + 0.5 * 4) / 0.75 = 3; (0.5 * 2.25 + 0.5 * 0) / 0.875
+    assert smoothed([1.0, 4.0, 0.0], 0.5) == pytest.approx([1.0, 3.0, 1.125 / 0.875])
+    assert smoothed([1.0, 4.0, 0.0], 0.0).tolist() == [1.0, 4.0, 0.0]
+
+
 def test_nobody_copies_before_enough_members_have_scored_or_across_ages() -> None:
     state = population.start(SPACE, 8, 0)
     rules = Rules(Tournament(), least=6)
@@ -214,6 +269,54 @@ def test_nobody_copies_before_enough_members_have_scored_or_across_ages() -> Non
     _, orders = decide(young, SPACE, state, [Report(5, 40, 0.0), Report(6, 42, 1.0)], 0)
     # the first five are 30 steps younger: 5 can only meet 6
     assert [(order.member, order.donor) for order in orders] == [(5, 6)]
+
+
+def test_nobody_copies_before_the_burn_in_is_over() -> None:
+    state, rules = population.start(SPACE, 4, 0), Rules(Truncation(0.25), burn_in=20)
+    said = [0.0, 1.0, 2.0, 3.0]
+    assert decide(rules, SPACE, state, reports(said, 10), 0)[1] == []
+    assert [order.member for order in decide(rules, SPACE, state, reports(said, 20), 0)[1]] == [0]
+    # a failed member need not wait
+    orders = decide(rules, SPACE, state, reports([math.nan, *said[1:]], 10), 0)[1]
+    assert [(order.member, order.donor) for order in orders] == [(0, 3)]
+
+
+def test_rungs_by_hand() -> None:
+    # at 20, 80, 320 steps
+    cull = Cull(20, 4)
+    assert [cull.rung(step - 10, step) for step in (10, 20, 30, 80, 90, 320)] == [None, 0, None, 1, None, 2]
+    assert cull.rung(0, 100) == 1 and cull.rung(15, 25) == 0
+    # of 1, 2, 3, 4 the best quarter begins at 3.25, the best half at 2.5
+    assert [cull.hopeless(own, [1.0, 2.0, 3.0, 4.0, math.nan]) for own in (3.0, 4.0)] == [True, False]
+    assert [Cull(20, 2).hopeless(own, [1.0, 2.0, 3.0, 4.0]) for own in (2.0, 3.0)] == [True, False]
+
+
+def test_who_falls_behind_on_a_rung_becomes_a_clone_once() -> None:
+    rules = Rules(NoExploit(), cull=Cull(20, 2))
+    state, said = population.start(SPACE, 4, 0), [1.0, 2.0, 3.0, 4.0]
+    state, orders = decide(rules, SPACE, state, reports(said, 10), 0)
+    assert orders == []  # the first rung is at 20 steps
+    state, orders = decide(rules, SPACE, state, reports(said, 20), 0)
+    assert [(order.member, order.donor) for order in orders] == [(0, 3), (1, 3)]
+    state = population.from_plain(json.loads(json.dumps(population.to_plain(state))))
+    state, orders = decide(rules, SPACE, state, reports(said, 30), 0)
+    assert orders == []  # no rung between 20 and 40
+    state, orders = decide(rules, SPACE, state, reports(said[::-1], 40), 0)
+    assert [(order.member, order.donor) for order in orders] == [(2, 0), (3, 0)]
+
+
+def test_rungs_compare_members_of_one_age_whenever_they_come_to_it() -> None:
+    rules = Rules(NoExploit(), cull=Cull(20, 2))
+    state = population.start(SPACE, 3, 0)
+    state, orders = decide(rules, SPACE, state, [Report(0, 20, 5.0), Report(1, 20, 6.0)], 0)
+    assert [(order.member, order.donor) for order in orders] == [(0, 1)]
+    state, orders = decide(rules, SPACE, state, [Report(1, 60, 9.0)], 0)
+    assert orders == []  # alone on the rung of 40
+    # 2 comes to the first rung late: it is held against 5 and 6, and copies whoever is good now
+    _, orders = decide(rules, SPACE, state, [Report(2, 20, 5.5)], 0)
+    assert orders == []
+    _, orders = decide(rules, SPACE, state, [Report(2, 20, 4.0)], 0)
+    assert [(order.member, order.donor) for order in orders] == [(2, 1)]
 
 
 def test_a_copy_takes_the_weights_that_a_copying_donor_reported_with() -> None:
@@ -247,6 +350,27 @@ def test_a_failed_member_is_replaced_so_many_times_and_then_left() -> None:
         assert [(order.member, order.donor) for order in orders] == ([(0, 2)] if decision <= 2 else [])
     assert state[0].failures == 4
     assert decide(ALONE, SPACE, state, reports([1.0, math.nan, 3.0, 2.0], 50), 0)[1] == []
+
+
+def test_a_clone_goes_back_to_the_best_weights_ever_and_varies_their_own_hyperparameters() -> None:
+    rules, state = Rules(Truncation(0.25), Perturb(0.0), backtrack=True), population.start(SPACE, 4, 0)
+    first = state[3].hyperparameters
+    state, orders = decide(rules, SPACE, state, reports([1.0, 2.0, 3.0, 9.0], 10), 0)
+    assert [(order.member, order.donor, order.decision) for order in orders] == [(0, 3, None)]
+    assert population.archived(state) == (3, population.Best(9.0, 1, 10, first))
+    state = population.from_plain(json.loads(json.dumps(population.to_plain(state))))
+    # all are worse now: the best of now is 2, but its 5 is less than the 9 that 3 had at its first decision,
+    # and 3 itself, now the worst, goes back to what it was; both vary the rate that belonged to the 9
+    state = tuple(known._replace(hyperparameters={"rate": 0.09, "kind": "a"}) for known in state)
+    _, orders = decide(rules, SPACE, state, reports([4.0, 2.0, 5.0, 1.0], 20), 0)
+    assert [(order.member, order.donor, order.decision) for order in orders] == [(3, 3, 1)]
+    assert orders[0].hyperparameters["rate"] / first["rate"] == pytest.approx(0.8) or orders[0].hyperparameters[
+        "rate"
+    ] / first["rate"] == pytest.approx(1.25)
+    # where the best of now is the best ever, it is copied as it is
+    after, orders = decide(rules, SPACE, state, reports([4.0, 2.0, 10.0, 1.0], 20), 0)
+    assert [(order.member, order.donor, order.decision) for order in orders] == [(3, 2, None)]
+    assert population.archived(after) == (2, population.Best(10.0, 2, 20, {"rate": 0.09, "kind": "a"}))
 
 
 class Remembers(Perturb):

@@ -264,6 +264,21 @@ def test_a_hand_worked_run_is_drawn_as_it_went(store):
     assert points(figures["schedule-0"]["data"][1]) == [(0, 2.0), (20, 2.0), (20, 4.0), (30, 4.0)]
 
 
+def test_a_space_within_the_space_is_drawn_by_whole_names(store):
+    store.write(
+        "run.yaml",
+        "name: nest\ntraining: {steps: 10}\nhyperparameters: {a: {h: {kind: float, low: 0, high: 9}, "
+        "deep: {flag: {kind: bool}}}}",
+    )
+    start = (population.MemberState({"a": {"h": 1.5, "deep": {"flag": True}}}),)
+    records.write_starts(store, start)
+    records.write_metrics(store, 1, [{"round": 1, "step": 10, "member": 0, "score": -1.0}])
+    story = read_story(store)
+    assert story.hyperparameters == ["a.h", "a.deep.flag"]
+    assert story.path[0].hyperparameters == {"a.h": 1.5, "a.deep.flag": True}
+    assert figures_of(page_of(store))["schedule-1"]["layout"]["yaxis"]["ticktext"] == ["false", "true"]
+
+
 def test_the_median_and_the_middle_half_are_those_of_the_members_that_did_not_fail():
     losses = [1.0, 2.0, 3.0, 4.0, 5.0, math.nan]
     rows = {member: [{"round": 1, "step": 10, "loss_code": loss}] for member, loss in enumerate(losses)}

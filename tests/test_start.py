@@ -1,19 +1,20 @@
 import numpy as np
 import pytest
 
+from policies.space import flat, nested, value_at
 from search.load import load_run
 from search.start import first_state
 
 FILE = """
 name: start
-trainable: decoder
-data: {groups: {code: installed}}
+trainable: tests.members:points
 hyperparameters:
   learning_rate: {kind: float, low: 1e-4, high: 1e-1, log: true}
   dropout: {kind: float, low: 0.0, high: 0.5}
   warmup: {kind: int, low: 1, high: 8}
   beta2: {kind: ordered, values: [0.9, 0.95, 0.99]}
   clip: {kind: categorical, values: [0.5, 1.0]}
+  inner: {deep: {size: {kind: int, low: 1, high: 2}}, flag: {kind: bool}}
   beta1: {kind: constant, value: 0.9}
 population: {members: 32, exploit: none, start: optuna}
 """
@@ -33,7 +34,9 @@ def test_a_spread_start_lies_in_the_domains_and_repeats(file) -> None:
     assert len(state) == 32 and state == first_state(run) != first_state(load_run(file, ["seed=1"]))
     for known in state:
         assert known.hyperparameters.keys() == space.keys()
-        assert all(space[name].contains(value) for name, value in known.hyperparameters.items())
+        values = {path: value_at(known.hyperparameters, path) for path in flat(space)}
+        assert all(domain.contains(values[path]) for path, domain in flat(space).items())
+        assert nested(values) == known.hyperparameters
     assert {known.hyperparameters["beta2"] for known in state} == {0.9, 0.95, 0.99}
     assert {known.hyperparameters["beta1"] for known in state} == {0.9}
 

@@ -28,7 +28,7 @@ class Network(ABC):
 
             def loss(self, module, batch, numbers):
                 images, labels = batch
-                return cross_entropy(module(images), labels, numbers["label_smoothing"]).mean()
+                return cross_entropy(module(images), labels, numbers["label_smoothing"])
 
             def score(self, module, rows):
                 images, labels = rows
@@ -41,8 +41,10 @@ class Network(ABC):
 
     The three methods must work on one member and, under `torch.func.vmap`, on a stack of them, where a
     number may be a scalar tensor. So they compute with tensors, do not call `.item()` or branch on a value,
-    and take from `self` only what all members share.
+    and take from `self` only what all members share. A subclass with a step of its own says `own_step = True`.
     """
+
+    own_step = False  # if so, its members are never stacked
 
     def __init__(
         self,
@@ -53,7 +55,8 @@ class Network(ABC):
         seed: int,
         device: str = "cpu",
     ):
-        self.base, self.batches, self.held_out = recipe, batches, held_out
+        self.base, self.held_out = recipe, held_out
+        self.batches: Any = batches  # `Batches`, or `Sampled` ones that a run puts in their place
         self.device = torch.device(device)
         self.span: Span | None
         self.called: nn.Module  # the module, as training calls it
@@ -75,17 +78,43 @@ class Network(ABC):
         self.span, self.called = span, span.cover(self.module)
         self.optimiser = self.build_optimiser()  # sharding has replaced the weights
 
+    @property
+    def alone(self) -> bool:
+        """Whether it never trains in a stack with others."""
+        return self.own_step or self.span is not None
+
     @abstractmethod
     def build(self) -> nn.Module:
         """Return the module with its first weights; torch's random numbers are seeded for it."""
 
     @abstractmethod
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, Number]) -> Tensor:
-        """Return the scalar training loss of what `batches` gave, as tensors."""
+        """Return the training loss of what `batches` gave, as tensors: of each row, `(rows,)`, or one scalar.
+
+        Only losses by row can be weighed, and told to a sampling policy.
+        """
 
     @abstractmethod
     def score(self, module: nn.Module, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the score (higher is better) on held-out rows, and the loss per group: all scalars."""
+
+    def objective(self, module: nn.Module, batch: Any, numbers: Mapping[str, Number]) -> tuple[Tensor, Tensor]:
+        """Return the scalar that is minimised, and what `loss` returned."""
+        if not self.sampled:
+            losses = self.loss(module, batch, numbers)
+            return losses.mean(), losses
+        losses = self.loss(module, batch["rows"], numbers)
+        if losses.dim() != 1:
+            raise ValueError(
+                f"with a sampling policy `loss` must return the loss of each row, `(rows,)`, "
+                f"but returned a tensor of shape {tuple(losses.shape)}."
+            )
+        return (self.batches.weigh(losses.detach(), batch["weights"]) * losses).sum(), losses
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the batches are `Sampled`, which carry weights and want the losses back."""
+        return hasattr(self.batches, "weigh")
 
     def adopt(self, hyperparameters: dict[str, Any]) -> None:
         self.hyperparameters = dict(hyperparameters)
@@ -110,28 +139,33 @@ class Network(ABC):
     def train(self, steps: int) -> float:
         self.module.train()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
+        by_row: list[Tensor] = []
         # members of a brood take turns in one process: each brings its own random numbers
         with restored(self.device):
             for seed in self.draw_seeds(steps).tolist():
                 # processes of one member see different rows, and drop out for themselves
                 reseed(seed + (self.span.rank if self.span else 0), self.device)
-                total += self.step()
+                loss, losses = self.step()
+                total += loss
+                by_row += [losses] if self.sampled else []
+        if by_row:
+            self.batches.observe(to_arrays(torch.stack(by_row)))
         return (self.span.mean(total) if self.span else total).item() / steps
 
     def draw_seeds(self, steps: int) -> Tensor:
         """Return a seed for each of the next steps: `(steps,)`."""
         return torch.randint(2**62, (steps,), generator=self.generator)
 
-    def step(self) -> Tensor:
+    def step(self) -> tuple[Tensor, Tensor]:
         self.set_rates()
-        batch = self.batches.next() if self.span is None else self.span.part(self.batches.next())
-        loss = self.loss(self.called, to_tensors(batch, self.device), self.numbers)
+        rows = self.batches.next() if self.span is None else self.span.part(self.batches.next())
+        loss, losses = self.objective(self.called, to_tensors(rows, self.device), self.numbers)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
         self.optimiser.step()
         self.trained += 1
-        return loss.detach()
+        return loss.detach(), losses.detach()
 
     def set_rates(self) -> None:
         recipe = self.recipe

@@ -126,8 +126,18 @@ def schedule(story: Story, name: str) -> Figure:
 
 def group_loss(story: Story, group: str) -> Figure:
     """One group's validation loss: the winner's weights against the population's median and middle half."""
-    low, median, high = story.quantiles(f"loss_{group}", (0.25, 0.5, 0.75))
-    winner = story.group_curve(story.path, group)
+    return against_members(story, f"loss_{group}", story.losses)
+
+
+def kept_rows(story: Story) -> Figure:
+    """The share of the training rows that the running epochs keep."""
+    return against_members(story, "kept", False)
+
+
+def against_members(story: Story, column: str, losses: bool) -> Figure:
+    """One column of the metrics along the winner's weights, against the population's median and middle half."""
+    low, median, high = story.quantiles(column, (0.25, 0.5, 0.75))
+    winner = story.column_curve(story.path, column)
     nothing = {"line": {"width": 0}, "hoverinfo": "skip"}
     data = [
         trace([Line(low)], MEDIAN, 0, "", **nothing),
@@ -135,7 +145,7 @@ def group_loss(story: Story, group: str) -> Figure:
         trace([Line(median)], MEDIAN, 1.6, "median, step %{x}: %{y:.4f}", line={"dash": "dash"}),
         trace([Line(winner)], WINNER, 3.2, "winner, step %{x}: %{y:.4f}"),
     ]
-    y, note = calm_axis([winner, low, high], story.losses)
+    y, note = calm_axis([winner, low, high], losses)
     return Figure(data, layout(story.last_step, 230, y), [], note)
 
 

@@ -1,7 +1,7 @@
 """A run read back from its directory, with what follows from it: who leads, whose weights, which curves."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,11 +10,12 @@ import numpy as np
 import yaml
 
 from cluster.storage import Store
+from policies.space import Path, value_at
 from policies.standings import rank
 from search.directory import SETTINGS, SUMMARY, summary
 from search.errors import InputError
 from search.lineage import Event, Segment, ancestry, read_lineage, read_rows, roots, stays
-from search.records import METRICS
+from search.records import METRICS, MIXING
 
 Rows = dict[int, list[dict[str, Any]]]  # by member, each in the order of the rounds
 Curve = list[tuple[int, float | None]]  # (step, value); None where a member failed
@@ -38,6 +39,7 @@ class Story:
     events: list[Event]
     rows: Rows
     baseline: Baseline | None = None
+    mixtures: Sequence[dict[str, Any]] = ()  # a row a round, member and group, where members mix
 
     @property
     def name(self) -> str:
@@ -63,7 +65,8 @@ class Story:
 
     @cached_property
     def domains(self) -> dict[str, dict[str, Any]]:
-        return dict(self.settings.get("hyperparameters") or {})
+        """Every domain, also those of spaces within the space: `optimiser.rate` names such a one."""
+        return {".".join(path): domain for path, domain in flat(self.settings.get("hyperparameters") or {})}
 
     @cached_property
     def hyperparameters(self) -> list[str]:
@@ -75,6 +78,11 @@ class Story:
     def groups(self) -> list[str]:
         names = {name for rows in self.rows.values() for row in rows for name in row}
         return sorted(name.removeprefix("loss_") for name in names if name.startswith("loss_"))
+
+    @property
+    def mixed_groups(self) -> list[str]:
+        """The groups of the mixtures, in the order of the run's file."""
+        return list(dict.fromkeys(row["group"] for row in self.mixtures))
 
     @cached_property
     def steps(self) -> list[int]:
@@ -126,14 +134,17 @@ class Story:
 
     def score_curve(self, segment: Segment) -> Curve:
         """Return the scores of one stay of weights, from the score that it began with."""
-        curve = [(row["step"], self.shown(row["score"])) for row in self._rows_of(segment)]
+        curve = [(row["step"], self.shown(row["score"])) for row in self.rows_of(segment)]
         arrival = self._arrivals[segment.member, segment.from_round]
         return curve if arrival.parent is None else [(arrival.began, self.shown(arrival.parent_score)), *curve]
 
     def group_curve(self, path: Sequence[Segment], group: str) -> Curve:
         """Return the group's validation loss along a path."""
-        rows = [row for segment in path for row in self._rows_of(segment)]
-        return [(row["step"], finite(row.get(f"loss_{group}"))) for row in rows]
+        return self.column_curve(path, f"loss_{group}")
+
+    def column_curve(self, path: Sequence[Segment], column: str) -> Curve:
+        rows = [row for segment in path for row in self.rows_of(segment)]
+        return [(row["step"], finite(row.get(column))) for row in rows]
 
     def quantiles(self, column: str, at: Sequence[float]) -> list[Curve]:
         """Return quantiles over the members that did not fail, one curve each."""
@@ -157,7 +168,7 @@ class Story:
     def _arrivals(self) -> dict[tuple[int, int], Event]:
         return {(event.member, event.round): event for event in self.events}
 
-    def _rows_of(self, segment: Segment) -> list[dict[str, Any]]:
+    def rows_of(self, segment: Segment) -> list[dict[str, Any]]:
         last = math.inf if segment.to_round is None else segment.to_round
         return [row for row in self.rows.get(segment.member, []) if segment.from_round < row["round"] <= last]
 
@@ -174,7 +185,14 @@ def read_story(store: Store) -> Story:
             f"{store.uri}/{METRICS} names members without a start in the lineage: "
             f"{', '.join(map(str, unknown))}; the two must come from one run."
         )
-    return Story(text, yaml.safe_load(text) or {}, summary(store), events, rows, read_baseline(store))
+    settings = yaml.safe_load(text) or {}
+    paths = [path for path, _ in flat(settings.get("hyperparameters") or {}) if len(path) > 1]
+    events = [
+        event._replace(before=event.before and dotted(event.before, paths), after=dotted(event.after, paths))
+        for event in events
+    ]
+    mixtures = read_rows(store, MIXING) if store.exists(MIXING) else []
+    return Story(text, settings, summary(store), events, rows, read_baseline(store), mixtures)
 
 
 def read_baseline(store: Store) -> Baseline | None:
@@ -191,6 +209,22 @@ def by_member(rows: Iterable[dict[str, Any]]) -> Rows:
     for row in sorted(rows, key=lambda row: (row["member"], row["round"])):
         found.setdefault(row["member"], []).append(row)
     return found
+
+
+def flat(domains: dict[str, Any], above: Path = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the domains of a run's file by their paths; a space within the space has no kind."""
+    for name, domain in domains.items():
+        if isinstance(domain.get("kind"), str):
+            yield (*above, name), domain
+        else:
+            yield from flat(domain, (*above, name))
+
+
+def dotted(given: dict[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
+    """Return hyperparameters with those of spaces within by their whole names."""
+    within = {path[0] for path in paths}
+    kept = {name: value for name, value in given.items() if name not in within}
+    return kept | {".".join(path): value_at(given, path) for path in paths}
 
 
 def finite(value: float | None) -> float | None:

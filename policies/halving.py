@@ -1,0 +1,37 @@
+"""Who is not worth going on with: the rungs of asynchronous successive halving."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Cull:
+    """Of all that have come to a rung, only the best 1 / `reduction` go on (ASHA: Li et al., 2020).
+
+    Rungs are at `grace`, `grace * reduction`, `grace * reduction^2` ... steps; a member is on the rung that
+    its last interval has reached. All are compared at the same age, however early or late they come to it.
+    """
+
+    grace: int
+    reduction: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.grace < 1:
+            raise ValueError(f"grace must be at least 1 step, but got {self.grace}.")
+        if not 1 < self.reduction < math.inf:
+            raise ValueError(f"reduction must be above 1, but got {self.reduction}.")
+
+    def rung(self, before: int, step: int) -> int | None:
+        """Return the highest rung that was reached after step `before` and by `step`, counted from 0."""
+        if step < self.grace:
+            return None
+        rung = math.floor(math.log(step / self.grace, self.reduction) + 1e-9)
+        return rung if self.grace * self.reduction**rung > before else None
+
+    def hopeless(self, own: float, scores: Sequence[float]) -> bool:
+        """Say whether a member with this score is not among the best of all scores of its rung, its own too."""
+        finite = [score for score in scores if math.isfinite(score)]
+        return bool(finite) and own < float(np.quantile(finite, 1 - 1 / self.reduction))

@@ -1,0 +1,115 @@
+"""The commands for jobs on a Ray cluster: `submit`, `stop` and `logs`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+
+from search.errors import InputError
+
+console = Console()
+
+Address = Annotated[
+    str | None,
+    typer.Option(help="The head's job server, http://HEAD:8265; RAY_API_SERVER_ADDRESS by default."),
+]
+Target = Annotated[str, typer.Argument(help="Job id, or run directory.", metavar="JOB|DIR")]
+
+
+def submit(
+    file: Annotated[str, typer.Argument(help="YAML file of the run.", metavar="FILE")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="Changes to it.", metavar="[key=value ...]")
+    ] = None,
+    address: Address = None,
+    working_dir: Annotated[Path, typer.Option(help="What the job is sent with, less ignored files.")] = Path(),
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Leave once it is submitted.")] = False,
+    retries: Annotated[int, typer.Option(min=0, help="How often to go on when the driver dies.")] = 3,
+    cpus: Annotated[float, typer.Option(min=0, help="CPUs that the driver reserves.")] = 0.0,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs that the driver reserves.")] = 0.0,
+    resource: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=AMOUNT", help="Another resource that it reserves.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Kept with the job on the cluster.")
+    ] = None,
+    runtime_env: Annotated[
+        Path | None, typer.Option(help="YAML file of Ray's runtime environment: env_vars, pip and so on.")
+    ] = None,
+) -> None:
+    """Send a run to a Ray cluster as a job and follow it; sent again, it goes on where it was."""
+    from search import jobs
+
+    given = {name: amount(name, value) for name, value in pairs("--resource", resource or [])}
+    reserved = {"CPU": cpus, "GPU": gpus, **given}
+    wanted = jobs.Submission(
+        file=file,
+        changes=changes or [],
+        address=address,
+        folder=working_dir,
+        retries=retries,
+        metadata=dict(pairs("--metadata", metadata or [])),
+        resources={name: value for name, value in reserved.items() if value},
+        runtime_env=environment(runtime_env),
+    )
+    jobs.submit(wanted, console, not no_wait)
+
+
+def stop(target: Target, address: Address = None) -> None:
+    """Stop a job; its run can be continued."""
+    from search import jobs
+
+    jobs.stop(target, address, console)
+
+
+def logs(
+    target: Target,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Until the job ends.")] = False,
+) -> None:
+    """Print what a job has printed."""
+    from search import jobs
+
+    jobs.logs(target, address, console, follow)
+
+
+def top(
+    target: Target,
+    address: Address = None,
+    once: Annotated[bool, typer.Option("--once", help="Print it as it is now, and leave.")] = False,
+) -> None:
+    """Watch a running population: members, scores, copies, speed and time left."""
+    from search import top as watching
+
+    watching.top(target, address, console, once)
+
+
+def pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
+    found = [(name, sign, value) for name, sign, value in (each.partition("=") for each in given)]
+    for name, sign, value in found:
+        if not (name and sign):
+            raise InputError(f"{option}: must be written name=value, got {name}{sign}{value}.")
+    return [(name, value) for name, _, value in found]
+
+
+def amount(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--resource: {name} must be a number, got {text}.") from None
+
+
+def environment(path: Path | None) -> dict[str, object]:
+    """Read a runtime environment; the working directory is `--working-dir`'s."""
+    if path is None:
+        return {}
+    try:
+        read = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"--runtime-env: {path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(read, dict) or "working_dir" in read:
+        raise InputError(f"--runtime-env: {path} must be a mapping without working_dir.")
+    return read

@@ -1,0 +1,248 @@
+"""What `shoal submit`, `stop`, `logs` and `status` do with Ray jobs."""
+
+import contextlib
+import shlex
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cluster import jobs
+from cluster.driver import ADDRESS, DIRECTORY
+from cluster.package import PackageTooLarge, files, pack
+from cluster.storage import Store
+from search import directory
+from search.config import Run
+from search.errors import InputError, Interrupted, RunFailed
+from search.load import load_run, load_values
+
+LOST_SECONDS = 300.0  # how long a head may be away before its job is given up
+OURS = (1, 2, 130)  # exit codes that the command itself ends with: nothing that another try would change
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What is to be submitted, and where."""
+
+    file: str
+    changes: Sequence[str]
+    address: str | None
+    folder: Path  # sent along as the job's working directory
+    retries: int = 3
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, float] = field(default_factory=dict)  # of the driver
+    runtime_env: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The file's place in the working directory, which is where the job finds it."""
+        try:
+            name = Path(self.file).resolve().relative_to(self.folder.resolve()).as_posix()
+        except ValueError:
+            raise InputError(
+                f"{self.file}: must lie in the working directory that the job is sent with, {self.folder}; "
+                f"name another with --working-dir."
+            ) from None
+        if name not in files(self.folder):
+            raise InputError(f"{self.file}: an ignore file of {self.folder} keeps it from being sent.")
+        return name
+
+    @property
+    def command(self) -> str:
+        return shlex.join(["python", "-m", "search", "run", self.name, *self.changes, "--resume", "auto"])
+
+
+def submit(wanted: Submission, console: Console, wait: bool) -> None:
+    """Submit a run as a job; follow it to its end, and submit it again when its driver dies."""
+    run = load_run(wanted.file, wanted.changes)
+    check_places(load_values(wanted.file, wanted.changes))
+    wanted.name  # noqa: B018 - what is wrong with it is known before the network is asked
+    with one_line():
+        client = jobs.connect(wanted.address)
+    job = send(client, run, wanted)
+    say(console, f"job {job}: submitted, see {link(client, job)}")
+    if not wait:
+        say(console, f"follow it with `shoal logs --follow {job}`, stop it with `shoal stop {job}`")
+        return
+    for left in range(wanted.retries, -1, -1):
+        ended = watch(client, job, console)
+        if ended is not None and (ended.status != "FAILED" or ended.driver_exit_code in OURS):
+            break
+        if not left:
+            break
+        say(console, f"job {job}: its driver died; submitting it again, {left} tries left")
+        job = send(client, run, wanted)
+    conclude(job, ended)
+
+
+def check_places(values: Mapping[str, Any]) -> None:
+    """Refuse places that only mean something on this machine's working folder."""
+    data = values.get("data") or {}
+    places = {"directory": values.get("directory")}
+    if data.get("groups"):
+        places["data.corpus"] = data.get("corpus")
+        places |= {f"data.groups.{name}": place for name, place in data["groups"].items()}
+    for key, place in places.items():
+        if place == "installed" or (place and ("://" in place or place.startswith("/"))):
+            continue
+        raise InputError(
+            f"{key}: a job needs a place that every node of the cluster sees: an absolute path on shared "
+            f"storage or a URI, such as {key}=s3://bucket/{key.rpartition('.')[2]}, got {place!r}."
+        )
+
+
+def send(client: jobs.JobSubmissionClient, run: Run, wanted: Submission) -> str:
+    metadata = {
+        "name": run.name,
+        **wanted.metadata,
+        DIRECTORY: run.directory,
+        ADDRESS: client.get_address(),
+    }
+    with tempfile.TemporaryDirectory() as folder, one_line(), jobs.answering(client.get_address()):
+        package = Path(folder) / "working-dir.zip"
+        try:
+            pack(wanted.folder, package)
+        except PackageTooLarge as error:
+            raise InputError(f"--working-dir: {error}") from error
+        environment = {**wanted.runtime_env, "working_dir": str(package)}
+        job = f"{run.name}-{uuid.uuid4().hex[:8]}"
+        return jobs.submit(client, job, wanted.command, environment, metadata, wanted.resources)
+
+
+def watch(client: jobs.JobSubmissionClient, job: str, console: Console) -> Any:
+    """Write the job's log until it ends; a head that goes away may come back. None: the job is lost."""
+    seen, lost = 0, 0.0  # characters, and when the head went away
+
+    def write(text: str) -> None:
+        nonlocal seen, lost
+        seen, lost = seen + len(text), 0.0
+        console.print(text, end="", highlight=False, soft_wrap=True, markup=False)
+
+    while True:
+        try:
+            return jobs.follow(client, job, write, seen)
+        except ConnectionError as error:
+            if not lost:
+                say(console, f"job {job}: lost the head ({error}); trying again for {LOST_SECONDS:.0f} s")
+            lost = lost or time.monotonic()
+            if time.monotonic() > lost + LOST_SECONDS:
+                raise RunFailed(f"{job}: the head does not answer: {error}. {way_on(job)}") from error
+            time.sleep(jobs.SECONDS_BETWEEN_LOOKS)
+            if came_back_without(client, job):
+                return None
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"job {job} goes on without you. {way_on(job)}") from error
+
+
+def came_back_without(client: jobs.JobSubmissionClient, job: str) -> bool:
+    """Say whether the head answers again, but with no memory of the job."""
+    try:
+        return jobs.details(client, job) is None
+    except (OSError, RuntimeError):
+        return False
+
+
+def conclude(job: str, ended: Any) -> None:
+    if ended is None:
+        raise RunFailed(f"job {job} was lost with its cluster's head. Submit it again to continue the run.")
+    if ended.status == "STOPPED":
+        raise RunFailed(f"job {job} was stopped. Submit it again to continue the run.")
+    if ended.status == "FAILED" and ended.driver_exit_code == 2:
+        raise InputError(f"job {job} refused its input; its log says why.")
+    if ended.status == "FAILED":
+        reason = (ended.message or "no reason given").strip().splitlines()[0].partition(", last available")[0]
+        raise RunFailed(f"job {job} failed: {reason}. Its log has the rest; submit it again to go on.")
+
+
+def stop(target: str, address: str | None, console: Console) -> None:
+    """Stop a job named by its id or its run directory; the run can be continued."""
+    client, job = found(target, address)
+    with one_line():
+        status = jobs.stop(client, job)
+    say(console, f"job {job}: {status}. Submit it again to continue the run.")
+
+
+def logs(target: str, address: str | None, console: Console, follow: bool) -> None:
+    """Print a job's log so far, or until it ends."""
+    client, job = found(target, address)
+    if follow:
+        conclude(job, watch(client, job, console))
+        return
+    with one_line():
+        console.print(client.get_job_logs(job), end="", highlight=False, soft_wrap=True, markup=False)
+
+
+def status(target: str, address: str | None, console: Console) -> None:
+    """Say what the cluster knows of a job."""
+    client, job = found(target, address)
+    with one_line():
+        known = jobs.details(client, job)
+    assert known is not None
+    lasted = ((known.end_time or time.time() * 1000) - (known.start_time or time.time() * 1000)) / 1000
+    say(console, f"job {job}: {known.status}, {lasted:.0f} s, see {link(client, job)}")
+    say(console, f"  run directory {(known.metadata or {}).get(DIRECTORY, '?')}")
+    if known.message:
+        say(console, f"  {known.message.strip().splitlines()[0]}")
+
+
+def found(target: str, address: str | None) -> tuple[jobs.JobSubmissionClient, str]:
+    """Return a client and the id of a job that is named by its id or by its run directory."""
+    noted = noted_job(target)
+    with one_line():
+        client = jobs.connect(address or noted.get("address") or None)
+        job = noted.get("job") or (jobs.find(client, directory_of(target)) if is_directory(target) else target)
+        known = job is not None and jobs.details(client, job) is not None
+    if job is None or not known:
+        raise InputError(f"{target}: {client.get_address()} knows no such job.")
+    return client, job
+
+
+def is_directory(target: str) -> bool:
+    return "/" in target or Path(target).exists()
+
+
+def directory_of(target: str) -> str:
+    return Store(target).uri if "://" in target else str(Path(target).expanduser().resolve())
+
+
+def noted_job(target: str) -> dict[str, str]:
+    """Return what a run directory that can be seen from here says of its job."""
+    if not is_directory(target):
+        return {}
+    try:
+        noted = directory.job_of(target)
+        if not noted and directory.holds_run(target):
+            raise InputError(f"{target} was not run as a job: stop it with Ctrl-C, see it with `shoal status`.")
+        return noted
+    except OSError:
+        return {}  # a bucket that only the cluster may read: its job server knows the directory
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Show what the way to the head or its job server raises as one line."""
+    try:
+        yield
+    except jobs.Unreachable as error:
+        raise InputError(f"--address: {error}") from error
+    except (RunFailed, InputError):
+        raise
+    except RuntimeError as error:
+        raise RunFailed(f"the job server says: {str(error).splitlines()[0]}") from error
+
+
+def link(client: jobs.JobSubmissionClient, job: str) -> str:
+    return f"{client.get_address()}/#/jobs/{job}"
+
+
+def way_on(job: str) -> str:
+    return f"See it with `shoal status {job}`, follow it with `shoal logs --follow {job}`."
+
+
+def say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
