@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from policies.sampling.interface import needs_losses
+from search.distill import settings as distilling
+from search.distill.checks import check_distill
 from search.kinds import SpaceWithin
 from search.mixing import check_mixing
 from search.sections import SEARCHED
@@ -132,6 +134,15 @@ def check_mode(run: "Run") -> str:
             f"checkpoint.every: must be 1 with population.mode: asynchronous, since members are saved each "
             f"when it is ready, got {run.checkpoint.every}"
         )
+    if not run.population.backtrack:
+        return ""
+    if run.population.mode == "asynchronous":
+        return "population.backtrack: needs population.mode: synchronous"
+    if run.checkpoint.every != 1:
+        return (
+            f"checkpoint.every: must be 1 with population.backtrack, which takes earlier weights from their "
+            f"checkpoint, got {run.checkpoint.every}"
+        )
     return ""
 
 
@@ -153,12 +164,14 @@ def check_schedule(run: "Run") -> str:
 def check_hyperparameters(run: "Run") -> str:
     if ":" in run.trainable:
         return ""  # only the user's own class knows
-    known = {"toy": {"h0", "h1"}, "decoder": SEARCHED | ({"mixing"} if run.mixing else set())}[run.trainable]
+    kind = "distill" if run.kind == "distill" else run.trainable
+    decoder = SEARCHED | ({"mixing"} if run.mixing else set())
+    known = {"toy": {"h0", "h1"}, "decoder": decoder, "distill": distilling.SEARCHED}[kind]
     searched = {"hyperparameters": set(run.hyperparameters)}
     scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
     for place, names in (scheduled or searched).items():
         for name in sorted(names - known):
-            return f"{place}.{name}: {run.trainable} has no such hyperparameter{nearest(name, known)}"
+            return f"{place}.{name}: {kind} has no such hyperparameter{nearest(name, known)}"
         for name in names:
             if name != "mixing" and isinstance(run.hyperparameters.get(name), SpaceWithin):
                 return f"{place}.{name}: must be a domain; only a class of your own takes a space under a name"
@@ -184,7 +197,7 @@ def check_data(run: "Run") -> str:
 
 
 def check_model(run: "Run") -> str:
-    if not run.reads_text:
+    if not run.reads_text or run.kind == "distill":
         return ""
     try:
         Shape(vocabulary=2, sequence_length=run.data.sequence_length, **run.model.model_dump())
@@ -242,6 +255,7 @@ CHECKS = (
     check_model,
     check_room,
     check_sampling,
+    check_distill,
 )
 
 

@@ -9,6 +9,7 @@ from policies.rules import ALONE, Rules
 from policies.schedule import Setting
 from policies.space import Space
 from search.checks import CHECKS
+from search.distill.settings import Distill
 from search.kinds import AnyDomain, Settings
 from search.mixing import Mixing
 from search.runs import known_kind
@@ -35,13 +36,25 @@ class Run(Settings):
     schedule: list[Scheduled] = Field(default_factory=list)
     root: Annotated[int, Field(ge=0)] = 0  # member 0 starts as this member of a population would
     population: Population = Population()
+    distill: Distill | None = None
     cluster: Cluster = Cluster()
     checkpoint: Checkpoint = Checkpoint()
 
     @property
     def reads_text(self) -> bool:
         """Whether members train on rows of a corpus and score themselves by minus a loss in nats."""
-        return self.trainable == "decoder"
+        return self.trainable == "decoder" or self.kind == "distill"
+
+    @property
+    def distilling(self) -> Distill:
+        """The section of a run of kind distill, which has one."""
+        assert self.distill is not None
+        return self.distill
+
+    @property
+    def parts(self) -> int:
+        """How many parts the population has whose members copy only within them: one a sub-space."""
+        return len(self.distill.spaces) if self.distill else 1
 
     @property
     def label(self) -> str:
@@ -84,6 +97,7 @@ class Run(Settings):
             age_window=math.inf if chosen.age_window is None else chosen.age_window,
             burn_in=chosen.burn_in,
             cull=chosen.cull.build() if chosen.cull else None,
+            backtrack=chosen.backtrack,
             replacements=chosen.replacements,
         )
 

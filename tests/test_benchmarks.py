@@ -4,13 +4,17 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import loaders, processes, stream
+from benchmarks import distill_speed, loaders, processes, stream
 from benchmarks.exploit import median
 from benchmarks.quality import better, interval, summary
 from cluster.order import RowOrder
 from cluster.storage import Store
 from cluster.streams import WholeStream
+from trainables.distill.encoder import Encoder
+from trainables.distill.shared import SharedTeacher
+from trainables.distill.teachers import Teacher
 
 
 def start(process: str, trial: str, time: float, source: str = "") -> dict:
@@ -75,3 +79,14 @@ def test_the_stream_benchmark_counts_batches_until_the_new_mixture_and_reads_wha
     assert (
         [int(mapped[place][0]) for place in chosen] == at_once.__getitems__(chosen)[:, 0].tolist() == [0, 1, 2]
     )
+
+
+def test_the_plain_loop_trains_as_the_shared_weights_do() -> None:
+    torch.manual_seed(0)
+    origin = Encoder(distill_speed.TEACHER)
+    shared = SharedTeacher(Teacher(Encoder(distill_speed.TEACHER)))
+    first, second = (distill_speed.member(shared, origin) for _ in range(2))
+    first.step()
+    distill_speed.plain_step(second)
+    pairs = zip(first.module.parameters(), second.module.parameters(), strict=True)
+    assert all(torch.allclose(ours, theirs, atol=1e-6) for ours, theirs in pairs)
