@@ -113,7 +113,7 @@ def train_for(made: list[Network], optimisers: list[torch.optim.Optimizer], star
         for step in range(start, start + interval):
             for group in optimiser.param_groups:
                 group["lr"] = rate_at(step, member.recipe)
-            loss = member.loss(member.module, batch_of(member), member.numbers)
+            loss, _ = member.objective(member.module, batch_of(member), member.numbers)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(member.module.parameters(), 1.0)

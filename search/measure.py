@@ -76,8 +76,18 @@ class Measure:
 
     def groups(self, rows: Sequence[dict[str, Any]]) -> None:
         names = list(self.run.data.groups)
-        for group, share in zip(names, proportions(self.run, names), strict=True):
-            self.meter.set(metrics.PROPORTION, float(share), group=group)
+        fixed = dict(zip(names, map(float, proportions(self.run, names)), strict=True))
         best = max(rows, key=lambda row: row["score"] if math.isfinite(row["score"]) else -math.inf)
         for group in names:
-            self.meter.set(metrics.GROUP_LOSS, best.get(f"loss_{group}", math.nan), group=group)
+            mixed = mixture(rows, group)
+            self.meter.set(metrics.PROPORTION, statistics.fmean(mixed) if mixed else fixed[group], group=group)
+            if f"loss_{group}" in best:
+                self.meter.set(metrics.GROUP_LOSS, best[f"loss_{group}"], group=group)
+        if kept := [row["kept"] for row in rows if row.get("kept") is not None]:
+            self.meter.set(metrics.KEPT_FRACTION, statistics.fmean(kept))
+
+
+def mixture(rows: Sequence[dict[str, Any]], group: str) -> list[float]:
+    """Return a group's proportion with each member whose mixture a policy sets."""
+    told = [each for row in rows if row.get("mixing") for each in row["mixing"]["groups"]]
+    return [each["proportion"] for each in told if each["group"] == group]

@@ -352,6 +352,27 @@ def test_a_failed_member_is_replaced_so_many_times_and_then_left() -> None:
     assert decide(ALONE, SPACE, state, reports([1.0, math.nan, 3.0, 2.0], 50), 0)[1] == []
 
 
+def test_a_clone_goes_back_to_the_best_weights_ever_and_varies_their_own_hyperparameters() -> None:
+    rules, state = Rules(Truncation(0.25), Perturb(0.0), backtrack=True), population.start(SPACE, 4, 0)
+    first = state[3].hyperparameters
+    state, orders = decide(rules, SPACE, state, reports([1.0, 2.0, 3.0, 9.0], 10), 0)
+    assert [(order.member, order.donor, order.decision) for order in orders] == [(0, 3, None)]
+    assert population.archived(state) == (3, population.Best(9.0, 1, 10, first))
+    state = population.from_plain(json.loads(json.dumps(population.to_plain(state))))
+    # all are worse now: the best of now is 2, but its 5 is less than the 9 that 3 had at its first decision,
+    # and 3 itself, now the worst, goes back to what it was; both vary the rate that belonged to the 9
+    state = tuple(known._replace(hyperparameters={"rate": 0.09, "kind": "a"}) for known in state)
+    _, orders = decide(rules, SPACE, state, reports([4.0, 2.0, 5.0, 1.0], 20), 0)
+    assert [(order.member, order.donor, order.decision) for order in orders] == [(3, 3, 1)]
+    assert orders[0].hyperparameters["rate"] / first["rate"] == pytest.approx(0.8) or orders[0].hyperparameters[
+        "rate"
+    ] / first["rate"] == pytest.approx(1.25)
+    # where the best of now is the best ever, it is copied as it is
+    after, orders = decide(rules, SPACE, state, reports([4.0, 2.0, 10.0, 1.0], 20), 0)
+    assert [(order.member, order.donor, order.decision) for order in orders] == [(3, 2, None)]
+    assert population.archived(after) == (2, population.Best(10.0, 2, 20, {"rate": 0.09, "kind": "a"}))
+
+
 class Remembers(Perturb):
     """Perturbs, and keeps what it was shown."""
 

@@ -158,10 +158,10 @@ def test_a_dropout_of_a_tensor_keeps_the_mean() -> None:
 
 
 def test_the_squared_log_partition_by_hand() -> None:
-    # ln(1 + 3) and ln(2 + 6): the mean of their squares
-    logits = torch.tensor([[0.0, math.log(3)], [math.log(2), math.log(6)]])
+    # one row of two tokens: ln(1 + 3) and ln(2 + 6): the mean of their squares
+    logits = torch.tensor([[[0.0, math.log(3)], [math.log(2), math.log(6)]]])
     expected = (math.log(4) ** 2 + math.log(8) ** 2) / 2
-    assert squared_log_partition(logits).item() == pytest.approx(expected)
+    assert squared_log_partition(logits).tolist() == pytest.approx([expected])
 
 
 def test_each_epoch_has_all_rows_in_another_order() -> None:

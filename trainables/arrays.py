@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.tensor import DTensor
 
 
 def to_arrays(tree: Any) -> Any:
     """Return a copy of a nest of dicts and lists with every tensor as a numpy array."""
     if isinstance(tree, torch.Tensor):
-        still = tree.detach().cpu()
+        # of weights that are spread over processes this one's share
+        still = (tree.to_local() if isinstance(tree, DTensor) else tree).detach().cpu()
         # numpy has no bfloat16: its bits travel as uint16
         still = still.view(torch.uint16) if still.dtype == torch.bfloat16 else still
         return still.numpy().copy()

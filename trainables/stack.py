@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trainables.arrays import map_nest, stack, to_tensors
+from trainables.arrays import map_nest, stack, to_arrays, to_tensors
 from trainables.member import Member
 from trainables.network import Network
-from trainables.optimise import OPTIMISERS, clip
+from trainables.optimise import OPTIMISERS, AdamW, clip
 from trainables.randomness import reseed, restored
 from trainables.settings import rate_at
 
@@ -24,7 +24,7 @@ def signature(member: Member) -> tuple[Any, ...]:
     """Return what the members of a stack must have in common."""
     weights = member.weights() if isinstance(member, Network) else {}
     mixed = len({weight.dtype for weight in weights.values()}) != 1
-    if not isinstance(member, Network) or member.own_step or mixed:
+    if not isinstance(member, Network) or member.alone or mixed:
         return (id(member),)  # fits nobody else
     tensors = [
         [(name, value.shape, value.dtype) for name, value in part.items()] for part in (weights, kept(member))
@@ -138,58 +138,81 @@ class Stack:
         """Return each member's mean training loss; one that diverges leaves the others alone."""
         self.seat_slots()
         self.members[0].module.train()
-        loss, factors = self.loss(), self.factors(steps)
+        loss, update = self.loss(), self.update(steps)
         limits = column([member.recipe.clip for member in self.members]).to(self.weights)
         seeds = torch.stack([member.draw_seeds(steps) for member in self.members]).sum(dim=0)
         total = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
+        by_row: list[Tensor] = []  # (members, rows) a step
         with restored(self.device), attention(self.device):
             for step, seed in enumerate(seeds.tolist()):
                 reseed(seed, self.device)
                 batch = map_nest(stack, *(member.batches.next() for member in self.members))
-                losses = loss(to_tensors(batch, self.device))
-                self.descend(losses, limits, {name: values[step] for name, values in factors.items()})
+                losses, rows = loss(to_tensors(batch, self.device))
+                by_row += [rows.detach()] if self.members[0].sampled else []
+                self.take_gradients(losses)
+                clip(self.gradients, limits)
+                update(step)
                 total += losses.detach()
+        if by_row:
+            for member, losses in zip(self.members, to_arrays(torch.stack(by_row, dim=1)), strict=True):
+                member.batches.observe(losses)
         for member in self.members:
             member.trained += steps
         self.seat_slots()
         means: list[float] = (total / steps).tolist()
         return means
 
-    def descend(self, losses: Tensor, limits: Tensor, factors: Mapping[str, Tensor]) -> None:
+    def take_gradients(self, losses: Tensor) -> None:
         # no loss depends on another's weights, so the gradient of the sum is each one's own
         gradients = torch.autograd.grad(losses.sum(), list(self.leaves.values()), materialize_grads=True)
         for part, gradient in zip(self.shaped(self.gradients), gradients, strict=True):
             part.copy_(gradient)
-        clip(self.gradients, limits)
-        self.optimiser.update(self.weights, self.gradients, self.slots, factors, self.decayed)
 
-    def loss(self) -> Callable[[Any], Tensor]:
-        """Return the function from a stacked batch to the losses `(members,)`."""
-        called = Called(self.members[0], "loss")
+    def update(self, steps: int) -> Callable[[int], None]:
+        """Return the function that does the optimiser's part of the interval's given step."""
+        told = [[numbers_at(member, step) for member in self.members] for step in range(steps)]
+        optimiser = self.optimiser
+        if self.device.type == "cpu" and isinstance(optimiser, AdamW):
+            rows = [
+                (
+                    self.weights[place],
+                    self.gradients[place],
+                    {name: slot[place] for name, slot in self.slots.items()},
+                )
+                for place in range(len(self.members))
+            ]
+
+            def update_rows(step: int) -> None:
+                for row, numbers in zip(rows, told[step], strict=True):
+                    optimiser.update_row(*row, numbers, self.decayed)
+
+            return update_rows
+        table = {name: column([[each[name] for each in now] for now in told]) for name in told[0][0]}
+        factors = {name: values.to(self.weights) for name, values in optimiser.factors(table).items()}
+
+        def update_all(step: int) -> None:
+            now = {name: values[step] for name, values in factors.items()}
+            optimiser.update(self.weights, self.gradients, self.slots, now, self.decayed)
+
+        return update_all
+
+    def loss(self) -> Callable[[Any], tuple[Tensor, Tensor]]:
+        """Return the function from a stacked batch to the losses `(members,)`, and to what each returned."""
+        called = Called(self.members[0], "objective")
         each = [member.numbers for member in self.members]
         table = {name: [numbers[name] for numbers in each] for name in each[0]}
         # what is one number for all stays a float: a dropout of 0 costs nothing
         same = {name: values[0] for name, values in table.items() if len(set(values)) == 1}
         varied = {name: torch.tensor(table[name], device=self.device) for name in table.keys() - same.keys()}
 
-        def one(tensors: dict[str, Tensor], numbers: dict[str, Tensor], batch: Any) -> Tensor:
-            result: Tensor = functional_call(called, tensors, (batch, same | numbers))
+        def one(tensors: dict[str, Tensor], numbers: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
+            result: tuple[Tensor, Tensor] = functional_call(called, tensors, (batch, same | numbers))
             return result
 
         return lambda batch: vmap(one, randomness="different")(self.tensors(), varied, batch)
 
     def tensors(self) -> dict[str, Tensor]:
         return {f"module.{name}": values for name, values in (self.leaves | self.kept).items()}
-
-    def factors(self, steps: int) -> dict[str, Tensor]:
-        """Return what the optimiser multiplies by at each step: `(steps, members, 1)`."""
-        numbers = {name: column([member.numbers[name] for member in self.members]) for name in NUMBERS}
-        rates = [
-            [rate_at(member.trained + step, member.recipe) for member in self.members] for step in range(steps)
-        ]
-        ages = [[member.trained + step + 1 for member in self.members] for step in range(steps)]
-        factors = self.optimiser.factors(numbers | {"rate": column(rates), "age": column(ages)})
-        return {name: values.expand(steps, -1, 1).to(self.weights) for name, values in factors.items()}
 
     def evaluate(self, split: str = "validation") -> list[tuple[float, dict[str, float]]]:
         """Return each member's score and losses."""
@@ -223,6 +246,12 @@ class Stack:
             self.members[target].load_progress(progress[donor])
         for member, values in zip(self.members, hyperparameters, strict=True):
             member.adopt(values)
+
+
+def numbers_at(member: Network, step: int) -> dict[str, float]:
+    """Return what the optimiser needs at a step of the interval that begins."""
+    known = {name: member.numbers[name] for name in NUMBERS}
+    return known | {"rate": rate_at(member.trained + step, member.recipe), "age": member.trained + step + 1}
 
 
 def take_over(seats: Mapping[str, Tensor], slots: Mapping[str, Tensor]) -> None:
