@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from search.kinds import SpaceWithin
 from search.mixing import check_mixing
 from search.sections import SEARCHED
+from search.swarm import check_swarm
 from trainables.settings import Shape
 
 if TYPE_CHECKING:
@@ -125,6 +126,15 @@ def check_hyperparameters(run: "Run") -> str:
     return ""
 
 
+def check_starts(run: "Run") -> str:
+    if run.starts and (len(run.starts) != run.population.members or run.schedule or run.hyperparameters):
+        return (
+            f"starts: stand in place of hyperparameters and schedule, one for each of {run.population.members} "
+            f"members, got {len(run.starts)}"
+        )
+    return ""
+
+
 def check_data(run: "Run") -> str:
     if not run.reads_text:
         return ""
@@ -160,8 +170,12 @@ CHECKS = (
     check_hyperparameters,
     check_data,
     check_mixing,
+    check_starts,
+    check_swarm,
     check_model,
 )
+# what a search for a mixture makes populations of is its own affair
+FOR_MIXTURES = (check_data, check_swarm, check_model)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -8,11 +8,12 @@ from pydantic import AfterValidator, Field, model_validator
 from policies.rules import ALONE, Rules
 from policies.schedule import Setting
 from policies.space import Space
-from search.checks import CHECKS
+from search.checks import CHECKS, FOR_MIXTURES
 from search.kinds import AnyDomain, Settings
 from search.mixing import Mixing
 from search.runs import known_kind
-from search.sections import Checkpoint, Cluster, Data, Model, Name, Population, Scheduled, Training
+from search.sections import Checkpoint, Cluster, Data, Model, Name, Population, Scheduled, Start, Training
+from search.swarm import Swarm
 
 FORMAT: Literal[1] = 1  # of the run directory; a reader refuses a higher one
 
@@ -31,6 +32,8 @@ class Run(Settings):
     model: Model = Model()
     training: Training = Training()
     hyperparameters: dict[str, AnyDomain] = Field(default_factory=dict)
+    starts: list[Start] = Field(default_factory=list)
+    swarm: Swarm | None = None
     schedule: list[Scheduled] = Field(default_factory=list)
     root: Annotated[int, Field(ge=0)] = 0  # member 0 starts as this member of a population would
     population: Population = Population()
@@ -75,7 +78,8 @@ class Run(Settings):
 
     @model_validator(mode="after")
     def check(self) -> "Run":
-        problems = [problem for check in CHECKS if (problem := check(self))]
+        checks = FOR_MIXTURES if self.kind == "mixture" else CHECKS
+        problems = [problem for check in checks if (problem := check(self))]
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -80,7 +80,8 @@ def held_out_rows(store: Store, manifest: Manifest, split: str, count: int) -> d
 
 
 def member_seed(run: Run, number: int) -> int:
-    return int(np.random.SeedSequence([run.seed, 1, run.root + number]).generate_state(1)[0])
+    own = run.starts[number].seed if run.starts else number
+    return int(np.random.SeedSequence([run.seed, 1, run.root + own]).generate_state(1)[0])
 
 
 def proportions(run: Run, groups: list[str]) -> np.ndarray:

@@ -75,6 +75,7 @@ def train_population(
         raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
     if not conductor.finished:
         raise failure(run, results.errors)
+    store.write_json(records.TESTS, conductor.tests)
     return outcome(conductor, time.monotonic() - began, settings["threads"])
 
 
