@@ -110,6 +110,7 @@ class Arrivals(Conductor):
         self.recorded += sum(event["event"] == "copy" for event in events)
         if written:
             records.write_metrics(self.store, self.round, written)
+            records.write_mixing(self.store, self.round, written)
         records.write_copies(self.store, self.round, events)
         self.checkpoint(rounds)
         self.watcher.round(self.round, list(self.last.values()), self.new)

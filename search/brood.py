@@ -88,10 +88,8 @@ def train_in_rounds(
             leaving = run.cluster.spot and workers.leaving()
             if span:
                 span.meet()
-            if leads(span):
-                message = {"reports": [place | row for row in rows], "leaving": leaving}
-                workers.send_report(exchange, brood, message)
-            orders = workers.next_orders(exchange, round_)
+            message = {"reports": [place | row for row in rows], "leaving": leaving} if leads(span) else None
+            orders = workers.next_orders(exchange, brood, round_, message)
             if orders is None:
                 return None
             told = [Order(*order) for order in orders]

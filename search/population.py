@@ -78,15 +78,17 @@ def train_population(
     room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(exchange, run.cluster.broods))
     with room:
         results = tuner(run, trial, conductor).fit()
+    conductor.wait()
     if conductor.failure:
         raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
     if not conductor.finished:
         room.check()
         raise failure(run, results.errors)
+    store.write_json(records.TESTS, conductor.tests)
     return outcome(conductor, time.monotonic() - began, settings["threads"])
 
 
-def tuner(run: Run, trial: Callable[[dict[str, Any]], None], conductor: Conductor) -> tune.Tuner:
+def tuner(run: Run, trial: Any, conductor: Conductor) -> tune.Tuner:
     """Return the experiment of the run's broods, one trial each."""
     return tune.Tuner(
         trial,
@@ -97,6 +99,7 @@ def tuner(run: Run, trial: Callable[[dict[str, Any]], None], conductor: Conducto
             storage_path=f"{run.directory}/ray",
             verbose=0,
             failure_config=tune.FailureConfig(fail_fast=True),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
 

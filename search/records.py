@@ -13,7 +13,8 @@ import pyarrow as pa
 from cluster.storage import Store
 from policies.population import Order, State
 
-LINEAGE, METRICS = "lineage.parquet", "metrics.parquet"
+LINEAGE, METRICS, MIXING = "lineage.parquet", "metrics.parquet", "mixing.parquet"
+TESTS = "tests.json"  # of each member's last weights, the test loss of each group
 
 OF_GROUPS = ("loss_", "epochs_", "skipped_")
 LINEAGE_SCHEMA = pa.schema(
@@ -45,6 +46,23 @@ METRICS_SCHEMA = pa.schema(
         ("stacked", pa.bool_()),
         ("arrival", pa.int64()),  # how many reports had been decided before this one
         ("kept", pa.float64()),  # share of the rows, where a sampling policy chooses
+    ]
+)
+
+MIXING_SCHEMA = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("step", pa.int64()),
+        ("member", pa.int32()),
+        ("group", pa.string()),
+        ("proportion", pa.float64()),  # that is trained outside of probes
+        ("seen", pa.int64()),  # rows of the group behind these weights
+        ("rows", pa.int64()),  # that the group has
+        ("evaluations", pa.int32()),
+        ("probe_steps", pa.int64()),
+        ("decision", pa.string()),
+        ("effects", pa.list_(pa.float64())),  # on each validated group, nats a step for a share of 1
+        ("errors", pa.list_(pa.float64())),  # standard errors of the effects
     ]
 )
 
@@ -102,9 +120,21 @@ def write_metrics(store: Store, round_: int, rows: Sequence[Mapping[str, Any]]) 
     _append(store, METRICS, round_, pa.Table.from_pylist([dict(row) for row in rows], schema))
 
 
+def write_mixing(store: Store, round_: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Record one row a member and group: the mixture, and what the mixing policy has measured."""
+    found = []
+    for row in rows:
+        if told := row.get("mixing"):
+            place = {"round": row["round"], "step": row["step"], "member": row["member"]}
+            whole = {name: told[name] for name in ("evaluations", "probe_steps", "decision")}
+            found += [place | whole | of_group for of_group in told["groups"]]
+    if found:
+        _append(store, MIXING, round_, pa.Table.from_pylist(found, MIXING_SCHEMA))
+
+
 def forget_after(store: Store, round_: int) -> None:
     """Drop what was recorded after this round."""
-    for folder in (LINEAGE, METRICS):
+    for folder in (LINEAGE, METRICS, MIXING):
         for part in store.names(folder):
             if part.startswith(".") or int(part.removeprefix("part-").removesuffix(".parquet")) > round_:
                 store.delete(f"{folder}/{part}")

@@ -17,6 +17,7 @@ from search.corpus.streams import windows
 from search.errors import InputError, Interrupted, RunFailed
 from search.kinds import NoExploitRule
 from search.measure import Measure, Watchers
+from search.mixing import check_with_rows, note_on_batches
 from search.own import own_class
 from search.population import Outcome, train_population
 from search.progress import Progress
@@ -88,13 +89,19 @@ def prepare(run: Run, console: Console) -> None:
     if not run.reads_text:
         return
     manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
-    check_rows(run, sum(group.splits["train"].rows for group in manifest.groups.values()))
+    rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}
+    check_rows(run, sum(rows.values()))
     large = windows(run.data, manifest)
     if large and run.sampling.rule is not None:
         raise InputError(
-            f"sampling.rule: a policy chooses among all rows of a group, but {', '.join(large)} must be streamed "
-            f"with data.memory_megabytes {run.data.memory_megabytes:g}; raise it."
+            f"sampling.rule: a policy chooses among all rows of a group, but {', '.join(large)} must be "
+            f"streamed with data.memory_megabytes {run.data.memory_megabytes:g}; raise it."
         )
+    if run.mixing is not None:
+        if problem := check_with_rows(run, rows):
+            raise InputError(f"{problem}.")
+        if note := note_on_batches(run):
+            console.print(note, highlight=False, soft_wrap=True)
 
 
 def show_corpus(run: Run, console: Console) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cluster.order import RowOrder
 from policies.sampling.interface import Context, Ids, Rule, needs_losses
 from search.corpus.batches import MixedBatches
+from search.mixed import VisitBatches
 from search.views import BroodView, OwnView, Pace, Shared, View
 from trainables.arrays import map_nest
 from trainables.batches import Shuffled
@@ -128,7 +129,10 @@ class KeptRows:
 
 
 class SampledBatches:
-    """Batches of kept rows with their weights; the losses of their training come back here."""
+    """Batches of kept rows with their weights; the losses of their training come back here.
+
+    Where the batches below have weights of their own, such as a mixing policy's, a row has the product.
+    """
 
     def __init__(self, batches: Batches, pools: Sequence[KeptRows], rule: Rule, pace: Pace):
         self.batches, self.pools, self.rule, self.pace = batches, list(pools), rule, pace
@@ -136,19 +140,29 @@ class SampledBatches:
         for pool in self.pools:
             pool.drawn = self.drawn
         self.waiting: list[list[tuple[KeptRows, Ids]]] = []  # batches whose losses are to come
+        self.weighed: Any = batches if hasattr(batches, "weigh") else None
         self.weigher = rule.plan(np.arange(0), {"loss": np.empty(0)}, Context(0, 1, 0, 0))
 
     def next(self) -> dict[str, Any]:
         self.drawn.clear()
-        rows = self.batches.next()
+        below = self.batches.next()
         self.waiting.append(list(self.drawn))
         self.pace.drawn += 1
-        return {"rows": rows, "weights": np.concatenate([pool.weight[ids] for pool, ids in self.drawn])}
+        weights = np.concatenate([pool.weight[ids] for pool, ids in self.drawn])
+        if self.weighed is None:
+            return {"rows": below, "weights": weights}
+        return {"rows": below["rows"], "weights": {"kept": weights, "below": below["weights"]}}
 
     def weigh(self, losses: Any, weights: Any) -> Any:
-        return self.weigher.weigh({"loss": losses, "weight": weights})
+        if self.weighed is None:
+            return self.weigher.weigh({"loss": losses, "weight": weights})
+        kept = self.weigher.weigh({"loss": losses, "weight": weights["kept"]})
+        # both sum to 1 over a batch of plain rows
+        return kept * self.weighed.weigh(losses, weights["below"]) * losses.shape[-1]
 
     def observe(self, losses: NDArray[np.floating]) -> None:
+        if self.weighed is not None:
+            self.weighed.observe(losses)
         first = self.pace.drawn - len(self.waiting)
         found: dict[KeptRows, list[tuple[NDArray[Any], ...]]] = {}
         for step, (drawn, by_row) in enumerate(zip(self.waiting, losses, strict=True), start=first):
@@ -238,7 +252,10 @@ def sample(
 ) -> None:
     """Put a policy between a new member and its rows; raises ValueError where it cannot come between them."""
     rows = getattr(member, "batches", None)
-    if isinstance(rows, MixedBatches):
+    if isinstance(rows, VisitBatches):
+        below = sample_groups(rows.mixed, rule, seed, batches, number, shared)
+        member.batches = SampledBatches(rows, below.pools, rule, below.pace)
+    elif isinstance(rows, MixedBatches):
         member.batches = sample_groups(rows, rule, seed, batches, number, shared)
     elif isinstance(rows, Shuffled):
         member.batches = sample_arrays(rows, rule, seed, batches)

@@ -10,6 +10,7 @@ import numpy as np
 
 from policies.population import Order
 from search.errors import Exhausted
+from search.mixed import MixedModel, train_visits
 from search.sampling import SampledBatches
 from trainables.member import Member
 from trainables.network import Network
@@ -45,8 +46,7 @@ class Team:
 
     def step(self, steps: int) -> dict[int, float]:
         """Train on; return each member's mean training loss."""
-        losses = self.stack.train(steps) if self.stack else [each.train(steps) for each in self.each()]
-        return dict(zip(self.members, losses, strict=True))
+        return dict(zip(self.members, self.advance(steps), strict=True))
 
     def rows(self, losses: Mapping[int, float], trained: float) -> dict[int, dict[str, Any]]:
         """Evaluate after `trained` seconds of training; return a row of metrics a member."""
@@ -54,7 +54,7 @@ class Team:
         scores = self.stack.evaluate() if self.stack else [each.evaluate() for each in self.each()]
         seconds = trained / len(scores), (time.perf_counter() - began) / len(scores)
         return {
-            number: row(losses[number], *score, self.stack is not None, *seconds) | kept(member)
+            number: row(losses[number], *score, self.stack is not None, *seconds) | kept(member) | mixed(member)
             for (number, member), score in zip(self.members.items(), scores, strict=True)
         }
 
@@ -67,6 +67,13 @@ class Team:
         left = {number: member for number, member in self.members.items() if number not in gone}
         networks = [member for member in left.values() if isinstance(member, Network)]
         return Team(left, Stack(networks) if self.stack and networks else None)
+
+    def advance(self, steps: int) -> list[float]:
+        """Return each member's mean training loss; a stack pauses wherever a member's visit ends."""
+        if self.stack is None:
+            return [each.train(steps) for each in self.each()]
+        followers = [member for member in self.stack.members if isinstance(member, MixedModel)]
+        return train_visits(followers, self.stack.train, steps) if followers else self.stack.train(steps)
 
     def each(self) -> list[Member]:
         return list(self.members.values())
@@ -130,3 +137,8 @@ def kept(member: Member) -> dict[str, Any]:
     """Return the share of rows that a member's sampling policy keeps, if it has one."""
     batches = getattr(member, "batches", None)
     return {"kept": batches.kept} if isinstance(batches, SampledBatches) else {}
+
+
+def mixed(member: Member) -> dict[str, Any]:
+    """Return what the run records of a member's own mixture, if it has one."""
+    return {"mixing": member.account()} if isinstance(member, MixedModel) else {}

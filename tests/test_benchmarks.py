@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import loaders, processes, stream
+from benchmarks import distill_speed, loaders, processes, stream
 from benchmarks.asha import train_by_asha
 from benchmarks.exploit import median
 from benchmarks.quality import better, interval, summary, train
@@ -17,6 +18,9 @@ from cluster.streams import WholeStream
 from policies.population import start as first_members
 from policies.rules import ALONE, Rules
 from policies.space import Float
+from trainables.distill.encoder import Encoder
+from trainables.distill.shared import SharedTeacher
+from trainables.distill.teachers import Teacher
 from trainables.toy import Toy
 
 
@@ -82,6 +86,17 @@ def test_the_stream_benchmark_counts_batches_until_the_new_mixture_and_reads_wha
     assert (
         [int(mapped[place][0]) for place in chosen] == at_once.__getitems__(chosen)[:, 0].tolist() == [0, 1, 2]
     )
+
+
+def test_the_plain_loop_trains_as_the_shared_weights_do() -> None:
+    torch.manual_seed(0)
+    origin = Encoder(distill_speed.TEACHER)
+    shared = SharedTeacher(Teacher(Encoder(distill_speed.TEACHER)))
+    first, second = (distill_speed.member(shared, origin) for _ in range(2))
+    first.step()
+    distill_speed.plain_step(second)
+    pairs = zip(first.module.parameters(), second.module.parameters(), strict=True)
+    assert all(torch.allclose(ours, theirs, atol=1e-6) for ours, theirs in pairs)
 
 
 class Counted(Toy):

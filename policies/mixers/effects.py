@@ -113,12 +113,14 @@ def _over_both(values: Vector) -> Vector:
     return np.asarray(squares / (sweeps * sequences))
 
 
-def scaled(effects: Effects, scale: str) -> float:
+def scaled(effects: Effects, scale: str, objective: Vector) -> float:
     """Return what a step in the direction of the pull is divided by; 0 where all effects are alike.
 
     `total` is the published one: the sum of A less its smallest entry if that is negative, so one wildly
     negative entry freezes the proportions. `median` is as large where all entries are alike, and robust:
-    the number of entries times the median of |A|. `none` is 1: the step is in nats.
+    the number of entries times the median of |A|. `column` is the mean over groups of the largest weighted |A|
+    of each, mostly what a group does to itself: a rate then means the same whatever the number of groups.
+    `none` is 1: the step is in nats.
     """
     matrix = effects.matrix
     if scale == "none":
@@ -127,6 +129,8 @@ def scaled(effects: Effects, scale: str) -> float:
         return 0.0
     if scale == "total":
         return float(matrix.sum() - matrix.size * min(float(matrix.min()), 0.0))
+    if scale == "column":
+        return float((objective[:, None] * np.abs(matrix)).max(axis=0).mean())
     return float(matrix.size * np.median(np.abs(matrix)))
 
 
