@@ -10,7 +10,6 @@ from ray import tune
 
 from cluster import checkpoints
 from cluster.exchange import start_exchange
-from cluster.lease import LeaseLost
 from cluster.order import RowOrder
 from cluster.session import capacity, places, wait_for_room
 from cluster.storage import Store
@@ -79,10 +78,7 @@ def train_population(
     room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(exchange, run.cluster.broods))
     with room:
         results = tuner(run, trial, conductor).fit()
-    try:
-        conductor.wait()
-    except LeaseLost as error:
-        conductor.failure = str(error)
+    conductor.wait()
     if conductor.failure:
         raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
     if not conductor.finished:
