@@ -94,7 +94,8 @@ def test_the_two_updates_by_hand() -> None:
 
 def test_perplexity_as_the_objective_by_hand() -> None:
     # losses that stay at 2 and 1: a nat of the first counts e times as much, 2 e / (1 + e) = 1.46212 and
-    # 0.53788; columns 0.3 * 1.46212 + 0.1 * 0.53788 = 0.49242 and 0.2 * 0.53788 = 0.10758; log odds 0.3 * 0.38485 / 0.6
+    # 0.53788; columns 0.3 * 1.46212 + 0.1 * 0.53788 = 0.49242 and 0.2 * 0.53788 = 0.10758; log odds
+    # 0.3 * 0.38485 / 0.6
     world = Linear(1e-6 * np.array([[0.3, 0.0], [0.1, 0.2]]), np.array([2.0, 1.0]))
     policy = Aioli(rate=0.3, every=16, probe_share=0.5, sweeps=2, objective="perplexity", **PUBLISHED)
     state = last(Mixing(policy), many(2, 16), world)["policy"]
