@@ -12,8 +12,8 @@ import ray
 
 # Train's controller looks at its workers once in 2 s by default, which delays the end of a run.
 # Tune's loggers would write every report a second and a third time.
-# Ray ends idle processes above the number of CPUs after a second, but reading tasks take a part of a CPU each:
-# with three groups on two CPUs the third process was started again and again, and a stream stood still for seconds.
+# Ray ends idle processes above the number of CPUs after a second, but reading tasks take a part of a CPU
+# each: of three on two CPUs the third was started again and again, and a stream stood still for seconds.
 ENVIRONMENT = {
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
