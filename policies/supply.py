@@ -1,34 +1,8 @@
-"""How a batch is cut when groups can run out: who gives the rows that a group no longer has.
+"""How a batch is cut when groups can run out: who gives the rows that a group no longer has."""
 
-Plain lists and floats, not arrays: a batch of a few dozen rows must not cost more to cut than to copy.
-"""
-
-import math
 from collections.abc import Sequence
 
-
-def cut(proportions: Sequence[float], due: Sequence[float], batch: int) -> list[int]:
-    """Return whole rows per group that sum to `batch`: what `policies.mixing.apportion` gives for this due."""
-    counts = [int(rows) if rows > 0 else 0 for rows in due]
-    missing = batch - sum(counts)
-    if not missing:
-        return counts
-    deadlines = [
-        (1 - (rows - count)) / max(share, 1e-300) if rows > count else math.inf
-        for share, rows, count in zip(proportions, due, counts, strict=True)
-    ]
-    # a stable sort: equal deadlines go to the earlier group, so the cut is deterministic
-    order = sorted(range(len(due)), key=deadlines.__getitem__)
-    while missing > 0:
-        for group in order[:missing]:
-            counts[group] += 1
-        missing = batch - sum(counts)
-    for group in reversed(order):
-        taken = min(counts[group], -missing)
-        if taken > 0:
-            counts[group] -= taken
-            missing += taken
-    return counts
+from policies.mixing import cut
 
 
 def share_out(

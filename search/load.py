@@ -2,19 +2,23 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from policies.mixers.rules import MIXERS
 from policies.rules import EXPLOITS, EXPLORES
+from policies.sampling.rules import SAMPLERS
 from policies.space import DOMAINS
 from search.checks import nearest
 from search.config import FORMAT, Run
+from search.distill.checks import check_teacher, teacher_folder
 from search.errors import InputError
 from search.own import own_class
+from trainables.tokenizer import TOKENIZERS
 
 
 class Loader(yaml.SafeLoader):
@@ -34,6 +38,8 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
     run = check(load_values(path, changes), path)
     if ":" in run.trainable:
         own_class(run.trainable)
+    if run.kind == "distill":
+        check_teacher(run)
     return run
 
 
@@ -95,7 +101,12 @@ def resolve(run: Run) -> Run:
     groups = {
         name: source if source == "installed" else absolute(source) for name, source in run.data.groups.items()
     }
-    data = run.data.model_copy(update={"corpus": corpus, "groups": groups})
+    tokenizer = run.data.tokenizer
+    if run.distill is not None and "tokenizer" not in run.data.model_fields_set:
+        tokenizer = teacher_folder(run.distill.teacher)
+    elif tokenizer not in TOKENIZERS:
+        tokenizer = absolute(tokenizer)
+    data = run.data.model_copy(update={"corpus": corpus, "groups": groups, "tokenizer": tokenizer})
     return run.model_copy(update={"directory": absolute(run.directory or f"runs/{run.name}"), "data": data})
 
 
@@ -120,7 +131,7 @@ def explain(detail: ErrorDetails) -> list[str]:
     if kind == "value_error":
         return [f"{key}: {detail['ctx']['error']}"]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
-        kinds = {"population.exploit": EXPLOITS, "population.explore": EXPLORES}.get(key, DOMAINS)
+        kinds = KINDS.get(key, DOMAINS)
         if not isinstance(value, dict):
             return [f"{key}: must be a mapping of keys, got {value!r}"]
         return [f"{key}.kind: must be one of {', '.join(kinds)}, got {value.get('kind')!r}"]
@@ -133,7 +144,13 @@ def explain(detail: ErrorDetails) -> list[str]:
     return [f"{key}: must be {detail['msg'].removeprefix('Input should be ')}, got {value!r}"]
 
 
-RULES = (["population", "exploit"], ["population", "explore"])
+RULES = (["population", "exploit"], ["population", "explore"], ["sampling", "rule"], ["mixing", "policy"])
+KINDS: dict[str, Iterable[str]] = {
+    "population.exploit": EXPLOITS,
+    "population.explore": EXPLORES,
+    "sampling.rule": [name for name in SAMPLERS if name != "easy_to_hard"],  # an order of rows: not in runs yet
+    "mixing.policy": MIXERS,
+}
 
 
 def written(place: list[str]) -> list[str]:
@@ -171,6 +188,7 @@ def step(schema: dict[str, Any], here: dict[str, Any], part: str) -> dict[str, A
 
 
 def follow(schema: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in here:
-        here = schema["$defs"][here["$ref"].rpartition("/")[2]]
+    while "$ref" in here or "anyOf" in here:
+        # the second of two is null: a section that may be left out
+        here = here["anyOf"][0] if "anyOf" in here else schema["$defs"][here["$ref"].rpartition("/")[2]]
     return here

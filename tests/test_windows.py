@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from cluster import feed as feeding
 from cluster.order import RowOrder
 from cluster.streams import Chunk, WindowStream, rooms
-from policies.mixing import apportion, normalise
-from policies.supply import cut, share_out
+from policies.mixing import normalise
+from policies.supply import share_out
 from search.corpus.batches import MixedBatches
 from search.errors import Exhausted
 
@@ -127,20 +127,6 @@ def test_a_budget_is_shared_so_that_small_groups_are_whole() -> None:
     assert rooms([500.0, 10.0, 40.0], 100.0) == [50.0, 10.0, 40.0]
     assert rooms([500.0, 10.0, 90.0], 100.0) == [45.0, 10.0, 45.0]
     assert rooms([1.0, 2.0], 100.0) == [1.0, 2.0]
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=9), st.integers(1, 70), st.integers(0, 2**31))
-def test_a_cut_of_lists_is_the_cut_of_arrays_to_the_bit(weights: list[float], batch: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    debt = rng.uniform(-3, 3, len(weights))
-    if sum(weights) <= 1e-6:
-        return
-    shares = normalise(weights)
-    due = (shares * batch + debt).tolist()
-    counts, left = apportion(shares, batch, debt)
-    found = cut(shares.tolist(), due, batch)
-    assert found == counts.tolist()
-    assert [rows - count for rows, count in zip(due, found, strict=True)] == left.tolist()
 
 
 def test_what_a_group_lacks_goes_to_the_others_by_hand() -> None:

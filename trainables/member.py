@@ -2,6 +2,9 @@
 
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 State = dict[str, Any]
 
 
@@ -14,6 +17,22 @@ class Batches(Protocol):
     def state(self) -> State: ...
 
     def load(self, state: State) -> None: ...
+
+
+class Sampled(Batches, Protocol):
+    """Batches whose rows carry weights, and which are told the losses of the rows that were trained on.
+
+    `next` returns the batch as "rows" beside its "weights", float32 `(rows,)`.
+    """
+
+    def weigh(self, losses: Any, weights: Any) -> Any:
+        """Return what each row's loss counts in the sum that is minimised, from tensors `(rows,)`.
+
+        Called within a training step, in a stack under `vmap`: so it computes, and does not branch on a value.
+        """
+
+    def observe(self, losses: NDArray[np.floating]) -> None:
+        """Take the losses `(steps, rows)` of all batches since the last call, in their order."""
 
 
 class Member(Protocol):

@@ -30,5 +30,8 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: Number = 0.0
 
 
 def squared_log_partition(logits: Tensor) -> Tensor:
-    """Return the mean square of the log-partition function (Chowdhery et al., 2022)."""
-    return logits.float().logsumexp(dim=-1).square().mean()
+    """Return each row's mean square of the log-partition function (Chowdhery et al., 2022).
+
+    Logits are `(rows, length, classes)`.
+    """
+    return logits.float().logsumexp(dim=-1).square().mean(dim=1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trainables.arrays import map_nest, stack, to_tensors
+from trainables.arrays import map_nest, stack, to_arrays, to_tensors
 from trainables.member import Member
 from trainables.network import Network
 from trainables.optimise import OPTIMISERS, AdamW, clip
@@ -24,7 +24,7 @@ def signature(member: Member) -> tuple[Any, ...]:
     """Return what the members of a stack must have in common."""
     weights = member.weights() if isinstance(member, Network) else {}
     mixed = len({weight.dtype for weight in weights.values()}) != 1
-    if not isinstance(member, Network) or member.own_step or mixed:
+    if not isinstance(member, Network) or member.alone or mixed:
         return (id(member),)  # fits nobody else
     tensors = [
         [(name, value.shape, value.dtype) for name, value in part.items()] for part in (weights, kept(member))
@@ -142,15 +142,20 @@ class Stack:
         limits = column([member.recipe.clip for member in self.members]).to(self.weights)
         seeds = torch.stack([member.draw_seeds(steps) for member in self.members]).sum(dim=0)
         total = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
+        by_row: list[Tensor] = []  # (members, rows) a step
         with restored(self.device), attention(self.device):
             for step, seed in enumerate(seeds.tolist()):
                 reseed(seed, self.device)
                 batch = map_nest(stack, *(member.batches.next() for member in self.members))
-                losses = loss(to_tensors(batch, self.device))
+                losses, rows = loss(to_tensors(batch, self.device))
+                by_row += [rows.detach()] if self.members[0].sampled else []
                 self.take_gradients(losses)
                 clip(self.gradients, limits)
                 update(step)
                 total += losses.detach()
+        if by_row:
+            for member, losses in zip(self.members, to_arrays(torch.stack(by_row, dim=1)), strict=True):
+                member.batches.observe(losses)
         for member in self.members:
             member.trained += steps
         self.seat_slots()
@@ -191,17 +196,17 @@ class Stack:
 
         return update_all
 
-    def loss(self) -> Callable[[Any], Tensor]:
-        """Return the function from a stacked batch to the losses `(members,)`."""
-        called = Called(self.members[0], "loss")
+    def loss(self) -> Callable[[Any], tuple[Tensor, Tensor]]:
+        """Return the function from a stacked batch to the losses `(members,)`, and to what each returned."""
+        called = Called(self.members[0], "objective")
         each = [member.numbers for member in self.members]
         table = {name: [numbers[name] for numbers in each] for name in each[0]}
         # what is one number for all stays a float: a dropout of 0 costs nothing
         same = {name: values[0] for name, values in table.items() if len(set(values)) == 1}
         varied = {name: torch.tensor(table[name], device=self.device) for name in table.keys() - same.keys()}
 
-        def one(tensors: dict[str, Tensor], numbers: dict[str, Tensor], batch: Any) -> Tensor:
-            result: Tensor = functional_call(called, tensors, (batch, same | numbers))
+        def one(tensors: dict[str, Tensor], numbers: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
+            result: tuple[Tensor, Tensor] = functional_call(called, tensors, (batch, same | numbers))
             return result
 
         return lambda batch: vmap(one, randomness="different")(self.tensors(), varied, batch)

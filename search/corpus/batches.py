@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from cluster.storage import Store
 from cluster.streams import RowStream, WindowStream, as_rows
-from policies.mixing import Vector
-from policies.supply import cut, share_out
+from policies.mixing import Vector, cut
+from policies.supply import share_out
 from search.corpus.build import PART_ROWS, Split
 from search.errors import Exhausted
 

@@ -15,10 +15,12 @@ from search.report.figures import (
     categories,
     genealogy,
     group_loss,
+    kept_rows,
     schedule,
     scores,
     stacked,
 )
+from search.report.mixtures import mixing
 from search.report.page import document, grid, legend, panel, section, table
 from search.report.story import Baseline, Story, finite, read_story
 
@@ -37,7 +39,8 @@ def write_report(store: Store) -> str:
 
 
 def draw(story: Story) -> str:
-    parts = [header(story), overview(story), schedules(story), groups(story), comparison(story), members(story)]
+    parts = [header(story), overview(story), schedules(story), mixing(story), groups(story), sampling(story)]
+    parts += [comparison(story), members(story)]
     configuration = f'<div class="box"><pre>{escape(story.configuration)}</pre></div>'
     parts.append(f"<details><summary>Resolved configuration</summary>{configuration}</details>")
     return document(f"{story.name} · Shoal", [part for part in parts if part])
@@ -187,6 +190,14 @@ def groups(story: Story) -> str:
         about = f"test loss of the winner {decimal(test[group])}" if finite(test.get(group)) is not None else ""
         figures.append(panel(f"group-{place}", group, about, group_loss(story, group), "h3"))
     return section("Validation loss by group", legend(GROUP_LEGEND), grid(figures)) if figures else ""
+
+
+def sampling(story: Story) -> str:
+    if not story.quantiles("kept", (0.5,))[0]:
+        return ""
+    rule = ((story.settings.get("sampling") or {}).get("rule") or {}).get("kind", "")
+    figure = panel("kept", "Rows kept", f"Share of the training rows by {rule}.", kept_rows(story), "h3")
+    return section("Sampling", legend(GROUP_LEGEND), grid([figure]))
 
 
 def comparison(story: Story) -> str:
