@@ -24,6 +24,7 @@ from policies import population
 from policies.bayesian import Bayesian
 from policies.exploit import Truncation
 from policies.explore import Perturb
+from policies.fire import Fire
 from policies.frequencies import MultipleFrequency
 from policies.population import Report
 from policies.rules import ALONE, Rules
@@ -32,12 +33,14 @@ from search.brood import follow
 from search.teams import teams
 from trainables.member import Member
 
+RANDOM = "random search"
 METHODS = {
-    "random search": ALONE,
+    RANDOM: ALONE,
     "stock-rule PBT": Rules(Truncation(0.25), Perturb(0.25, (0.8, 1.2))),
     "PBT": Rules(Truncation(0.25), Perturb(0.25, (0.8, 1.25))),
     "PB2": Rules(Truncation(0.25), Bayesian()),
     "MF-PBT": Rules(MultipleFrequency((1, 2, 4, 8)), Perturb(0.25, (0.8, 1.25))),
+    "FIRE PBT": Rules(Fire(), Perturb(0.25, (0.8, 1.25))),
 }
 ASHA = "ASHA through Tune"
 
@@ -76,7 +79,10 @@ def one(job: tuple[str, str, int, argparse.Namespace]) -> tuple[float, float]:
 
 def chosen(arguments: argparse.Namespace) -> list[Task]:
     found = [task for task in tasks(arguments.mnist, arguments.corpus) if arguments.task in (None, task.name)]
-    return [replace(task, interval=arguments.interval or task.interval) for task in found]
+    return [
+        replace(task, interval=arguments.interval or task.interval, members=arguments.members or task.members)
+        for task in found
+    ]
 
 
 def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
@@ -98,33 +104,69 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def better(values: Sequence[float], others: Sequence[float], higher: bool) -> dict[str, Any]:
+    """Return by how much a method is better than another with the same seeds: more than 0 is better."""
+    sign = 1 if higher else -1
+    return summary([sign * (value - other) for value, other in zip(values, others, strict=True)])
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--mnist", help="folder of MNIST's images-idx3-ubyte.gz and labels-idx1-ubyte.gz")
     parser.add_argument("--corpus", default="runs/corpus/quality", help="where the text is, or is to be built")
     parser.add_argument("--task", choices=["digits", "text"], help="both by default")
     parser.add_argument("--interval", type=int, help="steps between ready points, in place of the task's own")
+    parser.add_argument("--members", type=int, help="in place of the task's own")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--first", type=int, default=0, help="the first seed; settings were chosen on 100 to 102"
+    )
     parser.add_argument("--full", action="store_true", help="20 seeds")
     parser.add_argument("--only", action="append", choices=[*METHODS, ASHA], help="may be given again")
     return parser.parse_args()
 
 
+def measure(task: Task, methods: Sequence[str], seeds: range, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train by every method with every seed, as many at once as there are cores, and sum up each method."""
+    jobs = [(task.name, method, seed, arguments) for method in methods for seed in seeds]
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), multiprocessing.get_context("spawn")) as pool:
+        judged = list(pool.map(one, jobs))
+    found: dict[str, Any] = {}
+    for place, method in enumerate(methods):
+        own = judged[place * len(seeds) : (place + 1) * len(seeds)]
+        found[method] = summary([test for _, test in own]) | {
+            "validation": summary([validation for validation, _ in own])
+        }
+        if method != RANDOM and RANDOM in found:
+            found[method]["over random search"] = better(
+                found[method]["values"], found[RANDOM]["values"], task.higher
+            )
+    return found
+
+
+def table(found: dict[str, Any]) -> str:
+    lines = []
+    for method, each in found.items():
+        line = f"  {method:<20}{each['mean']:.4f}  ({each['low']:.4f} to {each['high']:.4f})"
+        if gain := each.get("over random search"):
+            said = "beats" if gain["low"] > 0 else "LOSES TO" if gain["high"] < 0 else "level with"
+            line += f"  {gain['mean']:+.4f}  ({gain['low']:+.4f} to {gain['high']:+.4f})  {said} random search"
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def main() -> None:
     arguments = parse()
-    seeds = 20 if arguments.full else arguments.seeds
+    seeds = range(arguments.first, arguments.first + (20 if arguments.full else arguments.seeds))
+    methods = arguments.only or [*METHODS, ASHA]
     results: dict[str, dict[str, Any]] = {}
     for task in chosen(arguments):
-        results[task.name] = {}
+        # builds the corpus, which all processes then read
         task.make({name: domain.sample(np.random.default_rng(0)) for name, domain in task.space.items()}, 0)
-        print(f"\n{task.name}: {task.members} members x {task.steps} steps, {task.unit}", flush=True)
-        for method in arguments.only or [*METHODS, ASHA]:
-            jobs = [(task.name, method, seed, arguments) for seed in range(seeds)]
-            workers = 1 if method == ASHA else len(os.sched_getaffinity(0))
-            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-                found = summary(list(pool.map(one, jobs)))
-            results[task.name][method] = found
-            print(f"  {method:<20}{found['mean']:.4f}  ({found['low']:.4f} to {found['high']:.4f})", flush=True)
+        print(f"\n{task.name}: {task.members} members x {task.steps} steps, ready every {task.interval}")
+        results[task.name] = measure(task, methods, seeds, arguments)
+        print(f"  {'method':<20}test {task.unit}, and how much better, seed by seed")
+        print(table(results[task.name]), flush=True)
     print(json.dumps(results))
 
 

@@ -26,6 +26,7 @@ from trainables.searched import cross_entropy, dropout
 from trainables.settings import Recipe, Shape
 
 RATE = Float(1e-4, 1.0, log=True)
+MEMBERS = 32  # four parts of eight for MF-PBT, and eleven children, parents and evaluators each for FIRE
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Task:
     members: int
     steps: int
     interval: int
-    unit: str  # of the test score: which way is better is in the words
+    unit: str  # of what a member is judged by
+    higher: bool  # whether more of it is better
 
 
 class Layers(nn.Module):
@@ -130,8 +132,8 @@ def tasks(mnist: str | None, corpus: str) -> list[Task]:
     found = []
     if mnist:
         space = {"learning_rate": RATE, "momentum": Float(0.0, 0.99), "dropout": Float(0.0, 0.6)}
-        found.append(Task("digits", partial(make_digits, mnist), space, 16, 600, 30, "test accuracy"))
+        found.append(Task("digits", partial(make_digits, mnist), space, MEMBERS, 600, 30, "accuracy", True))
     rate = Float(1e-4, 1e-1, log=True)
     space = {"learning_rate": rate, "weight_decay": Float(1e-3, 1.0, log=True), "beta2": Float(0.9, 0.999)}
-    found.append(Task("text", partial(make_decoder, corpus), space, 16, 4000, 200, "test loss"))
+    found.append(Task("text", partial(make_decoder, corpus), space, MEMBERS, 4000, 200, "loss", False))
     return found

@@ -25,10 +25,10 @@ EMBEDDED = "local"
 
 
 @contextlib.contextmanager
-def session() -> Iterator[str]:
-    """Yield the address of the cluster: `RAY_ADDRESS` when it is set, else an embedded Ray's.
+def session(dashboard: bool = False) -> Iterator[str]:
+    """Yield the dashboard's address, or nothing, on the cluster at `RAY_ADDRESS`, else on an embedded Ray.
 
-    An embedded Ray dies with this process, also on SIGKILL; it is stopped on the way out, also on
+    An embedded Ray has a dashboard if it is asked for. It dies with this process, also on SIGKILL; it is stopped on the way out, also on
     Ctrl-C. Raises ConnectionError when the address does not answer.
     """
     for name, value in ENVIRONMENT.items():
@@ -36,14 +36,15 @@ def session() -> Iterator[str]:
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     address = os.environ.get("RAY_ADDRESS", EMBEDDED)
-    options: dict[str, Any] = {"include_dashboard": False}
+    # it listens on this machine's own address only, as all that we start
+    options: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1"}
     if address != EMBEDDED:
         # an embedded Ray inherits the environment; a runtime environment would only cost it fresh processes
         options = {"runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
         end_softly()
-        yield ray.get_runtime_context().gcs_address
+        yield context.dashboard_url or ""
     finally:
         ray.shutdown()
 

@@ -26,7 +26,7 @@ class Fire:
     among the best of the children is cloned by the worst of them: what the parents gain reaches the children.
     """
 
-    patience: int = 4
+    patience: int = 2
     smoothing: float = 0.5  # of the evaluators' curves: the weight of what was, from one score to the next
 
     def __post_init__(self) -> None:

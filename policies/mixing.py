@@ -1,4 +1,4 @@
-"""Proportions over groups, and how a batch is cut to them."""
+"""Proportions over groups: their arithmetic, and how a batch is cut to them."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 
 def normalise(weights: Sequence[float] | Vector) -> Vector:
@@ -16,17 +17,80 @@ def normalise(weights: Sequence[float] | Vector) -> Vector:
     return np.asarray(shares / shares.sum())
 
 
-def apportion(proportions: Vector, batch: int, debt: Vector) -> tuple[NDArray[np.int64], Vector]:
+def exponentiated(proportions: Vector, score: Vector, rate: float) -> Vector:
+    """Return proportions times exp(rate * score), normalised (Kivinen and Warmuth, 1997).
+
+    Computed in logarithms, so no score overflows; a share of 0 stays 0, and adding one number to all
+    scores changes nothing. Scores must be finite.
+    """
+    if not np.isfinite(score).all():
+        raise ValueError(f"scores must be finite, but got {score.tolist()}.")
+    held = proportions > 0
+    logs = np.where(held, np.log(proportions, where=held, out=np.zeros_like(proportions)), -np.inf)
+    logs[held] += rate * score[held]
+    shares = np.exp(logs - logs.max())
+    return np.asarray(shares / shares.sum())
+
+
+def bounded(proportions: Vector, least: Vector | float, most: Vector | float) -> Vector:
+    """Return the mixture of smallest KL divergence from `proportions` that lies within the bounds.
+
+    It is clip(scale * proportions, least, most) with the scale at which the sum is 1. Groups with a share
+    of 0 get more than their least only if the others' caps leave room. Raises ValueError where no mixture
+    fits.
+    """
+    low = np.broadcast_to(np.asarray(least, dtype=np.float64), proportions.shape)
+    high = np.minimum(np.broadcast_to(np.asarray(most, dtype=np.float64), proportions.shape), 1.0)
+    if (low > high + 1e-12).any() or low.sum() > 1 + 1e-9 or high.sum() < 1 - 1e-9:
+        raise ValueError(
+            f"a mixture of {len(proportions)} groups must fit between its floors, which sum to "
+            f"{low.sum():.6g}, and its caps, which sum to {high.sum():.6g}: lower the floor or raise the caps."
+        )
+    if abs(proportions.sum() - 1) <= 1e-12 and (low <= proportions).all() and (proportions <= high).all():
+        return proportions.copy()
+    held = proportions > 1e-100  # below, a bound divided by it may overflow
+    full = np.where(held, high, low)
+    if full.sum() < 1:  # what the groups of share 0 must take up, in proportion to their room
+        room = np.where(held, 0.0, high - low)
+        return np.asarray(full + room * min(1.0, (1 - full.sum()) / max(float(room.sum()), 1e-300)))
+    return _clipped(proportions, low, high, held)
+
+
+def _clipped(proportions: Vector, low: Vector, high: Vector, held: NDArray[np.bool_]) -> Vector:
+    """Return clip(scale * proportions, low, high) with sum 1, which grows with the scale in straight pieces."""
+
+    def at(scale: float) -> Vector:
+        return np.asarray(np.clip(scale * proportions, low, high))
+
+    turns = np.unique(np.concatenate([low[held] / proportions[held], high[held] / proportions[held]]))
+    turns = turns[np.isfinite(turns)]
+    sums = np.array([at(turn).sum() for turn in turns])
+    place = int(np.searchsorted(sums, 1.0))
+    if place == 0:
+        return at(float(turns[0]))
+    if place == len(turns):
+        return at(float(turns[-1]))
+    before, after = turns[place - 1], turns[place]
+    gained = sums[place] - sums[place - 1]
+    scale = before + (after - before) * (1 - sums[place - 1]) / gained
+    return at(float(scale))
+
+
+def apportion(proportions: Vector, batch: int, debt: Vector) -> tuple[Counts, Vector]:
     """Return whole rows per group that sum to `batch`, and the debt to carry to the next batch.
 
-    Largest remainder over what is due now and what earlier batches still owe. With fixed proportions
-    the running total of a group stays within one row of `proportion * rows` after every batch.
+    Everybody gets the whole rows that are due, with what earlier batches still owe; of the rest a group
+    gets one the sooner, the sooner it would otherwise be owed more than a row. With fixed proportions the
+    running total of a group so stays within one row of `proportion * rows` after every batch, as it does
+    for unit jobs served by their deadlines (Steiner and Yeomans, 1993); by the largest remainder it does not.
     """
     due = proportions * batch + debt
     counts = np.maximum(np.floor(due), 0).astype(np.int64)
     missing = batch - int(counts.sum())
-    # a stable sort: equal remainders go to the earlier group, so the cut is deterministic
-    order = np.argsort(-(due - counts), kind="stable")
+    rows_left = (1 - (due - counts)) / np.maximum(proportions, 1e-300)
+    rows_left[due <= counts] = np.inf  # nothing is owed: a row would be one too many
+    # a stable sort: equal deadlines go to the earlier group, so the cut is deterministic
+    order = np.argsort(rows_left, kind="stable")
     while missing > 0:
         counts[order[:missing]] += 1
         missing = batch - int(counts.sum())
@@ -37,3 +101,28 @@ def apportion(proportions: Vector, batch: int, debt: Vector) -> tuple[NDArray[np
         counts[group] -= taken
         missing += taken
     return counts, due - counts
+
+
+def within(counts: Counts, left: Counts) -> Counts:
+    """Return counts of the same sum that exceed what is left nowhere: the surplus goes where most is left."""
+    kept = np.minimum(counts, left)
+    surplus = int(counts.sum() - kept.sum())
+    if not surplus:
+        return kept
+    room = left - kept
+    if surplus > room.sum():
+        raise ValueError(f"{counts.sum()} rows were asked for, but only {left.sum()} are left.")
+    more, _ = apportion(room / room.sum(), surplus, np.zeros(len(room)))
+    return np.asarray(kept + np.minimum(more, room)) if (more <= room).all() else within(kept + more, left)
+
+
+def dealt(counts: Counts, steps: int) -> Counts:
+    """Deal a visit's rows out to its batches: `(steps, groups)`, all batches of one size.
+
+    Each group's rows are spread evenly over the visit. The sums over steps are `counts` exactly, which
+    must be a multiple of `steps` in total; a batch may be smaller than the number of groups.
+    """
+    places = np.concatenate([(np.arange(count) + 0.5) / count for count in counts.tolist()] or [np.zeros(0)])
+    groups = np.repeat(np.arange(len(counts)), counts)[np.argsort(places, kind="stable")]
+    batches = groups.reshape(steps, -1) if steps else np.zeros((0, 0), dtype=np.int64)
+    return np.asarray((batches[:, :, None] == np.arange(len(counts))).sum(axis=1), dtype=np.int64)

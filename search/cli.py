@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.storage import Store
-from search import directory, job_commands
+from search import directory, job_commands, platform_commands
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run
 from search.runs import runner
@@ -149,6 +149,8 @@ example = "Example: shoal {} --address http://127.0.0.1:8265"
 app.command(epilog=example.format("submit examples/toy.yaml directory=/runs/toy"))(job_commands.submit)
 app.command(epilog=example.format("stop toy-1f2e3d4c"))(job_commands.stop)
 app.command(epilog=example.format("logs --follow /runs/toy"))(job_commands.logs)
+app.add_typer(platform_commands.k8s, name="k8s")
+app.add_typer(platform_commands.grafana, name="grafana")
 
 
 def runs_here() -> list[str]:

@@ -142,7 +142,7 @@ class MultipleFrequencyRule(Kind):
 
 class FireRule(Kind):
     kind: Literal["fire"]
-    patience: Annotated[int, Field(ge=1, lt=HISTORY)] = 4
+    patience: Annotated[int, Field(ge=1, lt=HISTORY)] = 2
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 

@@ -66,7 +66,9 @@ def unfinished_of(run: Run, baseline: bool) -> list[Run]:
 def train(run: Run, runs: list[Run], console: Console) -> None:
     """Train runs one after another, each from its last checkpoint if it has one; then report on the first."""
     try:
-        with session():
+        with session(run.cluster.dashboard) as dashboard:
+            if dashboard and run.cluster.dashboard:
+                console.print(f"dashboard: http://{dashboard}", highlight=False, soft_wrap=True)
             for each in runs:
                 if not directory.holds_run(each.directory):
                     directory.create(each)

@@ -88,6 +88,7 @@ class Cluster(Settings):
     restarts: Annotated[int, Field(ge=0)] = 3  # of a brood that lost a worker
     stack: bool | None = None  # members as one model; by default on GPUs, and of small members on CPUs
     threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
+    dashboard: bool = False  # of an embedded Ray: also what Prometheus needs to find it
 
 
 class Sampling(Settings):

@@ -73,7 +73,7 @@ def teams(members: Mapping[int, Member], stack: bool | None) -> list[Team]:
     for numbers in stacks(members):
         team = {number: members[number] for number in numbers}
         networks = [member for member in team.values() if isinstance(member, Network)]
-        if networks and (pays(networks[0]) if stack is None else stack):
+        if networks and not networks[0].own_step and (pays(networks[0]) if stack is None else stack):
             # also one alone: it mostly rounds as it would among others, so regrouped broods go on alike
             found.append(Team(team, Stack(networks)))
         else:

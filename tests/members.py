@@ -3,9 +3,16 @@
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from trainables.batches import Shuffled
+from trainables.distill.encoder import Encoder
+from trainables.distill.shared import SharedTeacher
+from trainables.distill.spaces import Shape as CutShape
+from trainables.distill.spaces import SubSpace
+from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
+from trainables.distill.teachers import Teacher
 from trainables.language import LanguageModel
 from trainables.network import Network
 from trainables.searched import cross_entropy, dropout
@@ -77,6 +84,29 @@ POINTS = {"validation": (_points[:16], _labels[:16])}
 def points(seed: int = 0, kind: str = "adamw", **hyperparameters) -> Points:
     rows = Shuffled((_points, _labels), batch=8, seed=seed)
     return Points(Recipe(steps=60, warmup=4, optimiser=kind), hyperparameters, rows, POINTS, seed)
+
+
+SPACE = SubSpace((1, 2, 3), (1, 2), (16, 24), (1.0, 2.0), layers=3, head_width=8)
+
+
+def encoder(seed: int = 0, space: SubSpace = SPACE) -> Encoder:
+    """Return a teacher that a space's largest network is as large as, with weights large enough to attend."""
+    torch.manual_seed(seed)
+    whole = space.whole
+    made = Encoder(CutShape(31, 12, space.layers, whole.heads, whole.width, whole.inner, space.head_width))
+    with torch.no_grad():
+        for weight in made.parameters():
+            if weight.dim() == 2:
+                weight.normal_(0.0, weight.shape[1] ** -0.5)
+    return made
+
+
+def supernet(seed: int = 0, teacher: SharedTeacher | None = None, space: SubSpace = SPACE, **hyperparameters):
+    shared = teacher or SharedTeacher(Teacher(encoder(7)))
+    recipe, origin = DistillRecipe(steps=40, warmup=4), encoder(seed + 1)
+    return SuperNetwork(
+        space, origin, shared, Relation(heads=4), recipe, hyperparameters, Rows(), HELD_OUT, seed
+    )
 
 
 def equal(first: Any, second: Any) -> bool:

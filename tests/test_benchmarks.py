@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import processes
 from benchmarks.exploit import median
-from benchmarks.quality import interval, summary
+from benchmarks.quality import better, interval, summary
 
 
 def start(process: str, trial: str, time: float, source: str = "") -> dict:
@@ -39,3 +39,11 @@ def test_an_interval_holds_the_mean_and_narrows() -> None:
     assert 1.0 < low < 3.0 < high < 5.0
     assert interval([2.0, 2.0]) == (2.0, 2.0)
     assert summary([0.5, 1.5])["mean"] == pytest.approx(1.0)
+
+
+def test_methods_are_compared_seed_by_seed() -> None:
+    # the seeds differ by far more than the methods: 1 and 2, 9 and 10 against 1.5 and 2.5, 9.5 and 10.5
+    first, second = [1.0, 2.0, 9.0, 10.0], [1.5, 2.5, 9.5, 10.5]
+    found = better(first, second, higher=False)
+    assert (found["mean"], found["low"], found["high"]) == (0.5, 0.5, 0.5)
+    assert better(first, second, higher=True)["mean"] == -0.5

@@ -5,7 +5,7 @@ import pytest
 import torch
 from members import SHAPE, equal, language, points
 
-from trainables.optimise import OPTIMISERS, clip
+from trainables.optimise import OPTIMISERS, AdamW, clip
 from trainables.settings import Shape
 from trainables.stack import Stack, stackable, stacks
 from trainables.toy import Toy
@@ -197,3 +197,27 @@ def test_each_members_gradients_are_clipped_by_their_own_norm() -> None:
     gradients = torch.tensor([[3.0, 4.0], [0.3, 0.4], [6.0, 8.0]])
     clip(gradients, torch.tensor([[1.0], [1.0], [20.0]]))
     assert torch.allclose(gradients, torch.tensor([[0.6, 0.8], [0.3, 0.4], [6.0, 8.0]]), atol=1e-5)
+
+
+def test_a_row_by_itself_steps_as_it_does_in_the_matrices() -> None:
+    optimiser, rng = AdamW(), np.random.default_rng(0)
+    given = {
+        "rate": [0.1, 0.01],
+        "age": [3, 1],
+        "weight_decay": [0.2, 0.0],
+        "beta1": [0.9, 0.8],
+        "beta2": [0.99, 0.999],
+    }
+    together = [torch.from_numpy(rng.normal(size=(2, 40)).astype(np.float32)) for _ in range(4)]
+    together[3].square_()
+    alone = [each.clone() for each in together]
+    weights, gradients, *slots = together
+    table = {name: torch.tensor(values, dtype=torch.float64)[:, None] for name, values in given.items()}
+    factors = {name: values.float() for name, values in optimiser.factors(table).items()}
+    optimiser.update(weights, gradients, dict(zip(optimiser.slots, slots, strict=True)), factors, decayed=30)
+    for row in range(2):
+        weights, gradients, *slots = (each[row] for each in alone)
+        numbers = {name: float(values[row]) for name, values in given.items()}
+        optimiser.update_row(weights, gradients, dict(zip(optimiser.slots, slots, strict=True)), numbers, 30)
+    for place in (0, 2, 3):
+        assert torch.allclose(together[place], alone[place], atol=1e-6)

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from members import SHAPE, equal, language, points
+from members import SHAPE, equal, language, points, supernet
 
 from trainables.arrays import copy_into, to_arrays
 from trainables.batches import Shuffled
@@ -17,11 +17,13 @@ def make(name: str, seed: int = 0):
     if name == "toy":
         return Toy({"h0": 1.0, "h1": 0.25 * seed})
     build, _, kind = name.partition("-")
+    if name == "supernet":
+        return supernet(seed, learning_rate=3e-3, tilt=0.5, inplace=0.3)
     numbers = {"learning_rate": 3e-3, "dropout": 0.2, "label_smoothing": 0.1}
     return {"decoder": language, "points": points}[build](seed, kind=kind, **numbers)
 
 
-@pytest.mark.parametrize("name", ["toy", "decoder-adamw", "decoder-sgd", "points-adamw"])
+@pytest.mark.parametrize("name", ["toy", "decoder-adamw", "decoder-sgd", "points-adamw", "supernet"])
 class TestEveryMember:
     def test_a_clone_goes_on_exactly_as_its_donor(self, name: str) -> None:
         donor, clone = make(name, 0), make(name, 1)

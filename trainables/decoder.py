@@ -66,9 +66,9 @@ class Decoder(nn.Module):
         return functional.linear(self.norm(x), self.embedding.weight)
 
 
-def rotary_angles(length: int, width: int) -> tuple[Tensor, Tensor]:
+def rotary_angles(length: int, width: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:
     """Return cosines and sines `(length, width / 2)` of the rotary embedding (Su et al., 2021)."""
-    rates = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
+    rates = base ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
     angles = torch.outer(torch.arange(length, dtype=torch.float32), rates)
     return angles.cos(), angles.sin()
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 Factors = Mapping[str, Tensor]
+Numbers = Mapping[str, float]
 EPSILON = 1e-8
 
 
@@ -60,6 +61,34 @@ class AdamW:
         square.mul_(factors["beta2"]).addcmul_(scaled, scaled)
         root = torch.sqrt(square, out=scaled).add_(factors["epsilon"])
         weights.addcmul_(torch.div(mean, root, out=root), factors["step"])
+
+    def update_row(
+        self, weights: Tensor, gradients: Tensor, slots: Mapping[str, Tensor], numbers: Numbers, decayed: int
+    ) -> None:
+        """Do one member's step in one pass over memory, where `update` needs one an operation.
+
+        On a CPU that is several times quicker; the numbers are those that `factors` takes.
+        """
+        age = torch.tensor(float(numbers["age"]))
+        for part, decay in ((slice(decayed), numbers["weight_decay"]), (slice(decayed, None), 0.0)):
+            if not weights[part].numel():
+                continue
+            # what torch.optim.AdamW calls with fused=True
+            torch._fused_adamw_(
+                [weights[part]],
+                [gradients[part]],
+                [slots["exp_avg"][part]],
+                [slots["exp_avg_sq"][part]],
+                [],
+                [age],
+                lr=numbers["rate"],
+                beta1=numbers["beta1"],
+                beta2=numbers["beta2"],
+                weight_decay=decay,
+                eps=EPSILON,
+                amsgrad=False,
+                maximize=False,
+            )
 
 
 class Momentum:

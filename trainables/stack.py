@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from trainables.arrays import map_nest, stack, to_arrays, to_tensors
 from trainables.member import Member
 from trainables.network import Network
-from trainables.optimise import OPTIMISERS, clip
+from trainables.optimise import OPTIMISERS, AdamW, clip
 from trainables.randomness import reseed, restored
 from trainables.settings import rate_at
 
@@ -23,7 +23,8 @@ NUMBERS = ("weight_decay", "beta1", "beta2", "momentum")  # those of the optimis
 def signature(member: Member) -> tuple[Any, ...]:
     """Return what the members of a stack must have in common."""
     weights = member.weights() if isinstance(member, Network) else {}
-    if not isinstance(member, Network) or len({weight.dtype for weight in weights.values()}) != 1:
+    mixed = len({weight.dtype for weight in weights.values()}) != 1
+    if not isinstance(member, Network) or member.own_step or mixed:
         return (id(member),)  # fits nobody else
     tensors = [
         [(name, value.shape, value.dtype) for name, value in part.items()] for part in (weights, kept(member))
@@ -137,7 +138,7 @@ class Stack:
         """Return each member's mean training loss; one that diverges leaves the others alone."""
         self.seat_slots()
         self.members[0].module.train()
-        loss, factors = self.loss(), self.factors(steps)
+        loss, update = self.loss(), self.update(steps)
         limits = column([member.recipe.clip for member in self.members]).to(self.weights)
         seeds = torch.stack([member.draw_seeds(steps) for member in self.members]).sum(dim=0)
         total = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
@@ -148,7 +149,9 @@ class Stack:
                 batch = map_nest(stack, *(member.batches.next() for member in self.members))
                 losses, rows = loss(to_tensors(batch, self.device))
                 by_row += [rows.detach()] if self.members[0].sampled else []
-                self.descend(losses, limits, {name: values[step] for name, values in factors.items()})
+                self.take_gradients(losses)
+                clip(self.gradients, limits)
+                update(step)
                 total += losses.detach()
         if by_row:
             for member, losses in zip(self.members, to_arrays(torch.stack(by_row, dim=1)), strict=True):
@@ -159,13 +162,39 @@ class Stack:
         means: list[float] = (total / steps).tolist()
         return means
 
-    def descend(self, losses: Tensor, limits: Tensor, factors: Mapping[str, Tensor]) -> None:
+    def take_gradients(self, losses: Tensor) -> None:
         # no loss depends on another's weights, so the gradient of the sum is each one's own
         gradients = torch.autograd.grad(losses.sum(), list(self.leaves.values()), materialize_grads=True)
         for part, gradient in zip(self.shaped(self.gradients), gradients, strict=True):
             part.copy_(gradient)
-        clip(self.gradients, limits)
-        self.optimiser.update(self.weights, self.gradients, self.slots, factors, self.decayed)
+
+    def update(self, steps: int) -> Callable[[int], None]:
+        """Return the function that does the optimiser's part of the interval's given step."""
+        told = [[numbers_at(member, step) for member in self.members] for step in range(steps)]
+        optimiser = self.optimiser
+        if self.device.type == "cpu" and isinstance(optimiser, AdamW):
+            rows = [
+                (
+                    self.weights[place],
+                    self.gradients[place],
+                    {name: slot[place] for name, slot in self.slots.items()},
+                )
+                for place in range(len(self.members))
+            ]
+
+            def update_rows(step: int) -> None:
+                for row, numbers in zip(rows, told[step], strict=True):
+                    optimiser.update_row(*row, numbers, self.decayed)
+
+            return update_rows
+        table = {name: column([[each[name] for each in now] for now in told]) for name in told[0][0]}
+        factors = {name: values.to(self.weights) for name, values in optimiser.factors(table).items()}
+
+        def update_all(step: int) -> None:
+            now = {name: values[step] for name, values in factors.items()}
+            optimiser.update(self.weights, self.gradients, self.slots, now, self.decayed)
+
+        return update_all
 
     def loss(self) -> Callable[[Any], tuple[Tensor, Tensor]]:
         """Return the function from a stacked batch to the losses `(members,)`, and to what each returned."""
@@ -184,16 +213,6 @@ class Stack:
 
     def tensors(self) -> dict[str, Tensor]:
         return {f"module.{name}": values for name, values in (self.leaves | self.kept).items()}
-
-    def factors(self, steps: int) -> dict[str, Tensor]:
-        """Return what the optimiser multiplies by at each step: `(steps, members, 1)`."""
-        numbers = {name: column([member.numbers[name] for member in self.members]) for name in NUMBERS}
-        rates = [
-            [rate_at(member.trained + step, member.recipe) for member in self.members] for step in range(steps)
-        ]
-        ages = [[member.trained + step + 1 for member in self.members] for step in range(steps)]
-        factors = self.optimiser.factors(numbers | {"rate": column(rates), "age": column(ages)})
-        return {name: values.expand(steps, -1, 1).to(self.weights) for name, values in factors.items()}
 
     def evaluate(self, split: str = "validation") -> list[tuple[float, dict[str, float]]]:
         """Return each member's score and losses."""
@@ -227,6 +246,12 @@ class Stack:
             self.members[target].load_progress(progress[donor])
         for member, values in zip(self.members, hyperparameters, strict=True):
             member.adopt(values)
+
+
+def numbers_at(member: Network, step: int) -> dict[str, float]:
+    """Return what the optimiser needs at a step of the interval that begins."""
+    known = {name: member.numbers[name] for name in NUMBERS}
+    return known | {"rate": rate_at(member.trained + step, member.recipe), "age": member.trained + step + 1}
 
 
 def take_over(seats: Mapping[str, Tensor], slots: Mapping[str, Tensor]) -> None:

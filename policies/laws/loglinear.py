@@ -1,0 +1,98 @@
+"""The log-linear mixing law: a loss is a floor plus an exponential of the mixture (Ye et al., 2025)."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from policies.minimise import Vector, minimise
+
+HUBER = 0.02  # nats
+FLOORS = (0.0, 0.5, 0.8, 0.95)  # of the smallest loss: the starts
+FARTHEST = 50.0  # of an exponent; only a line search gets there
+
+
+class Law(NamedTuple):
+    """loss_i(p) = exp(floors_i) + exp(slopes_i . p); a negative slope of a group lowers the loss.
+
+    Shifting all slopes of a row by one number is a factor, so there is no other constant.
+    """
+
+    floors: Vector  # (targets,) logarithms
+    slopes: Vector  # (targets, groups)
+
+    def losses(self, mixtures: Vector) -> Vector:
+        """Return (mixtures, targets) in the unit that was fitted."""
+        return np.asarray(np.exp(self.floors) + np.exp(mixtures @ self.slopes.T))
+
+
+def fit_law(mixtures: Vector, losses: Vector, decay: float = 1e-6) -> Law:
+    """Fit each target's law to `losses` (runs, targets) of `mixtures` (runs, groups) by the Huber loss.
+
+    `decay` keeps the slopes near one another, against runs that hardly tell groups apart. Needs two runs
+    more than there are groups: a law has one parameter more than groups, and one run must speak against it.
+    """
+    runs, groups = mixtures.shape
+    if losses.shape[:1] != (runs,) or losses.ndim != 2:
+        raise ValueError(f"losses must be (runs, targets) for {runs} runs, but have the shape {losses.shape}.")
+    if runs < groups + 2:
+        raise ValueError(f"a law of {groups} groups needs at least {groups + 2} runs, but there are {runs}.")
+    if not (np.isfinite(losses).all() and (losses > 0).all()):
+        raise ValueError("losses must be finite and above 0.")
+    found = [_fit(mixtures, losses[:, target], decay) for target in range(losses.shape[1])]
+    return Law(np.array([point[0] for point in found]), np.array([point[1:] for point in found]))
+
+
+def _fit(mixtures: Vector, losses: Vector, decay: float) -> Vector:
+    """Return the floor's logarithm and the slopes; losses are divided by their median meanwhile."""
+    level = float(np.median(losses))
+    heights = losses / level
+
+    def function(point: Vector) -> tuple[float, Vector]:
+        return _misfit(point, mixtures, heights, HUBER / level, decay)
+
+    best = min(
+        (minimise(function, start) for start in _starts(mixtures, heights)), key=lambda found: found.value
+    )
+    return best.point + math.log(level)
+
+
+def _starts(mixtures: Vector, heights: Vector) -> list[Vector]:
+    """Return for each guess of the floor the slopes that least squares gives to the logarithm of the rest."""
+    starts = []
+    for share in FLOORS:
+        floor = max(share, 1e-3) * float(heights.min())
+        rest = np.log(np.maximum(heights - floor, 1e-3))
+        gram = mixtures.T @ mixtures + 1e-6 * np.eye(mixtures.shape[1])
+        starts.append(np.append(math.log(floor), np.linalg.solve(gram, mixtures.T @ rest)))
+    return starts
+
+
+def _misfit(
+    point: Vector, mixtures: Vector, heights: Vector, huber: float, decay: float
+) -> tuple[float, Vector]:
+    """Return the mean Huber loss in units of its width, with the decay, and its gradient."""
+    floor, slopes = point[0], point[1:]
+    exponents = mixtures @ slopes
+    if floor > FARTHEST or exponents.max() > FARTHEST:
+        return math.inf, point
+    falling = np.exp(exponents)
+    off = (math.exp(floor) + falling - heights) / huber
+    value = np.where(np.abs(off) <= 1, 0.5 * off**2, np.abs(off) - 0.5).mean()
+    pull = np.clip(off, -1, 1) / (huber * len(off))
+    centred = slopes - slopes.mean()
+    gradient = np.append(pull.sum() * math.exp(floor), mixtures.T @ (pull * falling) + 2 * decay * centred)
+    return float(value + decay * centred @ centred), gradient
+
+
+def ridge(mixtures: Vector, losses: Vector, penalty: float = 1e-3) -> Callable[[Vector], Vector]:
+    """Return a predictor by linear regression without a constant: a mixture sums to 1, so it needs none."""
+    gram = mixtures.T @ mixtures + penalty * np.eye(mixtures.shape[1])
+    weights = np.linalg.solve(gram, mixtures.T @ losses)
+    return lambda others: np.asarray(others @ weights)
+
+
+def log_linear(mixtures: Vector, losses: Vector) -> Callable[[Vector], Vector]:
+    """Return a predictor by the law; like `ridge`'s, its losses are (mixtures, targets)."""
+    return fit_law(mixtures, losses).losses

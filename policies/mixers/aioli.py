@@ -1,0 +1,196 @@
+"""Aioli: probe what each group does to the losses while training, and move towards what helps."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from policies.mixers.effects import Effects, learn_effects, scaled, smoothed_one_hot, spread
+from policies.mixers.plain import one_each, sums_to_one
+from policies.mixers.visits import VALIDATION, Groups, Outcome, State, Wish
+from policies.mixing import Vector, exponentiated
+
+UPDATES = ("cumulative", "from_uniform_ema")
+SCALES = ("total", "median", "none")
+RESTARTS = ("uniform", "prior")
+
+
+@dataclass(frozen=True)
+class Aioli:
+    """Exponentiated gradient on measured effects (Chen et al., 2024).
+
+    A round of `every` steps begins with `sweeps` shuffled sweeps of one probe a group, which take about
+    `probe_share` of it; the rest is trained at the new proportions. Probes are real training steps.
+    `cumulative` is the paper's update, p * exp(rate * pull); `from_uniform_ema` that of its published
+    runs: from the beginning's proportions each round, by effects averaged over rounds with `memory`. The
+    two take `rate` differently: the second cannot leave a neighbourhood of the beginning.
+    The proportions stay while the pull is within `noise` standard errors of 0; 0 always moves. With a
+    `prior` the first `prior_steps` steps are trained at it (the paper's restricted setting); then it
+    begins from there or, as the published code, from uniform. `objective` weighs the targets.
+    Targets that are not trained on make the out-of-domain variant.
+    """
+
+    rate: float = 0.2  # eta
+    every: int = 250
+    probe_share: float = 0.13  # delta
+    sweeps: int = 4  # k
+    smoothing: float = 0.5  # epsilon
+    update: str = "from_uniform_ema"
+    memory: float = 0.1  # the weight of earlier rounds
+    scale: str = "median"
+    noise: float = 2.0
+    prior: tuple[float, ...] = ()
+    prior_steps: int = 0
+    restart: str = "prior"
+    objective: tuple[float, ...] = ()
+    signals: ClassVar[frozenset[str]] = frozenset({VALIDATION})
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("probe_share", 0, 1), ("smoothing", 0, 1), ("memory", 0, 1)):
+            if not low <= getattr(self, name) < high:
+                raise ValueError(f"{name} must be in [{low}, {high}), but got {getattr(self, name)}.")
+        for name in ("rate", "noise", "prior_steps"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, but got {getattr(self, name)}.")
+        if self.every < 2 or self.sweeps < 1:
+            raise ValueError(
+                f"every must be at least 2 and sweeps at least 1, but got {self.every}, {self.sweeps}."
+            )
+        for name, allowed in (("update", UPDATES), ("scale", SCALES), ("restart", RESTARTS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, but got {getattr(self, name)!r}.")
+        if self.prior:
+            sums_to_one(self.prior)
+        elif self.prior_steps:
+            raise ValueError(f"prior_steps are trained at a prior, so give one for {self.prior_steps=}.")
+
+    def probe_steps(self, groups: Groups) -> int:
+        """Return the steps of one probe (h)."""
+        return max(1, round(self.probe_share * self.every / (groups.count * self.sweeps)))
+
+    def check(self, groups: Groups) -> None:
+        probing = self.probe_steps(groups) * groups.count * self.sweeps
+        if groups.count > 1 and probing >= self.every:
+            raise ValueError(
+                f"the probes of a round must be shorter than the round: {self.sweeps} sweeps of {groups.count} "
+                f"probes of {self.probe_steps(groups)} steps are {probing}, but every is {self.every}."
+            )
+        if self.prior:
+            one_each(self.prior, groups)
+        if self.objective and len(self.objective) != len(groups.targets):
+            raise ValueError(
+                f"objective must weigh each target, {groups.targets}, but got {len(self.objective)} weights."
+            )
+
+    def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
+        self.check(groups)
+        uniform = np.full(groups.count, 1 / groups.count)
+        given = one_each(self.prior, groups) if self.prior else uniform
+        base = prior if prior is not None else given if self.restart == "prior" else uniform
+        shape = len(groups.targets), groups.count
+        state: State = {
+            "seed": seed,
+            "round": 0,
+            "base": base,
+            "proportions": base,
+            "step": 0,  # since it began
+            "ends": self.prior_steps if prior is None else 0,  # the step at which the round ends
+            "order": [],  # of the probes that are still to be done in the round
+            "steps": 0,  # of each of them
+            "sweeps": 0,
+            "previous": [],  # the targets' losses by sequence, before the next probe
+            "mixtures": [],
+            "drops": [],
+            "effects": np.zeros(shape),
+            "errors": np.full(shape, np.nan),
+            "average": np.zeros(groups.count),  # the pull over rounds, divided by its scale
+            "average_errors": np.zeros(groups.count),
+            "rounds": 0,  # that are in the average
+            "spread": 0.0,  # of what it would move by, in standard errors
+            "decision": "no round is over",
+        }
+        return state if state["ends"] else self._next_round(groups, state)
+
+    def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
+        if not state["round"]:
+            steps = min(state["ends"] - state["step"], left)
+            return Wish(steps, one_each(self.prior, groups), self.signals, "prior")
+        # a probe pays only if training on what it says follows
+        if state["order"] and left > len(state["order"]) * state["steps"]:
+            if not state["previous"]:
+                return Wish(0, state["proportions"], self.signals, "measure")
+            group = state["order"][0]
+            mixture = smoothed_one_hot(groups.count, self.smoothing)[:, group]
+            return Wish(state["steps"], mixture, self.signals, f"probe {group}", probe=True)
+        steps = min(max(state["ends"] - state["step"], 1), left)
+        return Wish(steps, state["proportions"], self.signals if steps < left else frozenset())
+
+    def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
+        assert outcome.counts is not None
+        losses = [] if outcome.validation is None else list(outcome.validation)
+        after = state | {"step": state["step"] + len(outcome.counts), "previous": losses}
+        if wish.probe:
+            rows = outcome.counts.sum(axis=0)
+            with np.errstate(invalid="ignore"):  # of an infinite loss nothing will be learnt
+                fell = [before - now for before, now in zip(state["previous"], losses, strict=True)]
+            after |= {
+                "order": state["order"][1:],
+                "mixtures": [*state["mixtures"], rows / rows.sum()],
+                "drops": [*state["drops"], fell],
+            }
+            return after if after["order"] else self._moved(groups, after)
+        return self._next_round(groups, after) if after["step"] >= after["ends"] else after
+
+    def _next_round(self, groups: Groups, state: State) -> State:
+        rng = np.random.default_rng([state["seed"], state["round"]])
+        probed = groups.count > 1
+        order = [rng.permutation(groups.count).tolist() for _ in range(self.sweeps if probed else 0)]
+        return state | {
+            "round": state["round"] + 1,
+            "ends": state["step"] + self.every,
+            "order": [group for sweep in order for group in sweep],
+            "steps": self.probe_steps(groups),
+            "sweeps": self.sweeps,
+            "mixtures": [],
+            "drops": [],
+        }
+
+    def _moved(self, groups: Groups, state: State) -> State:
+        """Return the state with what the round's probes say, moved if it is more than noise."""
+        targets = len(groups.targets)
+        objective = np.asarray(self.objective, dtype=np.float64) if self.objective else np.ones(targets)
+        drops = [tuple(fell) for fell in state["drops"]]
+        mixtures = np.array(state["mixtures"])
+        effects = learn_effects(mixtures, drops, state["steps"], objective, state["sweeps"])
+        spent: State = {"mixtures": [], "drops": []}
+        if effects is None:
+            return state | spent | {"decision": "kept: a loss is not finite, or the probes were alike"}
+        measured = {"effects": effects.matrix, "errors": effects.errors}
+        return state | spent | measured | self._decided(state, effects)
+
+    def _decided(self, state: State, effects: Effects) -> dict[str, Any]:
+        scale = scaled(effects, self.scale)
+        if scale <= 0:
+            return {"decision": "kept: all groups have the same effect", "spread": 0.0}
+        pull, errors = effects.pull / scale, effects.pull_errors / scale
+        if self.noise and np.isnan(errors).any():
+            raise ValueError(
+                "errors of effects need two validation sequences of each target or two sweeps; "
+                "give them, or move on any difference with noise 0."
+            )
+        # the first round has no earlier ones to be averaged with
+        keep = self.memory if state["rounds"] else 0.0
+        average = (1 - keep) * pull + keep * state["average"]
+        average_errors = np.hypot((1 - keep) * errors, keep * state["average_errors"])
+        known = {"average": average, "average_errors": average_errors, "rounds": state["rounds"] + 1}
+        if self.update == "cumulative":
+            base, by, size = state["proportions"], pull, spread(pull, errors)
+        else:
+            base, by, size = state["base"], average, spread(average, average_errors)
+        if self.noise and size < self.noise:
+            return known | {"spread": size, "decision": "kept: within the noise"}
+        return known | {
+            "spread": size,
+            "decision": "moved",
+            "proportions": exponentiated(base, by, self.rate),
+        }

@@ -1,0 +1,76 @@
+"""A loss that falls by a power law of the rows trained, fitted robustly."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from policies.minimise import Vector, minimise, multistart
+
+HUBER = 1e-3  # of the logarithm of the loss
+STIFFNESS = 10.0  # of the walls, on the scale of a squared logarithm
+# relative to the losses' own scale and to the middle of the rows seen, so that they hold for any unit
+LEAST_FLOOR, MOST_SLOPE = math.log(0.05), math.log(20.0)
+LEAST_ALPHA, MOST_ALPHA = 0.001, 0.8
+
+
+class Curve(NamedTuple):
+    """loss(n) = eps + beta n ** -alpha; NaN before the first fit."""
+
+    eps: float
+    beta: float
+    alpha: float
+
+
+def fit_curve(at: Vector, losses: Vector, before: Curve) -> Curve:
+    """Fit log loss by the Huber loss from several starts, the curve of `before` among them.
+
+    `at` (points,) are rows, above 0. Where no fit is finite, the curve of before stays.
+    """
+    if not (np.isfinite(losses).all() and (losses > 0).all()):
+        return before
+    middle, level = float(np.exp(np.log(at).mean())), float(np.median(losses))
+    logs, heights = np.log(at / middle), np.log(losses / level)
+
+    def function(point: Vector) -> tuple[float, Vector]:
+        return _misfit(point, logs, heights)
+
+    starts = [
+        np.array([math.log(floor), math.log(1 - floor), alpha])
+        for floor in (0.3, 0.6, 0.9)
+        for alpha in (0.1, 0.4)
+    ]
+    if all(map(math.isfinite, before)) and before.eps > 0 and before.beta > 0:
+        warm = math.log(before.eps / level), math.log(before.beta / level) - before.alpha * math.log(middle)
+        starts = [np.array([*warm, before.alpha]), starts[2]]
+    best = minimise(function, multistart(function, starts).point, iterations=2000)
+    floor, slope, alpha = best.point.tolist()
+    if not math.isfinite(best.value):
+        return before
+    return Curve(level * math.exp(floor), level * math.exp(slope + alpha * math.log(middle)), alpha)
+
+
+def _misfit(point: Vector, logs: Vector, heights: Vector) -> tuple[float, Vector]:
+    """Return the mean Huber loss of the logarithm with the walls, and its gradient.
+
+    `point` is log eps, log beta at the middle of the rows, alpha.
+    """
+    floor, slope, alpha = point
+    if not np.abs(point).max() < 100:  # far behind the walls, where exp overflows
+        return math.inf, point
+    falling = slope - alpha * logs
+    fitted = np.logaddexp(floor, falling)
+    share = np.exp(falling - fitted)  # of the falling part
+    off = fitted - heights
+    inside = np.abs(off) <= HUBER
+    value = np.where(inside, 0.5 * off**2, HUBER * (np.abs(off) - 0.5 * HUBER)).mean()
+    pull = np.clip(off, -HUBER, HUBER) / len(off)
+    gradient = np.array([pull @ (1 - share), pull @ share, -pull @ (share * logs)])
+    beyond = np.array(
+        [
+            min(floor - LEAST_FLOOR, 0.0),
+            max(slope - MOST_SLOPE, 0.0),
+            max(alpha - MOST_ALPHA, 0.0) + min(alpha - LEAST_ALPHA, 0.0),
+        ]
+    )
+    return float(value + STIFFNESS * beyond @ beyond), gradient + 2 * STIFFNESS * beyond

@@ -1,0 +1,37 @@
+"""DoReMi: upweigh the groups whose loss is furthest above a reference model's."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.mixers.proxy import Proxy
+from policies.mixers.visits import EXCESS, Groups, Outcome
+from policies.mixing import Vector
+
+
+@dataclass(frozen=True)
+class DoReMi(Proxy):
+    """Group DRO on the loss in excess of a reference model (Xie et al., 2023).
+
+    The excess is clipped at 0 for each token, then averaged: clipping a group's mean instead is another
+    algorithm. The reference is a run of its own, and is charged like the proxy.
+    """
+
+    signals: ClassVar[frozenset[str]] = frozenset({EXCESS})
+
+    def scores(self, groups: Groups, outcome: Outcome) -> Vector:
+        assert outcome.excess is not None
+        return outcome.excess
+
+
+def clipped_excess(losses: Vector, references: Vector, of: NDArray[np.int64], groups: int) -> Vector:
+    """Return each group's mean over tokens of max(0, loss - reference); NaN of a group without a row.
+
+    Losses and references are (rows, tokens), `of` (rows,) is the group of each row.
+    """
+    excess = np.maximum(np.asarray(losses) - np.asarray(references), 0.0)
+    rows = np.bincount(of, minlength=groups)
+    sums = np.bincount(of, weights=excess.mean(axis=1), minlength=groups)
+    return np.where(rows > 0, sums / np.maximum(rows, 1), np.nan)

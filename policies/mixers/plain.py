@@ -1,0 +1,181 @@
+"""Mixtures that learn nothing: the controls to hold every other policy against, and schedules by hand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from policies.mixers.visits import Groups, Outcome, State, Wish
+from policies.mixing import Vector, normalise
+
+NOTHING: frozenset[str] = frozenset()
+
+
+class Settled:
+    """Trains what is left at proportions that the groups alone settle."""
+
+    signals: ClassVar[frozenset[str]] = NOTHING
+
+    def check(self, groups: Groups) -> None:
+        self.first(groups, 0)
+
+    def first(self, groups: Groups, seed: int) -> Vector:
+        raise NotImplementedError
+
+    def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
+        return {"proportions": self.first(groups, seed)}
+
+    def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
+        return Wish(left, state["proportions"])
+
+    def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
+        return state
+
+
+@dataclass(frozen=True)
+class Fixed(Settled):
+    """The proportions that are given, one for each group."""
+
+    proportions: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        sums_to_one(self.proportions)
+
+    def first(self, groups: Groups, seed: int) -> Vector:
+        return one_each(self.proportions, groups)
+
+
+@dataclass(frozen=True)
+class Stratified(Settled):
+    """Equal shares."""
+
+    def first(self, groups: Groups, seed: int) -> Vector:
+        return np.full(groups.count, 1 / groups.count)
+
+
+@dataclass(frozen=True)
+class Temperature(Settled):
+    """Shares in proportion to rows ** (1 / temperature): 1 is by size, above it flatter."""
+
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, but got {self.temperature}.")
+
+    def first(self, groups: Groups, seed: int) -> Vector:
+        logs = np.log(groups.rows) / self.temperature
+        return normalise(np.exp(logs - logs.max()))
+
+
+@dataclass(frozen=True)
+class Proportional(Settled):
+    """Each group by its rows."""
+
+    def first(self, groups: Groups, seed: int) -> Vector:
+        return groups.shares
+
+
+@dataclass(frozen=True)
+class Random(Settled):
+    """A mixture drawn once from a Dirichlet distribution of this strength for each group."""
+
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.strength > 0:
+            raise ValueError(f"strength must be above 0, but got {self.strength}.")
+
+    def first(self, groups: Groups, seed: int) -> Vector:
+        rng = np.random.default_rng(seed)
+        return rng.dirichlet(np.full(groups.count, self.strength))
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Proportions by steps: each stage `(from step, proportions)` holds until the next one's step."""
+
+    stages: tuple[tuple[int, tuple[float, ...]], ...]
+    signals: ClassVar[frozenset[str]] = NOTHING
+
+    def __post_init__(self) -> None:
+        steps = [step for step, _ in self.stages]
+        if not steps or steps[0] != 0 or steps != sorted(set(steps)):
+            raise ValueError(f"stages must begin at step 0 and go on at rising steps, but got {steps}.")
+        for _, proportions in self.stages:
+            sums_to_one(proportions)
+
+    def check(self, groups: Groups) -> None:
+        for _, proportions in self.stages:
+            one_each(proportions, groups)
+
+    def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
+        self.check(groups)
+        return {}
+
+    def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
+        return staged(self.stages, step, left)
+
+    def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
+        return state
+
+
+@dataclass(frozen=True)
+class EndUpsampling:
+    """One mixture, and another for the last `share` of the steps (Blakeney et al., 2024).
+
+    Without a `base` the first phase is by rows. The paper's good shares are 0.1 to 0.2.
+    """
+
+    final: tuple[float, ...]
+    share: float = 0.2
+    base: tuple[float, ...] = ()
+    signals: ClassVar[frozenset[str]] = NOTHING
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share must be in [0, 1], but got {self.share}.")
+        sums_to_one(self.final)
+        if self.base:
+            sums_to_one(self.base)
+
+    def check(self, groups: Groups) -> None:
+        for proportions in (self.final, *([self.base] if self.base else [])):
+            one_each(proportions, groups)
+
+    def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
+        self.check(groups)
+        return {}
+
+    def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
+        turn = groups.steps - round(self.share * groups.steps)
+        if step < turn:
+            base = one_each(self.base, groups) if self.base else groups.shares
+            return Wish(min(turn - step, left), base)
+        return Wish(left, one_each(self.final, groups))
+
+    def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
+        return state
+
+
+def staged(stages: Sequence[tuple[int, tuple[float, ...]]], step: int, left: int) -> Wish:
+    """Return the stage that holds at a step, up to the next one."""
+    begun = [place for place, (first, _) in enumerate(stages) if first <= step]
+    after = [first for first, _ in stages if first > step]
+    steps = min(left, after[0] - step) if after else left
+    return Wish(steps, normalise(stages[begun[-1]][1]))
+
+
+def sums_to_one(proportions: Sequence[float]) -> None:
+    normalise(proportions)
+    if abs(sum(proportions) - 1) > 1e-6:
+        raise ValueError(f"proportions must sum to 1, but {list(proportions)} sum to {sum(proportions):.6g}.")
+
+
+def one_each(proportions: Sequence[float], groups: Groups) -> Vector:
+    if len(proportions) != groups.count:
+        raise ValueError(
+            f"proportions must be given for {groups.count} groups, {groups.names}, but got {len(proportions)}."
+        )
+    return normalise(proportions)

@@ -1,0 +1,314 @@
+"""How a mixing policy is run: it plans visits, the member trains them, the policy observes what came of it.
+
+    state = begin(mixing, groups, seed)
+    while left(groups, state):
+        visit, state = plan(mixing, groups, state)
+        ...train visit.steps steps on visit.counts, measure visit.signals...
+        state = observe(mixing, groups, state, visit, outcome)
+
+Caps on repetition, the floor, whole rows, the budget, a group that joins and a visit that is cut by a ready
+point are handled here, once for all policies. The state is a plain nest of numbers, words and arrays:
+it is checkpointed and copied with the weights, and goes on under other settings of the same policy.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.mixing import Counts, Vector, apportion, bounded, dealt, normalise, within
+
+State = dict[str, Any]
+
+TRAINING = "training"  # mean training loss of each group at each step
+VALIDATION = "validation"  # loss of each fixed sequence of each target, once, after the visit
+EXCESS = "excess"  # mean over tokens of the loss above a reference model's, each clipped at 0, at each step
+ALIGNMENT = "alignment"  # inner products of gradients at each step
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What a policy has to know of the run. Rows are sequences; a step trains `batch` of them."""
+
+    names: tuple[str, ...]
+    rows: tuple[int, ...]  # distinct training rows of each group
+    batch: int
+    steps: int  # of the whole run, probes included
+    targets: tuple[str, ...] = ()  # groups that are validated; left out: the training groups
+    evaluation_steps: float = 0.0  # what one validation pass costs the budget, in training steps
+
+    def __post_init__(self) -> None:
+        if not self.names or len(self.names) != len(self.rows) or len(set(self.names)) != len(self.names):
+            raise ValueError(
+                f"groups must have different names and rows each, but got {self.names}, {self.rows}."
+            )
+        if min(self.rows) < 1:
+            raise ValueError(f"each group must have a training row, but {self.names} have {self.rows}.")
+        if self.batch < 1 or self.steps < 1 or not self.evaluation_steps >= 0:
+            raise ValueError(
+                f"batch and steps must be at least 1 and evaluation_steps at least 0, but got "
+                f"{self.batch}, {self.steps}, {self.evaluation_steps}."
+            )
+        if not self.targets:
+            object.__setattr__(self, "targets", self.names)
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
+
+    @property
+    def shares(self) -> Vector:
+        return normalise(self.rows)
+
+
+class Wish(NamedTuple):
+    """What a policy wants next: so many steps at these proportions. 0 steps only measure."""
+
+    steps: int
+    proportions: Vector  # (groups,)
+    signals: frozenset[str] = frozenset()
+    name: str = "train"
+    probe: bool = False  # a probe has no floor, and neither pays nor leaves debts of rounding
+    weights: Vector | None = None  # (groups,) of the groups' mean losses in the training loss
+
+
+class Visit(NamedTuple):
+    """What a member is to do: train each step on these rows, then measure the signals."""
+
+    steps: int
+    counts: Counts  # (steps, groups), each step's sum is the batch
+    signals: frozenset[str]
+    name: str
+    weights: Vector | None  # train on the sum over groups of weight * mean loss; None: on the mean over rows
+
+
+class Outcome(NamedTuple):
+    """What came of a visit; only the signals that it asked for are needed."""
+
+    counts: Counts | None = None  # (steps, groups) rows that were trained on; None: as planned
+    training: Vector | None = None  # (steps, groups) mean losses; NaN where a group had no row
+    validation: tuple[Vector, ...] | None = None  # of each target the losses of its fixed sequences
+    excess: Vector | None = None  # (steps, groups); NaN where a group had no row
+    alignment: Vector | None = None  # (steps, groups, targets) inner products of gradients
+    norms: Vector | None = None  # (steps, groups) norms of the groups' gradients
+
+
+class Mixer(Protocol):
+    """A mixing policy: settings only. Methods are pure; states are never changed in place.
+
+    A state that has a mixture of its own keeps it under `proportions`.
+    """
+
+    signals: ClassVar[frozenset[str]]  # all that it may ask for
+
+    def check(self, groups: Groups) -> None:
+        """Raise ValueError where these groups cannot be served; called before anything trains."""
+
+    def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
+        """Return the state to begin with; what learns begins at the `prior` if there is one."""
+
+    def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
+        """Return what to do next; at most `left` steps will be done of it."""
+
+    def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
+        """Return the state after a wish was carried out; `outcome.counts` is always there."""
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """A policy within bounds that hold for every policy.
+
+    `floor` is the least share of each group whenever it trains, probes excepted. `epochs` is how often the
+    rows of a group may be repeated: once before training that is checked to be possible at all, then a
+    group's share is kept to what its remaining allowance is of the rows still to train.
+    """
+
+    policy: Mixer
+    floor: float = 0.0
+    epochs: float = np.inf
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.floor < 1 or not self.epochs > 0:
+            raise ValueError(
+                f"floor must be in [0, 1) and epochs above 0, but got {self.floor}, {self.epochs}."
+            )
+
+
+def check(mixing: Mixing, groups: Groups) -> None:
+    """Raise ValueError where the settings and the groups do not go together."""
+    if mixing.floor * groups.count > 1:
+        raise ValueError(
+            f"floor must be at most 1/{groups.count} for {groups.count} groups, but got {mixing.floor}."
+        )
+    rows, allowed = groups.steps * groups.batch, _allowance(mixing, groups)
+    if np.isfinite(mixing.epochs) and allowed.sum() < rows:
+        raise ValueError(
+            f"{mixing.epochs:g} epochs of all groups are {allowed.sum()} rows, but {groups.steps} steps of "
+            f"{groups.batch} need {rows}: allow {rows / sum(groups.rows):.3g} epochs or train less."
+        )
+    mixing.policy.check(groups)
+
+
+def begin(mixing: Mixing, groups: Groups, seed: int, prior: Vector | None = None) -> State:
+    """Return the state of a run that has not begun."""
+    check(mixing, groups)
+    return {
+        "step": 0,
+        "seen": np.zeros(groups.count, dtype=np.int64),  # rows
+        "debt": np.zeros(groups.count),  # of rounding, in rows
+        "evaluations": 0,
+        "probe_steps": 0,
+        "seed": seed,
+        "part": {},  # of a visit that was cut: what is done of it
+        "policy": mixing.policy.start(groups, prior, seed),
+    }
+
+
+def left(groups: Groups, state: State) -> int:
+    """Return how many steps the budget still has: probes count as steps, evaluations at their price."""
+    spent = state["step"] + int(np.ceil(state["evaluations"] * groups.evaluation_steps - 1e-9))
+    return max(groups.steps - spent, 0)
+
+
+def plan(mixing: Mixing, groups: Groups, state: State, limit: int | None = None) -> tuple[Visit, State]:
+    """Return what to do next, at most `limit` steps of it, and the state that waits for its outcome.
+
+    A visit longer than `limit` (at least 1) is cut: what is measured after it is asked of its last part. The
+    same state gives the same visit, so a run may be resumed from the state of before or of after.
+    """
+    part = state["part"] or _part(mixing, groups, state)
+    done, steps = part["done"], part["steps"]
+    upto = steps if limit is None else min(steps, done + limit)
+    signals = set(part["signals"]) - ({VALIDATION} if upto < steps else set())
+    table = dealt(part["counts"], steps)[done:upto]
+    return Visit(upto - done, table, frozenset(signals), part["name"], _weights(part)), state | {"part": part}
+
+
+def observe(mixing: Mixing, groups: Groups, state: State, visit: Visit, outcome: Outcome) -> State:
+    """Return the state after the visit that `plan` gave with this state."""
+    _check_outcome(groups, visit, outcome)
+    counts = visit.counts if outcome.counts is None else np.asarray(outcome.counts, dtype=np.int64)
+    part = state["part"]
+    part = part | {
+        "done": part["done"] + visit.steps,
+        "heard": [*part["heard"], _heard(visit, outcome, counts)],
+    }
+    after = state | {
+        "step": state["step"] + visit.steps,
+        "seen": state["seen"] + counts.sum(axis=0),
+        "evaluations": state["evaluations"] + (VALIDATION in visit.signals),
+        "probe_steps": state["probe_steps"] + visit.steps * part["probe"],
+        "part": part,
+    }
+    if part["done"] < part["steps"]:
+        return after
+    signals, probe = frozenset(part["signals"]), bool(part["probe"])
+    wish = Wish(part["steps"], part["proportions"], signals, part["name"], probe, _weights(part))
+    learnt = mixing.policy.learn(groups, state["policy"], wish, _together(part["heard"]))
+    return after | {"policy": learnt, "part": {}, "debt": part["debt"]}
+
+
+def mixture(mixing: Mixing, groups: Groups, state: State) -> Vector:
+    """Return the proportions that are trained at outside of probes, within the bounds."""
+    policy = state["policy"]
+    if "proportions" in policy:
+        return _inside(mixing, groups, state, np.asarray(policy["proportions"], dtype=np.float64))
+    return np.array((state["part"] or _part(mixing, groups, state))["proportions"])
+
+
+def join(mixing: Mixing, state: State, before: Groups, after: Groups, share: float | None = None) -> State:
+    """Return the state with more groups, which stand after the old ones; the policy begins again from there.
+
+    A policy that learns begins at the old groups' relative proportions and `share` for each new one, if none
+    is said an equal one of all; one that is settled by the groups follows its rule. `mixing` must suit the new
+    groups. A cut visit is given up: its rows stay counted.
+    """
+    more = after.count - before.count
+    if more < 1 or after.names[: before.count] != before.names:
+        raise ValueError(f"groups must be added after {before.names}, but got {after.names}.")
+    share = 1 / after.count if share is None else share
+    if not 0 < share * more < 1:
+        raise ValueError(
+            f"the shares of the {more} new groups must be above 0 and sum below 1, but got {share}."
+        )
+    check(mixing, after)
+    prior = np.append((1 - more * share) * mixture(mixing, before, state), np.full(more, share))
+    return state | {
+        "seen": np.append(state["seen"], np.zeros(more, dtype=np.int64)),
+        "debt": np.append(state["debt"], np.zeros(more)),
+        "part": {},
+        "policy": mixing.policy.start(after, prior, state["seed"] + state["step"]),
+    }
+
+
+def _part(mixing: Mixing, groups: Groups, state: State) -> State:
+    """Return the policy's next wish as whole rows within the bounds, as it is kept if it is cut."""
+    steps_left = left(groups, state)
+    wish = mixing.policy.wish(groups, state["policy"], state["step"], steps_left)
+    steps = min(wish.steps, steps_left)
+    assert steps or wish.signals, "a wish without steps must measure"
+    wanted = wish.proportions if wish.probe else _inside(mixing, groups, state, wish.proportions)
+    debt = np.zeros(groups.count) if wish.probe else state["debt"]
+    counts, owed = apportion(wanted, steps * groups.batch, debt)
+    if np.isfinite(mixing.epochs):
+        counts = within(counts, _allowance(mixing, groups) - state["seen"])
+    return {
+        "steps": steps,
+        "done": 0,
+        "counts": counts,
+        "proportions": wanted,
+        "signals": sorted(wish.signals),
+        "name": wish.name,
+        "probe": int(wish.probe),
+        "weights": np.zeros(0) if wish.weights is None else wish.weights,
+        "debt": state["debt"] if wish.probe else owed,
+        "heard": [],
+    }
+
+
+def _inside(mixing: Mixing, groups: Groups, state: State, wanted: Vector) -> Vector:
+    if not np.isfinite(mixing.epochs):
+        return bounded(wanted, mixing.floor, 1.0)
+    rows = max(left(groups, state), 1) * groups.batch
+    most = np.minimum((_allowance(mixing, groups) - state["seen"]) / rows, 1.0)
+    return bounded(wanted, np.minimum(mixing.floor, most), most)
+
+
+def _allowance(mixing: Mixing, groups: Groups) -> Counts:
+    """Return the rows of each group that may be trained on in the whole run."""
+    if not np.isfinite(mixing.epochs):
+        return np.full(groups.count, np.iinfo(np.int64).max // groups.count)
+    return np.floor(mixing.epochs * np.array(groups.rows) + 1e-9).astype(np.int64)
+
+
+def _weights(part: State) -> Vector | None:
+    return part["weights"] if len(part["weights"]) else None
+
+
+def _heard(visit: Visit, outcome: Outcome, counts: Counts) -> State:
+    """Return the measurements that were asked for, as they are kept until the visit is whole."""
+    asked = visit.signals | ({"norms"} if ALIGNMENT in visit.signals else set())
+    values = {name: getattr(outcome, name) for name in sorted(asked)}
+    return {"counts": counts} | {name: value for name, value in values.items() if value is not None}
+
+
+def _together(heard: list[State]) -> Outcome:
+    """Return the parts of a cut visit as one outcome: steps one after another, validation from the last."""
+    joined: dict[str, NDArray[Any]] = {
+        name: np.concatenate([np.asarray(part[name]) for part in heard])
+        for name in ("counts", "training", "excess", "alignment", "norms")
+        if all(name in part for part in heard)
+    }
+    validation = heard[-1].get("validation")
+    return Outcome(**joined, validation=None if validation is None else tuple(map(np.asarray, validation)))
+
+
+def _check_outcome(groups: Groups, visit: Visit, outcome: Outcome) -> None:
+    for signal in visit.signals:
+        if getattr(outcome, signal) is None:
+            raise ValueError(f"the visit {visit.name} asked for {signal}, but its outcome has none.")
+    if outcome.validation is not None and len(outcome.validation) != len(groups.targets):
+        raise ValueError(
+            f"validation losses of {len(groups.targets)} targets must come, but got {len(outcome.validation)}."
+        )

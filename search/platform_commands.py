@@ -1,0 +1,118 @@
+"""The commands for what runs around a cluster: `shoal k8s` writes manifests, `shoal grafana` a dashboard."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from search.errors import InputError
+
+k8s = typer.Typer(help="Write manifests for KubeRay; `kubectl apply -f -` takes them.", no_args_is_help=True)
+
+Image = Annotated[str, typer.Option(help="Image with Shoal in it: see the Dockerfile.")]
+Claim = Annotated[str | None, typer.Option(help="PersistentVolumeClaim to mount at /runs.")]
+Namespace = Annotated[str | None, typer.Option(help="Namespace to write into the manifests.")]
+
+
+@k8s.command(epilog="Example: shoal k8s render examples/demo.yaml directory=s3://bucket/demo")
+def render(
+    file: Annotated[str, typer.Argument(help="YAML file of the run.", metavar="FILE")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="Changes to it.", metavar="[key=value ...]")
+    ] = None,
+    image: Image = "shoal:0.1.0",
+    claim: Claim = None,
+    namespace: Namespace = None,
+    queue: Annotated[str | None, typer.Option(help="Kueue's queue that admits the job.")] = None,
+) -> None:
+    """Print a RayJob for a run, and the ConfigMap that holds the run's file."""
+    from search.kubernetes import Place, render_job
+    from search.load import load_run, load_values
+
+    place = Place(image=image, claim=claim, namespace=namespace, queue=queue)
+    write(render_job(load_run(file, changes or []), load_values(file, changes or []), place))
+
+
+@k8s.command(epilog="Example: shoal k8s cluster --claim shoal-runs --gpus")
+def cluster(
+    name: Annotated[str, typer.Option(help="The RayCluster's name.")] = "shoal",
+    most: Annotated[int, typer.Option(min=1, help="Most workers of a group.")] = 8,
+    gpus: Annotated[bool, typer.Option("--gpus", help="Also a group of GPU workers.")] = False,
+    image: Image = "shoal:0.1.0",
+    claim: Claim = None,
+    namespace: Namespace = None,
+) -> None:
+    """Print a RayCluster that `shoal submit` sends jobs to."""
+    from search.kubernetes import Place, render_cluster
+
+    write([render_cluster(name, Place(image=image, claim=claim, namespace=namespace, gpus=gpus), most)])
+
+
+grafana = typer.Typer(help="Set up Shoal's dashboard in Grafana.", no_args_is_help=True)
+
+
+@grafana.callback()
+def sub_commands() -> None:
+    """Keep `install` a word of its own: Typer drops the name of an only command."""
+
+
+@grafana.command(epilog="Example: GRAFANA_TOKEN=... shoal grafana install --url http://127.0.0.1:3000")
+def install(
+    url: Annotated[str, typer.Option(help="Grafana's address.")],
+    prometheus: Annotated[
+        str, typer.Option(help="Prometheus's address, as Grafana's server sees it.")
+    ] = "http://localhost:9090",
+    token_file: Annotated[
+        Path | None, typer.Option(help="File that holds a service account's token; GRAFANA_TOKEN without it.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the dashboard, ask nobody.")] = False,
+) -> None:
+    """Make folder, data source and dashboard, or bring them up to date."""
+    from cluster import grafana as server
+    from cluster.dashboard import dashboard
+
+    if dry_run:
+        sys.stdout.write(json.dumps(dashboard(), indent=2) + "\n")
+        return
+    token, console = token_of(token_file), Console()
+    try:
+        for line in server.install(server.connect(url, token), prometheus):
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+    except server.Refused as error:
+        raise InputError(f"--url: {error}") from error
+
+
+def token_of(file: Path | None) -> str:
+    """Return Grafana's token; it has no place on the command line, where every user of the machine reads it."""
+    if file is None:
+        if token := os.environ.get("GRAFANA_TOKEN", "").strip():
+            return token
+        raise InputError("no token: set GRAFANA_TOKEN, or name a file that holds it with --token-file.")
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise InputError(f"--token-file: {file} cannot be read: {error.strerror}.") from error
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes every mapping out, without anchors, and a text of several lines as one."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+Dumper.add_representer(str, _text)
+
+
+def write(manifests: Iterable[dict[str, Any]]) -> None:
+    sys.stdout.write(yaml.dump_all(manifests, Dumper=Dumper, sort_keys=False, width=110))

@@ -1,0 +1,284 @@
+"""Aioli on worlds whose effects are known."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.worlds import Linear, Noisy, live, toy_world
+from cluster import tree
+from policies.mixers.aioli import Aioli
+from policies.mixers.effects import learn_effects, smoothed_one_hot
+from policies.mixers.plain import Stratified
+from policies.mixers.visits import Groups, Mixing, Outcome, begin, left, observe, plan
+
+PUBLISHED: dict[str, Any] = {"scale": "total", "noise": 0.0}
+
+
+def names(count: int) -> tuple[str, ...]:
+    return tuple(f"group{number}" for number in range(count))
+
+
+def many(count: int, steps: int, batch: int = 64) -> Groups:
+    return Groups(names(count), (10_000,) * count, batch, steps)
+
+
+def last(mixing: Mixing, groups: Groups, world: Any, **more: Any) -> dict[str, Any]:
+    return list(live(mixing, groups, world, **more))[-1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from([2, 3, 5, 8]), st.floats(0.0, 0.9), st.integers(1, 3), st.integers(1, 4), st.integers(0, 99)
+)
+def test_the_effects_of_a_linear_world_are_recovered(
+    count: int, smoothing: float, sweeps: int, batch: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    effects = rng.normal(0.3, 1.0, (count, count))  # some are harmful
+    policy = Aioli(every=1000, probe_share=0.4, sweeps=sweeps, smoothing=smoothing, **PUBLISHED)
+    # batches may be smaller than the number of groups: what is inverted is the realised mixture
+    state = last(Mixing(policy), many(count, 1000, batch), Linear(effects, np.full(count, 9.0)), seed=seed)
+    assert np.abs(state["policy"]["effects"] - effects).max() < 1e-10 * max(1, 9 + 1000 * np.abs(effects).max())
+
+
+def test_a_drift_common_to_all_probes_changes_no_proportion() -> None:
+    effects = np.array([[0.02, -0.01, 0.0], [0.0, 0.01, 0.005], [0.003, 0.0, 0.03]])
+    policy = Aioli(every=300, probe_share=0.24, sweeps=2, scale="none", noise=0, rate=5.0, update="cumulative")
+    groups, drift = many(3, 900), np.array([0.5, -0.2, 0.1])
+    still = last(Mixing(policy), groups, Linear(effects, np.full(3, 9.0)))["policy"]
+    drifting = last(Mixing(policy), groups, Linear(effects, np.full(3, 9.0), drift))["policy"]
+    assert drifting["effects"] - still["effects"] == pytest.approx(np.repeat(drift[:, None], 3, axis=1))
+    assert np.abs(drifting["proportions"] - still["proportions"]).max() < 1e-12
+
+
+def test_a_step_by_hand() -> None:
+    # group 0 lowers both losses by 0.3 and 0.1 a step, group 1 only its own by 0.2. Column sums 0.4 and 0.2;
+    # published scale: the sum of A, 0.6; so log odds = rate * (0.4 - 0.2) / 0.6 = 0.3 * 1/3 = 0.1
+    world = Linear(np.array([[0.3, 0.0], [0.1, 0.2]]), np.full(2, 9.0))
+    policy = Aioli(rate=0.3, every=16, probe_share=0.5, sweeps=2, smoothing=0.5, **PUBLISHED)
+    state = last(Mixing(policy), many(2, 16), world)["policy"]
+    first, second = state["proportions"]
+    assert np.log(first / second) == pytest.approx(0.1)
+    # a harmful entry of -0.1 in place of 0: the sum of A less its smallest entry is 0.5 + 4 * 0.1 = 0.9,
+    # the column sums are 0.4 and 0.1; robustly, 4 times the median of (0.3, 0.1, 0.1, 0.2) is 0.6
+    effects = np.array([[0.3, -0.1], [0.1, 0.2]])
+    for scale, odds in (("total", 0.3 * 0.3 / 0.9), ("median", 0.3 * 0.3 / 0.6), ("none", 0.3 * 0.3)):
+        state = last(Mixing(replace(policy, scale=scale)), many(2, 16), Linear(effects, np.full(2, 9.0)))[
+            "policy"
+        ]
+        assert np.log(np.divide(*state["proportions"])) == pytest.approx(odds), scale
+
+
+def test_the_two_updates_by_hand() -> None:
+    # the same effects every round: log odds of 0.1 a round as above
+    world = np.array([[0.3, 0.0], [0.1, 0.2]])
+    policy = Aioli(rate=0.3, every=16, probe_share=0.5, sweeps=2, memory=0.5, **PUBLISHED)
+    odds = {}
+    for update in ("cumulative", "from_uniform_ema"):
+        mixing = Mixing(replace(policy, update=update))
+        state = last(mixing, many(2, 48), Linear(world, np.full(2, 99.0)))["policy"]
+        odds[update] = np.log(np.divide(*state["proportions"]))
+    assert odds == pytest.approx({"cumulative": 0.3, "from_uniform_ema": 0.1})
+
+
+def test_effects_of_short_steps_are_the_inner_products_of_gradients() -> None:
+    rng = np.random.default_rng(0)
+    centres, hessians = rng.normal(size=(3, 4)), rng.uniform(0.5, 2, (3, 4))
+
+    def errors_at(rate: float) -> float:
+        """Return the relative error of A / rate beside the gradients' Gram matrix, SGD from 0."""
+        drops, at = [], np.zeros(4)
+        gradients = hessians * (at - centres)
+        for group in range(3):  # each probe from the same place: the limit is about one step
+            moved = at - rate * gradients[group]
+            fell = 0.5 * (hessians * (at - centres) ** 2).sum(axis=1)
+            fell -= 0.5 * (hessians * (moved - centres) ** 2).sum(axis=1)
+            drops.append(tuple(np.array([value]) for value in fell))
+        found = learn_effects(np.eye(3), drops, 1, np.ones(3), 1)
+        assert found is not None
+        gram = gradients @ gradients.T
+        return float(np.abs(found.matrix / rate - gram).max() / np.abs(gram).max())
+
+    far, near = errors_at(1e-2), errors_at(1e-3)
+    assert near < 1e-2 and far / near == pytest.approx(10, rel=0.05)
+
+
+def toy_result(mixing: Mixing, steps: int = 4000, seed: int = 0) -> float:
+    world = toy_world()
+    last(mixing, many(3, steps, 400), world, seed=seed)
+    return float(world.loss.mean())
+
+
+def test_the_toy_world_is_ordered_as_it_should_be() -> None:
+    # 20 rounds of 200 steps, k = h = 4: 48 steps of probes a round, f = 0.5 is a smoothing of 0.75
+    policy = Aioli(every=200, probe_share=0.24, sweeps=4, smoothing=0.75, **PUBLISHED)
+    stratified = toy_result(Mixing(Stratified()))
+    assert stratified == pytest.approx(3.7424, abs=1e-4)
+    found = {
+        (update, rate): toy_result(Mixing(replace(policy, update=update, rate=rate)))
+        for update in ("cumulative", "from_uniform_ema")
+        for rate in (0.1, 0.2, 0.5, 1.0)
+    }
+    grid = np.array([(i, j, 20 - i - j) for i in range(21) for j in range(21 - i)]) / 20
+    world = toy_world()
+    ends = world.floors + (6 - world.floors) * (1 - grid @ world.effects.T) ** 4000  # (mixtures, targets)
+    best = ends.mean(axis=1).min()
+    assert best == pytest.approx(3.7359, abs=1e-3)
+    slow = [found["from_uniform_ema", rate] for rate in (0.1, 0.2, 0.5, 1.0)]
+    assert best < found["cumulative", 0.2] < min(slow) and max(slow) < stratified
+    assert found["cumulative", 1.0] > stratified  # greedy steps overshoot
+
+
+def test_a_probe_is_inverted_as_it_was_trained() -> None:
+    # 7 groups in batches of 8, smoothing 7/24 (0.75 on the diagonal), probes of 10 steps: 80 rows each
+    smoothing = 7 / 24
+    policy = Aioli(every=1000, probe_share=0.14, sweeps=2, smoothing=smoothing, noise=0)
+    groups = many(7, 1000, 8)
+    assert policy.probe_steps(groups) == 10
+    state, wanted = begin(Mixing(policy), groups, 0), 80 * smoothed_one_hot(7, smoothing)
+    world, probes = Linear(np.eye(7), np.full(7, 9.0)), 0
+    while left(groups, state):
+        visit, state = plan(Mixing(policy), groups, state)
+        if visit.name.startswith("probe"):
+            probes += 1
+            rows, column = visit.counts.sum(axis=0), int(visit.name.split()[1])
+            assert rows.sum() == 80 and np.abs(rows - wanted[:, column]).max() < 1
+        for counts in visit.counts:
+            world.train(counts / 8)
+        state = observe(Mixing(policy), groups, state, visit, Outcome(validation=world.losses()))
+        if len(state["policy"]["mixtures"]) == 14:
+            assert np.allclose(np.sum(state["policy"]["mixtures"], axis=0), 2)
+    assert probes == 14 and np.allclose(state["policy"]["effects"], np.eye(7), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("effects", "loss", "why"),
+    [
+        (np.zeros((3, 3)), np.full(3, 4.0), "kept: all groups have the same effect"),
+        (np.full((3, 3), 0.25), np.full(3, 4.0), "kept: all groups have the same effect"),
+        (np.eye(3), np.array([4.0, np.nan, 4.0]), "kept: a loss is not finite, or the probes were alike"),
+    ],
+)
+def test_without_a_difference_the_proportions_stay(effects: Any, loss: Any, why: str) -> None:
+    for update in ("cumulative", "from_uniform_ema"):
+        policy = Aioli(every=64, probe_share=0.4, sweeps=2, update=update, noise=0)
+        state = last(Mixing(policy), many(3, 128), Linear(effects, loss))["policy"]
+        assert state["proportions"] == pytest.approx(np.full(3, 1 / 3)) and state["decision"] == why
+
+
+def test_one_group_needs_no_probe_and_one_target_is_enough() -> None:
+    state = last(Mixing(Aioli(every=50)), many(1, 200), Linear(np.eye(1), np.ones(1)))
+    assert state["probe_steps"] == 0 and state["policy"]["proportions"].tolist() == [1.0]
+    groups = Groups(names(3), (9, 9, 9), 64, 300, targets=("elsewhere",))
+    policy = Aioli(every=100, probe_share=0.3, rate=1.0, **PUBLISHED)
+    # one row A = (0.1, 0.2, 0.1): log odds of the second against the first rate * 0.1 / 0.4
+    state = last(Mixing(policy), groups, Linear(np.array([[0.1, 0.2, 0.1]]), np.array([50.0])))["policy"]
+    assert np.log(state["proportions"] / state["proportions"][0]) == pytest.approx([0, 0.25, 0])
+
+
+def test_steps_and_evaluations_are_charged() -> None:
+    # 4 rounds of 100 steps, in each 3 groups * 2 sweeps of 5 steps; an evaluation before the first, after each
+    # probe and at the end of each round but the last
+    policy = Aioli(every=100, probe_share=0.3, sweeps=2)
+    world = Noisy(toy_world(), 8, 1e-3, np.random.default_rng(0))
+    state = last(Mixing(policy), many(3, 400), world)
+    assert state["step"] == 400 and state["probe_steps"] == 4 * 30 and state["evaluations"] == 1 + 4 * 6 + 3
+    # a pass at the price of half a step shortens the run: 28 passes are 14 steps
+    costly = replace(many(3, 400), evaluation_steps=0.5)
+    state = last(Mixing(policy), costly, Noisy(toy_world(), 8, 1e-3, np.random.default_rng(0)))
+    assert state["step"] + np.ceil(0.5 * state["evaluations"]) == 400
+
+
+def test_a_run_cut_inside_a_probe_and_resumed_goes_on_alike() -> None:
+    policy = Aioli(every=100, probe_share=0.3, sweeps=2, noise=0)
+    groups = many(3, 200)
+    whole = last(Mixing(policy), groups, toy_world(), limit=3)
+    world = toy_world()
+    for state in live(Mixing(policy), groups, world, limit=3):
+        if state["part"] and state["part"]["name"].startswith("probe") and len(state["policy"]["drops"]) == 2:
+            break
+    assert state["part"]["done"] == 3 and state["part"]["steps"] == 5
+    restored = tree.loads(tree.dumps(state))
+    resumed = last(Mixing(policy), groups, world, state=restored, limit=3)
+    assert (resumed["policy"]["effects"] == whole["policy"]["effects"]).all()
+    assert resumed["seen"].tolist() == whole["seen"].tolist()
+
+
+def test_errors_say_how_far_the_effects_are_off() -> None:
+    effects, groups = np.array([[0.03, 0.0, 0.01], [0.0, 0.02, 0.0], [0.01, 0.0, 0.02]]), many(3, 61)
+    policy, deviations = Aioli(every=61, probe_share=0.98, sweeps=2), []
+    for seed in range(60):
+        world = Noisy(Linear(effects, np.full(3, 9.0)), 40, 0.05, np.random.default_rng(seed))
+        state = last(Mixing(policy), groups, world, seed=seed)["policy"]
+        deviations.append((state["effects"] - effects) / state["errors"])
+    # both kinds of error see the same noise here, so the errors are too large by up to the root of 2
+    assert 0.6 < np.std(deviations) < 1.1
+
+
+@pytest.mark.parametrize("update", ["cumulative", "from_uniform_ema"])
+def test_nothing_moves_while_the_spread_is_inside_the_noise(update: str) -> None:
+    policy = Aioli(every=61, probe_share=0.98, sweeps=2, rate=1.0, update=update)
+    groups, moves = many(3, 61), 0
+    for seed in range(40):
+        world = Noisy(Linear(np.full((3, 3), 0.01), np.full(3, 9.0)), 40, 0.02, np.random.default_rng(seed))
+        state = last(Mixing(policy), groups, world, seed=seed)["policy"]
+        moves += state["decision"] == "moved"
+        assert np.ptp(state["proportions"]) < 1e-12 or state["decision"] == "moved"
+    assert moves <= 2
+    world = Noisy(Linear(np.diag([0.05, 0.01, 0.01]), np.full(3, 9.0)), 40, 0.02, np.random.default_rng(0))
+    state = last(Mixing(policy), groups, world)["policy"]
+    assert state["decision"] == "moved" and state["proportions"][0] > 0.36 and state["spread"] > 2
+
+
+def test_one_sequence_and_one_sweep_tell_no_error() -> None:
+    mixing = Mixing(Aioli(every=61, probe_share=0.5, sweeps=1))
+    with pytest.raises(ValueError, match="two validation sequences of each target or two sweeps"):
+        last(mixing, many(3, 61), toy_world())
+
+
+@pytest.mark.parametrize(("restart", "expected"), [("prior", (0.6, 0.2, 0.2)), ("uniform", (1 / 3,) * 3)])
+def test_a_prior_is_trained_at_first_and_may_be_where_it_goes_on_from(
+    restart: str, expected: tuple[float, ...]
+) -> None:
+    policy = Aioli(
+        every=50, probe_share=0.3, sweeps=1, noise=0, rate=0.0, prior=(0.6, 0.2, 0.2), prior_steps=40
+    )
+    states = list(live(Mixing(replace(policy, restart=restart)), many(3, 200, 10), toy_world()))
+    assert states[0]["step"] == 40 and states[0]["seen"].tolist() == [240, 80, 80]
+    assert states[-1]["policy"]["proportions"] == pytest.approx(expected)
+    # 40 at the prior, then rounds of 50: three, the last probed too since 40 steps stay after 10 of it
+    assert states[-1]["step"] == 200 and states[-1]["policy"]["round"] == 4
+
+
+def test_settings_may_change_at_any_visit() -> None:
+    policy, groups, world = Aioli(every=100, probe_share=0.3, sweeps=2, noise=0), many(3, 600), toy_world()
+    state, rng = begin(Mixing(policy), groups, 0), np.random.default_rng(0)
+    while left(groups, state):
+        share, sweeps = rng.uniform(0.1, 0.9), int(rng.integers(1, 4))
+        now = Mixing(
+            replace(
+                policy,
+                rate=rng.uniform(0, 2),
+                probe_share=share,
+                sweeps=sweeps,
+                every=int(rng.integers(50, 99)),
+            ),
+            floor=rng.uniform(0, 0.3),
+        )
+        visit, state = plan(now, groups, state, int(rng.integers(1, 30)))
+        for counts in visit.counts:
+            world.train(counts / counts.sum())
+        state = observe(now, groups, state, visit, Outcome(validation=world.losses()))
+    assert state["step"] == 600 and state["policy"]["round"] > 3
+    assert state["policy"]["proportions"].sum() == pytest.approx(1)
+    wrong = np.abs(state["policy"]["effects"]).max()
+    assert 0 < wrong < 0.01  # still effects of one step
+
+
+def test_probes_longer_than_a_round_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 sweeps of 5 probes of 1 steps are 20"):
+        begin(Mixing(Aioli(every=20)), many(5, 100), 0)

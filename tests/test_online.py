@@ -1,0 +1,258 @@
+"""Skill-It, DoReMi, DoGE and ADO by hand, and the limits in which they coincide."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from policies.mixers.ado import ADO
+from policies.mixers.aioli import Aioli
+from policies.mixers.curves import Curve
+from policies.mixers.doge import DoGE
+from policies.mixers.doremi import DoReMi, clipped_excess
+from policies.mixers.effects import learn_effects
+from policies.mixers.proxy import answer
+from policies.mixers.skillit import SkillIt, skills_graph
+from policies.mixers.visits import Groups, Mixing, Outcome, State, Visit, begin, left, mixture, observe, plan
+from policies.mixing import Vector, exponentiated, normalise
+
+
+def groups_of(rows: tuple[int, ...], steps: int, batch: int = 30, targets: tuple[str, ...] = ()) -> Groups:
+    return Groups(tuple("abcdef"[: len(rows)]), rows, batch, steps, targets)
+
+
+def follow(policy: Any, groups: Groups, measure: Callable[[int, Visit], Outcome]) -> list[State]:
+    """Run to the end on what `measure` says of each visit, given the step that it begins at."""
+    states = [begin(Mixing(policy), groups, 0)]
+    while left(groups, states[-1]):
+        visit, state = plan(Mixing(policy), groups, states[-1])
+        states.append(observe(Mixing(policy), groups, state, visit, measure(state["step"], visit)))
+    return states
+
+
+def validation(*losses: float) -> Outcome:
+    return Outcome(validation=tuple(np.array([loss]) for loss in losses))
+
+
+GRAPH = ((0.5, 0.2), (0.0, 0.1))
+
+
+def test_skill_it_by_hand() -> None:
+    # at first exp(0.2 * row sums (0.7, 0.1)): log odds 0.2 * 0.6 = 0.12
+    policy, groups = SkillIt(GRAPH, rate=0.2, every=10, window=2), groups_of((9, 9), 30)
+    states = follow(policy, groups, lambda step, visit: validation(4.0 - (step + 10) / 10, 2.0))
+    odds = [np.log(np.divide(*state["policy"]["proportions"])) for state in states]
+    # losses (3, 2): rows times losses 1.9 and 0.2; then (3, 2) + (2, 2) = (5, 4): 3.3 and 0.4; after the
+    # last visit nothing is measured
+    assert odds == pytest.approx([0.12, 0.34, 0.58, 0.58])
+
+
+def test_skill_it_reads_the_graph_by_rows_trained() -> None:
+    groups = groups_of((9, 9, 9), 20)
+    same = lambda step, visit: validation(2.0, 2.0, 2.0)  # noqa: E731
+    # a chain: training on 0 also teaches 1, and on 1 also 2, so the prerequisites are raised
+    chain = ((1.0, 1.0, 0.0), (0.0, 1.0, 1.0), (0.0, 0.0, 1.0))
+    shares = follow(SkillIt(chain, every=10), groups, same)[-1]["policy"]["proportions"]
+    assert shares[0] == pytest.approx(shares[1]) and shares[0] > 1 / 3 > shares[2]
+    turned = tuple(zip(*chain, strict=True))
+    turned_shares = follow(SkillIt(turned, every=10), groups, same)[-1]["policy"]["proportions"]
+    assert turned_shares == pytest.approx(shares[::-1])
+    nothing = ((0.0,) * 3,) * 3
+    assert follow(SkillIt(nothing, every=10), groups, same)[-1]["policy"]["proportions"] == pytest.approx(
+        [1 / 3] * 3
+    )
+
+
+def test_a_skills_graph_is_relative_and_by_rows_trained() -> None:
+    after = np.array([[2.0, 3.0], [4.0, 1.0]])  # of the run on a, then of the run on b
+    assert skills_graph(np.array([4.0, 4.0]), after) == ((0.5, 0.25), (0.0, 0.75))
+
+
+def test_doremi_by_hand() -> None:
+    # excess (0.5, 0.1) with rate 1: log odds grow by 0.4 a step; then b is absent and keeps its 0.1
+    told = [[0.5, 0.1], [0.5, np.nan]]
+    groups = groups_of((9, 9), 2)
+    policy = DoReMi(smoothing=0.0)
+    states = follow(policy, groups, lambda step, visit: Outcome(excess=np.array([told[step]])))
+    first, second = (np.exp(odds) / (1 + np.exp(odds)) for odds in (0.4, 0.8))
+    assert states[-1]["policy"]["weights"][0] == pytest.approx(second)
+    assert answer(states[-1]) == pytest.approx([(first + second) / 2, 1 - (first + second) / 2])
+    visit, _ = plan(Mixing(policy), groups, states[1])
+    assert visit.weights == pytest.approx([first, 1 - first]) and visit.counts.tolist() == [[15, 15]]
+    uniform = follow(
+        replace(policy, smoothing=1.0), groups, lambda step, visit: Outcome(excess=np.array([told[step]]))
+    )
+    assert answer(uniform[-1]) == pytest.approx([0.5, 0.5])
+
+
+def test_doremi_against_itself_stays_uniform() -> None:
+    losses = np.random.default_rng(0).uniform(1, 3, (30, 8))
+    excess = clipped_excess(losses, losses, np.repeat([0, 1], 15), 2)
+    states = follow(DoReMi(), groups_of((9, 9), 50), lambda step, visit: Outcome(excess=excess[None]))
+    assert answer(states[-1]) == pytest.approx([0.5, 0.5])
+
+
+def test_the_excess_is_clipped_for_each_token() -> None:
+    losses = np.array([[3.0, 1.0], [2.0, 2.0], [4.0, 0.0]])
+    # against 2 everywhere: a's rows exceed by (1, -1), (0, 0): clipped mean 1/4, clipped mean of means 0
+    found = clipped_excess(losses, np.full((3, 2), 2.0), np.array([0, 0, 1]), 3)
+    assert found[:2] == pytest.approx([0.25, 1.0]) and np.isnan(found[2])
+    # a shuffled group has the same mean but larger differences, which only the token clip sees
+    rng = np.random.default_rng(0)
+    noisy = clipped_excess(2 + rng.normal(0, 1, (4, 50)), np.full((4, 50), 2.0), np.zeros(4, dtype=int), 1)
+    assert noisy[0] > 0.3
+
+
+def test_doge_by_hand() -> None:
+    # products of gradients [[4, 1], [1, 1]] with norms (2, 1): without the own terms the scores are 1 and 1,
+    # so the weights stay; with them 5 and 2, divided by the mean norm 1.5: log odds grow by rate * 2 a step
+    aligned, norms = np.array([[[4.0, 1.0], [1.0, 1.0]]]), np.array([[2.0, 1.0]])
+    measure = lambda step, visit: Outcome(alignment=aligned, norms=norms)  # noqa: E731
+    groups = groups_of((9, 9), 3)
+    assert answer(follow(DoGE(), groups, measure)[-1]) == pytest.approx([0.5, 0.5])
+    state = follow(DoGE(rate=0.1, own=True), groups, measure)[-1]["policy"]
+    assert np.log(np.divide(*state["weights"])) == pytest.approx(3 * 0.1 * 2, rel=1e-5)
+    # an opposed gradient counts as 0, a huge one as 5: log odds grow by rate * 5
+    opposed = lambda step, visit: Outcome(alignment=np.array([[[0, 90.0], [-9, 0]]]), norms=norms)  # noqa: E731
+    state = follow(DoGE(rate=0.1), groups, opposed)[-1]["policy"]
+    assert np.log(np.divide(*state["weights"])) == pytest.approx(3 * 0.1 * 5, rel=1e-5)
+
+
+def test_doge_gives_one_group_named_twice_equal_weights() -> None:
+    gradients = np.array([[1.0, 0.5], [1.0, 0.5], [0.2, -1.0]])
+    measure = lambda step, visit: Outcome(  # noqa: E731
+        alignment=(gradients @ gradients.T)[None], norms=np.linalg.norm(gradients, axis=1)[None]
+    )
+    found = answer(follow(DoGE(own=True), groups_of((9, 9, 9), 20), measure)[-1])
+    assert found[0] == pytest.approx(found[1]) and found[0] > found[2]
+
+
+CURVES = (Curve(2.0, 20.0, 0.3), Curve(2.0, 20.0, 0.3), Curve(2.0, 20.0, 0.3))
+
+
+def lossy(curves: tuple[Curve, ...], batch: int) -> Callable[[int, Visit], Outcome]:
+    def measure(step: int, visit: Visit) -> Outcome:
+        at = (step + 0.5 + np.arange(visit.steps)[:, None]) * batch
+        losses = np.hstack([curve.eps + curve.beta * at**-curve.alpha for curve in curves])
+        return Outcome(training=np.where(visit.counts > 0, losses, np.nan))
+
+    return measure
+
+
+def test_ado_without_evidence_keeps_the_sizes_or_squares_them() -> None:
+    groups = groups_of((70, 20, 10), 3000, 100)
+    equal = lossy(CURVES, 100)
+    still = follow(ADO(power=0.0, refit=500), groups, equal)[-1]["policy"]
+    assert still["proportions"] == pytest.approx([0.7, 0.2, 0.1], abs=1e-3)
+    # rho in proportion to size * credit ** 0.5 is at rest where credit is size ** 2
+    drifting = follow(ADO(power=0.5, refit=500, fresh=1.0), groups, equal)[-1]["policy"]
+    assert drifting["proportions"] == pytest.approx(normalise([0.49, 0.04, 0.01]), abs=3e-3)
+
+
+def test_ado_follows_speed_and_keeps_its_floor() -> None:
+    curves = (Curve(2.0, 40.0, 0.3), Curve(2.0, 20.0, 0.3), Curve(2.5, 1e-9, 0.3))
+    groups, policy = groups_of((10, 10, 10), 2000, 100), ADO(power=0.0, fresh=1.0, refit=400, least=0.05)
+    state = follow(policy, groups, lossy(curves, 100))[-1]["policy"]
+    # the slopes are as 2 to 1 to 0: the plateau falls to the floor, which holds after normalisation
+    assert state["proportions"] == pytest.approx([0.95 * 2 / 3, 0.95 / 3, 0.05], abs=5e-3)
+    frozen = follow(replace(policy, fresh=0.0), groups, lossy(curves, 100))[-1]["policy"]
+    mean = (frozen["mean"] * (frozen["mixtures"] + 1) - np.array([0.95 * 2 / 3, 0.95 / 3, 0.05])) / frozen[
+        "mixtures"
+    ]
+    assert frozen["proportions"] == pytest.approx(mean, abs=1e-3)  # the mean before the last rho
+
+
+def test_ado_by_hand() -> None:
+    # known laws, sizes 1/2 and 1/2, credit 0.64 and 0.36: rho as 0.8 * 0.3 * 20 to 0.6 * 0.1 * 10 at n = 1
+    policy, groups = ADO(power=0.5, fresh=1.0, recency=0.0, least=0.0), groups_of((9, 9), 100)
+    state = begin(Mixing(policy), groups, 0)
+    known = {"curves": np.array([[2.0, 20.0, 0.3], [2.0, 10.0, 0.1]]), "credit": np.array([0.64, 0.36])}
+    state["policy"] |= known | {"rows": -299.0}  # 300 rows are seen in the visit, so n is 1
+    visit, state = plan(Mixing(policy), groups, state)
+    state = observe(Mixing(policy), groups, state, visit, Outcome(training=np.ones((10, 2))))
+    assert state["policy"]["proportions"] == pytest.approx(np.array([4.8, 0.6]) / 5.4)
+
+
+def test_ado_fits_no_law_to_few_points_and_fills_in_absent_groups() -> None:
+    groups, policy = groups_of((98, 1, 1), 290, 4), ADO(every=10, refit=10, skip=0, least=0.0)
+    states = follow(policy, groups, lossy(CURVES, 4))
+    assert np.isnan(states[-1]["policy"]["curves"]).all() and len(states[-1]["policy"]["at"]) < 30
+    assert np.isfinite(states[-1]["policy"]["losses"]).all()
+    longer = follow(policy, replace(groups, steps=400), lossy(CURVES, 4))[-1]["policy"]
+    assert np.isfinite(longer["curves"]).all()
+    history = follow(replace(policy, every=1, refit=300), replace(groups, steps=1500), lossy(CURVES, 4))[-1][
+        "policy"
+    ]
+    assert history["losses"].shape[1] < 600 and (np.diff(history["at"]) > 0).all()
+
+
+def quadratics(rng: np.random.Generator) -> tuple[Vector, Callable[[Vector], Vector]]:
+    """Return the gradients at 0 of three losses 1/2 h (x - c)^2 in 4 weights, and the losses at a place."""
+    centres, hessians = rng.normal(size=(3, 4)), rng.uniform(0.5, 2, (3, 4))
+    return -hessians * centres, lambda at: 0.5 * (hessians * (at - centres) ** 2).sum(axis=1)
+
+
+def test_aioli_and_doge_agree_on_short_steps() -> None:
+    rate, smoothed = 1e-4, 1e4
+    gradients, losses_at = quadratics(np.random.default_rng(1))
+    at = np.zeros(4)
+    drops = [
+        tuple(np.array([fell]) for fell in losses_at(at) - losses_at(at - rate * gradient))
+        for gradient in gradients
+    ]
+    effects = learn_effects(np.eye(3), drops, 1, np.ones(3), 1)
+    assert effects is not None
+    gram = gradients @ gradients.T
+    doge = DoGE(rate=rate * smoothed, own=True, by_norm=False, least=-np.inf, most=np.inf)
+    groups = groups_of((9, 9, 9), 1)
+    state = follow(doge, groups, lambda step, visit: Outcome(alignment=gram[None]))[-1]["policy"]
+    aioli = exponentiated(np.full(3, 1 / 3), effects.pull, smoothed)
+    assert aioli == pytest.approx(state["weights"], abs=1e-3) and np.ptp(aioli) > 0.1
+
+
+def test_skill_it_with_an_identity_is_doremi_without_a_reference() -> None:
+    rng, told = np.random.default_rng(2), []
+    identity = tuple(map(tuple, np.eye(3).tolist()))
+
+    def measure(step: int, visit: Visit) -> Outcome:
+        told.append(rng.uniform(1, 3, 3))
+        return validation(*told[-1])
+
+    groups = groups_of((9, 9, 9), 50)
+    skill_it = follow(SkillIt(identity, rate=0.3, every=10, window=99), groups, measure)[-1]["policy"]
+    doremi = DoReMi(rate=0.3, every=1, smoothing=0.0)
+    excess = [clipped_excess(losses[:, None], np.zeros((3, 1)), np.arange(3), 3) for losses in told[:4]]
+    other = follow(doremi, groups_of((9, 9, 9), 4), lambda step, visit: Outcome(excess=excess[step][None]))
+    # the first mixture of Skill-It is uniform here as well, since all rows of an identity sum to 1
+    assert skill_it["proportions"] == pytest.approx(other[-1]["policy"]["weights"])
+
+
+def test_aioli_with_a_rate_of_0_is_stratified() -> None:
+    rng = np.random.default_rng(3)
+    groups = groups_of((90, 9, 1), 600)
+    for update in ("cumulative", "from_uniform_ema"):
+        policy = Aioli(0.0, every=100, probe_share=0.3, sweeps=2, noise=0, update=update)
+        states = follow(policy, groups, lambda step, visit: validation(*rng.uniform(1, 3, 3)))
+        assert mixture(Mixing(policy), groups, states[-2]) == pytest.approx([1 / 3] * 3)
+
+
+def test_one_round_of_whole_length_probes_is_a_skills_graph_before_its_division() -> None:
+    # separate runs of 10 steps on one group each: A times the steps is what a graph divides by the losses
+    before, after = np.array([4.0, 5.0]), np.array([[3.0, 4.5], [3.8, 2.0]])  # (groups trained, targets)
+    drops = [tuple(np.array([value]) for value in before - row) for row in after]
+    effects = learn_effects(np.eye(2), drops, 10, np.ones(2), 1)
+    assert effects is not None
+    assert 10 * effects.matrix.T / before == pytest.approx(np.array(skills_graph(before, after)))
+
+
+def test_settings_that_do_not_fit_the_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"a row for each of \('a', 'b', 'c'\)"):
+        begin(Mixing(SkillIt(GRAPH)), groups_of((1, 1, 1), 10), 0)
+    with pytest.raises(ValueError, match="a finite number for each group"):
+        SkillIt(((1.0,), (1.0, 2.0)))
+    with pytest.raises(ValueError, match="1 steps of 2 rows are fewer"):
+        begin(Mixing(DoReMi()), groups_of((1, 1, 1), 10, 2), 0)
+    with pytest.raises(ValueError, match="least must be at most 1/3"):
+        begin(Mixing(ADO(least=0.5)), groups_of((1, 1, 1), 10), 0)

@@ -1,0 +1,97 @@
+"""A run as Prometheus sees it: what PromQL answers is what the run wrote down itself."""
+
+import os
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from cluster import dashboard
+from cluster.storage import Store
+from search.lineage import read_lineage
+from tests.test_grafana import expressions, filled
+from tests.test_ray import small_run, start, texts  # noqa: F401 - fixture
+from tests.watching import Prometheus, needs_prometheus
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@needs_prometheus
+def test_promql_answers_what_the_run_wrote_down(texts, tmp_path) -> None:  # noqa: F811
+    directory = tmp_path / "run"
+    changes = [
+        "cluster={broods: 1, workers_per_brood: 2, dashboard: true, stack: false}",
+        "training={steps: 1600, batch: 8, warmup: 2, evaluation_rows: 8}",
+        "population={members: 4, interval: 160, exploit: {kind: truncation, fraction: 0.5}}",
+    ]
+    with tempfile.TemporaryDirectory(prefix="sh-", ignore_cleanup_errors=True) as short:
+        discovery = Path(short) / "ray" / "prom_metrics_service_discovery.json"
+        began = time.time()
+        # Ray passes metrics on every 10 s by default
+        process = start(
+            "run",
+            *small_run(texts, directory),
+            *changes,
+            RAY_TMPDIR=short,
+            RAY_metrics_report_interval_ms="1000",
+        )
+        with Prometheus(tmp_path, discovery) as prometheus:
+            said, _ = process.communicate(timeout=280)
+            assert process.returncode == 0, said
+            ended = time.time()
+            compare_with_files(prometheus, directory, began, ended)
+            no_panel_is_dead(prometheus, began, ended)
+            series = prometheus.at('count({__name__=~"ray_shoal_.+"})', ended - 5)
+            print("series", series, os.linesep, said)
+
+
+def compare_with_files(prometheus: Prometheus, directory: Path, began: float, ended: float) -> None:
+    rows = Store(str(directory)).read_table("metrics.parquet").to_pylist()
+    copies = [event for event in read_lineage(Store(str(directory))) if event.parent is not None]
+    seen = [(moment, int(step)) for moment, step in prometheus.over("max(ray_shoal_step)", began, ended)]
+    # a step that was there for three looks: the round's metrics have all arrived at the middle one
+    lasted = Counter(step for _, step in seen)
+    quiet = {
+        step: [at for at, other in seen if other == step][lasted[step] - 2]
+        for step in lasted
+        if lasted[step] > 3
+    }
+    assert len(quiet) >= 4, seen
+    for step, moment in quiet.items():
+        scores = sorted(row["score"] for row in rows if row["step"] == step)
+        assert len(scores) == 4
+
+        def value(expression: str, moment: float = moment) -> float:
+            (found,) = prometheus.at(expression, moment).values()
+            return found
+
+        assert value("max(ray_shoal_best_score)") == pytest.approx(scores[-1], rel=1e-9)
+        assert value("max(ray_shoal_median_score)") == pytest.approx((scores[1] + scores[2]) / 2, rel=1e-9)
+        assert value("max(ray_shoal_worst_score)") == pytest.approx(scores[0], rel=1e-9)
+        assert value("max(ray_shoal_failed_members)") == 0
+        assert value("sum(ray_shoal_exploits_total)") == sum(
+            event.step <= step and event.parent != event.member for event in copies
+        )
+        assert value("sum(ray_shoal_member_steps_total)") == 4 * step
+        assert value("sum(ray_shoal_tokens_total)") == 4 * step * 8 * 32
+        assert value('max(ray_shoal_proportion{group="digits"})') == 0.5
+        best = max((row for row in rows if row["step"] == step), key=lambda row: row["score"])
+        assert value('max(ray_shoal_group_loss{group="digits"})') == pytest.approx(
+            best["loss_digits"], rel=1e-9
+        )
+    trained = sum(row["train_seconds"] + row["evaluate_seconds"] for row in rows if row["step"] == max(quiet))
+    assert trained > 0
+
+
+def no_panel_is_dead(prometheus: Prometheus, began: float, ended: float) -> None:
+    """Every query of the dashboard has an answer while the run lasts; only failures may be none."""
+    silent = []
+    for expression in expressions(dashboard.dashboard()):
+        query = filled(expression).replace("toy", "demo")
+        found = prometheus.ask("query_range", query=query, start=began, end=ended, step=1)
+        if not found:
+            silent.append(expression)
+    assert all("ray_shoal_failures_total" in each or "changes(" in each for each in silent), silent
+    assert len(silent) == 2

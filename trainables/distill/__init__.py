@@ -1,0 +1,1 @@
+"""Distilling a large transformer into a family of small ones that share their weights (AutoDistil, 2022)."""

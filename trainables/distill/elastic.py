@@ -1,0 +1,62 @@
+"""Layers that compute with the first rows and columns of their weights, and networks cut out of larger ones."""
+
+import re
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainables.distill.spaces import Shape, Subnet
+
+ACTIVATIONS = {
+    "gelu": functional.gelu,
+    "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
+    "relu": functional.relu,
+    "silu": functional.silu,
+}
+LAYER = re.compile(r"(?<=^blocks\.)\d+")
+
+
+class Transformer(nn.Module):
+    """A transformer whose `forward(tokens, mask, subnet)` may run a part of it; all weights stay in place."""
+
+    shape: Shape
+
+    def __init__(self, shape: Shape):
+        super().__init__()
+        self.shape = shape
+
+
+Elastic = TypeVar("Elastic", bound=Transformer)
+
+
+def linear(layer: nn.Linear, x: Tensor, rows: int) -> Tensor:
+    """Apply the first `rows` of a layer to all columns of `x`: views, so gradients reach only these."""
+    bias = layer.bias[:rows] if layer.bias is not None else None
+    return functional.linear(x, layer.weight[:rows, : x.shape[-1]], bias)
+
+
+def layer_norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
+    width = x.shape[-1]
+    return functional.layer_norm(x, (width,), layer.weight[:width], layer.bias[:width], layer.eps)
+
+
+def root_norm(layer: nn.RMSNorm, x: Tensor) -> Tensor:
+    return functional.rms_norm(x, x.shape[-1:], layer.weight[: x.shape[-1]], layer.eps)
+
+
+def split_heads(x: Tensor, head_width: int) -> Tensor:
+    """Return `(rows, heads, length, head_width)` of `(rows, length, heads * head_width)`."""
+    return x.unflatten(-1, (-1, head_width)).transpose(1, 2)
+
+
+def extract(network: Elastic, subnet: Subnet) -> Elastic:
+    """Return the sub-network as a network of its own with weights of its own, on the same device."""
+    alone = type(network)(network.shape.cut(subnet)).to(next(network.parameters()).device)
+    weights = dict(network.named_parameters())
+    with torch.no_grad():
+        for name, target in alone.named_parameters():
+            source = weights[LAYER.sub(lambda found: str(subnet.layers[int(found.group())]), name)]
+            target.copy_(source[tuple(slice(size) for size in target.shape)])
+    return alone.train(network.training)

@@ -1,0 +1,90 @@
+"""HARD (2023, arXiv 2305.14890): augmentations learnt to show where student and teacher disagree.
+
+They carry over what a teacher is invariant to. Student and augmentor take turns; the difficulty is kept
+in a band by two thresholds.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+FORGET = 0.9  # of the mean disagreement, at each step
+MOST_LOGIT = 30.0  # beyond it a disagreement would grow without bound
+
+
+class Turn(NamedTuple):
+    """Whose turn it is, and the running mean of their disagreement, which turns are decided by."""
+
+    student: bool = True
+    mean: float | None = None
+
+
+def disagreement(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean squared difference of logits `(rows, classes)`."""
+    bounded = (logits.clamp(-MOST_LOGIT, MOST_LOGIT) for logits in (student, teacher))
+    return functional.mse_loss(*bounded)
+
+
+def student_loss(student: nn.Module, teacher: nn.Module, augmented: Tensor) -> Tensor:
+    """Return the disagreement on augmented rows; only the student gets a gradient."""
+    rows = augmented.detach()
+    with torch.no_grad():
+        target = teacher(rows)
+    return disagreement(student(rows), target)
+
+
+def augmentor_loss(
+    student: nn.Module, teacher: nn.Module, rows: Tensor, augmented: Tensor, consistency: float = 1.0
+) -> Tensor:
+    """Return what the augmentor descends on: low where the student disagrees and the teacher stays.
+
+    The term weighed by `consistency` keeps rows from leaving what the teacher takes them for. The gradient
+    reaches what made `augmented` alone, neither student nor teacher.
+    """
+    before, after = frozen(teacher, rows), frozen(teacher, augmented)
+    return consistency * disagreement(after, before) - disagreement(frozen(student, augmented), after)
+
+
+def frozen(module: nn.Module, rows: Tensor) -> Tensor:
+    """Return what a module makes of rows, with a gradient for the rows but not for its weights."""
+    fixed = {name: weight.detach() for name, weight in module.named_parameters()}
+    made: Tensor = functional_call(module, fixed, (rows,))
+    return made
+
+
+def next_turn(turn: Turn, disagreed: float, low: float, high: float) -> Turn:
+    """Let the student go on until the mean disagreement is below `low`, the augmentor until above `high`."""
+    if not 0 < low < high:
+        raise ValueError(f"thresholds must be 0 < low < high, got {low=}, {high=}.")
+    mean = disagreed if turn.mean is None else FORGET * turn.mean + (1 - FORGET) * disagreed
+    if turn.student and mean < low:
+        return Turn(False, mean)
+    if not turn.student and mean > high:
+        return Turn(True, mean)
+    return Turn(turn.student, mean)
+
+
+class Shift(nn.Module):
+    """An augmentor of signals `(rows, length)`: learns how likely each shift of at most `most` places is.
+
+    Draws one shift a row; gradients pass through the drawn one as if it were the mixture (Jang et al., 2017).
+    """
+
+    def __init__(self, most: int):
+        super().__init__()
+        self.shifts = range(-most, most + 1)
+        start = torch.zeros(len(self.shifts))
+        start[most] = 2.0  # begins near the identity
+        self.logits = nn.Parameter(start)
+
+    def forward(self, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        moved = torch.stack([rows.roll(shift, dims=-1) for shift in self.shifts], dim=1)
+        uniform = torch.rand(len(rows), len(self.shifts), generator=generator).clamp(1e-6, 1 - 1e-6)
+        noise = -(-uniform.log()).log()
+        soft = (self.logits + noise.to(self.logits)).softmax(dim=-1)
+        hard = functional.one_hot(soft.argmax(dim=-1), len(self.shifts)).to(soft)
+        weights = hard + soft - soft.detach()
+        return (weights[..., None] * moved).sum(dim=1)

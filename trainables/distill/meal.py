@@ -1,0 +1,61 @@
+"""MEAL V2 (Shen and Savvides, 2020): a student of the mean of several teachers, without hard labels."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def soft_target(logits: Tensor) -> Tensor:
+    """Return the mean of the teachers' probabilities, not of their logits: `(teachers, rows, classes)` in."""
+    return logits.detach().float().softmax(dim=-1).mean(dim=0)
+
+
+def soft_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the mean cross-entropy with soft targets, in nats; its least is the targets' entropy."""
+    return -(target * logits.float().log_softmax(dim=-1)).sum(dim=-1).mean()
+
+
+class Discriminator(nn.Module):
+    """Tells from logits `(rows, classes)` whether they are the student's; one logit a row."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        first, second = max(classes // 8, 2), max(classes // 64, 2)
+        bend = nn.LeakyReLU(0.2)  # with so few units ReLU leaves all of them dead at some starts
+        self.layers = nn.Sequential(
+            nn.Linear(classes, first), bend, nn.Linear(first, second), bend, nn.Linear(second, 1)
+        )
+
+    def forward(self, logits: Tensor) -> Tensor:
+        found: Tensor = self.layers(logits)
+        return found[:, 0]
+
+
+def adversarial_loss(
+    discriminator: nn.Module, student: Tensor, teachers: Tensor, reverse: bool = True
+) -> Tensor:
+    """Return the discriminator's loss on the student's logits and the mean of the teachers'.
+
+    With `reverse` the student's own gradient is turned round, so that descent on this loss trains the
+    discriminator to tell and the student to be mistaken. Without, as the released code has it, descent
+    makes the student easier to tell.
+    """
+    own = discriminator(Reversed.apply(student) if reverse else student)
+    other = discriminator(teachers.detach().mean(dim=0))
+    logits = torch.cat((own, other))
+    labels = torch.cat((torch.ones_like(own), torch.zeros_like(other)))
+    return functional.binary_cross_entropy_with_logits(logits, labels)
+
+
+class Reversed(torch.autograd.Function):
+    """The identity, whose gradient is turned round (Ganin and Lempitsky, 2015)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return -gradients[0]
