@@ -72,6 +72,7 @@ class Noisy:
     sequences: int
     step_noise: float  # nats, of a sequence's loss at each step
     rng: np.random.Generator
+    row_noise: float = 0.0  # nats, of all of a target's sequences at each step: which rows it was trained on
     shifts: list[Vector] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -80,7 +81,10 @@ class Noisy:
     def train(self, mixture: Vector) -> None:
         self.world.train(mixture)
         self.shifts = [
-            shift + self.step_noise * self.rng.standard_normal(self.sequences) for shift in self.shifts
+            shift
+            + self.step_noise * self.rng.standard_normal(self.sequences)
+            + self.row_noise * self.rng.standard_normal()
+            for shift in self.shifts
         ]
 
     def losses(self) -> tuple[Vector, ...]:

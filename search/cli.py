@@ -149,6 +149,7 @@ example = "Example: shoal {} --address http://127.0.0.1:8265"
 app.command(epilog=example.format("submit examples/toy.yaml directory=/runs/toy"))(job_commands.submit)
 app.command(epilog=example.format("stop toy-1f2e3d4c"))(job_commands.stop)
 app.command(epilog=example.format("logs --follow /runs/toy"))(job_commands.logs)
+app.command(epilog="Example: shoal top runs/demo")(job_commands.top)
 app.add_typer(platform_commands.k8s, name="k8s")
 app.add_typer(platform_commands.grafana, name="grafana")
 

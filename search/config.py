@@ -10,6 +10,7 @@ from policies.schedule import Setting
 from policies.space import Space
 from search.checks import CHECKS
 from search.kinds import AnyDomain, Settings
+from search.mixing import Mixing
 from search.runs import known_kind
 from search.sections import Checkpoint, Cluster, Data, Model, Name, Population, Sampling, Scheduled, Training
 
@@ -26,6 +27,7 @@ class Run(Settings):
     directory: str = ""
     trainable: Annotated[str, Field(pattern=r"^(decoder|toy|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "decoder"
     data: Data = Data()
+    mixing: Mixing | None = None
     model: Model = Model()
     training: Training = Training()
     sampling: Sampling = Sampling()
@@ -52,6 +54,25 @@ class Run(Settings):
         """Number of intervals that each member trains."""
         return self.training.steps // self.population.interval
 
+    @property
+    def workers_per_brood(self) -> int:
+        """Ray Train workers of each brood, as its file gives them or as many as its members need."""
+        given = self.cluster
+        if given.members_per_worker is None:
+            return given.workers_per_brood or given.workers_per_member
+        hosts = math.ceil(self.population.members / (given.broods * given.members_per_worker))
+        return hosts * given.workers_per_member
+
+    @property
+    def hosts(self) -> int:
+        """In how many places members live: workers, or groups of workers that a member spans."""
+        return self.cluster.broods * self.workers_per_brood // self.cluster.workers_per_member
+
+    @property
+    def shares(self) -> int:
+        """In how many parts each member's weights lie."""
+        return self.cluster.workers_per_member if self.cluster.span == "fsdp" else 1
+
     def rules(self) -> Rules:
         chosen = self.population
         if chosen.exploit.kind == "none" and chosen.cull is None:
@@ -63,6 +84,7 @@ class Run(Settings):
             age_window=math.inf if chosen.age_window is None else chosen.age_window,
             burn_in=chosen.burn_in,
             cull=chosen.cull.build() if chosen.cull else None,
+            backtrack=chosen.backtrack,
             replacements=chosen.replacements,
         )
 

@@ -198,7 +198,7 @@ class DynamicRule(Kind):
     reach: Annotated[float, Field(gt=0)] = 1.0
 
 
-def _named(value: Any) -> Any:
+def named(value: Any) -> Any:
     """Let a word alone stand for the rule with its defaults."""
     return {"kind": value} if isinstance(value, str) else value
 
@@ -213,15 +213,15 @@ AnyExploit = Annotated[
     | FireRule
     | NoExploitRule,
     Field(discriminator="kind"),
-    BeforeValidator(_named),
+    BeforeValidator(named),
 ]
 AnyExplore = Annotated[
     PerturbRule | ResampleRule | AdditiveRule | BayesianRule,
     Field(discriminator="kind"),
-    BeforeValidator(_named),
+    BeforeValidator(named),
 ]
 AnySampler = Annotated[
     RandomSubsetRule | SeTaRule | InfoBatchRule | DynamicRule,
     Field(discriminator="kind"),
-    BeforeValidator(_named),
+    BeforeValidator(named),
 ]

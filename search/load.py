@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from policies.mixers.rules import MIXERS
 from policies.rules import EXPLOITS, EXPLORES
 from policies.sampling.rules import SAMPLERS
 from policies.space import DOMAINS
@@ -134,11 +135,12 @@ def explain(detail: ErrorDetails) -> list[str]:
     return [f"{key}: must be {detail['msg'].removeprefix('Input should be ')}, got {value!r}"]
 
 
-RULES = (["population", "exploit"], ["population", "explore"], ["sampling", "rule"])
-KINDS = {
+RULES = (["population", "exploit"], ["population", "explore"], ["sampling", "rule"], ["mixing", "policy"])
+KINDS: dict[str, Iterable[str]] = {
     "population.exploit": EXPLOITS,
     "population.explore": EXPLORES,
     "sampling.rule": [name for name in SAMPLERS if name != "easy_to_hard"],  # an order of rows: not in runs yet
+    "mixing.policy": MIXERS,
 }
 
 
@@ -177,6 +179,7 @@ def step(schema: dict[str, Any], here: dict[str, Any], part: str) -> dict[str, A
 
 
 def follow(schema: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in here:
-        here = schema["$defs"][here["$ref"].rpartition("/")[2]]
+    while "$ref" in here or "anyOf" in here:
+        # the second of two is null: a section that may be left out
+        here = here["anyOf"][0] if "anyOf" in here else schema["$defs"][here["$ref"].rpartition("/")[2]]
     return here

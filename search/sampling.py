@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.streams import RowOrder
+from cluster.order import RowOrder
 from policies.sampling.interface import Context, Ids, Rule, needs_losses
 from search.corpus.batches import MixedBatches
+from search.mixed import VisitBatches
 from search.views import BroodView, OwnView, Pace, Shared, View
 from trainables.arrays import map_nest
 from trainables.batches import Shuffled
@@ -27,6 +28,8 @@ class Stream(Protocol):
 
     @property
     def order(self) -> RowOrder: ...
+
+    def place(self, reader: object, cursor: int) -> int: ...
 
     def take(self, cursor: int, count: int) -> Any: ...
 
@@ -62,6 +65,7 @@ class KeptRows:
         parts: list[Any] = []
         ids: list[Ids] = []
         while count or not parts:
+            self.position = self.stream.place(self, self.position)  # a window may have left it behind
             self.begin()
             ahead = min(self.rows - self.position % self.rows, max(AHEAD * count, 1))
             places = self.stream.order.places(self.position, ahead)
@@ -128,7 +132,10 @@ class KeptRows:
 
 
 class SampledBatches:
-    """Batches of kept rows with their weights; the losses of their training come back here."""
+    """Batches of kept rows with their weights; the losses of their training come back here.
+
+    Where the batches below have weights of their own, such as a mixing policy's, a row has the product.
+    """
 
     def __init__(self, batches: Batches, pools: Sequence[KeptRows], rule: Rule, pace: Pace):
         self.batches, self.pools, self.rule, self.pace = batches, list(pools), rule, pace
@@ -136,19 +143,29 @@ class SampledBatches:
         for pool in self.pools:
             pool.drawn = self.drawn
         self.waiting: list[list[tuple[KeptRows, Ids]]] = []  # batches whose losses are to come
+        self.weighed: Any = batches if hasattr(batches, "weigh") else None
         self.weigher = rule.plan(np.arange(0), {"loss": np.empty(0)}, Context(0, 1, 0, 0))
 
     def next(self) -> dict[str, Any]:
         self.drawn.clear()
-        rows = self.batches.next()
+        below = self.batches.next()
         self.waiting.append(list(self.drawn))
         self.pace.drawn += 1
-        return {"rows": rows, "weights": np.concatenate([pool.weight[ids] for pool, ids in self.drawn])}
+        weights = np.concatenate([pool.weight[ids] for pool, ids in self.drawn])
+        if self.weighed is None:
+            return {"rows": below, "weights": weights}
+        return {"rows": below["rows"], "weights": {"kept": weights, "below": below["weights"]}}
 
     def weigh(self, losses: Any, weights: Any) -> Any:
-        return self.weigher.weigh({"loss": losses, "weight": weights})
+        if self.weighed is None:
+            return self.weigher.weigh({"loss": losses, "weight": weights})
+        kept = self.weigher.weigh({"loss": losses, "weight": weights["kept"]})
+        # both sum to 1 over a batch of plain rows
+        return kept * self.weighed.weigh(losses, weights["below"]) * losses.shape[-1]
 
     def observe(self, losses: NDArray[np.floating]) -> None:
+        if self.weighed is not None:
+            self.weighed.observe(losses)
         first = self.pace.drawn - len(self.waiting)
         found: dict[KeptRows, list[tuple[NDArray[Any], ...]]] = {}
         for step, (drawn, by_row) in enumerate(zip(self.waiting, losses, strict=True), start=first):
@@ -190,6 +207,9 @@ class ArrayRows:
         places = self.order.places(cursor, count)
         return map_nest(lambda array: array[places], self.arrays)
 
+    def place(self, reader: object, cursor: int) -> int:
+        return cursor
+
 
 class WholePool:
     """Batches that a single pool fills."""
@@ -220,6 +240,7 @@ def sample_groups(
     mixed: MixedBatches, rule: Rule, seed: int, batches: float, member: int = 0, shared: Shared | None = None
 ) -> SampledBatches:
     """Return the batches of a mixture with each group's rows under a policy."""
+    assert not mixed.windows, "a policy chooses among all rows of a group"
     pace = Pace(batches)
     pools: list[KeptRows] = []
     first = shared.first if shared else 0
@@ -228,7 +249,7 @@ def sample_groups(
         view = BroodView(shared, first, stream.order.rows, member, pace) if shared else None
         pools.append(KeptRows(stream, rule, seed, pace, view=view))
         first += stream.order.rows
-    mixed.streams = list(pools)
+    mixed.streams, mixed.windows = list(pools), {}  # a pool stands in its window itself
     return SampledBatches(mixed, pools, rule, pace)
 
 
@@ -237,7 +258,10 @@ def sample(
 ) -> None:
     """Put a policy between a new member and its rows; raises ValueError where it cannot come between them."""
     rows = getattr(member, "batches", None)
-    if isinstance(rows, MixedBatches):
+    if isinstance(rows, VisitBatches):
+        below = sample_groups(rows.mixed, rule, seed, batches, number, shared)
+        member.batches = SampledBatches(rows, below.pools, rule, below.pace)
+    elif isinstance(rows, MixedBatches):
         member.batches = sample_groups(rows, rule, seed, batches, number, shared)
     elif isinstance(rows, Shuffled):
         member.batches = sample_arrays(rows, rule, seed, batches)

@@ -237,3 +237,5 @@ def test_an_outcome_must_have_what_was_asked_for() -> None:
         observe(mixing, THREE, state, visit, Outcome())
     with pytest.raises(ValueError, match="losses of 3 targets"):
         observe(mixing, THREE, state, visit, Outcome(validation=(np.ones(2),)))
+    with pytest.raises(ValueError, match=r"\['law'\] have none"):
+        observe(mixing, THREE, state, visit, Outcome(validation=(np.ones(2), np.ones(1), np.ones(0))))

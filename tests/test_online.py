@@ -149,6 +149,8 @@ def test_ado_without_evidence_keeps_the_sizes_or_squares_them() -> None:
     # rho in proportion to size * credit ** 0.5 is at rest where credit is size ** 2
     drifting = follow(ADO(power=0.5, refit=500, fresh=1.0), groups, equal)[-1]["policy"]
     assert drifting["proportions"] == pytest.approx(normalise([0.49, 0.04, 0.01]), abs=3e-3)
+    even = follow(ADO(power=0.5, refit=100, fresh=1.0), groups_of((9, 9, 9), 1000, 100), equal)[-1]["policy"]
+    assert even["proportions"] == pytest.approx([1 / 3] * 3, abs=1e-3)
 
 
 def test_ado_follows_speed_and_keeps_its_floor() -> None:

@@ -44,9 +44,14 @@ class LanguageModel(Network):
             loss = loss + numbers["z_loss"] * squared_log_partition(logits[:, :-1])
         return loss
 
-    def score(self, module: nn.Module, rows: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def row_losses(self, module: nn.Module, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the loss of each row of each group, `(rows,)`."""
         losses = {}
         for group, all_tokens in rows.items():
             parts = [part.long() for part in all_tokens.split(64)]
-            losses[group] = torch.cat([token_losses(module(part), part) for part in parts]).mean().double()
+            losses[group] = torch.cat([token_losses(module(part), part) for part in parts])
+        return losses
+
+    def score(self, module: nn.Module, rows: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        losses = {group: each.mean().double() for group, each in self.row_losses(module, rows).items()}
         return -torch.stack(list(losses.values())).mean(), losses

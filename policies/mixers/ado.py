@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from policies.mixers.curves import Curve, fit_curve
-from policies.mixers.visits import TRAINING, Groups, Outcome, State, Wish
+from policies.mixers.mixer import TRAINING, Groups, Outcome, State, Wish
 from policies.mixing import Counts, Vector, bounded, normalise
 
 POINTS = 300  # that a law is fitted to; older ones are merged in pairs

@@ -1,18 +1,21 @@
 """Aioli: probe what each group does to the losses while training, and move towards what helps."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from policies.mixers.effects import Effects, learn_effects, scaled, smoothed_one_hot, spread
+from policies.mixers.effects import Effects, by_chance, learn_effects, scaled, smoothed_one_hot, spread
+from policies.mixers.mixer import VALIDATION, Groups, Outcome, State, Wish
 from policies.mixers.plain import one_each, sums_to_one
-from policies.mixers.visits import VALIDATION, Groups, Outcome, State, Wish
 from policies.mixing import Vector, exponentiated
 
 UPDATES = ("cumulative", "from_uniform_ema")
-SCALES = ("total", "median", "none")
+SCALES = ("total", "median", "column", "none")
 RESTARTS = ("uniform", "prior")
+PERPLEXITY = "perplexity"
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,12 @@ class Aioli:
     `cumulative` is the paper's update, p * exp(rate * pull); `from_uniform_ema` that of its published
     runs: from the beginning's proportions each round, by effects averaged over rounds with `memory`. The
     two take `rate` differently: the second cannot leave a neighbourhood of the beginning.
-    The proportions stay while the pull is within `noise` standard errors of 0; 0 always moves. With a
-    `prior` the first `prior_steps` steps are trained at it (the paper's restricted setting); then it
-    begins from there or, as the published code, from uniform. `objective` weighs the targets.
+    The proportions stay unless the pulls differ by more than chance explains, with the certainty of `noise`
+    standard errors (2: in 5 rounds of 100 it moves by chance); 0 always moves. The first `prior_steps` steps
+    are trained at the `prior` (the paper's restricted setting), without one at equal shares: probes while
+    the rate warms up measure how fast losses fall then. After that it begins from there or, as the published
+    code, from uniform. `objective` weighs the targets; `perplexity` by exp(loss), so that what falls is the
+    mean perplexity over targets and not the mean loss.
     Targets that are not trained on make the out-of-domain variant.
     """
 
@@ -42,7 +48,7 @@ class Aioli:
     prior: tuple[float, ...] = ()
     prior_steps: int = 0
     restart: str = "prior"
-    objective: tuple[float, ...] = ()
+    objective: tuple[float, ...] | str = ()
     signals: ClassVar[frozenset[str]] = frozenset({VALIDATION})
 
     def __post_init__(self) -> None:
@@ -56,13 +62,13 @@ class Aioli:
             raise ValueError(
                 f"every must be at least 2 and sweeps at least 1, but got {self.every}, {self.sweeps}."
             )
+        if isinstance(self.objective, str) and self.objective != PERPLEXITY:
+            raise ValueError(f"objective must be weights or {PERPLEXITY}, but got {self.objective!r}.")
         for name, allowed in (("update", UPDATES), ("scale", SCALES), ("restart", RESTARTS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, but got {getattr(self, name)!r}.")
         if self.prior:
             sums_to_one(self.prior)
-        elif self.prior_steps:
-            raise ValueError(f"prior_steps are trained at a prior, so give one for {self.prior_steps=}.")
 
     def probe_steps(self, groups: Groups) -> int:
         """Return the steps of one probe (h)."""
@@ -77,6 +83,8 @@ class Aioli:
             )
         if self.prior:
             one_each(self.prior, groups)
+        if isinstance(self.objective, str):
+            return
         if self.objective and len(self.objective) != len(groups.targets):
             raise ValueError(
                 f"objective must weigh each target, {groups.targets}, but got {len(self.objective)} weights."
@@ -105,8 +113,10 @@ class Aioli:
             "errors": np.full(shape, np.nan),
             "average": np.zeros(groups.count),  # the pull over rounds, divided by its scale
             "average_errors": np.zeros(groups.count),
+            "freedom": np.inf,  # of the average's errors
             "rounds": 0,  # that are in the average
             "spread": 0.0,  # of what it would move by, in standard errors
+            "chance": 1.0,  # of such a spread if all groups had the same effect
             "decision": "no round is over",
         }
         return state if state["ends"] else self._next_round(groups, state)
@@ -114,7 +124,8 @@ class Aioli:
     def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
         if not state["round"]:
             steps = min(state["ends"] - state["step"], left)
-            return Wish(steps, one_each(self.prior, groups), self.signals, "prior")
+            given = one_each(self.prior, groups) if self.prior else state["base"]
+            return Wish(steps, given, self.signals, "prior")
         # a probe pays only if training on what it says follows
         if state["order"] and left > len(state["order"]) * state["steps"]:
             if not state["previous"]:
@@ -157,8 +168,7 @@ class Aioli:
 
     def _moved(self, groups: Groups, state: State) -> State:
         """Return the state with what the round's probes say, moved if it is more than noise."""
-        targets = len(groups.targets)
-        objective = np.asarray(self.objective, dtype=np.float64) if self.objective else np.ones(targets)
+        objective = self._weights([float(np.mean(losses)) for losses in state["previous"]])
         drops = [tuple(fell) for fell in state["drops"]]
         mixtures = np.array(state["mixtures"])
         effects = learn_effects(mixtures, drops, state["steps"], objective, state["sweeps"])
@@ -166,10 +176,18 @@ class Aioli:
         if effects is None:
             return state | spent | {"decision": "kept: a loss is not finite, or the probes were alike"}
         measured = {"effects": effects.matrix, "errors": effects.errors}
-        return state | spent | measured | self._decided(state, effects)
+        return state | spent | measured | self._decided(state, effects, scaled(effects, self.scale, objective))
 
-    def _decided(self, state: State, effects: Effects) -> dict[str, Any]:
-        scale = scaled(effects, self.scale)
+    def _weights(self, losses: Sequence[float]) -> Vector:
+        """Return what a nat of each target counts, (targets,)."""
+        if not isinstance(self.objective, str):
+            return np.array(self.objective or [1.0] * len(losses), dtype=np.float64)
+        known = np.array(losses)
+        # over their mean, so that a rate means the same as with equal weights
+        weights = np.exp(known - known.max()) if np.isfinite(known).all() else np.ones(len(known))
+        return np.asarray(weights / weights.mean())
+
+    def _decided(self, state: State, effects: Effects, scale: float) -> dict[str, Any]:
         if scale <= 0:
             return {"decision": "kept: all groups have the same effect", "spread": 0.0}
         pull, errors = effects.pull / scale, effects.pull_errors / scale
@@ -181,16 +199,24 @@ class Aioli:
         # the first round has no earlier ones to be averaged with
         keep = self.memory if state["rounds"] else 0.0
         average = (1 - keep) * pull + keep * state["average"]
-        average_errors = np.hypot((1 - keep) * errors, keep * state["average_errors"])
-        known = {"average": average, "average_errors": average_errors, "rounds": state["rounds"] + 1}
+        new, old = (1 - keep) * errors, keep * state["average_errors"]
+        average_errors = np.hypot(new, old)
+        freedom = together(new, effects.freedom, old, state["freedom"])
+        known = {"average": average, "average_errors": average_errors, "freedom": freedom}
+        known |= {"rounds": state["rounds"] + 1}
         if self.update == "cumulative":
-            base, by, size = state["proportions"], pull, spread(pull, errors)
+            base, by, size, freedom = state["proportions"], pull, spread(pull, errors), effects.freedom
         else:
             base, by, size = state["base"], average, spread(average, average_errors)
-        if self.noise and size < self.noise:
-            return known | {"spread": size, "decision": "kept: within the noise"}
-        return known | {
-            "spread": size,
-            "decision": "moved",
-            "proportions": exponentiated(base, by, self.rate),
-        }
+        chance = by_chance(size, len(pull), freedom) if self.noise else 0.0
+        known |= {"spread": size, "chance": chance}
+        if chance > math.erfc(self.noise / math.sqrt(2)):
+            return known | {"decision": "kept: within the noise"}
+        return known | {"decision": "moved", "proportions": exponentiated(base, by, self.rate)}
+
+
+def together(new: Vector, of_new: float, old: Vector, of_old: float) -> float:
+    """Return the degrees of freedom of two independent errors added in squares (Satterthwaite, 1946)."""
+    first, second = float((new**2).mean()), float((old**2).mean())
+    doubt = first**2 / of_new + second**2 / of_old
+    return (first + second) ** 2 / doubt if doubt > 0 else math.inf

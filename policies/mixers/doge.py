@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from policies.mixers.mixer import ALIGNMENT, Groups, Outcome
 from policies.mixers.proxy import Proxy
-from policies.mixers.visits import ALIGNMENT, Groups, Outcome
 from policies.mixing import Vector
 
 

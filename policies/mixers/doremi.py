@@ -6,8 +6,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.mixers.mixer import EXCESS, Groups, Outcome
 from policies.mixers.proxy import Proxy
-from policies.mixers.visits import EXCESS, Groups, Outcome
 from policies.mixing import Vector
 
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from policies.mixing import Vector
+from policies.ranks import spearman
+from policies.statistics import incomplete_beta
 
 Drops = tuple[Vector, ...]  # of each target, how far each fixed sequence's loss fell in a probe
 
@@ -20,6 +21,7 @@ class Effects(NamedTuple):
     errors: Vector  # (targets, groups) standard errors of its entries
     pull: Vector  # (groups,) objective-weighted column sums less their mean: the drift common to all is gone
     pull_errors: Vector  # (groups,) standard errors of the pull
+    freedom: float  # degrees of freedom of the pull's errors together
 
 
 def smoothed_one_hot(groups: int, smoothing: float) -> Vector:
@@ -33,62 +35,92 @@ def learn_effects(
     """Solve drops = steps * A mixture for A (LearnParams of Chen et al., 2024), or return None.
 
     `mixtures` (probes, groups) are the realised ones, sweep after sweep, each of as many probes as groups.
-    A drop of a sequence is paired: the loss of the same sequence before and after the probe. Two kinds of
-    error are added: that of having these sequences, from the spread over sequences of the mean over
-    sweeps, and that of having trained on these rows, from the spread over sweeps. Kinds that cannot be
-    seen (one sequence, one sweep) count as 0; if neither can, the errors are NaN. None: some loss is not
-    finite, or the realised mixtures do not tell the groups apart.
+    A drop of a sequence is paired: the loss of the same sequence before and after the probe. The errors are
+    those of having these sequences and of having trained on these rows, told apart by the spread over
+    sequences and over sweeps; what cannot be seen (one sequence, one sweep) counts as 0, and if neither can,
+    the errors are NaN. None: some loss is not finite, or the realised mixtures do not tell the groups apart.
     """
     groups = mixtures.shape[1]
     table = np.array([np.concatenate(drop) for drop in drops]) / steps  # (probes, all sequences)
     if not np.isfinite(table).all() or np.linalg.matrix_rank(mixtures) < groups:
         return None
-    by_sequence = np.linalg.pinv(mixtures) @ table  # (groups, all sequences)
     ends = np.cumsum([len(part) for part in drops[0]])[:-1]
-    parts = np.split(by_sequence, ends, axis=1)
-    matrix = np.array([part.mean(axis=1) for part in parts])
-    over_rows = _sweep_estimates(mixtures, table, ends, sweeps)  # (sweeps, targets, groups)
-    pulls = np.einsum("t,stg->sg", objective, _centred(over_rows))
-    centred = [weight * _centred(part.T) for weight, part in zip(objective, parts, strict=True)]
+    matrix = np.array([part.mean(axis=1) for part in np.split(np.linalg.pinv(mixtures) @ table, ends, axis=1)])
+    alone = np.array(  # A of each sequence as each sweep alone gives it: (sweeps, all sequences, groups)
+        [
+            (np.linalg.pinv(probes) @ fell).T
+            for probes, fell in zip(np.split(mixtures, sweeps), np.split(table, sweeps), strict=True)
+        ]
+    )
+    parts = np.split(alone, ends, axis=1)
+    means = np.array([part.mean(axis=1) for part in parts])  # (targets, sweeps, groups)
+    entries = _Variances(
+        np.array([_over(part.mean(axis=0)) for part in parts]),
+        np.array([_over(mean) for mean in means]),
+        np.array([_over_both(part) for part in parts]),
+    )
+    centred = [weight * _centred(part) for weight, part in zip(objective, parts, strict=True)]
+    pulls = _Variances(
+        np.sum([_over(part.mean(axis=0)) for part in centred], axis=0),
+        _over(_centred(np.tensordot(objective, means, 1))),
+        np.sum([_over_both(part) for part in centred], axis=0),
+    )
+    seen = min(map(len, drops[0]))
+    freedom = pulls.freedom((seen - 1) * (groups - 1), (sweeps - 1) * (groups - 1))
     return Effects(
-        matrix,
-        _both(np.array([_error(part.T) for part in parts]), _error(over_rows)),
-        objective @ _centred(matrix),
-        _both(np.sqrt(sum(_error(part) ** 2 for part in centred)), _error(pulls)),
+        matrix, np.sqrt(entries.total()), objective @ _centred(matrix), np.sqrt(pulls.total()), freedom
     )
 
 
-def _sweep_estimates(mixtures: Vector, table: Vector, ends: NDArray[np.int64], sweeps: int) -> Vector:
-    """Return A as each sweep alone estimates it: `(sweeps, targets, groups)`."""
-    found = []
-    for probes, fell in zip(np.split(mixtures, sweeps), np.split(table, sweeps), strict=True):
-        means = np.array([part.mean(axis=1) for part in np.split(fell, ends, axis=1)])  # (targets, probes)
-        found.append(means @ np.linalg.pinv(probes).T)
-    return np.array(found)
+class _Variances(NamedTuple):
+    """Of a mean over a table of sequences and sweeps; NaN where it cannot be seen."""
+
+    sequences: Vector
+    sweeps: Vector
+    both: Vector  # of what is of neither alone: it is in each of the other two
+
+    def total(self) -> Vector:
+        more = np.maximum(np.nan_to_num(self.sweeps) - np.nan_to_num(self.both), 0.0)
+        unseen = np.isnan(self.sequences) & np.isnan(self.sweeps)
+        return np.where(unseen, np.nan, np.nan_to_num(self.sequences) + more)
+
+    def freedom(self, sequences: float, sweeps: float) -> float:
+        """Return the degrees of freedom of the total's mean (Satterthwaite, 1946), given those of its parts."""
+        total = float(np.mean(self.total()))
+        parts = ((self.sequences, sequences), (self.sweeps, sweeps))
+        doubt = sum(float(np.mean(part)) ** 2 / of for part, of in parts if of and not np.isnan(part).any())
+        return total**2 / doubt if doubt > 0 else np.inf
 
 
 def _centred(values: Vector) -> Vector:
     return np.asarray(values - values.mean(axis=-1, keepdims=True))
 
 
-def _error(values: Vector) -> Vector:
-    """Return the standard error of the mean over the first axis; NaN of one value."""
+def _over(values: Vector) -> Vector:
+    """Return the variance of the mean over the first axis; NaN of one value."""
     if len(values) < 2:
         return np.full(values.shape[1:], np.nan)
-    return np.asarray(values.std(axis=0, ddof=1) / np.sqrt(len(values)))
+    return np.asarray(values.var(axis=0, ddof=1) / len(values))
 
 
-def _both(first: Vector, second: Vector) -> Vector:
-    unseen = np.isnan(first) & np.isnan(second)
-    return np.where(unseen, np.nan, np.sqrt(np.nan_to_num(first) ** 2 + np.nan_to_num(second) ** 2))
+def _over_both(values: Vector) -> Vector:
+    """Return the variance of the mean (sweeps, sequences, ...) that neither axis alone explains, or NaN."""
+    sweeps, sequences = values.shape[:2]
+    if sweeps < 2 or sequences < 2:
+        return np.full(values.shape[2:], np.nan)
+    alone = values.mean(axis=0, keepdims=True) + values.mean(axis=1, keepdims=True) - values.mean(axis=(0, 1))
+    squares = ((values - alone) ** 2).sum(axis=(0, 1)) / ((sweeps - 1) * (sequences - 1))
+    return np.asarray(squares / (sweeps * sequences))
 
 
-def scaled(effects: Effects, scale: str) -> float:
+def scaled(effects: Effects, scale: str, objective: Vector) -> float:
     """Return what a step in the direction of the pull is divided by; 0 where all effects are alike.
 
     `total` is the published one: the sum of A less its smallest entry if that is negative, so one wildly
     negative entry freezes the proportions. `median` is as large where all entries are alike, and robust:
-    the number of entries times the median of |A|. `none` is 1: the step is in nats.
+    the number of entries times the median of |A|. `column` is the mean over groups of the largest weighted |A|
+    of each, mostly what a group does to itself: a rate then means the same whatever the number of groups.
+    `none` is 1: the step is in nats.
     """
     matrix = effects.matrix
     if scale == "none":
@@ -97,7 +129,31 @@ def scaled(effects: Effects, scale: str) -> float:
         return 0.0
     if scale == "total":
         return float(matrix.sum() - matrix.size * min(float(matrix.min()), 0.0))
+    if scale == "column":
+        return float((objective[:, None] * np.abs(matrix)).max(axis=0).mean())
     return float(matrix.size * np.median(np.abs(matrix)))
+
+
+def similarity(first: Vector, second: Vector) -> float:
+    """Return how alike two A are by their column sums: half cosine, half Spearman (Chen et al., 2024).
+
+    A coarse measure: the cosine of positive sums is always near 1, and few groups have few rankings. See
+    also `agreement`.
+    """
+    one, other = first.sum(axis=0), second.sum(axis=0)
+    sizes = float(np.linalg.norm(one) * np.linalg.norm(other))
+    cosine = float(one @ other) / sizes if sizes else np.nan
+    return 0.5 * cosine + 0.5 * spearman(one, other)
+
+
+def agreement(measured: Vector, truth: Vector) -> tuple[float, float]:
+    """Return the relative error of the row-centred entries and the share of them that have the right sign.
+
+    Centred, because a constant in a row moves no proportion.
+    """
+    one, other = _centred(measured), _centred(truth)
+    error = float(np.linalg.norm(one - other) / np.linalg.norm(other))
+    return error, float((np.sign(one) == np.sign(other)).mean())
 
 
 def spread(pull: Vector, errors: Vector) -> float:
@@ -107,3 +163,11 @@ def spread(pull: Vector, errors: Vector) -> float:
     if size == 0:
         return 0.0
     return size / noise if noise > 0 else np.inf
+
+
+def by_chance(size: float, groups: int, freedom: float) -> float:
+    """Return how probable a spread of `size` or more is where all groups have the same effect (the F test)."""
+    if not np.isfinite(size):
+        return 0.0
+    between, within = (groups - 1) / 2, min(freedom, 1e6) / 2
+    return incomplete_beta(within, between, within / (within + between * size**2))

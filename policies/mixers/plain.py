@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies.mixers.visits import Groups, Outcome, State, Wish
+from policies.mixers.mixer import Groups, Outcome, State, Wish
 from policies.mixing import Vector, normalise
 
 NOTHING: frozenset[str] = frozenset()

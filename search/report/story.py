@@ -15,7 +15,7 @@ from policies.standings import rank
 from search.directory import SETTINGS, SUMMARY, summary
 from search.errors import InputError
 from search.lineage import Event, Segment, ancestry, read_lineage, read_rows, roots, stays
-from search.records import METRICS
+from search.records import METRICS, MIXING
 
 Rows = dict[int, list[dict[str, Any]]]  # by member, each in the order of the rounds
 Curve = list[tuple[int, float | None]]  # (step, value); None where a member failed
@@ -39,6 +39,7 @@ class Story:
     events: list[Event]
     rows: Rows
     baseline: Baseline | None = None
+    mixtures: Sequence[dict[str, Any]] = ()  # a row a round, member and group, where members mix
 
     @property
     def name(self) -> str:
@@ -77,6 +78,11 @@ class Story:
     def groups(self) -> list[str]:
         names = {name for rows in self.rows.values() for row in rows for name in row}
         return sorted(name.removeprefix("loss_") for name in names if name.startswith("loss_"))
+
+    @property
+    def mixed_groups(self) -> list[str]:
+        """The groups of the mixtures, in the order of the run's file."""
+        return list(dict.fromkeys(row["group"] for row in self.mixtures))
 
     @cached_property
     def steps(self) -> list[int]:
@@ -128,16 +134,16 @@ class Story:
 
     def score_curve(self, segment: Segment) -> Curve:
         """Return the scores of one stay of weights, from the score that it began with."""
-        curve = [(row["step"], self.shown(row["score"])) for row in self._rows_of(segment)]
+        curve = [(row["step"], self.shown(row["score"])) for row in self.rows_of(segment)]
         arrival = self._arrivals[segment.member, segment.from_round]
-        return curve if arrival.parent is None else [(arrival.step, self.shown(arrival.parent_score)), *curve]
+        return curve if arrival.parent is None else [(arrival.began, self.shown(arrival.parent_score)), *curve]
 
     def group_curve(self, path: Sequence[Segment], group: str) -> Curve:
         """Return the group's validation loss along a path."""
         return self.column_curve(path, f"loss_{group}")
 
     def column_curve(self, path: Sequence[Segment], column: str) -> Curve:
-        rows = [row for segment in path for row in self._rows_of(segment)]
+        rows = [row for segment in path for row in self.rows_of(segment)]
         return [(row["step"], finite(row.get(column))) for row in rows]
 
     def quantiles(self, column: str, at: Sequence[float]) -> list[Curve]:
@@ -162,7 +168,7 @@ class Story:
     def _arrivals(self) -> dict[tuple[int, int], Event]:
         return {(event.member, event.round): event for event in self.events}
 
-    def _rows_of(self, segment: Segment) -> list[dict[str, Any]]:
+    def rows_of(self, segment: Segment) -> list[dict[str, Any]]:
         last = math.inf if segment.to_round is None else segment.to_round
         return [row for row in self.rows.get(segment.member, []) if segment.from_round < row["round"] <= last]
 
@@ -185,7 +191,8 @@ def read_story(store: Store) -> Story:
         event._replace(before=event.before and dotted(event.before, paths), after=dotted(event.after, paths))
         for event in events
     ]
-    return Story(text, settings, summary(store), events, rows, read_baseline(store))
+    mixtures = read_rows(store, MIXING) if store.exists(MIXING) else []
+    return Story(text, settings, summary(store), events, rows, read_baseline(store), mixtures)
 
 
 def read_baseline(store: Store) -> Baseline | None:

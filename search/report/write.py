@@ -20,6 +20,7 @@ from search.report.figures import (
     scores,
     stacked,
 )
+from search.report.mixtures import mixing
 from search.report.page import document, grid, legend, panel, section, table
 from search.report.story import Baseline, Story, finite, read_story
 
@@ -38,15 +39,8 @@ def write_report(store: Store) -> str:
 
 
 def draw(story: Story) -> str:
-    parts = [
-        header(story),
-        overview(story),
-        schedules(story),
-        groups(story),
-        sampling(story),
-        comparison(story),
-        members(story),
-    ]
+    parts = [header(story), overview(story), schedules(story), mixing(story), groups(story), sampling(story)]
+    parts += [comparison(story), members(story)]
     configuration = f'<div class="box"><pre>{escape(story.configuration)}</pre></div>'
     parts.append(f"<details><summary>Resolved configuration</summary>{configuration}</details>")
     return document(f"{story.name} · Shoal", [part for part in parts if part])

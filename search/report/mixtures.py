@@ -1,0 +1,139 @@
+"""The part of a report on mixtures: proportions over the steps, what groups do to one another, epochs."""
+
+from typing import Any
+
+import numpy as np
+
+from search.report.drawing import FAMILIES, MEDIAN, WINNER, Axis, Figure, Key, Line, layout, short, trace
+from search.report.page import grid, legend, panel, section, table
+from search.report.story import Curve, Story, finite
+
+COLOURS = (WINNER, *FAMILIES)
+
+
+def mixing(story: Story) -> str:
+    """Return the section, or nothing of a run without mixing policies."""
+    if not story.mixtures:
+        return ""
+    groups = story.mixed_groups
+    colours = {group: COLOURS[place % len(COLOURS)] for place, group in enumerate(groups)}
+    keys = [Key("thick", colour, group) for group, colour in colours.items()]
+    keys.append(Key("band", MEDIAN, "middle half of the members"))
+    about = "What share of the rows came from each group, outside of probes, for the winner's weights."
+    figures = [panel("mixture", "Proportions", about, proportions(story, colours), "h3")]
+    if any(row["effects"] for row in latest(story)):
+        told = "By how many thousandths of a nat a step on one group alone lowers each validation loss."
+        figures.append(panel("effects", "Effects of groups", told, effects(story), "h3"))
+    columns = ["group", "share", "rows", "tokens", "epochs", "validation loss", "test loss"]
+    return section(
+        "Mixture", accounts(story), legend(keys), grid(figures, "pair"), table(columns, of_groups(story))
+    )
+
+
+def latest(story: Story) -> list[dict[str, Any]]:
+    """Return what was last recorded of the winner's mixture, a row a group."""
+    rows = [row for row in story.mixtures if row["member"] == story.winner]
+    last = max(row["round"] for row in rows)
+    return [row for row in rows if row["round"] == last]
+
+
+def accounts(story: Story) -> str:
+    row = latest(story)[0]
+    said = f"; its last round: {row['decision']}" if row["decision"] else ""
+    return (
+        f'<p class="soft">Behind the winner\'s weights are {row["probe_steps"]} probe steps, which count as '
+        f"training, and {row['evaluations']} evaluation passes of its policy{said}.</p>"
+    )
+
+
+def proportions(story: Story, colours: dict[str, str]) -> Figure:
+    """Each group's share along the winning lineage; behind it the middle half of all members."""
+    nothing = {"line": {"width": 0}, "hoverinfo": "skip"}
+    data = []
+    for group, colour in colours.items():
+        low, high = band(story, group)
+        shade = faint(colour)
+        data.append(trace([Line(low)], colour, 0, "", **nothing))
+        data.append(trace([Line(high)], colour, 0, "", fill="tonexty", fillcolor=shade, **nothing))
+    for group, colour in colours.items():
+        curve = Line(along_path(story, group))
+        data.append(trace([curve], colour, 2.8, f"{group}, step %{{x}}: %{{y:.3f}}"))
+    return Figure(data, layout(story.last_step, 300, {"range": [0, 1], "nticks": 6, "tickformat": ".0%"}), [])
+
+
+def along_path(story: Story, group: str) -> Curve:
+    """Return the group's share at each ready point, of the weights that became the winner's."""
+    shares = {
+        (row["member"], row["round"]): row["proportion"] for row in story.mixtures if row["group"] == group
+    }
+    return [
+        (row["step"], finite(shares.get((row["member"], row["round"]))))
+        for segment in story.path
+        for row in story.rows_of(segment)
+    ]
+
+
+def band(story: Story, group: str) -> tuple[Curve, Curve]:
+    by_step: dict[int, list[float]] = {}
+    for row in story.mixtures:
+        if row["group"] == group:
+            by_step.setdefault(row["step"], []).append(row["proportion"])
+    found = [(step, np.quantile(values, (0.25, 0.75))) for step, values in sorted(by_step.items())]
+    return [(step, float(ends[0])) for step, ends in found], [(step, float(ends[1])) for step, ends in found]
+
+
+def faint(colour: str) -> str:
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.14)"
+
+
+def effects(story: Story) -> Figure:
+    """The matrix A with its standard errors: a column is trained, a row is judged."""
+    rows = [row for row in latest(story) if row["effects"]]
+    names = [row["group"] for row in rows]
+    # recorded by trained group, drawn by judged group
+    values = np.array([row["effects"] for row in rows]).T * 1000
+    errors = np.array([row["errors"] for row in rows]).T * 1000
+    judged = names if len(values) == len(names) else [f"target {place}" for place in range(len(values))]
+    most = float(np.abs(values[np.isfinite(values)]).max(initial=0.0)) or 1.0
+    heat = {
+        "type": "heatmap",
+        "x": names,
+        "y": judged,
+        "z": [[short(value) for value in line] for line in values.tolist()],
+        "text": [
+            [f"{value:.2g} ± {error:.1g}" for value, error in zip(*pair, strict=True)]
+            for pair in zip(values.tolist(), errors.tolist(), strict=True)
+        ],
+        "texttemplate": "%{text}",
+        "hovertemplate": "training on %{x} lowers the loss of %{y} by %{text}<extra></extra>",
+        "colorscale": [[0, "#2b8cc4"], [0.5, "rgba(128,132,140,0.12)"], [1, WINNER]],
+        "zmin": -most,
+        "zmax": most,
+        "showscale": False,
+    }
+    trained: Axis = {"title": {"text": "trained", "standoff": 8}, "showgrid": False}
+    drawn = layout(1, 300, {"autorange": "reversed", "showgrid": False, "automargin": True})
+    return Figure([heat], drawn | {"xaxis": trained}, [])
+
+
+def of_groups(story: Story) -> list[list[str]]:
+    length = int((story.settings.get("data") or {}).get("sequence_length", 0))
+    test, last = story.summary.get("test_loss") or {}, story.rows[story.winner][-1]
+    return [
+        [
+            row["group"],
+            f"{row['proportion']:.1%}",
+            f"{row['seen']:,}",
+            f"{row['seen'] * length:,}",
+            f"{row['seen'] / row['rows']:.2f}",
+            number(last.get(f"loss_{row['group']}")),
+            number(test.get(row["group"])),
+        ]
+        for row in latest(story)
+    ]
+
+
+def number(value: float | None) -> str:
+    known = finite(value)
+    return "" if known is None else f"{known:.4f}"

@@ -1,0 +1,146 @@
+"""`mixing:` in a run's file: what it is built to, and every mistake in it before anything trains."""
+
+import numpy as np
+import pytest
+
+from policies.mixers.aioli import Aioli
+from policies.mixers.plain import Stages
+from policies.mixers.rules import MIXERS
+from policies.mixers.skillit import SkillIt
+from search.errors import InputError
+from search.load import check, dump, load_run
+from search.mixing import check_with_rows, note_on_batches
+
+RUN = """
+name: mixed
+data: {groups: {code: installed, docs: installed, law: installed}}
+training: {steps: 100, batch: 8}
+population: {members: 4, interval: 20}
+mixing: {policy: {kind: aioli, every: 20, sweeps: 1, probe_share: 0.4}, floor: 0.05}
+hyperparameters:
+  learning_rate: {kind: float, low: 1e-4, high: 1e-2, log: true}
+  mixing:
+    rate: {kind: float, low: 0.1, high: 1.0}
+"""
+
+
+def write(tmp_path, text: str = RUN) -> str:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_policy_is_built_for_the_groups_in_their_order(tmp_path) -> None:
+    run = load_run(write(tmp_path), ["mixing.policy.objective={law: 2, code: 1}", "mixing.epochs=4"])
+    built = run.mixing.build(("code", "docs", "law"))
+    assert built.policy == Aioli(every=20, sweeps=1, probe_share=0.4, objective=(1.0, 0.0, 2.0))
+    assert (built.floor, built.epochs) == (0.05, 4.0)
+    assert check(run.model_dump(mode="json"), "again") == run and "probe_share" in dump(run)
+
+
+def test_proportions_are_given_by_name(tmp_path) -> None:
+    stages = "[{from_step: 0, proportions: {law: 1}}, {from_step: 60, proportions: {code: 0.5, law: 0.5}}]"
+    changes = [f"mixing.policy={{kind: stages, stages: {stages}}}", "hyperparameters.mixing={}"]
+    run = load_run(
+        write(tmp_path), [*changes[:1], "hyperparameters.mixing={floor: {kind: float, low: 0, high: 0.1}}"]
+    )
+    policy = run.mixing.build(("code", "docs", "law")).policy
+    assert policy == Stages(((0, (0.0, 0.0, 1.0)), (60, (0.5, 0.0, 0.5))))
+    graph = "{code: {code: 1, docs: 0.5}, docs: {docs: 1}, law: {law: 1}}"
+    run = load_run(write(tmp_path), [f"mixing.policy={{kind: skill_it, graph: {graph}}}"])
+    assert run.mixing.build(("code", "docs", "law")).policy == SkillIt(((1, 0.5, 0), (0, 1, 0), (0, 0, 1)))
+
+
+SETTINGS = {
+    "fixed": "proportions: {code: 1}",
+    "stages": "stages: [{from_step: 0, proportions: {code: 1}}]",
+    "end_upsampling": "final: {law: 1}",
+    "skill_it": "graph: {code: {code: 1}}",
+}
+
+
+@pytest.mark.parametrize("kind", MIXERS)
+def test_every_policy_can_be_named_and_has_the_same_defaults_as_itself(tmp_path, kind: str) -> None:
+    changes = [f"mixing.policy={{kind: {kind}, {SETTINGS.get(kind, '')}}}"]
+    changes.append("hyperparameters.mixing={floor: {kind: float, low: 0, high: 0.1}}")
+    if kind in ("doremi", "doge"):  # these need a reference or gradients, which members do not give
+        with pytest.raises(InputError, match=f"mixing.policy: {kind} needs .*, which members do not measure"):
+            load_run(write(tmp_path), changes)
+        return
+    built = load_run(write(tmp_path), changes).mixing.build(("code", "docs", "law")).policy
+    given = {
+        name: getattr(built, name)
+        for name in ("proportions", "stages", "final", "graph")
+        if hasattr(built, name)
+    }
+    assert built == MIXERS[kind](**given)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "mixing.policy={kind: fixed, proportions: {code: 0.5, law: 0.4}}",
+            "mixing.policy.proportions: proportions must sum to 1, but these sum to 0.9",
+        ),
+        (
+            "mixing.policy={kind: fixed, proportions: {cod: 1}}",
+            "mixing.policy.proportions.cod: no such group; data.groups has code, docs, law",
+        ),
+        (
+            "mixing.policy.prior={code: 0.5}",
+            "mixing.policy.prior: proportions must sum to 1, but these sum to 0.5",
+        ),
+        ("mixing.policy.objective={laws: 1}", "mixing.policy.objective.laws: no such group"),
+        (
+            "mixing.policy={kind: skill_it, graph: {code: {lw: 1}}}",
+            "mixing.policy.graph.code.lw: no such group",
+        ),
+        ("mixing.policy.probe_share=0.99", "mixing: the probes of a round must be shorter than the round"),
+        ("mixing.floor=0.4", "mixing: floor must be at most 1/3 for 3 groups, but got 0.4"),
+        ("mixing.policy=aiolo", "mixing.policy.kind: must be one of fixed, stratified"),
+        ("mixing.policy.rat=1", "mixing.policy.rat: unknown key; did you mean `rate`?"),
+        (
+            "training.batch=2; mixing.policy.probe_share=0.2",
+            "training.batch: a probe of 1 steps of 2 rows must hold a row of each of 3 groups",
+        ),
+        ("training.evaluation_rows=1", "mixing.policy.noise: errors need two sweeps or two evaluation_rows"),
+        ("data.proportions={code: 1}", "mixing: stands in place of data.proportions"),
+        (
+            "mixing=null",
+            "hyperparameters.mixing: searches a mixing policy's settings, but there is no `mixing:`",
+        ),
+        ("trainable=toy", "mixing: needs groups of text, so `trainable: decoder`, got toy"),
+        (
+            "hyperparameters.mixing={rat: {kind: float, low: 0, high: 1}}",
+            "hyperparameters.mixing.rat: aioli has no such number; it has rate, every",
+        ),
+        (
+            "hyperparameters.mixing={floor: {kind: float, low: 0, high: 0.5}}",
+            "hyperparameters.mixing.floor: 0.5 cannot be: floor must be at most 1/3",
+        ),
+        (
+            "hyperparameters.mixing={kind: float, low: 0, high: 1}",
+            "hyperparameters.mixing: must hold domains by name",
+        ),
+    ],
+)
+def test_a_mistake_is_named(tmp_path, change: str, said: str) -> None:
+    with pytest.raises(InputError) as error:
+        load_run(write(tmp_path), change.split("; "))
+    assert said in str(error.value)
+
+
+def test_caps_that_cannot_hold_are_found_when_the_rows_are_known(tmp_path) -> None:
+    run = load_run(write(tmp_path), ["mixing.epochs=2"])
+    assert check_with_rows(run, {"code": 300, "docs": 80, "law": 30}) == ""
+    # 100 steps of 8 rows are 800, but 2 epochs of 390 rows only 780
+    said = check_with_rows(run, {"code": 300, "docs": 60, "law": 30})
+    assert said.startswith("mixing: 2 epochs of all groups are 780 rows, but 100 steps of 8 need 800")
+
+
+def test_small_batches_are_said_to_hold_proportions_over_visits(tmp_path) -> None:
+    assert note_on_batches(load_run(write(tmp_path))) == ""
+    small = load_run(write(tmp_path), ["training.batch=2"])
+    assert "a batch of 2 rows is smaller than the 3 groups" in note_on_batches(small)
+    assert np.isfinite(small.mixing.floor)
