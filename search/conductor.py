@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from cluster import checkpoints
 from cluster.storage import Store
 from policies import population
+from policies.parts import decide_within
 from policies.population import Order, Report, State
 from policies.rules import ALONE, Rules
 from policies.schedule import keep_to
@@ -158,7 +159,7 @@ class Conductor:
         if self.run.schedule:
             return keep_to(self.run.settings(), self.state, reports)
         rules = ALONE if last else self.rules
-        return population.decide(rules, self.space, self.state, reports, self.run.seed)
+        return decide_within(rules, self.space, self.state, reports, self.run.seed, self.run.parts)
 
     def tokens(self, steps: int) -> int:
         """Return how many tokens a member has trained on in so many steps."""
