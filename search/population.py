@@ -84,10 +84,11 @@ def train_population(
     if not conductor.finished:
         room.check()
         raise failure(run, results.errors)
+    store.write_json(records.TESTS, conductor.tests)
     return outcome(conductor, time.monotonic() - began, settings["threads"])
 
 
-def tuner(run: Run, trial: Callable[[dict[str, Any]], None], conductor: Conductor) -> tune.Tuner:
+def tuner(run: Run, trial: Any, conductor: Conductor) -> tune.Tuner:
     """Return the experiment of the run's broods, one trial each."""
     return tune.Tuner(
         trial,

@@ -24,6 +24,7 @@ from policies.population import Order  # noqa: E402
 from search import directory, records, running  # noqa: E402
 from search.brood import follow, train_teams  # noqa: E402
 from search.conductor import Conductor  # noqa: E402
+from search.corpus.batches import MixedBatches  # noqa: E402
 from search.distill import checks, students  # noqa: E402
 from search.distill import running as distilling  # noqa: E402
 from search.distill.export import export_student  # noqa: E402
@@ -103,6 +104,11 @@ population: {{members: 4, interval: 2, exploit: {{kind: truncation, fraction: 0.
         ("population.members=3", "must be a multiple of the 2 sub-spaces, so that each has as many, got 3; 4"),
         ("population.exploit.fraction=0.25", "0.25 of the 2 members of a sub-space is less than one member"),
         ("hyperparameters.dropout={kind: float, low: 0, high: 1}", "distill has no such hyperparameter"),
+        (
+            "cluster={broods: 1, workers_per_brood: 2, workers_per_member: 2}",
+            "a super-network lives on one, got 2",
+        ),
+        ("sampling.rule=infobatch", "leave both away"),
         ("distill.tempature=3", "distill.tempature: unknown key"),
     ],
 )
@@ -155,12 +161,16 @@ def rows(first: int, count: int) -> np.ndarray:
     )
 
 
+def batches() -> MixedBatches:
+    return MixedBatches({"mine": Stream()}, np.ones(1), 4)
+
+
 HELD_OUT = {"validation": {"mine": rows(900, 6)}, "test": {"mine": rows(950, 6)}}
 
 
 def networks(run):
     values = {number: {"learning_rate": 0.002 * (number + 1)} for number in range(4)}
-    return super_networks(run, values, {"mine": Stream()}, HELD_OUT, "cpu")
+    return super_networks(run, values, batches, HELD_OUT, "cpu")
 
 
 def test_members_of_a_worker_share_the_teacher_and_alternate_in_sub_space(file) -> None:
@@ -295,7 +305,7 @@ def train_here(run) -> Store:
     found = super_networks(
         run,
         {number: known.hyperparameters for number, known in enumerate(state)},
-        {"mine": Stream()},
+        batches,
         HELD_OUT,
         "cpu",
     )
@@ -323,7 +333,7 @@ def test_a_whole_run_without_ray(file, in_process, monkeypatch, tmp_path) -> Non
     console = Console(file=said, width=160)
     running.close(run, store, console)  # its report and best member
     monkeypatch.setattr(distilling, "session", contextlib.nullcontext)
-    monkeypatch.setattr(distilling, "held_out_rows", lambda run: HELD_OUT)
+    monkeypatch.setattr(distilling, "held_out_of", lambda run: HELD_OUT)
     distilling.pick(run, console)
     written = store.read_json(STUDENTS)
     assert store.read_table("subnets.parquet").num_rows == 32
