@@ -46,8 +46,10 @@ class Mailbox:
                 del self.weights[key]
             self.changed.notify_all()
 
-    async def take_orders(self, round_: int) -> Any:
-        """Wait until the round is decided and return its orders."""
+    async def take_orders(self, round_: int, brood: int, message: Any) -> Any:
+        """Take in a worker's message, if it has one, and return the round's orders when it is decided."""
+        if message is not None:
+            await self.reports[brood].put(message)
         async with self.changed:
             await self.changed.wait_for(lambda: round_ in self.orders)
             return self.orders[round_]

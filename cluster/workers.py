@@ -55,31 +55,36 @@ def brood_trial(
     files: Mapping[str, list[str]],  # group -> Parquet files, in the order of the first epoch
     corpus: str,
     storage: str,
-) -> Callable[[dict[str, Any]], None]:
+) -> Any:
     """Return the Tune trainable of one brood: it trains `loop` on Train workers and passes reports on."""
 
-    def trial(config: dict[str, Any]) -> None:
-        brood = config["brood"]
-        trainer = _trainer(loop, settings, exchange, resources, files, corpus, storage, brood)
-        failure: list[BaseException] = []
+    # a class: a function's reports would change threads twice more on their way
+    class Brood(tune.Trainable):
+        def setup(self, config: dict[str, Any]) -> None:
+            self.brood = config["brood"]
+            self.failure: BaseException | None = None
+            self.over = False
+            trainer = _trainer(loop, settings, exchange, resources, files, corpus, storage, self.brood)
+            threading.Thread(target=self.fit, args=(trainer,), daemon=True).start()
 
-        def fit() -> None:
+        def fit(self, trainer: TorchTrainer) -> None:
             try:
                 trainer.fit()
             except BaseException as error:  # raised again below, in the thread that Tune watches
-                failure.append(error)
+                self.failure = error
             finally:
-                ray.get(exchange.report.remote(brood, None))
+                ray.get(exchange.report.remote(self.brood, None))
 
-        threading.Thread(target=fit, daemon=True).start()
-        while None not in (messages := ray.get(exchange.next_reports.remote(brood))):
-            tune.report({"messages": messages})
-        if len(messages) > 1:
-            tune.report({"messages": messages[:-1]})
-        if failure:
-            raise failure[0]
+        def step(self) -> dict[str, Any]:
+            """Wait for messages; Tune hears of the last ones before it hears of the end."""
+            messages = [] if self.over else ray.get(exchange.next_reports.remote(self.brood))
+            self.over = self.over or None in messages
+            told = [message for message in messages if message is not None]
+            if self.over and not told and self.failure is not None:
+                raise self.failure
+            return {"messages": told, "done": self.over and not told}
 
-    return tune.with_resources(trial, tune.PlacementGroupFactory([bookkeeping()]))
+    return tune.with_resources(Brood, tune.PlacementGroupFactory([bookkeeping()]))
 
 
 def _trainer(
@@ -124,8 +129,9 @@ def leaving() -> bool:
     return train.get_preemption_info() is not None
 
 
-def next_orders(exchange: Any, round_: int) -> Any:
-    return ray.get(exchange.take_orders.remote(round_))
+def next_orders(exchange: Any, brood: int, round_: int, message: Any = None) -> Any:
+    """Report, if there is a message, and wait until the round is decided."""
+    return ray.get(exchange.take_orders.remote(round_, brood, message))
 
 
 def send_report(exchange: Any, brood: int, message: Any) -> None:

@@ -134,6 +134,15 @@ def check_mode(run: "Run") -> str:
             f"checkpoint.every: must be 1 with population.mode: asynchronous, since members are saved each "
             f"when it is ready, got {run.checkpoint.every}"
         )
+    if not run.population.backtrack:
+        return ""
+    if run.population.mode == "asynchronous":
+        return "population.backtrack: needs population.mode: synchronous"
+    if run.checkpoint.every != 1:
+        return (
+            f"checkpoint.every: must be 1 with population.backtrack, which takes earlier weights from their "
+            f"checkpoint, got {run.checkpoint.every}"
+        )
     return ""
 
 
@@ -197,6 +206,17 @@ def check_model(run: "Run") -> str:
     return ""
 
 
+def check_room(run: "Run") -> str:
+    least, most = run.cluster.broods_least, run.cluster.broods
+    if least is None:
+        return ""
+    if least > most:
+        return f"cluster.broods_least: must be at most cluster.broods ({most}), got {least}"
+    if run.sampling.view == "brood":
+        return "cluster.broods_least: the broods' shared ledger needs a fixed number of broods"
+    return ""
+
+
 def check_sampling(run: "Run") -> str:
     if run.sampling.rule is None:
         return "sampling.view: needs sampling.rule" if run.sampling.view == "brood" else ""
@@ -233,6 +253,7 @@ CHECKS = (
     check_data,
     check_mixing,
     check_model,
+    check_room,
     check_sampling,
     check_distill,
 )

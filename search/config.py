@@ -97,6 +97,7 @@ class Run(Settings):
             age_window=math.inf if chosen.age_window is None else chosen.age_window,
             burn_in=chosen.burn_in,
             cull=chosen.cull.build() if chosen.cull else None,
+            backtrack=chosen.backtrack,
             replacements=chosen.replacements,
         )
 

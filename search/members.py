@@ -11,7 +11,7 @@ from cluster.storage import Store
 from policies.mixing import normalise
 from search.config import Run
 from search.corpus.batches import MixedBatches, first_rows
-from search.corpus.build import Manifest, load_corpus
+from search.corpus.build import load_corpus
 from search.corpus.streams import limits, open_streams
 from search.errors import InputError
 from search.mixed import MixedModel
@@ -84,19 +84,20 @@ def text_of(run: Run) -> tuple[Callable[[], MixedBatches], HeldOut]:
 
 def held_out_of(run: Run) -> HeldOut:
     """Return split -> group -> rows `(rows, length)`."""
+    return {split: first_of(run, split, run.training.evaluation_rows) for split in ("validation", "test")}
+
+
+def first_of(run: Run, split: str, count: int) -> dict[str, NDArray[np.uint16]]:
+    """Return the first rows of each group `(rows, length)`: the same ones for every member."""
     manifest, store = load_corpus(run.data), Store(run.data.corpus)
-    return {
-        split: held_out_rows(store, manifest, split, run.training.evaluation_rows)
-        for split in ("validation", "test")
-    }
+    return {name: first_rows(store, group.splits[split], count) for name, group in manifest.groups.items()}
 
 
 def language_models(
     run: Run, recipe: Recipe, hyperparameters: Mapping[int, dict[str, Any]], device: str
 ) -> dict[int, Member]:
     """Build decoders that share one stream of rows a group."""
-    manifest, store = load_corpus(run.data), Store(run.data.corpus)
-    batches, held_out = text_of(run)
+    manifest, (batches, held_out) = load_corpus(run.data), text_of(run)
     shape = Shape(
         vocabulary=manifest.vocabulary,
         sequence_length=run.data.sequence_length,
@@ -104,19 +105,15 @@ def language_models(
     )
     make: Callable[..., Member] = LanguageModel
     if run.mixing is not None:
-        count = run.mixing.evaluation_rows or run.training.evaluation_rows
-        held_out[PROBED] = held_out_rows(store, manifest, "validation", count)
+        held_out[PROBED] = first_of(
+            run, "validation", run.mixing.evaluation_rows or run.training.evaluation_rows
+        )
         rows = {group: splits.splits["train"].rows for group, splits in manifest.groups.items()}
         make = partial(MixedModel, mixing=run.mixing.build(list(rows)), groups=groups_of(run, rows))
     return {
         number: make(shape, recipe, values, batches(), held_out, member_seed(run, number), device)
         for number, values in hyperparameters.items()
     }
-
-
-def held_out_rows(store: Store, manifest: Manifest, split: str, count: int) -> dict[str, NDArray[np.uint16]]:
-    """Return the first rows of each group's split: the same ones for every member."""
-    return {name: first_rows(store, group.splits[split], count) for name, group in manifest.groups.items()}
 
 
 def member_seed(run: Run, number: int) -> int:

@@ -78,6 +78,7 @@ def train_population(
     room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(exchange, run.cluster.broods))
     with room:
         results = tuner(run, trial, conductor).fit()
+    conductor.wait()
     if conductor.failure:
         raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
     if not conductor.finished:
@@ -86,7 +87,7 @@ def train_population(
     return outcome(conductor, time.monotonic() - began, settings["threads"])
 
 
-def tuner(run: Run, trial: Callable[[dict[str, Any]], None], conductor: Conductor) -> tune.Tuner:
+def tuner(run: Run, trial: Any, conductor: Conductor) -> tune.Tuner:
     """Return the experiment of the run's broods, one trial each."""
     return tune.Tuner(
         trial,
@@ -97,6 +98,7 @@ def tuner(run: Run, trial: Callable[[dict[str, Any]], None], conductor: Conducto
             storage_path=f"{run.directory}/ray",
             verbose=0,
             failure_config=tune.FailureConfig(fail_fast=True),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
 
@@ -107,16 +109,20 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     space, rules = run.space(), run.rules()
     resumed = checkpoints.latest(store, range(run.population.members), run.shares)
     records.forget_after(store, -1 if resumed is None else resumed)
-    checkpoints.forget_all_but(store, resumed, run.shares)
     if resumed is None:
+        checkpoints.forget_all_but(store, None)
         state = first_state(run)
         records.write_starts(store, state)
         return kind(run, store, space, rules, state, _no_orders, watcher)
     plain = checkpoints.load_decisions(store, resumed)
+    state = population.from_plain(plain["members"])
+    best = population.archived(state)
+    earlier = [best[1].decision] if best else []
+    checkpoints.forget_all_but(store, resumed, run.shares, earlier)
     reached = {"round": resumed, "exploits": plain["exploits"], "last": last_rows(run, store)[0]}
+    reached["earlier"] = earlier
     if kind is Arrivals:
         reached |= {"arrived": plain["arrived"], "ended": set(plain["ended"])}
-    state = population.from_plain(plain["members"])
     return kind(run, store, space, rules, state, _no_orders, watcher, **reached)
 
 

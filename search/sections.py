@@ -83,6 +83,9 @@ class Population(Settings):
     age_window: Annotated[int, Field(ge=0)] | None = None  # steps by which members that are compared may differ
     burn_in: Annotated[int, Field(ge=0)] = 0  # steps before anybody copies
     cull: CullRule | None = None
+    backtrack: bool = (
+        False  # clones are of the best weights of all earlier decisions, if better than the donor's
+    )
     replacements: Annotated[int, Field(ge=0)] = 8  # times that a failed member becomes a clone of a good one
 
 

@@ -156,6 +156,24 @@ def test_a_probe_is_inverted_as_it_was_trained() -> None:
     assert probes == 14 and np.allclose(state["policy"]["effects"], np.eye(7), atol=1e-9)
 
 
+def test_rows_that_came_otherwise_than_planned_are_inverted_as_they_came() -> None:
+    effects, groups = np.array([[0.3, 0.1], [0.0, 0.2]]), many(2, 100, 10)
+    policy = Aioli(every=100, probe_share=0.2, sweeps=2, noise=0)
+    world, state, rng = (
+        Linear(effects, np.full(2, 99.0)),
+        begin(Mixing(policy), groups, 0),
+        np.random.default_rng(0),
+    )
+    while left(groups, state):
+        visit, state = plan(Mixing(policy), groups, state)
+        first = rng.integers(0, 11, visit.steps)  # the stream gave what it had
+        counts = np.column_stack([first, 10 - first])
+        for row in counts:
+            world.train(row / 10)
+        state = observe(Mixing(policy), groups, state, visit, Outcome(counts, validation=world.losses()))
+    assert state["policy"]["effects"] == pytest.approx(effects, abs=1e-9) and state["seen"].sum() == 1000
+
+
 @pytest.mark.parametrize(
     ("effects", "loss", "why"),
     [

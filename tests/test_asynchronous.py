@@ -24,6 +24,7 @@ from search.load import load_run
 from search.population import open_conductor
 from search.records import METRICS
 from search.turns import train_freely
+from tests.members import language
 from tests.test_conductor import Watches
 from tests.test_ray import TOY, shoal, start, wait_for_round
 from trainables.toy import Toy
@@ -219,6 +220,43 @@ def test_a_member_that_fails_is_replaced_and_the_last_to_fail_end_the_run(run, m
     with gone.changed:
         gone.conductor.receive({"reports": rows})
     assert "all members have failed by step 4" in gone.conductor.failure
+
+
+@pytest.mark.parametrize("stack", [True, False])
+def test_networks_in_a_stack_or_alone_end_as_their_lineage_says(tmp_path, monkeypatch, stack: bool) -> None:
+    def make(number: int, given: dict[str, Any]):
+        return language(number, learning_rate=0.05 * (given["h0"] + 0.1))
+
+    class Rated(type(make(0, {"h0": 0.5}))):
+        """Takes h0 for its rate, as the toy's file names it."""
+
+        def adopt(self, hyperparameters: dict[str, Any]) -> None:
+            rate = hyperparameters.get("learning_rate", 0.05 * (hyperparameters.get("h0", 0.0) + 0.1))
+            super().adopt({"learning_rate": rate})
+
+    def build(run: Run, given: dict[int, dict[str, Any]]):
+        made = {number: make(number, values) for number, values in given.items()}
+        for member in made.values():
+            member.__class__ = Rated
+        return made
+
+    monkeypatch.setattr(turns, "build_members", build)
+    run = load_run(TOY, [f"directory={tmp_path}", *CHANGES, f"cluster.stack={stack}"])
+    assert Post(run, monkeypatch).train(run) == set()
+    store = Store(run.directory)
+    events, final = read_lineage(store), last_rows(run, store)[0]
+    assert {row["stacked"] for row in final.values()} == {stack}
+    assert any(event.parent is not None for event in events)
+    for number, row in final.items():
+        path = ancestry(events, number, round=row["round"])
+        again = build(run, {path[0].member: path[0].hyperparameters})[path[0].member]
+        for segment in path:
+            again.adopt(segment.hyperparameters)
+            again.train((STEPS if segment.to_step is None else segment.to_step) - again.trained)
+        found = checkpoints.load_member(store, row["round"], number)
+        assert found["trained"] == again.trained == STEPS
+        weights = again.state()["weights"]
+        assert all(np.allclose(found["weights"][name], weights[name], rtol=0, atol=2e-4) for name in weights)
 
 
 OWN = """

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainables.arrays import copy_into, to_arrays, to_tensors
+from trainables.arrays import check_array, copy_into, to_arrays, to_tensors
 from trainables.member import Batches, State
+from trainables.optimise import OPTIMISERS
 from trainables.randomness import reseed, restored
 from trainables.searched import Number
 from trainables.settings import Recipe, numbers, rate_at
@@ -205,7 +206,10 @@ class Network(ABC):
     def load(self, state: State, hyperparameters: dict[str, Any]) -> None:
         own = self.module.state_dict()
         if own.keys() != state["weights"].keys():
-            raise ValueError("the copied weights must come from a network of the same layers.")
+            apart = ", ".join(sorted(own.keys() ^ state["weights"].keys()))
+            raise ValueError(
+                f"the copied weights must come from a network of the same layers; apart are {apart}."
+            )
         for name, target in own.items():
             copy_into(local(target), state["weights"][name], name)
         self.load_optimiser(state["optimiser"])
@@ -218,14 +222,24 @@ class Network(ABC):
         self.trained = int(state["trained"])
 
     def load_optimiser(self, slots: State) -> None:
-        weights = list(self.weights().values())
+        weights = list(self.weights().items())
+        kind = OPTIMISERS[self.recipe.optimiser]
+        names = {*kind.slots, "step"} if kind.counts else set(kind.slots)
         self.optimiser.state.clear()
         for place, values in slots.items():
-            weight = weights[int(place)]
-            self.optimiser.state[weight] = {
-                # AdamW keeps its count of steps on the CPU
-                name: torch.from_numpy(np.array(value))
-                if name == "step"
-                else shared_like(weight, torch.from_numpy(np.array(value)).to(weight.device))
-                for name, value in values.items()
+            if int(place) >= len(weights) or not values.keys() <= names:
+                raise ValueError(
+                    f"the copied optimiser must be {self.recipe.optimiser} of {len(weights)} weights, "
+                    f"but has {', '.join(values)} of weight {place}."
+                )
+            self.optimiser.state[weights[int(place)][1]] = {
+                name: self.slot(weights[int(place)], name, value) for name, value in values.items()
             }
+
+    def slot(self, named: tuple[str, nn.Parameter], name: str, value: Any) -> Tensor:
+        """Return a copied slot as the optimiser keeps it beside a weight."""
+        copied = torch.from_numpy(np.array(value))
+        if name == "step":
+            return copied  # AdamW keeps its count of steps on the CPU
+        check_array(local(named[1]), value, f"{name} of {named[0]}")
+        return shared_like(named[1], copied.to(named[1].device))
