@@ -10,6 +10,7 @@ from search.distill.checks import check_distill
 from search.kinds import SpaceWithin
 from search.mixing import check_mixing
 from search.sections import SEARCHED
+from search.swarm import check_swarm
 from trainables.settings import Shape
 
 if TYPE_CHECKING:
@@ -180,6 +181,15 @@ def check_hyperparameters(run: "Run") -> str:
     return ""
 
 
+def check_starts(run: "Run") -> str:
+    if run.starts and (len(run.starts) != run.population.members or run.schedule or run.hyperparameters):
+        return (
+            f"starts: stand in place of hyperparameters and schedule, one for each of {run.population.members} "
+            f"members, got {len(run.starts)}"
+        )
+    return ""
+
+
 def check_data(run: "Run") -> str:
     if not run.reads_text:
         return ""
@@ -252,11 +262,15 @@ CHECKS = (
     check_hyperparameters,
     check_data,
     check_mixing,
+    check_starts,
+    check_swarm,
     check_model,
     check_room,
     check_sampling,
     check_distill,
 )
+# what a search for a mixture makes populations of is its own affair
+FOR_MIXTURES = (check_data, check_swarm, check_model)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

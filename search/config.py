@@ -8,12 +8,24 @@ from pydantic import AfterValidator, Field, model_validator
 from policies.rules import ALONE, Rules
 from policies.schedule import Setting
 from policies.space import Space
-from search.checks import CHECKS
+from search.checks import CHECKS, FOR_MIXTURES
 from search.distill.settings import Distill
 from search.kinds import AnyDomain, Settings
 from search.mixing import Mixing
 from search.runs import known_kind
-from search.sections import Checkpoint, Cluster, Data, Model, Name, Population, Sampling, Scheduled, Training
+from search.sections import (
+    Checkpoint,
+    Cluster,
+    Data,
+    Model,
+    Name,
+    Population,
+    Sampling,
+    Scheduled,
+    Start,
+    Training,
+)
+from search.swarm import Swarm
 
 FORMAT: Literal[1] = 1  # of the run directory; a reader refuses a higher one
 
@@ -33,6 +45,8 @@ class Run(Settings):
     training: Training = Training()
     sampling: Sampling = Sampling()
     hyperparameters: dict[str, AnyDomain] = Field(default_factory=dict)
+    starts: list[Start] = Field(default_factory=list)
+    swarm: Swarm | None = None
     schedule: list[Scheduled] = Field(default_factory=list)
     root: Annotated[int, Field(ge=0)] = 0  # member 0 starts as this member of a population would
     population: Population = Population()
@@ -109,7 +123,8 @@ class Run(Settings):
 
     @model_validator(mode="after")
     def check(self) -> "Run":
-        problems = [problem for check in CHECKS if (problem := check(self))]
+        checks = FOR_MIXTURES if self.kind == "mixture" else CHECKS
+        problems = [problem for check in checks if (problem := check(self))]
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -117,7 +117,8 @@ def language_models(
 
 
 def member_seed(run: Run, number: int) -> int:
-    return int(np.random.SeedSequence([run.seed, 1, run.root + number]).generate_state(1)[0])
+    own = run.starts[number].seed if run.starts else number
+    return int(np.random.SeedSequence([run.seed, 1, run.root + own]).generate_state(1)[0])
 
 
 def proportions(run: Run, groups: list[str]) -> np.ndarray:

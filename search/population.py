@@ -84,6 +84,7 @@ def train_population(
     if not conductor.finished:
         room.check()
         raise failure(run, results.errors)
+    store.write_json(records.TESTS, conductor.tests)
     return outcome(conductor, time.monotonic() - began, settings["threads"])
 
 

@@ -14,6 +14,7 @@ from cluster.storage import Store
 from policies.population import Order, State
 
 LINEAGE, METRICS, MIXING = "lineage.parquet", "metrics.parquet", "mixing.parquet"
+TESTS = "tests.json"  # of each member's last weights, the test loss of each group
 
 OF_GROUPS = ("loss_", "epochs_", "skipped_")
 LINEAGE_SCHEMA = pa.schema(

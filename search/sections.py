@@ -128,6 +128,13 @@ class Scheduled(Settings):
     hyperparameters: dict[str, Any]
 
 
+class Start(Settings):
+    """What a member begins with, in place of what is drawn; equal seeds begin with equal weights."""
+
+    hyperparameters: dict[str, Any]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class Checkpoint(Settings):
     every: Count = 1
     keep: Annotated[int, Field(ge=2)] = 2
