@@ -8,50 +8,20 @@ when Ray and its reading processes had started but read nothing. The last line i
 
 import argparse
 import json
-import os
 import tempfile
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import ray
 
+from benchmarks.family import memory
 from benchmarks.stream import BATCH, FILE_ROWS, GROUPS, LENGTH, streamed, write_groups
 from cluster.feed import row_bytes
 from cluster.session import session
 from cluster.storage import Store
 from search.corpus.batches import MixedBatches
 from search.errors import Exhausted
-
-
-def family() -> list[int]:
-    """Return this process and all that came from it."""
-    parents = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                parents[int(entry)] = int(
-                    Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()[1]
-                )
-            except OSError:  # it has ended meanwhile
-                continue
-    found = [os.getpid()]
-    for each in found:
-        found += [child for child, parent in parents.items() if parent == each]
-    return found
-
-
-def used() -> int:
-    """Return the bytes of memory that the family holds, shared pages once."""
-    total = 0
-    for process in family():
-        try:
-            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-    return total
 
 
 class Watch(threading.Thread):
@@ -64,7 +34,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self.over.wait(0.2):
-            self.peak, self.samples = max(self.peak, used()), self.samples + 1
+            self.peak, self.samples = max(self.peak, memory()), self.samples + 1
 
 
 @ray.remote(num_cpus=0.25)
@@ -81,7 +51,7 @@ def measure(budget: int, times: int) -> dict[str, float]:
         store = Store(folder)
         names = write_groups(store, files)
         ray.get([start_up.remote() for _ in range(2 * len(GROUPS))])
-        rest, watch, began = used(), Watch(), time.perf_counter()
+        rest, watch, began = memory(), Watch(), time.perf_counter()
         # a group's window holds 3/4 of its room, and up to 1/4 is on its way; twice that where datasets overlap
         streams = streamed(store, names, int(0.75 * budget) // len(GROUPS))
         limits = [files * FILE_ROWS] * len(GROUPS)

@@ -91,7 +91,7 @@ def parse() -> argparse.Namespace:
         "--data", default=os.environ.get("SHOAL_DATA", "../shared/data"), help="small data sets"
     )
     parser.add_argument("--corpus", default="runs/corpus/mixing", help="where the text is, or is to be built")
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--setting", action="append", choices=list(SETTINGS), help="may be given again")
@@ -117,11 +117,11 @@ def main() -> None:
     print(COLUMNS.format("setting", "method", "delta", "low", "high", *COSTS))
     workers = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        pending = list(pool.map(work, plans))
-    for place, name in enumerate(chosen):
-        halves = pending[2 * place : 2 * place + 2]
-        tables.append(summary(name, {method: halves[0][method] + halves[1][method] for method in METHODS}))
-        show(tables[-1])
+        halves = pool.map(work, plans)
+        for name in chosen:
+            first, second = next(halves), next(halves)
+            tables.append(summary(name, {method: first[method] + second[method] for method in METHODS}))
+            show(tables[-1])
     print("\nbetter than stratified:")
     for method, won in wins(tables).items():
         print(f"  {method:<20}{won}")

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ import pyarrow.dataset
 from numpy.typing import NDArray
 
 from benchmarks import loaders
+from benchmarks.family import core_seconds
 from cluster.feed import blocks_of, open_dataset, read_on, row_bytes
 from cluster.order import RowOrder
 from cluster.session import session
@@ -32,7 +33,7 @@ from search.corpus.batches import MixedBatches
 GROUPS, LENGTH, BATCH = ("code", "docs", "law"), 128, 64
 FILE_ROWS = 4096  # as `shoal corpus` writes them
 Files = dict[str, list[str]]  # of each group
-WINDOW_BYTES = 96 << 20  # of each group, in the streamed regime
+WINDOW_BYTES = 192 << 20  # of each group, in the streamed regime
 
 
 def write_groups(store: Store, files: int) -> Files:
@@ -101,26 +102,25 @@ def gather(rows: int) -> Iterator[NDArray[np.uint16]]:
         )
 
 
-def rate(batches: Iterator[Any], seconds: float, most: int | None = None) -> float:
-    """Return rows a second over some seconds, or over `most` rows if they are fewer."""
-    rows, began = 0, time.perf_counter()
-    while True:
+class Rate(NamedTuple):
+    per_second: float
+    per_core_second: float  # of the cores that this process and Ray's took: other programs do not change it
+
+
+def rate(batches: Iterator[Any], seconds: float) -> Rate:
+    """Return rows a second over some seconds."""
+    rows, began, used = 0, time.perf_counter(), core_seconds()
+    while (spent := time.perf_counter() - began) < seconds:
         for batch in itertools.islice(batches, 50):
             rows += len(batch)
-        spent = time.perf_counter() - began
-        if spent > seconds or (most is not None and rows >= most):
-            return rows / spent
+    return Rate(rows / spent, rows / (core_seconds() - used))
 
 
-def pyarrow_scan(store: Store, files: Files) -> float:
-    """Return rows a second of a bare scan of the tokens, whichever is quicker: with threads or without."""
+def scan(store: Store, files: Files, threads: bool) -> Iterator[pa.RecordBatch]:
+    """Yield the tokens' batches of a bare scan, again and again."""
     paths = [store.path(name) for names in files.values() for name in names]
-    best = 0.0
-    for threads in (True, False):
-        began = time.perf_counter()
-        scan = pyarrow.dataset.dataset(paths).to_batches(columns=["tokens"], use_threads=threads)
-        best = max(best, sum(len(batch) for batch in scan) / (time.perf_counter() - began))
-    return best
+    for _ in itertools.count():
+        yield from pyarrow.dataset.dataset(paths).to_batches(columns=["tokens"], use_threads=threads)
 
 
 def batches_to_new_mixture(streams: dict[str, RowStream]) -> int:
@@ -150,7 +150,7 @@ def measure_resident(store: Store, files: Files, seconds: float, repeats: int, m
     for stream in streams.values():
         stream.take(0, rows)  # not timed: until all of it has arrived
     arrays = loaders.save_arrays(store, files)
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[Rate]] = {}
     for _ in range(repeats):
         for name, make in {
             "shoal": lambda: changing(members_of(streams)),
@@ -164,7 +164,7 @@ def measure_resident(store: Store, files: Files, seconds: float, repeats: int, m
             next(batches)  # not timed: opening
             found.setdefault(name, []).append(rate(batches, seconds))
         if mosaic:
-            found.setdefault("mosaicml", []).append(loaders.mosaic(mosaic, arrays, BATCH, seconds, "resident"))
+            found.setdefault("mosaicml", []).append(mosaic_rate(mosaic, arrays, seconds, "resident"))
     return found, first, batches_to_new_mixture(streams)
 
 
@@ -172,10 +172,11 @@ def measure_streamed(store: Store, files: Files, seconds: float, repeats: int, m
     """The clocks run from the first batch on; what is read is in the page cache for all."""
     first = first_batch(lambda: streamed(store, files))
     arrays = loaders.save_arrays(store, files)
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[Rate]] = {}
     for _ in range(repeats):
-        found.setdefault("pyarrow_scan", []).append(pyarrow_scan(store, files))
         for name, make in {
+            "pyarrow_scan_threads": lambda: scan(store, files, threads=True),
+            "pyarrow_scan_alone": lambda: scan(store, files, threads=False),
             "shoal": lambda: changing(members_of(streamed(store, files))),
             "ray_mix": lambda: loaders.mix(store, files, BATCH, materialised=False),
         }.items():
@@ -183,32 +184,45 @@ def measure_streamed(store: Store, files: Files, seconds: float, repeats: int, m
             next(batches)
             found.setdefault(name, []).append(rate(batches, seconds))
         if mosaic:
-            found.setdefault("mosaicml", []).append(loaders.mosaic(mosaic, arrays, BATCH, seconds, "streamed"))
+            found.setdefault("mosaicml", []).append(mosaic_rate(mosaic, arrays, seconds, "streamed"))
     return found, first
 
 
-def table(title: str, found: dict[str, list[float]]) -> dict[str, float]:
-    print(title)
-    medians = {name: statistics.median(rates) for name, rates in found.items()}
+def mosaic_rate(python: str, arrays: list[str], seconds: float, regime: str) -> Rate:
+    return Rate(*loaders.mosaic(python, arrays, BATCH, seconds, regime))
+
+
+def table(title: str, found: dict[str, list[Rate]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Print each system's rates; return the medians by second and by core-second."""
+    print(f"{title}: rows a second, median (low to high), and rows a second of one core")
+    seconds, cores = {}, {}
     for name, rates in found.items():
-        print(f"  {name:22}{medians[name]:>12,.0f}  ({min(rates):,.0f} to {max(rates):,.0f})", flush=True)
-    return {name: round(value) for name, value in medians.items()}
+        each = [rate.per_second for rate in rates]
+        seconds[name] = round(statistics.median(each))
+        cores[name] = round(statistics.median(rate.per_core_second for rate in rates))
+        spread = f"({min(each):,.0f} to {max(each):,.0f})"
+        print(f"  {name:22}{seconds[name]:>12,}  {spread:30}{cores[name]:>12,}", flush=True)
+    return seconds, cores
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stream", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--mosaic", default="", help="a Python that has mosaicml-streaming; its numpy is older")
     parser.add_argument("--full", action="store_true", help="five repeats of 20 s on four times the rows")
     arguments = parser.parse_args()
     repeats, seconds, size = (5, 20.0, 4) if arguments.full else (arguments.repeats, arguments.seconds, 1)
     with tempfile.TemporaryDirectory() as folder, session():
         small, large = Store(f"{folder}/small"), Store(f"{folder}/large")
-        some, many = write_groups(small, 49), write_groups(large, 256 * size)
+        some, many = write_groups(small, 49), write_groups(large, 320 * size)
         inside, first, new = measure_resident(small, some, seconds, repeats, arguments.mosaic)
         outside, first_streamed = measure_streamed(large, many, seconds, repeats, arguments.mosaic)
-    rows, rows_streamed = table("resident, rows/s", inside), table("streamed, rows/s", outside)
+    rows, rows_of_core = table("resident", inside)
+    rows_streamed, streamed_of_core = table("streamed", outside)
+    scans = ("pyarrow_scan_threads", "pyarrow_scan_alone")
+    rows_streamed["pyarrow_scan"] = max(rows_streamed[name] for name in scans)
+    streamed_of_core["pyarrow_scan"] = max(streamed_of_core[name] for name in scans)
     result = {
         "rows_per_second": rows,
         "streamed_rows_per_second": rows_streamed,
@@ -218,6 +232,8 @@ def main() -> None:
         "shoal_over_ray_mix": round(rows["shoal"] / rows["ray_mix"], 2),
         "shoal_over_numpy_gather": round(rows["shoal"] / rows["numpy_gather"], 3),
         "streamed_over_pyarrow_scan": round(rows_streamed["shoal"] / rows_streamed["pyarrow_scan"], 3),
+        "rows_per_core_second": rows_of_core,
+        "streamed_rows_per_core_second": streamed_of_core,
         "cores": len(os.sched_getaffinity(0)),
     }
     print(json.dumps(result))

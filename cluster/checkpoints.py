@@ -72,10 +72,10 @@ def newest(store: Store, member: int) -> int:
     return next((each for each in reversed(_rounds(store)) if store.exists(_member(each, member))), 0)
 
 
-def prune(store: Store, before: int) -> None:
-    """Delete the checkpoints of all rounds before this one."""
+def prune(store: Store, before: int, kept: Sequence[int] = ()) -> None:
+    """Delete the checkpoints of all rounds before this one but those that are to be kept."""
     for round_ in _rounds(store):
-        if round_ < before:
+        if round_ < before and round_ not in kept:
             store.delete(_folder(round_))
 
 
@@ -88,7 +88,7 @@ def forget_members(store: Store, member: int, rounds: Iterable[int]) -> None:
         store.delete(_member(round_, member))
 
 
-def forget_all_but(store: Store, round_: int | None, parts: int = 1) -> None:
+def forget_all_but(store: Store, round_: int | None, parts: int = 1, whole: Sequence[int] = ()) -> None:
     """Delete what is not part of this checkpoint, from before and after it; all if there is none."""
     kept: set[str] = set()
     if round_ is not None:
@@ -96,7 +96,7 @@ def forget_all_but(store: Store, round_: int | None, parts: int = 1) -> None:
         kept = {_name(round_, DECISIONS)}.union(
             *(_files(each, member, parts) for member, each in enumerate(saved))
         )
-    for each in _rounds(store):
+    for each in set(_rounds(store)) - set(whole):
         files = [_name(each, file) for file in store.names(_folder(each))]
         if not kept.intersection(files):
             store.delete(_folder(each))

@@ -55,6 +55,7 @@ KEPT_FRACTION = Metric(
     "Share of the rows that a sampling policy keeps, over members.",
     unit="percentunit",
 )
+LEDGER_ROWS = Metric("shoal_ledger_rows", "gauge", "Rows whose losses the broods' shared ledger holds.")
 EXPLOITS = Metric("shoal_exploits", "counter", "Copies that members have made of better ones.")
 FAILURES = Metric("shoal_failures", "counter", "Times that a member failed.")
 MEMBER_STEPS = Metric("shoal_member_steps", "counter", "Steps trained, over all members.")
@@ -74,6 +75,7 @@ METRICS = (
     PROPORTION,
     GROUP_LOSS,
     KEPT_FRACTION,
+    LEDGER_ROWS,
     EXPLOITS,
     FAILURES,
     MEMBER_STEPS,

@@ -103,7 +103,7 @@ def decide(
     told = tuple(members)
     orders: list[Order] = []
     copies = _copies(rules, told, reports, seed)
-    best = archived(told)
+    best = archived(state)
     for member, (copy, rng) in copies.items():
         source = _source(told, copy, best)
         past = _past(told, copies, orders, source) if rules.explore.memory else NOTHING
@@ -116,6 +116,8 @@ def decide(
             history=() if copy.explore else (source.score,),
             begun=(source.step, source.score),
             explored=copy.explore,
+            # what was reported is overwritten before anybody could keep it
+            best=state[member].best,
         )
     return tuple(members), orders
 
@@ -123,7 +125,7 @@ def decide(
 def archived(state: State) -> tuple[int, Best] | None:
     """Return the member that has ever reported the best score, and what it was then.
 
-    Its weights of then are what copies go back to, so they have to be kept.
+    Its weights of then are what later copies may go back to, so they have to be kept.
     """
     known = [(member, each.best) for member, each in enumerate(state) if each.best is not None]
     return max(known, key=lambda item: (item[1].score, -item[0])) if known else None
@@ -262,9 +264,9 @@ class _Source(NamedTuple):
 
 
 def _source(told: State, copy: Copy, best: tuple[int, Best] | None) -> _Source:
-    """Return the copy's donor, or what was the best ever if the donor is worse (BG-PBT: Wan et al., 2022).
+    """Return the donor, or the best of earlier decisions if the donor is worse (BG-PBT: Wan et al., 2022).
 
-    Hyperparameters are varied around those that belong to the weights; theirs stay around the donor's.
+    What is varied are the hyperparameters that belong to the weights, not those of the donor of now.
     """
     donor = told[copy.donor]
     assert donor.score is not None

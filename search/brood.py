@@ -1,7 +1,7 @@
 """What runs on a Ray Train worker: a brood's members train, report, and follow orders."""
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,8 @@ def train_in_rounds(
             rows = train_teams(found, run.population.interval, failed)
         failed = {row["member"] for row in rows if not np.isfinite(row["score"])}
         place = {"round": round_, "brood": brood, "step": round_ * run.population.interval}
+        if run.population.backtrack:  # who went back is younger than its round
+            rows = [row | {"step": members[row["member"]].trained} for row in rows]
         # the round before is whole before this one counts: a killed run loses no more than one interval
         with CLOCK.phase("checkpoint"):
             writer.wait()
@@ -85,11 +87,12 @@ def train_in_rounds(
             leaving = run.cluster.spot and workers.leaving()
             if span:
                 span.meet()
-            reports = {"reports": [row | place for row in rows], "leaving": leaving}
-            orders = workers.next_orders(exchange, brood, round_, reports if leads(span) else None)
+            message = {"reports": [place | row for row in rows], "leaving": leaving} if leads(span) else None
+            orders = workers.next_orders(exchange, brood, round_, message)
             if orders is None:
                 return None
-            failed -= follow(exchange, round_, [Order(*order) for order in orders], found, share(span))
+            told = [Order(*order) for order in orders]
+            failed -= follow(exchange, round_, told, found, share(span), archive(store, span))
         CLOCK.flush(meter)
         if leaving or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
@@ -167,14 +170,31 @@ def train_teams(found: Sequence[Team], steps: int, failed: set[int]) -> list[dic
     return [{"member": number, **row, **read(members[number])} for number, row in rows.items()]
 
 
+def archive(store: Store, span: Span | None) -> Callable[[Order], Any]:
+    """Return what loads the weights of an earlier decision: the donor's checkpoint of then."""
+
+    def load(order: Order) -> Any:
+        assert order.decision is not None
+        return checkpoints.load_member(store, order.decision, order.donor, part_of(span))
+
+    return load
+
+
 def follow(
-    exchange: Any, round_: int, orders: Sequence[Order], found: Sequence[Team], part: int = 0
+    exchange: Any,
+    round_: int,
+    orders: Sequence[Order],
+    found: Sequence[Team],
+    part: int = 0,
+    earlier: Callable[[Order], Any] | None = None,
 ) -> set[int]:
     """Hand over what workers elsewhere need, then copy; return the members that were given a new start.
 
     Of members that span workers each worker gives to, and takes from, the one in the same place.
     """
     members = {number: member for team in found for number, member in team.members.items()}
+    back = [order for order in orders if order.decision is not None and order.member in members]
+    orders = [order for order in orders if order.decision is None]
     left = [order for order in orders if not any(team.holds(order) for team in found)]
     # taken before any copy: a donor may itself be told to copy, but gives what it reported with
     states = {donor: members[donor].state() for donor in {order.donor for order in left} & set(members)}
@@ -186,4 +206,7 @@ def follow(
         if order.member in members:
             state = states.get(order.donor) or workers.take_weights(exchange, (round_, order.donor, part))
             members[order.member].load(state, order.hyperparameters)
-    return {order.member for order in orders} & set(members)
+    for order in back:
+        assert earlier is not None
+        members[order.member].load(earlier(order), order.hyperparameters)
+    return {order.member for order in (*orders, *back)} & set(members)

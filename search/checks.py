@@ -5,9 +5,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from policies.sampling.interface import needs_losses
+from search.distill import settings as distilling
+from search.distill.checks import check_distill
 from search.kinds import SpaceWithin
 from search.mixing import check_mixing
 from search.sections import SEARCHED
+from search.swarm import check_swarm
 from trainables.settings import Shape
 
 if TYPE_CHECKING:
@@ -132,6 +135,15 @@ def check_mode(run: "Run") -> str:
             f"checkpoint.every: must be 1 with population.mode: asynchronous, since members are saved each "
             f"when it is ready, got {run.checkpoint.every}"
         )
+    if not run.population.backtrack:
+        return ""
+    if run.population.mode == "asynchronous":
+        return "population.backtrack: needs population.mode: synchronous"
+    if run.checkpoint.every != 1:
+        return (
+            f"checkpoint.every: must be 1 with population.backtrack, which takes earlier weights from their "
+            f"checkpoint, got {run.checkpoint.every}"
+        )
     return ""
 
 
@@ -153,17 +165,28 @@ def check_schedule(run: "Run") -> str:
 def check_hyperparameters(run: "Run") -> str:
     if ":" in run.trainable:
         return ""  # only the user's own class knows
-    known = {"toy": {"h0", "h1"}, "decoder": SEARCHED | ({"mixing"} if run.mixing else set())}[run.trainable]
+    kind = "distill" if run.kind == "distill" else run.trainable
+    decoder = SEARCHED | ({"mixing"} if run.mixing else set())
+    known = {"toy": {"h0", "h1"}, "decoder": decoder, "distill": distilling.SEARCHED}[kind]
     searched = {"hyperparameters": set(run.hyperparameters)}
     scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
     for place, names in (scheduled or searched).items():
         for name in sorted(names - known):
-            return f"{place}.{name}: {run.trainable} has no such hyperparameter{nearest(name, known)}"
+            return f"{place}.{name}: {kind} has no such hyperparameter{nearest(name, known)}"
         for name in names:
             if name != "mixing" and isinstance(run.hyperparameters.get(name), SpaceWithin):
                 return f"{place}.{name}: must be a domain; only a class of your own takes a space under a name"
         if run.trainable == "toy" and names != known:
             return f"{place}: the toy needs {' and '.join(sorted(known))}"
+    return ""
+
+
+def check_starts(run: "Run") -> str:
+    if run.starts and (len(run.starts) != run.population.members or run.schedule or run.hyperparameters):
+        return (
+            f"starts: stand in place of hyperparameters and schedule, one for each of {run.population.members} "
+            f"members, got {len(run.starts)}"
+        )
     return ""
 
 
@@ -184,7 +207,7 @@ def check_data(run: "Run") -> str:
 
 
 def check_model(run: "Run") -> str:
-    if not run.reads_text:
+    if not run.reads_text or run.kind == "distill":
         return ""
     try:
         Shape(vocabulary=2, sequence_length=run.data.sequence_length, **run.model.model_dump())
@@ -193,11 +216,28 @@ def check_model(run: "Run") -> str:
     return ""
 
 
+def check_room(run: "Run") -> str:
+    least, most = run.cluster.broods_least, run.cluster.broods
+    if least is None:
+        return ""
+    if least > most:
+        return f"cluster.broods_least: must be at most cluster.broods ({most}), got {least}"
+    if run.sampling.view == "brood":
+        return "cluster.broods_least: the broods' shared ledger needs a fixed number of broods"
+    return ""
+
+
 def check_sampling(run: "Run") -> str:
     if run.sampling.rule is None:
         return "sampling.view: needs sampling.rule" if run.sampling.view == "brood" else ""
     if run.trainable == "toy":
         return "sampling.rule: the toy has no rows to choose from"
+    if run.kind != "population":
+        return f"sampling.rule: only members of kind: population have one, got kind {run.kind}"
+    if run.mixing is not None or run.cluster.workers_per_member > 1:
+        return "sampling.rule: not with mixing, and not with cluster.workers_per_member above 1"
+    if run.sampling.view == "brood" and (run.population.mode == "asynchronous" or run.population.backtrack):
+        return "sampling.view: brood needs population.mode: synchronous and no backtrack; member goes with both"
     rule = run.sampling.rule.build()
     if run.sampling.view == "brood" and not (needs_losses(rule) and run.reads_text):
         return (
@@ -228,9 +268,15 @@ CHECKS = (
     check_hyperparameters,
     check_data,
     check_mixing,
+    check_starts,
+    check_swarm,
     check_model,
+    check_room,
     check_sampling,
+    check_distill,
 )
+# what a search for a mixture makes populations of is its own affair
+FOR_MIXTURES = (check_data, check_swarm, check_model)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -91,10 +91,17 @@ def report(path: Directory) -> None:
 def export(
     path: Directory,
     member: Member = None,
-    to: Annotated[str | None, typer.Option(help="Where to; DIR/best by default.")] = None,
+    student: Annotated[str | None, typer.Option(help="A student of a distill run, by name.")] = None,
+    to: Annotated[str | None, typer.Option(help="Where to; DIR/best or DIR/students/NAME by default.")] = None,
 ) -> None:
-    """Write a member's weights as safetensors with a JSON config beside them."""
+    """Write a member's weights, or a student's, as safetensors with a JSON config beside them."""
     settings, store = directory.open_run(path)
+    if student is not None:
+        from search.distill.export import export_student
+
+        folder = export_student(settings, store, student, Store(to) if to else None)
+        console.print(f"exported: {folder}/model.safetensors", highlight=False, soft_wrap=True)
+        return
     folder = directory.export(settings, store, member, Store(to) if to else None)
     console.print(f"exported: {folder}/model.safetensors", highlight=False, soft_wrap=True)
 

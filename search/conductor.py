@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from cluster import checkpoints
 from cluster.storage import Store
 from policies import population
+from policies.parts import decide_within
 from policies.population import Order, Report, State
 from policies.rules import ALONE, Rules
 from policies.schedule import keep_to
@@ -50,6 +51,7 @@ class Conductor:
     waiting: dict[int, dict[str, Any]] = field(default_factory=dict)
     last: dict[int, dict[str, Any]] = field(default_factory=dict)  # the last round's rows
     leaving: bool = False  # a worker was told to go: this round's checkpoint is written whatever is due
+    earlier: list[int] = field(default_factory=list)  # rounds whose weights copies may still go back to
     failure: str = ""  # why the run had to end early
     tests: dict[int, dict[str, float]] = field(default_factory=dict)
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
@@ -93,13 +95,22 @@ class Conductor:
         self.round, self.last, self.waiting = round_, {row["member"]: row for row in rows}, {}
         # before anything is written: members need not wait for it, and a round without its records is not whole
         self.give_orders(round_, [tuple(order) for order in orders])
-        due = self.leaving or round_ % self.run.checkpoint.every == 0 or round_ == self.run.rounds
-        self.leaving = False
-        plain = {"round": round_, "exploits": self.exploits, "members": population.to_plain(self.state)}
         copies = records.copy_rows(orders, self.last, before)
+        decisions = self.decisions() if self.due(round_) else None
+        best = population.archived(self.state)
+        # also the one before: a brood that comes back follows the last orders again
+        self.earlier = [*self.earlier[-1:], *([best[1].decision] if best else [])]
         # in a thread, for writing here would keep the orders waiting in this process
-        self.writing = self.writer.submit(self.write, round_, rows, copies, plain if due else None)
+        self.writing = self.writer.submit(self.write, round_, rows, copies, decisions, self.earlier)
         self.watcher.round(round_, rows, orders)
+
+    def due(self, round_: int) -> bool:
+        """Say whether this round's checkpoint is to be written."""
+        leaving, self.leaving = self.leaving, False
+        return leaving or round_ % self.run.checkpoint.every == 0 or round_ == self.run.rounds
+
+    def decisions(self) -> dict[str, Any]:
+        return {"round": self.round, "exploits": self.exploits, "members": population.to_plain(self.state)}
 
     def write(
         self,
@@ -107,15 +118,18 @@ class Conductor:
         rows: Sequence[dict[str, Any]],
         copies: Sequence[dict[str, Any]],
         decisions: dict[str, Any] | None,
+        spared: Sequence[int],
     ) -> None:
-        """Record a round and, if there are decisions, its checkpoint."""
+        """Record a round, and save its decisions if its checkpoint is due; spared rounds keep theirs."""
         records.write_metrics(self.store, round_, rows)
         records.write_mixing(self.store, round_, rows)
         records.write_copies(self.store, round_, copies)
-        if decisions:
-            checkpoints.save_decisions(self.store, round_, decisions, [round_] * len(self.state))
-            # all reports of this round are in, so the checkpoint before it is whole
-            checkpoints.prune(self.store, round_ - (self.run.checkpoint.keep - 1) * self.run.checkpoint.every)
+        if decisions is None:
+            return
+        checkpoints.save_decisions(self.store, round_, decisions, [round_] * len(self.state))
+        # all reports of this round are in, so the checkpoint before it is whole
+        old = round_ - (self.run.checkpoint.keep - 1) * self.run.checkpoint.every
+        checkpoints.prune(self.store, old, spared)
 
     def wait(self) -> None:
         """Wait until all is written; raises what a write raised."""
@@ -145,7 +159,7 @@ class Conductor:
         if self.run.schedule:
             return keep_to(self.run.settings(), self.state, reports)
         rules = ALONE if last else self.rules
-        return population.decide(rules, self.space, self.state, reports, self.run.seed)
+        return decide_within(rules, self.space, self.state, reports, self.run.seed, self.run.parts)
 
     def tokens(self, steps: int) -> int:
         """Return how many tokens a member has trained on in so many steps."""

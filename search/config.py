@@ -8,11 +8,24 @@ from pydantic import AfterValidator, Field, model_validator
 from policies.rules import ALONE, Rules
 from policies.schedule import Setting
 from policies.space import Space
-from search.checks import CHECKS
+from search.checks import CHECKS, FOR_MIXTURES
+from search.distill.settings import Distill
 from search.kinds import AnyDomain, Settings
 from search.mixing import Mixing
 from search.runs import known_kind
-from search.sections import Checkpoint, Cluster, Data, Model, Name, Population, Sampling, Scheduled, Training
+from search.sections import (
+    Checkpoint,
+    Cluster,
+    Data,
+    Model,
+    Name,
+    Population,
+    Sampling,
+    Scheduled,
+    Start,
+    Training,
+)
+from search.swarm import Swarm
 
 FORMAT: Literal[1] = 1  # of the run directory; a reader refuses a higher one
 
@@ -32,16 +45,30 @@ class Run(Settings):
     training: Training = Training()
     sampling: Sampling = Sampling()
     hyperparameters: dict[str, AnyDomain] = Field(default_factory=dict)
+    starts: list[Start] = Field(default_factory=list)
+    swarm: Swarm | None = None
     schedule: list[Scheduled] = Field(default_factory=list)
     root: Annotated[int, Field(ge=0)] = 0  # member 0 starts as this member of a population would
     population: Population = Population()
+    distill: Distill | None = None
     cluster: Cluster = Cluster()
     checkpoint: Checkpoint = Checkpoint()
 
     @property
     def reads_text(self) -> bool:
         """Whether members train on rows of a corpus and score themselves by minus a loss in nats."""
-        return self.trainable == "decoder"
+        return self.trainable == "decoder" or self.kind == "distill"
+
+    @property
+    def distilling(self) -> Distill:
+        """The section of a run of kind distill, which has one."""
+        assert self.distill is not None
+        return self.distill
+
+    @property
+    def parts(self) -> int:
+        """How many parts the population has whose members copy only within them: one a sub-space."""
+        return len(self.distill.spaces) if self.distill else 1
 
     @property
     def label(self) -> str:
@@ -84,6 +111,7 @@ class Run(Settings):
             age_window=math.inf if chosen.age_window is None else chosen.age_window,
             burn_in=chosen.burn_in,
             cull=chosen.cull.build() if chosen.cull else None,
+            backtrack=chosen.backtrack,
             replacements=chosen.replacements,
         )
 
@@ -95,7 +123,8 @@ class Run(Settings):
 
     @model_validator(mode="after")
     def check(self) -> "Run":
-        problems = [problem for check in CHECKS if (problem := check(self))]
+        checks = FOR_MIXTURES if self.kind == "mixture" else CHECKS
+        problems = [problem for check in checks if (problem := check(self))]
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -17,7 +17,7 @@ from search.config import Run
 from search.errors import InputError
 from search.load import check, dump
 from search.records import METRICS
-from trainables.tokenizer import TOKENIZERS
+from trainables.tokenizer import tokenizer_of
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
 MOVABLE = {"directory", "cluster"}  # what may change when a run goes on elsewhere
@@ -180,7 +180,9 @@ def shape_of(run: Run) -> dict[str, Any]:
     """Return what `trainables.decoder.Shape` takes to build the network around exported weights."""
     if not run.reads_text:
         return {}
-    vocabulary = TOKENIZERS[run.data.tokenizer]().vocabulary
+    if run.distill is not None:
+        return {"teacher": run.distill.teacher, "spaces": run.distill.model_dump()["spaces"]}
+    vocabulary = tokenizer_of(run.data.tokenizer).vocabulary
     return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.model_dump()}
 
 

@@ -15,8 +15,10 @@ from policies.sampling.rules import SAMPLERS
 from policies.space import DOMAINS
 from search.checks import nearest
 from search.config import FORMAT, Run
+from search.distill.checks import check_teacher, teacher_folder
 from search.errors import InputError
 from search.own import own_class
+from trainables.tokenizer import TOKENIZERS
 
 
 class Loader(yaml.SafeLoader):
@@ -36,6 +38,8 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
     run = check(load_values(path, changes), path)
     if ":" in run.trainable:
         own_class(run.trainable)
+    if run.kind == "distill":
+        check_teacher(run)
     return run
 
 
@@ -97,7 +101,12 @@ def resolve(run: Run) -> Run:
     groups = {
         name: source if source == "installed" else absolute(source) for name, source in run.data.groups.items()
     }
-    data = run.data.model_copy(update={"corpus": corpus, "groups": groups})
+    tokenizer = run.data.tokenizer
+    if run.distill is not None and "tokenizer" not in run.data.model_fields_set:
+        tokenizer = teacher_folder(run.distill.teacher)
+    elif tokenizer not in TOKENIZERS:
+        tokenizer = absolute(tokenizer)
+    data = run.data.model_copy(update={"corpus": corpus, "groups": groups, "tokenizer": tokenizer})
     return run.model_copy(update={"directory": absolute(run.directory or f"runs/{run.name}"), "data": data})
 
 

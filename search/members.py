@@ -11,7 +11,7 @@ from cluster.storage import Store
 from policies.mixing import normalise
 from search.config import Run
 from search.corpus.batches import MixedBatches, first_rows
-from search.corpus.build import Manifest, load_corpus
+from search.corpus.build import load_corpus
 from search.corpus.streams import limits, open_streams
 from search.errors import InputError
 from search.mixed import MixedModel
@@ -25,6 +25,8 @@ from trainables.network import Network
 from trainables.settings import Recipe, Shape
 from trainables.span import Span
 from trainables.toy import Toy
+
+HeldOut = dict[str, dict[str, NDArray[np.uint16]]]
 
 
 def build_members(
@@ -56,8 +58,12 @@ def spread(members: Mapping[int, Member], span: Span) -> None:
 def plain_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> dict[int, Member]:
     if run.trainable == "toy":
         return {number: Toy(values) for number, values in hyperparameters.items()}
-    recipe = Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))
     device = "cuda" if run.cluster.gpus_per_worker else "cpu"
+    if run.kind == "distill":
+        from search.distill.members import super_networks  # which needs this module
+
+        return super_networks(run, hyperparameters, *text_of(run), device)
+    recipe = Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))
     if run.reads_text:
         return language_models(run, recipe, hyperparameters, device)
     make = own_class(run.trainable)
@@ -67,29 +73,41 @@ def plain_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> di
     }
 
 
+def text_of(run: Run) -> tuple[Callable[[], MixedBatches], HeldOut]:
+    """Return what makes a member's batches, of one stream of rows a group that all share, and held-out rows."""
+    manifest = load_corpus(run.data)
+    streams = open_streams(run, manifest)
+    share, stop = proportions(run, list(streams)), run.data.exhausted == "stop"
+    bounds = limits(run.data, manifest)
+    return partial(MixedBatches, streams, share, run.training.batch, bounds, stop), held_out_of(run)
+
+
+def held_out_of(run: Run) -> HeldOut:
+    """Return split -> group -> rows `(rows, length)`."""
+    return {split: first_of(run, split, run.training.evaluation_rows) for split in ("validation", "test")}
+
+
+def first_of(run: Run, split: str, count: int) -> dict[str, NDArray[np.uint16]]:
+    """Return the first rows of each group `(rows, length)`: the same ones for every member."""
+    manifest, store = load_corpus(run.data), Store(run.data.corpus)
+    return {name: first_rows(store, group.splits[split], count) for name, group in manifest.groups.items()}
+
+
 def language_models(
     run: Run, recipe: Recipe, hyperparameters: Mapping[int, dict[str, Any]], device: str
 ) -> dict[int, Member]:
     """Build decoders that share one stream of rows a group."""
-    manifest = load_corpus(run.data)
-    store = Store(run.data.corpus)
-    streams = open_streams(run, manifest)
-    bounds = limits(run.data, manifest)
-    share, stop = proportions(run, list(streams)), run.data.exhausted == "stop"
-    held_out = {
-        split: held_out_rows(store, manifest, split, run.training.evaluation_rows)
-        for split in ("validation", "test")
-    }
+    manifest, (batches, held_out) = load_corpus(run.data), text_of(run)
     shape = Shape(
         vocabulary=manifest.vocabulary,
         sequence_length=run.data.sequence_length,
         **run.model.model_dump(),
     )
-    batches = partial(MixedBatches, streams, share, run.training.batch, bounds, stop)
     make: Callable[..., Member] = LanguageModel
     if run.mixing is not None:
-        count = run.mixing.evaluation_rows or run.training.evaluation_rows
-        held_out[PROBED] = held_out_rows(store, manifest, "validation", count)
+        held_out[PROBED] = first_of(
+            run, "validation", run.mixing.evaluation_rows or run.training.evaluation_rows
+        )
         rows = {group: splits.splits["train"].rows for group, splits in manifest.groups.items()}
         make = partial(MixedModel, mixing=run.mixing.build(list(rows)), groups=groups_of(run, rows))
     return {
@@ -98,13 +116,9 @@ def language_models(
     }
 
 
-def held_out_rows(store: Store, manifest: Manifest, split: str, count: int) -> dict[str, NDArray[np.uint16]]:
-    """Return the first rows of each group's split: the same ones for every member."""
-    return {name: first_rows(store, group.splits[split], count) for name, group in manifest.groups.items()}
-
-
 def member_seed(run: Run, number: int) -> int:
-    return int(np.random.SeedSequence([run.seed, 1, run.root + number]).generate_state(1)[0])
+    own = run.starts[number].seed if run.starts else number
+    return int(np.random.SeedSequence([run.seed, 1, run.root + own]).generate_state(1)[0])
 
 
 def proportions(run: Run, groups: list[str]) -> np.ndarray:

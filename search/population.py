@@ -84,6 +84,7 @@ def train_population(
     if not conductor.finished:
         room.check()
         raise failure(run, results.errors)
+    store.write_json(records.TESTS, conductor.tests)
     return outcome(conductor, time.monotonic() - began, settings["threads"])
 
 
@@ -109,16 +110,20 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     space, rules = run.space(), run.rules()
     resumed = checkpoints.latest(store, range(run.population.members), run.shares)
     records.forget_after(store, -1 if resumed is None else resumed)
-    checkpoints.forget_all_but(store, resumed, run.shares)
     if resumed is None:
+        checkpoints.forget_all_but(store, None)
         state = first_state(run)
         records.write_starts(store, state)
         return kind(run, store, space, rules, state, _no_orders, watcher)
     plain = checkpoints.load_decisions(store, resumed)
+    state = population.from_plain(plain["members"])
+    best = population.archived(state)
+    earlier = [best[1].decision] if best else []
+    checkpoints.forget_all_but(store, resumed, run.shares, earlier)
     reached = {"round": resumed, "exploits": plain["exploits"], "last": last_rows(run, store)[0]}
+    reached["earlier"] = earlier
     if kind is Arrivals:
         reached |= {"arrived": plain["arrived"], "ended": set(plain["ended"])}
-    state = population.from_plain(plain["members"])
     return kind(run, store, space, rules, state, _no_orders, watcher, **reached)
 
 

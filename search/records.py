@@ -14,6 +14,7 @@ from cluster.storage import Store
 from policies.population import Order, State
 
 LINEAGE, METRICS, MIXING = "lineage.parquet", "metrics.parquet", "mixing.parquet"
+TESTS = "tests.json"  # of each member's last weights, the test loss of each group
 
 OF_GROUPS = ("loss_", "epochs_", "skipped_")
 LINEAGE_SCHEMA = pa.schema(
@@ -76,6 +77,14 @@ def copy_rows(
     orders: Sequence[Order], told: Mapping[int, Mapping[str, Any]], before: State
 ) -> list[dict[str, Any]]:
     """Return the events of orders; `told` has the last row of each member and `before` what they were then."""
+
+    def source(order: Order) -> dict[str, Any]:
+        best = before[order.donor].best
+        if order.decision is None or best is None:
+            row = told[order.donor]
+            return {"parent_score": row["score"], "parent_round": row["round"], "parent_step": row["step"]}
+        return {"parent_score": best.score, "parent_round": best.decision, "parent_step": best.step}
+
     return [
         _event(
             "copy" if order.donor != order.member else "change",
@@ -87,9 +96,7 @@ def copy_rows(
         | {
             "score": told[order.member]["score"],
             "parent": order.donor,
-            "parent_score": told[order.donor]["score"],
-            "parent_round": told[order.donor]["round"],
-            "parent_step": told[order.donor]["step"],
+            **source(order),
             "before": json.dumps(before[order.member].hyperparameters),
         }
         for order in orders

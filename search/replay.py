@@ -35,6 +35,12 @@ def replay(place: str, member: int | None, console: Console) -> None:
     if directory.summary(store).get("status") != "done":
         raise InputError(f"{place} is not finished: continue it with `shoal resume {place}`, then replay it.")
     chosen, path = lineage_of(run, store, member)
+    steps = directory.member_of(run, store, chosen)["step"]
+    if run.population.backtrack and steps != run.training.steps:
+        raise InputError(
+            f"{place}: member {chosen} went back to earlier weights and has trained {steps} steps of the run's "
+            f"{run.training.steps}, so no run repeats it; `shoal schedule {place}` prints its schedule."
+        )
     again = as_one_model(run, store, chosen, path)
     directory.refuse_existing(again)
     prepare(again, console)
@@ -54,6 +60,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
         "members": 1,
         "exploit": NoExploitRule(kind="none"),
         "cull": None,
+        "backtrack": False,
         "mode": "synchronous",
         "interval": interval,
     }

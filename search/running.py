@@ -154,7 +154,9 @@ def train_on(run: Run, watcher: Watcher, store: Store, console: Console) -> Outc
 
 def without_exploits(run: Run) -> Run:
     """Return the control: the same members with the same budget, each left to itself."""
-    population = run.population.model_copy(update={"exploit": NoExploitRule(kind="none"), "cull": None})
+    population = run.population.model_copy(
+        update={"exploit": NoExploitRule(kind="none"), "cull": None, "backtrack": False}
+    )
     return run.model_copy(update={"population": population, "directory": f"{run.directory}/baseline"})
 
 

@@ -17,7 +17,7 @@ class Data(Settings):
     corpus: str = "runs/corpus"
     groups: dict[Name, str] = Field(default_factory=dict)
     text_field: str = "text"
-    tokenizer: Literal["bytes"] = "bytes"
+    tokenizer: str = "bytes"  # or a folder with tokenizer.json: the teacher's, in a run of kind distill
     sequence_length: Annotated[int, Field(ge=8, le=65536)] = 128
     megabytes: Annotated[float, Field(gt=0)] = 8.0  # most text of a group
     memory_megabytes: Annotated[float, Field(gt=0)] = 1024.0  # most rows that a worker holds; the rest streams
@@ -83,6 +83,9 @@ class Population(Settings):
     age_window: Annotated[int, Field(ge=0)] | None = None  # steps by which members that are compared may differ
     burn_in: Annotated[int, Field(ge=0)] = 0  # steps before anybody copies
     cull: CullRule | None = None
+    backtrack: bool = (
+        False  # clones are of the best weights of all earlier decisions, if better than the donor's
+    )
     replacements: Annotated[int, Field(ge=0)] = 8  # times that a failed member becomes a clone of a good one
 
 
@@ -123,6 +126,13 @@ class Scheduled(Settings):
 
     from_step: Annotated[int, Field(ge=0)]
     hyperparameters: dict[str, Any]
+
+
+class Start(Settings):
+    """What a member begins with, in place of what is drawn; equal seeds begin with equal weights."""
+
+    hyperparameters: dict[str, Any]
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class Checkpoint(Settings):

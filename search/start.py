@@ -6,7 +6,7 @@ from typing import Any
 
 from policies import population
 from policies.population import MemberState, State
-from policies.space import Bool, Categorical, Constant, Float, Int, Ordered, flat, nested
+from policies.space import Bool, Categorical, Constant, Float, Int, Ordered, Space, flat, nested
 from search.config import Run
 
 Searched = Float | Int | Ordered | Categorical | Bool
@@ -16,12 +16,14 @@ def first_state(run: Run) -> State:
     """Return every member's start; with a schedule all begin with what it says first."""
     if run.schedule:
         return (MemberState(run.schedule[0].hyperparameters),) * run.population.members
+    if run.starts:
+        return tuple(MemberState(start.hyperparameters) for start in run.starts)
     if run.population.start == "optuna":
-        return spread(run)
+        return spread(run.space(), run.population.members, run.seed)
     return population.start(run.space(), run.population.members, run.seed)
 
 
-def spread(run: Run) -> State:
+def spread(space: Space, members: int, seed: int) -> State:
     """Take points of a scrambled Sobol sequence (the first is drawn at random) from Tune's OptunaSearch."""
     # imported here: the command line's other commands need neither
     import optuna
@@ -29,22 +31,22 @@ def spread(run: Run) -> State:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune.search.optuna").setLevel(logging.WARNING)
-    space = flat(run.space())
-    searched = {path: domain for path, domain in space.items() if not isinstance(domain, Constant)}
+    domains = flat(space)
+    searched = {path: domain for path, domain in domains.items() if not isinstance(domain, Constant)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # since 2022
         sampler = optuna.samplers.QMCSampler(
-            scramble=True, seed=run.seed, independent_sampler=optuna.samplers.RandomSampler(run.seed)
+            scramble=True, seed=seed, independent_sampler=optuna.samplers.RandomSampler(seed)
         )
     names = {path: str(place) for place, path in enumerate(searched)}
     distributions = {names[path]: distribution(domain) for path, domain in searched.items()}
     search = OptunaSearch(distributions, metric="score", mode="max", sampler=sampler)
     found = []
-    for member in range(run.population.members):
+    for member in range(members):
         drawn: dict[str, Any] = search.suggest(str(member)) or {}
         values = {
             path: domain.value if isinstance(domain, Constant) else value_of(domain, drawn[names[path]])
-            for path, domain in space.items()
+            for path, domain in domains.items()
         }
         found.append(MemberState(nested(values)))
     return tuple(found)

@@ -104,10 +104,14 @@ def open_ledger(run: Run, store: Store, decided: int) -> Ledger | None:
     if run.sampling.view != "brood":
         return None
     forget_after(store, decided)
-    groups = load_corpus(run.data).groups.values()
-    rows = run.cluster.broods * sum(group.splits["train"].rows for group in groups)
     # a brood that comes back from its checkpoint reads the marks since
-    return start_ledger(LastLosses, rows, store.uri, keep=run.checkpoint.every + 1)
+    return start_ledger(LastLosses, ledger_rows(run), store.uri, keep=run.checkpoint.every + 1)
+
+
+def ledger_rows(run: Run) -> int:
+    """Return how many rows the shared ledger has: each brood's own losses of all training rows."""
+    groups = load_corpus(run.data).groups.values()
+    return run.cluster.broods * sum(group.splits["train"].rows for group in groups)
 
 
 def after_marks(run: Run, ledger: Ledger | None, give: Callable[[int, Any], Any]) -> Callable[[int, Any], None]:

@@ -18,7 +18,7 @@ from search.corpus.packing import PART_ROWS, SPLITS, Rows, Split, pack, split_of
 from search.corpus.quarantine import Quarantine
 from search.errors import InputError
 from search.sections import Data
-from trainables.tokenizer import TOKENIZERS
+from trainables.tokenizer import tokenizer_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -146,7 +146,7 @@ def describe(manifest: Manifest) -> list[tuple[str | int, ...]]:
 def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manifest:
     """Write the corpus, its manifest last; what an earlier build left in the directory is replaced."""
     _check(settings)
-    store, tokenizer = _store(settings, write=True), TOKENIZERS[settings.tokenizer]()
+    store, tokenizer = _store(settings, write=True), tokenizer_of(settings.tokenizer)
     store.delete(MANIFEST)
     seen: set[bytes] = set()  # digests of the documents of this and earlier groups
     content = hashlib.blake2b(digest_size=16)
@@ -196,7 +196,7 @@ def build_group(
     group: str, settings: Data, seen: set[bytes], quarantine: Quarantine
 ) -> tuple[int, int, dict[str, Split], bytes]:
     """Write a group's rows; returns its documents, its duplicates, its splits, and a digest of all rows."""
-    store, tokenizer = _store(settings), TOKENIZERS[settings.tokenizer]()
+    store, tokenizer = _store(settings), tokenizer_of(settings.tokenizer)
     documents, duplicates = gather(group, settings, seen, quarantine)
     parts: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for document in documents:

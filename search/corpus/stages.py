@@ -26,7 +26,7 @@ from search.corpus.packing import SPLITS, Split, pack, split_of, write_rows
 from search.corpus.quarantine import Bad, Quarantine, checked
 from search.corpus.sources import Entry, entries, read
 from search.sections import Data
-from trainables.tokenizer import TOKENIZERS
+from trainables.tokenizer import tokenizer_of
 
 BATCH_BYTES = 64 << 20  # of files that one task reads: what is left of a row at its end is lost
 
@@ -114,7 +114,7 @@ def keep(found: list[Read], seen: set[bytes], most: int) -> tuple[list[NDArray[n
 def write(item: tuple[Batch, NDArray[np.bool_]], settings: Data) -> list[Written]:
     """Second pass over a batch: pack its kept texts, split by split, and write them."""
     batch, kept = item
-    store, tokenizer = Store(settings.corpus), TOKENIZERS[settings.tokenizer]()
+    store, tokenizer = Store(settings.corpus), tokenizer_of(settings.tokenizer)
     good = (text for _, text in texts(batch, settings) if isinstance(text, bytes))
     parts: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for chosen, text in zip(kept.tolist(), good, strict=True):

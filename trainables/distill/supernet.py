@@ -65,6 +65,12 @@ class SuperNetwork(Network):
         super().__init__(recipe, hyperparameters, batches, held_out, seed, device)
         self.probes = probes(space)
 
+    @property
+    def transformer(self) -> Transformer:
+        """The module: all sub-networks at once."""
+        assert isinstance(self.module, Transformer)
+        return self.module
+
     def build(self) -> nn.Module:
         return extract(self.origin, self.space.whole).requires_grad_(True)
 
