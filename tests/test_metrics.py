@@ -98,10 +98,13 @@ def test_a_mixture_that_moves_and_rows_that_are_kept_are_means_over_members(emit
 
 def test_members_that_are_not_level_count_their_own_steps(emitted) -> None:
     measure = Measure(load_run(str(ROOT / "examples/demo.yaml"), ["population.members=4"]))
-    first, second = rows(1, [-3.0, -1.0])[:2]
-    measure.round(1, [first | {"step": 25}, second | {"step": 25}], [])
+    measure.round(
+        1, [row | {"step": step} for row, step in zip(rows(1, [-3.0, -1.0]), (25, 25), strict=True)], []
+    )
     # one member has trained two intervals more, the other none
-    measure.round(1, [first | {"step": 75}, second | {"step": 25}], [])
+    measure.round(
+        1, [row | {"step": step} for row, step in zip(rows(1, [-3.0, -1.0]), (75, 25), strict=True)], []
+    )
     assert emitted["shoal_member_steps", "demo"] == 100
     assert emitted["shoal_step", "demo"] == 25
 
