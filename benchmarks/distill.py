@@ -31,7 +31,8 @@ from trainables.distill.encoder import Encoder
 from trainables.distill.shared import SharedTeacher
 from trainables.distill.spaces import Subnet, SubSpace
 from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
-from trainables.distill.teachers import Pieces, load_teacher
+from trainables.distill.teachers import load_teacher
+from trainables.pieces import Pieces
 
 MINILM = {"layers": 6, "head_width": 32}
 SPACES = {

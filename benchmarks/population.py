@@ -161,20 +161,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.population", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--full", action="store_true", help="five repeats of runs twice as long")
+    parser.add_argument("--only", choices=["unstacked", "stacked"], help="one of the two populations")
     arguments = parser.parse_args()
     repeats, longer = (5, 2) if arguments.full else (arguments.repeats, 1)
-    unstacked = compare("Decoders", 8, 100 * longer, 25, stack=False, repeats=repeats)
-    print(f"decoders one by one: {unstacked}", flush=True)
-    stacked = compare("Perceptron", 32, 1000 * longer, 100, stack=True, repeats=repeats)
-    print(f"perceptrons stacked: {stacked}", flush=True)
-    result = {
-        "unstacked_over_bare": unstacked["ratio"],
-        "stacked_over_bare": stacked["ratio"],
-        "members": {"unstacked": unstacked["members"], "stacked": stacked["members"]},
-        "device": f"{DEVICE}, {CORES} cores" if DEVICE == "cpu" else torch.cuda.get_device_name(),
-        "unstacked": unstacked,
-        "stacked": stacked,
+    populations = {
+        "unstacked": ("Decoders", 8, 100 * longer, 25, False),
+        "stacked": ("Perceptron", 32, 1000 * longer, 100, True),
     }
+    result: dict[str, Any] = {
+        "members": {name: settings[1] for name, settings in populations.items()},
+        "device": f"{DEVICE}, {CORES} cores" if DEVICE == "cpu" else torch.cuda.get_device_name(),
+    }
+    for name, settings in populations.items():
+        if arguments.only in (None, name):
+            found = compare(*settings, repeats=repeats)
+            print(f"{name}: {found}", flush=True)
+            result |= {f"{name}_over_bare": found["ratio"], name: found}
     print(json.dumps(result))
 
 

@@ -1,9 +1,11 @@
 """How good the best member is at equal member-steps: random search, ASHA, and the rules of PBT.
 
-Every method trains on the same data with the same budget of member-steps, from the same distribution of first
-hyperparameters; the one that is best on the validation rows is judged on the test rows. Learning rates do not
-decay by themselves, so that schedules can be found. Shoal's rules decide here as they do on Ray, without Ray;
-ASHA is Ray Tune's own. The last line is one JSON object.
+Every method trains on the same data with the same budget of member-steps, and starts with the same members
+and hyperparameters for the same seed; the member that is best on the validation rows is judged on the test
+rows. Rates do not decay by themselves, so that schedules can be found, and the tasks are long enough that there
+is one to find. All are ready at every twentieth of the run: one setting for all, not each one's best. Shoal's
+rules decide here as they do on Ray, without Ray; Ray Tune's own scheduler decides ASHA. The last line is one
+JSON object.
 """
 
 import argparse
@@ -127,32 +129,29 @@ def parse() -> argparse.Namespace:
 
 
 def measure(task: Task, methods: Sequence[str], seeds: range, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train by every method with every seed, as many at once as there are cores, and sum up each method."""
+    """Train by every method with every seed, as many at once as there are cores; print and return the sums."""
     jobs = [(task.name, method, seed, arguments) for method in methods for seed in seeds]
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), multiprocessing.get_context("spawn")) as pool:
-        judged = list(pool.map(one, jobs))
     found: dict[str, Any] = {}
-    for place, method in enumerate(methods):
-        own = judged[place * len(seeds) : (place + 1) * len(seeds)]
-        found[method] = summary([test for _, test in own]) | {
-            "validation": summary([validation for validation, _ in own])
-        }
-        if method != RANDOM and RANDOM in found:
-            found[method]["over random search"] = better(
-                found[method]["values"], found[RANDOM]["values"], task.higher
-            )
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), multiprocessing.get_context("spawn")) as pool:
+        judged = pool.map(one, jobs)
+        for method in methods:
+            own = [next(judged) for _ in seeds]
+            tests, validations = ([pair[place] for pair in own] for place in (1, 0))
+            found[method] = summary(tests) | {"validation": summary(validations)}
+            if method != RANDOM and RANDOM in found:
+                gain = better(tests, found[RANDOM]["values"], task.higher)
+                found[method]["over random search"] = gain
+            print(line(method, found[method]), flush=True)
     return found
 
 
-def table(found: dict[str, Any]) -> str:
-    lines = []
-    for method, each in found.items():
-        line = f"  {method:<20}{each['mean']:.4f}  ({each['low']:.4f} to {each['high']:.4f})"
-        if gain := each.get("over random search"):
-            said = "beats" if gain["low"] > 0 else "LOSES TO" if gain["high"] < 0 else "level with"
-            line += f"  {gain['mean']:+.4f}  ({gain['low']:+.4f} to {gain['high']:+.4f})  {said} random search"
-        lines.append(line)
-    return "\n".join(lines)
+def line(method: str, found: dict[str, Any]) -> str:
+    told = f"  {method:<20}{found['mean']:.4f}  ({found['low']:.4f} to {found['high']:.4f})"
+    gain = found.get("over random search")
+    if gain is None:
+        return told
+    said = "beats" if gain["low"] > 0 else "LOSES TO" if gain["high"] < 0 else "level with"
+    return f"{told}  {gain['mean']:+.4f}  ({gain['low']:+.4f} to {gain['high']:+.4f})  {said} random search"
 
 
 def main() -> None:
@@ -164,9 +163,8 @@ def main() -> None:
         # builds the corpus, which all processes then read
         task.make({name: domain.sample(np.random.default_rng(0)) for name, domain in task.space.items()}, 0)
         print(f"\n{task.name}: {task.members} members x {task.steps} steps, ready every {task.interval}")
+        print(f"  {'method':<20}test {task.unit}, and how much better, seed by seed", flush=True)
         results[task.name] = measure(task, methods, seeds, arguments)
-        print(f"  {'method':<20}test {task.unit}, and how much better, seed by seed")
-        print(table(results[task.name]), flush=True)
     print(json.dumps(results))
 
 

@@ -62,6 +62,7 @@ def scheduler_alone(members: int, rounds: int) -> list[float]:
             message = {"reports": [row(member, round_) for member in range(members)]}
             began = time.perf_counter()
             conductor.receive(message)
+            conductor.wait()
             spent.append(1000 * (time.perf_counter() - began) / members)
     return spent
 

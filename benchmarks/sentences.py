@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from search.corpus.sources import documents
 from search.sections import Data
-from trainables.distill.teachers import Pieces
+from trainables.pieces import Pieces
 
 LENGTH = 32  # tokens of a row
 

@@ -52,13 +52,13 @@ def toy(folder: str, members: int, steps: int, interval: int, seed: int, shape: 
 @contextlib.contextmanager
 def exploits_noted(folder: str) -> Iterator[None]:
     """Write down how long each round with a copy into this worker took from its report until it trains."""
-    send, follow = workers.send_report, brood.follow
+    ask, follow = workers.next_orders, brood.follow
     said = 0.0
 
-    def send_noted(*arguments: Any) -> None:
+    def ask_noted(*arguments: Any) -> Any:
         nonlocal said
         said = time.perf_counter()
-        send(*arguments)
+        return ask(*arguments)
 
     def follow_noted(*arguments: Any) -> set[int]:
         copied = follow(*arguments)
@@ -67,11 +67,11 @@ def exploits_noted(folder: str) -> Iterator[None]:
                 file.write(f"{time.perf_counter() - said}\n")
         return copied
 
-    workers.send_report, brood.follow = send_noted, follow_noted
+    workers.next_orders, brood.follow = ask_noted, follow_noted
     try:
         yield
     finally:
-        workers.send_report, brood.follow = send, follow
+        workers.next_orders, brood.follow = ask, follow
 
 
 def run_toy(members: int, steps: int, interval: int, seed: int, shape: str = "shoal") -> dict[str, Any]:

@@ -74,6 +74,8 @@ def panels() -> list[Panel]:
         ),
         gauge("Validation loss by group", metrics.GROUP_LOSS),
         gauge("Proportions", metrics.PROPORTION),
+        gauge("Rows kept", metrics.KEPT_FRACTION),
+        gauge("Rows of the ledger", metrics.LEDGER_ROWS),
         Panel("Workers' seconds a member-step", "s", (split,), "Where the time goes: " + metrics.SECONDS.help),
         speed("Member-steps a second", metrics.MEMBER_STEPS, "ops"),
         speed("Tokens a second", metrics.TOKENS, "short"),

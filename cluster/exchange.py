@@ -8,8 +8,10 @@ import asyncio
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-Key = tuple[int, int]  # (round, member)
+Key = tuple[int, ...]  # (round, member), and where a member spans workers the part
+Verdict = tuple[Any, ...]  # its first two are the member and its round; the rest is the scheduler's affair
 
 
 class Mailbox:
@@ -20,14 +22,20 @@ class Mailbox:
         self.reports: list[asyncio.Queue[Any]] = [asyncio.Queue() for _ in range(broods)]
         self.orders: dict[int, Any] = {}
         self.weights: dict[Key, list[ray.ObjectRef]] = {}
+        self.verdicts: dict[int, tuple[Verdict, list[ray.ObjectRef]]] = {}  # the last of each member
+        self.ended = False
         self.changed = asyncio.Condition()
 
     async def report(self, brood: int, message: Any) -> None:
         await self.reports[brood].put(message)
 
-    async def next_report(self, brood: int) -> Any:
-        """Wait for a worker's message; None says that the brood's trainer has ended."""
-        return await self.reports[brood].get()
+    async def next_reports(self, brood: int) -> list[Any]:
+        """Wait for workers' messages and return all there are; a None says that the trainer has ended."""
+        queue = self.reports[brood]
+        found = [await queue.get()]
+        while not queue.empty():
+            found.append(queue.get_nowait())
+        return found
 
     async def give_orders(self, round_: int, orders: Any) -> None:
         async with self.changed:
@@ -38,29 +46,69 @@ class Mailbox:
                 del self.weights[key]
             self.changed.notify_all()
 
-    async def take_orders(self, round_: int) -> Any:
-        """Wait until the round is decided and return its orders."""
+    async def take_orders(self, round_: int, brood: int, message: Any) -> Any:
+        """Take in a worker's message, if it has one, and return the round's orders when it is decided."""
+        if message is not None:
+            await self.reports[brood].put(message)
         async with self.changed:
             await self.changed.wait_for(lambda: round_ in self.orders)
             return self.orders[round_]
 
-    async def post_weights(self, round_: int, member: int, reference: list[ray.ObjectRef]) -> None:
+    async def publish(
+        self, brood: int, message: Any, round_of: dict[int, int], weights: dict[int, list[ray.ObjectRef]]
+    ) -> None:
+        """Take in a message, and the weights of each member that its report tells of."""
+        self.weights |= {(round_of[member], member): reference for member, reference in weights.items()}
+        await self.reports[brood].put(message)
+
+    async def give_verdicts(self, verdicts: list[tuple[Verdict, Key | None]] | None) -> None:
+        """Answer members one by one, each with the weights it is to take; None ends the run."""
         async with self.changed:
-            self.weights[round_, member] = reference
+            self.ended = verdicts is None
+            for verdict, source in verdicts or []:
+                member, round_ = verdict[:2]
+                self.verdicts[member] = verdict, [] if source is None else self.weights.get(source, [])
+                # who copies copies from what a member's last decided report told of
+                for key in [key for key in self.weights if key[1] == member and key[0] < round_]:
+                    del self.weights[key]
             self.changed.notify_all()
 
-    async def take_weights(self, round_: int, member: int) -> list[ray.ObjectRef]:
-        async with self.changed:
-            await self.changed.wait_for(lambda: (round_, member) in self.weights)
-            return self.weights[round_, member]
+    async def take_verdicts(self, known: dict[int, int]) -> list[tuple[Verdict, list[ray.ObjectRef]]] | None:
+        """Wait for verdicts on later rounds than these members know of; None says that the run ends."""
 
-    async def forget_weights(self, round_: int, member: int, reference: list[ray.ObjectRef]) -> None:
+        def found() -> list[tuple[Verdict, list[ray.ObjectRef]]]:
+            return [
+                self.verdicts[member]
+                for member, round_ in known.items()
+                if member in self.verdicts and self.verdicts[member][0][1] > round_
+            ]
+
+        async with self.changed:
+            await self.changed.wait_for(lambda: self.ended or found())
+            return None if self.ended else found()
+
+    async def post_weights(self, key: Key, reference: list[ray.ObjectRef]) -> None:
+        async with self.changed:
+            self.weights[key] = reference
+            self.changed.notify_all()
+
+    async def take_weights(self, key: Key) -> list[ray.ObjectRef]:
+        async with self.changed:
+            await self.changed.wait_for(lambda: key in self.weights)
+            return self.weights[key]
+
+    async def forget_weights(self, key: Key, reference: list[ray.ObjectRef]) -> None:
         """Drop weights that were lost with the worker that had put them."""
         async with self.changed:
-            if self.weights.get((round_, member)) == reference:
-                del self.weights[round_, member]
+            if self.weights.get(key) == reference:
+                del self.weights[key]
 
 
 def start_exchange(broods: int, keep: int) -> Any:
-    """Start the mailbox; any number of workers may wait in it at once."""
-    return ray.remote(Mailbox).options(num_cpus=0, max_concurrency=10_000).remote(broods, keep)
+    """Start the mailbox; any number of workers may wait in it at once.
+
+    It stays with the driver: what would be lost with it is what brings lost workers back.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 10_000, "scheduling_strategy": here}
+    return ray.remote(Mailbox).options(**options).remote(broods, keep)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import requests
 from ray.dashboard.modules.job.pydantic_models import JobDetails
 from ray.exceptions import AuthenticationError
@@ -124,7 +125,7 @@ def follow(client: JobSubmissionClient, job: str, write: Callable[[str], None], 
             if found.status.is_terminal():
                 return found
             time.sleep(SECONDS_BETWEEN_LOOKS)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, aiohttp.ClientError) as error:
         raise ConnectionError(str(error) or type(error).__name__) from error
 
 

@@ -49,6 +49,13 @@ PROPORTION = Metric(
 GROUP_LOSS = Metric(
     "shoal_group_loss", "gauge", "Best member's validation loss on a group, in nats.", ("run", "group")
 )
+KEPT_FRACTION = Metric(
+    "shoal_kept_fraction",
+    "gauge",
+    "Share of the rows that a sampling policy keeps, over members.",
+    unit="percentunit",
+)
+LEDGER_ROWS = Metric("shoal_ledger_rows", "gauge", "Rows whose losses the broods' shared ledger holds.")
 EXPLOITS = Metric("shoal_exploits", "counter", "Copies that members have made of better ones.")
 FAILURES = Metric("shoal_failures", "counter", "Times that a member failed.")
 MEMBER_STEPS = Metric("shoal_member_steps", "counter", "Steps trained, over all members.")
@@ -67,6 +74,8 @@ METRICS = (
     CHECKPOINT_LAG,
     PROPORTION,
     GROUP_LOSS,
+    KEPT_FRACTION,
+    LEDGER_ROWS,
     EXPLOITS,
     FAILURES,
     MEMBER_STEPS,

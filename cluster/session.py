@@ -4,11 +4,14 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 
 # Train's controller looks at its workers once in 2 s by default, which delays the end of a run.
 # Tune's loggers would write every report a second and a third time.
@@ -22,14 +25,16 @@ ENVIRONMENT = {
 
 # Without an address Ray looks for a cluster that `ray start` left on this machine, also a dead one.
 EMBEDDED = "local"
+SECONDS_BETWEEN_LOOKS = 2.0
+HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 
 
 @contextlib.contextmanager
-def session(dashboard: bool = False) -> Iterator[str]:
+def session(dashboard: bool = False, object_store_bytes: int | None = None) -> Iterator[str]:
     """Yield the dashboard's address, or nothing, on the cluster at `RAY_ADDRESS`, else on an embedded Ray.
 
-    An embedded Ray has a dashboard if it is asked for. It dies with this process, also on SIGKILL; it is stopped on the way out, also on
-    Ctrl-C. Raises ConnectionError when the address does not answer.
+    An embedded Ray has a dashboard if it is asked for. It dies with this process, also on SIGKILL; it is
+    stopped on the way out, also on Ctrl-C. Raises ConnectionError when the address does not answer.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -38,6 +43,7 @@ def session(dashboard: bool = False) -> Iterator[str]:
     address = os.environ.get("RAY_ADDRESS", EMBEDDED)
     # it listens on this machine's own address only, as all that we start
     options: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1"}
+    options["object_store_memory"] = object_store_bytes
     if address != EMBEDDED:
         # an embedded Ray inherits the environment; a runtime environment would only cost it fresh processes
         options = {"runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}}
@@ -55,6 +61,42 @@ def end_softly() -> None:
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
+def bookkeeping() -> dict[str, float]:
+    """Return the resources of an actor that only keeps books: on a cluster those of the driver's head node.
+
+    A worker node that is lost then takes members with it, but not what would bring them back.
+    """
+    mine = [node for node in ray.nodes() if node["NodeID"] == ray.get_runtime_context().get_node_id()]
+    if os.environ.get("RAY_ADDRESS", EMBEDDED) != EMBEDDED and HEAD in mine[0]["Resources"]:
+        return {HEAD: 0.001}
+    return {"CPU": 0.05}
+
+
 def capacity() -> dict[str, float]:
     """Return what the whole cluster has: CPUs, GPUs, bytes of memory and object store."""
     return dict(ray.cluster_resources())
+
+
+def places(worker: Mapping[str, float]) -> int:
+    """Return how many such workers the nodes hold: each lives on one node, whatever the whole cluster has."""
+    wanted = {kind: amount for kind, amount in worker.items() if amount}
+    if not wanted:
+        return sys.maxsize
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    each = [min(has.get(kind, 0.0) / amount for kind, amount in wanted.items()) for has in nodes]
+    return sum(int(times + 1e-9) for times in each)
+
+
+def wait_for_room(bundles: Sequence[Mapping[str, float]], seconds: float) -> None:
+    """Ask the autoscaler for room for these bundles, and give the cluster a time to make it."""
+    if not seconds:
+        return
+    request_resources(bundles=[dict(bundle) for bundle in bundles])
+    deadline = time.monotonic() + seconds
+    needed: dict[str, float] = {}
+    for bundle in bundles:
+        needed = {kind: needed.get(kind, 0.0) + bundle.get(kind, 0.0) for kind in {*needed, *bundle}}
+    while any(amount > capacity().get(kind, 0.0) for kind, amount in needed.items()):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(SECONDS_BETWEEN_LOOKS)

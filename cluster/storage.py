@@ -68,12 +68,14 @@ class Store:
         pq.write_table(table, sink, **options)
         self.write(name, sink.getvalue().to_pybytes())
 
-    def read_table(self, name: str) -> pa.Table:
+    def read_table(self, name: str, **options: Any) -> pa.Table:
         """Read one Parquet file, or a folder of parts in the order of their names."""
         if self.filesystem.get_file_info(self.path(name)).type != fs.FileType.Directory:
-            return pq.read_table(self.path(name), filesystem=self.filesystem)
+            return pq.read_table(self.path(name), filesystem=self.filesystem, **options)
         parts = [part for part in self.names(name) if not part.startswith(".")]
-        tables = [pq.read_table(f"{self.path(name)}/{part}", filesystem=self.filesystem) for part in parts]
+        tables = [
+            pq.read_table(f"{self.path(name)}/{part}", filesystem=self.filesystem, **options) for part in parts
+        ]
         if not tables:
             raise FileNotFoundError(f"{self.path(name)} holds no Parquet parts.")
         return pa.concat_tables(tables, promote_options="default")

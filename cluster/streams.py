@@ -1,86 +1,98 @@
-"""Rows of one group of data: streamed in by Ray Data, handed out in an order that never depends on timing.
+"""Rows of one group of data, shared by the members of a brood: read and decoded once.
 
-The order of an epoch is a permutation of the group's files, and of the rows within each file, drawn
-from (seed, group, epoch) alone. Block sizes, the number of workers and a restart do not change it,
-and the first rows can be handed out as soon as the first file has arrived.
+A group that fits is kept whole; of a larger one, a window of files that moves on with its readers. Both
+hand out the order of `cluster/order.py`, which no timing, block, worker or restart changes.
 """
 
 import threading
-import zlib
-from collections.abc import Iterable, Sequence
-from functools import lru_cache, partial
-from typing import Any
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 from numpy.typing import NDArray
 
 from cluster.metrics import CLOCK
-from cluster.storage import Store
+from cluster.order import RowOrder
+
+PAGE_BYTES = 256 * 1024  # rows are shuffled, and cached, so many at a time
+PAGES = 64  # cached, of each stream: more than there are members at different places
+
+Tokens = NDArray[np.uint16]
 
 
-class RowOrder:
-    """Where the row at each position of an endless series of epochs lies: an index into stored rows."""
+class RowStream(ABC):
+    """Rows of one group at any positions of its order."""
 
-    def __init__(self, group: str, sizes: Sequence[int], seed: int):
-        self.sizes = np.asarray(sizes, dtype=np.int64)  # rows per file, (files,)
-        self.starts = np.concatenate([[0], np.cumsum(self.sizes)])
-        self.rows = int(self.starts[-1])
-        self.key = (seed, zlib.crc32(group.encode()))
-        self.epoch = lru_cache(maxsize=8)(self._epoch)
-        self.within = lru_cache(maxsize=16)(self._within)
-
-    def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        files = np.random.default_rng([*self.key, epoch]).permutation(len(self.sizes))
-        return files, np.concatenate([[0], np.cumsum(self.sizes[files])])
-
-    def _within(self, epoch: int, file: int) -> NDArray[np.int64]:
-        return np.random.default_rng([*self.key, epoch, 1 + file]).permutation(self.sizes[file])
-
-    def files(self, epoch: int) -> list[int]:
-        return [int(file) for file in self.epoch(epoch)[0]]
-
-    def places(self, cursor: int, count: int) -> NDArray[np.int64]:
-        """Return the stored row of each of the positions cursor ... cursor + count - 1."""
-        found = []
-        while count > 0:
-            epoch, position = divmod(cursor, self.rows)
-            files, starts = self.epoch(epoch)
-            turn = int(np.searchsorted(starts, position, side="right")) - 1
-            taken = min(count, int(starts[turn + 1]) - position)
-            first = position - int(starts[turn])
-            file = int(files[turn])
-            found.append(self.starts[file] + self.within(epoch, file)[first : first + taken])
-            cursor, count = cursor + taken, count - taken
-        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
-
-
-class RowStream:
-    """The rows of one group, shared by the members of a brood: read and decoded once.
-
-    A background thread takes Arrow blocks from a Ray Data iterator, in the order of the first epoch,
-    into one array; later epochs gather from it.
-    """
-
-    def __init__(self, blocks: Iterable[pa.Table], order: RowOrder, sequence_length: int):
-        self.order = order
-        self.tokens = np.empty((order.rows, sequence_length), dtype=np.uint16)
-        self.arrived = np.zeros(len(order.sizes), dtype=bool)
+    def __init__(self, order: RowOrder, sequence_length: int):
+        self.order, self.sequence_length = order, sequence_length
+        self.page_rows = max(1, PAGE_BYTES // (2 * sequence_length))
+        self.page = lru_cache(maxsize=PAGES)(self._page)
         self.changed = threading.Condition()
         self.error: BaseException | None = None
+
+    @abstractmethod
+    def rows_of(self, turn: int) -> Tokens:
+        """Return a turn's file as it is stored, `(rows, sequence_length)`; waits until it has arrived."""
+
+    def place(self, reader: object, cursor: int) -> int:
+        """Say where a reader stands; returns the position that it may go on from."""
+        return cursor
+
+    def take(self, cursor: int, count: int) -> Tokens:
+        """Return the rows at these positions, `(count, sequence_length)`, not to be written to."""
+        turn, first = self.order.locate(cursor)
+        page, start = divmod(first, self.page_rows)
+        rows = self.page(turn, page)[start : start + count]
+        if len(rows) == count:
+            return rows
+        found = [rows]
+        while (count := count - len(rows)) > 0:
+            cursor += len(rows)
+            turn, first = self.order.locate(cursor)
+            page, start = divmod(first, self.page_rows)
+            rows = self.page(turn, page)[start : start + count]
+            found.append(rows)
+        return np.concatenate(found)
+
+    def _page(self, turn: int, page: int) -> Tokens:
+        """Return a stretch of a turn's rows in their order: members at one place share the shuffling."""
+        with CLOCK.phase("data"):
+            chosen = self.order.shuffled(turn)[page * self.page_rows : (page + 1) * self.page_rows]
+            rows = self.rows_of(turn)[chosen]
+            rows.flags.writeable = False
+            return rows
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        """Wait for the thread that fills the stream; `changed` must be held."""
+        self.changed.wait_for(lambda: self.error is not None or ready())
+        if self.error is not None:
+            raise RuntimeError("The data stream ended early.") from self.error
+
+    def _fail(self, error: BaseException) -> None:
+        with self.changed:
+            self.error = error
+            self.changed.notify_all()
+
+
+class WholeStream(RowStream):
+    """A group that fits: a background thread takes its first epoch's blocks into one array."""
+
+    def __init__(self, blocks: Iterable[pa.Table], order: RowOrder, sequence_length: int):
+        super().__init__(order, sequence_length)
+        self.tokens = np.empty((order.rows, sequence_length), dtype=np.uint16)
+        self.arrived = np.zeros(len(order.sizes), dtype=bool)
         threading.Thread(target=self._fill, args=(blocks,), daemon=True).start()
 
-    def take(self, cursor: int, count: int) -> NDArray[np.uint16]:
-        """Return the rows at these positions, `(count, sequence_length)`; waits until they have arrived."""
-        with CLOCK.phase("data"):
-            places = self.order.places(cursor, count)
-            needed = np.unique(np.searchsorted(self.order.starts, places, side="right") - 1)
-            with self.changed:
-                self.changed.wait_for(lambda: self.error is not None or self.arrived[needed].all())
-            if self.error is not None:
-                raise RuntimeError("The data stream ended early.") from self.error
-            return self.tokens[places]
+    def rows_of(self, turn: int) -> Tokens:
+        file = self.order.file(turn)
+        with self.changed:
+            self._wait(lambda: bool(self.arrived[file]))
+        return self.tokens[self.order.starts[file] : self.order.starts[file + 1]]
 
     def _fill(self, blocks: Iterable[pa.Table]) -> None:
         try:
@@ -101,10 +113,8 @@ class RowStream:
             missing = int((~self.arrived).sum())
             if missing:
                 raise EOFError(f"{missing} of {len(self.arrived)} files did not arrive.")
-        except BaseException as error:  # handed to whoever waits in `take`
-            with self.changed:
-                self.error = error
-                self.changed.notify_all()
+        except BaseException as error:  # handed to whoever waits for a file
+            self._fail(error)
 
     def _arrive(self, file: int) -> None:
         with self.changed:
@@ -112,32 +122,112 @@ class RowStream:
             self.changed.notify_all()
 
 
-def as_rows(block: pa.Table) -> NDArray[np.uint16]:
+class Chunk(NamedTuple):
+    """The files of some turns in a row, read together; `fetch` returns all their rows."""
+
+    first: int  # turn
+    turns: int
+    fetch: Callable[[], Tokens]
+
+
+class WindowStream(RowStream):
+    """A group larger than its room: the files between its slowest and its fastest reader, within a bound.
+
+    `feed(turn)` yields chunks from a turn on, without end. Half of the bound lies behind the furthest
+    position that was ever asked for; a reader that falls behind it jumps ahead to the first file that is
+    left. So who jumps depends on what the readers ask for, never on when the rows arrive.
+    """
+
+    def __init__(
+        self, feed: Callable[[int], Iterator[Chunk]], order: RowOrder, sequence_length: int, bound: int
+    ):
+        super().__init__(order, sequence_length)
+        self.feed = feed
+        # rows; a file must not leave while it is read, so small bounds give way
+        self.behind = max(bound // 2, 2 * int(order.sizes.max()))
+        self.ahead = bound // 4  # the last quarter is for what chunks hold too much at both ends
+        self.chunks: deque[Chunk] = deque()
+        self.readers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self.furthest = 0  # position that a reader has stood at
+        self.wanted = 0  # turn that must be read next, however far ahead
+        self.open = lru_cache(maxsize=2)(self._open)
+        self.filling: threading.Thread | None = None
+
+    def place(self, reader: object, cursor: int) -> int:
+        with self.changed:
+            self.furthest = max(self.furthest, cursor)
+            cursor = max(cursor, self._least())
+            self.readers[reader] = cursor
+            if self.chunks and self._hungry():  # waking the other thread at every batch would cost more than it
+                self.changed.notify_all()
+        return cursor
+
+    def rows_of(self, turn: int) -> Tokens:
+        with self.changed:
+            self.wanted = max(self.wanted, turn)
+            if self.filling is None:
+                self.filling = threading.Thread(target=self._fill, args=(turn,), daemon=True)
+                self.filling.start()
+            self.changed.notify_all()
+            self._wait(lambda: bool(self.chunks) and turn < self._end())
+            chunk = next((each for each in self.chunks if each.first <= turn < each.first + each.turns), None)
+        if chunk is None:
+            raise LookupError(f"turn {turn} has left the window: a reader must ask `place` first.")
+        start = self.order.start(turn) - self.order.start(chunk.first)
+        return self.open(chunk)[start : start + int(self.order.sizes[self.order.file(turn)])]
+
+    def _open(self, chunk: Chunk) -> Tokens:
+        return chunk.fetch()
+
+    def _least(self) -> int:
+        """Return the first position of the first file that is wholly within the bound."""
+        if self.furthest <= self.behind:
+            return 0
+        turn, into = self.order.locate(self.furthest - self.behind)
+        return self.order.start(turn + bool(into))
+
+    def _end(self) -> int:
+        """Return the first turn that has not arrived."""
+        return self.chunks[-1].first + self.chunks[-1].turns
+
+    def _fill(self, turn: int) -> None:
+        try:
+            # a resumed brood begins with its slowest member
+            slowest = min(self.readers.values(), default=self.order.start(turn))
+            for chunk in self.feed(self.order.locate(max(slowest, self._least()))[0]):
+                with self.changed:
+                    self.chunks.append(chunk)
+                    self._drop()
+                    self.changed.notify_all()
+                    self.changed.wait_for(self._hungry)
+        except BaseException as error:  # handed to whoever waits for a file
+            self._fail(error)
+
+    def _hungry(self) -> bool:
+        end = self._end()
+        return end <= self.wanted or self.order.start(end) < self.furthest + self.ahead
+
+    def _drop(self) -> None:
+        """Let go of what all readers have passed, and of what lies before the bound."""
+        passed = max(min(self.readers.values(), default=0), self._least())
+        while len(self.chunks) > 1 and self.order.start(self.chunks[1].first) <= passed:
+            self.chunks.popleft()
+
+
+def as_rows(block: pa.Table) -> Tokens:
     """View a block's `tokens` column as `(rows, sequence_length)`."""
     column = block["tokens"].combine_chunks()
     column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
 
 
-def open_dataset(store: Store, files: Sequence[str]) -> ray.data.Dataset:
-    """Return a dataset of the files' `tokens`, in this order, read by tasks of a quarter CPU.
+def rooms(sizes: Sequence[float], budget: float) -> list[float]:
+    """Return what each group may hold of a worker's budget: all of it where that is no more than its share.
 
-    `ray.data.read_parquet` (2.60) lists files in tasks of one whole CPU, whatever it is told. On a
-    small machine the workers hold the CPUs, and such a task waits for ever.
+    The smallest groups first; what they leave of their share is for the larger ones.
     """
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
-    names = ray.data.from_items([{"file": file} for file in files], override_num_blocks=len(files))
-    read: Any = partial(read_files, uri=store.uri)
-    return names.map_batches(read, batch_size=None, batch_format="pyarrow", num_cpus=0.25)
-
-
-def read_files(batch: pa.Table, uri: str) -> pa.Table:
-    store = Store(uri)
-    return pa.concat_tables(store.read_table(name).select(["tokens"]) for name in batch["file"].to_pylist())
-
-
-def blocks_of(iterator: Any) -> Iterable[pa.Table]:
-    """Return a Ray Data iterator's blocks as Arrow tables, whole."""
-    return iterator.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
+    found, left = [0.0] * len(sizes), budget
+    for done, group in enumerate(sorted(range(len(sizes)), key=lambda group: sizes[group])):
+        found[group] = min(sizes[group], left / (len(sizes) - done))
+        left -= found[group]
+    return found

@@ -6,16 +6,17 @@ controller's next poll.
 """
 
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray import train, tune
 from ray.train.torch import TorchTrainer
 
+from cluster.feed import open_dataset
+from cluster.session import bookkeeping
 from cluster.storage import Store
-from cluster.streams import open_dataset
 
 TRIAL_CPUS = 0.05  # a trial only passes messages on
 
@@ -28,14 +29,22 @@ class BroodResources:
     workers_per_brood: int
     cpus_per_worker: float
     gpus_per_worker: float
-    restarts: int  # of a brood that lost a worker
+    restarts: int  # of a brood that lost a worker; losses that were announced do not count
+    placement: str = "PACK"  # of a brood's workers, as Ray's placement groups know it
+    others: Mapping[str, float] = field(default_factory=dict)  # resources of each worker besides
+
+    def worker(self) -> dict[str, float]:
+        return {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker, **self.others}
 
     def needed(self) -> dict[str, float]:
         workers = self.broods * self.workers_per_brood
-        return {
-            "CPU": self.broods * TRIAL_CPUS + workers * self.cpus_per_worker,
-            "GPU": workers * self.gpus_per_worker,
-        }
+        needed = {kind: workers * amount for kind, amount in self.worker().items()}
+        return needed | {"CPU": needed["CPU"] + self.broods * TRIAL_CPUS}
+
+    def bundles(self) -> list[dict[str, float]]:
+        """Return what an autoscaler has to find room for."""
+        wanted = {kind: amount for kind, amount in self.worker().items() if amount}
+        return [wanted] * self.broods * self.workers_per_brood
 
 
 def brood_trial(
@@ -46,29 +55,36 @@ def brood_trial(
     files: Mapping[str, list[str]],  # group -> Parquet files, in the order of the first epoch
     corpus: str,
     storage: str,
-) -> Callable[[dict[str, Any]], None]:
+) -> Any:
     """Return the Tune trainable of one brood: it trains `loop` on Train workers and passes reports on."""
 
-    def trial(config: dict[str, Any]) -> None:
-        brood = config["brood"]
-        trainer = _trainer(loop, settings, exchange, resources, files, corpus, storage, brood)
-        failure: list[BaseException] = []
+    # a class: a function's reports would change threads twice more on their way
+    class Brood(tune.Trainable):
+        def setup(self, config: dict[str, Any]) -> None:
+            self.brood = config["brood"]
+            self.failure: BaseException | None = None
+            self.over = False
+            trainer = _trainer(loop, settings, exchange, resources, files, corpus, storage, self.brood)
+            threading.Thread(target=self.fit, args=(trainer,), daemon=True).start()
 
-        def fit() -> None:
+        def fit(self, trainer: TorchTrainer) -> None:
             try:
                 trainer.fit()
             except BaseException as error:  # raised again below, in the thread that Tune watches
-                failure.append(error)
+                self.failure = error
             finally:
-                ray.get(exchange.report.remote(brood, None))
+                ray.get(exchange.report.remote(self.brood, None))
 
-        threading.Thread(target=fit, daemon=True).start()
-        while (message := ray.get(exchange.next_report.remote(brood))) is not None:
-            tune.report(message)
-        if failure:
-            raise failure[0]
+        def step(self) -> dict[str, Any]:
+            """Wait for messages; Tune hears of the last ones before it hears of the end."""
+            messages = [] if self.over else ray.get(exchange.next_reports.remote(self.brood))
+            self.over = self.over or None in messages
+            told = [message for message in messages if message is not None]
+            if self.over and not told and self.failure is not None:
+                raise self.failure
+            return {"messages": told, "done": self.over and not told}
 
-    return tune.with_resources(trial, {"cpu": TRIAL_CPUS})
+    return tune.with_resources(Brood, tune.PlacementGroupFactory([bookkeeping()]))
 
 
 def _trainer(
@@ -89,7 +105,8 @@ def _trainer(
         scaling_config=train.ScalingConfig(
             num_workers=resources.workers_per_brood,
             use_gpu=resources.gpus_per_worker > 0,
-            resources_per_worker={"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker},
+            resources_per_worker=resources.worker(),
+            placement_strategy=resources.placement,
         ),
         run_config=train.RunConfig(
             name=f"brood-{brood}",
@@ -102,24 +119,54 @@ def _trainer(
     )
 
 
-def next_orders(exchange: Any, round_: int) -> Any:
-    return ray.get(exchange.take_orders.remote(round_))
+def send_home(exchange: Any, broods: int) -> None:
+    """End all trials where they wait; Ray takes down what they had started."""
+    ray.get([exchange.report.remote(brood, None) for brood in range(broods)])
+
+
+def leaving() -> bool:
+    """Say whether the brood is to lose a node; all of its workers have to ask, and equally often."""
+    return train.get_preemption_info() is not None
+
+
+def next_orders(exchange: Any, brood: int, round_: int, message: Any = None) -> Any:
+    """Report, if there is a message, and wait until the round is decided."""
+    return ray.get(exchange.take_orders.remote(round_, brood, message))
 
 
 def send_report(exchange: Any, brood: int, message: Any) -> None:
     ray.get(exchange.report.remote(brood, message))
 
 
-def post_weights(exchange: Any, round_: int, member: int, state: Any) -> None:
-    """Put a snapshot into the object store and post where it is."""
-    ray.get(exchange.post_weights.remote(round_, member, [ray.put(state)]))
+def post_weights(exchange: Any, key: tuple[int, ...], state: Any) -> None:
+    """Put a snapshot into the object store and post where it is, under (round, member, which part of it)."""
+    ray.get(exchange.post_weights.remote(key, [ray.put(state)]))
 
 
-def take_weights(exchange: Any, round_: int, member: int) -> Any:
+def take_weights(exchange: Any, key: tuple[int, ...]) -> Any:
     """Wait for the donor's weights; if its worker died with them, until it is back and posts them again."""
     while True:
-        reference = ray.get(exchange.take_weights.remote(round_, member))
+        reference = ray.get(exchange.take_weights.remote(key))
         try:
             return ray.get(reference[0])
         except ray.exceptions.ObjectLostError:
-            ray.get(exchange.forget_weights.remote(round_, member, reference))
+            ray.get(exchange.forget_weights.remote(key, reference))
+
+
+def publish(exchange: Any, brood: int, rows: Sequence[dict[str, Any]], states: Mapping[int, Any]) -> None:
+    """Report and put the members' states into the object store, without waiting for an answer."""
+    rounds = {row["member"]: row["round"] for row in rows}
+    weights = {member: [ray.put(state)] for member, state in states.items()}
+    exchange.publish.remote(brood, {"reports": list(rows)}, rounds, weights)
+
+
+def next_verdicts(exchange: Any, known: Mapping[int, int]) -> Any:
+    return ray.get(exchange.take_verdicts.remote(dict(known)))
+
+
+def fetch(reference: Sequence[ray.ObjectRef]) -> Any:
+    """Return a published state, or None where it was lost with the worker that had put it."""
+    try:
+        return ray.get(reference[0]) if reference else None
+    except ray.exceptions.ObjectLostError:
+        return None

@@ -1,17 +1,18 @@
 """Parents that are judged by how fast their weights improve, not by how good they are: a remedy for greed."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import lru_cache
+from itertools import accumulate, combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from policies.exploit import Copy, clone
 from policies.standings import Standings
 
-Curve = NDArray[np.float64]
+Curve = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,25 @@ class Fire:
     def by_rate(self, parents: range, standings: Standings) -> list[int]:
         """Rank the parents by how many others their evaluators' curves outpace, then by score."""
         known = [parent for parent in standings.ranking if parent in parents]
-        curves = {}
+        curves = []
         for parent in known:
             history = standings.histories.get(parent + len(parents), ())[-self.patience - 1 :]
-            if len(history) == self.patience + 1 and all(map(math.isfinite, history)):
-                curves[parent] = smoothed(history, self.smoothing)
-        won = dict.fromkeys(known, 0.0)
-        for first, second in combinations(curves, 2):
-            quicker = outpaces(curves[first], curves[second])
-            won[first] += 0.5 if quicker is None else float(quicker)
-            won[second] += 0.5 if quicker is None else float(not quicker)
-        return sorted(known, key=lambda parent: (-won[parent], standings.places[parent]))
+            whole = len(history) == self.patience + 1 and all(map(math.isfinite, history))
+            curves.append(smoothed(history, self.smoothing) if whole else ())
+        won = wins(tuple(curves))
+        return [known[place] for place in sorted(range(len(known)), key=lambda place: (-won[place], place))]
+
+
+@lru_cache(maxsize=8)  # all parents and evaluators of a decision ask the same
+def wins(curves: tuple[Curve, ...]) -> tuple[float, ...]:
+    """Return how many others each curve outpaces; an undecided pair counts half for both, no curve nothing."""
+    climbs = {place: tuple(accumulate(curve, max)) for place, curve in enumerate(curves) if curve}
+    won = [0.0] * len(curves)
+    for first, second in combinations(climbs, 2):
+        quicker = outpaces(climbs[first], climbs[second])
+        won[first] += 0.5 if quicker is None else float(quicker)
+        won[second] += 0.5 if quicker is None else float(not quicker)
+    return tuple(won)
 
 
 def smoothed(scores: Sequence[float], weight: float) -> Curve:
@@ -96,30 +105,29 @@ def smoothed(scores: Sequence[float], weight: float) -> Curve:
     for score in scores:
         total, norm = weight * total + (1 - weight) * score, weight * norm + (1 - weight)
         found.append(total / norm)
-    return np.array(found)
+    return tuple(found)
 
 
 def outpaces(first: Curve, second: Curve) -> bool | None:
     """Say whether the first curve crosses the scores that both pass through in less time than the second.
 
     None where they share no range of scores, or take equally long: rates at different scores tell nothing,
-    since whoever is further behind is quicker. A curve counts as it climbs, by the best that it had reached.
+    since whoever is further behind is quicker. The curves must not fall: they are the best reached so far.
     """
-    climbs = [np.maximum.accumulate(curve) for curve in (first, second)]
-    low, high = max(climb[0] for climb in climbs), min(climb[-1] for climb in climbs)
+    low, high = max(first[0], second[0]), min(first[-1], second[-1])
     if low >= high:
         return None
-    times = [reached(climb, high) - reached(climb, low) for climb in climbs]
-    return None if times[0] == times[1] else bool(times[0] < times[1])
+    times = [reached(climb, high) - reached(climb, low) for climb in (first, second)]
+    return None if times[0] == times[1] else times[0] < times[1]
 
 
 def reached(climb: Curve, level: float) -> float:
-    """Return when a curve that never falls first has this score, in intervals, between its ends."""
-    after = int(np.searchsorted(climb, level))
+    """Return when a curve first has this score, in intervals, between its ends."""
+    after = bisect_left(climb, level)
     if after == 0:
         return 0.0
-    before = float(climb[after - 1])
-    return after - 1 + (level - before) / (float(climb[after]) - before)
+    before = climb[after - 1]
+    return after - 1 + (level - before) / (climb[after] - before)
 
 
 def _from_last(member: int, ranking: Sequence[int]) -> int:

@@ -1,5 +1,6 @@
 """Proportions over groups: their arithmetic, and how a batch is cut to them."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,30 +78,41 @@ def _clipped(proportions: Vector, low: Vector, high: Vector, held: NDArray[np.bo
 
 
 def apportion(proportions: Vector, batch: int, debt: Vector) -> tuple[Counts, Vector]:
-    """Return whole rows per group that sum to `batch`, and the debt to carry to the next batch.
-
-    Everybody gets the whole rows that are due, with what earlier batches still owe; of the rest a group
-    gets one the sooner, the sooner it would otherwise be owed more than a row. With fixed proportions the
-    running total of a group so stays within one row of `proportion * rows` after every batch, as it does
-    for unit jobs served by their deadlines (Steiner and Yeomans, 1993); by the largest remainder it does not.
-    """
+    """Return whole rows per group that sum to `batch`, and the debt to carry to the next batch."""
     due = proportions * batch + debt
-    counts = np.maximum(np.floor(due), 0).astype(np.int64)
-    missing = batch - int(counts.sum())
-    rows_left = (1 - (due - counts)) / np.maximum(proportions, 1e-300)
-    rows_left[due <= counts] = np.inf  # nothing is owed: a row would be one too many
-    # a stable sort: equal deadlines go to the earlier group, so the cut is deterministic
-    order = np.argsort(rows_left, kind="stable")
-    while missing > 0:
-        counts[order[:missing]] += 1
-        missing = batch - int(counts.sum())
-    for group in order[::-1]:
-        if missing >= 0:
-            break
-        taken = min(int(counts[group]), -missing)
-        counts[group] -= taken
-        missing += taken
+    counts = np.array(cut(proportions.tolist(), due.tolist(), batch), dtype=np.int64)
     return counts, due - counts
+
+
+def cut(proportions: Sequence[float], due: Sequence[float], batch: int) -> list[int]:
+    """Return whole rows per group that sum to `batch`; due are its shares and what earlier batches still owe.
+
+    Everybody gets the whole rows that are due; of the rest a group gets one the sooner, the sooner it would
+    otherwise be owed more than a row. With fixed proportions the running total of a group so stays within
+    one row of its due after every batch, as for unit jobs served by their deadlines (Steiner and Yeomans,
+    1993); by the largest remainder it does not.
+    """
+    # plain lists: to cut a batch of a few dozen rows must not cost more than to copy it
+    counts = [int(rows) if rows > 0 else 0 for rows in due]
+    missing = batch - sum(counts)
+    if not missing:
+        return counts
+    order = sorted(range(len(due)), key=lambda group: _slack(due[group] - counts[group], proportions[group]))
+    while missing > 0:
+        for group in order[:missing]:
+            counts[group] += 1
+        missing = batch - sum(counts)
+    for group in reversed(order):
+        taken = min(counts[group], -missing)
+        if taken > 0:
+            counts[group] -= taken
+            missing += taken
+    return counts
+
+
+def _slack(owed: float, share: float) -> float:
+    """Return for how many rows of others a group can wait until it is owed more than one."""
+    return (1 - owed) / share if owed > 0 and share > 0 else math.inf
 
 
 def within(counts: Counts, left: Counts) -> Counts:

@@ -6,7 +6,7 @@ in which reports arrive nor a restart changes what is decided.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,11 +29,16 @@ class Report(NamedTuple):
 
 
 class Order(NamedTuple):
-    """Continue from the weights that `donor` reported with, under these hyperparameters."""
+    """Continue from the weights that `donor` reported with, under these hyperparameters.
+
+    With a `decision` they are those that the donor reported with when it came to that one of its decisions;
+    the donor may then be the member itself, which goes back.
+    """
 
     member: int
     donor: int
     hyperparameters: Hyperparameters
+    decision: int | None = None
 
 
 class Rung(NamedTuple):
@@ -42,6 +47,15 @@ class Rung(NamedTuple):
     rung: int
     score: float
     decision: int
+
+
+class Best(NamedTuple):
+    """The best that a member has ever reported, and what it was then."""
+
+    score: float
+    decision: int  # which of its decisions that was
+    step: int
+    hyperparameters: Hyperparameters
 
 
 class MemberState(NamedTuple):
@@ -55,6 +69,7 @@ class MemberState(NamedTuple):
     begun: tuple[int, float] | None = None  # step and score that the running interval began with
     explored: bool = False  # whether the running interval is the first under these hyperparameters
     failures: int = 0  # how often it reported without a finite score
+    best: Best | None = None  # where the rules backtrack
     rungs: tuple[Rung, ...] = ()  # the newest score of each rung, as far as members are culled
     past: tuple[Interval, ...] = ()  # the last finished intervals, oldest first, as far as a rule wants them
 
@@ -88,32 +103,43 @@ def decide(
     told = tuple(members)
     orders: list[Order] = []
     copies = _copies(rules, told, reports, seed)
+    best = archived(state)
     for member, (copy, rng) in copies.items():
-        past = NOTHING
-        if rules.explore.memory:
-            staying = [known.hyperparameters for number, known in enumerate(told) if number not in copies]
-            running = (*staying, *(order.hyperparameters for order in orders))
-            intervals = tuple(interval for known in told for interval in known.past)
-            past = Past(intervals, running, told[copy.donor].step, told[copy.donor].history[-1])
-        orders.append(Order(member, copy.donor, _taken(rules, space, told, member, copy, past, rng)))
-    for order in orders:
-        explored = copies[order.member][0].explore
-        members[order.member] = told[order.member]._replace(
-            hyperparameters=order.hyperparameters,
+        source = _source(told, copy, best)
+        past = _past(told, copies, orders, source) if rules.explore.memory else NOTHING
+        taken = _taken(rules, space, source.hyperparameters, told[member].hyperparameters, copy, past, rng)
+        orders.append(Order(member, source.donor, taken, source.decision))
+        members[member] = told[member]._replace(
+            hyperparameters=taken,
             score=None,
             # under known hyperparameters the donor's score is where a curve of these weights begins
-            history=() if explored else told[order.donor].history[-1:],
-            begun=told[order.donor].begun,
-            explored=explored,
+            history=() if copy.explore else (source.score,),
+            begun=(source.step, source.score),
+            explored=copy.explore,
+            # what was reported is overwritten before anybody could keep it
+            best=state[member].best,
         )
     return tuple(members), orders
+
+
+def archived(state: State) -> tuple[int, Best] | None:
+    """Return the member that has ever reported the best score, and what it was then.
+
+    Its weights of then are what later copies may go back to, so they have to be kept.
+    """
+    known = [(member, each.best) for member, each in enumerate(state) if each.best is not None]
+    return max(known, key=lambda item: (item[1].score, -item[0])) if known else None
 
 
 def to_plain(state: State) -> list[dict[str, Any]]:
     """Return the state as values that JSON holds, for a checkpoint."""
     return [
         known._asdict()
-        | {"past": [tuple(interval) for interval in known.past], "rungs": [tuple(rung) for rung in known.rungs]}
+        | {
+            "best": known.best and tuple(known.best),
+            "rungs": [tuple(rung) for rung in known.rungs],
+            "past": [tuple(interval) for interval in known.past],
+        }
         for known in state
     ]
 
@@ -125,6 +151,7 @@ def from_plain(plain: Sequence[dict[str, Any]]) -> State:
             | {
                 "history": tuple(known["history"]),
                 "begun": known["begun"] and tuple(known["begun"]),
+                "best": known["best"] and Best(*known["best"]),
                 "rungs": tuple(Rung(*rung) for rung in known["rungs"]),
                 "past": tuple(Interval(*interval) for interval in known["past"]),
             }
@@ -148,9 +175,17 @@ def _heard(known: MemberState, report: Report, rules: Rules) -> MemberState:
         begun=(report.step, score),
         explored=False,
         failures=known.failures + (not math.isfinite(score)),
+        best=_improved(known, report) if rules.backtrack else None,
         rungs=_climbed(known, report, rules),
         past=past,
     )
+
+
+def _improved(known: MemberState, report: Report) -> Best | None:
+    score = float(report.score)
+    if not math.isfinite(score) or (known.best is not None and known.best.score >= score):
+        return known.best
+    return Best(score, known.decisions + 1, report.step, known.hyperparameters)
 
 
 def _climbed(known: MemberState, report: Report, rules: Rules) -> tuple[Rung, ...]:
@@ -218,11 +253,46 @@ def _copy(rules: Rules, told: State, member: int, ranked: Standings, rng: Any) -
     return copy
 
 
+class _Source(NamedTuple):
+    """Where a copy comes from."""
+
+    donor: int
+    decision: int | None
+    step: int
+    score: float
+    hyperparameters: Hyperparameters  # that are varied or taken over
+
+
+def _source(told: State, copy: Copy, best: tuple[int, Best] | None) -> _Source:
+    """Return the donor, or the best of earlier decisions if the donor is worse (BG-PBT: Wan et al., 2022).
+
+    What is varied are the hyperparameters that belong to the weights, not those of the donor of now.
+    """
+    donor = told[copy.donor]
+    assert donor.score is not None
+    if best is not None and copy.explore and best[1].score > donor.score:
+        member, then = best
+        return _Source(member, then.decision, then.step, then.score, then.hyperparameters)
+    return _Source(copy.donor, None, donor.step, donor.score, told[copy.model].hyperparameters)
+
+
+def _past(told: State, copies: Mapping[int, Any], orders: Sequence[Order], source: _Source) -> Past:
+    staying = [known.hyperparameters for number, known in enumerate(told) if number not in copies]
+    running = (*staying, *(order.hyperparameters for order in orders))
+    intervals = tuple(interval for known in told for interval in known.past)
+    return Past(intervals, running, source.step, source.score)
+
+
 def _taken(
-    rules: Rules, space: Space, told: State, member: int, copy: Copy, past: Past, rng: np.random.Generator
+    rules: Rules,
+    space: Space,
+    model: Hyperparameters,
+    own: Hyperparameters,
+    copy: Copy,
+    past: Past,
+    rng: np.random.Generator,
 ) -> Hyperparameters:
     """Return the hyperparameters that a member goes on with after its copy."""
-    own, model = told[member].hyperparameters, told[copy.model].hyperparameters
     if not copy.explore:
         return with_constants(space, model, own)
     return explore(rules.explore, space, model, own, rng, past)

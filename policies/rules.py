@@ -36,16 +36,18 @@ class Rules:
     step is within `age_window` of its own; before step `burn_in` nobody copies. A member that reports no
     finite score has failed: it becomes a clone of one of the best quarter where the exploit rule leaves it
     alone, but no more than `replacements` times; then it stays as it is. So does one that falls behind on a
-    rung of `cull`, as often as that happens.
+    rung of `cull`, as often as that happens. With `backtrack` clones are of the best weights of all earlier
+    decisions, where these are better than the donor's of now.
     """
 
     exploit: Exploit = Truncation()
     explore: Explore = Perturb()
     least: int = 2
     age_window: float = math.inf
+    replacements: int = 8
     burn_in: int = 0
     cull: Cull | None = None
-    replacements: int = 8
+    backtrack: bool = False
 
     def __post_init__(self) -> None:
         if self.least < 2:

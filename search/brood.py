@@ -1,7 +1,7 @@
 """What runs on a Ray Train worker: a brood's members train, report, and follow orders."""
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,13 @@ from cluster.storage import Store
 from policies import population
 from policies.population import Order
 from search.config import Run
+from search.corpus.batches import MixedBatches
 from search.members import build_members
 from search.teams import FAILED, Team, teams
+from search.turns import train_freely
+from search.views import Shared, way_to_ledger
 from trainables.member import Member
+from trainables.span import Span, open_span
 
 Members = dict[int, Member]
 
@@ -36,10 +40,38 @@ def train_brood(settings: dict[str, Any]) -> None:
 
 def host_members(settings: dict[str, Any]) -> None:
     run = Run.model_validate(settings["run"])
-    brood, exchange = settings["brood"], settings["exchange"]
+    brood, exchange, starts = settings["brood"], settings["exchange"], settings["starts"]
+    span = span_of(run)
     store = Store(run.directory)
     torch.set_num_threads(settings["threads"])
-    resumed, members, failed = begin(run, store, brood, settings["starts"])
+    shared = way_to_ledger(settings["ledger"], run, brood)
+    if run.population.mode == "asynchronous":
+        mine = hosted(run, brood, train.get_context().get_world_rank())
+        trained = train_freely(run, store, exchange, brood, {number: starts[number] for number in mine})
+    else:
+        trained = train_in_rounds(run, store, exchange, brood, starts, span, shared)
+    if trained is None:
+        return
+    members, failed = trained
+    tests = [
+        {"member": number, "losses": {} if number in failed else member.evaluate("test")[1]}
+        for number, member in members.items()
+    ]
+    if leads(span):
+        workers.send_report(exchange, brood, {"tests": tests})
+
+
+def train_in_rounds(
+    run: Run,
+    store: Store,
+    exchange: Any,
+    brood: int,
+    starts: Sequence[dict[str, Any]],
+    span: Span | None,
+    shared: Shared | None,
+) -> tuple[Members, set[int]] | None:
+    """Train members in step with all others; return them and who has failed, or None if the run ends before."""
+    resumed, members, failed = begin(run, store, brood, starts, span, shared)
     found, writer = teams(members, run.cluster.stack), checkpoints.Writer(store)
     meter = Meter(run.label)
     for round_ in range(resumed + 1, run.rounds + 1):
@@ -47,29 +79,59 @@ def host_members(settings: dict[str, Any]) -> None:
             rows = train_teams(found, run.population.interval, failed)
         failed = {row["member"] for row in rows if not np.isfinite(row["score"])}
         place = {"round": round_, "brood": brood, "step": round_ * run.population.interval}
+        if run.population.backtrack:  # who went back is younger than its round
+            rows = [row | {"step": members[row["member"]].trained} for row in rows]
         # the round before is whole before this one counts: a killed run loses no more than one interval
         with CLOCK.phase("checkpoint"):
             writer.wait()
         with CLOCK.phase("exchange"):
-            workers.send_report(exchange, brood, {"reports": [row | place for row in rows]})
-            orders = workers.next_orders(exchange, round_)
+            leaving = run.cluster.spot and workers.leaving()
+            if span:
+                span.meet()
+            message = {"reports": [place | row for row in rows], "leaving": leaving} if leads(span) else None
+            orders = workers.next_orders(exchange, brood, round_, message)
             if orders is None:
-                return
-            failed -= follow(exchange, round_, [Order(*order) for order in orders], found)
+                return None
+            told = [Order(*order) for order in orders]
+            failed -= follow(exchange, round_, told, found, share(span), archive(store, span))
         CLOCK.flush(meter)
-        if round_ % run.checkpoint.every == 0 or round_ == run.rounds:
-            for number, member in members.items():
-                writer.save(round_, number, member.state())
+        if leaving or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
+            for number, member in members.items() if run.shares > 1 or leads(span) else ():
+                writer.save(round_, number, member.state(), part_of(span))
+        if leaving:
+            writer.wait()  # the node may be gone before the next interval ends
     writer.wait()
-    tests = [
-        {"member": number, "losses": {} if number in failed else member.evaluate("test")[1]}
-        for number, member in members.items()
-    ]
-    workers.send_report(exchange, brood, {"tests": tests})
+    return members, failed
+
+
+def span_of(run: Run) -> Span | None:
+    """Return the workers that this one's members span, if there are others."""
+    size = run.cluster.workers_per_member
+    device = "cuda" if run.cluster.gpus_per_worker else "cpu"
+    return None if size == 1 else open_span(size, run.cluster.span == "fsdp", device)
+
+
+def leads(span: Span | None) -> bool:
+    """Say whether this worker speaks for its members."""
+    return span is None or span.rank == 0
+
+
+def share(span: Span | None) -> int:
+    return 0 if span is None else span.rank
+
+
+def part_of(span: Span | None) -> checkpoints.Part:
+    """Return which file of a member this worker writes and reads."""
+    return (span.rank, span.size) if span is not None and span.sharded else checkpoints.WHOLE
 
 
 def begin(
-    run: Run, store: Store, brood: int, starts: Sequence[dict[str, Any]]
+    run: Run,
+    store: Store,
+    brood: int,
+    starts: Sequence[dict[str, Any]],
+    span: Span | None,
+    shared: Shared | None,
 ) -> tuple[int, Members, set[int]]:
     """Return the round that this worker's members have reached, the members, and which of them have failed.
 
@@ -78,22 +140,24 @@ def begin(
     context = train.get_context()
     mine = hosted(run, brood, context.get_world_rank())
     of_brood = [number for rank in range(context.get_world_size()) for number in hosted(run, brood, rank)]
-    resumed = checkpoints.latest(store, of_brood)
+    resumed = checkpoints.latest(store, of_brood, run.shares)
     if resumed is None:
-        return 0, build_members(run, {number: starts[number] for number in mine}), set()
+        return 0, build_members(run, {number: starts[number] for number in mine}, span, shared), set()
     known = population.from_plain(checkpoints.load_decisions(store, resumed)["members"])
-    members = build_members(run, {number: known[number].hyperparameters for number in mine})
+    members = build_members(run, {number: known[number].hyperparameters for number in mine}, span, shared)
     for number, member in members.items():
-        member.load(checkpoints.load_member(store, resumed, number), known[number].hyperparameters)
+        state = checkpoints.load_member(store, resumed, number, part_of(span))
+        member.load(state, known[number].hyperparameters)
     # a clone has no score yet
     failed = {number for number in mine if np.isnan(0.0 if (score := known[number].score) is None else score)}
     return resumed, members, failed
 
 
 def hosted(run: Run, brood: int, rank: int) -> list[int]:
-    """Return the members of a brood's worker: they are dealt out in turn to all workers of all broods."""
-    each = run.cluster.workers_per_brood
-    return list(range(brood * each + rank, run.population.members, run.cluster.broods * each))
+    """Return the members of a brood's worker: they are dealt out in turn to all places where members live."""
+    each = run.workers_per_brood // run.cluster.workers_per_member
+    place = brood * each + rank // run.cluster.workers_per_member
+    return list(range(place, run.population.members, run.hosts))
 
 
 def train_teams(found: Sequence[Team], steps: int, failed: set[int]) -> list[dict[str, Any]]:
@@ -103,21 +167,53 @@ def train_teams(found: Sequence[Team], steps: int, failed: set[int]) -> list[dic
         if not team.members.keys() <= failed:
             rows |= team.train(steps)
         rows |= dict.fromkeys(team.members.keys() & failed, FAILED)
-    return [{"member": number, **row} for number, row in rows.items()]
-
-
-def follow(exchange: Any, round_: int, orders: Sequence[Order], found: Sequence[Team]) -> set[int]:
-    """Hand over what workers elsewhere need, then copy; return the members that were given a new start."""
     members = {number: member for team in found for number, member in team.members.items()}
+    return [{"member": number, **row, **read(members[number])} for number, row in rows.items()]
+
+
+def read(member: Member) -> dict[str, float]:
+    """Return how far a member has read each group, where its batches come from groups."""
+    batches = getattr(member, "batches", None)
+    return batches.progress() if isinstance(batches, MixedBatches) else {}
+
+
+def archive(store: Store, span: Span | None) -> Callable[[Order], Any]:
+    """Return what loads the weights of an earlier decision: the donor's checkpoint of then."""
+
+    def load(order: Order) -> Any:
+        assert order.decision is not None
+        return checkpoints.load_member(store, order.decision, order.donor, part_of(span))
+
+    return load
+
+
+def follow(
+    exchange: Any,
+    round_: int,
+    orders: Sequence[Order],
+    found: Sequence[Team],
+    part: int = 0,
+    earlier: Callable[[Order], Any] | None = None,
+) -> set[int]:
+    """Hand over what workers elsewhere need, then copy; return the members that were given a new start.
+
+    Of members that span workers each worker gives to, and takes from, the one in the same place.
+    """
+    members = {number: member for team in found for number, member in team.members.items()}
+    back = [order for order in orders if order.decision is not None and order.member in members]
+    orders = [order for order in orders if order.decision is None]
     left = [order for order in orders if not any(team.holds(order) for team in found)]
     # taken before any copy: a donor may itself be told to copy, but gives what it reported with
     states = {donor: members[donor].state() for donor in {order.donor for order in left} & set(members)}
     for donor in {order.donor for order in left if order.member not in members} & set(states):
-        workers.post_weights(exchange, round_, donor, states[donor])
+        workers.post_weights(exchange, (round_, donor, part), states[donor])
     for team in found:
         team.copy([order for order in orders if team.holds(order)])
     for order in left:
         if order.member in members:
-            state = states.get(order.donor) or workers.take_weights(exchange, round_, order.donor)
+            state = states.get(order.donor) or workers.take_weights(exchange, (round_, order.donor, part))
             members[order.member].load(state, order.hyperparameters)
-    return {order.member for order in orders} & set(members)
+    for order in back:
+        assert earlier is not None
+        members[order.member].load(earlier(order), order.hyperparameters)
+    return {order.member for order in (*orders, *back)} & set(members)

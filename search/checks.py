@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from policies.sampling.interface import needs_losses
+from search.distill import settings as distilling
+from search.distill.checks import check_distill
 from search.kinds import SpaceWithin
 from search.mixing import check_mixing
 from search.sections import SEARCHED
@@ -85,11 +88,61 @@ def check_interval(run: "Run") -> str:
 
 
 def check_broods(run: "Run") -> str:
-    hosts = run.cluster.broods * run.cluster.workers_per_brood
-    if hosts > run.population.members:
+    given, members = run.cluster, run.population.members
+    if given.workers_per_brood and given.members_per_worker:
+        return "cluster.members_per_worker: stands in place of cluster.workers_per_brood; give one of the two"
+    if run.workers_per_brood % given.workers_per_member:
         return (
-            f"cluster.broods: {hosts} workers ({run.cluster.broods} broods of {run.cluster.workers_per_brood}) "
-            f"must host at least one member each, but population.members is {run.population.members}"
+            f"cluster.workers_per_brood: must be a multiple of cluster.workers_per_member "
+            f"({given.workers_per_member}), got {run.workers_per_brood}"
+        )
+    if run.hosts > members:
+        workers = given.broods * run.workers_per_brood
+        return (
+            f"cluster.broods: {workers} workers ({given.broods} broods of {run.workers_per_brood}) "
+            f"must host at least one member each, but population.members is {members}"
+        )
+    return ""
+
+
+def check_span(run: "Run") -> str:
+    given = run.cluster
+    size = given.workers_per_member
+    if size == 1:
+        return ""
+    if run.trainable == "toy":
+        return "cluster.workers_per_member: the toy has no batches to share out; use 1"
+    if run.population.mode == "asynchronous":
+        return "cluster.workers_per_member: must be 1 with population.mode: asynchronous"
+    if given.stack:
+        return f"cluster.stack: members that span {size} workers each cannot be stacked"
+    if run.training.batch % size:
+        return (
+            f"training.batch: must be a multiple of cluster.workers_per_member ({size}), each of which takes "
+            f"its share, got {run.training.batch}"
+        )
+    if given.gpus_per_worker % 1:
+        return (
+            f"cluster.gpus_per_worker: workers of one member need whole GPUs (NCCL refuses two on one), "
+            f"got {given.gpus_per_worker:g}"
+        )
+    return ""
+
+
+def check_mode(run: "Run") -> str:
+    if run.population.mode == "asynchronous" and run.checkpoint.every != 1:
+        return (
+            f"checkpoint.every: must be 1 with population.mode: asynchronous, since members are saved each "
+            f"when it is ready, got {run.checkpoint.every}"
+        )
+    if not run.population.backtrack:
+        return ""
+    if run.population.mode == "asynchronous":
+        return "population.backtrack: needs population.mode: synchronous"
+    if run.checkpoint.every != 1:
+        return (
+            f"checkpoint.every: must be 1 with population.backtrack, which takes earlier weights from their "
+            f"checkpoint, got {run.checkpoint.every}"
         )
     return ""
 
@@ -112,12 +165,14 @@ def check_schedule(run: "Run") -> str:
 def check_hyperparameters(run: "Run") -> str:
     if ":" in run.trainable:
         return ""  # only the user's own class knows
-    known = {"toy": {"h0", "h1"}, "decoder": SEARCHED | ({"mixing"} if run.mixing else set())}[run.trainable]
+    kind = "distill" if run.kind == "distill" else run.trainable
+    decoder = SEARCHED | ({"mixing"} if run.mixing else set())
+    known = {"toy": {"h0", "h1"}, "decoder": decoder, "distill": distilling.SEARCHED}[kind]
     searched = {"hyperparameters": set(run.hyperparameters)}
     scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
     for place, names in (scheduled or searched).items():
         for name in sorted(names - known):
-            return f"{place}.{name}: {run.trainable} has no such hyperparameter{nearest(name, known)}"
+            return f"{place}.{name}: {kind} has no such hyperparameter{nearest(name, known)}"
         for name in names:
             if name != "mixing" and isinstance(run.hyperparameters.get(name), SpaceWithin):
                 return f"{place}.{name}: must be a domain; only a class of your own takes a space under a name"
@@ -152,7 +207,7 @@ def check_data(run: "Run") -> str:
 
 
 def check_model(run: "Run") -> str:
-    if not run.reads_text:
+    if not run.reads_text or run.kind == "distill":
         return ""
     try:
         Shape(vocabulary=2, sequence_length=run.data.sequence_length, **run.model.model_dump())
@@ -161,11 +216,48 @@ def check_model(run: "Run") -> str:
     return ""
 
 
+def check_room(run: "Run") -> str:
+    least, most = run.cluster.broods_least, run.cluster.broods
+    if least is None:
+        return ""
+    if least > most:
+        return f"cluster.broods_least: must be at most cluster.broods ({most}), got {least}"
+    if run.sampling.view == "brood":
+        return "cluster.broods_least: the broods' shared ledger needs a fixed number of broods"
+    return ""
+
+
+def check_sampling(run: "Run") -> str:
+    if run.sampling.rule is None:
+        return "sampling.view: needs sampling.rule" if run.sampling.view == "brood" else ""
+    if run.trainable == "toy":
+        return "sampling.rule: the toy has no rows to choose from"
+    rule = run.sampling.rule.build()
+    if run.sampling.view == "brood" and not (needs_losses(rule) and run.reads_text):
+        return (
+            f"sampling.view: the brood's losses serve rules that choose by losses, on text; "
+            f"got {run.sampling.rule.kind} with trainable {run.trainable}"
+        )
+    if run.sampling.view == "brood" and run.population.mode == "asynchronous":
+        return (
+            "sampling.view: must be member with population.mode: asynchronous, where a brood is at many steps"
+        )
+    if run.cluster.workers_per_member > 1:
+        return "sampling.rule: needs all losses of a member in one place; set cluster.workers_per_member: 1"
+    if run.data.exhausted != "repeat":
+        return (
+            f"data.exhausted: must be repeat with sampling.rule, which counts epochs, got {run.data.exhausted}"
+        )
+    return ""
+
+
 CHECKS = (
     check_population,
     check_exploit,
     check_interval,
     check_broods,
+    check_span,
+    check_mode,
     check_schedule,
     check_hyperparameters,
     check_data,
@@ -173,6 +265,9 @@ CHECKS = (
     check_starts,
     check_swarm,
     check_model,
+    check_room,
+    check_sampling,
+    check_distill,
 )
 # what a search for a mixture makes populations of is its own affair
 FOR_MIXTURES = (check_data, check_swarm, check_model)

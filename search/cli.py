@@ -91,10 +91,17 @@ def report(path: Directory) -> None:
 def export(
     path: Directory,
     member: Member = None,
-    to: Annotated[str | None, typer.Option(help="Where to; DIR/best by default.")] = None,
+    student: Annotated[str | None, typer.Option(help="A student of a distill run, by name.")] = None,
+    to: Annotated[str | None, typer.Option(help="Where to; DIR/best or DIR/students/NAME by default.")] = None,
 ) -> None:
-    """Write a member's weights as safetensors with a JSON config beside them."""
+    """Write a member's weights, or a student's, as safetensors with a JSON config beside them."""
     settings, store = directory.open_run(path)
+    if student is not None:
+        from search.distill.export import export_student
+
+        folder = export_student(settings, store, student, Store(to) if to else None)
+        console.print(f"exported: {folder}/model.safetensors", highlight=False, soft_wrap=True)
+        return
     folder = directory.export(settings, store, member, Store(to) if to else None)
     console.print(f"exported: {folder}/model.safetensors", highlight=False, soft_wrap=True)
 
@@ -149,6 +156,7 @@ example = "Example: shoal {} --address http://127.0.0.1:8265"
 app.command(epilog=example.format("submit examples/toy.yaml directory=/runs/toy"))(job_commands.submit)
 app.command(epilog=example.format("stop toy-1f2e3d4c"))(job_commands.stop)
 app.command(epilog=example.format("logs --follow /runs/toy"))(job_commands.logs)
+app.command(epilog="Example: shoal top runs/demo")(job_commands.top)
 app.add_typer(platform_commands.k8s, name="k8s")
 app.add_typer(platform_commands.grafana, name="grafana")
 

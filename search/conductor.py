@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cluster import checkpoints
 from cluster.storage import Store
 from policies import population
+from policies.parts import decide_within
 from policies.population import Order, Report, State
 from policies.rules import ALONE, Rules
 from policies.schedule import keep_to
@@ -26,7 +28,7 @@ class Watcher(Protocol):
     def round(self, round_: int, rows: Sequence[dict[str, Any]], orders: Sequence[Order]) -> None: ...
 
 
-GiveOrders = Callable[[int, list[tuple[Any, ...]] | None], None]  # None: end the run
+GiveOrders = Callable[..., Any]  # as the mailbox takes them; None ends the run
 
 
 @dataclass
@@ -48,14 +50,19 @@ class Conductor:
     exploits: int = 0
     waiting: dict[int, dict[str, Any]] = field(default_factory=dict)
     last: dict[int, dict[str, Any]] = field(default_factory=dict)  # the last round's rows
+    leaving: bool = False  # a worker was told to go: this round's checkpoint is written whatever is due
+    earlier: list[int] = field(default_factory=list)  # rounds whose weights copies may still go back to
     failure: str = ""  # why the run had to end early
     tests: dict[int, dict[str, float]] = field(default_factory=dict)
+    writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    writing: Future[None] | None = None
 
     def receive(self, message: dict[str, Any]) -> None:
         """Take in one worker's message; the last of a round brings the decision about."""
         if "failed" in message:
             self.end(message["failed"])
             return
+        self.leaving = self.leaving or message.get("leaving", False)
         self.tests |= {row["member"]: row["losses"] for row in message.get("tests", [])}
         for row in message.get("reports", []):
             # a brood that came back from its checkpoint tells again what is long decided
@@ -65,10 +72,15 @@ class Conductor:
             self.decide(self.round + 1)
 
     def decide(self, round_: int) -> None:
+        self.wait()  # a killed run loses no more than one decided round
         rows = [
             self.waiting[member]
-            | {"tokens": self.tokens(round_), "hyperparameters": self.state[member].hyperparameters}
-            for member in sorted(self.waiting)
+            | {
+                "tokens": self.tokens(self.waiting[member]["step"]),
+                "arrival": place + (round_ - 1) * len(self.state),
+            }
+            | {"hyperparameters": self.state[member].hyperparameters}
+            for place, member in enumerate(sorted(self.waiting))
         ]
         assert all(row["round"] == round_ for row in rows)
         reasons = self.note_failures(rows)
@@ -77,17 +89,52 @@ class Conductor:
             return
         reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
         before = self.state
-        self.state, orders = self.orders(round_, reports)
-        scores = {report.member: report.score for report in reports}
+        # nothing trains after the last round: a copy there would only lose the loser's own result
+        self.state, orders = self.orders(reports, last=round_ == self.run.rounds)
         self.exploits += sum(order.donor != order.member for order in orders)
         self.round, self.last, self.waiting = round_, {row["member"]: row for row in rows}, {}
         # before anything is written: members need not wait for it, and a round without its records is not whole
         self.give_orders(round_, [tuple(order) for order in orders])
+        copies = records.copy_rows(orders, self.last, before)
+        decisions = self.decisions() if self.due(round_) else None
+        best = population.archived(self.state)
+        # also the one before: a brood that comes back follows the last orders again
+        self.earlier = [*self.earlier[-1:], *([best[1].decision] if best else [])]
+        # in a thread, for writing here would keep the orders waiting in this process
+        self.writing = self.writer.submit(self.write, round_, rows, copies, decisions, self.earlier)
+        self.watcher.round(round_, rows, orders)
+
+    def due(self, round_: int) -> bool:
+        """Say whether this round's checkpoint is to be written."""
+        leaving, self.leaving = self.leaving, False
+        return leaving or round_ % self.run.checkpoint.every == 0 or round_ == self.run.rounds
+
+    def decisions(self) -> dict[str, Any]:
+        return {"round": self.round, "exploits": self.exploits, "members": population.to_plain(self.state)}
+
+    def write(
+        self,
+        round_: int,
+        rows: Sequence[dict[str, Any]],
+        copies: Sequence[dict[str, Any]],
+        decisions: dict[str, Any] | None,
+        spared: Sequence[int],
+    ) -> None:
+        """Record a round, and save its decisions if its checkpoint is due; spared rounds keep theirs."""
         records.write_metrics(self.store, round_, rows)
         records.write_mixing(self.store, round_, rows)
-        records.write_copies(self.store, round_, rows[0]["step"], orders, scores, before)
-        self.save(round_)
-        self.watcher.round(round_, rows, orders)
+        records.write_copies(self.store, round_, copies)
+        if decisions is None:
+            return
+        checkpoints.save_decisions(self.store, round_, decisions, [round_] * len(self.state))
+        # all reports of this round are in, so the checkpoint before it is whole
+        old = round_ - (self.run.checkpoint.keep - 1) * self.run.checkpoint.every
+        checkpoints.prune(self.store, old, spared)
+
+    def wait(self) -> None:
+        """Wait until all is written; raises what a write raised."""
+        if self.writing is not None:
+            self.writing.result()
 
     def end(self, failure: str) -> None:
         """Let all broods leave where they wait for orders."""
@@ -108,27 +155,15 @@ class Conductor:
             self.watcher.failed(row, reasons[-1])
         return reasons
 
-    def orders(self, round_: int, reports: list[Report]) -> tuple[State, list[Order]]:
+    def orders(self, reports: list[Report], last: bool) -> tuple[State, list[Order]]:
         if self.run.schedule:
             return keep_to(self.run.settings(), self.state, reports)
-        # nothing trains after the last round: a copy there would only lose the loser's own result
-        rules = self.rules if round_ < self.run.rounds else ALONE
-        return population.decide(rules, self.space, self.state, reports, self.run.seed)
+        rules = ALONE if last else self.rules
+        return decide_within(rules, self.space, self.state, reports, self.run.seed, self.run.parts)
 
-    def save(self, round_: int) -> None:
-        if round_ % self.run.checkpoint.every and round_ != self.run.rounds:
-            return
-        plain = {"round": round_, "exploits": self.exploits, "members": population.to_plain(self.state)}
-        checkpoints.save_decisions(self.store, round_, plain)
-        # all reports of this round are in, so the checkpoint before it is whole
-        checkpoints.prune(self.store, round_ - (self.run.checkpoint.keep - 1) * self.run.checkpoint.every)
-
-    def tokens(self, round_: int) -> int:
-        """Return how many tokens each member has trained on."""
-        if not self.run.reads_text:
-            return 0
-        rows = round_ * self.run.population.interval * self.run.training.batch
-        return rows * self.run.data.sequence_length
+    def tokens(self, steps: int) -> int:
+        """Return how many tokens a member has trained on in so many steps."""
+        return steps * self.run.training.batch * self.run.data.sequence_length if self.run.reads_text else 0
 
     @property
     def finished(self) -> bool:

@@ -9,10 +9,22 @@ from policies.rules import ALONE, Rules
 from policies.schedule import Setting
 from policies.space import Space
 from search.checks import CHECKS, FOR_MIXTURES
+from search.distill.settings import Distill
 from search.kinds import AnyDomain, Settings
 from search.mixing import Mixing
 from search.runs import known_kind
-from search.sections import Checkpoint, Cluster, Data, Model, Name, Population, Scheduled, Start, Training
+from search.sections import (
+    Checkpoint,
+    Cluster,
+    Data,
+    Model,
+    Name,
+    Population,
+    Sampling,
+    Scheduled,
+    Start,
+    Training,
+)
 from search.swarm import Swarm
 
 FORMAT: Literal[1] = 1  # of the run directory; a reader refuses a higher one
@@ -31,19 +43,32 @@ class Run(Settings):
     mixing: Mixing | None = None
     model: Model = Model()
     training: Training = Training()
+    sampling: Sampling = Sampling()
     hyperparameters: dict[str, AnyDomain] = Field(default_factory=dict)
     starts: list[Start] = Field(default_factory=list)
     swarm: Swarm | None = None
     schedule: list[Scheduled] = Field(default_factory=list)
     root: Annotated[int, Field(ge=0)] = 0  # member 0 starts as this member of a population would
     population: Population = Population()
+    distill: Distill | None = None
     cluster: Cluster = Cluster()
     checkpoint: Checkpoint = Checkpoint()
 
     @property
     def reads_text(self) -> bool:
         """Whether members train on rows of a corpus and score themselves by minus a loss in nats."""
-        return self.trainable == "decoder"
+        return self.trainable == "decoder" or self.kind == "distill"
+
+    @property
+    def distilling(self) -> Distill:
+        """The section of a run of kind distill, which has one."""
+        assert self.distill is not None
+        return self.distill
+
+    @property
+    def parts(self) -> int:
+        """How many parts the population has whose members copy only within them: one a sub-space."""
+        return len(self.distill.spaces) if self.distill else 1
 
     @property
     def label(self) -> str:
@@ -56,6 +81,25 @@ class Run(Settings):
         """Number of intervals that each member trains."""
         return self.training.steps // self.population.interval
 
+    @property
+    def workers_per_brood(self) -> int:
+        """Ray Train workers of each brood, as its file gives them or as many as its members need."""
+        given = self.cluster
+        if given.members_per_worker is None:
+            return given.workers_per_brood or given.workers_per_member
+        hosts = math.ceil(self.population.members / (given.broods * given.members_per_worker))
+        return hosts * given.workers_per_member
+
+    @property
+    def hosts(self) -> int:
+        """In how many places members live: workers, or groups of workers that a member spans."""
+        return self.cluster.broods * self.workers_per_brood // self.cluster.workers_per_member
+
+    @property
+    def shares(self) -> int:
+        """In how many parts each member's weights lie."""
+        return self.cluster.workers_per_member if self.cluster.span == "fsdp" else 1
+
     def rules(self) -> Rules:
         chosen = self.population
         if chosen.exploit.kind == "none" and chosen.cull is None:
@@ -67,6 +111,7 @@ class Run(Settings):
             age_window=math.inf if chosen.age_window is None else chosen.age_window,
             burn_in=chosen.burn_in,
             cull=chosen.cull.build() if chosen.cull else None,
+            backtrack=chosen.backtrack,
             replacements=chosen.replacements,
         )
 

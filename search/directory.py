@@ -3,8 +3,10 @@
 import json
 from typing import Any
 
+import numpy as np
 import pyarrow.lib
 import yaml
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from cluster import checkpoints
@@ -15,7 +17,7 @@ from search.config import Run
 from search.errors import InputError
 from search.load import check, dump
 from search.records import METRICS
-from trainables.tokenizer import TOKENIZERS
+from trainables.tokenizer import tokenizer_of
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
 MOVABLE = {"directory", "cluster"}  # what may change when a run goes on elsewhere
@@ -113,43 +115,60 @@ def state_of(path: str) -> tuple[str, ...]:
     """Return a run's name, status, step, best score, best member and exploits, for a table."""
     run, store = open_run(path)
     said = summary(store)
-    last = checkpoints.latest(store, range(run.population.members)) or 0
-    best = exploits = score = "-"
-    if last:
-        number = winner(run, store)[1]
-        rows = store.read_table(METRICS).to_pylist()
-        best = str(number)
-        score = f"{max(row['score'] for row in rows if row['round'] == last and row['member'] == number):.4f}"
+    step, best, exploits, score = 0, "-", "-", "-"
+    last = checkpoints.latest(store, range(run.population.members), run.shares)
+    if last is not None:
+        rows, number = last_rows(run, store)
+        step = min(row["step"] for row in rows.values())
+        best, score = str(number), f"{rows[number]['score']:.4f}"
         exploits = str(checkpoints.load_decisions(store, last)["exploits"])
-    step = f"{last * run.population.interval}/{run.training.steps}"
-    return run.name, said.get("status", "not begun"), step, score, best, exploits
+    return run.name, said.get("status", "not begun"), f"{step}/{run.training.steps}", score, best, exploits
 
 
-def winner(run: Run, store: Store) -> tuple[int, int]:
-    """Return the last checkpointed round and its best member."""
-    last = checkpoints.latest(store, range(run.population.members))
+def last_rows(run: Run, store: Store) -> tuple[dict[int, dict[str, Any]], int]:
+    """Return each member's metrics at its last checkpoint, and the number of the best one."""
+    last = checkpoints.latest(store, range(run.population.members), run.shares)
     if last is None:
         raise InputError(f"{run.directory} has no checkpoint yet: run or resume it first.")
+    saved = checkpoints.load_decisions(store, last)["saved"]
     rows = store.read_table(METRICS).to_pylist()
-    return last, rank({row["member"]: row["score"] for row in rows if row["round"] == last})[0]
+    found = {row["member"]: row for row in rows if row["round"] == saved[row["member"]]}
+    return found, rank({member: row["score"] for member, row in found.items()})[0]
+
+
+def member_of(run: Run, store: Store, member: int | None) -> dict[str, Any]:
+    """Return the last metrics of a member, the best one by default; raises InputError if there is none."""
+    rows, best = last_rows(run, store)
+    chosen = best if member is None else member
+    if chosen not in rows:
+        raise InputError(f"member must be one of {', '.join(map(str, sorted(rows)))}, got {chosen}.")
+    return rows[chosen]
+
+
+def whole_weights(run: Run, store: Store, row: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return a member's weights by name; the parts of what lies in shares put together."""
+    parts = [
+        checkpoints.load_member(store, row["round"], row["member"], (part, run.shares))
+        for part in range(run.shares)
+    ]
+    whole: dict[str, NDArray[Any]] = dict(parts[0]["weights"])
+    for name in parts[0].get("shared", []):
+        whole[name] = np.concatenate([part["weights"][name] for part in parts])
+    return whole
 
 
 def export(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
     """Write a member (the best one by default) as safetensors with a JSON config; return the folder."""
-    last, best = winner(run, store)
-    chosen = best if member is None else member
-    if not 0 <= chosen < run.population.members:
-        raise InputError(f"member must be 0 to {run.population.members - 1}, got {chosen}.")
-
-    weights = checkpoints.load_member(store, last, chosen)["weights"]
+    row = member_of(run, store, member)
+    weights = whole_weights(run, store, row)
     config = {
         "format": run.format,
         "trainable": run.trainable,
         "shape": shape_of(run),
         "tokenizer": run.data.tokenizer,
         "run": run.name,
-        "member": chosen,
-        "step": last * run.population.interval,
+        "member": row["member"],
+        "step": row["step"],
     }
     target = to or Store(f"{store.uri}/best")
     target.write("model.safetensors", save(weights))
@@ -161,7 +180,9 @@ def shape_of(run: Run) -> dict[str, Any]:
     """Return what `trainables.decoder.Shape` takes to build the network around exported weights."""
     if not run.reads_text:
         return {}
-    vocabulary = TOKENIZERS[run.data.tokenizer]().vocabulary
+    if run.distill is not None:
+        return {"teacher": run.distill.teacher, "spaces": run.distill.model_dump()["spaces"]}
+    vocabulary = tokenizer_of(run.data.tokenizer).vocabulary
     return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.model_dump()}
 
 

@@ -11,3 +11,7 @@ class RunFailed(RuntimeError):
 
 class Interrupted(RunFailed):
     """Ctrl-C (exit code 130)."""
+
+
+class Exhausted(RunFailed):
+    """The rows that members may read are used up: it ends the run, and is nobody's failure."""

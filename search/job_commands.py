@@ -76,6 +76,17 @@ def logs(
     jobs.logs(target, address, console, follow)
 
 
+def top(
+    target: Target,
+    address: Address = None,
+    once: Annotated[bool, typer.Option("--once", help="Print it as it is now, and leave.")] = False,
+) -> None:
+    """Watch a running population: members, scores, copies, speed and time left."""
+    from search import top as watching
+
+    watching.top(target, address, console, once)
+
+
 def pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
     found = [(name, sign, value) for name, sign, value in (each.partition("=") for each in given)]
     for name, sign, value in found:

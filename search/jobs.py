@@ -116,20 +116,22 @@ def send(client: jobs.JobSubmissionClient, run: Run, wanted: Submission) -> str:
 
 def watch(client: jobs.JobSubmissionClient, job: str, console: Console) -> Any:
     """Write the job's log until it ends; a head that goes away may come back. None: the job is lost."""
-    seen, deadline = 0, time.monotonic() + LOST_SECONDS
+    seen, lost = 0, 0.0  # characters, and when the head went away
 
     def write(text: str) -> None:
-        nonlocal seen, deadline
-        seen, deadline = seen + len(text), time.monotonic() + LOST_SECONDS
+        nonlocal seen, lost
+        seen, lost = seen + len(text), 0.0
         console.print(text, end="", highlight=False, soft_wrap=True, markup=False)
 
     while True:
         try:
             return jobs.follow(client, job, write, seen)
         except ConnectionError as error:
-            if time.monotonic() > deadline:
+            if not lost:
+                say(console, f"job {job}: lost the head ({error}); trying again for {LOST_SECONDS:.0f} s")
+            lost = lost or time.monotonic()
+            if time.monotonic() > lost + LOST_SECONDS:
                 raise RunFailed(f"{job}: the head does not answer: {error}. {way_on(job)}") from error
-            say(console, f"job {job}: lost the head ({error}); trying again")
             time.sleep(jobs.SECONDS_BETWEEN_LOOKS)
             if came_back_without(client, job):
                 return None

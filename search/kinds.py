@@ -18,6 +18,7 @@ from policies.bayesian import FEWEST
 from policies.population import HISTORY
 from policies.region import LARGEST, SMALLEST
 from policies.rules import EXPLOITS, EXPLORES
+from policies.sampling.rules import SAMPLERS
 from policies.space import DOMAINS, Space
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -42,7 +43,7 @@ class Kind(Settings):
 
     def build(self) -> Any:
         values = {name: _tuples(value) for name, value in self}
-        return {**DOMAINS, **EXPLOITS, **EXPLORES}[values.pop("kind")](**values)
+        return {**DOMAINS, **EXPLOITS, **EXPLORES, **SAMPLERS}[values.pop("kind")](**values)
 
 
 class FloatDomain(Kind):
@@ -171,6 +172,32 @@ class BayesianRule(Kind):
     region: Annotated[float, Field(ge=SMALLEST, le=LARGEST)] | None = None
 
 
+class RandomSubsetRule(Kind):
+    kind: Literal["random_subset"]
+    ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
+    replacement: bool = False
+
+
+class SeTaRule(Kind):
+    kind: Literal["seta"]
+    prune: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    groups: Count = 10
+    window: Count = 5
+    until: Annotated[float, Field(ge=0, le=1)] = 0.875
+
+
+class InfoBatchRule(Kind):
+    kind: Literal["infobatch"]
+    prune: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    until: Annotated[float, Field(ge=0, le=1)] = 0.875
+
+
+class DynamicRule(Kind):
+    kind: Literal["lin_upper", "quadratic", "extremes"]
+    temperature: Annotated[float, Field(ge=0.01)] = 1.0
+    reach: Annotated[float, Field(gt=0)] = 1.0
+
+
 def named(value: Any) -> Any:
     """Let a word alone stand for the rule with its defaults."""
     return {"kind": value} if isinstance(value, str) else value
@@ -190,6 +217,11 @@ AnyExploit = Annotated[
 ]
 AnyExplore = Annotated[
     PerturbRule | ResampleRule | AdditiveRule | BayesianRule,
+    Field(discriminator="kind"),
+    BeforeValidator(named),
+]
+AnySampler = Annotated[
+    RandomSubsetRule | SeTaRule | InfoBatchRule | DynamicRule,
     Field(discriminator="kind"),
     BeforeValidator(named),
 ]

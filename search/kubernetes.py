@@ -110,7 +110,7 @@ def check_storage(values: Mapping[str, Any], place: Place) -> None:
 
 def groups_of(run: Run) -> list[Manifest]:
     """Return worker groups in which one pod holds one Ray Train worker and room for reading data."""
-    each, workers = run.cluster, run.cluster.broods * run.cluster.workers_per_brood
+    each, workers = run.cluster, run.cluster.broods * run.workers_per_brood
     cpus = math.ceil((each.cpus_per_worker or 4.0) + 0.5)
     if not each.gpus_per_worker:
         return [group("cpu", workers, workers, cpus)]

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import Any, NamedTuple
 
 from cluster.storage import Store
@@ -28,6 +27,19 @@ class Event(NamedTuple):
     parent_score: float | None
     before: Hyperparameters | None
     after: Hyperparameters
+    # of the copied weights, where members count their rounds and steps each for itself; else None
+    parent_round: int | None = None
+    parent_step: int | None = None
+
+    @property
+    def copied_round(self) -> int:
+        """The parent's own round whose weights were copied."""
+        return self.round if self.parent_round is None else self.parent_round
+
+    @property
+    def began(self) -> int:
+        """How many steps the weights had trained that go on from here."""
+        return self.step if self.parent_step is None else self.parent_step
 
 
 class Segment(NamedTuple):
@@ -82,12 +94,11 @@ def ancestry(events: Iterable[Event], member: int, round: int | None = None) -> 
     path: list[Segment] = []
     to_step, to_round, slot = None, round, member
     while True:
-        # what befell a parent from the copied round on is not in the copy
-        arrival = [event for event in arrivals[slot] if to_round is None or event.round < max(to_round, 1)][-1]
+        arrival = arrivals[slot][-1] if to_round is None else _arrival(arrivals[slot], to_round)
         path.append(_segment(arrival, to_step, to_round))
         if arrival.parent is None:
             return path[::-1]
-        to_step, to_round, slot = arrival.step, arrival.round, arrival.parent
+        to_step, to_round, slot = arrival.began, arrival.copied_round, arrival.parent
 
 
 def stays(events: Iterable[Event]) -> dict[int, list[Segment]]:
@@ -103,13 +114,14 @@ def stays(events: Iterable[Event]) -> dict[int, list[Segment]]:
 
 def roots(events: Iterable[Event]) -> dict[tuple[int, int], int]:
     """Return the member in which the weights of a stay began, by (member, from_round)."""
-    current: dict[int, int] = {}
+    arrivals = _arrivals(events)
     found: dict[tuple[int, int], int] = {}
-    for _, together in groupby(sorted(events, key=lambda event: event.round), lambda event: event.round):
-        before = dict(current)  # a parent may copy in the same round: what it gave is what it had
-        for event in together:
-            current[event.member] = event.member if event.parent is None else before[event.parent]
-            found[event.member, event.round] = current[event.member]
+    for event in (event for stays in arrivals.values() for event in stays):
+        chain = [event]
+        while (here := chain[-1]).parent is not None and (here.member, here.round) not in found:
+            chain.append(_arrival(arrivals[here.parent], here.copied_round))
+        root = found.get((here.member, here.round), here.member)
+        found |= {(each.member, each.round): root for each in chain}
     return found
 
 
@@ -122,6 +134,12 @@ def schedule(path: Sequence[Segment]) -> list[Setting]:
     return settings
 
 
+def _arrival(arrivals: Sequence[Event], round: int) -> Event:
+    """Return what brought the weights that a round scored; its own decision is not in them."""
+    # read from the end: what is copied has mostly come last
+    return next(event for event in reversed(arrivals) if event.round < max(round, 1))
+
+
 def _arrivals(events: Iterable[Event]) -> dict[int, list[Event]]:
     """Return the events by which weights came into each member's slot, in order."""
     arrivals: dict[int, list[Event]] = {}
@@ -131,7 +149,7 @@ def _arrivals(events: Iterable[Event]) -> dict[int, list[Event]]:
 
 
 def _segment(arrival: Event, to_step: int | None, to_round: int | None) -> Segment:
-    return Segment(arrival.step, to_step, arrival.member, arrival.after, arrival.round, to_round)
+    return Segment(arrival.began, to_step, arrival.member, arrival.after, arrival.round, to_round)
 
 
 def _parsed(text: str | None) -> Hyperparameters | None:

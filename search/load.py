@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
@@ -11,11 +11,14 @@ from pydantic_core import ErrorDetails
 
 from policies.mixers.rules import MIXERS
 from policies.rules import EXPLOITS, EXPLORES
+from policies.sampling.rules import SAMPLERS
 from policies.space import DOMAINS
 from search.checks import nearest
 from search.config import FORMAT, Run
+from search.distill.checks import check_teacher, teacher_folder
 from search.errors import InputError
 from search.own import own_class
+from trainables.tokenizer import TOKENIZERS
 
 
 class Loader(yaml.SafeLoader):
@@ -35,6 +38,8 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
     run = check(load_values(path, changes), path)
     if ":" in run.trainable:
         own_class(run.trainable)
+    if run.kind == "distill":
+        check_teacher(run)
     return run
 
 
@@ -96,7 +101,12 @@ def resolve(run: Run) -> Run:
     groups = {
         name: source if source == "installed" else absolute(source) for name, source in run.data.groups.items()
     }
-    data = run.data.model_copy(update={"corpus": corpus, "groups": groups})
+    tokenizer = run.data.tokenizer
+    if run.distill is not None and "tokenizer" not in run.data.model_fields_set:
+        tokenizer = teacher_folder(run.distill.teacher)
+    elif tokenizer not in TOKENIZERS:
+        tokenizer = absolute(tokenizer)
+    data = run.data.model_copy(update={"corpus": corpus, "groups": groups, "tokenizer": tokenizer})
     return run.model_copy(update={"directory": absolute(run.directory or f"runs/{run.name}"), "data": data})
 
 
@@ -134,10 +144,13 @@ def explain(detail: ErrorDetails) -> list[str]:
     return [f"{key}: must be {detail['msg'].removeprefix('Input should be ')}, got {value!r}"]
 
 
-RULES = (["population", "exploit"], ["population", "explore"], ["mixing", "policy"])
-
-
-KINDS = {"population.exploit": EXPLOITS, "population.explore": EXPLORES, "mixing.policy": MIXERS}
+RULES = (["population", "exploit"], ["population", "explore"], ["sampling", "rule"], ["mixing", "policy"])
+KINDS: dict[str, Iterable[str]] = {
+    "population.exploit": EXPLOITS,
+    "population.explore": EXPLORES,
+    "sampling.rule": [name for name in SAMPLERS if name != "easy_to_hard"],  # an order of rows: not in runs yet
+    "mixing.policy": MIXERS,
+}
 
 
 def written(place: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from policies.population import Order
 from search.conductor import Watcher
 from search.config import Run
 from search.members import proportions
+from search.views import ledger_rows
 
 
 class Watchers:
@@ -34,6 +35,7 @@ class Measure:
 
     def __init__(self, run: Run):
         self.run, self.meter = run, metrics.Meter(run.label)
+        self.steps: dict[int, int] = {}  # of each member, as last seen
         self.decided: dict[int, float] = {}  # round -> time of its decision
 
     def __enter__(self) -> "Measure":
@@ -51,20 +53,30 @@ class Measure:
     def round(self, round_: int, rows: Sequence[dict[str, Any]], orders: Sequence[Order]) -> None:
         meter, run = self.meter, self.run
         scores = [row["score"] for row in rows if math.isfinite(row["score"])]
-        meter.set(metrics.STEP, rows[0]["step"])
+        meter.set(metrics.STEP, min(row["step"] for row in rows))
         meter.set(metrics.FAILED_MEMBERS, len(rows) - len(scores))
         if scores:
             meter.set(metrics.BEST_SCORE, max(scores))
             meter.set(metrics.MEDIAN_SCORE, statistics.median(scores))
             meter.set(metrics.WORST_SCORE, min(scores))
         meter.add(metrics.EXPLOITS, sum(order.donor != order.member for order in orders))
-        steps = run.population.interval * len(scores)
+        steps = self.trained(rows)
         meter.add(metrics.MEMBER_STEPS, steps)
         self.lag(round_)
         if run.reads_text:
             meter.add(metrics.ROWS, steps * run.training.batch)
             meter.add(metrics.TOKENS, steps * run.training.batch * run.data.sequence_length)
             self.groups(rows)
+
+    def trained(self, rows: Sequence[dict[str, Any]]) -> int:
+        """Return how many steps all members have trained since they were last seen; they need not be level."""
+        steps = 0
+        for row in rows:
+            before = self.steps.get(row["member"], row["step"] - self.run.population.interval)
+            # one that has failed stands still, though its rounds go on
+            steps += row["step"] - before if math.isfinite(row["score"]) else 0
+            self.steps[row["member"]] = row["step"]
+        return steps
 
     def lag(self, round_: int) -> None:
         """Say how old the newest whole checkpoint was: members write theirs during the next interval."""
@@ -76,8 +88,20 @@ class Measure:
 
     def groups(self, rows: Sequence[dict[str, Any]]) -> None:
         names = list(self.run.data.groups)
-        for group, share in zip(names, proportions(self.run, names), strict=True):
-            self.meter.set(metrics.PROPORTION, float(share), group=group)
+        fixed = dict(zip(names, map(float, proportions(self.run, names)), strict=True))
         best = max(rows, key=lambda row: row["score"] if math.isfinite(row["score"]) else -math.inf)
         for group in names:
-            self.meter.set(metrics.GROUP_LOSS, best.get(f"loss_{group}", math.nan), group=group)
+            mixed = mixture(rows, group)
+            self.meter.set(metrics.PROPORTION, statistics.fmean(mixed) if mixed else fixed[group], group=group)
+            if f"loss_{group}" in best:
+                self.meter.set(metrics.GROUP_LOSS, best[f"loss_{group}"], group=group)
+        if kept := [row["kept"] for row in rows if row.get("kept") is not None]:
+            self.meter.set(metrics.KEPT_FRACTION, statistics.fmean(kept))
+        if self.run.sampling.view == "brood":
+            self.meter.set(metrics.LEDGER_ROWS, ledger_rows(self.run))
+
+
+def mixture(rows: Sequence[dict[str, Any]], group: str) -> list[float]:
+    """Return a group's proportion with each member whose mixture a policy sets."""
+    told = [each for row in rows if row.get("mixing") for each in row["mixing"]["groups"]]
+    return [each["proportion"] for each in told if each["group"] == group]

@@ -6,29 +6,65 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ray import train
 
 from cluster.storage import Store
-from cluster.streams import RowOrder, RowStream, blocks_of
+from cluster.streams import RowStream
 from policies.mixing import normalise
 from search.config import Run
-from search.corpus.batches import MixedBatches, file_rows, first_rows
-from search.corpus.build import Manifest, load_corpus
+from search.corpus.batches import MixedBatches, first_rows
+from search.corpus.build import load_corpus
+from search.corpus.streams import limits, open_streams
+from search.errors import InputError
 from search.mixed import MixedModel
 from search.mixing import PROBED, groups_of
 from search.own import own_class
+from search.sampling import sample
+from search.views import Shared
 from trainables.language import LanguageModel
 from trainables.member import Member
+from trainables.network import Network
 from trainables.settings import Recipe, Shape
+from trainables.span import Span
 from trainables.toy import Toy
 
+HeldOut = dict[str, dict[str, NDArray[np.uint16]]]
 
-def build_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> dict[int, Member]:
-    """Build these members, each from its own seed; called on a Ray Train worker."""
+
+def build_members(
+    run: Run,
+    hyperparameters: Mapping[int, dict[str, Any]],
+    span: Span | None = None,
+    shared: Shared | None = None,
+) -> dict[int, Member]:
+    """Build these members, each from its own seed; called on a Ray Train worker, on all that a member spans."""
+    members = plain_members(run, hyperparameters)
+    if run.sampling.rule is not None:
+        rule = run.sampling.rule.build()
+        for number, member in members.items():
+            sample(member, rule, run.seed, run.training.steps, number, shared)
+    if span is not None:
+        spread(members, span)
+    return members
+
+
+def spread(members: Mapping[int, Member], span: Span) -> None:
+    for member in members.values():
+        if not isinstance(member, Network):
+            raise InputError(
+                f"cluster.workers_per_member: only a Network spans workers, not {type(member).__name__}"
+            )
+        member.spread(span)
+
+
+def plain_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> dict[int, Member]:
     if run.trainable == "toy":
         return {number: Toy(values) for number, values in hyperparameters.items()}
-    recipe = Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))
     device = "cuda" if run.cluster.gpus_per_worker else "cpu"
+    if run.kind == "distill":
+        from search.distill.members import super_networks
+
+        return super_networks(run, hyperparameters, *text_of(run), device)
+    recipe = Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))
     if run.reads_text:
         return language_models(run, recipe, hyperparameters, device)
     make = own_class(run.trainable)
@@ -38,45 +74,44 @@ def build_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> di
     }
 
 
+def text_of(run: Run) -> tuple[dict[str, RowStream], HeldOut]:
+    """Return one stream of training rows a group, which members share, and the held-out rows of each split."""
+    return open_streams(run, load_corpus(run.data)), held_out_rows(run)
+
+
+def held_out_rows(run: Run) -> HeldOut:
+    return {split: first_of(run, split, run.training.evaluation_rows) for split in ("validation", "test")}
+
+
+def first_of(run: Run, split: str, count: int) -> dict[str, NDArray[np.uint16]]:
+    """Return the first rows of each group `(rows, length)`: the same ones for every member."""
+    manifest, store = load_corpus(run.data), Store(run.data.corpus)
+    return {name: first_rows(store, group.splits[split], count) for name, group in manifest.groups.items()}
+
+
 def language_models(
     run: Run, recipe: Recipe, hyperparameters: Mapping[int, dict[str, Any]], device: str
 ) -> dict[int, Member]:
     """Build decoders that share one stream of rows a group."""
-    manifest = load_corpus(run.data)
-    store = Store(run.data.corpus)
-    streams = {
-        group: RowStream(
-            blocks_of(train.get_dataset_shard(group)),
-            RowOrder(group, file_rows(splits.splits["train"]), run.seed),
-            run.data.sequence_length,
-        )
-        for group, splits in manifest.groups.items()
-    }
-    held_out = {
-        split: held_out_rows(store, manifest, split, run.training.evaluation_rows)
-        for split in ("validation", "test")
-    }
+    manifest, (streams, held_out) = load_corpus(run.data), text_of(run)
     shape = Shape(
         vocabulary=manifest.vocabulary,
         sequence_length=run.data.sequence_length,
         **run.model.model_dump(),
     )
-    batches = partial(MixedBatches, streams, proportions(run, list(streams)), run.training.batch)
+    share, stop = proportions(run, list(streams)), run.data.exhausted == "stop"
+    batches = partial(MixedBatches, streams, share, run.training.batch, limits(run.data, manifest), stop)
     make: Callable[..., Member] = LanguageModel
     if run.mixing is not None:
-        count = run.mixing.evaluation_rows or run.training.evaluation_rows
-        held_out[PROBED] = held_out_rows(store, manifest, "validation", count)
+        held_out[PROBED] = first_of(
+            run, "validation", run.mixing.evaluation_rows or run.training.evaluation_rows
+        )
         rows = {group: splits.splits["train"].rows for group, splits in manifest.groups.items()}
         make = partial(MixedModel, mixing=run.mixing.build(list(rows)), groups=groups_of(run, rows))
     return {
         number: make(shape, recipe, values, batches(), held_out, member_seed(run, number), device)
         for number, values in hyperparameters.items()
     }
-
-
-def held_out_rows(store: Store, manifest: Manifest, split: str, count: int) -> dict[str, NDArray[np.uint16]]:
-    """Return the first rows of each group's split: the same ones for every member."""
-    return {name: first_rows(store, group.splits[split], count) for name, group in manifest.groups.items()}
 
 
 def member_seed(run: Run, number: int) -> int:

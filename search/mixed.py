@@ -93,7 +93,8 @@ class MixedModel(LanguageModel):
         groups: Groups,
     ):
         self.given, self.groups = mixing, groups
-        super().__init__(shape, recipe, hyperparameters, VisitBatches(batches), held_out, seed, device)
+        self.visits = VisitBatches(batches)  # a sampling policy may come between them and the training
+        super().__init__(shape, recipe, hyperparameters, self.visits, held_out, seed, device)
         self.mixing_state = begin(self.mixing, groups, seed)
         self.visit: Visit | None = None
 
@@ -110,17 +111,17 @@ class MixedModel(LanguageModel):
         """Return the steps until the member has something to measure, at most `limit`."""
         while self.visit is None:
             visit, self.mixing_state = plan(self.mixing, self.groups, self.mixing_state, limit)
-            self.batches.begin(visit)
+            self.visits.begin(visit)
             self.visit = visit
             if not visit.steps:
                 self.heed()
-        return self.batches.left
+        return self.visits.left
 
     def heed(self) -> None:
         """Tell the policy what came of the visit, if that is over."""
-        if self.visit is None or self.batches.left:
+        if self.visit is None or self.visits.left:
             return
-        signals, losses = self.visit.signals, self.batches.losses
+        signals, losses = self.visit.signals, self.visits.losses
         outcome = Outcome(
             training=np.array(losses) if TRAINING in signals else None,
             validation=tuple(self.sequence_losses(PROBED).values()) if VALIDATION in signals else None,

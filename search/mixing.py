@@ -193,6 +193,18 @@ def check_mixing(run: "Run") -> str:
         return ""  # said elsewhere
     if run.data.proportions is not None:
         return "mixing: stands in place of data.proportions; give one of the two"
+    if run.sampling.rule is not None:
+        return "mixing: a member's rows follow either mixing or sampling.rule; give one of the two"
+    if run.cluster.workers_per_member > 1:
+        return "mixing: needs all losses of a member in one place; set cluster.workers_per_member: 1"
+    if run.data.exhausted != "repeat":
+        return f"data.exhausted: must be repeat with mixing, whose epochs bound it, got {run.data.exhausted}"
+    if run.data.exhausted != "repeat":
+        return (
+            f"data.exhausted: must be repeat with a mixing, whose `epochs` is the cap, got {run.data.exhausted}"
+        )
+    if run.cluster.workers_per_member > 1:
+        return "mixing: needs all losses of a member in one place; set cluster.workers_per_member: 1"
     for place, table in given.policy.tables().items():
         key = f"mixing.policy.{place}"
         for group in table:

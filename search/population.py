@@ -10,20 +10,25 @@ from ray import tune
 
 from cluster import checkpoints
 from cluster.exchange import start_exchange
-from cluster.session import capacity
+from cluster.order import RowOrder
+from cluster.session import capacity, places, wait_for_room
 from cluster.storage import Store
-from cluster.streams import RowOrder
-from cluster.workers import BroodResources, brood_trial
+from cluster.workers import BroodResources, brood_trial, send_home
 from policies import population
 from search import records
+from search.arrivals import Arrivals
 from search.brood import train_brood
 from search.conductor import Conductor, Watcher
 from search.config import Run
 from search.corpus.batches import file_rows
 from search.corpus.build import load_corpus
+from search.corpus.streams import windows
+from search.directory import last_rows
 from search.errors import InputError, Interrupted, RunFailed
+from search.room import Room
 from search.start import first_state
 from search.tune import PopulationScheduler
+from search.views import after_marks, open_ledger
 
 BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
 
@@ -44,23 +49,48 @@ class Outcome:
 def train_population(
     run: Run, watcher: Watcher, loop: BroodLoop = train_brood, store: Store | None = None
 ) -> Outcome:
-    """Train a population on the connected Ray, from its last checkpoint if it has one."""
+    """Train a population on the connected Ray, from its last checkpoint if it has one.
+
+    Raises Regrouped when another number of broods finds room: called again, it goes on with that.
+    """
     began = time.monotonic()
     store = store or Store(run.directory)
+    asked, run = run, with_room(run)
     resources = brood_resources(run)
     conductor = open_conductor(run, store, watcher)
     # a brood that comes back may need what was handed over since its last checkpoint
     exchange = start_exchange(run.cluster.broods, run.checkpoint.every + 1)
-    conductor.give_orders = exchange.give_orders.remote  # nobody waits for the mailbox here
+    ledger = open_ledger(run, store, conductor.round)
+    free = run.population.mode == "asynchronous"
+    # nobody waits for the mailbox here
+    conductor.give_orders = (
+        exchange.give_verdicts.remote if free else after_marks(run, ledger, exchange.give_orders.remote)
+    )
     settings: dict[str, Any] = {
         "run": run.model_dump(mode="json"),
         "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
-        "starts": [known.hyperparameters for known in conductor.state] if not conductor.round else [],
+        "ledger": ledger,
+        "starts": [known.hyperparameters for known in conductor.state],
     }
     trial = brood_trial(
         loop, settings, exchange, resources, training_files(run), run.data.corpus, f"{run.directory}/ray"
     )
-    results = tune.Tuner(
+    room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(exchange, run.cluster.broods))
+    with room:
+        results = tuner(run, trial, conductor).fit()
+    conductor.wait()
+    if conductor.failure:
+        raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
+    if not conductor.finished:
+        room.check()
+        raise failure(run, results.errors)
+    store.write_json(records.TESTS, conductor.tests)
+    return outcome(conductor, time.monotonic() - began, settings["threads"])
+
+
+def tuner(run: Run, trial: Callable[[dict[str, Any]], None], conductor: Conductor) -> tune.Tuner:
+    """Return the experiment of the run's broods, one trial each."""
+    return tune.Tuner(
         trial,
         param_space={"brood": tune.grid_search(list(range(run.cluster.broods)))},
         tune_config=tune.TuneConfig(scheduler=PopulationScheduler(conductor), reuse_actors=False),
@@ -69,79 +99,119 @@ def train_population(
             storage_path=f"{run.directory}/ray",
             verbose=0,
             failure_config=tune.FailureConfig(fail_fast=True),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
-    ).fit()
-    if conductor.failure:
-        raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
-    if not conductor.finished:
-        raise failure(run, results.errors)
-    store.write_json(records.TESTS, conductor.tests)
-    return outcome(conductor, time.monotonic() - began, settings["threads"])
+    )
 
 
 def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     """Return the conductor as the last whole checkpoint left it, or a new one."""
+    kind = Arrivals if run.population.mode == "asynchronous" else Conductor
     space, rules = run.space(), run.rules()
-    resumed = checkpoints.latest(store, range(run.population.members))
-    for kept in (records, checkpoints):
-        kept.forget_after(store, -1 if resumed is None else resumed)
+    resumed = checkpoints.latest(store, range(run.population.members), run.shares)
+    records.forget_after(store, -1 if resumed is None else resumed)
     if resumed is None:
+        checkpoints.forget_all_but(store, None)
         state = first_state(run)
         records.write_starts(store, state)
-        return Conductor(run, store, space, rules, state, _no_orders, watcher)
+        return kind(run, store, space, rules, state, _no_orders, watcher)
     plain = checkpoints.load_decisions(store, resumed)
     state = population.from_plain(plain["members"])
-    last = {
-        row["member"]: row for row in store.read_table(records.METRICS).to_pylist() if row["round"] == resumed
-    }
-    return Conductor(
-        run,
-        store,
-        space,
-        rules,
-        state,
-        _no_orders,
-        watcher,
-        round=resumed,
-        exploits=plain["exploits"],
-        last=last,
-    )
+    best = population.archived(state)
+    earlier = [best[1].decision] if best else []
+    checkpoints.forget_all_but(store, resumed, run.shares, earlier)
+    reached = {"round": resumed, "exploits": plain["exploits"], "last": last_rows(run, store)[0]}
+    reached["earlier"] = earlier
+    if kind is Arrivals:
+        reached |= {"arrived": plain["arrived"], "ended": set(plain["ended"])}
+    return kind(run, store, space, rules, state, _no_orders, watcher, **reached)
+
+
+def with_room(run: Run) -> Run:
+    """Return the run with as many broods as the cluster has room for, within what its file allows."""
+    wait_for_room(asked_for(run).bundles(), run.cluster.patience)
+    return of_broods(run, fitting(run))
+
+
+def fitting(run: Run) -> int:
+    """Return the largest number of broods that fit now; the least that the run allows if fewer do."""
+    most = run.cluster.broods
+    least = min(run.cluster.broods_least or most, most)
+    for broods in range(most, least, -1):
+        asked = asked_for(of_broods(run, broods))
+        if not lacking(asked) and not homeless(asked):
+            return broods
+    return least
+
+
+def of_broods(run: Run, broods: int) -> Run:
+    return run.model_copy(update={"cluster": run.cluster.model_copy(update={"broods": broods})})
 
 
 def brood_resources(run: Run) -> BroodResources:
     """Return what each brood asks for; all broods must fit at once, since none waits for another's end."""
-    had = capacity()
+    resources = asked_for(run)
+    for kind, (needed, had) in lacking(resources).items():
+        key = {"CPU": "cluster.cpus_per_worker", "GPU": "cluster.gpus_per_worker"}
+        raise InputError(
+            f"cluster: {resources.broods} broods need {needed:g} {kind}s at once, but the Ray cluster has "
+            f"{had:g}. Lower cluster.broods, workers_per_brood or {key.get(kind, 'cluster.resources')}, "
+            f"let it begin with cluster.broods_least, or wait with cluster.patience for the cluster to grow."
+        )
+    if homeless(resources):
+        raise InputError(
+            f"cluster: the nodes hold {places(resources.worker())} workers of {resources.worker()}, but "
+            f"{resources.broods} broods of {resources.workers_per_brood} are wanted. A worker lives on one "
+            f"node: lower what it needs, or cluster.broods."
+        )
+    return resources
+
+
+def homeless(resources: BroodResources) -> bool:
+    """Say whether workers find no node, although the cluster as a whole has enough."""
+    return places(resources.worker()) < resources.broods * resources.workers_per_brood
+
+
+def asked_for(run: Run) -> BroodResources:
     each = run.cluster
-    resources = BroodResources(
+    return BroodResources(
         each.broods,
-        each.workers_per_brood,
-        each.cpus_per_worker or cpus_for(run, had.get("CPU", 0.0)),
+        run.workers_per_brood,
+        each.cpus_per_worker or cpus_for(run, capacity().get("CPU", 0.0)),
         each.gpus_per_worker,
         each.restarts,
+        each.placement,
+        each.resources,
     )
-    for kind, needed in resources.needed().items():
-        if needed > had.get(kind, 0.0) + 1e-9:
-            raise InputError(
-                f"cluster: {each.broods} broods need {needed:g} {kind}s at once, but the Ray cluster has "
-                f"{had.get(kind, 0.0):g}. Lower cluster.broods, cluster.workers_per_brood or "
-                f"cluster.{kind.lower()}s_per_worker."
-            )
-    return resources
+
+
+def lacking(resources: BroodResources) -> dict[str, tuple[float, float]]:
+    """Return what the cluster has too little of: needed and had, by kind."""
+    had = capacity()
+    needed = resources.needed()
+    return {
+        kind: (amount, had.get(kind, 0.0))
+        for kind, amount in needed.items()
+        if amount > had.get(kind, 0.0) + 1e-9
+    }
 
 
 def cpus_for(run: Run, cpus: float) -> float:
     """Share 60 % of the CPUs among the workers; the rest is for Ray Data's tasks and the trials."""
-    share = 0.6 * cpus / (run.cluster.broods * run.cluster.workers_per_brood)
+    share = 0.6 * cpus / (run.cluster.broods * run.workers_per_brood)
     return float(int(share)) if share >= 1 else round(share, 2)
 
 
 def training_files(run: Run) -> dict[str, list[str]]:
-    """Return each group's files in the order of the first epoch, the order in which they stream in."""
+    """Return the files of each group that workers hold whole, in the order of the first epoch."""
     if not run.reads_text:
         return {}
     manifest = load_corpus(run.data)
+    large = windows(run.data, manifest)
     files = {}
     for group, splits in manifest.groups.items():
+        if group in large:  # the workers read these by themselves
+            continue
         split = splits.splits["train"]
         order = RowOrder(group, file_rows(split), run.seed).files(0)
         files[group] = [split.files[place] for place in order]
@@ -155,7 +225,7 @@ def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
         best_score=conductor.last[best]["score"],
         exploits=conductor.exploits,
         wall_seconds=wall_seconds,
-        tokens=conductor.tokens(conductor.round) * len(conductor.state),
+        tokens=sum(row["tokens"] for row in conductor.last.values()),
         threads=threads,
         test_loss=conductor.tests[best],
     )

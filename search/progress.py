@@ -60,7 +60,7 @@ class Progress:
     def line(self) -> str:
         best = max(self.rows, key=lambda row: -float("inf") if row["score"] != row["score"] else row["score"])
         parts = [
-            f"{self.title}: step {self.rows[0]['step']}/{self.run.training.steps}",
+            f"{self.title}: step {min(row['step'] for row in self.rows)}/{self.run.training.steps}",
             f"best {self.measure(best['score'])} (member {best['member']})",
             f"{self.exploits} exploits",
             f"{self.tokens_per_second():,.0f} tokens/s",

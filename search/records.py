@@ -16,6 +16,7 @@ from policies.population import Order, State
 LINEAGE, METRICS, MIXING = "lineage.parquet", "metrics.parquet", "mixing.parquet"
 TESTS = "tests.json"  # of each member's last weights, the test loss of each group
 
+OF_GROUPS = ("loss_", "epochs_", "skipped_")
 LINEAGE_SCHEMA = pa.schema(
     [
         ("event", pa.string()),
@@ -27,6 +28,8 @@ LINEAGE_SCHEMA = pa.schema(
         ("parent_score", pa.float64()),
         ("before", pa.string()),
         ("after", pa.string()),
+        ("parent_round", pa.int32()),  # of the parent's own rounds: whose weights were copied
+        ("parent_step", pa.int64()),  # that these weights had trained
     ]
 )
 METRICS_SCHEMA = pa.schema(
@@ -41,6 +44,8 @@ METRICS_SCHEMA = pa.schema(
         ("train_seconds", pa.float64()),
         ("evaluate_seconds", pa.float64()),
         ("stacked", pa.bool_()),
+        ("arrival", pa.int64()),  # how many reports had been decided before this one
+        ("kept", pa.float64()),  # share of the rows, where a sampling policy chooses
     ]
 )
 
@@ -68,35 +73,49 @@ def write_starts(store: Store, state: State) -> None:
     _append(store, LINEAGE, 0, pa.Table.from_pylist(rows, LINEAGE_SCHEMA))
 
 
-def write_copies(
-    store: Store, round_: int, step: int, orders: Sequence[Order], scores: Mapping[int, float], before: State
-) -> None:
-    """Record what a round's orders did; `scores` and `before` are as they were when the orders were decided."""
-    rows = [
+def copy_rows(
+    orders: Sequence[Order], told: Mapping[int, Mapping[str, Any]], before: State
+) -> list[dict[str, Any]]:
+    """Return the events of orders; `told` has the last row of each member and `before` what they were then."""
+
+    def source(order: Order) -> dict[str, Any]:
+        best = before[order.donor].best
+        if order.decision is None or best is None:
+            row = told[order.donor]
+            return {"parent_score": row["score"], "parent_round": row["round"], "parent_step": row["step"]}
+        return {"parent_score": best.score, "parent_round": best.decision, "parent_step": best.step}
+
+    return [
         _event(
             "copy" if order.donor != order.member else "change",
-            round_,
-            step,
+            told[order.member]["round"],
+            told[order.member]["step"],
             order.member,
             order.hyperparameters,
         )
         | {
-            "score": scores[order.member],
+            "score": told[order.member]["score"],
             "parent": order.donor,
-            "parent_score": scores[order.donor],
+            **source(order),
             "before": json.dumps(before[order.member].hyperparameters),
         }
         for order in orders
     ]
+
+
+def write_copies(store: Store, part: int, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
-        _append(store, LINEAGE, round_, pa.Table.from_pylist(rows, LINEAGE_SCHEMA))
+        _append(store, LINEAGE, part, pa.Table.from_pylist([dict(row) for row in rows], LINEAGE_SCHEMA))
 
 
 def write_metrics(store: Store, round_: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Record one row a member; a column `loss_GROUP` holds each group's validation loss."""
-    groups = sorted({name for row in rows for name in row if name.startswith("loss_")})
+    """Record one row a member; columns `loss_GROUP` and the like hold what is known of each group.
+
+    That is the validation loss, how many epochs of it the member has read, and of a group that is read
+    through a window how many rows the window had left behind.
+    """
     schema = METRICS_SCHEMA
-    for name in groups:
+    for name in sorted({name for row in rows for name in row if name.startswith(OF_GROUPS)}):
         schema = schema.append(pa.field(name, pa.float64()))
     _append(store, METRICS, round_, pa.Table.from_pylist([dict(row) for row in rows], schema))
 

@@ -1,9 +1,10 @@
 """One model trained along the schedule that a population found, with the data of its winning lineage."""
 
+import math
+
 import numpy as np
 from rich.console import Console
 
-from cluster import checkpoints
 from cluster.session import session
 from cluster.storage import Store
 from policies.schedule import Setting
@@ -19,11 +20,8 @@ from search.sections import Scheduled
 
 def lineage_of(run: Run, store: Store, member: int | None = None) -> tuple[int, list[Segment]]:
     """Return a member (the best one by default) and where its weights of the last round trained."""
-    last, best = directory.winner(run, store)
-    chosen = best if member is None else member
-    if not 0 <= chosen < run.population.members:
-        raise InputError(f"--member: must be 0 to {run.population.members - 1}, got {chosen}.")
-    return chosen, ancestry(read_lineage(store), chosen, round=last)
+    row = directory.member_of(run, store, member)
+    return row["member"], ancestry(read_lineage(store), row["member"], round=row["round"])
 
 
 def settings_of(path: list[Segment]) -> list[dict[str, object]]:
@@ -37,6 +35,12 @@ def replay(place: str, member: int | None, console: Console) -> None:
     if directory.summary(store).get("status") != "done":
         raise InputError(f"{place} is not finished: continue it with `shoal resume {place}`, then replay it.")
     chosen, path = lineage_of(run, store, member)
+    steps = directory.member_of(run, store, chosen)["step"]
+    if run.population.backtrack and steps != run.training.steps:
+        raise InputError(
+            f"{place}: member {chosen} went back to earlier weights and has trained {steps} steps of the run's "
+            f"{run.training.steps}, so no run repeats it; `shoal schedule {place}` prints its schedule."
+        )
     again = as_one_model(run, store, chosen, path)
     directory.refuse_existing(again)
     prepare(again, console)
@@ -44,19 +48,29 @@ def replay(place: str, member: int | None, console: Console) -> None:
     with session():
         finish(again, console)
     close(again, copy, console)
-    console.print(compare(run, store, copy, chosen), highlight=False, soft_wrap=True)
+    console.print(compare(run, store, again, copy, chosen), highlight=False, soft_wrap=True)
 
 
 def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Run:
     """Return the run of one member that starts as the lineage's first and keeps to its schedule."""
     settings: list[Setting] = schedule(path)
-    alone = {"members": 1, "exploit": NoExploitRule(kind="none"), "cull": None}
+    # in a stack, copies may come between the ready points: the schedule then needs a finer interval
+    interval = math.gcd(run.population.interval, *(setting.from_step for setting in settings))
+    alone = {
+        "members": 1,
+        "exploit": NoExploitRule(kind="none"),
+        "cull": None,
+        "backtrack": False,
+        "mode": "synchronous",
+        "interval": interval,
+    }
     population = run.population.model_copy(update=alone)
     # a stack of one mostly rounds as a larger one does; a member that trains by itself does not
     rows = store.read_table(METRICS).to_pylist()
     stacked = any(row["stacked"] for row in rows if row["member"] == member)
     threads = directory.summary(store)["threads"]
-    one = {"broods": 1, "workers_per_brood": 1, "threads_per_worker": threads, "stack": stacked}
+    one = {"broods": 1, "workers_per_brood": None, "members_per_worker": 1}
+    one |= {"threads_per_worker": threads, "stack": stacked}
     return run.model_copy(
         update={
             "name": f"{run.name}-replay",
@@ -70,10 +84,12 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
     )
 
 
-def compare(run: Run, store: Store, copy: Store, member: int) -> str:
+def compare(run: Run, store: Store, replayed: Run, copy: Store, member: int) -> str:
     """Return how the replay's last weights stand to those of the run."""
-    found = checkpoints.load_member(store, run.rounds, member)["weights"]
-    again = checkpoints.load_member(copy, run.rounds, 0)["weights"]
+    found, again = (
+        directory.whole_weights(each, place, directory.member_of(each, place, number))
+        for each, place, number in ((run, store, member), (replayed, copy, 0))
+    )
     if all(np.array_equal(found[name], again[name]) for name in found):
         return f"member {member} of {run.name} and its replay have the same weights, bit for bit"
     apart = max(float(np.abs(found[name].astype(float) - again[name]).max()) for name in found)

@@ -10,8 +10,10 @@ from cluster import lease
 from cluster.session import session
 from cluster.storage import Store
 from search import directory
+from search.conductor import Watcher
 from search.config import Run
 from search.corpus.build import COLUMNS, describe, prepare_corpus
+from search.corpus.streams import windows
 from search.errors import InputError, Interrupted, RunFailed
 from search.kinds import NoExploitRule
 from search.measure import Measure, Watchers
@@ -20,6 +22,7 @@ from search.own import own_class
 from search.population import Outcome, train_population
 from search.progress import Progress
 from search.report.write import write_report
+from search.room import Regrouped
 
 
 def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
@@ -88,6 +91,12 @@ def prepare(run: Run, console: Console) -> None:
     manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
     rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}
     check_rows(run, sum(rows.values()))
+    large = windows(run.data, manifest)
+    if large and run.sampling.rule is not None:
+        raise InputError(
+            f"sampling.rule: a policy chooses among all rows of a group, but {', '.join(large)} must be "
+            f"streamed with data.memory_megabytes {run.data.memory_megabytes:g}; raise it."
+        )
     if run.mixing is not None:
         if problem := check_with_rows(run, rows):
             raise InputError(f"{problem}.")
@@ -108,17 +117,11 @@ def show_corpus(run: Run, console: Console) -> None:
 
 
 def check_rows(run: Run, rows: int) -> None:
-    """Refuse a corpus that is smaller than a batch, or larger than a worker may hold."""
+    """Refuse a corpus that is smaller than a batch."""
     if rows < run.training.batch:
         raise InputError(
             f"training.batch: must be at most the corpus's {rows} training rows of "
             f"{run.data.sequence_length} tokens, got {run.training.batch}; give more text or shorter rows."
-        )
-    megabytes = rows * run.data.sequence_length * 2 / 2**20  # a token is two bytes
-    if megabytes > run.data.memory_megabytes:
-        raise InputError(
-            f"data.memory_megabytes: every worker holds the corpus's training rows, {megabytes:.0f} MiB, "
-            f"but may hold {run.data.memory_megabytes:g}; raise it or lower data.megabytes."
         )
 
 
@@ -129,7 +132,7 @@ def finish(run: Run, console: Console) -> Outcome:
     record(store, run, "running")
     try:
         with Progress(run, console, run.label) as progress, Measure(run) as measure:
-            outcome = train_population(run, Watchers(progress, measure), store=store)
+            outcome = train_on(run, Watchers(progress, measure), store, console)
     except RunFailed as error:
         if store.held():  # else its new driver has the word
             record(store, run, "interrupted" if isinstance(error, Interrupted) else "failed")
@@ -140,9 +143,20 @@ def finish(run: Run, console: Console) -> Outcome:
     return outcome
 
 
+def train_on(run: Run, watcher: Watcher, store: Store, console: Console) -> Outcome:
+    """Train to the end, with as many broods as there is room for at each time."""
+    while True:
+        try:
+            return train_population(run, watcher, store=store)
+        except Regrouped as news:
+            console.print(f"{run.label}: {news}", highlight=False, soft_wrap=True)
+
+
 def without_exploits(run: Run) -> Run:
     """Return the control: the same members with the same budget, each left to itself."""
-    population = run.population.model_copy(update={"exploit": NoExploitRule(kind="none"), "cull": None})
+    population = run.population.model_copy(
+        update={"exploit": NoExploitRule(kind="none"), "cull": None, "backtrack": False}
+    )
     return run.model_copy(update={"population": population, "directory": f"{run.directory}/baseline"})
 
 

@@ -7,6 +7,7 @@ from typing import Any
 RUNS = {
     "population": "search.running",
     "mixture": "search.proxies",
+    "distill": "search.distill.running",
 }
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from policies.halving import Cull
-from search.kinds import AnyExploit, AnyExplore, Count, PerturbRule, Settings, Share, TruncationRule
+from search.kinds import AnyExploit, AnyExplore, AnySampler, Count, PerturbRule, Settings, Share, TruncationRule
 from trainables.settings import Recipe
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -17,10 +17,15 @@ class Data(Settings):
     corpus: str = "runs/corpus"
     groups: dict[Name, str] = Field(default_factory=dict)
     text_field: str = "text"
-    tokenizer: Literal["bytes"] = "bytes"
+    tokenizer: str = "bytes"  # or a folder with tokenizer.json: the teacher's, in a run of kind distill
     sequence_length: Annotated[int, Field(ge=8, le=65536)] = 128
     megabytes: Annotated[float, Field(gt=0)] = 8.0  # most text of a group
-    memory_megabytes: Annotated[float, Field(gt=0)] = 1024.0  # most rows that a worker holds
+    memory_megabytes: Annotated[float, Field(gt=0)] = 1024.0  # most rows that a worker holds; the rest streams
+    exhausted: Literal["repeat", "drop", "stop"] = "repeat"  # what a group does that was read to its end
+    epochs: Count | None = None  # passes before it drops out or stops; repeats without end by default
+    document_megabytes: Annotated[float, Field(gt=0)] | None = None  # longer ones are bad
+    builder: Literal["local", "ray"] = "local"  # ray: in stages on the cluster, for what is too much for one
+    bad_share: Share = 0.1  # of a group's documents; more bad ones than that end the build
     validation: Share = 0.05
     test: Share = 0.05
     proportions: dict[str, Annotated[float, Field(ge=0)]] | None = None
@@ -70,6 +75,7 @@ class Population(Settings):
 
     members: Count = 8
     interval: Count = 20
+    mode: Literal["synchronous", "asynchronous"] = "synchronous"  # asynchronous: nobody waits for anybody
     start: Literal["random", "optuna"] = "random"  # first hyperparameters: drawn, or spread evenly
     exploit: AnyExploit = TruncationRule(kind="truncation")
     explore: AnyExplore = PerturbRule(kind="perturb")
@@ -77,18 +83,39 @@ class Population(Settings):
     age_window: Annotated[int, Field(ge=0)] | None = None  # steps by which members that are compared may differ
     burn_in: Annotated[int, Field(ge=0)] = 0  # steps before anybody copies
     cull: CullRule | None = None
+    backtrack: bool = (
+        False  # clones are of the best weights of all earlier decisions, if better than the donor's
+    )
     replacements: Annotated[int, Field(ge=0)] = 8  # times that a failed member becomes a clone of a good one
 
 
 class Cluster(Settings):
+    """How members lie on workers; either the workers or the members that each of them hosts are given."""
+
     broods: Count = 2
-    workers_per_brood: Count = 1
+    broods_least: Count | None = None  # begin with fewer, down to this many, where not all find room
+    workers_per_brood: Count | None = None  # as many as one member spans by default
+    members_per_worker: Count | None = None
+    workers_per_member: Count = 1
+    span: Literal["ddp", "fsdp"] = "ddp"  # of a member over workers: whole weights in each, or a share
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     restarts: Annotated[int, Field(ge=0)] = 3  # of a brood that lost a worker
     stack: bool | None = None  # members as one model; by default on GPUs, and of small members on CPUs
     threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)  # others, of each worker
+    patience: Annotated[float, Field(ge=0)] = 0.0  # seconds to wait for a cluster that can still grow
+    spot: bool = False  # workers may be taken away: told so, they write a checkpoint at once
+    # how workers are laid out over nodes: close together, or far apart so that a lost node takes few members
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     dashboard: bool = False  # of an embedded Ray: also what Prometheus needs to find it
+
+
+class Sampling(Settings):
+    """Which rows each epoch keeps and what they weigh, by whose losses."""
+
+    rule: AnySampler | None = None  # all rows, alike
+    view: Literal["member", "brood"] = "member"
 
 
 SEARCHED = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}

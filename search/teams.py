@@ -2,14 +2,16 @@
 
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from policies.population import Order
+from search.errors import Exhausted
 from search.mixed import MixedModel, train_visits
+from search.sampling import SampledBatches
 from trainables.member import Member
 from trainables.network import Network
 from trainables.stack import Stack, stacks
@@ -35,24 +37,43 @@ class Team:
         """Train an interval; return a row of metrics a member. What is raised is the failure of the team."""
         began = time.perf_counter()
         try:
-            losses = self.advance(steps)
-            trained = time.perf_counter()
-            scores = self.stack.evaluate() if self.stack else [each.evaluate() for each in self.each()]
-            seconds = (trained - began) / len(losses), (time.perf_counter() - trained) / len(losses)
-            return {
-                number: row(loss, *score, self.stack is not None, *seconds)
-                | ({"mixing": member.account()} if isinstance(member, MixedModel) else {})
-                for (number, member), loss, score in zip(self.members.items(), losses, scores, strict=True)
-            }
+            losses = self.step(steps)
+            return self.rows(losses, time.perf_counter() - began)
+        except Exhausted:
+            raise
         except Exception:  # whatever a member's own code raises concerns its team alone
-            return {number: FAILED | {"error": traceback.format_exc()} for number in self.members}
+            return self.failure()
+
+    def step(self, steps: int) -> dict[int, float]:
+        """Train on; return each member's mean training loss."""
+        return dict(zip(self.members, self.advance(steps), strict=True))
+
+    def rows(self, losses: Mapping[int, float], trained: float) -> dict[int, dict[str, Any]]:
+        """Evaluate after `trained` seconds of training; return a row of metrics a member."""
+        began = time.perf_counter()
+        scores = self.stack.evaluate() if self.stack else [each.evaluate() for each in self.each()]
+        seconds = trained / len(scores), (time.perf_counter() - began) / len(scores)
+        return {
+            number: row(losses[number], *score, self.stack is not None, *seconds) | kept(member) | mixed(member)
+            for (number, member), score in zip(self.members.items(), scores, strict=True)
+        }
+
+    def failure(self) -> dict[int, dict[str, Any]]:
+        """Return the rows of a team whose code is raising."""
+        return {number: FAILED | {"error": traceback.format_exc()} for number in self.members}
+
+    def without(self, gone: Set[int]) -> "Team":
+        """Return the team of those that are left."""
+        left = {number: member for number, member in self.members.items() if number not in gone}
+        networks = [member for member in left.values() if isinstance(member, Network)]
+        return Team(left, Stack(networks) if self.stack and networks else None)
 
     def advance(self, steps: int) -> list[float]:
         """Return each member's mean training loss; a stack pauses wherever a member's visit ends."""
         if self.stack is None:
             return [each.train(steps) for each in self.each()]
-        mixed = [member for member in self.stack.members if isinstance(member, MixedModel)]
-        return train_visits(mixed, self.stack.train, steps) if mixed else self.stack.train(steps)
+        followers = [member for member in self.stack.members if isinstance(member, MixedModel)]
+        return train_visits(followers, self.stack.train, steps) if followers else self.stack.train(steps)
 
     def each(self) -> list[Member]:
         return list(self.members.values())
@@ -81,7 +102,7 @@ def teams(members: Mapping[int, Member], stack: bool | None) -> list[Team]:
     for numbers in stacks(members):
         team = {number: members[number] for number in numbers}
         networks = [member for member in team.values() if isinstance(member, Network)]
-        if networks and not networks[0].own_step and (pays(networks[0]) if stack is None else stack):
+        if networks and not networks[0].alone and (pays(networks[0]) if stack is None else stack):
             # also one alone: it mostly rounds as it would among others, so regrouped broods go on alike
             found.append(Team(team, Stack(networks)))
         else:
@@ -110,3 +131,14 @@ def row(
         "evaluate_seconds": evaluate_seconds,
         **{f"loss_{group}": loss for group, loss in losses.items()},
     }
+
+
+def kept(member: Member) -> dict[str, Any]:
+    """Return the share of rows that a member's sampling policy keeps, if it has one."""
+    batches = getattr(member, "batches", None)
+    return {"kept": batches.kept} if isinstance(batches, SampledBatches) else {}
+
+
+def mixed(member: Member) -> dict[str, Any]:
+    """Return what the run records of a member's own mixture, if it has one."""
+    return {"mixing": member.account()} if isinstance(member, MixedModel) else {}

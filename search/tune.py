@@ -18,7 +18,8 @@ class PopulationScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         assert self.conductor is not None
         try:
-            self.conductor.receive(result)
+            for message in result["messages"]:
+                self.conductor.receive(message)
         except LeaseLost as error:
             self.conductor.end(str(error))  # the broods leave; nothing of this driver is written any more
         return TrialScheduler.CONTINUE

@@ -67,7 +67,7 @@ class Points(Network):
     def loss(self, module, batch, numbers):
         points, labels = batch
         logits = module(points, numbers["dropout"])
-        return cross_entropy(logits, labels, numbers["label_smoothing"]).mean()
+        return cross_entropy(logits, labels, numbers["label_smoothing"])
 
     def score(self, module, rows):
         points, labels = rows

@@ -36,8 +36,9 @@ class Nodes:
         self.gcs, self.dashboard, client, self.metrics = free_ports(4)
         self.address = f"http://127.0.0.1:{self.dashboard}"
         paths = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self.environment = {**os.environ, "PATH": paths, "RAY_ENABLE_AUTO_CONNECT": "0", **variables}
+        self.environment = {**os.environ, "PATH": paths, "RAY_JOB_STOP_WAIT_TIME_S": "60", **variables}
         self.nodes: list[subprocess.Popen[bytes]] = []
+        self.numbers: dict[int, int] = {}  # of all nodes that ever were, by process
         self.client = client
 
     def head(self, cpus: float) -> None:
@@ -58,7 +59,7 @@ class Nodes:
         return node
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
-        number = len(self.nodes)
+        number = len(self.numbers)
         log = (self.folder / f"node-{number}.log").open("wb")
         # in one folder a node would unpack a job's working directory over another's
         place = f"--temp-dir={self.folder}/{number}"
@@ -69,6 +70,7 @@ class Nodes:
             program, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
         )
         self.nodes.append(node)
+        self.numbers[node.pid] = number
         return node
 
     def wait_for(self, count: int) -> None:
@@ -99,6 +101,21 @@ class Nodes:
         for process in self.of(node):
             os.kill(process, signal.SIGKILL)
         node.wait(timeout=20)
+
+    def drain(self, node: subprocess.Popen[bytes], seconds: int) -> None:
+        """Tell Ray that a node will be gone in so many seconds, as a cloud that takes it back does."""
+        folder = f"{self.folder}/{self.numbers[node.pid]}/"
+        program = (
+            "from ray._raylet import GcsClient;"
+            f"nodes = GcsClient('127.0.0.1:{self.gcs}').get_all_node_info();"
+            f"print([i.hex() for i, n in nodes.items() if n.raylet_socket_name.startswith('{folder}')][0])"
+        )
+        run = {"env": self.environment, "capture_output": True, "text": True, "check": True, "timeout": 60}
+        number = subprocess.run([sys.executable, "-c", program], **run).stdout.strip()
+        told = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test")
+        command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--node-id", number, *told]
+        place = ("--address", f"127.0.0.1:{self.gcs}", "--deadline-remaining-seconds", str(seconds))
+        subprocess.run([*command, *place], **run)
 
     def of(self, node: subprocess.Popen[bytes]) -> list[int]:
         """Return a node's processes, its children's children first."""

@@ -2,11 +2,19 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
-from benchmarks import processes
+from benchmarks import distill_speed, loaders, processes, stream
 from benchmarks.exploit import median
 from benchmarks.quality import better, interval, summary
+from cluster.order import RowOrder
+from cluster.storage import Store
+from cluster.streams import WholeStream
+from trainables.distill.encoder import Encoder
+from trainables.distill.shared import SharedTeacher
+from trainables.distill.teachers import Teacher
 
 
 def start(process: str, trial: str, time: float, source: str = "") -> dict:
@@ -47,3 +55,38 @@ def test_methods_are_compared_seed_by_seed() -> None:
     found = better(first, second, higher=False)
     assert (found["mean"], found["low"], found["high"]) == (0.5, 0.5, 0.5)
     assert better(first, second, higher=True)["mean"] == -0.5
+
+
+def test_the_stream_benchmark_counts_batches_until_the_new_mixture_and_reads_what_it_says(tmp_path) -> None:
+    store = Store(str(tmp_path))
+    files = stream.write_groups(store, 2)
+    streams = {}
+    for group, names in files.items():
+        order = RowOrder(group, [stream.FILE_ROWS] * 2, 0)
+        blocks = [store.read_table(names[file]) for file in order.files(0)]
+        streams[group] = WholeStream(blocks, order, stream.LENGTH)
+    assert stream.batches_to_new_mixture(streams) == 1
+    rows = [next(stream.changing(stream.members_of(streams))), next(stream.gather(500))]
+    arrays = loaders.save_arrays(store, files)
+    rows += [next(loaders.torch_rows(arrays, stream.BATCH, at_once)).numpy() for at_once in (False, True)]
+    assert all(each.shape == (stream.BATCH, stream.LENGTH) and each.dtype == "uint16" for each in rows)
+    # three groups in equal parts: the first token is a row's group
+    (member,) = stream.members_of(streams)
+    counts = np.bincount(member.next()[:, 0], minlength=3)
+    assert set(counts.tolist()) == {21, 22}
+    mapped, at_once = loaders.Mapped(arrays), loaders.MappedAtOnce(arrays)
+    chosen = [3, 2 * stream.FILE_ROWS, 20_000]  # rows of the first, second and third group
+    assert (
+        [int(mapped[place][0]) for place in chosen] == at_once.__getitems__(chosen)[:, 0].tolist() == [0, 1, 2]
+    )
+
+
+def test_the_plain_loop_trains_as_the_shared_weights_do() -> None:
+    torch.manual_seed(0)
+    origin = Encoder(distill_speed.TEACHER)
+    shared = SharedTeacher(Teacher(Encoder(distill_speed.TEACHER)))
+    first, second = (distill_speed.member(shared, origin) for _ in range(2))
+    first.step()
+    distill_speed.plain_step(second)
+    pairs = zip(first.module.parameters(), second.module.parameters(), strict=True)
+    assert all(torch.allclose(ours, theirs, atol=1e-6) for ours, theirs in pairs)

@@ -15,10 +15,8 @@ class Post:
 
     def __init__(self, monkeypatch):
         self.weights: dict[int, dict] = {}
-        monkeypatch.setattr(
-            workers, "post_weights", lambda e, r, member, state: self.weights.update({member: state})
-        )
-        monkeypatch.setattr(workers, "take_weights", lambda e, r, member: self.weights[member])
+        monkeypatch.setattr(workers, "post_weights", lambda e, key, state: self.weights.update({key[1]: state}))
+        monkeypatch.setattr(workers, "take_weights", lambda e, key: self.weights[key[1]])
 
 
 def toys() -> dict[int, Toy]:

@@ -62,3 +62,11 @@ def test_when_all_have_failed_the_run_ends_with_the_last_reason(conductor) -> No
     assert conductor.given == {1: None}
     assert "all members have failed by step 4" in conductor.failure
     assert conductor.failure.endswith("ValueError: no such file")
+
+
+def test_a_worker_that_is_told_to_go_makes_its_round_a_checkpoint(conductor, tmp_path) -> None:
+    settings = conductor.run.checkpoint.model_copy(update={"every": 10})
+    conductor.run = conductor.run.model_copy(update={"checkpoint": settings})
+    for round_ in range(1, 5):
+        conductor.receive(reports(round_, [1.0, 0.5, 3.0, 2.0]) | {"leaving": round_ == 3})
+    assert [path.parent.name for path in tmp_path.glob("checkpoints/*/decisions.json")] == ["round-000003"]

@@ -26,7 +26,7 @@ def one_thread():
 
 
 def shape_of(family: str, subnet: Subnet, vocabulary: int = 61) -> Shape:
-    own = {"encoder": {}, "decoder": {"activation": "silu", "epsilon": 1e-6}}[family]
+    own = {"encoder": {}, "decoder": {"family": "decoder", "activation": "silu", "epsilon": 1e-6}}[family]
     return Shape(
         vocabulary=vocabulary,
         positions=20,

@@ -59,10 +59,10 @@ def test_parents_judged_by_their_rate_resist_greed_better() -> None:
     assert fire < mixed < greedy
 
 
-def curve(rate: float, score: float, low: float = 0.01) -> np.ndarray:
+def curve(rate: float, score: float, low: float = 0.01) -> tuple[float, ...]:
     """Return what an evaluator of low rate sees, in three intervals of 5 steps, of weights that scored this."""
     bias = -score - 0.5 * rate
-    return np.array([score, *(-bias * (1 - 0.02 * low) ** (5 * i) - 0.5 * low for i in (1, 2, 3))])
+    return score, *(-bias * (1 - 0.02 * low) ** (5 * i) - 0.5 * low for i in (1, 2, 3))
 
 
 def test_a_high_rate_outpaces_a_low_one_of_the_same_score() -> None:

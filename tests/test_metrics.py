@@ -79,9 +79,39 @@ def test_a_round_is_emitted_as_declared(emitted) -> None:
     assert emitted["shoal_group_loss", "demo", "code"] == 1.0
 
 
-def test_every_declared_metric_is_emitted(emitted) -> None:
+def test_a_mixture_that_moves_and_rows_that_are_kept_are_means_over_members(emitted) -> None:
     measure = Measure(load_run(str(ROOT / "examples/demo.yaml"), ["population.members=4"]))
-    measure.round(1, rows(1, [-3.0, -1.0]), [Order(0, 1, HYPERPARAMETERS)])
+    found = rows(1, [-3.0, -1.0])
+    for row, share in zip(found, (0.25, 0.75), strict=True):
+        row["mixing"] = {
+            "groups": [{"group": "code", "proportion": share}, {"group": "law", "proportion": 0.5}]
+        }
+        row["kept"] = share / 2
+    measure.round(1, found, [])
+    assert emitted["shoal_proportion", "demo", "code"] == 0.5
+    # no policy speaks of docs: its share is the file's, a third
+    assert emitted["shoal_proportion", "demo", "docs"] == pytest.approx(1 / 3)
+    assert emitted["shoal_kept_fraction", "demo"] == 0.25
+
+
+def test_members_that_are_not_level_count_their_own_steps(emitted) -> None:
+    measure = Measure(load_run(str(ROOT / "examples/demo.yaml"), ["population.members=4"]))
+    measure.round(
+        1, [row | {"step": step} for row, step in zip(rows(1, [-3.0, -1.0]), (25, 25), strict=False)], []
+    )
+    # one member has trained two intervals more, the other none
+    measure.round(
+        1, [row | {"step": step} for row, step in zip(rows(1, [-3.0, -1.0]), (75, 25), strict=False)], []
+    )
+    assert emitted["shoal_member_steps", "demo"] == 100
+    assert emitted["shoal_step", "demo"] == 25
+
+
+def test_every_declared_metric_is_emitted(emitted, monkeypatch) -> None:
+    shared = "sampling={rule: {kind: infobatch}, view: brood}"
+    measure = Measure(load_run(str(ROOT / "examples/demo.yaml"), ["population.members=4", shared]))
+    monkeypatch.setattr("search.measure.ledger_rows", lambda run: 1000)
+    measure.round(1, [row | {"kept": 0.5} for row in rows(1, [-3.0, -1.0])], [Order(0, 1, HYPERPARAMETERS)])
     measure.failed(rows(1, [math.nan])[0], "ValueError: no")
     clock = Clock()
     with clock.phase("compute"):

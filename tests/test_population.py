@@ -19,7 +19,7 @@ from policies.exploit import (
     WinnerTakesAll,
 )
 from policies.explore import Interval, Past, Perturb, explore
-from policies.fire import Fire, outpaces, smoothed
+from policies.fire import Fire, outpaces, smoothed, wins
 from policies.frequencies import MultipleFrequency
 from policies.halving import Cull
 from policies.population import Report, decide
@@ -75,7 +75,9 @@ def test_what_must_hold_of_every_rule_for_any_scores(name: str, scores: list[flo
         targets = {order.member for order in orders}
         finite = [score for score in scores if math.isfinite(score)]
         assert len(orders) == len(targets)
-        assert all(order.donor != order.member and math.isfinite(scores[order.donor]) for order in orders)
+        # only a laggard without a leader keeps its weights and varies its own hyperparameters
+        assert name == "threshold" or all(order.donor != order.member for order in orders)
+        assert all(math.isfinite(scores[order.donor]) for order in orders)
         if (
             name == "fire"
         ):  # parents are ranked by rate and evaluators begin anew, but no weights of the best are lost
@@ -172,6 +174,9 @@ def test_threshold_by_hand() -> None:
     assert donors(Threshold(), [[0.0]] * 4 + [[10.0]]) == [None] * 5
     # 0, 5, 5, 5, 10: mean 5, deviation 3.16: 0 lags and 10 leads
     assert donors(Threshold(), [[0.0], [5.0], [5.0], [5.0], [10.0]]) == [4, None, None, None, None]
+    # 0, 10, 10, 10, 10: mean 8, deviation 4: 0 lags and nobody leads, so it varies its own
+    assert donors(Threshold(), [[0.0]] + [[10.0]] * 4) == [0, None, None, None, None]
+    assert donors(Threshold(), [[math.nan], [0.0]] + [[10.0]] * 4) == [None, 1, None, None, None, None]
     assert donors(Threshold(1.0, 6.0), [[0.0], [5.0], [5.0], [5.0], [10.0]]) == [None] * 5
     assert donors(Threshold(), [[1.0]] * 4) == [None] * 4
 
@@ -243,19 +248,20 @@ def test_fire_by_hand() -> None:
 
 def test_rates_are_compared_where_the_scores_are_the_same() -> None:
     # both pass from 2 to 4: in 1 interval, from t = 1 to 2, and in 2, from 0 to 2
-    steep, flat = np.array([0.0, 2.0, 4.0]), np.array([2.0, 3.0, 4.0])
+    steep, flat = (0.0, 2.0, 4.0), (2.0, 3.0, 4.0)
     assert outpaces(steep, flat) is True and outpaces(flat, steep) is False
-    # a dip does not count: the climb is 0, 2, 2, 4, which takes 2 intervals from 2 to 4, as the other does
-    assert outpaces(np.array([0.0, 2.0, 1.0, 4.0]), np.array([2.0, 3.0, 4.0])) is None
+    assert wins((steep, flat, ())) == (1.0, 0.0, 0.0)
+    # a dip does not count: 0, 2, 1, 4 climbs as 0, 2, 2, 4, in 2 intervals from 2 to 4, as the other does
+    assert wins(((0.0, 2.0, 1.0, 4.0), flat)) == (0.5, 0.5)
     # no common score, or no progress: undecided
-    assert outpaces(np.array([0.0, 1.0]), np.array([2.0, 3.0])) is None
-    assert outpaces(np.array([1.0, 1.0]), np.array([0.0, 3.0])) is None
+    assert outpaces((0.0, 1.0), (2.0, 3.0)) is None
+    assert outpaces((1.0, 1.0), (0.0, 3.0)) is None
 
 
 def test_a_smoothed_curve_by_hand() -> None:
     # 1; (0.5 * 0.5 * 1 + 0.5 * 4) / 0.75 = 3; (0.5 * 2.25 + 0.5 * 0) / 0.875
     assert smoothed([1.0, 4.0, 0.0], 0.5) == pytest.approx([1.0, 3.0, 1.125 / 0.875])
-    assert smoothed([1.0, 4.0, 0.0], 0.0).tolist() == [1.0, 4.0, 0.0]
+    assert smoothed([1.0, 4.0, 0.0], 0.0) == (1.0, 4.0, 0.0)
 
 
 def test_nobody_copies_before_enough_members_have_scored_or_across_ages() -> None:
@@ -350,6 +356,27 @@ def test_a_failed_member_is_replaced_so_many_times_and_then_left() -> None:
         assert [(order.member, order.donor) for order in orders] == ([(0, 2)] if decision <= 2 else [])
     assert state[0].failures == 4
     assert decide(ALONE, SPACE, state, reports([1.0, math.nan, 3.0, 2.0], 50), 0)[1] == []
+
+
+def test_a_clone_goes_back_to_the_best_weights_ever_and_varies_their_own_hyperparameters() -> None:
+    rules, state = Rules(Truncation(0.25), Perturb(0.0), backtrack=True), population.start(SPACE, 4, 0)
+    first = state[3].hyperparameters
+    state, orders = decide(rules, SPACE, state, reports([1.0, 2.0, 3.0, 9.0], 10), 0)
+    assert [(order.member, order.donor, order.decision) for order in orders] == [(0, 3, None)]
+    assert population.archived(state) == (3, population.Best(9.0, 1, 10, first))
+    state = population.from_plain(json.loads(json.dumps(population.to_plain(state))))
+    # all are worse now: the best of now is 2, but its 5 is less than the 9 that 3 had at its first decision,
+    # and 3 itself, now the worst, goes back to what it was; both vary the rate that belonged to the 9
+    state = tuple(known._replace(hyperparameters={"rate": 0.09, "kind": "a"}) for known in state)
+    _, orders = decide(rules, SPACE, state, reports([4.0, 2.0, 5.0, 1.0], 20), 0)
+    assert [(order.member, order.donor, order.decision) for order in orders] == [(3, 3, 1)]
+    assert orders[0].hyperparameters["rate"] / first["rate"] == pytest.approx(0.8) or orders[0].hyperparameters[
+        "rate"
+    ] / first["rate"] == pytest.approx(1.25)
+    # a donor of now that is better than all before is copied as it is
+    after, orders = decide(rules, SPACE, state, reports([4.0, 2.0, 10.0, 1.0], 20), 0)
+    assert [(order.member, order.donor, order.decision) for order in orders] == [(3, 2, None)]
+    assert population.archived(after) == (2, population.Best(10.0, 2, 20, {"rate": 0.09, "kind": "a"}))
 
 
 class Remembers(Perturb):

@@ -84,9 +84,9 @@ def make(store: Store, made: Made) -> Store:
         rules = made.rules if round_ < made.planned else ALONE
         before = state
         state, orders = population.decide(rules, domains, before, reports, made.seed)
-        scores = {each["member"]: each["score"] for each in rows}
+        told = {each["member"]: each for each in rows}
         records.write_metrics(store, round_, rows)
-        records.write_copies(store, round_, round_ * STEPS, orders, scores, before)
+        records.write_copies(store, round_, records.copy_rows(orders, told, before))
         for order in orders:
             levels[order.member] = levels[order.donor]
         exploits += len(orders)
@@ -240,7 +240,8 @@ def by_hand(store: Store) -> Store:
         ]
         records.write_metrics(store, round_, rows)
     order = population.Order(0, 1, {"h": 4.0})
-    records.write_copies(store, 2, 20, [order], {0: -3.0, 1: -2.0}, start)
+    told = {member: {"round": 2, "step": 20, "score": score} for member, score in ((0, -3.0), (1, -2.0))}
+    records.write_copies(store, 2, records.copy_rows([order], told, start))
     return store
 
 

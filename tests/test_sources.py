@@ -1,6 +1,8 @@
+import io
 import json
 import os
 import sys
+import tarfile
 from functools import partial
 
 import pyarrow as pa
@@ -9,6 +11,7 @@ import pytest
 
 from search.corpus import sources
 from search.corpus.documents import gather
+from search.corpus.quarantine import Quarantine
 from search.errors import InputError
 from search.sections import Data
 
@@ -29,11 +32,36 @@ def as_lines(path, contents, field="text"):
     path.write_text("".join(json.dumps({"n": 1, field: text}) + "\n" for text in contents))
 
 
+def as_archive(path, contents, mode="w"):
+    with tarfile.open(path, mode) as tar:
+        for index, text in enumerate(contents):
+            member(tar, f"deep/{index:05d}.cls", b"1")
+            kind, content = [("txt", text), ("json", json.dumps({"text": text}))][index % 2]
+            member(tar, f"deep/{index:05d}.{kind}", content.encode())
+
+
+def member(tar, name, content):
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+def as_saved_dataset(path, contents):
+    """Write what `datasets.Dataset.from_dict({"text": contents}).save_to_disk(path)` writes."""
+    path.mkdir()
+    table = pa.table({"text": contents})
+    with pa.ipc.new_stream(path / "data-00000-of-00001.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=50)
+    (path / "state.json").write_text('{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}')
+    (path / "dataset_info.json").write_text('{"description": ""}')
+
+
 def read(source, group="sea", **changes):
     """Return (texts, duplicates, skipped)."""
     settings = Data(**{"corpus": "nowhere/corpus", "groups": {group: str(source)}, **changes})
-    documents, duplicates, skipped = gather(group, settings, set())
-    return [document.content.decode() for document in documents], duplicates, skipped
+    quarantine = Quarantine(group)
+    documents, duplicates = gather(group, settings, set(), quarantine)
+    return [document.content.decode() for document in documents], duplicates, quarantine.documents
 
 
 def fails(source, *words, **changes):
@@ -48,6 +76,10 @@ def fails(source, *words, **changes):
     [
         "all.parquet",
         "all.jsonl",
+        "all.tar",
+        "all.tar.gz",
+        "all.tgz",
+        "saved",
         "in",
         "in/*/e?/[0-9]*.txt",
         "in/*",
@@ -62,6 +94,10 @@ def test_every_kind_of_source_gives_the_same_documents(tmp_path, source):
     folder(tmp_path / "in" / "deep" / "er", TEXTS)
     as_parquet(tmp_path / "all.parquet", TEXTS)
     as_lines(tmp_path / "all.jsonl", TEXTS)
+    as_archive(tmp_path / "all.tar", TEXTS)
+    for name in ("all.tar.gz", "all.tgz"):
+        as_archive(tmp_path / name, TEXTS, "w:gz")
+    as_saved_dataset(tmp_path / "saved", TEXTS)
     (tmp_path / "in" / ".hidden").write_text("never read")
     scheme, _, path = source.rpartition("://")
     found = read(f"{scheme}://{tmp_path}/{path}" if scheme else tmp_path / path)
@@ -199,7 +235,7 @@ def test_a_missing_column_or_field_names_those_there(tmp_path):
         ("a.parquet", b"not parquet", "arquet"),
         ("a.jsonl", b'{"text": "good"}\n{"text": \n', "each line must be JSON"),
         ("a.jsonl", b"[1, 2]\n", "JSON object"),
-        ("a.jsonl", b'{"text": 3}\n', "must hold text, got 3"),
+        ("a.jsonl", b'{"text": 3}\n', "must hold text, got int"),
     ],
 )
 def test_a_file_that_is_not_what_its_name_says_is_named(tmp_path, name, content, word):
@@ -209,7 +245,7 @@ def test_a_file_that_is_not_what_its_name_says_is_named(tmp_path, name, content,
 
 def test_a_column_that_holds_no_text_is_refused(tmp_path):
     as_parquet(tmp_path / "a.parquet", [1, 2, 3])
-    fails(tmp_path / "a.parquet", "must hold text, got 1")
+    fails(tmp_path / "a.parquet", "must hold text, got int")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
@@ -251,5 +287,5 @@ def test_installed_takes_descriptions_without_headers_and_skips_what_cannot_be_r
     (tmp_path / "site-packages" / "other.md").write_text("of another installation")
     monkeypatch.setattr(sources.sysconfig, "get_paths", lambda: dict.fromkeys(sources.ROOTS, str(tmp_path)))
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    assert read("installed", "docs") == (["# What it is\n\n" + TEXTS[0]], 0, 1)
+    assert read("installed", "docs", bad_share=0.6) == (["# What it is\n\n" + TEXTS[0]], 0, 1)
     assert "Permission is granted" in read("installed", "law")[0]

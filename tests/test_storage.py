@@ -79,9 +79,9 @@ def test_a_checkpoint_counts_only_when_whole(tmp_path) -> None:
     for round_ in (1, 2):
         for member in range(2):
             checkpoints.save_member(store, round_, member, {"round": round_, "member": member})
-        checkpoints.save_decisions(store, round_, {"round": round_})
+        checkpoints.save_decisions(store, round_, {"round": round_}, [round_] * 2)
     checkpoints.save_member(store, 3, 0, {})
-    checkpoints.save_decisions(store, 3, {})
+    checkpoints.save_decisions(store, 3, {}, [3, 3])
     assert checkpoints.latest(store, range(2)) == 2  # member 1 of round 3 is missing
     assert checkpoints.load_member(store, 2, 1) == {"round": 2, "member": 1}
     checkpoints.prune(store, 2)

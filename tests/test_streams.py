@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.streams import RowOrder, RowStream
+from cluster.order import RowOrder
+from cluster.streams import WholeStream
 from policies.mixing import normalise
 from search.corpus.batches import MixedBatches
 
@@ -26,9 +27,9 @@ def blocks(order: RowOrder, size: int) -> list[pa.Table]:
     ]
 
 
-def stream(seed: int = 0, size: int = 4) -> RowStream:
+def stream(seed: int = 0, size: int = 4) -> WholeStream:
     order = RowOrder("code", SIZES, seed)
-    return RowStream(blocks(order, size), order, 4)
+    return WholeStream(blocks(order, size), order, 4)
 
 
 def test_every_epoch_gives_each_row_once_in_another_order() -> None:
@@ -65,7 +66,7 @@ def test_the_first_rows_come_before_the_last_file_has_arrived() -> None:
         held.wait(10)
         yield from arrived[1:]
 
-    rows = RowStream(slow(), order, 4)
+    rows = WholeStream(slow(), order, 4)
     first = rows.take(0, 2)
     held.set()
     assert np.array_equal(first, stream().take(0, 2))
@@ -77,12 +78,12 @@ def test_a_stream_that_breaks_says_so_to_whoever_waits() -> None:
         yield from blocks(RowOrder("code", SIZES, 0), 4)[:1]
         raise OSError("disk on fire")
 
-    rows = RowStream(breaks(), RowOrder("code", SIZES, 0), 4)
+    rows = WholeStream(breaks(), RowOrder("code", SIZES, 0), 4)
     with pytest.raises(RuntimeError, match="ended early") as raised:
         rows.take(0, 15)
     assert "disk on fire" in str(raised.value.__cause__)
     with pytest.raises(RuntimeError, match="ended early"):
-        RowStream([], RowOrder("code", SIZES, 0), 4).take(0, 1)
+        WholeStream([], RowOrder("code", SIZES, 0), 4).take(0, 1)
 
 
 def test_batches_follow_proportions_from_the_next_one_and_a_clone_goes_on_where_its_donor_is() -> None:

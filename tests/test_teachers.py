@@ -15,7 +15,8 @@ from trainables.distill.elastic import extract  # noqa: E402
 from trainables.distill.families import host_heads, to_transformers  # noqa: E402
 from trainables.distill.relations import relation_loss, relations  # noqa: E402
 from trainables.distill.spaces import Subnet  # noqa: E402
-from trainables.distill.teachers import Pieces, Teacher, load_teacher, projections, read_card  # noqa: E402
+from trainables.distill.teachers import Teacher, load_teacher, projections, read_card  # noqa: E402
+from trainables.pieces import Pieces  # noqa: E402
 
 SMALL = {"vocab_size": 90, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 CONFIGS = {

@@ -191,3 +191,26 @@ def test_half_precision_survives_the_way_through_numpy() -> None:
     target = torch.zeros(5, dtype=torch.bfloat16)
     copy_into(target, to_arrays({"w": weight})["w"], "w")
     assert torch.equal(weight, target)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda state: state["weights"].pop("norm.weight"), "apart are norm.weight"),
+        (lambda state: state["weights"].update({"norm.weight": np.ones(16)}), "norm.weight: the copied array"),
+        (lambda state: state["weights"].update({"norm.weight": np.ones(16, np.int32)}), "int32"),
+        (lambda state: state["optimiser"].update({"99": state["optimiser"]["0"]}), "of weight 99"),
+        (lambda state: state["optimiser"]["0"].update({"momentum_buffer": np.ones(1)}), "must be adamw"),
+        (
+            lambda state: state["optimiser"]["0"].update({"exp_avg": np.ones((2, 2), np.float32)}),
+            "exp_avg of embedding",
+        ),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_with_its_place(spoil, said: str) -> None:
+    donor, receiver = language(1), language(2)
+    donor.train(2)
+    state = donor.state()
+    spoil(state)
+    with pytest.raises(ValueError, match=said):
+        receiver.load(state, {})

@@ -23,8 +23,8 @@ def test_promql_answers_what_the_run_wrote_down(texts, tmp_path) -> None:  # noq
     directory = tmp_path / "run"
     changes = [
         "cluster={broods: 1, workers_per_brood: 2, dashboard: true, stack: false}",
-        "training={steps: 1600, batch: 8, warmup: 2, evaluation_rows: 8}",
-        "population={members: 4, interval: 160, exploit: {kind: truncation, fraction: 0.5}}",
+        "training={steps: 3600, batch: 8, warmup: 2, evaluation_rows: 8}",
+        "population={members: 4, interval: 720, exploit: {kind: truncation, fraction: 0.5}}",
     ]
     with tempfile.TemporaryDirectory(prefix="sh-", ignore_cleanup_errors=True) as short:
         discovery = Path(short) / "ray" / "prom_metrics_service_discovery.json"
@@ -81,17 +81,17 @@ def compare_with_files(prometheus: Prometheus, directory: Path, began: float, en
         assert value('max(ray_shoal_group_loss{group="digits"})') == pytest.approx(
             best["loss_digits"], rel=1e-9
         )
-    trained = sum(row["train_seconds"] + row["evaluate_seconds"] for row in rows if row["step"] == max(quiet))
-    assert trained > 0
 
 
 def no_panel_is_dead(prometheus: Prometheus, began: float, ended: float) -> None:
-    """Every query of the dashboard has an answer while the run lasts; only failures may be none."""
+    """Every query of the dashboard has an answer while the run lasts, but for what did not happen in it."""
     silent = []
     for expression in expressions(dashboard.dashboard()):
         query = filled(expression).replace("toy", "demo")
         found = prometheus.ask("query_range", query=query, start=began, end=ended, step=1)
         if not found:
             silent.append(expression)
-    assert all("ray_shoal_failures_total" in each or "changes(" in each for each in silent), silent
-    assert len(silent) == 2
+    # nobody failed, no mixture moved, and no policy chose rows
+    assert len(silent) == 4
+    for word in ("ray_shoal_failures_total", "changes(", "ray_shoal_kept_fraction", "ray_shoal_ledger_rows"):
+        assert any(word in expression for expression in silent), silent

@@ -5,15 +5,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.tensor import DTensor
 
 
 def to_arrays(tree: Any) -> Any:
     """Return a copy of a nest of dicts and lists with every tensor as a numpy array."""
     if isinstance(tree, torch.Tensor):
-        still = tree.detach().cpu()
+        # of weights that are spread over processes this one's share
+        own = (tree.to_local() if isinstance(tree, DTensor) else tree).detach()
+        still = own.cpu()
         # numpy has no bfloat16: its bits travel as uint16
-        still = still.view(torch.uint16) if still.dtype == torch.bfloat16 else still
-        return still.numpy().copy()
+        array = (still.view(torch.uint16) if still.dtype == torch.bfloat16 else still).numpy()
+        # what comes from a device has been copied once on its way
+        return array.copy() if own.device.type == "cpu" else array
     if isinstance(tree, Mapping):
         return {str(key): to_arrays(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
@@ -48,13 +52,19 @@ def stack(*leaves: Any) -> Any:
 
 
 def copy_into(target: torch.Tensor, array: np.ndarray, name: str) -> None:
-    """Copy an array into a tensor of the same shape and size of number."""
-    if tuple(target.shape) != array.shape or target.element_size() != array.dtype.itemsize:
-        raise ValueError(
-            f"{name}: the copied array must be {tuple(target.shape)} of {target.dtype}, "
-            f"but is {array.shape} of {array.dtype}."
-        )
+    """Copy an array into a tensor of the same shape and type."""
+    check_array(target, array, name)
     # np.array: what Ray hands over is read-only, and torch warns of that
     source = torch.from_numpy(np.array(array))
     with torch.no_grad():
         target.copy_(source.view(target.dtype) if source.dtype != target.dtype else source)
+
+
+def check_array(target: torch.Tensor, array: np.ndarray, name: str) -> None:
+    """Raise ValueError unless the array is what `to_arrays` makes of a tensor like the target."""
+    bits = torch.uint16 if target.dtype == torch.bfloat16 else target.dtype
+    if tuple(target.shape) != array.shape or torch.empty(0, dtype=bits).numpy().dtype != array.dtype:
+        raise ValueError(
+            f"{name}: the copied array must be {tuple(target.shape)} of {target.dtype}, "
+            f"but is {array.shape} of {array.dtype}."
+        )

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainables.arrays import copy_into, to_arrays, to_tensors
+from trainables.arrays import check_array, copy_into, to_arrays, to_tensors
 from trainables.member import Batches, State
+from trainables.optimise import OPTIMISERS
 from trainables.randomness import reseed, restored
 from trainables.searched import Number
 from trainables.settings import Recipe, numbers, rate_at
+from trainables.span import Span, local, shared_like
 
 
 class Network(ABC):
@@ -56,13 +58,30 @@ class Network(ABC):
         self.base, self.held_out = recipe, held_out
         self.batches: Any = batches  # `Batches`, or `Sampled` ones that a run puts in their place
         self.device = torch.device(device)
+        self.span: Span | None
+        self.called: nn.Module  # the module, as training calls it
         self.generator = torch.Generator().manual_seed(seed)
         self.trained = 0
         self.adopt(hyperparameters)
         with restored(self.device):
             torch.manual_seed(seed)
             self.module = self.build().to(self.device)
+        self.called, self.span = self.module, None
         self.optimiser = self.build_optimiser()
+
+    def spread(self, span: Span) -> None:
+        """Train over several processes from here on; all of them must do so with a member alike.
+
+        Each trains its rows of every batch. The mean over them is the whole batch's if `loss` is a mean over
+        rows. Each evaluates all held-out rows, and only what `loss` does may differ between them.
+        """
+        self.span, self.called = span, span.cover(self.module)
+        self.optimiser = self.build_optimiser()  # sharding has replaced the weights
+
+    @property
+    def alone(self) -> bool:
+        """Whether it never trains in a stack with others."""
+        return self.own_step or self.span is not None
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -124,13 +143,14 @@ class Network(ABC):
         # members of a brood take turns in one process: each brings its own random numbers
         with restored(self.device):
             for seed in self.draw_seeds(steps).tolist():
-                reseed(seed, self.device)
+                # processes of one member see different rows, and drop out for themselves
+                reseed(seed + (self.span.rank if self.span else 0), self.device)
                 loss, losses = self.step()
                 total += loss
                 by_row += [losses] if self.sampled else []
         if by_row:
             self.batches.observe(to_arrays(torch.stack(by_row)))
-        return (total / steps).item()
+        return (self.span.mean(total) if self.span else total).item() / steps
 
     def draw_seeds(self, steps: int) -> Tensor:
         """Return a seed for each of the next steps: `(steps,)`."""
@@ -138,8 +158,8 @@ class Network(ABC):
 
     def step(self) -> tuple[Tensor, Tensor]:
         self.set_rates()
-        batch = to_tensors(self.batches.next(), self.device)
-        loss, losses = self.objective(self.module, batch, self.numbers)
+        rows = self.batches.next() if self.span is None else self.span.part(self.batches.next())
+        loss, losses = self.objective(self.called, to_tensors(rows, self.device), self.numbers)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
@@ -167,8 +187,13 @@ class Network(ABC):
         return {
             "weights": to_arrays(self.module.state_dict()),
             "optimiser": to_arrays(self.optimiser.state_dict()["state"]),
+            **({"shared": self.shared()} if self.span else {}),
             **self.progress(),
         }
+
+    def shared(self) -> list[str]:
+        """Return the weights of which each process has its share, the parts of the first axis in order."""
+        return [name for name, value in self.module.state_dict().items() if value is not local(value)]
 
     def progress(self) -> State:
         """Return the part of the state that is not on the device."""
@@ -181,9 +206,12 @@ class Network(ABC):
     def load(self, state: State, hyperparameters: dict[str, Any]) -> None:
         own = self.module.state_dict()
         if own.keys() != state["weights"].keys():
-            raise ValueError("the copied weights must come from a network of the same layers.")
+            apart = ", ".join(sorted(own.keys() ^ state["weights"].keys()))
+            raise ValueError(
+                f"the copied weights must come from a network of the same layers; apart are {apart}."
+            )
         for name, target in own.items():
-            copy_into(target, state["weights"][name], name)
+            copy_into(local(target), state["weights"][name], name)
         self.load_optimiser(state["optimiser"])
         self.load_progress(state)
         self.adopt(hyperparameters)
@@ -194,12 +222,24 @@ class Network(ABC):
         self.trained = int(state["trained"])
 
     def load_optimiser(self, slots: State) -> None:
-        weights = list(self.weights().values())
+        weights = list(self.weights().items())
+        kind = OPTIMISERS[self.recipe.optimiser]
+        names = {*kind.slots, "step"} if kind.counts else set(kind.slots)
         self.optimiser.state.clear()
         for place, values in slots.items():
-            weight = weights[int(place)]
-            self.optimiser.state[weight] = {
-                # AdamW keeps its count of steps on the CPU
-                name: torch.from_numpy(np.array(value)).to("cpu" if name == "step" else weight.device)
-                for name, value in values.items()
+            if int(place) >= len(weights) or not values.keys() <= names:
+                raise ValueError(
+                    f"the copied optimiser must be {self.recipe.optimiser} of {len(weights)} weights, "
+                    f"but has {', '.join(values)} of weight {place}."
+                )
+            self.optimiser.state[weights[int(place)][1]] = {
+                name: self.slot(weights[int(place)], name, value) for name, value in values.items()
             }
+
+    def slot(self, named: tuple[str, nn.Parameter], name: str, value: Any) -> Tensor:
+        """Return a copied slot as the optimiser keeps it beside a weight."""
+        copied = torch.from_numpy(np.array(value))
+        if name == "step":
+            return copied  # AdamW keeps its count of steps on the CPU
+        check_array(local(named[1]), value, f"{name} of {named[0]}")
+        return shared_like(named[1], copied.to(named[1].device))

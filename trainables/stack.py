@@ -24,7 +24,7 @@ def signature(member: Member) -> tuple[Any, ...]:
     """Return what the members of a stack must have in common."""
     weights = member.weights() if isinstance(member, Network) else {}
     mixed = len({weight.dtype for weight in weights.values()}) != 1
-    if not isinstance(member, Network) or member.own_step or mixed:
+    if not isinstance(member, Network) or member.alone or mixed:
         return (id(member),)  # fits nobody else
     tensors = [
         [(name, value.shape, value.dtype) for name, value in part.items()] for part in (weights, kept(member))

@@ -40,3 +40,12 @@ class Bytes:
 
 
 TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {"bytes": Bytes}
+
+
+def tokenizer_of(name: str) -> Tokenizer:
+    """Return the tokenizer of this name, or that of a folder which holds `tokenizer.json`."""
+    if name in TOKENIZERS:
+        return TOKENIZERS[name]()
+    from trainables.pieces import Pieces
+
+    return Pieces(name)

@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.storage import Store
-from cluster.streams import as_rows
-from policies.mixing import Vector, apportion
+from cluster.streams import RowStream, WindowStream, as_rows
+from policies.mixing import Vector, cut
+from policies.supply import share_out
 from search.corpus.build import PART_ROWS, Split
+from search.errors import Exhausted
 
 
 class Rows(Protocol):
@@ -20,42 +22,115 @@ class MixedBatches:
     """Rows taken from each group's shared stream at this member's own cursors.
 
     New proportions hold from the next batch on; the cursors and the debt of rounding move with the
-    member's state, so a clone goes on where its donor is.
+    member's state, so a clone goes on where its donor is. `skipped` counts the rows of each group that a
+    window had left behind before this member, or the ones it is a clone of, came to them.
     """
 
-    def __init__(self, streams: Mapping[str, Rows], proportions: Vector, batch: int):
-        self.streams, self.batch = list(streams.values()), batch
+    def __init__(
+        self,
+        streams: Mapping[str, Rows],
+        proportions: Vector,
+        batch: int,
+        limits: Sequence[int] | None = None,  # most rows a group, over all epochs
+        stop: bool = False,  # when a group reaches its limit, rather than let the others go on
+    ):
+        self.groups, self.streams, self.batch = list(streams), list(streams.values()), batch
+        self.windows = {
+            place: stream for place, stream in enumerate(self.streams) if isinstance(stream, WindowStream)
+        }
+        self.limits, self.stop = limits, stop
         self.proportions = proportions
         self.cursors = [0] * len(self.streams)
-        self.debt = np.zeros(len(self.streams))
+        self.skipped = [0] * len(self.streams)
+        self.debt = [0.0] * len(self.streams)
+        self._stand()
+
+    @property
+    def proportions(self) -> Vector:
+        return self._proportions
+
+    @proportions.setter
+    def proportions(self, proportions: Vector) -> None:
+        self._proportions = np.array(proportions, dtype=np.float64)
+        self._proportions.flags.writeable = False  # a change in place would go unseen
+        self._shares = self._proportions.tolist()
+        self._due = (self._proportions * self.batch).tolist()
 
     def next(self) -> NDArray[np.uint16]:
-        counts, self.debt = apportion(self.proportions, self.batch, self.debt)
-        return self.take(counts.tolist())
+        """Return `(batch, sequence_length)` tokens; raises Exhausted where the groups have no batch left."""
+        return self.take(self._counts())
 
     def take(self, counts: Sequence[int]) -> NDArray[np.uint16]:
         """Return the next rows of each group, as many as are asked for, whatever the proportions are."""
+        for place, window in self.windows.items():
+            cursor = window.place(self, self.cursors[place])
+            self.skipped[place] += cursor - self.cursors[place]
+            self.cursors[place] = cursor
         parts = []
         for place, count in enumerate(counts):
-            parts.append(self.streams[place].take(self.cursors[place], count))
-            self.cursors[place] += count
+            if count:
+                parts.append(self.streams[place].take(self.cursors[place], count))
+                self.cursors[place] += count
         return np.concatenate(parts)
+
+    def progress(self) -> dict[str, float]:
+        """Return how often each group was gone through, and how many rows of it were left out by a window."""
+        found: dict[str, float] = {}
+        for place, (group, stream) in enumerate(zip(self.groups, self.streams, strict=True)):
+            if isinstance(stream, RowStream):
+                found[f"epochs_{group}"] = self.cursors[place] / stream.order.rows
+            if place in self.windows:
+                found[f"skipped_{group}"] = float(self.skipped[place])
+        return found
 
     def state(self) -> dict[str, Any]:
         return {
             "cursors": list(self.cursors),
-            "debt": self.debt.copy(),
+            "skipped": list(self.skipped),
+            "debt": np.array(self.debt),
             "proportions": self.proportions.copy(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         self.cursors = list(state["cursors"])
-        self.debt = np.array(state["debt"])
-        self.proportions = np.array(state["proportions"])
+        self.skipped = list(state["skipped"])
+        self.debt = np.asarray(state["debt"]).tolist()
+        self.proportions = state["proportions"]
+        self._stand()
+
+    def _counts(self) -> list[int]:
+        limits = self.limits
+        if limits is None or all(
+            cursor + self.batch < limit for cursor, limit in zip(self.cursors, limits, strict=True)
+        ):
+            due = [rows + owed for rows, owed in zip(self._due, self.debt, strict=True)]
+            counts = cut(self._shares, due, self.batch)
+            self.debt = [rows - count for rows, count in zip(due, counts, strict=True)]
+            return counts
+        left = [max(limit - cursor, 0) for cursor, limit in zip(self.cursors, limits, strict=True)]
+        shares = self._shares
+        found = share_out(shares, self.batch, self.debt, left)
+        known = zip(self.groups, left, shares, strict=True)
+        ended = [name for name, rows, share in known if share and not rows]
+        if found is None or (self.stop and ended):
+            raise Exhausted(
+                f"data.exhausted: after data.epochs passes there is no batch of {self.batch} rows left "
+                f"({', '.join(ended or self.groups)} read to the end). Train for fewer steps, give more text, "
+                f"or let groups repeat."
+            )
+        counts, self.debt = found
+        return counts
+
+    def _stand(self) -> None:
+        """Tell the windows where this member stands before anybody reads."""
+        for place, window in self.windows.items():
+            window.place(self, self.cursors[place])
 
 
 def file_rows(split: Split) -> list[int]:
-    """Return how many rows each file of a split holds: all are full but the last."""
+    """Return how many rows each file of a split holds."""
+    if split.sizes is not None:
+        return split.sizes
     full = len(split.files) - 1
     return [PART_ROWS] * full + [split.rows - full * PART_ROWS]
 

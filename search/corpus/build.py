@@ -4,32 +4,30 @@ Everything is decided by hashes of content, so the same sources give the same ro
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from cluster.storage import Store
+from search.corpus import stages
 from search.corpus.documents import Document, gather
+from search.corpus.packing import PART_ROWS, SPLITS, Rows, Split, pack, split_of, write_part
+from search.corpus.quarantine import Quarantine
 from search.errors import InputError
 from search.sections import Data
-from trainables.tokenizer import TOKENIZERS, Tokenizer
+from trainables.tokenizer import tokenizer_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-SPLITS = ("train", "validation", "test")
-PART_ROWS = 4096  # rows of a file, which is one row group: small, so that a stream starts early
+# what decides a corpus's content beside its sources
+SETTINGS = (
+    *("tokenizer", "sequence_length", "text_field", "megabytes", "document_megabytes"),
+    *("validation", "test", "builder"),
+)
 COLUMNS = ("group", "documents", "duplicates", "skipped", *SPLITS, "tokens")
-
-
-@dataclass(frozen=True)
-class Split:
-    rows: int
-    tokens: int
-    files: list[str]  # below the corpus directory
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Group:
     source: str
     documents: int
     duplicates: int
-    skipped: int  # empty, or not UTF-8
+    skipped: int  # bad ones, in the quarantine
     splits: dict[str, Split]
 
 
@@ -57,6 +55,8 @@ class Manifest:
     test: float
     content: str  # hash of all row ids and tokens
     groups: dict[str, Group]
+    document_megabytes: float | None = None
+    builder: str = "local"
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "Manifest":
@@ -68,11 +68,6 @@ class Manifest:
             splits = {split: Split(**value) for split, value in group["splits"].items()}
             groups[name] = Group(**{**group, "splits": splits})
         return cls(**{**plain, "groups": groups})
-
-
-class Rows(NamedTuple):
-    ids: NDArray[np.int64]  # (rows,) rising
-    tokens: NDArray[np.uint16]  # (rows, sequence_length)
 
 
 def prepare_corpus(settings: Data, report: Callable[[str], None] = print) -> Manifest:
@@ -122,7 +117,7 @@ def _store(settings: Data, write: bool = False) -> Store:
 
 
 def _differences(manifest: Manifest, settings: Data) -> Iterator[str]:
-    for name in ("tokenizer", "sequence_length", "text_field", "megabytes", "validation", "test"):
+    for name in SETTINGS:
         built, wanted = getattr(manifest, name), getattr(settings, name)
         if built != wanted:
             yield f"{name} is {built} there, {wanted} in the settings"
@@ -151,25 +146,25 @@ def describe(manifest: Manifest) -> list[tuple[str | int, ...]]:
 def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manifest:
     """Write the corpus, its manifest last; what an earlier build left in the directory is replaced."""
     _check(settings)
-    store, tokenizer = _store(settings, write=True), TOKENIZERS[settings.tokenizer]()
+    store, tokenizer = _store(settings, write=True), tokenizer_of(settings.tokenizer)
     store.delete(MANIFEST)
     seen: set[bytes] = set()  # digests of the documents of this and earlier groups
-    identifiers: list[NDArray[np.int64]] = []
     content = hashlib.blake2b(digest_size=16)
     groups = {}
+    build = build_group if settings.builder == "local" else stages.build_group
     for name, source in settings.groups.items():
-        documents, duplicates, skipped = gather(name, settings, seen)
-        splits = {}
-        for split, rows in _split_rows(name, documents, settings, tokenizer).items():
-            content.update(f"{name}/{split}/{len(rows.ids)}\n".encode())
-            content.update(rows.ids.astype("<i8").tobytes() + rows.tokens.astype("<u2").tobytes())
-            identifiers.append(rows.ids)
-            splits[split] = _write(store, f"{name}/{split}", rows)
-        groups[name] = Group(source, len(documents), duplicates, skipped, splits)
+        quarantine = Quarantine(name)
+        try:
+            documents, duplicates, splits, digest = build(name, settings, seen, quarantine)
+        finally:
+            quarantine.write(store)  # also where there is too much of it
+        for split, value in splits.items():
+            if not value.rows:
+                raise no_rows(name, split, documents, settings)
+        content.update(digest)
+        groups[name] = Group(source, documents, duplicates, quarantine.documents, splits)
         counts = ", ".join(f"{split} {value.rows}" for split, value in splits.items())
-        report(f"{name}: {len(documents)} documents from {source}; rows: {counts}")
-    everywhere = np.concatenate(identifiers)
-    assert np.unique(everywhere).size == everywhere.size, "two rows share a row id"
+        report(f"{name}: {documents} documents from {source}; rows: {counts}")
     manifest = Manifest(
         format=FORMAT,
         tokenizer=tokenizer.name,
@@ -181,6 +176,8 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
         test=settings.test,
         content=content.hexdigest(),
         groups=groups,
+        document_megabytes=settings.document_megabytes,
+        builder=settings.builder,
     )
     store.write_json(MANIFEST, asdict(manifest))
     return manifest
@@ -195,47 +192,32 @@ def _check(settings: Data) -> None:
         )
 
 
-def _split_rows(group: str, documents: list[Document], settings: Data, tokenizer: Tokenizer) -> dict[str, Rows]:
-    """Return the rows of each split; a document's own hash decides its split, whatever else there is."""
+def build_group(
+    group: str, settings: Data, seen: set[bytes], quarantine: Quarantine
+) -> tuple[int, int, dict[str, Split], bytes]:
+    """Write a group's rows; returns its documents, its duplicates, its splits, and a digest of all rows."""
+    store, tokenizer = _store(settings), tokenizer_of(settings.tokenizer)
+    documents, duplicates = gather(group, settings, seen, quarantine)
     parts: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for document in documents:
-        place = int.from_bytes(document.digest[:8], "big") / 2**64
-        held = "validation" if place < settings.validation else "test"
-        parts[held if place < settings.validation + settings.test else "train"].append(document)
-    splits = {split: pack(part, tokenizer, settings.sequence_length) for split, part in parts.items()}
-    for split, rows in splits.items():
-        if not rows.ids.size:
-            share = f"data.{split} = {getattr(settings, split)}" if split != "train" else "what is left"
-            raise InputError(
-                f"data.groups.{group} ({settings.groups[group]}): the {split} split ({share}) of "
-                f"{len(documents)} documents has not one row of {settings.sequence_length} tokens. Give the "
-                f"group more text, raise its share, or lower data.sequence_length."
-            )
-    return splits
+        parts[split_of(document, settings)].append(document)
+    splits, content = {}, hashlib.blake2b(digest_size=16)
+    for split, part in parts.items():
+        rows = pack(part, tokenizer, settings.sequence_length)
+        content.update(f"{group}/{split}/{len(rows.ids)}\n".encode())
+        content.update(rows.ids.astype("<i8").tobytes() + rows.tokens.astype("<u2").tobytes())
+        assert np.unique(rows.ids).size == rows.ids.size, "two rows share a row id"
+        splits[split] = _write(store, f"{group}/{split}", rows)
+    return len(documents), duplicates, splits, content.digest()
 
 
-def pack(documents: Sequence[Document], tokenizer: Tokenizer, length: int) -> Rows:
-    """Return all whole rows of the documents one after another, in the order of their ids.
-
-    An id hashes the document in which a row begins and where: it is the same in any corpus that packs the
-    same documents, and its order is a shuffle, so that neighbours come from different documents.
-    """
-    end = np.array([tokenizer.end], np.uint16)
-    encoded = [np.append(tokenizer.encode(document.content.decode()), end) for document in documents]
-    tokens = np.concatenate([end[:0], *encoded])
-    begins = np.cumsum([0, *(part.size for part in encoded)])
-    firsts = np.arange(tokens.size // length) * length
-    owners = np.searchsorted(begins, firsts, side="right") - 1
-    offsets = firsts - begins[owners]
-    pairs = zip(owners.tolist(), offsets.tolist(), strict=True)
-    ids = np.array([_row_id(documents[owner].digest, offset) for owner, offset in pairs], np.int64)
-    order = np.argsort(ids)
-    return Rows(ids[order], tokens[: firsts.size * length].reshape(-1, length)[order])
-
-
-def _row_id(digest: bytes, offset: int) -> int:
-    hashed = hashlib.blake2b(digest + offset.to_bytes(8, "little"), digest_size=8).digest()
-    return int.from_bytes(hashed, "little") >> 1  # 63 bits: never negative as int64
+def no_rows(group: str, split: str, documents: int, settings: Data) -> InputError:
+    share = f"data.{split} = {getattr(settings, split)}" if split != "train" else "what is left"
+    return InputError(
+        f"data.groups.{group} ({settings.groups[group]}): the {split} split ({share}) of "
+        f"{documents} documents has not one row of {settings.sequence_length} tokens. Give the "
+        f"group more text, raise its share, or lower data.sequence_length."
+    )
 
 
 def _write(store: Store, folder: str, rows: Rows) -> Split:
@@ -244,9 +226,8 @@ def _write(store: Store, folder: str, rows: Rows) -> Split:
             store.delete(f"{folder}/{name}")
     files = []
     for start in range(0, len(rows.ids), PART_ROWS):
-        tokens = rows.tokens[start : start + PART_ROWS]
-        column = pa.FixedSizeListArray.from_arrays(pa.array(tokens.ravel()), tokens.shape[1])
-        table = pa.table({"row_id": rows.ids[start : start + PART_ROWS], "tokens": column})
         files.append(f"{folder}/part-{start // PART_ROWS:05d}.parquet")
-        store.write_table(files[-1], table, compression="lz4", row_group_size=PART_ROWS)
+        write_part(
+            store, files[-1], rows.ids[start : start + PART_ROWS], rows.tokens[start : start + PART_ROWS]
+        )
     return Split(len(rows.ids), rows.tokens.size, files)

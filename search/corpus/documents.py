@@ -3,9 +3,10 @@
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
 from search.corpus import sources
+from search.corpus.quarantine import Bad, Quarantine, checked
 from search.errors import InputError
 from search.sections import Data
 
@@ -18,40 +19,33 @@ class Document(NamedTuple):
     content: bytes
 
 
-def gather(group: str, settings: Data, seen: set[bytes]) -> tuple[list[Document], int, int]:
-    """Return at most `megabytes` of new documents, and how many were duplicates, and how many no text."""
+def gather(group: str, settings: Data, seen: set[bytes], quarantine: Quarantine) -> tuple[list[Document], int]:
+    """Return at most `megabytes` of new documents, and how many were duplicates; bad ones are put aside."""
     room = int(settings.megabytes * 1e6)
+    longest = (settings.document_megabytes or math.inf) * 1e6
     documents: list[Document] = []
-    duplicates = skipped = 0
-    for content in sources.documents(group, settings):
-        if not _is_text(content):
-            skipped += 1
+    duplicates = 0
+    for source, content in sources.documents(group, settings):
+        text = content if isinstance(content, Bad) else checked(content, longest)
+        if isinstance(text, Bad):
+            quarantine.add(source, text)
             continue
-        fresh = _fresh([content], seen)
+        fresh = _fresh([text], seen)
         duplicates += not fresh
-        if fresh and len(content) > room:
-            fresh = _fresh([content[:room].decode(errors="ignore").encode()], seen)  # whole characters
+        if fresh and len(text) > room:
+            fresh = _fresh([text[:room].decode(errors="ignore").encode()], seen)  # whole characters
         documents += fresh
         room -= sum(len(document.content) for document in fresh)
         if room < 4:  # bytes: a character may need as many
             break
+    quarantine.check(len(documents) + duplicates, settings.bad_share, settings.groups[group])
     if not documents:
         raise InputError(
-            f"data.groups.{group} ({settings.groups[group]}): no text of its own: {skipped} documents are "
-            f"empty or not UTF-8, {duplicates} stand in an earlier group. It must be {sources.ALLOWED}."
+            f"data.groups.{group} ({settings.groups[group]}): no text of its own: {quarantine.documents} "
+            f"documents cannot be used, {duplicates} stand in an earlier group. It must be {sources.ALLOWED}."
         )
     documents, repeated = _cut_long(documents, settings, seen)
-    return documents, duplicates + repeated, skipped
-
-
-def _is_text(content: bytes | None) -> TypeGuard[bytes]:
-    if content is None or not content.strip():
-        return False
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    return documents, duplicates + repeated
 
 
 def _fresh(contents: Iterable[bytes], seen: set[bytes]) -> list[Document]:
@@ -77,14 +71,14 @@ def _cut_long(documents: list[Document], settings: Data, seen: set[bytes]) -> tu
         if len(document.content) <= limit:
             kept.append(document)
             continue
-        pieces = list(_pieces(document.content, size))
-        fresh = _fresh(pieces, seen)
+        parts = list(pieces(document.content, size))
+        fresh = _fresh(parts, seen)
         kept += fresh
-        repeated += len(pieces) - len(fresh)
+        repeated += len(parts) - len(fresh)
     return kept, repeated
 
 
-def _pieces(content: bytes, size: int) -> Iterator[bytes]:
+def pieces(content: bytes, size: int) -> Iterator[bytes]:
     """Yield pieces of at most `size` bytes (4 or more), cut after a line or, where none ends, a character."""
     start = 0
     while len(content) - start > size:

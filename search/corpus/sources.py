@@ -2,27 +2,29 @@
 
 import hashlib
 import importlib
-import json
 import os
 import re
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from cluster.storage import Store
+from search.corpus.formats import BROKEN, Content, Opens, archive, arrow, parquet, records
+from search.corpus.quarantine import EXCERPT, Bad
 from search.errors import InputError
 from search.sections import Data
 
 ALLOWED = (
-    "a file, folder, glob or URI of Parquet (.parquet), JSON lines (.jsonl) or UTF-8 text (any other name)"
+    "a file, folder, glob or URI of Parquet (.parquet), JSON lines (.jsonl), WebDataset (.tar, .tar.gz, .tgz), "
+    "a Hugging Face dataset that was saved to disk (.arrow) or UTF-8 text (any other name)"
 )
+BESIDE_ARROW = {"dataset_info.json", "state.json", "dataset_dict.json"}  # of a saved dataset: no text
 SPAN = 1 << 20  # bytes read at once of a file that is larger than its group may be
 LICENCE = re.compile(r"(licen[cs]e|copying|notice)([-_. ].*)?", re.IGNORECASE)
 ROOTS = ("platlib", "purelib", "stdlib")  # of which two may be one: the last name holds
@@ -35,20 +37,38 @@ class Entry(NamedTuple):
 
     key: str
     path: str
-    read: Callable[[], Iterator[bytes | None]]  # None where there is no text, as in an empty cell
+    read: Callable[[], Iterator[Content]]
+    size: int = 0  # bytes of the file, where they are known
 
 
-def documents(group: str, settings: Data) -> Iterator[bytes | None]:
+def documents(group: str, settings: Data) -> Iterator[tuple[str, Content]]:
     """Yield the group's texts, neither decoded nor compared, in an order that favours no part of the source.
 
     Files are opened only when their turn comes, so whoever has enough just stops.
     """
+    return read(group, settings, entries(group, settings))
+
+
+def entries(group: str, settings: Data) -> list[Entry]:
+    """Return what a group is read from, in the order of the turns."""
+    return sorted(_entries(group, settings), key=lambda entry: _turn(entry.key))
+
+
+def read(group: str, settings: Data, chosen: Iterable[Entry]) -> Iterator[tuple[str, Content]]:
+    """Yield the texts of these, each with the path of its file.
+
+    A file that breaks off is one bad document; one that may not be opened is the user's to put right.
+    """
     source = settings.groups[group]
-    for entry in sorted(_entries(group, settings), key=lambda entry: _turn(entry.key)):
+    for entry in chosen:
         try:
-            yield from entry.read()
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise InputError(f"data.groups.{group} ({source}): cannot read {entry.path}: {error}") from error
+            for content in entry.read():
+                yield entry.path, content
+        except BROKEN as error:
+            if isinstance(error, OSError) and error.errno is not None:  # what is undecodable has no number
+                message = f"data.groups.{group} ({source}): cannot read {entry.path}: {error}"
+                raise InputError(message) from error
+            yield entry.path, Bad(f"cannot be read: {str(error)[:EXCERPT]}")
 
 
 def _turn(key: str) -> bytes:
@@ -72,6 +92,11 @@ def _entries(group: str, settings: Data) -> list[Entry]:
     corpus = Store(settings.corpus)
     if corpus.filesystem.equals(place.filesystem):  # what a build writes is never what the next one reads
         files = [file for file in files if not file.path.startswith(f"{corpus.root}/")]
+    saved = {os.path.dirname(file.path) for file in files if file.extension.lower() == "arrow"}
+    saved |= {os.path.dirname(folder) for folder in saved}  # of a saved dictionary of datasets
+    files = [
+        file for file in files if file.base_name not in BESIDE_ARROW or os.path.dirname(file.path) not in saved
+    ]
     if not files:
         raise InputError(
             f"data.groups.{group} ({source}): no file there outside of data.corpus. It must be {ALLOWED}."
@@ -129,13 +154,24 @@ def _entry(filesystem: fs.FileSystem, file: fs.FileInfo, base: str, field: str, 
     spans = partial(_spans, stream, key, file.size if file.size > size else None)
     match file.extension.lower():
         case "parquet":
-            return Entry(key, file.path, partial(_parquet, stream, key, field))
+            turn = partial(_turn_within, key)
+            return Entry(key, file.path, partial(parquet, stream, turn, field), file.size)
         case "jsonl":
-            return Entry(key, file.path, partial(_records, spans, field))
-    return Entry(key, file.path, spans)
+            return Entry(key, file.path, lambda: records(spans(), field), file.size)
+        case "arrow":
+            return Entry(key, file.path, partial(arrow, stream, field), file.size)
+        case "tar" | "tgz":
+            return Entry(key, file.path, partial(archive, stream, field), file.size)
+        case "gz" if file.base_name.lower().endswith(".tar.gz"):
+            return Entry(key, file.path, partial(archive, stream, field), file.size)
+    return Entry(key, file.path, spans, file.size)
 
 
-def _spans(stream: Callable[[], Any], key: str, size: int | None) -> Iterator[bytes]:
+def _turn_within(key: str, part: str) -> bytes:
+    return _turn(f"{key}#{part}")
+
+
+def _spans(stream: Opens, key: str, size: int | None) -> Iterator[bytes]:
     """Yield a file whole, or, where its size is given, in stretches of lines in the order of their turns."""
     with stream() as opened:
         if size is None:
@@ -158,47 +194,6 @@ def _span(stream: Any, start: int) -> bytes:
     return content[begin:] if start else content
 
 
-def _records(spans: Callable[[], Iterator[bytes]], field: str) -> Iterator[bytes | None]:
-    for span in spans():
-        for line in span.split(b"\n"):
-            if line.strip():
-                yield _record(line, field)
-
-
-def _record(line: bytes, field: str) -> bytes | None:
-    try:
-        record = json.loads(line.decode())
-    except UnicodeDecodeError:
-        return None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"each line must be JSON, got {line[:60]!r} ({error}).") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"each line must be a JSON object, got {line[:60]!r}.")
-    if field not in record:
-        raise ValueError(f"no field {field!r} in a line; set data.text_field to one of {sorted(record)}.")
-    return _utf8(record[field], field)
-
-
-def _parquet(stream: Callable[[], Any], key: str, field: str) -> Iterator[bytes | None]:
-    with stream() as opened:
-        parquet = pq.ParquetFile(opened)
-        names = parquet.schema_arrow.names
-        if field not in names:
-            raise ValueError(f"no column {field!r}; set data.text_field to one of {names}.")
-        for index in sorted(range(parquet.num_row_groups), key=lambda index: _turn(f"{key}#{index}")):
-            for batch in parquet.iter_batches(1024, row_groups=[index], columns=[field]):
-                for value in batch.column(0).to_pylist():
-                    yield _utf8(value, field)
-
-
-def _utf8(value: object, field: str) -> bytes | None:
-    if isinstance(value, str):
-        return value.encode(errors="surrogatepass")  # a lone surrogate of JSON is no text: skipped later
-    if value is None or isinstance(value, bytes):
-        return value
-    raise ValueError(f"{field!r} (data.text_field) must hold text, got {value!r:.60}.")
-
-
 def _installed(wanted: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
     """Yield files of the standard library and site-packages whose base name is wanted, each with its key."""
     paths = sysconfig.get_paths()
@@ -214,16 +209,18 @@ def _installed(wanted: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
                 yield f"{name}/{path.relative_to(root).as_posix()}", path
 
 
-def _file(path: Path) -> Iterator[bytes | None]:
+def _file(path: Path) -> Iterator[Content]:
     try:
         yield path.read_bytes()
-    except OSError:  # not the user's choice, so no error of theirs: counted as skipped
-        yield None
+    except OSError:  # not the user's choice, so no error of theirs
+        yield Bad("cannot be read")
 
 
-def _description(path: Path) -> Iterator[bytes | None]:
+def _description(path: Path) -> Iterator[Content]:
     for content in _file(path):
-        yield content and content.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
+        if isinstance(content, bytes):
+            content = content.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
+        yield content
 
 
 def _is_code(name: str) -> bool:

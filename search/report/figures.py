@@ -46,7 +46,7 @@ def scores(story: Story) -> Figure:
     """Every member's curve over the steps; a copy is a jump from its own score to its parent's."""
     others = [Line(story.score_curve(stay), member) for member, stay in each_stay(story)]
     jumps = [
-        Line([(copy.step, story.shown(copy.score)), (copy.step, story.shown(copy.parent_score))], copy.member)
+        Line([(copy.step, story.shown(copy.score)), (copy.began, story.shown(copy.parent_score))], copy.member)
         for copy in story.copies
     ]
     winner = [point for segment in story.path for point in story.score_curve(segment)]
@@ -79,7 +79,7 @@ def genealogy(story: Story) -> Figure:
     for copy in story.copies:
         assert copy.parent is not None
         colour = colours.get(story.roots[copy.member, copy.round], FAINT)
-        move = Line([(copy.step, copy.parent), (copy.step + lean, copy.member)], told(story, copy))
+        move = Line([(copy.began, copy.parent), (copy.began + lean, copy.member)], told(story, copy))
         moves.setdefault(colour, []).append(move)
     width, opacity = (0.7, 0.45) if len(story.copies) > CROWDED else (1.3, 0.9)
     data = [trace(lines, colour, 2.2, "%{text}", opacity=0.85) for colour, lines in lanes.items()]
@@ -91,7 +91,7 @@ def genealogy(story: Story) -> Figure:
     data.append(trace([Line(winner, f"the weights of the winner, {story.winner}")], WINNER, 5, "%{text}"))
     data.append(star(winner[-1], describe(story, story.path[-1]), "%{text}"))
     drawn = layout(story.last_step, max(HEIGHT, 14 * len(story.stays) + 60), lane_axis(story))
-    if story.copies and story.copies[-1].step == story.last_step:
+    if story.copies and max(copy.began for copy in story.copies) == story.last_step:
         drawn["xaxis"]["range"][1] += lean
     return Figure(data, drawn, genealogy_legend(story, colours))
 
@@ -126,8 +126,18 @@ def schedule(story: Story, name: str) -> Figure:
 
 def group_loss(story: Story, group: str) -> Figure:
     """One group's validation loss: the winner's weights against the population's median and middle half."""
-    low, median, high = story.quantiles(f"loss_{group}", (0.25, 0.5, 0.75))
-    winner = story.group_curve(story.path, group)
+    return against_members(story, f"loss_{group}", story.losses)
+
+
+def kept_rows(story: Story) -> Figure:
+    """The share of the training rows that the running epochs keep."""
+    return against_members(story, "kept", False)
+
+
+def against_members(story: Story, column: str, losses: bool) -> Figure:
+    """One column of the metrics along the winner's weights, against the population's median and middle half."""
+    low, median, high = story.quantiles(column, (0.25, 0.5, 0.75))
+    winner = story.column_curve(story.path, column)
     nothing = {"line": {"width": 0}, "hoverinfo": "skip"}
     data = [
         trace([Line(low)], MEDIAN, 0, "", **nothing),
@@ -135,7 +145,7 @@ def group_loss(story: Story, group: str) -> Figure:
         trace([Line(median)], MEDIAN, 1.6, "median, step %{x}: %{y:.4f}", line={"dash": "dash"}),
         trace([Line(winner)], WINNER, 3.2, "winner, step %{x}: %{y:.4f}"),
     ]
-    y, note = calm_axis([winner, low, high], story.losses)
+    y, note = calm_axis([winner, low, high], losses)
     return Figure(data, layout(story.last_step, 230, y), [], note)
 
 

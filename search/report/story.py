@@ -136,12 +136,15 @@ class Story:
         """Return the scores of one stay of weights, from the score that it began with."""
         curve = [(row["step"], self.shown(row["score"])) for row in self.rows_of(segment)]
         arrival = self._arrivals[segment.member, segment.from_round]
-        return curve if arrival.parent is None else [(arrival.step, self.shown(arrival.parent_score)), *curve]
+        return curve if arrival.parent is None else [(arrival.began, self.shown(arrival.parent_score)), *curve]
 
     def group_curve(self, path: Sequence[Segment], group: str) -> Curve:
         """Return the group's validation loss along a path."""
+        return self.column_curve(path, f"loss_{group}")
+
+    def column_curve(self, path: Sequence[Segment], column: str) -> Curve:
         rows = [row for segment in path for row in self.rows_of(segment)]
-        return [(row["step"], finite(row.get(f"loss_{group}"))) for row in rows]
+        return [(row["step"], finite(row.get(column))) for row in rows]
 
     def quantiles(self, column: str, at: Sequence[float]) -> list[Curve]:
         """Return quantiles over the members that did not fail, one curve each."""

@@ -15,6 +15,7 @@ from search.report.figures import (
     categories,
     genealogy,
     group_loss,
+    kept_rows,
     schedule,
     scores,
     stacked,
@@ -38,7 +39,7 @@ def write_report(store: Store) -> str:
 
 
 def draw(story: Story) -> str:
-    parts = [header(story), overview(story), schedules(story), mixing(story), groups(story)]
+    parts = [header(story), overview(story), schedules(story), mixing(story), groups(story), sampling(story)]
     parts += [comparison(story), members(story)]
     configuration = f'<div class="box"><pre>{escape(story.configuration)}</pre></div>'
     parts.append(f"<details><summary>Resolved configuration</summary>{configuration}</details>")
@@ -189,6 +190,14 @@ def groups(story: Story) -> str:
         about = f"test loss of the winner {decimal(test[group])}" if finite(test.get(group)) is not None else ""
         figures.append(panel(f"group-{place}", group, about, group_loss(story, group), "h3"))
     return section("Validation loss by group", legend(GROUP_LEGEND), grid(figures)) if figures else ""
+
+
+def sampling(story: Story) -> str:
+    if not story.quantiles("kept", (0.5,))[0]:
+        return ""
+    rule = ((story.settings.get("sampling") or {}).get("rule") or {}).get("kind", "")
+    figure = panel("kept", "Rows kept", f"Share of the training rows by {rule}.", kept_rows(story), "h3")
+    return section("Sampling", legend(GROUP_LEGEND), grid([figure]))
 
 
 def comparison(story: Story) -> str:

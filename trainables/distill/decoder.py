@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainables.decoder import rotary_angles, rotate
-from trainables.distill.elastic import ACTIVATIONS, Transformer, linear, root_norm, split_heads
+from trainables.distill.elastic import ACTIVATIONS, Transformer, attend, linear, root_norm, split_heads
 from trainables.distill.encoder import Seen
 from trainables.distill.spaces import Shape, Subnet
 
@@ -34,7 +34,7 @@ class Block(nn.Module):
         q, k, v = (linear(part, normed, subnet.attention) for part in (self.query, self.key, self.value))
         heads = [split_heads(part, subnet.head_width) for part in (q, k, v)]
         turned = [rotate(part, *angles) for part in heads[:2]]
-        mixed = functional.scaled_dot_product_attention(*turned, heads[2], attn_mask=mask)
+        mixed = attend([*turned, heads[2]], mask)
         x = x + linear(self.output, mixed.transpose(1, 2).flatten(2), subnet.width)
         normed = root_norm(self.feed_norm, x)
         risen = self.activation(linear(self.gate, normed, subnet.inner)) * linear(

@@ -1,6 +1,7 @@
 """Layers that compute with the first rows and columns of their weights, and networks cut out of larger ones."""
 
 import re
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -44,6 +45,12 @@ def layer_norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
 
 def root_norm(layer: nn.RMSNorm, x: Tensor) -> Tensor:
     return functional.rms_norm(x, x.shape[-1:], layer.weight[: x.shape[-1]], layer.eps)
+
+
+def attend(heads: Sequence[Tensor], mask: Tensor | None) -> Tensor:
+    """Return what each token takes from those where `mask` is true: all `(rows, heads, length, head_width)`."""
+    q, k, v = heads
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 def split_heads(x: Tensor, head_width: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.distill.elastic import ACTIVATIONS, Transformer, layer_norm, linear, split_heads
+from trainables.distill.elastic import ACTIVATIONS, Transformer, attend, layer_norm, linear, split_heads
 from trainables.distill.spaces import Shape, Subnet
 
 
@@ -51,8 +51,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None, subnet: Subnet) -> Seen:
         q, k, v = (linear(part, x, subnet.attention) for part in (self.query, self.key, self.value))
-        heads = (split_heads(part, subnet.head_width) for part in (q, k, v))
-        mixed = functional.scaled_dot_product_attention(*heads, attn_mask=mask)
+        mixed = attend([split_heads(part, subnet.head_width) for part in (q, k, v)], mask)
         mixed = linear(self.output, mixed.transpose(1, 2).flatten(2), subnet.width)
         x = layer_norm(self.attention_norm, x + mixed)
         fed = linear(self.fall, self.activation(linear(self.rise, x, subnet.inner)), subnet.width)

@@ -65,6 +65,7 @@ def shape_of(config: Any, family: str) -> Shape:
     """Return the shape of a network of theirs, from its configuration."""
     heads, width = config.num_attention_heads, config.hidden_size
     common = {
+        "family": family,
         "vocabulary": config.vocab_size,
         "layers": config.num_hidden_layers,
         "heads": heads,

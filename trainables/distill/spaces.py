@@ -4,7 +4,7 @@ Sizes are whole numbers and never multipliers: int(768 * 0.708) is one unit shor
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -71,7 +71,7 @@ class SubSpace:
         layers = kept_layers(depth, self.layers)
         return Subnet(layers, heads, width, int(width * ratio), self.head_width)
 
-    def at(self, places: tuple[int, ...]) -> Subnet:
+    def at(self, places: Sequence[int]) -> Subnet:
         """Return the sub-network at a place on each axis, in the order of `axes`."""
         depth, heads, width, ratio = places
         return self.subnet(self.depths[depth], self.heads[heads], self.widths[width], self.ratios[ratio])
@@ -140,6 +140,7 @@ class Shape:
     width: int
     inner: int
     head_width: int
+    family: str = "encoder"  # or "decoder"
     epsilon: float = 1e-12  # of the norms
     types: int = 2  # of an encoder's segments
     activation: str = "gelu"

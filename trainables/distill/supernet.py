@@ -65,10 +65,16 @@ class SuperNetwork(Network):
         super().__init__(recipe, hyperparameters, batches, held_out, seed, device)
         self.probes = probes(space)
 
+    @property
+    def transformer(self) -> Transformer:
+        """The module: all sub-networks at once."""
+        assert isinstance(self.module, Transformer)
+        return self.module
+
     def build(self) -> nn.Module:
         return extract(self.origin, self.space.whole).requires_grad_(True)
 
-    def step(self) -> Tensor:
+    def step(self) -> tuple[Tensor, Tensor]:
         """Train this step's sub-networks one after another, so that only one is in memory at a time."""
         self.set_rates()
         tokens, mask = split(to_tensors(self.batches.next(), self.device))
@@ -90,7 +96,8 @@ class SuperNetwork(Network):
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
         self.optimiser.step()
         self.trained += 1
-        return total / len(subnets)
+        mean = total / len(subnets)
+        return mean, mean
 
     def distance(self, seen: Iterable[Tensor], target: Iterable[Tensor], mask: Tensor | None) -> Tensor:
         relation = self.relation

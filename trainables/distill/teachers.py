@@ -4,12 +4,9 @@ transformers is imported only here, and only where a folder is opened.
 """
 
 import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainables.distill.elastic import Transformer
@@ -116,49 +113,17 @@ def load_teacher(
     The network may be cut into students; what the teacher lacks of it keeps its random start.
     """
     from transformers import AutoModel, AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     config = _config(folder)
     family = family_of(config)
     kind = AutoModelForCausalLM if family == "decoder" else AutoModel
-    module = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32).to(device)
+    module: nn.Module = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    module = module.to(torch.device(device))
     teacher = Teacher(module, layer, getattr(config, "num_attention_heads", 1))
     if not family:
         return teacher, None
     network = NETWORKS[family](shape_of(config, family)).to(device)
     adopt(network, family, module.state_dict(), config)
     return teacher, network
-
-
-class Pieces:
-    """The tokenizer of a teacher's folder, `tokenizer.json`: rows of the corpus hold its ids."""
-
-    def __init__(self, folder: str):
-        from tokenizers import Tokenizer
-
-        file = Path(folder, "tokenizer.json")
-        if not file.exists():
-            raise ValueError(f"a folder with a tokenizer must hold tokenizer.json, but {folder} does not.")
-        self.name = folder
-        self.tokenizer = Tokenizer.from_file(str(file))
-        self.tokenizer.no_truncation()
-        self.tokenizer.no_padding()
-        self.vocabulary = self.tokenizer.get_vocab_size()
-        ids = self.tokenizer.encode("").ids  # what it puts around a text
-        known = [self.tokenizer.token_to_id(name) for name in ("[SEP]", "</s>", "<|endoftext|>", "<eos>")]
-        ends = [*ids[-1:], *(found for found in known if found is not None)]
-        if not ends or self.vocabulary > 65536:
-            raise ValueError(
-                f"a tokenizer must have a token that ends texts and at most 65536 tokens, "
-                f"but that of {folder} has {self.vocabulary} tokens and {'one' if ends else 'none'}."
-            )
-        self.end = ends[0]
-        self.start = ids[0] if len(ids) > 1 else None
-
-    def encode(self, text: str) -> NDArray[np.uint16]:
-        """Return ids with the token that begins texts, if there is one, without the one that ends them."""
-        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return np.array(ids if self.start is None else [self.start, *ids], np.uint16)
-
-    def decode(self, ids: Any) -> str:
-        text: str = self.tokenizer.decode(np.asarray(ids).reshape(-1).tolist())
-        return text

@@ -1,0 +1,44 @@
+"""What this process and all that came from it take of the machine: memory, and time on its cores."""
+
+import os
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")  # a second
+
+
+def family() -> list[int]:
+    """Return this process and all that came from it."""
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (fields := stat(int(entry))):
+            parents[int(entry)] = int(fields[1])
+    found = [os.getpid()]
+    for each in found:  # grows while it is gone through
+        found += [child for child, parent in parents.items() if parent == each]
+    return found
+
+
+def stat(process: int) -> list[str]:
+    """Return a process's state, parent and further fields of `/proc/PID/stat`; none if it has ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def memory() -> int:
+    """Return the bytes that the family holds, a page that several share once (proportional set sizes)."""
+    total = 0
+    for process in family():
+        try:
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        except OSError:  # it has ended meanwhile
+            continue
+        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return total
+
+
+def core_seconds() -> float:
+    """Return the seconds of one core that the family has used, those of members that have ended left out."""
+    found = [stat(process) for process in family()]
+    return sum(int(fields[11]) + int(fields[12]) for fields in found if fields) / TICKS

@@ -1,0 +1,93 @@
+"""What a corpus 20 times the object store takes in memory while it streams to its end.
+
+Ray's object store gets the budget, the windows of the three groups are cut to fit into it, and one member
+reads every row once. Memory is what the operating system says: the proportional set sizes of this process
+and all of Ray's (so a page that several map counts once), sampled while the rows stream, less the same sum
+when Ray and its reading processes had started but read nothing. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+
+import numpy as np
+import ray
+
+from benchmarks.family import memory
+from benchmarks.stream import BATCH, FILE_ROWS, GROUPS, LENGTH, streamed, write_groups
+from cluster.feed import row_bytes
+from cluster.session import session
+from cluster.storage import Store
+from search.corpus.batches import MixedBatches
+from search.errors import Exhausted
+
+
+class Watch(threading.Thread):
+    """Samples the family's memory until told to stop."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak, self.samples, self.over = 0, 0, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self.over.wait(0.2):
+            self.peak, self.samples = max(self.peak, memory()), self.samples + 1
+
+
+@ray.remote(num_cpus=0.25)
+def start_up() -> None:
+    """Import what a reading task imports, and stay long enough for Ray to need another process beside it."""
+    import cluster.feed  # noqa: F401
+
+    time.sleep(3)
+
+
+def measure(budget: int, times: int) -> dict[str, float]:
+    files = times * budget // (len(GROUPS) * FILE_ROWS * row_bytes(LENGTH))
+    with tempfile.TemporaryDirectory() as folder, session(object_store_bytes=budget):
+        store = Store(folder)
+        names = write_groups(store, files)
+        ray.get([start_up.remote() for _ in range(2 * len(GROUPS))])
+        rest, watch, began = memory(), Watch(), time.perf_counter()
+        # a group's window holds 3/4 of its room, and up to 1/4 is on its way; twice that where datasets overlap
+        streams = streamed(store, names, int(0.75 * budget) // len(GROUPS))
+        limits = [files * FILE_ROWS] * len(GROUPS)
+        member = MixedBatches(streams, np.full(len(GROUPS), 1 / len(GROUPS)), BATCH, limits)
+        rows = 0
+        try:
+            while True:
+                rows += len(member.next())
+        except Exhausted:
+            seconds = time.perf_counter() - began
+        watch.over.set()
+        watch.join()
+    corpus = len(GROUPS) * files * FILE_ROWS * row_bytes(LENGTH)
+    return {
+        "budget_mib": budget / 2**20,
+        "corpus_over_budget": round(corpus / budget, 2),
+        "rows": rows,
+        "rows_left": sum(limits) - rows,
+        "rows_skipped": sum(member.skipped),
+        "rest_mib": round(rest / 2**20, 1),
+        "peak_mib": round(watch.peak / 2**20, 1),
+        "peak_over_rest_mib": round((watch.peak - rest) / 2**20, 1),
+        "peak_over_budget": round((watch.peak - rest) / budget, 3),
+        "samples": watch.samples,
+        "rows_per_second": round(rows / seconds),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=192, help="the object store's size, the budget")
+    parser.add_argument("--full", action="store_true", help="a budget of 1 GiB")
+    arguments = parser.parse_args()
+    budget = (1024 if arguments.full else arguments.megabytes) << 20
+    print(json.dumps(measure(budget, times=20)))
+
+
+if __name__ == "__main__":
+    main()

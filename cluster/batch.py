@@ -1,0 +1,16 @@
+"""One function over many inputs, as tasks on whatever CPUs the cluster has."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+
+
+def map_tasks(function: Callable[[Any, Any], Any], shared: Any, inputs: Sequence[Any]) -> list[Any]:
+    """Return `function(shared, input)` of every input, in their order; `shared` is put into the store once.
+
+    Raises what a task raised.
+    """
+    reference = ray.put(shared)
+    task = ray.remote(function).options(num_cpus=1)
+    return ray.get([task.remote(reference, each) for each in inputs])

@@ -1,0 +1,126 @@
+"""Rows as Ray Data reads them: a group's files, by tasks of a part of a CPU, in a given order.
+
+`ray.data.read_parquet` (2.60) lists files in tasks of one whole CPU, whatever it is told. On a small machine
+the workers hold the CPUs, and such a task waits for ever; so files are read by our own `map_batches`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+
+from cluster.order import RowOrder
+from cluster.storage import Store
+from cluster.streams import Chunk, Tokens, as_rows
+
+TASK_BYTES = 16 << 20  # rows that one task reads: smaller ones cost more than they read
+SEGMENT = 48  # tasks of one dataset; the next one starts while the last EARLY of these are read
+EARLY = 8
+
+
+def open_dataset(store: Store, files: Sequence[str]) -> ray.data.Dataset:
+    """Return a dataset of the files' `tokens`, in this order: one block a file."""
+    return _dataset(store.uri, [[file] for file in files])
+
+
+def _dataset(
+    uri: str, tasks: Sequence[Sequence[str]], room: int | None = None, at_once: int | None = None
+) -> ray.data.Dataset:
+    """Return a dataset of one block for each task's files; its blocks on the way take at most `room` bytes.
+
+    Ray starts a process for each task that runs `at_once`, which takes seconds, so few are better at first.
+    """
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    options = context.execution_options
+    options.preserve_order = True
+    # not part of the context of the datasets that are opened next
+    had = options.resource_limits
+    options.resource_limits = ray.data.ExecutionResources(object_store_memory=room)
+    try:
+        names = ray.data.from_items([{"files": list(files)} for files in tasks], override_num_blocks=len(tasks))
+        read: Any = partial(read_files, uri=uri)
+        return names.map_batches(
+            read, batch_size=None, batch_format="pyarrow", num_cpus=0.25, concurrency=at_once
+        )
+    finally:
+        options.resource_limits = had
+
+
+def read_files(batch: pa.Table, uri: str) -> pa.Table:
+    """Return the `tokens` of a batch's files; runs in a task, so one thread is all it takes."""
+    store = Store(uri)
+    names = [name for files in batch["files"].to_pylist() for name in files]
+    return pa.concat_tables(store.read_table(name, columns=["tokens"], use_threads=False) for name in names)
+
+
+def blocks_of(iterator: Any) -> Iterable[pa.Table]:
+    """Return a Ray Data iterator's blocks as Arrow tables, whole."""
+    return iterator.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
+
+
+def read_on(
+    store: Store, files: Sequence[str], order: RowOrder, row_bytes: int, room: int, at_once: int, turn: int
+) -> Iterator[Chunk]:
+    """Yield the chunks of an order from a turn on, epoch after epoch, without an end.
+
+    A dataset reads a segment of the turns, and an epoch's end is nowhere special: the next dataset starts
+    while the last blocks of the one before are still to come. Blocks stay in Ray's object store, which
+    spills them to disk if it must, and what a dead task or a lost copy held is read again. `room` bytes
+    bound what is on its way here.
+    """
+    pieces = task_turns(order, row_bytes, room, turn)
+
+    def start(segment: list[range]) -> Iterator[Chunk]:
+        names = [[files[order.file(each)] for each in turns] for turns in segment]
+        bundles = _dataset(store.uri, names, room, at_once).iter_internal_ref_bundles()
+        return chunks(iter(bundles), segment, order)
+
+    with ThreadPoolExecutor(1, "next-segment") as opener:
+        current = opener.submit(start, list(islice(pieces, SEGMENT)))
+        while True:
+            following: Future[Iterator[Chunk]] | None = None
+            for place, chunk in enumerate(current.result()):
+                if following is None and place >= SEGMENT - EARLY:
+                    following = opener.submit(start, list(islice(pieces, SEGMENT)))
+                yield chunk
+            assert following is not None, "a segment has more than EARLY tasks"
+            current = following
+
+
+def task_turns(order: RowOrder, row_bytes: int, room: int, turn: int) -> Iterator[range]:
+    """Yield the turns that each task reads: the first ones one file, so that the first rows come early."""
+    size, most = int(order.sizes.max()) * row_bytes, min(TASK_BYTES, room // 4)
+    turns = 1
+    while True:
+        yield range(turn, turn + turns)
+        turn, turns = turn + turns, max(1, min(2 * turns, most // size))
+
+
+def chunks(bundles: Iterator[Any], segment: Sequence[range], order: RowOrder) -> Iterator[Chunk]:
+    """Yield a chunk for each task's turns: one block, or several where Ray Data has cut a large one."""
+    blocks = (block for bundle in bundles for block in zip(bundle.block_refs, bundle.metadata, strict=True))
+    for turns in segment:
+        missing, found = order.start(turns.stop) - order.start(turns.start), []
+        while missing > 0:
+            block, metadata = next(blocks)
+            found.append(block)
+            missing -= metadata.num_rows
+        assert missing == 0, "a block holds rows of two tasks"
+        yield Chunk(turns.start, len(turns), partial(fetch, tuple(found)))
+
+
+def fetch(blocks: Sequence[Any]) -> Tokens:
+    """Return the blocks' rows, `(rows, sequence_length)`: a view of the object store if it is one block."""
+    found = [as_rows(block) for block in ray.get(list(blocks))]
+    return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def row_bytes(sequence_length: int) -> int:
+    return sequence_length * np.dtype(np.uint16).itemsize

@@ -1,0 +1,190 @@
+"""The ledger: what is last known of every row of a pool, in actors that share the rows out among them.
+
+Senders feed it without waiting. A shard that dies comes back from its last saved file, and each sender
+notices by the shard's new birth and sends again what it has sent since that save. Books must not mind order or
+repetition; then a flush by all senders leaves the ledger as it would be without the death. Until that flush a
+snapshot may lack what died, and what a sender had sent is lost if the sender dies as well.
+"""
+
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+
+from cluster.storage import Store
+
+FOLDER = "ledger"
+ROWS_A_SHARD = 10_000_000
+ROWS_A_CALL = 10_000
+FLIGHT = 16  # calls of one sender that may be under way; at the bound it waits for the oldest
+SAVES = 2  # kept of each shard: the checkpoint of the last mark may never become whole
+
+Column = NDArray[Any]
+
+
+class Book(Protocol):
+    """What a shard keeps of its rows `0 ... rows - 1`; `state` has one array `(rows,)` a column."""
+
+    def observe(self, ids: Column, *columns: Column) -> None: ...
+
+    def state(self) -> dict[str, Column]: ...
+
+    def restore(self, state: dict[str, Column]) -> None: ...
+
+
+class Shard:
+    """An actor: the rows `place, place + shards, ...` of the pool."""
+
+    def __init__(self, make: Callable[[int], Book], rows: int, uri: str, place: int, keep: int):
+        self.book, self.store, self.place, self.keep = make(rows), Store(uri), place, keep
+        self.birth = uuid.uuid4().hex
+        self.snapshots: dict[int, dict[str, Column]] = {}
+        saved = [name for name in self.store.names(FOLDER) if name.endswith(self.file())]
+        if saved:
+            table = self.store.read_table(f"{FOLDER}/{saved[-1]}")
+            self.book.restore({name: table[name].to_numpy() for name in table.column_names})
+            self.snapshots[int(saved[-1].split("-")[1])] = self.book.state()
+        else:
+            self.snapshots[0] = self.book.state()
+
+    def file(self) -> str:
+        return f"shard-{self.place:05d}.parquet"
+
+    def observe(self, ids: Column, *columns: Column) -> str:
+        """Take records in; returns the shard's birth, another one after a death."""
+        if len(ids):
+            self.book.observe(ids, *columns)
+        return self.birth
+
+    def mark(self, mark: int, save: bool, columns: Sequence[str]) -> None:
+        """Keep these columns as they are now, and save all if asked to."""
+        state = self.book.state()
+        self.snapshots[mark] = {name: state[name] for name in columns}
+        for old in sorted(self.snapshots)[: -self.keep]:
+            del self.snapshots[old]
+        if save:
+            name = f"{FOLDER}/mark-{mark:06d}-{self.file()}"
+            self.store.write_table(name, pa.table(state), compression="zstd", compression_level=1)
+            mine = [each for each in self.store.names(FOLDER) if each.endswith(self.file())]
+            for each in mine[:-SAVES]:
+                self.store.delete(f"{FOLDER}/{each}")
+
+    def read(self, mark: int | None, column: str) -> Column:
+        """Return a column as it was at the mark, or as it is."""
+        return (self.book.state() if mark is None else self.snapshots[mark])[column]
+
+
+class Ledger(NamedTuple):
+    """The handles of all shards; pickles small, so it can be given to every sender and reader."""
+
+    shards: list[Any]
+    rows: int
+
+    def mark(self, mark: int, save: bool = False, columns: Sequence[str] = ("loss",)) -> None:
+        """Take a snapshot of these columns in all shards; what was flushed before is in it."""
+        ray.get([shard.mark.remote(mark, save, columns) for shard in self.shards])
+
+    def read(self, column: str, mark: int | None = None) -> Column:
+        """Return one value a row, `(rows,)`."""
+        parts = ray.get([shard.read.remote(mark, column) for shard in self.shards])
+        found = np.empty(self.rows, parts[0].dtype)
+        for place, part in enumerate(parts):
+            found[place :: len(parts)] = part
+        return found
+
+
+def start_ledger(
+    make: Callable[[int], Any], rows: int, uri: str, shards: int | None = None, keep: int = 2
+) -> Ledger:
+    """Start the shards of a pool, or bring them back from what is saved under the URI.
+
+    `make(rows)` gives a shard's empty `Book`; mark 0 is a snapshot of it. A shard is of `ROWS_A_SHARD` rows by
+    default; a saved ledger must be opened with as many shards as it had. The last `keep` snapshots can be read.
+    """
+    count = shards or -(-rows // ROWS_A_SHARD)
+    # lives as long as the run: dies and comes back, and calls that were under way are made again
+    actor = ray.remote(Shard).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+    sizes = [len(range(place, rows, count)) for place in range(count)]
+    return Ledger([actor.remote(make, size, uri, place, keep) for place, size in enumerate(sizes)], rows)
+
+
+def forget_after(store: Store, mark: int) -> None:
+    """Delete what was saved at later marks."""
+    for name in store.names(FOLDER):
+        if name.startswith(".") or int(name.split("-")[1]) > mark:
+            store.delete(f"{FOLDER}/{name}")
+
+
+class Sender:
+    """Feeds a ledger from one process; `send` returns at once unless too much is under way."""
+
+    def __init__(self, ledger: Ledger):
+        self.ledger = ledger
+        self.buffer: list[tuple[Column, ...]] = []
+        self.buffered = 0
+        self.flying: deque[tuple[int, Any]] = deque()
+        self.births: dict[int, str] = {}
+        self.mark = 0
+        self.unsaved: list[list[tuple[Column, ...]]] = [[] for _ in ledger.shards]
+
+    def send(self, ids: Column, *columns: Column) -> None:
+        """Feed records: row ids, int64, and for each what the book observes."""
+        self.buffer.append((ids, *columns))
+        self.buffered += len(ids)
+        if self.buffered >= ROWS_A_CALL * len(self.ledger.shards):
+            self.dispatch()
+
+    def flush(self) -> None:
+        """Wait until all that was sent is in the ledger, also where a shard has died meanwhile."""
+        self.dispatch()
+        while self.flying:
+            self.land()
+        again = True
+        while again:
+            births = [shard.observe.remote(np.empty(0, np.int64)) for shard in self.ledger.shards]
+            reborn = [self.repeat(place, birth) for place, birth in enumerate(ray.get(births))]
+            again = any(reborn)
+            while self.flying:
+                self.land()
+
+    def saved(self, mark: int) -> None:
+        """Forget what was sent until now, since it is in the files of this mark; told again, do nothing."""
+        if mark > self.mark:
+            self.mark = mark
+            self.unsaved = [[] for _ in self.ledger.shards]
+
+    def dispatch(self) -> None:
+        if not self.buffer:
+            return
+        records = [np.concatenate(parts) for parts in zip(*self.buffer, strict=True)]
+        self.buffer, self.buffered = [], 0
+        count = len(self.ledger.shards)
+        for place in range(count):
+            # without an index when there is nothing to choose: it would copy
+            mine = [column[records[0] % count == place] for column in records] if count > 1 else records
+            self.unsaved[place].append((mine[0] // count, *mine[1:]))
+            self.call(place, self.unsaved[place][-1])
+
+    def call(self, place: int, records: tuple[Column, ...]) -> None:
+        while len(self.flying) >= FLIGHT:
+            self.land()
+        self.flying.append((place, self.ledger.shards[place].observe.remote(*records)))
+
+    def land(self) -> None:
+        place, reference = self.flying.popleft()
+        self.repeat(place, ray.get(reference))
+
+    def repeat(self, place: int, birth: str) -> bool:
+        """Send again what a reborn shard may have lost; say whether there was need to."""
+        known = self.births.setdefault(place, birth)
+        self.births[place] = birth
+        if known == birth:
+            return False
+        for records in self.unsaved[place]:
+            self.flying.append((place, self.ledger.shards[place].observe.remote(*records)))
+        return True

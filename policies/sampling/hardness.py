@@ -1,0 +1,79 @@
+"""How hard rows are, and training from easy to hard (Hase et al., 2024)."""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
+
+Vector = NDArray[np.float64]
+EASY, MEDIUM, HARD, UNKNOWN = "easy", "medium", "hard", "unknown"
+
+
+def hardness(label_probabilities: NDArray[np.floating]) -> Vector:
+    """Return 1 minus the mean probability of the right label, `(rows,)`, from `(rows, probes)`.
+
+    A probe that says nothing of a row is NaN; a row of which none says anything stays NaN. The probability is
+    averaged, not its logarithm.
+    """
+    known = np.isfinite(label_probabilities)
+    sums = np.where(known, label_probabilities, 0.0).sum(axis=1, dtype=np.float64)
+    counts = known.sum(axis=1)
+    return np.where(counts, 1 - sums / np.maximum(counts, 1), np.nan)
+
+
+def levels(values: Vector, cuts: tuple[float, float] | None = None) -> NDArray[np.str_]:
+    """Return easy, medium or hard for each row, by human cuts or else the 30 % and 70 % quantiles.
+
+    A value at both cuts, as of constant values, is easy; NaN is unknown.
+    """
+    known = np.isfinite(values)
+    if cuts is None:
+        low, high = np.quantile(values[known], (0.3, 0.7)) if known.any() else (np.nan, np.nan)
+    else:
+        low, high = cuts
+    return np.select([~known, values <= low, values >= high], [UNKNOWN, EASY, HARD], MEDIUM)
+
+
+class Gap(NamedTuple):
+    share: float  # of the gap between training on nothing and on hard rows that easy rows close
+    low: float  # of a 95 % bootstrap interval
+    high: float
+
+
+def recovered_gap(
+    unsupervised: Vector, easy: Vector, hard: Vector, rng: np.random.Generator, least: float = 0.01
+) -> Gap:
+    """Return the supervision gap recovered, from the accuracies on hard rows in several repeats each.
+
+    Raises ValueError if the gap itself is below `least`: the share of it would be noise.
+    """
+
+    def share(none: float, by_easy: float, by_hard: float) -> float:
+        return (by_easy - none) / (by_hard - none)
+
+    means = [float(np.mean(values)) for values in (unsupervised, easy, hard)]
+    if not means[2] - means[0] >= least:
+        raise ValueError(
+            f"training on hard rows must gain at least {least}, but gained {means[2] - means[0]:.4g}."
+        )
+    drawn = [rng.choice(values, (2000, len(values))).mean(axis=1) for values in (unsupervised, easy, hard)]
+    wide = drawn[2] - drawn[0] > 0
+    low, high = np.quantile((drawn[1] - drawn[0])[wide] / (drawn[2] - drawn[0])[wide], (0.025, 0.975))
+    return Gap(share(*means), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class EasyToHard(Plan):
+    """Order each epoch's rows by a column, lowest first; rows where it is NaN stay where they come."""
+
+    spec: ClassVar[Spec] = Spec("once", frozenset({"loss"}), frozenset({"order"}), "none", "mean_count")
+
+    def plan(self, ids: Ids, columns: Columns, context: Context) -> Plan:
+        return self
+
+    def decide(self, ids: Ids, columns: Columns) -> Decision:
+        all_rows = decision(np.ones(len(ids), bool))
+        return all_rows._replace(rank=columns["loss"].astype(np.float64))

@@ -1,0 +1,76 @@
+"""What all sampling policies are: a rule makes a plan of what is known, and the plan decides row by row."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+Columns = Mapping[str, NDArray[Any]]  # one value a row; "loss" is NaN for a row that has not been seen
+
+
+class Spec(NamedTuple):
+    """What a rule needs and gives, for checks before anything runs."""
+
+    cadence: Literal["once", "epoch", "step"]
+    needs: frozenset[str]  # columns
+    emits: frozenset[str]  # of "keep", "weight", "order"
+    coupling: Literal["none", "summary", "global"]  # what a decision knows of the other rows
+    reduction: Literal["mean_count", "weighted_sum", "sum"]  # how weighted losses become one number
+
+
+class Context(NamedTuple):
+    """Where training stands when an epoch is planned."""
+
+    epoch: int  # from 0
+    epochs: float  # how many there will be; where epochs shrink with what is kept, as now expected
+    seed: int
+    rows: int  # of the pool
+
+    def until(self, share: float) -> bool:
+        """Say whether this epoch ends within the first `share` of the training."""
+        return self.epoch + 1 <= share * self.epochs
+
+
+class Decision(NamedTuple):
+    copies: NDArray[np.int32]  # 0 drops the row
+    weight: NDArray[np.float32]
+    rank: NDArray[np.float64] | None = None  # rows in ascending rank; those of NaN where they come
+
+
+class Plan(ABC):
+    """An epoch's decisions. Pickles small; pure: the same ids and columns always give the same decision."""
+
+    @abstractmethod
+    def decide(self, ids: Ids, columns: Columns) -> Decision:
+        """Decide about some rows, in any blocks and order, by the columns as they were at planning."""
+
+    def weigh(self, signals: Mapping[str, Any]) -> Any:
+        """Return what each loss of a batch counts in the sum that is minimised.
+
+        `signals` has arrays, or tensors, over the whole global batch: "loss" and the decided "weight". By
+        default weighted losses are divided by their count, never by the sum of weights: that would make the
+        gradient of a rescaling rule biased again.
+        """
+        return signals["weight"] / signals["weight"].shape[0]
+
+
+class Rule(Protocol):
+    """A sampling policy's settings."""
+
+    spec: ClassVar[Spec]
+
+    def plan(self, ids: Ids, columns: Columns, context: Context) -> Plan:
+        """Plan an epoch from all rows of the pool and what is known of them."""
+
+
+def decision(keep: NDArray[np.bool_], weight: NDArray[np.float64] | None = None) -> Decision:
+    weights = np.ones(len(keep), np.float32) if weight is None else weight.astype(np.float32)
+    return Decision(keep.astype(np.int32), weights)
+
+
+def needs_losses(rule: Rule) -> bool:
+    """Say whether an epoch's plan looks at losses; weights within a step need no past ones."""
+    return "loss" in rule.spec.needs and rule.spec.cadence == "epoch"

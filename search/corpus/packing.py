@@ -1,0 +1,79 @@
+"""Documents packed to rows of tokens, and rows written to Parquet."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cluster.storage import Store
+from search.corpus.documents import Document
+from search.sections import Data
+from trainables.tokenizer import Tokenizer
+
+SPLITS = ("train", "validation", "test")
+PART_ROWS = 4096  # most rows of a file, which is one row group: small, so that a stream starts early
+
+
+@dataclass(frozen=True)
+class Split:
+    rows: int
+    tokens: int
+    files: list[str]  # below the corpus directory
+    sizes: list[int] | None = None  # rows of each file; None where all are full but the last
+
+
+class Rows(NamedTuple):
+    ids: NDArray[np.int64]  # (rows,) rising
+    tokens: NDArray[np.uint16]  # (rows, sequence_length)
+
+
+def split_of(document: Document, settings: Data) -> str:
+    """Return the split of a document: its own hash decides, whatever else there is."""
+    place = int.from_bytes(document.digest[:8], "big") / 2**64
+    if place < settings.validation:
+        return "validation"
+    return "test" if place < settings.validation + settings.test else "train"
+
+
+def pack(documents: Sequence[Document], tokenizer: Tokenizer, length: int) -> Rows:
+    """Return all whole rows of the documents one after another, in the order of their ids.
+
+    An id hashes the document in which a row begins and where: it is the same in any corpus that packs the
+    same documents, and its order is a shuffle, so that neighbours come from different documents.
+    """
+    end = np.array([tokenizer.end], np.uint16)
+    encoded = [np.append(tokenizer.encode(document.content.decode()), end) for document in documents]
+    tokens = np.concatenate([end[:0], *encoded])
+    begins = np.cumsum([0, *(part.size for part in encoded)])
+    firsts = np.arange(tokens.size // length) * length
+    owners = np.searchsorted(begins, firsts, side="right") - 1
+    offsets = firsts - begins[owners]
+    pairs = zip(owners.tolist(), offsets.tolist(), strict=True)
+    ids = np.array([_row_id(documents[owner].digest, offset) for owner, offset in pairs], np.int64)
+    order = np.argsort(ids)
+    return Rows(ids[order], tokens[: firsts.size * length].reshape(-1, length)[order])
+
+
+def _row_id(digest: bytes, offset: int) -> int:
+    hashed = hashlib.blake2b(digest + offset.to_bytes(8, "little"), digest_size=8).digest()
+    return int.from_bytes(hashed, "little") >> 1  # 63 bits: never negative as int64
+
+
+def write_rows(store: Store, name: str, rows: Rows) -> Iterator[tuple[str, int, bytes]]:
+    """Write rows to files `NAME-0.parquet` and on; yield each one's name, rows and digest of its content."""
+    for start in range(0, len(rows.ids), PART_ROWS):
+        ids, tokens = rows.ids[start : start + PART_ROWS], rows.tokens[start : start + PART_ROWS]
+        file = f"{name}-{start // PART_ROWS}.parquet"
+        write_part(store, file, ids, tokens)
+        content = hashlib.blake2b(ids.astype("<i8").tobytes() + tokens.astype("<u2").tobytes(), digest_size=16)
+        yield file, len(ids), content.digest()
+
+
+def write_part(store: Store, file: str, ids: NDArray[np.int64], tokens: NDArray[np.uint16]) -> None:
+    column = pa.FixedSizeListArray.from_arrays(pa.array(tokens.ravel()), tokens.shape[1])
+    table = pa.table({"row_id": ids, "tokens": column})
+    store.write_table(file, table, compression="lz4", row_group_size=PART_ROWS)

@@ -1,0 +1,175 @@
+"""A corpus too large for one process: read, compared, tokenised, packed and written by Ray Data's stages.
+
+Two passes over the same batches of files. The first returns a digest and a length of every text, and from
+these alone it is decided here which texts are kept: the first of equal ones, and no more than a group may
+have. The second packs what is kept and writes it. Batches are cut by the files' sizes and their turns, so
+the rows are the same on any number of machines.
+"""
+
+import contextlib
+import hashlib
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import ray
+import ray.data
+from numpy.typing import NDArray
+
+from cluster.session import session
+from cluster.storage import Store
+from search.corpus.documents import PIECE_BYTES, Document, pieces
+from search.corpus.formats import Content
+from search.corpus.packing import SPLITS, Split, pack, split_of, write_rows
+from search.corpus.quarantine import Bad, Quarantine, checked
+from search.corpus.sources import Entry, entries, read
+from search.sections import Data
+from trainables.tokenizer import tokenizer_of
+
+BATCH_BYTES = 64 << 20  # of files that one task reads: what is left of a row at its end is lost
+
+
+class Batch(NamedTuple):
+    group: str
+    number: int
+    entries: list[Entry]
+
+
+class Read(NamedTuple):
+    """What the first pass says of a batch: of each text its digest and bytes, and what is bad."""
+
+    digests: NDArray[np.void]  # (texts,) of 16 bytes
+    lengths: NDArray[np.int64]  # (texts,)
+    bad: list[tuple[str, Bad]]
+
+
+class Written(NamedTuple):
+    split: str
+    file: str
+    rows: int
+    content: bytes  # digest of ids and tokens
+
+
+def batches(group: str, settings: Data, size: int = BATCH_BYTES) -> list[Batch]:
+    """Return a group's files in the order of their turns, in batches of about `size` bytes."""
+    found: list[list[Entry]] = [[]]
+    room = size
+    for entry in entries(group, settings):
+        if room <= 0:
+            found.append([])
+            room = size
+        found[-1].append(entry)
+        room -= max(entry.size, 1)
+    return [Batch(group, number, files) for number, files in enumerate(found) if files]
+
+
+def texts(batch: Batch, settings: Data) -> Iterator[tuple[str, Content]]:
+    """Yield a batch's texts, long ones in pieces, the same way in both passes."""
+    longest = (settings.document_megabytes or np.inf) * 1e6
+    for source, content in read(batch.group, settings, batch.entries):
+        text = content if isinstance(content, Bad) else checked(content, longest)
+        if isinstance(text, Bad):
+            yield source, text
+        else:
+            for piece in pieces(text, PIECE_BYTES[1]):
+                yield source, piece
+
+
+def digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def look(batch: Batch, settings: Data) -> Read:
+    """First pass over a batch."""
+    digests, lengths, bad = [], [], []
+    for source, text in texts(batch, settings):
+        if isinstance(text, Bad):
+            bad.append((source, text))
+        else:
+            digests.append(digest(text))
+            lengths.append(len(text))
+    return Read(np.array(digests, "V16"), np.array(lengths, np.int64), bad)
+
+
+def keep(found: list[Read], seen: set[bytes], most: int) -> tuple[list[NDArray[np.bool_]], int]:
+    """Return which texts of each batch are kept, of equal ones the first, and how many were duplicates."""
+    kept, duplicates = [], 0
+    for each in found:
+        chosen = np.zeros(len(each.lengths), bool)
+        for place, (name, length) in enumerate(zip(each.digests.tolist(), each.lengths.tolist(), strict=True)):
+            if most < length:
+                most = 0
+                break
+            if name in seen:
+                duplicates += 1
+                continue
+            seen.add(name)
+            chosen[place], most = True, most - length
+        kept.append(chosen)
+    return kept, duplicates
+
+
+def write(item: tuple[Batch, NDArray[np.bool_]], settings: Data) -> list[Written]:
+    """Second pass over a batch: pack its kept texts, split by split, and write them."""
+    batch, kept = item
+    store, tokenizer = Store(settings.corpus), tokenizer_of(settings.tokenizer)
+    good = (text for _, text in texts(batch, settings) if isinstance(text, bytes))
+    parts: dict[str, list[Document]] = {split: [] for split in SPLITS}
+    for chosen, text in zip(kept.tolist(), good, strict=True):
+        if chosen:
+            document = Document(digest(text), text)
+            parts[split_of(document, settings)].append(document)
+    found = []
+    for split, documents in parts.items():
+        rows = pack(documents, tokenizer, settings.sequence_length)
+        name = f"{batch.group}/{split}/part-{batch.number:05d}"
+        for file, count, content in write_rows(store, name, rows):
+            found.append(Written(split, file, count, content))
+    return found
+
+
+def on_ray(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
+    """Apply a function to each item as a stage of Ray Data; results in the order of the items."""
+    with contextlib.nullcontext() if ray.is_initialized() else session():
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        planned = ray.put(items)
+
+        def one(row: dict[str, Any]) -> dict[str, Any]:
+            return {"found": pickle.dumps(function(ray.get(planned)[row["item"]]))}
+
+        blocks = len(items)
+        names = ray.data.from_items([{"item": place} for place in range(blocks)], override_num_blocks=blocks)
+        # not a whole CPU: on a small machine others may hold them all
+        found = names.map(one, num_cpus=0.5).take_all()
+        return [pickle.loads(row["found"]) for row in found]
+
+
+# how a function is applied to many items, in order
+Apply = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
+
+
+def build_group(
+    group: str, settings: Data, seen: set[bytes], quarantine: Quarantine, apply: Apply = on_ray
+) -> tuple[int, int, dict[str, Split], bytes]:
+    """Write a group's rows; returns its documents, its duplicates, its splits, and a digest of all rows."""
+    planned = batches(group, settings)
+    found = list(apply(partial(look, settings=settings), planned))
+    for each in found:
+        for source, bad in each.bad:
+            quarantine.add(source, bad)
+    quarantine.check(sum(len(each.lengths) for each in found), settings.bad_share, settings.groups[group])
+    kept, duplicates = keep(found, seen, int(settings.megabytes * 1e6))
+    some = [(batch, chosen) for batch, chosen in zip(planned, kept, strict=True) if chosen.any()]
+    written = [file for files in apply(partial(write, settings=settings), some) for file in files]
+    splits = {}
+    for split in SPLITS:
+        files = [each for each in written if each.split == split]
+        sizes = [each.rows for each in files]
+        tokens = sum(sizes) * settings.sequence_length
+        splits[split] = Split(sum(sizes), tokens, [each.file for each in files], sizes)
+    content = hashlib.blake2b(b"".join(each.content for each in written), digest_size=16).digest()
+    return sum(int(chosen.sum()) for chosen in kept), duplicates, splits, content

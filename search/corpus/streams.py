@@ -1,0 +1,62 @@
+"""The streams of a run: which groups a worker holds whole, and which it reads through a window."""
+
+from functools import partial
+
+from ray import train
+
+from cluster.feed import blocks_of, read_on, row_bytes
+from cluster.order import RowOrder
+from cluster.session import capacity
+from cluster.storage import Store
+from cluster.streams import RowStream, WholeStream, WindowStream, rooms
+from search.config import Run
+from search.corpus.batches import file_rows
+from search.corpus.build import PART_ROWS, Manifest
+from search.errors import InputError
+from search.sections import Data
+
+LEAST_FILES = 8  # of a window: two that are read, two ahead, and room for a task's own at both ends
+
+
+def windows(data: Data, manifest: Manifest) -> dict[str, int]:
+    """Return the rows that a worker may hold of each group that is too large to be held whole."""
+    names, each = list(manifest.groups), row_bytes(data.sequence_length)
+    sizes = [manifest.groups[name].splits["train"].rows * each for name in names]
+    found = {}
+    for name, size, room in zip(names, sizes, rooms(sizes, data.memory_megabytes * 2**20), strict=True):
+        if room < size:
+            found[name] = int(room) // each
+            if found[name] < LEAST_FILES * PART_ROWS:
+                least = LEAST_FILES * PART_ROWS * each * len(names) / 2**20
+                raise InputError(
+                    f"data.memory_megabytes: every worker holds the corpus's training rows, or a window of "
+                    f"each group that is too large, which takes {least:.0f} MiB for {len(names)} groups, but "
+                    f"it may hold {data.memory_megabytes:g}; raise it or lower data.megabytes."
+                )
+    return found
+
+
+def open_streams(run: Run, manifest: Manifest) -> dict[str, RowStream]:
+    """Open a stream a group; called on a Ray Train worker, once for all its members."""
+    bounds = windows(run.data, manifest)
+    found: dict[str, RowStream] = {}
+    length, store = run.data.sequence_length, Store(run.data.corpus)
+    for name, group in manifest.groups.items():
+        split = group.splits["train"]
+        order = RowOrder(name, file_rows(split), run.seed)
+        if name not in bounds:
+            found[name] = WholeStream(blocks_of(train.get_dataset_shard(name)), order, length)
+            continue
+        each = row_bytes(length)
+        at_once = max(1, int(capacity()["CPU"] / len(bounds)))
+        feed = partial(read_on, store, split.files, order, each, bounds[name] * each // 4, at_once)
+        found[name] = WindowStream(feed, order, length, bounds[name] * 3 // 4)
+    return found
+
+
+def limits(data: Data, manifest: Manifest) -> list[int] | None:
+    """Return the most rows of each group that a member may read, or None where they repeat without end."""
+    passes = data.epochs or (1 if data.exhausted != "repeat" else None)
+    if passes is None:
+        return None
+    return [group.splits["train"].rows * passes for group in manifest.groups.values()]

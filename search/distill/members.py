@@ -1,0 +1,97 @@
+"""The super-networks of a worker: one teacher, the same rows, each in its own sub-space."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from policies.parts import part_of
+from search.config import Run
+from search.corpus.batches import MixedBatches
+from search.distill.checks import teacher_folder
+from search.distill.costs import spaces_of
+from search.members import HeldOut, member_seed, proportions
+from trainables.distill.elastic import Transformer
+from trainables.distill.shared import SharedTeacher
+from trainables.distill.spaces import SubSpace
+from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
+from trainables.distill.teachers import load_teacher
+from trainables.member import Member
+
+
+def super_networks(
+    run: Run,
+    hyperparameters: Mapping[int, dict[str, Any]],
+    streams: Mapping[str, Any],
+    held_out: HeldOut,
+    device: str,
+) -> dict[int, Member]:
+    """Build these members; the teacher is loaded once and asked once for each batch."""
+    teacher, origin = open_teacher(run, device)
+    spaces = list(spaces_of(run, origin.shape).values())
+    shares = proportions(run, list(streams))
+    return {
+        number: super_network(
+            run,
+            spaces[part_of(number, run.parts)],
+            (teacher, origin),
+            values,
+            MixedBatches(streams, shares, run.training.batch),
+            held_out,
+            member_seed(run, number),
+            device,
+        )
+        for number, values in hyperparameters.items()
+    }
+
+
+def open_teacher(run: Run, device: str) -> tuple[SharedTeacher, Transformer]:
+    """Load the teacher, and its weights as a network that students are cut from."""
+    teacher, origin = load_teacher(teacher_folder(run.distilling.teacher), run.distilling.layer, device)
+    assert origin is not None, "a teacher of another kind is refused before training"
+    return SharedTeacher(teacher, run.distilling.cache_megabytes), origin
+
+
+def super_network(
+    run: Run,
+    space: SubSpace,
+    taught: tuple[SharedTeacher, Transformer],
+    hyperparameters: dict[str, Any],
+    batches: Any,
+    held_out: HeldOut,
+    seed: int,
+    device: str,
+) -> SuperNetwork:
+    chosen, (teacher, origin) = run.distilling, taught
+    relation = Relation(chosen.relation_heads, chosen.relation, chosen.chunk, chosen.random, run.seed)
+    names = set(DistillRecipe.__dataclass_fields__)
+    recipe = DistillRecipe(
+        **run.training.model_dump(include=names), **chosen.model_dump(include={"tilt", "inplace"})
+    )
+    return SuperNetwork(
+        space, origin, teacher, relation, recipe, hyperparameters, batches, held_out, seed, device
+    )
+
+
+def trained(
+    run: Run, name: str, taught: tuple[SharedTeacher, Transformer], held_out: HeldOut, weights: Any
+) -> SuperNetwork:
+    """Return the super-network of a sub-space with weights of a checkpoint, to be scored and not trained."""
+    space = spaces_of(run, taught[1].shape)[name]
+    member = super_network(run, space, taught, {}, Nothing(), held_out, 0, "cpu")
+    state = {key: torch.from_numpy(value.copy()) for key, value in weights.items()}
+    member.module.load_state_dict(state)
+    return member
+
+
+class Nothing:
+    """The batches of a network that is not trained."""
+
+    def next(self) -> Sequence[Any]:
+        raise AssertionError("a network that is only scored has no rows to train on")
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        pass

@@ -1,0 +1,132 @@
+"""What `shoal run` and `shoal resume` do with a run of kind `distill`: a population, then its students."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from cluster import checkpoints
+from cluster.session import session
+from cluster.storage import Store
+from policies.parts import part_of
+from policies.standings import rank
+from search import directory, running
+from search.config import Run
+from search.distill.checks import read_teacher
+from search.distill.costs import cost_of, spaces_of
+from search.distill.members import open_teacher, trained
+from search.distill.settings import UNITS
+from search.distill.students import Row, search_students
+from search.errors import InputError
+from search.members import held_out_rows
+from search.records import METRICS
+from trainables.distill.spaces import Subnet
+
+STUDENTS, SCORED = "students.json", "subnets.parquet"
+
+
+def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
+    """Train a population of super-networks, then pick students out of them."""
+    running.run_new(run, console, baseline, resume)
+    pick(run, console)
+
+
+def run_on(path: str, console: Console) -> None:
+    """Continue the training, or only the search if the training is done."""
+    run, store = directory.open_run(path)
+    if directory.summary(store).get("status") != "done":
+        running.run_on(path, console)
+    elif store.exists(STUDENTS):
+        raise InputError(f"{path} is finished: see {store.uri}/{STUDENTS}.")
+    pick(run, console)
+
+
+def pick(run: Run, console: Console) -> None:
+    """Search all sub-spaces with the shared weights; write every score and the students, and print them."""
+    store, shape = Store(run.directory), read_teacher(run).shape
+    assert shape is not None
+    winners = winners_of(run, store)
+    last = checkpoints.latest(store, range(run.population.members))
+    assert last is not None, "a finished run has a checkpoint"
+    weights = {
+        name: checkpoints.load_member(store, last, member)["weights"] for name, member in winners.items()
+    }
+    held_out = held_out_rows(run)
+    with session():
+        rows = search_students(run, shape, weights, held_out)
+    students = [row | {"member": winners[row["space"]]} for row in rows if "name" in row]
+    students.sort(key=lambda row: row[run.distilling.search.objective])
+    add_test_losses(run, students, weights)
+    whole = {"name": "teacher", **cost_of(run, shape, shape.whole)}
+    plain = [{**row, "subnet": row["subnet"].plain()} for row in students]
+    store.write_table(SCORED, pa.Table.from_pylist([flat(row) for row in rows]))
+    store.write_json(STUDENTS, {"teacher": whole, "round": last, "students": plain})
+    console.print(table(run, whole, students))
+    console.print(
+        f"{len(rows)} networks scored, {len(students)} students on the front: "
+        f"`shoal export {run.directory} --student {students[0]['name']}`",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def winners_of(run: Run, store: Store) -> dict[str, int]:
+    """Return the best member of each sub-space at the last round."""
+    rows = store.read_table(METRICS).to_pylist()
+    last = max(row["round"] for row in rows)
+    found = {}
+    for part, name in enumerate(run.distilling.spaces):
+        scores = {
+            row["member"]: row["score"]
+            for row in rows
+            if row["round"] == last and part_of(row["member"], run.parts) == part
+        }
+        found[name] = rank(scores)[0]
+    return found
+
+
+def add_test_losses(run: Run, students: list[Row], weights: dict[str, Any]) -> None:
+    """Judge the students on rows that they were not picked by."""
+    taught = open_teacher(run, "cpu")
+    held_out = held_out_rows(run)
+    for name in spaces_of(run, taught[1].shape):
+        own = [row for row in students if row["space"] == name]
+        if own:
+            member = trained(run, name, taught, held_out, weights[name])
+            for row, loss in zip(own, member.losses([row["subnet"] for row in own], "test"), strict=True):
+                row["test_loss"] = loss
+
+
+def flat(row: Row) -> Row:
+    """Return a scored network as one row of a table."""
+    subnet: Subnet = row["subnet"]
+    rest = {key: value for key, value in row.items() if key not in ("subnet", "budgets", "name")}
+    return rest | subnet.plain() | {"name": row.get("name")}
+
+
+def table(run: Run, teacher: Row, students: list[Row]) -> Table:
+    """Return the teacher and its students: shape, cost, losses in nats, and the budgets they answer to."""
+    measured = ["latency"] if run.distilling.search.objective == "latency" else []
+    costs = ["parameters", "macs", *measured]
+    names = ("student", "layers", "heads", "width", "inner", *(UNITS[cost] for cost in costs))
+    shown = Table(*names, "loss", "test loss", "best within", box=None, pad_edge=False)
+    shape = read_teacher(run).shape
+    assert shape is not None
+    shown.add_row("teacher", *sizes(shape.whole), *(amount(teacher.get(cost)) for cost in costs), "0", "0", "")
+    for row in students:
+        losses = (f"{row['loss']:.4f}", f"{row['test_loss']:.4f}")
+        budgets = ", ".join(f"{budget:g}" for budget in row.get("budgets", []))
+        shown.add_row(
+            row["name"], *sizes(row["subnet"]), *(amount(row[cost]) for cost in costs), *losses, budgets
+        )
+    return shown
+
+
+def sizes(subnet: Subnet) -> list[str]:
+    return [str(size) for size in (len(subnet.layers), subnet.heads, subnet.width, subnet.inner)]
+
+
+def amount(cost: float | None) -> str:
+    return "" if cost is None or np.isnan(cost) else f"{cost:.4g}"

@@ -1,0 +1,133 @@
+"""Whose losses a sampling policy goes by: a member's own, or those of all members of its brood."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.ledger import Ledger, Sender, forget_after, start_ledger
+from cluster.storage import Store
+from policies.sampling.interface import Ids
+from policies.sampling.losses import LastLosses
+from search.config import Run
+from search.corpus.build import load_corpus
+from trainables.member import State
+
+
+class Pace:
+    """How far a member's training has come, shared by its pools."""
+
+    def __init__(self, batches: float):
+        self.batches, self.drawn = batches, 0
+
+
+class View(Protocol):
+    """Whose losses decide about a pool's rows."""
+
+    def losses(self) -> NDArray[np.float32]:
+        """Return the last loss of each row, NaN where there is none."""
+
+    def observe(self, ids: Ids, losses: NDArray[np.floating], steps: Ids) -> None: ...
+
+    def flush(self) -> None:
+        """Make sure that what was observed has arrived; called at the end of a round."""
+
+    def state(self) -> State: ...
+
+    def load(self, state: State) -> None: ...
+
+
+class OwnView:
+    """The losses that a member's own weights had; they are part of its state, and move with the weights."""
+
+    def __init__(self, rows: int):
+        self.last = LastLosses(rows)
+
+    def losses(self) -> NDArray[np.float32]:
+        return self.last.loss
+
+    def observe(self, ids: Ids, losses: NDArray[np.floating], steps: Ids) -> None:
+        self.last.observe(ids, losses, steps, np.zeros_like(steps))
+
+    def flush(self) -> None:
+        pass
+
+    def state(self) -> State:
+        return self.last.state()
+
+    def load(self, state: State) -> None:
+        self.last.restore(state)
+
+
+class Shared(NamedTuple):
+    """A worker's way to the ledger of its run."""
+
+    sender: Sender
+    first: int  # row of the ledger at which the brood's begin
+    interval: int  # steps of a round, at whose end the ledger is marked
+    every: int  # rounds between marks that are saved
+
+
+class BroodView:
+    """The losses of all members of a brood, in the ledger, as they were when the last round was decided.
+
+    By then every member's losses of that round were in, and none of the next, so what is read does not depend
+    on timing. Of losses of the same row and step the member's with the larger number stands.
+    """
+
+    def __init__(self, shared: "Shared", first: int, rows: int, member: int, pace: Pace):
+        self.shared, self.first, self.rows, self.member, self.pace = shared, first, rows, member, pace
+
+    def losses(self) -> NDArray[np.float32]:
+        decided = self.pace.drawn // self.shared.interval
+        return self.shared.sender.ledger.read("loss", decided)[self.first : self.first + self.rows]
+
+    def observe(self, ids: Ids, losses: NDArray[np.floating], steps: Ids) -> None:
+        decided = (self.pace.drawn - 1) // self.shared.interval
+        # all that was sent until then is in the files of that mark
+        self.shared.sender.saved(decided - decided % self.shared.every)
+        self.shared.sender.send(ids + self.first, losses, steps, np.full(len(ids), self.member))
+
+    def flush(self) -> None:
+        self.shared.sender.flush()
+
+    def state(self) -> State:
+        return {}
+
+    def load(self, state: State) -> None:
+        pass
+
+
+def open_ledger(run: Run, store: Store, decided: int) -> Ledger | None:
+    """Start the ledger of a run whose broods share their losses, as it was when this round was decided."""
+    if run.sampling.view != "brood":
+        return None
+    forget_after(store, decided)
+    # a brood that comes back from its checkpoint reads the marks since
+    return start_ledger(LastLosses, ledger_rows(run), store.uri, keep=run.checkpoint.every + 1)
+
+
+def ledger_rows(run: Run) -> int:
+    """Return how many rows the shared ledger has: each brood's own losses of all training rows."""
+    groups = load_corpus(run.data).groups.values()
+    return run.cluster.broods * sum(group.splits["train"].rows for group in groups)
+
+
+def after_marks(run: Run, ledger: Ledger | None, give: Callable[[int, Any], Any]) -> Callable[[int, Any], None]:
+    """Return a function that marks the ledger at each round before the orders let anybody train on."""
+
+    def give_orders(round_: int, orders: Any) -> None:
+        if ledger is not None and orders is not None:
+            ledger.mark(round_, save=round_ % run.checkpoint.every == 0)
+        give(round_, orders)  # nobody waits for the mailbox here
+
+    return give_orders
+
+
+def way_to_ledger(ledger: Ledger | None, run: Run, brood: int) -> Shared | None:
+    """Return how a worker of a brood feeds and reads the ledger."""
+    if ledger is None:
+        return None
+    first = brood * (ledger.rows // run.cluster.broods)
+    return Shared(Sender(ledger), first, run.population.interval, run.checkpoint.every)

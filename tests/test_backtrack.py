@@ -1,0 +1,103 @@
+"""Clones of the best weights ever: the checkpoint of then is kept, copied, recorded and found on resume."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster import checkpoints
+from cluster.storage import Store
+from policies import population
+from policies.population import Order
+from search import brood, records
+from search.conductor import Conductor
+from search.errors import InputError
+from search.lineage import ancestry, read_lineage
+from search.load import load_run
+from search.population import open_conductor
+from search.teams import Team
+from trainables.toy import Toy
+
+TOY = str(Path(__file__).parent.parent / "examples/toy.yaml")
+CHANGES = ("training.steps=24", "population.members=4", "population.interval=4", "population.backtrack=true")
+
+
+class Peaked(Toy):
+    """Is best after 8 steps, whatever it does; the members differ by what they began with."""
+
+    def score(self) -> float:
+        return 10.0 - abs(self.trained - 8) + super().score()
+
+
+class Silent:
+    def failed(self, row, trace) -> None: ...
+
+    def round(self, round_, rows, orders) -> None: ...
+
+
+@pytest.fixture
+def conductor(tmp_path) -> Conductor:
+    run = load_run(
+        TOY, [f"directory={tmp_path}", *CHANGES, "population.exploit={kind: truncation, fraction: 0.25}"]
+    )
+    store = Store(run.directory)
+    state = population.start(run.space(), 4, run.seed)
+    records.write_starts(store, state)
+    return Conductor(run, store, run.space(), run.rules(), state, lambda round_, orders: None, Silent())
+
+
+def train(conductor: Conductor, members: dict[int, Toy], rounds: range) -> dict[int, list[Order]]:
+    """Do without Ray what one brood does."""
+    given: dict[int, list[Order]] = {}
+    conductor.give_orders = lambda round_, orders: given.update({round_: [Order(*order) for order in orders]})
+    found = [Team({number: member}) for number, member in members.items()]
+    for round_ in rounds:
+        rows = brood.train_teams(found, 4, set())
+        place = {"round": round_, "brood": 0}
+        told = [row | place | {"step": members[row["member"]].trained} for row in rows]
+        conductor.receive({"reports": told})
+        brood.follow(None, round_, given[round_], found, earlier=brood.archive(conductor.store, None))
+        for number, member in members.items():
+            checkpoints.save_member(conductor.store, round_, number, member.state())
+    return given
+
+
+def test_losers_go_back_to_the_best_weights_and_their_lineage_says_so(conductor) -> None:
+    members = {number: Peaked(known.hyperparameters) for number, known in enumerate(conductor.state)}
+    given = train(conductor, members, range(1, 4))
+    # the best are those after 8 steps, which is round 2; in round 3 all are worse
+    best, then = population.archived(conductor.state)
+    assert (then.decision, then.step) == (2, 8)
+    (order,) = given[3]
+    assert (order.donor, order.decision) == (best, 2) and members[order.member].trained == 8
+    kept = checkpoints.load_member(conductor.store, 2, best)
+    assert np.array_equal(members[order.member].place, kept["weights"]["place"])
+    path = ancestry(read_lineage(conductor.store), order.member)
+    assert [(each.member, each.from_step, each.to_step) for each in path[-2:]] == [
+        (best, path[-2].from_step, 8),
+        (order.member, 8, None),
+    ]
+
+
+def test_the_best_weights_outlive_later_checkpoints_and_a_resume(conductor) -> None:
+    members = {number: Peaked(known.hyperparameters) for number, known in enumerate(conductor.state)}
+    train(conductor, members, range(1, 6))
+    folders = conductor.store.names("checkpoints")
+    assert folders == ["round-000002", "round-000004", "round-000005"]
+    resumed = open_conductor(conductor.run, conductor.store, Silent())
+    assert resumed.state == conductor.state and resumed.round == 5
+    assert conductor.store.names("checkpoints") == ["round-000002", "round-000005"]
+    again = {number: Peaked(known.hyperparameters) for number, known in enumerate(resumed.state)}
+    for number, member in again.items():
+        state = checkpoints.load_member(resumed.store, 5, number)
+        member.load(state, resumed.state[number].hyperparameters)
+    assert train(resumed, again, range(6, 7)) == train(conductor, members, range(6, 7))
+
+
+def test_backtracking_needs_every_checkpoint_and_rounds(tmp_path) -> None:
+    for change, said in (
+        ("checkpoint.every=2", "checkpoint.every: must be 1 with population.backtrack"),
+        ("population.mode=asynchronous", "population.backtrack: needs population.mode: synchronous"),
+    ):
+        with pytest.raises(InputError, match=said):
+            load_run(TOY, [*CHANGES, change])

