@@ -38,13 +38,13 @@ check: $(STAMP)
 
 k8s: $(STAMP)
 	@echo "k8s: writes the generated manifests again"
-	$(RUN)/shoal k8s render examples/demo.yaml directory=/runs/demo data.corpus=/runs/corpus/demo --claim shoal-runs > k8s/base/job/rayjob.yaml
-	$(RUN)/shoal k8s render examples/demo.yaml directory=/runs/demo data.corpus=/runs/corpus/demo cluster.gpus_per_worker=1 --claim shoal-runs > k8s/overlays/gpu/rayjob.yaml
+	$(RUN)/shoal k8s render examples/toy.yaml directory=/runs/toy --claim shoal-runs > k8s/base/job/rayjob.yaml
+	$(RUN)/shoal k8s render examples/toy.yaml directory=/runs/toy cluster.gpus_per_worker=1 --claim shoal-runs > k8s/overlays/gpu/rayjob.yaml
 	$(RUN)/shoal k8s cluster --claim shoal-runs --gpus > k8s/base/cluster/raycluster.yaml
 	$(RUN)/shoal grafana install --dry-run --url http://grafana > k8s/overlays/monitoring/shoal.json
 
 kind:
-	@echo "kind: the demo on a local Kubernetes; needs docker, kind, kubectl, and helm with KubeRay's charts as kuberay"
+	@echo "kind: the toy on a local Kubernetes; needs docker, kind, kubectl, and helm with KubeRay's charts as kuberay"
 	kind get clusters | grep -qx shoal || kind create cluster --name shoal
 	docker build --tag shoal:0.1.0 .
 	kind load docker-image --name shoal shoal:0.1.0
@@ -52,7 +52,7 @@ kind:
 	kubectl get secret shoal-auth >/dev/null 2>&1 || kubectl create secret generic shoal-auth --from-literal=auth_token=$$(openssl rand -hex 32)
 	kubectl wait --for=condition=established --timeout=60s crd/rayjobs.ray.io
 	kubectl apply -k k8s/overlays/local
-	kubectl get rayjob shoal-demo
+	kubectl get rayjob shoal-toy
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

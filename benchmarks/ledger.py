@@ -95,10 +95,11 @@ def measure(rows: int, calls: Records, shards: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ledger", description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--updates", type=int, default=10_000_000)
     parser.add_argument("--full", action="store_true", help="100 million rows, 10 shards")
     arguments = parser.parse_args()
     rows = 100_000_000 if arguments.full else arguments.rows
-    calls = records(rows, 10_000_000)
+    calls = records(rows, arguments.updates)
     results: dict[str, Any] = {"rows": rows, "book_bytes_per_row": BYTES_A_ROW}
     results["book_updates_per_second"] = round(alone(rows, calls))
     print(f"the book alone: {results['book_updates_per_second']} updates a second", flush=True)

@@ -38,11 +38,11 @@ from trainables.member import Member
 RANDOM = "random search"
 METHODS = {
     RANDOM: ALONE,
-    "stock-rule PBT": Rules(Truncation(0.25), Perturb(0.25, (0.8, 1.2))),
     "PBT": Rules(Truncation(0.25), Perturb(0.25, (0.8, 1.25))),
-    "PB2": Rules(Truncation(0.25), Bayesian()),
     "MF-PBT": Rules(MultipleFrequency((1, 2, 4, 8)), Perturb(0.25, (0.8, 1.25))),
     "FIRE PBT": Rules(Fire(), Perturb(0.25, (0.8, 1.25))),
+    "PB2": Rules(Truncation(0.25), Bayesian()),
+    "stock-rule PBT": Rules(Truncation(0.25), Perturb(0.25, (0.8, 1.2))),
 }
 ASHA = "ASHA through Tune"
 

@@ -33,7 +33,7 @@ from search.corpus.batches import MixedBatches
 GROUPS, LENGTH, BATCH = ("code", "docs", "law"), 128, 64
 FILE_ROWS = 4096  # as `shoal corpus` writes them
 Files = dict[str, list[str]]  # of each group
-WINDOW_BYTES = 96 << 20  # of each group, in the streamed regime
+WINDOW_BYTES = 192 << 20  # of each group, in the streamed regime
 
 
 def write_groups(store: Store, files: int) -> Files:
@@ -208,14 +208,14 @@ def table(title: str, found: dict[str, list[Rate]]) -> tuple[dict[str, float], d
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stream", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--mosaic", default="", help="a Python that has mosaicml-streaming; its numpy is older")
     parser.add_argument("--full", action="store_true", help="five repeats of 20 s on four times the rows")
     arguments = parser.parse_args()
     repeats, seconds, size = (5, 20.0, 4) if arguments.full else (arguments.repeats, arguments.seconds, 1)
     with tempfile.TemporaryDirectory() as folder, session():
         small, large = Store(f"{folder}/small"), Store(f"{folder}/large")
-        some, many = write_groups(small, 49), write_groups(large, 256 * size)
+        some, many = write_groups(small, 49), write_groups(large, 320 * size)
         inside, first, new = measure_resident(small, some, seconds, repeats, arguments.mosaic)
         outside, first_streamed = measure_streamed(large, many, seconds, repeats, arguments.mosaic)
     rows, rows_of_core = table("resident", inside)

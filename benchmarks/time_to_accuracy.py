@@ -104,7 +104,8 @@ def make_decoder(corpus: str, rows: int, seed: int, steps: int) -> Network:
     shape = Shape(vocabulary=257, sequence_length=64, layers=2, heads=2, width=48)
     recipe = Recipe(steps=steps, warmup=20, final_rate=0.0)
     batches = Shuffled(sentences(corpus, rows), 8, seed)
-    return LanguageModel(shape, recipe, {"learning_rate": 5e-3}, batches, text(corpus)[1], seed)
+    held_out = {"test": {group: each[:64] for group, each in text(corpus)[1]["test"].items()}}
+    return LanguageModel(shape, recipe, {"learning_rate": 5e-3}, batches, held_out, seed)
 
 
 def tasks(mnist: str | None, corpus: str, full: bool) -> list[Task]:
@@ -119,7 +120,7 @@ def tasks(mnist: str | None, corpus: str, full: bool) -> list[Task]:
                 "test accuracy",
             )
         )
-    rows, epochs = (12_000, 20) if full else (1200, 10)
+    rows, epochs = (12_000, 20) if full else (480, 8)
     found.append(
         Task(
             "text",

@@ -21,7 +21,7 @@ from cluster.streams import Chunk, Tokens, as_rows
 
 TASK_BYTES = 16 << 20  # rows that one task reads: smaller ones cost more than they read
 SEGMENT = 48  # tasks of one dataset; the next one starts while the last EARLY of these are read
-EARLY = 8
+EARLY = 16
 
 
 def open_dataset(store: Store, files: Sequence[str]) -> ray.data.Dataset:

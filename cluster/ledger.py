@@ -47,6 +47,11 @@ class Shard:
         saved = [name for name in self.store.names(FOLDER) if name.endswith(self.file())]
         if saved:
             table = self.store.read_table(f"{FOLDER}/{saved[-1]}")
+            if len(table) != rows:
+                raise ValueError(
+                    f"{FOLDER}/{saved[-1]} must hold {rows} rows, but has {len(table)}: a ledger "
+                    f"comes back for as many broods, rows and shards as it was saved for."
+                )
             self.book.restore({name: table[name].to_numpy() for name in table.column_names})
             self.snapshots[int(saved[-1].split("-")[1])] = self.book.state()
         else:

@@ -15,7 +15,10 @@ from ray.autoscaler.sdk import request_resources
 
 # Train's controller looks at its workers once in 2 s by default, which delays the end of a run.
 # Tune's loggers would write every report a second and a third time.
+# Ray ends idle processes above the number of CPUs after a second, but reading tasks take a part of a CPU
+# each: of three on two CPUs the third was started again and again, and a stream stood still for seconds.
 ENVIRONMENT = {
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",

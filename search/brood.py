@@ -14,9 +14,8 @@ from cluster.storage import Store
 from policies import population
 from policies.population import Order
 from search.config import Run
-from search.corpus.batches import MixedBatches
 from search.members import build_members
-from search.teams import FAILED, Team, teams
+from search.teams import FAILED, Team, read, teams
 from search.turns import train_freely
 from search.views import Shared, way_to_ledger
 from trainables.member import Member
@@ -169,12 +168,6 @@ def train_teams(found: Sequence[Team], steps: int, failed: set[int]) -> list[dic
         rows |= dict.fromkeys(team.members.keys() & failed, FAILED)
     members = {number: member for team in found for number, member in team.members.items()}
     return [{"member": number, **row, **read(members[number])} for number, row in rows.items()]
-
-
-def read(member: Member) -> dict[str, float]:
-    """Return how far a member has read each group, where its batches come from groups."""
-    batches = getattr(member, "batches", None)
-    return batches.progress() if isinstance(batches, MixedBatches) else {}
 
 
 def archive(store: Store, span: Span | None) -> Callable[[Order], Any]:

@@ -232,6 +232,12 @@ def check_sampling(run: "Run") -> str:
         return "sampling.view: needs sampling.rule" if run.sampling.view == "brood" else ""
     if run.trainable == "toy":
         return "sampling.rule: the toy has no rows to choose from"
+    if run.kind != "population":
+        return f"sampling.rule: only members of kind: population have one, got kind {run.kind}"
+    if run.mixing is not None or run.cluster.workers_per_member > 1:
+        return "sampling.rule: not with mixing, and not with cluster.workers_per_member above 1"
+    if run.sampling.view == "brood" and (run.population.mode == "asynchronous" or run.population.backtrack):
+        return "sampling.view: brood needs population.mode: synchronous and no backtrack; member goes with both"
     rule = run.sampling.rule.build()
     if run.sampling.view == "brood" and not (needs_losses(rule) and run.reads_text):
         return (

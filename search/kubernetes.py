@@ -1,6 +1,6 @@
 """A run as KubeRay manifests: a RayJob with the run's file beside it, or a RayCluster to submit jobs to.
 
-`k8s/base` holds what this writes for the demo; a test keeps the two alike.
+`k8s/base` holds what this writes for the toy; a test keeps the two alike.
 """
 
 import math

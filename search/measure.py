@@ -74,7 +74,7 @@ class Measure:
         for row in rows:
             before = self.steps.get(row["member"], row["step"] - self.run.population.interval)
             # one that has failed stands still, though its rounds go on
-            steps += row["step"] - before if math.isfinite(row["score"]) else 0
+            steps += max(0, row["step"] - before) if math.isfinite(row["score"]) else 0
             self.steps[row["member"]] = row["step"]
         return steps
 

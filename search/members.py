@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.storage import Store
-from cluster.streams import RowStream
 from policies.mixing import normalise
 from search.config import Run
 from search.corpus.batches import MixedBatches, first_rows
@@ -61,7 +60,7 @@ def plain_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> di
         return {number: Toy(values) for number, values in hyperparameters.items()}
     device = "cuda" if run.cluster.gpus_per_worker else "cpu"
     if run.kind == "distill":
-        from search.distill.members import super_networks
+        from search.distill.members import super_networks  # which needs this module
 
         return super_networks(run, hyperparameters, *text_of(run), device)
     recipe = Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))
@@ -74,12 +73,17 @@ def plain_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> di
     }
 
 
-def text_of(run: Run) -> tuple[dict[str, RowStream], HeldOut]:
-    """Return one stream of training rows a group, which members share, and the held-out rows of each split."""
-    return open_streams(run, load_corpus(run.data)), held_out_rows(run)
+def text_of(run: Run) -> tuple[Callable[[], MixedBatches], HeldOut]:
+    """Return what makes a member's batches, of one stream of rows a group that all share, and held-out rows."""
+    manifest = load_corpus(run.data)
+    streams = open_streams(run, manifest)
+    share, stop = proportions(run, list(streams)), run.data.exhausted == "stop"
+    bounds = limits(run.data, manifest)
+    return partial(MixedBatches, streams, share, run.training.batch, bounds, stop), held_out_of(run)
 
 
-def held_out_rows(run: Run) -> HeldOut:
+def held_out_of(run: Run) -> HeldOut:
+    """Return split -> group -> rows `(rows, length)`."""
     return {split: first_of(run, split, run.training.evaluation_rows) for split in ("validation", "test")}
 
 
@@ -93,14 +97,12 @@ def language_models(
     run: Run, recipe: Recipe, hyperparameters: Mapping[int, dict[str, Any]], device: str
 ) -> dict[int, Member]:
     """Build decoders that share one stream of rows a group."""
-    manifest, (streams, held_out) = load_corpus(run.data), text_of(run)
+    manifest, (batches, held_out) = load_corpus(run.data), text_of(run)
     shape = Shape(
         vocabulary=manifest.vocabulary,
         sequence_length=run.data.sequence_length,
         **run.model.model_dump(),
     )
-    share, stop = proportions(run, list(streams)), run.data.exhausted == "stop"
-    batches = partial(MixedBatches, streams, share, run.training.batch, limits(run.data, manifest), stop)
     make: Callable[..., Member] = LanguageModel
     if run.mixing is not None:
         held_out[PROBED] = first_of(

@@ -88,7 +88,7 @@ def train_population(
     return outcome(conductor, time.monotonic() - began, settings["threads"])
 
 
-def tuner(run: Run, trial: Callable[[dict[str, Any]], None], conductor: Conductor) -> tune.Tuner:
+def tuner(run: Run, trial: Any, conductor: Conductor) -> tune.Tuner:
     """Return the experiment of the run's broods, one trial each."""
     return tune.Tuner(
         trial,

@@ -6,8 +6,8 @@ from typing import Any
 # kind -> module with run_new(run, console, baseline, resume) and run_on(path, console)
 RUNS = {
     "population": "search.running",
-    "mixture": "search.proxies",
     "distill": "search.distill.running",
+    "mixture": "search.proxies",
 }
 
 

@@ -29,6 +29,8 @@ class Stream(Protocol):
     @property
     def order(self) -> RowOrder: ...
 
+    def place(self, reader: object, cursor: int) -> int: ...
+
     def take(self, cursor: int, count: int) -> Any: ...
 
 
@@ -63,6 +65,7 @@ class KeptRows:
         parts: list[Any] = []
         ids: list[Ids] = []
         while count or not parts:
+            self.position = self.stream.place(self, self.position)  # a window may have left it behind
             self.begin()
             ahead = min(self.rows - self.position % self.rows, max(AHEAD * count, 1))
             places = self.stream.order.places(self.position, ahead)
@@ -204,6 +207,9 @@ class ArrayRows:
         places = self.order.places(cursor, count)
         return map_nest(lambda array: array[places], self.arrays)
 
+    def place(self, reader: object, cursor: int) -> int:
+        return cursor
+
 
 class WholePool:
     """Batches that a single pool fills."""
@@ -243,7 +249,7 @@ def sample_groups(
         view = BroodView(shared, first, stream.order.rows, member, pace) if shared else None
         pools.append(KeptRows(stream, rule, seed, pace, view=view))
         first += stream.order.rows
-    mixed.streams = list(pools)
+    mixed.streams, mixed.windows = list(pools), {}  # a pool stands in its window itself
     return SampledBatches(mixed, pools, rule, pace)
 
 

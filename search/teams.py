@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from policies.population import Order
+from search.corpus.batches import MixedBatches
 from search.errors import Exhausted
 from search.mixed import MixedModel, train_visits
 from search.sampling import SampledBatches
@@ -142,3 +143,9 @@ def kept(member: Member) -> dict[str, Any]:
 def mixed(member: Member) -> dict[str, Any]:
     """Return what the run records of a member's own mixture, if it has one."""
     return {"mixing": member.account()} if isinstance(member, MixedModel) else {}
+
+
+def read(member: Member) -> dict[str, float]:
+    """Return how far a member has read each group, where its batches come from groups."""
+    batches = getattr(member, "batches", None)
+    return batches.progress() if isinstance(batches, MixedBatches) else {}

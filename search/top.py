@@ -1,6 +1,8 @@
 """`shoal top`: a running population as its directory shows it, from any machine that can read it."""
 
 import time
+from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -9,7 +11,6 @@ from cluster.driver import DIRECTORY
 from cluster.storage import Store
 from policies.population import Order
 from search import directory, jobs, records
-from search.config import Run
 from search.errors import InputError
 from search.lineage import read_lineage
 from search.progress import Progress
@@ -22,7 +23,8 @@ def top(target: str, address: str | None, console: Console, once: bool) -> None:
     """Show members, scores and copies round by round until the run ends; once where nobody watches."""
     run, store = directory.open_run(place_of(target, address))
     view = Progress(run, Console(quiet=True), run.label)
-    look(view, run, store)
+    seen = Seen()
+    look(view, seen, store)
     if once or not console.is_terminal:
         console.print(view.render())
         console.print(f"status: {status(store)}", highlight=False)
@@ -30,7 +32,7 @@ def top(target: str, address: str | None, console: Console, once: bool) -> None:
     with Live(get_renderable=view.render, console=console, refresh_per_second=2):
         while status(store) not in ENDED:
             time.sleep(SECONDS_BETWEEN_LOOKS)
-            look(view, run, store)
+            look(view, seen, store)
     console.print(f"status: {status(store)}", highlight=False)
 
 
@@ -47,25 +49,38 @@ def place_of(target: str, address: str | None) -> str:
     return str(place)
 
 
-def look(view: Progress, run: Run, store: Store) -> None:
-    """Show the newest round, if it is another than before."""
-    parts = [part for part in store.names(records.METRICS) if part.startswith("part-")]
-    if not parts:
-        return
-    rows = store.read_table(f"{records.METRICS}/{parts[-1]}").to_pylist()
-    round_ = max(row["round"] for row in rows)
-    if round_ == view.round_:
+@dataclass
+class Seen:
+    """What was read of a run's metrics: every part once, and of each member its newest row."""
+
+    parts: list[str] = field(default_factory=list)
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def read(self, store: Store) -> bool:
+        """Read the parts that are new, all again where a run that was resumed has dropped some."""
+        there = [part for part in store.names(records.METRICS) if part.startswith("part-")]
+        if there[: len(self.parts)] != self.parts:
+            self.parts, self.rows = [], {}
+        new = there[len(self.parts) :]
+        for part in new:
+            read = store.read_table(f"{records.METRICS}/{part}").to_pylist()
+            self.rows |= {row["member"]: row for row in read}
+        self.parts = there
+        return bool(new)
+
+
+def look(view: Progress, seen: Seen, store: Store) -> None:
+    """Show the members as they are now, if anything is new."""
+    if not seen.read(store):
         return
     events = read_lineage(store)
-    copies = [event for event in events if event.parent is not None and event.round <= round_]
-    now = {event.member: event.after for event in events if event.round <= round_}
-    rows = [row | {"hyperparameters": now.get(row["member"], {})} for row in rows]
-    orders = [
-        Order(event.member, event.parent, event.after)
-        for event in events
-        if event.round == round_ and event.parent is not None
-    ]
-    view.round(round_, rows, orders)
+    last = max(event.round for event in events)
+    now = {event.member: event.after for event in events}
+    rows = [row | {"hyperparameters": now.get(member, {})} for member, row in sorted(seen.rows.items())]
+    copies = [event for event in events if event.parent is not None]
+    orders = [Order(event.member, event.parent or 0, event.after) for event in copies if event.round == last]
+    round_ = int(seen.parts[-1].removeprefix("part-").removesuffix(".parquet"))
+    view.round(round_, rows, orders if last == round_ else [])
     view.exploits = sum(event.parent != event.member for event in copies)
 
 

@@ -13,7 +13,7 @@ from cluster.storage import Store
 from policies.population import Order
 from search.config import Run
 from search.members import build_members
-from search.teams import FAILED, Team, teams
+from search.teams import FAILED, Team, read, teams
 from trainables.member import Member, State
 
 STANDING = "standing"  # the key under which a member's file says what it goes on with
@@ -165,7 +165,8 @@ class Turns:
             # a member that came back from its file repeats a report that may have been answered
             if self.inbox.look(number) is None:
                 place = {"member": number, "round": self.rounds[number] + 1, "brood": self.brood}
-                told.append({**row, **place, "step": team.members[number].trained})
+                member = team.members[number]
+                told.append({**row, **read(member), **place, "step": member.trained})
                 states |= {number: state} if number not in self.failed else {}
         if told:
             # a report says that the files of the member's round before are whole

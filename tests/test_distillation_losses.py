@@ -183,3 +183,57 @@ class TestRotations:
         # one image of two classes, all logits 0: ln 2 for the class, ln 8 for the joint label, no divergence
         loss = self_distillation_loss(torch.zeros(4, 2), [torch.zeros(4, 8)], [], torch.tensor([1]))
         assert loss.item() == pytest.approx(math.log(2) + math.log(8), rel=1e-6)
+
+
+class Patterns(nn.Module):
+    """A teacher that looks for three patterns of five places wherever they lie, so shifts change nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patterns = nn.Parameter(torch.randn(3, 5, generator=torch.Generator().manual_seed(3)))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        windows = torch.cat((rows, rows[:, :4]), dim=1).unfold(1, 5, 1)  # the ends meet
+        return 6 * (windows @ self.patterns.T / self.patterns.norm(dim=1) ** 2).amax(dim=1)
+
+
+def signals(teacher: Patterns, count: int, most: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return signals of 16 places with a pattern, moved by up to `most` places, and which pattern it is."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (count,), generator=generator)
+    rows = 0.15 * torch.randn(count, 16, generator=generator)
+    rows[:, 6:11] += teacher.patterns.detach()[labels]
+    shifts = torch.randint(-most, most + 1, (count,), generator=generator)
+    return torch.stack([row.roll(int(shift)) for row, shift in zip(rows, shifts, strict=True)]), labels
+
+
+def test_learnt_shifts_carry_over_what_the_teacher_does_not_mind() -> None:
+    def accuracy(learnt: bool) -> float:
+        torch.manual_seed(0)
+        teacher, augmentor, turn = Patterns(), Shift(6), Turn()
+        student = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 3))
+        centred, _ = signals(teacher, 300, 0, seed=0)
+        generator = torch.Generator().manual_seed(0)
+        optimisers = (
+            torch.optim.Adam(student.parameters(), 1e-2),
+            torch.optim.Adam(augmentor.parameters(), 5e-2),
+        )
+        for _ in range(500):
+            rows = centred[torch.randint(len(centred), (64,), generator=generator)]
+            augmented = augmentor(rows, generator) if learnt else rows
+            if turn.student:
+                loss = student_loss(student, teacher, augmented)
+            else:
+                loss = augmentor_loss(student, teacher, rows, augmented)
+            optimiser = optimisers[not turn.student]
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            found = disagreement(student(augmented.detach()), teacher(augmented.detach())).item()
+            turn = next_turn(turn, found, 0.3, 1.0) if learnt else turn
+        assert (teacher(augmentor(centred, generator)) - teacher(centred)).abs().max() < 1e-4
+        rows, labels = signals(teacher, 600, 6, seed=99)
+        return (student(rows).argmax(dim=1) == labels).double().mean().item()
+
+    plain, hard = accuracy(False), accuracy(True)
+    assert hard > plain + 0.2, (plain, hard)

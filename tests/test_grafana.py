@@ -79,6 +79,51 @@ def test_promtool_accepts_the_alert_rules(tmp_path) -> None:
     assert done.returncode == 0 and "3 rules found" in done.stdout, done.stderr
 
 
+RINGS = """
+rule_files: [rules.yaml]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'ray_shoal_member_steps_total{run="stuck"}', values: '0+8x10 80x50'}
+      - {series: 'ray_shoal_step{run="stuck"}', values: '0+2x10 20x50'}
+      - {series: 'ray_shoal_member_steps_total{run="busy"}', values: '0+8x60'}
+      - {series: 'ray_shoal_step{run="busy"}', values: '0+2x60'}
+      - {series: 'ray_shoal_member_steps_total{run="ended"}', values: '0+8x10 80x50'}
+      - {series: 'ray_shoal_step{run="ended"}', values: '0+2x10 stale'}
+      - {series: 'ray_shoal_failed_members{run="busy"}', values: '0x20 2x40'}
+      - {series: 'ray_shoal_checkpoint_lag_seconds{run="stuck"}', values: '60x20 7200x40'}
+    alert_rule_test:
+      - eval_time: 50m
+        alertname: ShoalRunStandsStill
+        exp_alerts:
+          - exp_labels: {severity: warning, run: stuck}
+            exp_annotations: {summary: The run stuck has trained no step for 15 minutes.}
+      - eval_time: 20m
+        alertname: ShoalRunStandsStill
+        exp_alerts: []
+      - eval_time: 50m
+        alertname: ShoalMembersFail
+        exp_alerts:
+          - exp_labels: {severity: warning, run: busy}
+            exp_annotations: {summary: The run busy has 2 members without a score.}
+      - eval_time: 50m
+        alertname: ShoalCheckpointIsOld
+        exp_alerts:
+          - exp_labels: {severity: warning, run: stuck}
+            exp_annotations: {summary: A kill of the run stuck would lose 2h 0m 0s of work.}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="Prometheus's promtool is not installed")
+def test_alerts_ring_for_the_runs_that_they_are_for(tmp_path) -> None:
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules()))
+    (tmp_path / "test.yaml").write_text(RINGS)
+    command = ["promtool", "test", "rules", "test.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_kept_dashboard_is_what_the_code_writes(shoal) -> None:  # noqa: F811
     said = shoal("grafana", "install", "--dry-run", "--url", "http://grafana")
     assert said.code == 0 and said.out == (K8S / "overlays/monitoring/shoal.json").read_text()

@@ -230,7 +230,9 @@ def test_a_newer_driver_takes_the_directory_over(tmp_path) -> None:
 def test_a_driver_that_lost_its_directory_ends_its_run(conductor, tmp_path) -> None:  # noqa: F811
     conductor.store = lease.take(str(tmp_path))
     lease.take(str(tmp_path))
-    PopulationScheduler(conductor).on_trial_result(None, None, reports(1, [1.0, 2.0, 3.0, 4.0]))
+    for round_ in (1, 2):  # what is decided is written beside the next round, which finds out
+        told = {"messages": [reports(round_, [1.0, 2.0, 3.0, 4.0])]}
+        PopulationScheduler(conductor).on_trial_result(None, None, told)
     assert "taken over by another driver" in conductor.failure
     assert conductor.given[2] is None
     assert not (tmp_path / "metrics.parquet").exists()

@@ -17,7 +17,7 @@ from tests.test_cli import TOY, refused, shoal  # noqa: F401 - fixtures
 ROOT = Path(__file__).parent.parent
 FOLDERS = sorted(path.parent for path in K8S.rglob("kustomization.yaml"))
 DEMO = str(ROOT / "examples/demo.yaml")
-ON_A_CLAIM = ("directory=/runs/demo", "data.corpus=/runs/corpus/demo")
+ON_A_CLAIM = ("directory=/runs/toy",)
 CLAIM = ("--claim", "shoal-runs")
 IDS = [str(folder.relative_to(K8S)) for folder in FOLDERS]
 
@@ -101,8 +101,8 @@ def test_overlays_do_what_they_are_named_for() -> None:
 @pytest.mark.parametrize(
     ("place", "arguments"),
     [
-        ("base/job/rayjob.yaml", ("render", DEMO, *ON_A_CLAIM, *CLAIM)),
-        ("overlays/gpu/rayjob.yaml", ("render", DEMO, *ON_A_CLAIM, "cluster.gpus_per_worker=1", *CLAIM)),
+        ("base/job/rayjob.yaml", ("render", TOY, *ON_A_CLAIM, *CLAIM)),
+        ("overlays/gpu/rayjob.yaml", ("render", TOY, *ON_A_CLAIM, "cluster.gpus_per_worker=1", *CLAIM)),
         ("base/cluster/raycluster.yaml", ("cluster", *CLAIM, "--gpus")),
     ],
 )

@@ -6,6 +6,8 @@ import yaml
 from policies.exploit import NoExploit, Tournament
 from policies.halving import Cull
 from policies.rules import Rules
+from policies.sampling.dynamic import Extremes
+from policies.sampling.infobatch import InfoBatch
 from policies.space import Bool, Categorical, Constant, Float, Int, Ordered
 from search.errors import InputError
 from search.load import check, dump, load_run
@@ -43,6 +45,26 @@ def test_a_resolved_run_reads_back_equal(tmp_path) -> None:
     assert check(yaml.safe_load(dump(run)), "run.yaml") == run
 
 
+def test_a_sampling_rule_is_named_by_a_word_or_with_its_settings(tmp_path) -> None:
+    run = load_run(write(tmp_path, DEMO), ["sampling.rule=infobatch"])
+    assert run.sampling.rule.build() == InfoBatch() and run.sampling.view == "member"
+    run = load_run(write(tmp_path, DEMO), ["sampling.rule={kind: extremes, temperature: 0.4}"])
+    assert run.sampling.rule.build() == Extremes(0.4)
+    assert check(yaml.safe_load(dump(run)), "run.yaml") == run
+
+
+def test_what_sampling_does_not_go_with_is_refused(tmp_path) -> None:
+    brood = "sampling={rule: seta, view: brood}"
+    for changes, said in (
+        ([brood, "population.mode=asynchronous"], "brood needs population.mode: synchronous"),
+        (["sampling.rule=seta", "trainable=toy"], "the toy has no rows"),
+        (["sampling.rule=seta", "cluster.workers_per_member=2"], "not with cluster.workers_per_member above 1"),
+    ):
+        with pytest.raises(InputError) as raised:
+            load_run(write(tmp_path, DEMO), changes)
+        assert said in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -56,6 +78,14 @@ def test_a_resolved_run_reads_back_equal(tmp_path) -> None:
             "population.exploit.fraction: must be less than or equal to 0.5, got 0.7",
         ),
         ("population.exploit=best", "population.exploit.kind: must be one of truncation, t_test, tournament"),
+        ("sampling.rule=best", "sampling.rule.kind: must be one of random_subset, seta, infobatch, lin_upper"),
+        (
+            "sampling.rule={kind: seta, window: 11}",
+            "sampling.rule: window must be 1 to groups (10)",
+        ),
+        ("sampling.rule={kind: seta, widow: 3}", "sampling.rule.widow: unknown key; did you mean `window`?"),
+        ("sampling.view=brood", "sampling.view: needs sampling.rule"),
+        ("sampling={rule: random_subset, view: brood}", "sampling.view: the brood's losses serve rules"),
         ("population.members=1", "exploit needs at least 2 members, got 1"),
         ("population.members=3", "0.25 of 3 members is less than one member"),
         ("population.interval=1000", "population.interval: must be at most training.steps (200), got 1000"),

@@ -13,6 +13,7 @@ from search.measure import Measure
 
 ROOT = Path(__file__).parent.parent
 HYPERPARAMETERS = {"learning_rate": 0.1}
+SEARCHED = "hyperparameters={learning_rate: {kind: float, low: 0.001, high: 0.1}}"
 
 
 @pytest.fixture
@@ -49,7 +50,8 @@ def rows(round_: int, scores: list[float]) -> list[dict]:
 
 def test_a_round_is_emitted_as_declared(emitted) -> None:
     run = load_run(
-        str(ROOT / "examples/demo.yaml"), ["population.members=4", "data.proportions={code: 3, law: 1}"]
+        str(ROOT / "examples/demo.yaml"),
+        ["population.members=4", "mixing=null", SEARCHED, "data.proportions={code: 3, law: 1}"],
     )
     measure = Measure(run)
     measure.round(1, rows(1, [-3.0, -1.0, math.nan, -2.0]), [Order(0, 1, HYPERPARAMETERS)])
@@ -97,11 +99,11 @@ def test_a_mixture_that_moves_and_rows_that_are_kept_are_means_over_members(emit
 def test_members_that_are_not_level_count_their_own_steps(emitted) -> None:
     measure = Measure(load_run(str(ROOT / "examples/demo.yaml"), ["population.members=4"]))
     measure.round(
-        1, [row | {"step": step} for row, step in zip(rows(1, [-3.0, -1.0]), (25, 25), strict=False)], []
+        1, [row | {"step": step} for row, step in zip(rows(1, [-3.0, -1.0]), (25, 25), strict=True)], []
     )
     # one member has trained two intervals more, the other none
     measure.round(
-        1, [row | {"step": step} for row, step in zip(rows(1, [-3.0, -1.0]), (75, 25), strict=False)], []
+        1, [row | {"step": step} for row, step in zip(rows(1, [-3.0, -1.0]), (75, 25), strict=True)], []
     )
     assert emitted["shoal_member_steps", "demo"] == 100
     assert emitted["shoal_step", "demo"] == 25

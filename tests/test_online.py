@@ -258,3 +258,35 @@ def test_settings_that_do_not_fit_the_groups_are_refused() -> None:
         begin(Mixing(DoReMi()), groups_of((1, 1, 1), 10, 2), 0)
     with pytest.raises(ValueError, match="least must be at most 1/3"):
         begin(Mixing(ADO(least=0.5)), groups_of((1, 1, 1), 10), 0)
+
+
+@pytest.mark.parametrize(
+    "policy", [ADO(refit=100, fresh=1.0), DoReMi(), DoGE(own=True), SkillIt(((0.0,) * 3,) * 3)]
+)
+def test_groups_in_another_order_have_the_same_proportions(policy: Any) -> None:
+    turned = np.array([2, 0, 1])
+    curves = np.array([(2.0, 20.0, 0.3), (1.0, 30.0, 0.2), (3.0, 5.0, 0.4)])
+    losses, graph = np.array([2.0, 1.0, 3.0]), np.array([[0.5, 0.1, 0.0], [0.2, 0.4, 0.1], [0.0, 0.3, 0.3]])
+    aligned = np.array([[4.0, 1.0, 0.5], [1.0, 2.0, 0.0], [0.5, 0.0, 1.0]])
+
+    def found(order: Any) -> Vector:
+        def measure(step: int, visit: Visit) -> Outcome:
+            training = lossy(tuple(Curve(*curves[group]) for group in order), 300)(step, visit).training
+            shape = visit.steps, 1
+            return Outcome(
+                training=training,
+                validation=tuple(np.array([loss]) for loss in losses[order]),
+                excess=np.tile(losses[order] / 10, shape),
+                alignment=np.tile(aligned[np.ix_(order, order)], (*shape, 1)),
+                norms=np.tile(np.sqrt(np.diag(aligned))[order], shape),
+            )
+
+        told = policy
+        if isinstance(policy, SkillIt):
+            told = replace(policy, graph=tuple(map(tuple, graph[np.ix_(order, order)].tolist())))
+        groups = groups_of(tuple(np.array([50, 30, 20])[order].tolist()), 400, 300)
+        state = follow(told, groups, measure)[-1]
+        return answer(state) if "sum" in state["policy"] else np.array(state["policy"]["proportions"])
+
+    straight = found(np.arange(3))
+    assert found(turned) == pytest.approx(straight[turned], abs=2e-3) and np.ptp(straight) > 0.01

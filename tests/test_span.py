@@ -55,6 +55,13 @@ def test_what_travels_is_whole_with_ddp_and_a_share_with_fsdp(spanned) -> None:
     assert spanned["fsdp"]["shapes"] == [[(length + 1) // 2, *rest] for length, *rest in whole]
 
 
+# a mixing policy needs all losses of a member in one place
+UNMIXED = (
+    "mixing=null",
+    "hyperparameters={learning_rate: {kind: float, low: 0.0003, high: 0.03, log: true}}",
+)
+
+
 def changes(span: str) -> tuple[str, ...]:
     return (
         f"cluster={{broods: 2, workers_per_member: 2, span: {span}, cpus_per_worker: 0.3}}",
@@ -67,8 +74,8 @@ def changes(span: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("span", ["ddp", "fsdp"])
 def test_members_over_workers_decide_as_those_on_one_and_resume(texts, tmp_path, span: str) -> None:  # noqa: F811
     alone, over = tmp_path / "alone", tmp_path / "over"
-    shoal("run", *small_run(texts, alone), "training.dropout=0", "cluster.threads_per_worker=1")
-    process = start("run", *small_run(texts, over), *changes(span))
+    shoal("run", *small_run(texts, alone), *UNMIXED, "training.dropout=0", "cluster.threads_per_worker=1")
+    process = start("run", *small_run(texts, over), *UNMIXED, *changes(span))
     wait_for_round(over, 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
@@ -102,5 +109,5 @@ def test_members_over_workers_decide_as_those_on_one_and_resume(texts, tmp_path,
     ],
 )
 def test_keys_that_size_a_population(cluster: str, hosts: int, workers: int) -> None:
-    run = load_run(str(Path(ROOT) / "examples/demo.yaml"), [f"cluster={cluster}"])
+    run = load_run(str(Path(ROOT) / "examples/demo.yaml"), [*UNMIXED, f"cluster={cluster}"])
     assert (run.hosts, run.workers_per_brood) == (hosts, workers)

@@ -28,8 +28,8 @@ def store(tmp_path):
         ]
         records.write_metrics(store, round_, rows)
     order = population.Order(3, 0, {"h0": 0.123, "h1": 0.5})
-    scores = {member: 2 - 0.25 * member for member in range(4)}
-    records.write_copies(store, 2, 8, [order], scores, state)
+    told = {row["member"]: row for row in rows}
+    records.write_copies(store, 2, records.copy_rows([order], told, state))
     return store
 
 
@@ -47,9 +47,10 @@ def test_top_prints_the_newest_round(store, shoal) -> None:  # noqa: F811
 def test_a_look_sees_only_what_is_new(store) -> None:
     run, _ = directory.open_run(store.uri)
     view = Progress(run, Console(quiet=True))
-    top.look(view, run, store)
+    seen = top.Seen()
+    top.look(view, seen, store)
     assert view.round_ == 2 and view.resumed == 2
-    top.look(view, run, store)
+    top.look(view, seen, store)
     assert not view.rounds_per_second()
     rows = [
         {
@@ -65,8 +66,16 @@ def test_a_look_sees_only_what_is_new(store) -> None:
         for member in range(4)
     ]
     records.write_metrics(store, 3, rows)
-    top.look(view, run, store)
+    top.look(view, seen, store)
     assert view.round_ == 3 and view.exploits == 1 and view.parents == {}
+    # members that are not level: only one is in the newest part, the others stay as they were
+    records.write_metrics(store, 4, [rows[2] | {"score": 7.0, "round": 9}])
+    top.look(view, seen, store)
+    assert [row["score"] for row in view.rows][2] == 7.0 and len(view.rows) == 4
+    # a run that was resumed drops what came after its checkpoint
+    records.forget_after(store, 2)
+    top.look(view, seen, store)
+    assert view.round_ == 2
 
 
 def test_top_waits_for_the_end(store, monkeypatch) -> None:

@@ -49,6 +49,7 @@ def test_promql_answers_what_the_run_wrote_down(texts, tmp_path) -> None:  # noq
 
 def compare_with_files(prometheus: Prometheus, directory: Path, began: float, ended: float) -> None:
     rows = Store(str(directory)).read_table("metrics.parquet").to_pylist()
+    mixed = Store(str(directory)).read_table("mixing.parquet").to_pylist()
     copies = [event for event in read_lineage(Store(str(directory))) if event.parent is not None]
     seen = [(moment, int(step)) for moment, step in prometheus.over("max(ray_shoal_step)", began, ended)]
     # a step that was there for three looks: the round's metrics have all arrived at the middle one
@@ -76,7 +77,10 @@ def compare_with_files(prometheus: Prometheus, directory: Path, began: float, en
         )
         assert value("sum(ray_shoal_member_steps_total)") == 4 * step
         assert value("sum(ray_shoal_tokens_total)") == 4 * step * 8 * 32
-        assert value('max(ray_shoal_proportion{group="digits"})') == 0.5
+        shares = [row["proportion"] for row in mixed if row["step"] == step and row["group"] == "digits"]
+        assert len(shares) == 4
+        found = value('max(ray_shoal_proportion{group="digits"})')
+        assert found == pytest.approx(sum(shares) / 4, rel=1e-9)
         best = max((row for row in rows if row["step"] == step), key=lambda row: row["score"])
         assert value('max(ray_shoal_group_loss{group="digits"})') == pytest.approx(
             best["loss_digits"], rel=1e-9
@@ -91,7 +95,7 @@ def no_panel_is_dead(prometheus: Prometheus, began: float, ended: float) -> None
         found = prometheus.ask("query_range", query=query, start=began, end=ended, step=1)
         if not found:
             silent.append(expression)
-    # nobody failed, no mixture moved, and no policy chose rows
-    assert len(silent) == 4
-    for word in ("ray_shoal_failures_total", "changes(", "ray_shoal_kept_fraction", "ray_shoal_ledger_rows"):
-        assert any(word in expression for expression in silent), silent
+    # nobody failed and no policy chose rows; whether the mixture moved is the policy's to say
+    quiet = ("ray_shoal_failures_total", "ray_shoal_kept_fraction", "ray_shoal_ledger_rows")
+    assert all(any(word in expression for expression in silent) for word in quiet), silent
+    assert all(any(word in each for word in (*quiet, "changes(")) for each in silent), silent

@@ -22,6 +22,10 @@ def check_distill(run: "Run") -> str:
         return "distill: goes with kind: distill, and that needs it"
     if run.distill is None:
         return ""
+    if run.sampling.rule is not None or run.mixing is not None:
+        return "sampling, mixing: a super-network learns from its teacher on all rows alike; leave both away"
+    if run.cluster.workers_per_member > 1:
+        return f"cluster.workers_per_member: a super-network lives on one, got {run.cluster.workers_per_member}"
     members, spaces = run.population.members, len(run.distill.spaces)
     if members % spaces:
         return (

@@ -1,42 +1,40 @@
 """The super-networks of a worker: one teacher, the same rows, each in its own sub-space."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from policies.parts import part_of
 from search.config import Run
-from search.corpus.batches import MixedBatches
 from search.distill.checks import teacher_folder
 from search.distill.costs import spaces_of
-from search.members import HeldOut, member_seed, proportions
+from search.members import HeldOut, member_seed
 from trainables.distill.elastic import Transformer
 from trainables.distill.shared import SharedTeacher
 from trainables.distill.spaces import SubSpace
 from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
 from trainables.distill.teachers import load_teacher
-from trainables.member import Member
+from trainables.member import Batches, Member
 
 
 def super_networks(
     run: Run,
     hyperparameters: Mapping[int, dict[str, Any]],
-    streams: Mapping[str, Any],
+    batches: Callable[[], Batches],
     held_out: HeldOut,
     device: str,
 ) -> dict[int, Member]:
     """Build these members; the teacher is loaded once and asked once for each batch."""
     teacher, origin = open_teacher(run, device)
     spaces = list(spaces_of(run, origin.shape).values())
-    shares = proportions(run, list(streams))
     return {
         number: super_network(
             run,
             spaces[part_of(number, run.parts)],
             (teacher, origin),
             values,
-            MixedBatches(streams, shares, run.training.batch),
+            batches(),
             held_out,
             member_seed(run, number),
             device,
@@ -57,7 +55,7 @@ def super_network(
     space: SubSpace,
     taught: tuple[SharedTeacher, Transformer],
     hyperparameters: dict[str, Any],
-    batches: Any,
+    batches: Batches,
     held_out: HeldOut,
     seed: int,
     device: str,

@@ -20,7 +20,7 @@ from search.distill.members import open_teacher, trained
 from search.distill.settings import UNITS
 from search.distill.students import Row, search_students
 from search.errors import InputError
-from search.members import held_out_rows
+from search.members import held_out_of
 from search.records import METRICS
 from trainables.distill.spaces import Subnet
 
@@ -53,7 +53,7 @@ def pick(run: Run, console: Console) -> None:
     weights = {
         name: checkpoints.load_member(store, last, member)["weights"] for name, member in winners.items()
     }
-    held_out = held_out_rows(run)
+    held_out = held_out_of(run)
     with session():
         rows = search_students(run, shape, weights, held_out)
     students = [row | {"member": winners[row["space"]]} for row in rows if "name" in row]
@@ -90,7 +90,7 @@ def winners_of(run: Run, store: Store) -> dict[str, int]:
 def add_test_losses(run: Run, students: list[Row], weights: dict[str, Any]) -> None:
     """Judge the students on rows that they were not picked by."""
     taught = open_teacher(run, "cpu")
-    held_out = held_out_rows(run)
+    held_out = held_out_of(run)
     for name in spaces_of(run, taught[1].shape):
         own = [row for row in students if row["space"] == name]
         if own:
