@@ -97,7 +97,8 @@ def search(run: Run, rows: dict[str, int], console: Console) -> None:
     confirm(found, confirming, repeats)
     store.write_json(PROPOSAL, found)
     store.write_json(directory.SUMMARY, {"status": "done"})
-    console.print(table(found))
+    # where nobody watches a console is 80 letters wide, which cuts names
+    console.print(table(found), width=max(console.width, 60 + 16 * len(found["groups"])), crop=False)
     places = {"proposal": f"{store.uri}/{PROPOSAL}", "report": f"{confirming.directory}/report.html"}
     for name, place in places.items():
         console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
