@@ -97,8 +97,7 @@ def search(run: Run, rows: dict[str, int], console: Console) -> None:
     confirm(found, confirming, repeats)
     store.write_json(PROPOSAL, found)
     store.write_json(directory.SUMMARY, {"status": "done"})
-    # where nobody watches a console is 80 letters wide, which cuts names
-    console.print(table(found), width=max(console.width, 60 + 16 * len(found["groups"])), crop=False)
+    console.print(table(found))
     places = {"proposal": f"{store.uri}/{PROPOSAL}", "report": f"{confirming.directory}/report.html"}
     for name, place in places.items():
         console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
@@ -186,7 +185,7 @@ def proposal(run: Run, rows: dict[str, int], swarm: Run) -> dict[str, Any]:
     controls = {
         "stratified": normalise(np.ones(len(rows))),
         "proportional": normalise(list(rows.values())),
-        "best of the swarm": mixtures[losses.mean(axis=1).argmin()],
+        "best small run": mixtures[losses.mean(axis=1).argmin()],
     }
     beside = {"proposal": chosen[0], **controls}
     return {
@@ -253,6 +252,6 @@ def table(found: dict[str, Any]) -> Table:
         shares = [f"{share:.3f}" for share in each["mixture"]]
         test = float(np.mean(list(each["test"].values())))
         drawn.add_row(name, *shares, f"{each['predicted']:.4f}", f"{each['validation']:.4f}", f"{test:.4f}")
-    ends = [f"{low:.2f} to {high:.2f}" for low, high in zip(found["low"], found["high"], strict=True)]
-    drawn.add_row("  its interval", *ends, "", "", "")
+    ends = [f"{low:.2f}-{high:.2f}" for low, high in zip(found["low"], found["high"], strict=True)]
+    drawn.add_row("its interval", *ends, "", "", "")
     return drawn

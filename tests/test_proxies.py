@@ -83,7 +83,7 @@ def test_the_proposal_is_the_worlds_best_mixture_with_the_controls_beside_it(tmp
     assert (np.array(found["low"]) <= np.array(found["high"])).all()
     assert found["held_out_correlation"] > 0.9 if law == "log_linear" else True
     assert found["beside"]["proportional"]["mixture"] == pytest.approx([0.6, 0.3, 0.1])
-    names = ["proposal", "stratified", "proportional", "best of the swarm"]
+    names = ["proposal", "stratified", "proportional", "best small run"]
     assert list(found["beside"]) == names and found["extra_steps"] == 800
     mixtures = [np.array(each["mixture"]) for each in found["beside"].values()]
     confirm(found, trained(run, "confirm", mixtures, 2, steps=100), 2)
