@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from search.corpus.batches import MixedBatches
 
 pytestmark = pytest.mark.ray
 
+ROOT = Path(__file__).parent.parent
 LENGTH, SIZES = 64, [60_000, 60_000, 20_000, 60_000, 60_000]
 ROWS = sum(SIZES)
 
@@ -37,12 +39,6 @@ def store(tmp_path_factory) -> Store:
         store.write_table(f"{file}.parquet", pa.table({"tokens": column}))
         start += size
     return store
-
-
-@pytest.fixture(scope="module")
-def ray():
-    with session() as address:
-        yield address
 
 
 def window(store: Store, group: str, room: int, at_once: int) -> WindowStream:
@@ -71,9 +67,19 @@ def kill_a_reader(ended: threading.Event, killed: list[str]) -> None:
                 return
 
 
-def test_batches_are_the_same_over_datasets_and_epochs_and_when_a_reader_is_killed(store, ray, monkeypatch):
-    monkeypatch.setattr(feed, "SEGMENT", 4)
-    monkeypatch.setattr(feed, "EARLY", 2)
+def read_on_ray(uri: str) -> None:
+    """Read windows on an embedded Ray and end this process: streams that are open would start Ray anew."""
+    feed.SEGMENT, feed.EARLY = 4, 2
+    with session():
+        try:
+            read(Store(uri))
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+
+def read(store: Store) -> None:
     orders = {group: RowOrder(group, SIZES, 0) for group in ("code", "law")}
     killed: list[str] = []
     # rooms of one and of three files: a task reads one file at a time, or several
@@ -102,6 +108,14 @@ def test_batches_are_the_same_over_datasets_and_epochs_and_when_a_reader_is_kill
         ended.set()
         thread.join()
     assert killed
+
+
+def test_batches_are_the_same_over_datasets_and_epochs_and_when_a_reader_is_killed(store) -> None:
+    program = f"from tests.test_feed import read_on_ray; read_on_ray({store.uri!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 RUN = """
@@ -133,7 +147,7 @@ def test_a_run_ends_the_same_with_windows_and_with_other_workers(tmp_path) -> No
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         assert done.returncode == 0, done.stderr + done.stdout
         rows = Store(str(tmp_path / name)).read_table("metrics.parquet").to_pylist()
