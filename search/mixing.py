@@ -184,29 +184,40 @@ def groups_of(run: "Run", rows: Mapping[str, int]) -> visits.Groups:
 
 def check_mixing(run: "Run") -> str:
     """Return what is wrong with the mixing, as far as that is known without the corpus."""
-    given = run.mixing
-    if given is None:
+    if run.mixing is None:
         return check_unmixed(run)
-    if not run.reads_text:
-        return f"mixing: needs groups of text, so `trainable: decoder`, got {run.trainable}"
     if not run.data.groups:
         return ""  # said elsewhere
+    problem = check_company(run) or check_names(run)
+    return problem or check_with_rows(run, dict.fromkeys(run.data.groups, UNKNOWN))
+
+
+def check_company(run: "Run") -> str:
+    """Return which other section does not go together with a mixing."""
+    if not run.reads_text:
+        return f"mixing: needs groups of text, so `trainable: decoder`, got {run.trainable}"
     if run.data.proportions is not None:
         return "mixing: stands in place of data.proportions; give one of the two"
-    if run.data.exhausted != "repeat":
-        return (
-            f"data.exhausted: must be repeat with a mixing, whose `epochs` is the cap, got {run.data.exhausted}"
-        )
+    if run.sampling.rule is not None:
+        return "mixing: a member's rows follow either mixing or sampling.rule; give one of the two"
     if run.cluster.workers_per_member > 1:
         return "mixing: needs all losses of a member in one place; set cluster.workers_per_member: 1"
-    for place, table in given.policy.tables().items():
+    if run.data.exhausted != "repeat":
+        return f"data.exhausted: must be repeat with mixing, whose epochs bound it, got {run.data.exhausted}"
+    return ""
+
+
+def check_names(run: "Run") -> str:
+    """Return which proportions name an unknown group, or do not sum to 1."""
+    assert run.mixing is not None
+    for place, table in run.mixing.policy.tables().items():
         key = f"mixing.policy.{place}"
         for group in table:
             if group not in run.data.groups:
                 return f"{key}.{group}: no such group; data.groups has {', '.join(run.data.groups)}"
         if table and place.split(".")[0] not in WEIGHTS and abs(sum(table.values()) - 1) > 1e-6:
             return f"{key}: proportions must sum to 1, but these sum to {sum(table.values()):.6g}"
-    return check_with_rows(run, dict.fromkeys(run.data.groups, UNKNOWN))
+    return ""
 
 
 def check_unmixed(run: "Run") -> str:

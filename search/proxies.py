@@ -185,7 +185,7 @@ def proposal(run: Run, rows: dict[str, int], swarm: Run) -> dict[str, Any]:
     controls = {
         "stratified": normalise(np.ones(len(rows))),
         "proportional": normalise(list(rows.values())),
-        "best of the swarm": mixtures[losses.mean(axis=1).argmin()],
+        "best small run": mixtures[losses.mean(axis=1).argmin()],
     }
     beside = {"proposal": chosen[0], **controls}
     return {
@@ -252,6 +252,6 @@ def table(found: dict[str, Any]) -> Table:
         shares = [f"{share:.3f}" for share in each["mixture"]]
         test = float(np.mean(list(each["test"].values())))
         drawn.add_row(name, *shares, f"{each['predicted']:.4f}", f"{each['validation']:.4f}", f"{test:.4f}")
-    ends = [f"{low:.2f} to {high:.2f}" for low, high in zip(found["low"], found["high"], strict=True)]
-    drawn.add_row("  its interval", *ends, "", "", "")
+    ends = [f"{low:.2f}-{high:.2f}" for low, high in zip(found["low"], found["high"], strict=True)]
+    drawn.add_row("its interval", *ends, "", "", "")
     return drawn

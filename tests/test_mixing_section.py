@@ -98,6 +98,8 @@ def test_every_policy_can_be_named_and_has_the_same_defaults_as_itself(tmp_path,
         ),
         ("mixing.policy.probe_share=0.99", "mixing: the probes of a round must be shorter than the round"),
         ("mixing.floor=0.4", "mixing: floor must be at most 1/3 for 3 groups, but got 0.4"),
+        ("sampling.rule=lin_upper", "mixing: a member's rows follow either mixing or sampling.rule"),
+        ("data.exhausted=stop", "data.exhausted: must be repeat with mixing, whose epochs bound it, got stop"),
         ("mixing.policy=aiolo", "mixing.policy.kind: must be one of fixed, stratified"),
         ("mixing.policy.rat=1", "mixing.policy.rat: unknown key; did you mean `rate`?"),
         (

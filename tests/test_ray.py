@@ -178,6 +178,8 @@ def small_run(texts: Path, directory: Path) -> list[str]:
         f"data.corpus={texts}/corpus",
         f"data.groups={{letters: '{texts}/letters', digits: '{texts}/digits'}}",
         "data.sequence_length=32",
+        # probes of four steps that ready points cut
+        "mixing.policy={kind: aioli, every: 12, probe_share: 0.6, sweeps: 1, noise: 0, prior_steps: 3}",
         "data.validation=0.2",
         "data.test=0.2",
         "model={layers: 1, heads: 2, width: 16}",

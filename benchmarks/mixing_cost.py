@@ -1,0 +1,107 @@
+"""What a mixing policy costs beside static shares at equal steps: its own work, and its evaluation passes.
+
+One decoder of 115k weights in one thread, on made-up tokens, without Ray. Processor time and not wall time,
+since other work on the machine then counts less; the least of several repeats, since noise only ever slows. The
+last line is one JSON object.
+"""
+
+import argparse
+import json
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from policies.mixers.ado import ADO
+from policies.mixers.aioli import Aioli
+from policies.mixers.plain import Stratified
+from policies.mixers.skillit import SkillIt
+from policies.mixers.visits import Groups, Mixer, Mixing
+from policies.mixing import normalise
+from search.corpus.batches import MixedBatches
+from search.mixed import MixedModel
+from search.mixing import PROBED
+from trainables.settings import Recipe, Shape
+
+NAMES, LENGTH, BATCH, HELD = ("code", "docs", "law"), 64, 8, 32
+SHAPE = Shape(vocabulary=257, sequence_length=LENGTH, layers=2, heads=2, width=64)
+STATIC = "stratified"
+
+
+class Tokens:
+    """A group of 2,000 rows of random tokens."""
+
+    def __init__(self, seed: int):
+        self.rows = np.random.default_rng(seed).integers(0, 257, (2000, LENGTH)).astype(np.uint16)
+
+    def take(self, cursor: int, count: int) -> NDArray[np.uint16]:
+        return self.rows[np.arange(cursor, cursor + count) % len(self.rows)]
+
+
+class Timed(MixedModel):
+    """Adds up the processor time of the policy's evaluation passes."""
+
+    spent = 0.0
+
+    def sequence_losses(self, split: str) -> dict[str, NDArray[np.float64]]:
+        began = time.process_time()
+        found = super().sequence_losses(split)
+        self.spent += time.process_time() - began
+        return found
+
+
+def policies(steps: int) -> dict[str, Mixer]:
+    graph = tuple(tuple(row.tolist()) for row in np.eye(len(NAMES)))
+    return {
+        STATIC: Stratified(),
+        "aioli": Aioli(every=steps // 4, probe_share=0.3, sweeps=1, noise=0.0, scale="column"),
+        "ado": ADO(refit=steps // 4, skip=steps // 8),
+        "skill-it": SkillIt(graph, every=steps // 4),
+    }
+
+
+def measure(mixer: Mixer, steps: int) -> tuple[float, float, int]:
+    """Return seconds of training without evaluation, seconds of evaluation, and how many passes there were."""
+    held = {name: Tokens(10 + place).take(0, HELD) for place, name in enumerate(NAMES)}
+    batches = MixedBatches(
+        {name: Tokens(place) for place, name in enumerate(NAMES)}, normalise([1.0] * 3), BATCH
+    )
+    groups = Groups(NAMES, (2000,) * 3, BATCH, steps)
+    member = Timed(SHAPE, Recipe(steps=steps), {}, batches, {PROBED: held}, 0, "cpu", Mixing(mixer), groups)
+    began = time.process_time()
+    member.train(steps)
+    return time.process_time() - began - member.spent, member.spent, member.mixing_state["evaluations"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.mixing_cost", description=__doc__)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--full", action="store_true", help="1000 steps, 9 repeats")
+    arguments = parser.parse_args()
+    steps, repeats = (1000, 9) if arguments.full else (arguments.steps, arguments.repeats)
+    torch.set_num_threads(1)
+    mixers = policies(steps)
+    measure(mixers[STATIC], 20)  # not counted: the first time allocates
+    found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in mixers}
+    for _ in range(repeats):  # in turn, so that all meet the same noise
+        for name, mixer in mixers.items():
+            found[name].append(measure(mixer, steps))
+    static = min(seconds for seconds, _, _ in found[STATIC])
+    results: dict[str, dict[str, Any]] = {}
+    for name, measured in found.items():
+        own = min(seconds for seconds, _, _ in measured)
+        results[name] = {
+            "overhead": round(own / static - 1, 4),
+            "evaluations": measured[0][2],
+            "evaluation_share": round(min(seconds for _, seconds, _ in measured) / static, 4),
+            "ms_per_step": round(1000 * own / steps, 3),
+        }
+        print(name, results[name], flush=True)
+    print(json.dumps({"steps": steps, "repeats": repeats, "results": results}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Runs of kind `mixture` without Ray: the design, what is proposed from a swarm's losses, and its mistakes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cluster.storage import Store
+from policies.laws.loglinear import Law
+from search import records
+from search.errors import InputError
+from search.load import check, load_run
+from search.proxies import as_population, confirm, design, most, part_of, proposal, table
+from search.start import first_state
+
+RUN = """
+name: mixture
+kind: mixture
+data: {groups: {code: installed, docs: installed, law: installed}}
+model: {layers: 1, heads: 1, width: 8}
+training: {steps: 100, batch: 8}
+swarm: {runs: 20, steps: 40, draws: 10, repeats: 2}
+"""
+# the loss of each group falls with its own share alone: the best mixture has most of docs, least of law
+WORLD = Law(np.log([1.0, 1.0, 1.0]), np.array([[-2.0, 0, 0], [0.8, -2.0, 0.8], [-1.0, -1.0, -1.5]]))
+ROWS = {"code": 600, "docs": 300, "law": 100}
+
+
+def load(tmp_path, *changes: str):
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN)
+    return load_run(str(path), [f"directory={tmp_path}/run", *changes])
+
+
+def trained(run, name: str, mixtures, repeats: int, steps: int = 40):
+    """Return a population of the mixtures, with metrics as if it had trained in the world of the law."""
+    made = as_population(run, name, run.model, steps, repeats, mixtures)
+    shares = np.array([start.hyperparameters["mixing"]["proportions"] for start in made.starts])
+    rows = [
+        {"round": 5, "step": steps, "member": member, "score": -losses.mean()}
+        | {f"loss_{group}": float(loss) for group, loss in zip(ROWS, losses, strict=True)}
+        for member, losses in enumerate(WORLD.losses(shares))
+    ]
+    store = Store(made.directory)
+    records.write_metrics(store, 5, rows)
+    tests = {str(row["member"]): {group: row[f"loss_{group}"] for group in ROWS} for row in rows}
+    store.write(records.TESTS, json.dumps(tests))
+    return made
+
+
+@pytest.mark.parametrize("kind", ["dirichlet", "optuna"])
+def test_a_design_covers_the_simplex_and_is_the_same_each_time(tmp_path, kind: str) -> None:
+    run = load(tmp_path, f"swarm.design={kind}")
+    mixtures = np.array(design(run))
+    assert mixtures.shape == (20, 3) and np.allclose(mixtures.sum(axis=1), 1) and (mixtures >= 0).all()
+    assert np.array_equal(mixtures, design(run))
+    assert len(np.unique(mixtures.round(6), axis=0)) == 20 and np.ptp(mixtures, axis=0).min() > 0.3
+
+
+def test_the_swarm_is_a_population_that_reads_back_from_its_file(tmp_path) -> None:
+    run = load(tmp_path)
+    swarm = as_population(run, "swarm", run.swarm.model, 40, 1, design(run))
+    assert check(swarm.model_dump(mode="json"), "again") == swarm
+    assert (swarm.kind, swarm.population.members, swarm.training.steps, swarm.rounds) == (
+        "population",
+        20,
+        40,
+        5,
+    )
+    first = first_state(swarm)[3].hyperparameters["mixing"]["proportions"]
+    assert first == design(run)[3].tolist()
+    assert [part_of(steps) for steps in (40, 6, 7, 9)] == [8, 2, 7, 3]
+
+
+@pytest.mark.parametrize("law", ["log_linear", "ridge"])
+def test_the_proposal_is_the_worlds_best_mixture_with_the_controls_beside_it(tmp_path, law: str) -> None:
+    run = load(tmp_path, f"swarm.law={law}")
+    found = proposal(run, ROWS, trained(run, "swarm", design(run), 1))
+    candidates = np.random.default_rng(0).dirichlet(np.ones(3), 20_000)
+    best = WORLD.losses(candidates).mean(axis=1).min()
+    chosen = np.array(found["beside"]["proposal"]["mixture"])
+    assert WORLD.losses(chosen[None]).mean() < best + (0.002 if law == "log_linear" else 0.1)
+    assert (np.array(found["low"]) <= np.array(found["high"])).all()
+    assert found["held_out_correlation"] > 0.9 if law == "log_linear" else True
+    assert found["beside"]["proportional"]["mixture"] == pytest.approx([0.6, 0.3, 0.1])
+    names = ["proposal", "stratified", "proportional", "best small run"]
+    assert list(found["beside"]) == names and found["extra_steps"] == 800
+    mixtures = [np.array(each["mixture"]) for each in found["beside"].values()]
+    confirm(found, trained(run, "confirm", mixtures, 2, steps=100), 2)
+    told = found["beside"]["stratified"]
+    assert told["validation"] == pytest.approx(WORLD.losses(np.full((1, 3), 1 / 3)).mean())
+    assert table(found).row_count == 5
+
+
+def test_a_prior_holds_the_proposal_and_caps_bound_it(tmp_path) -> None:
+    held = load(tmp_path, "swarm.strength=1000", "swarm.prior={code: 0.5, docs: 0.3, law: 0.2}")
+    swarm = trained(held, "swarm", design(held), 1)
+    chosen = proposal(held, ROWS, swarm)["beside"]["proposal"]["mixture"]
+    assert chosen == pytest.approx([0.5, 0.3, 0.2], abs=1e-3)
+    capped = load(tmp_path, "swarm.epochs=1")
+    # 100 steps of 8 rows: docs may be at most 300 of 800, law 100 of 800
+    assert most(capped, ROWS).tolist() == [0.75, 0.375, 0.125]
+    chosen = proposal(capped, ROWS, swarm)["beside"]["proposal"]["mixture"]
+    assert (np.array(chosen) <= most(capped, ROWS) + 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("swarm.runs=4", "swarm.runs: a law of 3 groups has 4 parameters and needs at least 5 runs, got 4"),
+        ("swarm.prior={cod: 1}", "swarm.prior.cod: no such group; data.groups has code, docs, law"),
+        ("swarm.prior={code: 0.4}", "swarm.prior: proportions must sum to 1, but these sum to 0.4"),
+        ("data.groups={code: installed}", "data.groups: a mixture needs at least 2 groups, got 1"),
+        ("kind=population", "swarm: belongs to a run of `kind: mixture`"),
+        ("mixing.policy=stratified", "kind: mixture searches fixed mixtures alone: leave out mixing"),
+        ("swarm.laww=ridge", "swarm.laww: unknown key; did you mean `law`?"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path, change: str, said: str) -> None:
+    with pytest.raises(InputError) as error:
+        load(tmp_path, change)
+    assert said in str(error.value)
