@@ -234,8 +234,6 @@ def check_sampling(run: "Run") -> str:
         return "sampling.rule: the toy has no rows to choose from"
     if run.kind != "population":
         return f"sampling.rule: only members of kind: population have one, got kind {run.kind}"
-    if run.mixing is not None or run.cluster.workers_per_member > 1:
-        return "sampling.rule: not with mixing, and not with cluster.workers_per_member above 1"
     if run.sampling.view == "brood" and (run.population.mode == "asynchronous" or run.population.backtrack):
         return "sampling.view: brood needs population.mode: synchronous and no backtrack; member goes with both"
     rule = run.sampling.rule.build()
@@ -243,10 +241,6 @@ def check_sampling(run: "Run") -> str:
         return (
             f"sampling.view: the brood's losses serve rules that choose by losses, on text; "
             f"got {run.sampling.rule.kind} with trainable {run.trainable}"
-        )
-    if run.sampling.view == "brood" and run.population.mode == "asynchronous":
-        return (
-            "sampling.view: must be member with population.mode: asynchronous, where a brood is at many steps"
         )
     if run.cluster.workers_per_member > 1:
         return "sampling.rule: needs all losses of a member in one place; set cluster.workers_per_member: 1"

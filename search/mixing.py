@@ -198,8 +198,6 @@ def check_company(run: "Run") -> str:
         return f"mixing: needs groups of text, so `trainable: decoder`, got {run.trainable}"
     if run.data.proportions is not None:
         return "mixing: stands in place of data.proportions; give one of the two"
-    if run.sampling.rule is not None:
-        return "mixing: a member's rows follow either mixing or sampling.rule; give one of the two"
     if run.cluster.workers_per_member > 1:
         return "mixing: needs all losses of a member in one place; set cluster.workers_per_member: 1"
     if run.data.exhausted != "repeat":

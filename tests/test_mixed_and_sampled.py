@@ -1,5 +1,7 @@
 """A mixture of one's own and a choice of rows in one member: which rows a group has, and what share it has."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from policies.mixers.visits import Groups, Mixing, Visit
 from policies.sampling.infobatch import InfoBatch
 from policies.sampling.random_subset import RandomSubset
 from search.corpus.batches import MixedBatches
+from search.load import load_run
 from search.mixed import MixedModel, VisitBatches
 from search.mixing import PROBED
 from search.sampling import sample
@@ -78,3 +81,8 @@ def test_a_stack_of_them_trains_as_each_alone() -> None:
         assert found[number]["train_loss"] == pytest.approx(each.train(30), rel=1e-4)
         assert isinstance(team.members[number].batches.batches, VisitBatches)
         assert found[number]["kept"] == each.batches.kept and found[number]["mixing"]["groups"]
+
+
+def test_the_example_of_both_can_be_run() -> None:
+    run = load_run(str(Path(__file__).parent.parent / "examples/mixture-and-rows.yaml"))
+    assert run.mixing is not None and run.sampling.rule is not None
