@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import distill_speed, loaders, processes, stream
+from benchmarks import distill_speed, loaders, mixing, processes, stream
 from benchmarks.asha import train_by_asha
 from benchmarks.exploit import median
 from benchmarks.mixers import METHODS, Result, choose, grid
