@@ -8,7 +8,7 @@ snapshot may lack what died, and what a sender had sent is lost if the sender di
 
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ FOLDER = "ledger"
 ROWS_A_SHARD = 10_000_000
 ROWS_A_CALL = 10_000
 FLIGHT = 16  # calls of one sender that may be under way; at the bound it waits for the oldest
-SAVES = 2  # kept of each shard: the checkpoint of the last mark may never become whole
+READ = ("loss",)  # the columns that snapshots keep
 
 Column = NDArray[Any]
 
@@ -31,6 +31,9 @@ class Book(Protocol):
     """What a shard keeps of its rows `0 ... rows - 1`; `state` has one array `(rows,)` a column."""
 
     def observe(self, ids: Column, *columns: Column) -> None: ...
+
+    def column(self, name: str) -> Column:
+        """Return a copy of one of them."""
 
     def state(self) -> dict[str, Column]: ...
 
@@ -44,18 +47,29 @@ class Shard:
         self.book, self.store, self.place, self.keep = make(rows), Store(uri), place, keep
         self.birth = uuid.uuid4().hex
         self.snapshots: dict[int, dict[str, Column]] = {}
-        saved = [name for name in self.store.names(FOLDER) if name.endswith(self.file())]
-        if saved:
-            table = self.store.read_table(f"{FOLDER}/{saved[-1]}")
-            if len(table) != rows:
-                raise ValueError(
-                    f"{FOLDER}/{saved[-1]} must hold {rows} rows, but has {len(table)}: a ledger "
-                    f"comes back for as many broods, rows and shards as it was saved for."
-                )
-            self.book.restore({name: table[name].to_numpy() for name in table.column_names})
-            self.snapshots[int(saved[-1].split("-")[1])] = self.book.state()
-        else:
-            self.snapshots[0] = self.book.state()
+        saved = self.saved()
+        if not saved:
+            self.snapshots[0] = self.snapshot()
+        for name in saved:  # all of them, since readers may still want an older one
+            self.book.restore(self.load(name))
+            self.snapshots[mark_of(name)] = self.snapshot()
+
+    def load(self, name: str) -> dict[str, Column]:
+        table = self.store.read_table(f"{FOLDER}/{name}")
+        rows = len(self.book.column(READ[0]))
+        if len(table) != rows:
+            raise ValueError(
+                f"{FOLDER}/{name} must hold {rows} rows, but has {len(table)}: a ledger comes back for as many "
+                f"broods, rows and shards as it was saved for."
+            )
+        return {column: table[column].to_numpy() for column in table.column_names}
+
+    def snapshot(self) -> dict[str, Column]:
+        return {name: self.book.column(name) for name in READ}
+
+    def saved(self) -> list[str]:
+        """Return the names of this shard's files, oldest first."""
+        return [name for name in self.store.names(FOLDER) if name.endswith(self.file())]
 
     def file(self) -> str:
         return f"shard-{self.place:05d}.parquet"
@@ -66,22 +80,20 @@ class Shard:
             self.book.observe(ids, *columns)
         return self.birth
 
-    def mark(self, mark: int, save: bool, columns: Sequence[str]) -> None:
-        """Keep these columns as they are now, and save all if asked to."""
-        state = self.book.state()
-        self.snapshots[mark] = {name: state[name] for name in columns}
+    def mark(self, mark: int, save: bool) -> None:
+        """Keep a snapshot of what is known now, and save all of it if asked to."""
+        self.snapshots[mark] = self.snapshot()
         for old in sorted(self.snapshots)[: -self.keep]:
             del self.snapshots[old]
         if save:
             name = f"{FOLDER}/mark-{mark:06d}-{self.file()}"
-            self.store.write_table(name, pa.table(state), compression="zstd", compression_level=1)
-            mine = [each for each in self.store.names(FOLDER) if each.endswith(self.file())]
-            for each in mine[:-SAVES]:
-                self.store.delete(f"{FOLDER}/{each}")
+            self.store.write_table(name, pa.table(self.book.state()), compression="zstd", compression_level=1)
+            for old_name in self.saved()[: -self.keep]:
+                self.store.delete(f"{FOLDER}/{old_name}")
 
     def read(self, mark: int | None, column: str) -> Column:
         """Return a column as it was at the mark, or as it is."""
-        return (self.book.state() if mark is None else self.snapshots[mark])[column]
+        return self.book.column(column) if mark is None else self.snapshots[mark][column]
 
 
 class Ledger(NamedTuple):
@@ -90,9 +102,12 @@ class Ledger(NamedTuple):
     shards: list[Any]
     rows: int
 
-    def mark(self, mark: int, save: bool = False, columns: Sequence[str] = ("loss",)) -> None:
-        """Take a snapshot of these columns in all shards; what was flushed before is in it."""
-        ray.get([shard.mark.remote(mark, save, columns) for shard in self.shards])
+    def mark(self, mark: int, save: bool = True) -> None:
+        """Take a snapshot in all shards; what was flushed before is in it.
+
+        One that is not saved is lost with its shard, and senders must go on keeping what they have sent.
+        """
+        ray.get([shard.mark.remote(mark, save) for shard in self.shards])
 
     def read(self, column: str, mark: int | None = None) -> Column:
         """Return one value a row, `(rows,)`."""
@@ -109,7 +124,8 @@ def start_ledger(
     """Start the shards of a pool, or bring them back from what is saved under the URI.
 
     `make(rows)` gives a shard's empty `Book`; mark 0 is a snapshot of it. A shard is of `ROWS_A_SHARD` rows by
-    default; a saved ledger must be opened with as many shards as it had. The last `keep` snapshots can be read.
+    default; a saved ledger must be opened with as many shards as it had. The last `keep` snapshots can be read,
+    and come back after a death if they were saved.
     """
     count = shards or -(-rows // ROWS_A_SHARD)
     # lives as long as the run: dies and comes back, and calls that were under way are made again
@@ -118,10 +134,14 @@ def start_ledger(
     return Ledger([actor.remote(make, size, uri, place, keep) for place, size in enumerate(sizes)], rows)
 
 
+def mark_of(name: str) -> int:
+    return int(name.split("-")[1])
+
+
 def forget_after(store: Store, mark: int) -> None:
     """Delete what was saved at later marks."""
     for name in store.names(FOLDER):
-        if name.startswith(".") or int(name.split("-")[1]) > mark:
+        if name.startswith(".") or mark_of(name) > mark:
             store.delete(f"{FOLDER}/{name}")
 
 

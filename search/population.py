@@ -64,7 +64,7 @@ def train_population(
     free = run.population.mode == "asynchronous"
     # nobody waits for the mailbox here
     conductor.give_orders = (
-        exchange.give_verdicts.remote if free else after_marks(run, ledger, exchange.give_orders.remote)
+        exchange.give_verdicts.remote if free else after_marks(ledger, exchange.give_orders.remote)
     )
     settings: dict[str, Any] = {
         "run": run.model_dump(mode="json"),

@@ -65,8 +65,7 @@ class Shared(NamedTuple):
 
     sender: Sender
     first: int  # row of the ledger at which the brood's begin
-    interval: int  # steps of a round, at whose end the ledger is marked
-    every: int  # rounds between marks that are saved
+    interval: int  # steps of a round, at whose end the ledger is marked and saved
 
 
 class BroodView:
@@ -85,8 +84,7 @@ class BroodView:
 
     def observe(self, ids: Ids, losses: NDArray[np.floating], steps: Ids) -> None:
         decided = (self.pace.drawn - 1) // self.shared.interval
-        # all that was sent until then is in the files of that mark
-        self.shared.sender.saved(decided - decided % self.shared.every)
+        self.shared.sender.saved(decided)  # all that was sent until then is in the files of that mark
         self.shared.sender.send(ids + self.first, losses, steps, np.full(len(ids), self.member))
 
     def flush(self) -> None:
@@ -114,12 +112,12 @@ def ledger_rows(run: Run) -> int:
     return run.cluster.broods * sum(group.splits["train"].rows for group in groups)
 
 
-def after_marks(run: Run, ledger: Ledger | None, give: Callable[[int, Any], Any]) -> Callable[[int, Any], None]:
+def after_marks(ledger: Ledger | None, give: Callable[[int, Any], Any]) -> Callable[[int, Any], None]:
     """Return a function that marks the ledger at each round before the orders let anybody train on."""
 
     def give_orders(round_: int, orders: Any) -> None:
         if ledger is not None and orders is not None:
-            ledger.mark(round_, save=round_ % run.checkpoint.every == 0)
+            ledger.mark(round_)
         give(round_, orders)  # nobody waits for the mailbox here
 
     return give_orders
@@ -130,4 +128,4 @@ def way_to_ledger(ledger: Ledger | None, run: Run, brood: int) -> Shared | None:
     if ledger is None:
         return None
     first = brood * (ledger.rows // run.cluster.broods)
-    return Shared(Sender(ledger), first, run.population.interval, run.checkpoint.every)
+    return Shared(Sender(ledger), first, run.population.interval)

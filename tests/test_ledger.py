@@ -84,7 +84,7 @@ def test_a_shard_that_is_killed_within_an_epoch_leaves_the_decisions_as_they_wer
     for place, sender in enumerate(senders):
         sender.send(*records(place))
         sender.flush()
-    found.mark(1, save=True)
+    found.mark(1)
     for sender in senders:
         sender.saved(1)
     halves = [parts(records(2 + place, first=50), 2000) for place in range(2)]
@@ -101,6 +101,8 @@ def test_a_shard_that_is_killed_within_an_epoch_leaves_the_decisions_as_they_wer
     )
     losses = found.read("loss")
     assert np.array_equal(losses, expected, equal_nan=True) and kept(losses) == kept(expected)
+    # snapshots come back too
+    assert np.array_equal(found.read("loss", 1), alone(records(0), records(1)), equal_nan=True)
     # and one that is killed after all was flushed
     ray.kill(found.shards[0], no_restart=False)
     for sender in senders:
@@ -114,7 +116,7 @@ def test_a_ledger_comes_back_from_its_files_as_of_a_mark(tmp_path: Path) -> None
     for mark in range(3):
         sender.send(*records(mark, 300, first=50 * mark))
         sender.flush()
-        found.mark(mark, save=mark > 0)
+        found.mark(mark)
         states.append(found.read("loss"))
     assert len(store.names("ledger")) == 4  # of two marks and two shards
     again = start_ledger(LastLosses, ROWS, str(tmp_path), 2)

@@ -223,7 +223,7 @@ class Marked:
 def test_members_that_share_a_view_decide_by_all_losses_of_the_rounds_before(first: int) -> None:
     def brood() -> tuple[Marked, list[LanguageModel]]:
         marked, members = Marked(2 * 64), []
-        shared = Shared(marked, 64, interval=5, every=2)  # the second brood of two
+        shared = Shared(marked, 64, interval=5)  # the second brood of two
         for number in range(2):
             member = language(InfoBatch(0.5), number)
             member.batches = MixedBatches(STREAMS, normalise([1, 1]), 8)
@@ -238,7 +238,7 @@ def test_members_that_share_a_view_decide_by_all_losses_of_the_rounds_before(fir
             member.train(5)
         marked.mark(round_)
     assert np.isnan(marked.book.loss[:64]).all() and np.isfinite(marked.book.loss[64:]).all()
-    assert marked.forgotten == 4  # in round 6, with every second mark saved
+    assert marked.forgotten == 5  # in round 6
     pools = [member.batches.pools for member in members]
     for mine, others in zip(*pools, strict=True):
         assert mine.epoch > 1 and np.array_equal(mine.keep, others.keep) and not mine.keep.all()

@@ -84,6 +84,7 @@ def test_a_group_has_no_more_than_its_megabytes(tmp_path, here) -> None:
     assert 6000 < texts <= 8000 + manifest.groups["sea"].documents
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_on_ray_the_rows_are_the_same(tmp_path, monkeypatch) -> None:
     from cluster.session import session

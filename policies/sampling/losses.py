@@ -40,12 +40,17 @@ class LastLosses:
         ids = ids[newer]
         self.loss[ids], self.step[ids], self.version[ids] = losses[newer], steps[newer], versions[newer]
 
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a copy of "loss", "step" or "version", `(rows,)`."""
+        held: dict[str, NDArray[Any]] = {"loss": self.loss, "step": self.step, "version": self.version}
+        return held[name].copy()
+
     def coverage(self) -> float:
         """Return the share of rows that have been seen."""
         return float((self.step >= 0).mean()) if len(self.step) else 1.0
 
     def state(self) -> dict[str, Any]:
-        return {"loss": self.loss.copy(), "step": self.step.copy(), "version": self.version.copy()}
+        return {name: self.column(name) for name in ("loss", "step", "version")}
 
     def restore(self, state: dict[str, Any]) -> None:
         # copies: what Ray hands over is read-only
