@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import distill_speed, loaders, processes, stream
+from benchmarks import distill_speed, loaders, mixing, processes, stream
 from benchmarks.asha import train_by_asha
 from benchmarks.exploit import median
+from benchmarks.mixers import METHODS, Result, choose, grid
 from benchmarks.quality import better, interval, summary, train
 from benchmarks.tasks import Task
 from cluster.order import RowOrder
@@ -129,3 +130,38 @@ def test_every_method_has_the_same_member_steps_and_the_same_first_members(metho
     if method != "population":  # whose clones have others by now
         assert [member.hyperparameters for member in Counted.made[:4]] == first
         assert best.score() == max(member.score() for member in Counted.made)
+
+
+def test_students_interval_of_paired_differences() -> None:
+    # five values: t(4, 0.975) = 2.776, sd 1.5811, so 2.776 * 1.5811 / sqrt(5)
+    assert mixing.interval(np.array([0.0, 1.0, 2.0, 3.0, 4.0])) == pytest.approx(1.9632, abs=1e-3)
+    assert mixing.interval(np.zeros(5)) == 0.0
+
+
+def test_a_choice_among_runs_is_made_by_validation_and_charged() -> None:
+    runs = [
+        Result(test=5.0, validation=3.0),
+        Result(test=4.0, validation=3.5),
+        Result(test=6.0, validation=2.0),
+    ]
+    best = choose(runs, steps=100)
+    assert (best.test, best.extra_steps, best.evaluations) == (6.0, 200, 3)
+
+
+def test_methods_are_paired_with_stratified_by_seed() -> None:
+    even = [Result(8.0, 8.0), Result(9.0, 9.0)]
+    found = dict.fromkeys(METHODS, even) | {"aioli": [Result(7.0, 7.0), Result(8.0, 8.0)]}
+    table = mixing.summary("2 groups", found)
+    row = next(row for row in table if row["method"] == "aioli")
+    # both seeds fell by 1, so there is no spread at all
+    assert (row["delta_perplexity"], row["low"], row["high"]) == (-1.0, -1.0, -1.0)
+    won = mixing.wins([table])
+    assert won["aioli"] == "1 of 1, 1 certain; 0 certainly worse"
+    assert won["ado"] == "0 of 1, 0 certain; 0 certainly worse"
+
+
+@pytest.mark.parametrize(("groups", "mixtures"), [(2, 2), (3, 6), (5, 10)])
+def test_the_grid_stands_around_the_equal_mixture(groups: int, mixtures: int) -> None:
+    found = np.array(grid(groups))
+    assert found.shape == (mixtures, groups) and np.allclose(found.sum(axis=1), 1)
+    assert found[0].tolist() == pytest.approx([3 / (groups + 2), *[1 / (groups + 2)] * (groups - 1)])

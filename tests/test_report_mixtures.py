@@ -1,0 +1,63 @@
+"""The report's part on mixtures: shares along the winning lineage, effects with errors, epochs."""
+
+import pytest
+from plotly import graph_objects
+from test_report import STEPS, Made, figures_of, make, page_of
+
+from cluster.storage import Store
+from search import records
+from search.report.mixtures import along_path, of_groups
+from search.report.story import read_story
+
+GROUPS = ("code", "docs", "law")
+
+
+def mix(store: Store, made: Made) -> Store:
+    """Record mixtures: member m has a share of m / 10 of code in every round, the rest is shared equally."""
+    make(store, made)
+    for round_ in range(1, made.rounds + 1):
+        rows = []
+        for member in range(made.members):
+            shares = [member / 10, *[(1 - member / 10) / 2] * 2]
+            groups = [
+                {
+                    "group": group,
+                    "proportion": share,
+                    "seen": 100 * round_ * (1 + place),
+                    "rows": 400,
+                    "effects": [0.001 * (place - 1), 0.002, 0.003],
+                    "errors": [0.0005, float("nan"), 0.0005],
+                }
+                for place, (group, share) in enumerate(zip(GROUPS, shares, strict=True))
+            ]
+            told = {"groups": groups, "decision": "moved", "evaluations": round_, "probe_steps": 3 * round_}
+            rows.append({"round": round_, "step": round_ * STEPS, "member": member, "mixing": told})
+        records.write_mixing(store, round_, rows)
+    return store
+
+
+def test_shares_are_drawn_along_the_lineage_of_the_winner(tmp_path) -> None:
+    story = read_story(mix(Store(str(tmp_path)), Made()))
+    slots = {row["step"]: segment.member for segment in story.path for row in story.rows_of(segment)}
+    assert along_path(story, "code") == [(step, pytest.approx(slot / 10)) for step, slot in slots.items()]
+    assert len(slots) == 10
+
+
+def test_the_page_has_shares_effects_and_epochs(tmp_path) -> None:
+    store = mix(Store(str(tmp_path)), Made())
+    page = page_of(store)
+    figures = figures_of(page)
+    heat = figures["effects"]["data"][0]
+    # recorded by the trained group, drawn by the judged one: the first row is what code feels
+    assert heat["z"] == [[-1.0, 0.0, 1.0], [2.0, 2.0, 2.0], [3.0, 3.0, 3.0]]
+    assert heat["text"][0][0] == "-1 ± 0.5" and heat["x"] == list(GROUPS)
+    for name in ("effects", "mixture"):
+        graph_objects.Figure(figures[name])
+    assert "30 probe steps" in page and "10 evaluation passes" in page
+    # 100 rows of docs a round and place: 2,000 after 10 rounds, 5 times its 400 rows
+    docs = of_groups(read_story(store))[1]
+    assert docs[0] == "docs" and docs[2] == "2,000" and docs[4] == "5.00"
+
+
+def test_a_run_without_mixtures_has_no_such_part(tmp_path) -> None:
+    assert "Proportions" not in page_of(make(Store(str(tmp_path)), Made()))
