@@ -21,6 +21,7 @@ from cluster.driver import DIRECTORY
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 TOKEN_HELP = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
 SECONDS_TO_CONNECT = 5.0
+SECONDS_TO_GET_READY, NOT_READY = 120.0, "No available agent to submit job"
 SECONDS_BETWEEN_LOOKS = 2.0
 
 
@@ -76,15 +77,23 @@ def submit(
 ) -> str:
     """Submit a command and return the job's id; `resources` are the driver's: CPU, GPU and custom ones."""
     rest = {kind: amount for kind, amount in resources.items() if kind not in ("CPU", "GPU")}
-    return client.submit_job(
-        entrypoint=command,
-        submission_id=name,
-        runtime_env=dict(runtime_env),
-        metadata=dict(metadata),
-        entrypoint_num_cpus=resources.get("CPU"),
-        entrypoint_num_gpus=resources.get("GPU"),
-        entrypoint_resources=rest or None,
-    )
+    deadline = time.monotonic() + SECONDS_TO_GET_READY
+    while True:
+        try:
+            return client.submit_job(
+                entrypoint=command,
+                submission_id=name,
+                runtime_env=dict(runtime_env),
+                metadata=dict(metadata),
+                entrypoint_num_cpus=resources.get("CPU"),
+                entrypoint_num_gpus=resources.get("GPU"),
+                entrypoint_resources=rest or None,
+            )
+        except RuntimeError as error:
+            # a head that has just begun answers before it can take jobs
+            if NOT_READY not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def details(client: JobSubmissionClient, job: str) -> JobDetails | None:

@@ -63,7 +63,10 @@ class Nodes:
         log = (self.folder / f"node-{number}.log").open("wb")
         # in one folder a node would unpack a job's working directory over another's
         place = f"--temp-dir={self.folder}/{number}"
-        common = ("--node-ip-address=127.0.0.1", "--block", "--disable-usage-stats", place)
+        # the agent's usual port may be another Ray's on this machine, and without it no job is taken
+        listen, talk = free_ports(2)
+        agent = (f"--dashboard-agent-listen-port={listen}", f"--dashboard-agent-grpc-port={talk}")
+        common = ("--node-ip-address=127.0.0.1", "--block", "--disable-usage-stats", place, *agent)
         size = "--object-store-memory=100000000"
         program = [sys.executable, "-m", "ray.scripts.scripts", "start", *options, *common, size]
         node = subprocess.Popen(

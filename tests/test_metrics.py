@@ -111,7 +111,8 @@ def test_members_that_are_not_level_count_their_own_steps(emitted) -> None:
 
 def test_every_declared_metric_is_emitted(emitted, monkeypatch) -> None:
     shared = "sampling={rule: {kind: infobatch}, view: brood}"
-    measure = Measure(load_run(str(ROOT / "examples/demo.yaml"), ["population.members=4", shared]))
+    changes = ["population.members=4", "mixing=null", SEARCHED, shared]
+    measure = Measure(load_run(str(ROOT / "examples/demo.yaml"), changes))
     monkeypatch.setattr("search.measure.ledger_rows", lambda run: 1000)
     measure.round(1, [row | {"kept": 0.5} for row in rows(1, [-3.0, -1.0])], [Order(0, 1, HYPERPARAMETERS)])
     measure.failed(rows(1, [math.nan])[0], "ValueError: no")

@@ -15,7 +15,7 @@ from tests.watching import browse, needs_browser, wait_until
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parent.parent
-SHAPE = ["cluster={broods: 2, workers_per_brood: 1, cpus_per_worker: 0.4, placement: SPREAD}"]
+SHAPE = ["cluster={broods: 1, workers_per_brood: 2, cpus_per_worker: 0.4, placement: SPREAD}"]
 LONG = [*SHAPE, "training.steps=6000"]
 
 
