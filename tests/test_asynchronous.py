@@ -286,7 +286,8 @@ def test_a_killed_run_on_ray_resumes(tmp_path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     rows = Store(str(place)).read_table(METRICS).to_pylist()
-    rounds = [max(row["round"] for row in rows if row["member"] % 2 == worker) for worker in (0, 1)]
+    # on a busy machine the slow worker may not have begun
+    rounds = [max((row["round"] for row in rows if row["member"] % 2 == each), default=0) for each in (0, 1)]
     assert rounds[0] > 2 * rounds[1]
     shoal("resume", str(place), folder=tmp_path)
     check_weights(load_run(str(place / "run.yaml")))
