@@ -1,7 +1,9 @@
 """The ledger on an embedded Ray: shared out, saved, killed and brought back."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +77,14 @@ def test_shards_and_senders_hold_what_one_book_would(tmp_path: Path, monkeypatch
     assert not np.array_equal(found.read("loss"), expected, equal_nan=True)
 
 
+def kill(shard: Any) -> None:
+    """Kill a shard and wait until it is back: the old one may still answer for a moment."""
+    birth = ray.get(shard.observe.remote(np.empty(0, np.int64)))
+    ray.kill(shard, no_restart=False)
+    while ray.get(shard.observe.remote(np.empty(0, np.int64))) == birth:
+        time.sleep(0.01)
+
+
 def test_a_shard_that_is_killed_within_an_epoch_leaves_the_decisions_as_they_were(
     tmp_path: Path, monkeypatch
 ) -> None:
@@ -91,7 +101,7 @@ def test_a_shard_that_is_killed_within_an_epoch_leaves_the_decisions_as_they_wer
     for sender, half in zip(senders, halves, strict=True):
         sender.send(*half[0])
     senders[0].flush()  # it has been told that all is in: the second must still notice the death
-    ray.kill(found.shards[1], no_restart=False)
+    kill(found.shards[1])
     for sender, half in zip(senders, halves, strict=True):
         sender.send(*half[1])
     for sender in senders:
@@ -104,7 +114,7 @@ def test_a_shard_that_is_killed_within_an_epoch_leaves_the_decisions_as_they_wer
     # snapshots come back too
     assert np.array_equal(found.read("loss", 1), alone(records(0), records(1)), equal_nan=True)
     # and one that is killed after all was flushed
-    ray.kill(found.shards[0], no_restart=False)
+    kill(found.shards[0])
     for sender in senders:
         sender.flush()
     assert np.array_equal(found.read("loss"), expected, equal_nan=True)
