@@ -21,6 +21,7 @@ from search.mixing import check_with_rows, note_on_batches
 from search.own import own_class
 from search.population import Outcome, train_population
 from search.progress import Progress
+from search.report.story import CONTROLS, STRATIFIED
 from search.report.write import write_report
 from search.room import Regrouped
 
@@ -28,7 +29,7 @@ from search.room import Regrouped
 def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
     """Train a new population, or as `resume` says the one that its directory already holds.
 
-    With `baseline` its members are trained once more, each left to itself.
+    With `baseline` its controls are trained as well.
     """
     if resume == "must" or (resume == "auto" and directory.holds_run(run.directory)):
         run_again(run, console, baseline)
@@ -36,11 +37,11 @@ def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "n
     directory.refuse_existing(run)
     prepare(run, console)
     directory.create(run)
-    train(run, [run, *([without_exploits(run)] if baseline else [])], console)
+    train(run, [run, *(controls(run) if baseline else [])], console)
 
 
 def run_on(path: str, console: Console) -> None:
-    """Continue a run, and its baseline if one was begun, from the last checkpoints."""
+    """Continue a run, and its controls if they were begun, from the last checkpoints."""
     run, store = directory.open_run(path)
     baseline = store.exists(f"baseline/{directory.SETTINGS}")
     unfinished = unfinished_of(run, baseline)
@@ -62,8 +63,8 @@ def run_again(given: Run, console: Console, baseline: bool) -> None:
 
 
 def unfinished_of(run: Run, baseline: bool) -> list[Run]:
-    """Return the run and its control, as far as they have not come to their end."""
-    runs = [run, *([without_exploits(run)] if baseline else [])]
+    """Return the run and its controls, as far as they have not come to their end."""
+    runs = [run, *(controls(run) if baseline else [])]
     return [each for each in runs if directory.summary(Store(each.directory)).get("status") != "done"]
 
 
@@ -152,12 +153,26 @@ def train_on(run: Run, watcher: Watcher, store: Store, console: Console) -> Outc
             console.print(f"{run.label}: {news}", highlight=False, soft_wrap=True)
 
 
+def controls(run: Run) -> list[Run]:
+    """Return the runs of the same budget that a run is judged by, each in a folder of its own."""
+    return [without_exploits(run), *([in_equal_shares(run)] if run.mixing is not None else [])]
+
+
 def without_exploits(run: Run) -> Run:
     """Return the control: the same members with the same budget, each left to itself."""
     population = run.population.model_copy(
         update={"exploit": NoExploitRule(kind="none"), "cull": None, "backtrack": False}
     )
     return run.model_copy(update={"population": population, "directory": f"{run.directory}/baseline"})
+
+
+def in_equal_shares(run: Run) -> Run:
+    """Return the control of a mixture: the same population with as many rows of every group."""
+    searched = {name: domain for name, domain in run.hyperparameters.items() if name != "mixing"}
+    plain = {"mixing": None, "hyperparameters": searched, "name": f"{run.name}-{STRATIFIED}"}
+    equal = run.model_copy(update={**plain, "directory": f"{run.directory}/{STRATIFIED}"})
+    # nothing is left to vary where only the mixture was searched
+    return equal if searched else equal.model_copy(update={"population": without_exploits(run).population})
 
 
 def record(store: Store, run: Run, status: str, outcome: Outcome | None = None) -> None:
@@ -168,12 +183,13 @@ def record(store: Store, run: Run, status: str, outcome: Outcome | None = None) 
 def close(run: Run, store: Store, console: Console) -> None:
     """Draw the report, export the best member, and say what came out and where everything is."""
     found = directory.summary(store)
-    if store.exists(f"baseline/{directory.SUMMARY}"):
-        baseline = Store(f"{store.uri}/baseline")
-        alone = directory.summary(baseline)
-        found = {**found, "baseline": alone}
-        store.write_json(directory.SUMMARY, found)
-        console.print(compare(run, found, alone))
+    beside = {
+        name: directory.summary(Store(f"{store.uri}/{folder}"))
+        for folder, name in CONTROLS.items()
+        if store.exists(f"{folder}/{directory.SUMMARY}")
+    }
+    if beside:
+        console.print(compare(run, found, beside))
     folder = directory.export(run, store)
     report = write_report(store)
     places = {"report": report, "best member": f"{folder}/model.safetensors", "run directory": store.uri}
@@ -194,14 +210,15 @@ def headline(run: Run, found: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def compare(run: Run, found: dict[str, Any], alone: dict[str, Any]) -> Table:
-    """Return the population beside its members left to themselves, at equal steps."""
-    table = Table("", run.population.exploit.kind, "without exploits", box=None, pad_edge=False)
+def compare(run: Run, found: dict[str, Any], beside: dict[str, dict[str, Any]]) -> Table:
+    """Return the population beside its controls, at equal steps."""
+    table = Table("", run.population.exploit.kind, *beside, box=None, pad_edge=False)
     sign = -1 if run.reads_text else 1
     name = "best validation loss" if run.reads_text else "best score"
-    table.add_row(name, f"{sign * found['best_score']:.4f}", f"{sign * alone['best_score']:.4f}")
-    for group, loss in found["test_loss"].items():
-        table.add_row(f"test loss, {group}", f"{loss:.4f}", f"{alone['test_loss'][group]:.4f}")
-    table.add_row("exploits", str(found["exploits"]), str(alone["exploits"]))
-    table.add_row("seconds", f"{found['wall_seconds']:.0f}", f"{alone['wall_seconds']:.0f}")
+    each = [found, *beside.values()]
+    table.add_row(name, *(f"{sign * one['best_score']:.4f}" for one in each))
+    for group in found["test_loss"]:
+        table.add_row(f"test loss, {group}", *(f"{one['test_loss'][group]:.4f}" for one in each))
+    table.add_row("exploits", *(str(one["exploits"]) for one in each))
+    table.add_row("seconds", *(f"{one['wall_seconds']:.0f}" for one in each))
     return table

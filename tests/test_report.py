@@ -288,7 +288,7 @@ def test_the_median_and_the_middle_half_are_those_of_the_members_that_did_not_fa
 
 def test_the_run_without_exploits_stands_beside(whole, page):
     story = read_story(whole)
-    ours, alone = (-read["best_score"] for read in (story.summary, story.baseline.summary))
+    ours, alone = (-read["best_score"] for read in (story.summary, story.controls["baseline"].summary))
     assert ours < alone, "the fixture should gain by exploits"
     assert f"best validation loss {ours:.4f} {alone:.4f} {ours - alone:+.4f}" in told(page)
     step = next(step for step, value in story.best_so_far(story.rows) if value <= alone)

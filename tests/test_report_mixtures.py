@@ -1,15 +1,21 @@
 """The report's part on mixtures: shares along the winning lineage, effects with errors, epochs."""
 
+from pathlib import Path
+
 import pytest
 from plotly import graph_objects
 from test_report import STEPS, Made, figures_of, make, page_of
 
 from cluster.storage import Store
 from search import records
+from search.config import Run
+from search.load import load_run
 from search.report.mixtures import along_path, of_groups
-from search.report.story import read_story
+from search.report.story import CONTROLS, read_story
+from search.running import controls
 
 GROUPS = ("code", "docs", "law")
+ROOT = Path(__file__).parent.parent
 
 
 def mix(store: Store, made: Made) -> Store:
@@ -61,3 +67,35 @@ def test_the_page_has_shares_effects_and_epochs(tmp_path) -> None:
 
 def test_a_run_without_mixtures_has_no_such_part(tmp_path) -> None:
     assert "Proportions" not in page_of(make(Store(str(tmp_path)), Made()))
+
+
+def test_each_groups_loss_stands_beside_the_one_in_equal_shares(tmp_path) -> None:
+    store = mix(Store(str(tmp_path)), Made())
+    make(Store(f"{tmp_path}/stratified"), Made())
+    page = page_of(store)
+    (equal,) = [line for line in figures_of(page)["group-0"]["data"] if "equal" in line["hovertemplate"]]
+    # both were made alike, so it lies on the members' median
+    (median,) = [
+        line for line in figures_of(page)["group-0"]["data"] if "median, step" in line["hovertemplate"]
+    ]
+    assert equal["y"] == median["y"] and len(equal["y"]) == 10
+    assert "Against the same members in equal shares" in page and "stratified" in figures_of(page)
+
+
+def demo(*changes: str) -> Run:
+    return load_run(str(ROOT / "examples/demo.yaml"), changes)
+
+
+def test_a_run_that_mixes_is_judged_by_one_in_equal_shares_as_well() -> None:
+    alone, equal = controls(demo())
+    assert alone.population.exploit.kind == "none" and alone.mixing == demo().mixing
+    assert equal.mixing is None and equal.population == demo().population
+    assert [*equal.hyperparameters] == ["learning_rate", "weight_decay", "beta2"]
+    assert [each.directory.rpartition("/")[2] for each in (alone, equal)] == [*CONTROLS]
+    # nothing is left to vary
+    rate = "hyperparameters={mixing: {rate: {kind: float, low: 0.1, high: 1}}}"
+    assert controls(demo(rate))[1].population.exploit.kind == "none"
+    unmixed = demo("mixing=null", "hyperparameters={beta2: {kind: float, low: 0.9, high: 0.99}}")
+    assert len(controls(unmixed)) == 1
+    for run in (equal, controls(demo(rate))[1]):
+        assert Run.model_validate(run.model_dump(mode="json")) == run  # as workers read it

@@ -27,7 +27,7 @@ from search.report.drawing import (
     star,
     trace,
 )
-from search.report.story import Baseline, Curve, Story, finite
+from search.report.story import STRATIFIED, Control, Curve, Story, finite, quantiles
 
 HEIGHT = 380
 SCHEDULE_LEGEND = (
@@ -39,6 +39,8 @@ GROUP_LEGEND = (
     Key("dashed", MEDIAN, "median of the members"),
     Key("band", MEDIAN, "middle half of the members"),
 )
+EQUAL_LEGEND = (*GROUP_LEGEND, Key("dashed", OTHER, "median of the same members in equal shares"))
+EQUAL_HOVER = "median in equal shares, step %{x}: %{y:.4f}"
 CROWDED = 300  # copies above which their arrows are drawn thin
 
 
@@ -126,7 +128,9 @@ def schedule(story: Story, name: str) -> Figure:
 
 def group_loss(story: Story, group: str) -> Figure:
     """One group's validation loss: the winner's weights against the population's median and middle half."""
-    return against_members(story, f"loss_{group}", story.losses)
+    column, control = f"loss_{group}", story.controls.get(STRATIFIED)
+    equal = quantiles(control.rows, column, (0.5,))[0] if control else None
+    return against_members(story, column, story.losses, equal)
 
 
 def kept_rows(story: Story) -> Figure:
@@ -134,8 +138,11 @@ def kept_rows(story: Story) -> Figure:
     return against_members(story, "kept", False)
 
 
-def against_members(story: Story, column: str, losses: bool) -> Figure:
-    """One column of the metrics along the winner's weights, against the population's median and middle half."""
+def against_members(story: Story, column: str, losses: bool, equal: Curve | None = None) -> Figure:
+    """One column of the metrics along the winner's weights, against the population's median and middle half.
+
+    `equal` is the median of the members that had equal shares of all groups, if there are such.
+    """
     low, median, high = story.quantiles(column, (0.25, 0.5, 0.75))
     winner = story.column_curve(story.path, column)
     nothing = {"line": {"width": 0}, "hoverinfo": "skip"}
@@ -145,19 +152,21 @@ def against_members(story: Story, column: str, losses: bool) -> Figure:
         trace([Line(median)], MEDIAN, 1.6, "median, step %{x}: %{y:.4f}", line={"dash": "dash"}),
         trace([Line(winner)], WINNER, 3.2, "winner, step %{x}: %{y:.4f}"),
     ]
-    y, note = calm_axis([winner, low, high], losses)
+    if equal:
+        data.insert(3, trace([Line(equal)], OTHER, 1.6, EQUAL_HOVER, line={"dash": "dash"}))
+    y, note = calm_axis([winner, low, high, *([equal] if equal else [])], losses)
     return Figure(data, layout(story.last_step, 230, y), [], note)
 
 
-def against_baseline(story: Story, baseline: Baseline) -> Figure:
-    """The best value any member had reached, with copies and without."""
-    ours, alone = story.best_so_far(story.rows), story.best_so_far(baseline.rows)
+def against_control(story: Story, control: Control) -> Figure:
+    """The best value any member had reached, here and there."""
+    ours, alone = story.best_so_far(story.rows), story.best_so_far(control.rows)
     data = [
-        trace([Line(alone)], OTHER, 2.4, "without exploits<br>step %{x}: %{y:.4f}", line={"dash": "dash"}),
+        trace([Line(alone)], OTHER, 2.4, f"{control.name}<br>step %{{x}}: %{{y:.4f}}", line={"dash": "dash"}),
         trace([Line(ours)], WINNER, 3.2, "this run<br>step %{x}: %{y:.4f}"),
     ]
     y, note = calm_axis([ours, alone], story.losses)
-    legend = [Key("thick", WINNER, "this run"), Key("dashed", OTHER, "the same members without exploits")]
+    legend = [Key("thick", WINNER, "this run"), Key("dashed", OTHER, f"the same members {control.name}")]
     last = max(story.last_step, alone[-1][0])
     return Figure(data, layout(last, 300, y), legend, note)
 

@@ -1,8 +1,8 @@
 """A run read back from its directory, with what follows from it: who leads, whose weights, which curves."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,10 +21,15 @@ Rows = dict[int, list[dict[str, Any]]]  # by member, each in the order of the ro
 Curve = list[tuple[int, float | None]]  # (step, value); None where a member failed
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """The same members trained without exploits."""
+STRATIFIED = "stratified"
+CONTROLS = {"baseline": "without exploits", STRATIFIED: "in equal shares"}  # folder -> what it is called
 
+
+@dataclass(frozen=True)
+class Control:
+    """A run of the same budget that this one is judged by: see CONTROLS."""
+
+    name: str
     rows: Rows
     summary: dict[str, Any]
 
@@ -38,7 +43,7 @@ class Story:
     summary: dict[str, Any]
     events: list[Event]
     rows: Rows
-    baseline: Baseline | None = None
+    controls: Mapping[str, Control] = field(default_factory=dict)  # by folder
     mixtures: Sequence[dict[str, Any]] = ()  # a row a round, member and group, where members mix
 
     @property
@@ -147,13 +152,7 @@ class Story:
         return [(row["step"], finite(row.get(column))) for row in rows]
 
     def quantiles(self, column: str, at: Sequence[float]) -> list[Curve]:
-        """Return quantiles over the members that did not fail, one curve each."""
-        values: dict[int, list[float]] = {step: [] for step in self.steps}
-        for row in (row for rows in self.rows.values() for row in rows):
-            if (value := finite(row.get(column))) is not None:
-                values[row["step"]].append(value)
-        table = [(step, np.quantile(found, at)) for step, found in values.items() if found]
-        return [[(step, float(found[place])) for step, found in table] for place in range(len(at))]
+        return quantiles(self.rows, column, at)
 
     def best_so_far(self, rows: Rows) -> Curve:
         """Return the best score that any member had reached at each step."""
@@ -192,16 +191,28 @@ def read_story(store: Store) -> Story:
         for event in events
     ]
     mixtures = read_rows(store, MIXING) if store.exists(MIXING) else []
-    return Story(text, settings, summary(store), events, rows, read_baseline(store), mixtures)
+    return Story(text, settings, summary(store), events, rows, read_controls(store), mixtures)
 
 
-def read_baseline(store: Store) -> Baseline | None:
-    """Return the run in `baseline/`, once it has finished a round."""
-    if not store.exists(f"baseline/{METRICS}"):
-        return None
-    rows = by_member(read_rows(store, f"baseline/{METRICS}"))
-    said = f"baseline/{SUMMARY}"
-    return Baseline(rows, dict(store.read_json(said)) if store.exists(said) else {})
+def read_controls(store: Store) -> dict[str, Control]:
+    """Return the controls that have finished a round."""
+    found = {}
+    for folder, name in CONTROLS.items():
+        if store.exists(f"{folder}/{METRICS}"):
+            said = f"{folder}/{SUMMARY}"
+            rows = by_member(read_rows(store, f"{folder}/{METRICS}"))
+            found[folder] = Control(name, rows, dict(store.read_json(said)) if store.exists(said) else {})
+    return found
+
+
+def quantiles(rows: Rows, column: str, at: Sequence[float]) -> list[Curve]:
+    """Return quantiles over the members that did not fail, one curve each."""
+    values: dict[int, list[float]] = {}
+    for row in sorted((row for member in rows.values() for row in member), key=lambda row: row["step"]):
+        if (value := finite(row.get(column))) is not None:
+            values.setdefault(row["step"], []).append(value)
+    table = [(step, np.quantile(found, at)) for step, found in values.items()]
+    return [[(step, float(found[place])) for step, found in table] for place in range(len(at))]
 
 
 def by_member(rows: Iterable[dict[str, Any]]) -> Rows:

@@ -9,9 +9,10 @@ from cluster.storage import Store
 from search.lineage import Segment
 from search.report.drawing import show
 from search.report.figures import (
+    EQUAL_LEGEND,
     GROUP_LEGEND,
     SCHEDULE_LEGEND,
-    against_baseline,
+    against_control,
     categories,
     genealogy,
     group_loss,
@@ -22,7 +23,7 @@ from search.report.figures import (
 )
 from search.report.mixtures import mixing
 from search.report.page import document, grid, legend, panel, section, table
-from search.report.story import Baseline, Story, finite, read_story
+from search.report.story import STRATIFIED, Control, Story, finite, read_story
 
 REPORT = "report.html"
 MOST_CHIPS = 7  # of the winning lineage in the header; the genealogy shows all
@@ -189,7 +190,8 @@ def groups(story: Story) -> str:
     for place, group in enumerate(story.groups):
         about = f"test loss of the winner {decimal(test[group])}" if finite(test.get(group)) is not None else ""
         figures.append(panel(f"group-{place}", group, about, group_loss(story, group), "h3"))
-    return section("Validation loss by group", legend(GROUP_LEGEND), grid(figures)) if figures else ""
+    keys = EQUAL_LEGEND if STRATIFIED in story.controls else GROUP_LEGEND
+    return section("Validation loss by group", legend(keys), grid(figures)) if figures else ""
 
 
 def sampling(story: Story) -> str:
@@ -201,26 +203,27 @@ def sampling(story: Story) -> str:
 
 
 def comparison(story: Story) -> str:
-    baseline = story.baseline
-    if baseline is None:
-        return ""
+    return "".join(against(story, folder, control) for folder, control in story.controls.items())
+
+
+def against(story: Story, folder: str, control: Control) -> str:
     figure = panel(
-        "baseline",
+        folder,
         "Best so far",
         f"The best {story.unit} that any member had reached.",
-        against_baseline(story, baseline),
+        against_control(story, control),
         "h3",
     )
     parts = [
         figure,
-        table(["", "this run", "without exploits", "difference"], comparison_rows(story, baseline)),
+        table(["", "this run", control.name, "difference"], comparison_rows(story, control)),
     ]
-    return section("Against the same members without exploits", caught_up(story, baseline), grid(parts, "pair"))
+    return section(f"Against the same members {control.name}", caught_up(story, control), grid(parts, "pair"))
 
 
-def comparison_rows(story: Story, baseline: Baseline) -> list[list[str]]:
-    ours, alone = story.summary, baseline.summary
-    pairs = [(f"best {story.unit}", final(story, story.rows), final(story, baseline.rows))]
+def comparison_rows(story: Story, control: Control) -> list[list[str]]:
+    ours, alone = story.summary, control.summary
+    pairs = [(f"best {story.unit}", final(story, story.rows), final(story, control.rows))]
     pairs += [
         (f"test loss, {group}", loss, (alone.get("test_loss") or {}).get(group))
         for group, loss in (ours.get("test_loss") or {}).items()
@@ -237,18 +240,18 @@ def final(story: Story, rows: dict[int, list[dict[str, Any]]]) -> float | None:
     return story.shown(max(found)) if found else None
 
 
-def caught_up(story: Story, baseline: Baseline) -> str:
+def caught_up(story: Story, control: Control) -> str:
     """Return the sentence that says when this run had reached what the other ended with."""
-    goal = final(story, baseline.rows)
+    goal = final(story, control.rows)
     if goal is None:
         return ""
     sign = -1 if story.losses else 1
-    last = max(rows[-1]["step"] for rows in baseline.rows.values())
+    last = max(rows[-1]["step"] for rows in control.rows.values())
     for step, value in story.best_so_far(story.rows):
         if value is not None and sign * value >= sign * goal and step < last:
             return (
                 f'<p class="soft">This run had reached {goal:.4f} by step {step}; '
-                f"without exploits that took {last} steps.</p>"
+                f"{control.name} that took {last} steps.</p>"
             )
     return ""
 
