@@ -43,7 +43,8 @@ def run(
     file: File,
     changes: Changes = None,
     baseline: Annotated[
-        bool, typer.Option("--baseline", help="Also train the same members without exploits, and compare.")
+        bool,
+        typer.Option("--baseline", help="Also train it without exploits, and in equal shares where it mixes."),
     ] = False,
     resume: Annotated[
         Resume,
