@@ -44,7 +44,7 @@ def run(
     changes: Changes = None,
     baseline: Annotated[
         bool,
-        typer.Option("--baseline", help="Also train it without exploits, and in equal shares where it mixes."),
+        typer.Option("--baseline", help="Also train it without exploits, and with equal shares."),
     ] = False,
     resume: Annotated[
         Resume,
