@@ -83,7 +83,7 @@ def policies(steps: int) -> dict[str, Mixer]:
 
 
 def measure(mixer: Mixer, steps: int) -> tuple[float, float, int, float]:
-    """Return seconds of training, and of evaluation beside it, how many passes, and the policy's own seconds."""
+    """Return seconds of training and of evaluation beside it, passes, and the policy's own seconds."""
     held = {name: Tokens(10 + place).take(0, HELD) for place, name in enumerate(NAMES)}
     batches = MixedBatches(
         {name: Tokens(place) for place, name in enumerate(NAMES)}, normalise([1.0] * 3), BATCH
