@@ -27,7 +27,7 @@ from search.sections import (
 )
 from search.swarm import Swarm
 
-FORMAT: Literal[1] = 1  # of the run directory; a reader refuses a higher one
+FORMAT: Literal[2] = 2  # of the run directory; a reader refuses another one
 
 
 class Run(Settings):
@@ -35,7 +35,7 @@ class Run(Settings):
 
     name: Name
     kind: Annotated[str, AfterValidator(known_kind)] = "population"
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     directory: str = ""
     trainable: Annotated[str, Field(pattern=r"^(decoder|toy|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "decoder"

@@ -83,10 +83,9 @@ def make_change(values: dict[str, Any], change: str) -> None:
 
 def check(values: dict[str, Any], path: str) -> Run:
     version = values.get("format", FORMAT)
-    if isinstance(version, int) and version > FORMAT:
-        raise InputError(
-            f"{path}: is of format {version}, written by a newer Shoal; this one reads up to {FORMAT}."
-        )
+    if isinstance(version, int) and version != FORMAT:
+        age = "a newer" if version > FORMAT else "an older"
+        raise InputError(f"{path}: is of format {version}, written by {age} Shoal; this one reads {FORMAT}.")
     try:
         run = Run.model_validate(values)
     except ValidationError as error:

@@ -92,9 +92,10 @@ def test_a_directory_that_holds_a_run_is_refused(tmp_path, refused) -> None:
     assert "already holds a run" in refused("run", TOY, f"directory={tmp_path}")
 
 
-def test_a_run_of_a_newer_format_is_refused(tmp_path, refused) -> None:
-    Store(str(tmp_path)).write("run.yaml", "name: other\nformat: 9\n")
-    assert "newer Shoal" in refused("resume", str(tmp_path))
+@pytest.mark.parametrize(("version", "age"), [(9, "a newer"), (1, "an older")])
+def test_a_run_of_another_format_is_refused(tmp_path, refused, version: int, age: str) -> None:
+    Store(str(tmp_path)).write("run.yaml", f"name: other\nformat: {version}\n")
+    assert f"written by {age} Shoal" in refused("resume", str(tmp_path))
 
 
 def test_a_run_without_a_checkpoint_cannot_be_exported(tmp_path, shoal, refused) -> None:

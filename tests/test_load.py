@@ -128,7 +128,7 @@ def test_what_sampling_does_not_go_with_is_refused(tmp_path) -> None:
         ("data.groups={}", "data.groups: at least one group"),
         ("model.heads=3", "width / heads must be a whole even number"),
         ("name=a/b", "name: must be letters, digits"),
-        ("format=2", "written by a newer Shoal"),
+        ("format=3", "written by a newer Shoal"),
         ("seed=-1", "seed: must be greater than or equal to 0, got -1"),
         ("seed", "a change must be written key=value"),
     ],
