@@ -276,7 +276,8 @@ class Uneven(Toy):
 
 
 @pytest.mark.ray
-def test_a_killed_run_on_ray_resumes(tmp_path) -> None:
+def test_a_killed_run_on_ray_resumes(tmp_path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "uneven.py").write_text(OWN)
     text = Path(TOY).read_text().replace("trainable: toy", "trainable: uneven:Uneven")
     (tmp_path / "uneven.yaml").write_text(text)
