@@ -19,11 +19,12 @@ from cluster.storage import Store
 from policies import population
 from policies.population import Order, Report
 from search import directory
+from search.arrivals import Arrivals
 from search.conductor import Conductor
 from search.population import train_population
 
 INTERVAL = 4
-ROW = "{:>8}{:>24}{:>24}{:>24}"
+ROW = "{:>8}{:>24}{:>24}{:>24}{:>24}"
 
 
 class Clock(Silent):
@@ -48,20 +49,23 @@ def on_ray(members: int, rounds: int) -> list[float]:
     ]
 
 
-def scheduler_alone(members: int, rounds: int) -> list[float]:
-    """Return the ms per member of a round in the conductor: decision, records, checkpoint of its state."""
+def scheduler_alone(members: int, rounds: int, kind: type[Conductor] = Conductor) -> list[float]:
+    """Return the ms per member of a round in the conductor: decisions, records, checkpoint of its state.
+
+    An asynchronous one gets each member's report by itself.
+    """
     with tempfile.TemporaryDirectory() as folder:
         run = toy(f"{folder}/run", members, rounds * INTERVAL, INTERVAL, seed=0)
         store = Store(run.directory)
         state = population.start(run.space(), members, run.seed)
-        conductor = Conductor(
-            run, store, run.space(), run.rules(), state, lambda round_, orders: None, Silent()
-        )
+        conductor = kind(run, store, run.space(), run.rules(), state, lambda *orders: None, Silent())
         spent = []
         for round_ in range(1, rounds + 1):
-            message = {"reports": [row(member, round_) for member in range(members)]}
+            rows = [row(member, round_) for member in range(members)]
+            messages = [{"reports": [one]} for one in rows] if kind is Arrivals else [{"reports": rows}]
             began = time.perf_counter()
-            conductor.receive(message)
+            for message in messages:
+                conductor.receive(message)
             conductor.wait()
             spent.append(1000 * (time.perf_counter() - began) / members)
     return spent
@@ -107,16 +111,27 @@ def main() -> None:
     rounds = 60 if arguments.full else arguments.rounds
     results: dict[str, dict[str, Any]] = {}
     print(f"medians over {rounds} rounds, in ms (low to high)")
-    print(ROW.format("members", "per report on Ray", "scheduler per member", "decision per member"))
+    print(
+        ROW.format(
+            "members", "per report on Ray", "scheduler per member", "decision per member", "asynchronous"
+        )
+    )
     for members in (8, 64, 512, 4096):
         found = {
             "scheduler_ms_per_member": summary(scheduler_alone(members, rounds)),
             "decision_ms_per_member": summary(decision_alone(members, rounds)),
+            # each of 4,096 reports looks at all members, so fewer rounds
+            "asynchronous_ms_per_member": summary(scheduler_alone(members, max(3, rounds // 4), Arrivals)),
         }
         if members <= 512:
             found["ms_per_report"] = summary(on_ray(members, rounds))
         results[str(members)] = found
-        names = ("ms_per_report", "scheduler_ms_per_member", "decision_ms_per_member")
+        names = (
+            "ms_per_report",
+            "scheduler_ms_per_member",
+            "decision_ms_per_member",
+            "asynchronous_ms_per_member",
+        )
         print(ROW.format(members, *(told(found.get(name)) for name in names)), flush=True)
     print(json.dumps(results))
 

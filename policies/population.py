@@ -103,7 +103,7 @@ def decide(
     told = tuple(members)
     orders: list[Order] = []
     copies = _copies(rules, told, reports, seed)
-    best = archived(state)
+    best = archived(state) if rules.backtrack else None
     for member, (copy, rng) in copies.items():
         source = _source(told, copy, best)
         past = _past(told, copies, orders, source) if rules.explore.memory else NOTHING

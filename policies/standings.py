@@ -1,6 +1,5 @@
 """How the members of a population stand at a decision."""
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -33,15 +32,16 @@ def standings(
 ) -> Standings:
     """Rank the members that have a score."""
     ranking = tuple(rank(scores))
-    able = sum(math.isfinite(scores[member]) for member in ranking)
-    places = {member: place for place, member in enumerate(ranking)}
+    able = int(np.isfinite(np.fromiter(scores.values(), np.float64, len(scores))).sum())
+    places = dict(zip(ranking, range(len(ranking)), strict=True))
     return Standings(ranking, places, scores, histories, able, members, decision)
 
 
 def rank(scores: Mapping[int, float]) -> list[int]:
     """Return the members best first: what is not finite last, the lower number first among equals."""
-    return sorted(scores, key=lambda member: (_descending(scores[member]), member))
-
-
-def _descending(score: float) -> float:
-    return -score if math.isfinite(score) else math.inf
+    # arrays, since an asynchronous decision ranks everybody for one report
+    members = np.fromiter(scores, np.int64, len(scores))
+    values = np.fromiter(scores.values(), np.float64, len(scores))
+    descending = np.where(np.isfinite(values), -values, np.inf)
+    ranking: list[int] = members[np.lexsort((members, descending))].tolist()
+    return ranking

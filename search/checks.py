@@ -130,6 +130,11 @@ def check_span(run: "Run") -> str:
 
 
 def check_mode(run: "Run") -> str:
+    if run.population.mode == "asynchronous" and run.population.exploit.kind in ("multiple_frequency", "fire"):
+        return (
+            f"population.exploit: {run.population.exploit.kind} decides about whole parts of the population at "
+            f"once; it needs population.mode: synchronous"
+        )
     if run.population.mode == "asynchronous" and run.checkpoint.every != 1:
         return (
             f"checkpoint.every: must be 1 with population.mode: asynchronous, since members are saved each "

@@ -65,6 +65,14 @@ def test_what_sampling_does_not_go_with_is_refused(tmp_path) -> None:
         assert said in str(raised.value)
 
 
+@pytest.mark.parametrize("exploit", ["fire", "{kind: multiple_frequency, frequencies: [1, 2]}"])
+def test_rules_that_decide_about_parts_at_once_need_rounds(tmp_path, exploit) -> None:
+    changes = [f"population.exploit={exploit}", "population.members=12"]
+    assert load_run(write(tmp_path, DEMO), changes).population.exploit.kind in exploit
+    with pytest.raises(InputError, match=r"decides about whole parts .* needs population.mode: synchronous"):
+        load_run(write(tmp_path, DEMO), [*changes, "population.mode=asynchronous"])
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
