@@ -138,9 +138,31 @@ def send_report(exchange: Any, brood: int, message: Any) -> None:
     ray.get(exchange.report.remote(brood, message))
 
 
-def post_weights(exchange: Any, key: tuple[int, ...], state: Any) -> None:
-    """Put a snapshot into the object store and post where it is, under (round, member, which part of it)."""
-    ray.get(exchange.post_weights.remote(key, [ray.put(state)]))
+def direct_way(sample: Any, wanted: bool | None) -> bool:
+    """Say whether tensors like this one go straight from memory to memory, which needs NIXL.
+
+    Raises RuntimeError where it is wanted and not to be had. By default only what is on a GPU goes so.
+    """
+    if wanted is False or (wanted is None and sample.device.type == "cpu"):
+        return False
+    try:
+        ray.put(sample, _tensor_transport="nixl")
+    except Exception as error:  # whatever is missing, Ray and NIXL say it in many ways
+        if wanted:
+            raise RuntimeError(
+                f"cluster.direct: needs NIXL on every worker; install shoal[direct] there. It said: {error}"
+            ) from error
+        return False
+    return True
+
+
+def post_weights(exchange: Any, key: tuple[int, ...], state: Any, direct: bool = False) -> None:
+    """Post where a snapshot is, under (round, member, which part of it): in the object store, or where it was.
+
+    With `direct` its tensors stay in this worker's memory, and who takes them reads them there.
+    """
+    reference = ray.put(state, _tensor_transport="nixl") if direct else ray.put(state)
+    ray.get(exchange.post_weights.remote(key, [reference]))
 
 
 def take_weights(exchange: Any, key: tuple[int, ...]) -> Any:
@@ -149,7 +171,7 @@ def take_weights(exchange: Any, key: tuple[int, ...]) -> Any:
         reference = ray.get(exchange.take_weights.remote(key))
         try:
             return ray.get(reference[0])
-        except ray.exceptions.ObjectLostError:
+        except (ray.exceptions.ObjectLostError, ray.exceptions.RayDirectTransportError):
             ray.get(exchange.forget_weights.remote(key, reference))
 
 

@@ -18,7 +18,8 @@ from search.members import build_members
 from search.teams import FAILED, Team, read, teams
 from search.turns import train_freely
 from search.views import Shared, way_to_ledger
-from trainables.member import Member
+from trainables.member import Member, State
+from trainables.network import Network
 from trainables.span import Span, open_span
 
 Members = dict[int, Member]
@@ -72,7 +73,7 @@ def train_in_rounds(
     """Train members in step with all others; return them and who has failed, or None if the run ends before."""
     resumed, members, failed = begin(run, store, brood, starts, span, shared)
     found, writer = teams(members, run.cluster.stack), checkpoints.Writer(store)
-    meter = Meter(run.label)
+    meter, direct = Meter(run.label), workers.direct_way(torch.zeros(1, device=run.device), run.cluster.direct)
     for round_ in range(resumed + 1, run.rounds + 1):
         with CLOCK.phase("compute"):
             rows = train_teams(found, run.population.interval, failed)
@@ -92,7 +93,7 @@ def train_in_rounds(
             if orders is None:
                 return None
             told = [Order(*order) for order in orders]
-            failed -= follow(exchange, round_, told, found, share(span), archive(store, span))
+            failed -= follow(exchange, round_, told, found, share(span), archive(store, span), direct)
         CLOCK.flush(meter)
         if leaving or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
@@ -106,8 +107,7 @@ def train_in_rounds(
 def span_of(run: Run) -> Span | None:
     """Return the workers that this one's members span, if there are others."""
     size = run.cluster.workers_per_member
-    device = "cuda" if run.cluster.gpus_per_worker else "cpu"
-    return None if size == 1 else open_span(size, run.cluster.span == "fsdp", device)
+    return None if size == 1 else open_span(size, run.cluster.span == "fsdp", run.device)
 
 
 def leads(span: Span | None) -> bool:
@@ -187,6 +187,7 @@ def follow(
     found: Sequence[Team],
     part: int = 0,
     earlier: Callable[[Order], Any] | None = None,
+    direct: bool = False,
 ) -> set[int]:
     """Hand over what workers elsewhere need, then copy; return the members that were given a new start.
 
@@ -197,9 +198,11 @@ def follow(
     orders = [order for order in orders if order.decision is None]
     left = [order for order in orders if not any(team.holds(order) for team in found)]
     # taken before any copy: a donor may itself be told to copy, but gives what it reported with
-    states = {donor: members[donor].state() for donor in {order.donor for order in left} & set(members)}
+    states = {
+        donor: snapshot(members[donor], direct) for donor in {order.donor for order in left} & set(members)
+    }
     for donor in {order.donor for order in left if order.member not in members} & set(states):
-        workers.post_weights(exchange, (round_, donor, part), states[donor])
+        workers.post_weights(exchange, (round_, donor, part), states[donor], direct)
     for team in found:
         team.copy([order for order in orders if team.holds(order)])
     for order in left:
@@ -210,3 +213,8 @@ def follow(
         assert earlier is not None
         members[order.member].load(earlier(order), order.hyperparameters)
     return {order.member for order in (*orders, *back)} & set(members)
+
+
+def snapshot(member: Member, direct: bool) -> State:
+    """Return a copy of a member's state, if it may with its tensors left on their device."""
+    return member.state_in_place() if direct and isinstance(member, Network) else member.state()

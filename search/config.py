@@ -96,6 +96,11 @@ class Run(Settings):
         return self.cluster.broods * self.workers_per_brood // self.cluster.workers_per_member
 
     @property
+    def device(self) -> str:
+        """Where members train, as torch names it."""
+        return "cuda" if self.cluster.gpus_per_worker else "cpu"
+
+    @property
     def shares(self) -> int:
         """In how many parts each member's weights lie."""
         return self.cluster.workers_per_member if self.cluster.span == "fsdp" else 1

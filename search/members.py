@@ -58,17 +58,16 @@ def spread(members: Mapping[int, Member], span: Span) -> None:
 def plain_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> dict[int, Member]:
     if run.trainable == "toy":
         return {number: Toy(values) for number, values in hyperparameters.items()}
-    device = "cuda" if run.cluster.gpus_per_worker else "cpu"
     if run.kind == "distill":
         from search.distill.members import super_networks  # which needs this module
 
-        return super_networks(run, hyperparameters, *text_of(run), device)
+        return super_networks(run, hyperparameters, *text_of(run), run.device)
     recipe = Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))
     if run.reads_text:
-        return language_models(run, recipe, hyperparameters, device)
+        return language_models(run, recipe, hyperparameters)
     make = own_class(run.trainable)
     return {
-        number: make(recipe, values, member_seed(run, number), device)
+        number: make(recipe, values, member_seed(run, number), run.device)
         for number, values in hyperparameters.items()
     }
 
@@ -94,7 +93,7 @@ def first_of(run: Run, split: str, count: int) -> dict[str, NDArray[np.uint16]]:
 
 
 def language_models(
-    run: Run, recipe: Recipe, hyperparameters: Mapping[int, dict[str, Any]], device: str
+    run: Run, recipe: Recipe, hyperparameters: Mapping[int, dict[str, Any]]
 ) -> dict[int, Member]:
     """Build decoders that share one stream of rows a group."""
     manifest, (batches, held_out) = load_corpus(run.data), text_of(run)
@@ -111,7 +110,7 @@ def language_models(
         rows = {group: splits.splits["train"].rows for group, splits in manifest.groups.items()}
         make = partial(MixedModel, mixing=run.mixing.build(list(rows)), groups=groups_of(run, rows))
     return {
-        number: make(shape, recipe, values, batches(), held_out, member_seed(run, number), device)
+        number: make(shape, recipe, values, batches(), held_out, member_seed(run, number), run.device)
         for number, values in hyperparameters.items()
     }
 

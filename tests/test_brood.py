@@ -15,7 +15,9 @@ class Post:
 
     def __init__(self, monkeypatch):
         self.weights: dict[int, dict] = {}
-        monkeypatch.setattr(workers, "post_weights", lambda e, key, state: self.weights.update({key[1]: state}))
+        monkeypatch.setattr(
+            workers, "post_weights", lambda e, key, state, direct: self.weights.update({key[1]: state})
+        )
         monkeypatch.setattr(workers, "take_weights", lambda e, key: self.weights[key[1]])
 
 

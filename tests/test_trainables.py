@@ -193,11 +193,33 @@ def test_half_precision_survives_the_way_through_numpy() -> None:
     assert torch.equal(weight, target)
 
 
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_a_state_whose_tensors_stayed_where_they_were_is_as_good(optimiser: str) -> None:
+    donor, first, second = (language(seed, kind=optimiser) for seed in (1, 2, 3))
+    donor.train(3)
+    place, arrays = donor.state_in_place(), donor.state()
+    assert all(isinstance(weight, torch.Tensor) for weight in place["weights"].values())
+    donor.train(1)  # a snapshot: what the donor does afterwards does not reach it
+    first.load(place, donor.hyperparameters)
+    second.load(arrays, donor.hyperparameters)
+    first.train(1)  # nor does what a receiver does, whose own the tensors are not
+    third = language(4, kind=optimiser)
+    third.load(place, donor.hyperparameters)
+    assert third.train(4) == second.train(4)
+    with pytest.raises(
+        ValueError, match=r"what is copied must be .* of torch.float32, but is .* torch.float64"
+    ):
+        third.load(place | {"weights": {name: x.double() for name, x in place["weights"].items()}}, {})
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
         (lambda state: state["weights"].pop("norm.weight"), "apart are norm.weight"),
-        (lambda state: state["weights"].update({"norm.weight": np.ones(16)}), "norm.weight: the copied array"),
+        (
+            lambda state: state["weights"].update({"norm.weight": np.ones(16)}),
+            "norm.weight: what is copied must be",
+        ),
         (lambda state: state["weights"].update({"norm.weight": np.ones(16, np.int32)}), "int32"),
         (lambda state: state["optimiser"].update({"99": state["optimiser"]["0"]}), "of weight 99"),
         (lambda state: state["optimiser"]["0"].update({"momentum_buffer": np.ones(1)}), "must be adamw"),

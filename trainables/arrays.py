@@ -25,6 +25,17 @@ def to_arrays(tree: Any) -> Any:
     return tree
 
 
+def to_clones(tree: Any, device: torch.device) -> Any:
+    """Return a copy of a nest with the device's tensors where they are, and every other one as an array."""
+    if isinstance(tree, torch.Tensor) and tree.device.type == device.type:
+        return (tree.to_local() if isinstance(tree, DTensor) else tree).detach().clone()
+    if isinstance(tree, Mapping):
+        return {str(key): to_clones(value, device) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [to_clones(value, device) for value in tree]
+    return to_arrays(tree)
+
+
 def map_nest(function: Callable[..., Any], *nests: Any) -> Any:
     """Return a nest like the first one of what the function makes of the leaves at the same places."""
     first = nests[0]
@@ -51,20 +62,27 @@ def stack(*leaves: Any) -> Any:
     return torch.stack(leaves) if isinstance(leaves[0], torch.Tensor) else np.stack(leaves)
 
 
-def copy_into(target: torch.Tensor, array: np.ndarray, name: str) -> None:
-    """Copy an array into a tensor of the same shape and type."""
-    check_array(target, array, name)
-    # np.array: what Ray hands over is read-only, and torch warns of that
-    source = torch.from_numpy(np.array(array))
+def copy_into(target: torch.Tensor, source: Any, name: str) -> None:
+    """Copy an array, or a tensor, into a tensor of the same shape and type."""
+    check_source(target, source, name)
     with torch.no_grad():
-        target.copy_(source.view(target.dtype) if source.dtype != target.dtype else source)
+        target.copy_(tensor_like(target, source))
 
 
-def check_array(target: torch.Tensor, array: np.ndarray, name: str) -> None:
-    """Raise ValueError unless the array is what `to_arrays` makes of a tensor like the target."""
+def tensor_like(target: torch.Tensor, source: Any) -> torch.Tensor:
+    """Return what was made of a tensor like the target as a tensor of the target's type."""
+    # np.array: what Ray hands over is read-only, and torch warns of that
+    made = source if isinstance(source, torch.Tensor) else torch.from_numpy(np.array(source))
+    return made.view(target.dtype) if made.dtype != target.dtype else made
+
+
+def check_source(target: torch.Tensor, source: Any, name: str) -> None:
+    """Raise ValueError unless this is what `to_arrays` or `to_clones` makes of a tensor like the target."""
     bits = torch.uint16 if target.dtype == torch.bfloat16 else target.dtype
-    if tuple(target.shape) != array.shape or torch.empty(0, dtype=bits).numpy().dtype != array.dtype:
+    array = torch.empty(0, dtype=bits).numpy().dtype
+    wanted = target.dtype if isinstance(source, torch.Tensor) else array
+    if tuple(target.shape) != tuple(source.shape) or source.dtype != wanted:
         raise ValueError(
-            f"{name}: the copied array must be {tuple(target.shape)} of {target.dtype}, "
-            f"but is {array.shape} of {array.dtype}."
+            f"{name}: what is copied must be {tuple(target.shape)} of {target.dtype}, "
+            f"but is {tuple(source.shape)} of {source.dtype}."
         )

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainables.arrays import check_array, copy_into, to_arrays, to_tensors
+from trainables.arrays import check_source, copy_into, tensor_like, to_arrays, to_clones, to_tensors
 from trainables.member import Batches, State
 from trainables.optimise import OPTIMISERS
 from trainables.randomness import reseed, restored
@@ -183,13 +183,17 @@ class Network(ABC):
             score, losses = self.score(self.module, to_tensors(self.held_out[split], self.device))
         return score.item(), {group: loss.item() for group, loss in losses.items()}
 
-    def state(self) -> State:
+    def state(self, copied: Callable[[Any], Any] = to_arrays) -> State:
         return {
-            "weights": to_arrays(self.module.state_dict()),
-            "optimiser": to_arrays(self.optimiser.state_dict()["state"]),
+            "weights": copied(self.module.state_dict()),
+            "optimiser": copied(self.optimiser.state_dict()["state"]),
             **({"shared": self.shared()} if self.span else {}),
             **self.progress(),
         }
+
+    def state_in_place(self) -> State:
+        """Return the state with weights and slots as tensors on their device; `load` takes it too."""
+        return self.state(lambda tree: to_clones(tree, self.device))
 
     def shared(self) -> list[str]:
         """Return the weights of which each process has its share, the parts of the first axis in order."""
@@ -238,8 +242,9 @@ class Network(ABC):
 
     def slot(self, named: tuple[str, nn.Parameter], name: str, value: Any) -> Tensor:
         """Return a copied slot as the optimiser keeps it beside a weight."""
-        copied = torch.from_numpy(np.array(value))
         if name == "step":
-            return copied  # AdamW keeps its count of steps on the CPU
-        check_array(local(named[1]), value, f"{name} of {named[0]}")
-        return shared_like(named[1], copied.to(named[1].device))
+            return tensor_like(torch.zeros(()), value).to("cpu", copy=True)  # AdamW keeps its count of steps on the CPU
+        check_source(local(named[1]), value, f"{name} of {named[0]}")
+        # a copy of its own: what was handed over may go to several members
+        copied = tensor_like(local(named[1]), value).to(named[1].device, copy=True)
+        return shared_like(named[1], copied)
