@@ -13,7 +13,9 @@ from tests.test_ray import events, members, same_weights, scores, shoal, small_r
 
 def test_what_is_on_a_cpu_goes_so_only_when_asked(monkeypatch) -> None:
     tried = []
-    put = SimpleNamespace(put=lambda sample, _tensor_transport: tried.append((sample.numel(), _tensor_transport)))
+    put = SimpleNamespace(
+        put=lambda sample, _tensor_transport: tried.append((sample.numel(), _tensor_transport))
+    )
     monkeypatch.setattr(workers, "ray", put)
     assert not workers.direct_way(torch.zeros(1), None) and not workers.direct_way(torch.zeros(1), False)
     assert not tried
@@ -27,7 +29,9 @@ def test_where_it_is_not_to_be_had_the_store_stands_in_or_the_run_says_why(monke
     monkeypatch.setattr(workers, "ray", SimpleNamespace(put=refuse))
     # `meta` stands for a GPU: a device that is not the CPU
     assert not workers.direct_way(torch.zeros(1, device="meta"), None)
-    with pytest.raises(RuntimeError, match=r"cluster.direct: needs NIXL .* shoal\[direct\].*No module named 'nixl'"):
+    with pytest.raises(
+        RuntimeError, match=r"cluster.direct: needs NIXL .* shoal\[direct\].*No module named 'nixl'"
+    ):
         workers.direct_way(torch.zeros(1), True)
 
 
@@ -43,4 +47,3 @@ def test_a_run_decides_and_ends_as_by_the_object_store(texts, tmp_path) -> None:
     assert any(event.parent is not None and event.parent % 2 != event.member % 2 for event in events(straight))
     assert np.array_equal(scores(straight), scores(stored))
     assert same_weights(members(straight, 4), members(stored, 4))
-

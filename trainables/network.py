@@ -243,7 +243,9 @@ class Network(ABC):
     def slot(self, named: tuple[str, nn.Parameter], name: str, value: Any) -> Tensor:
         """Return a copied slot as the optimiser keeps it beside a weight."""
         if name == "step":
-            return tensor_like(torch.zeros(()), value).to("cpu", copy=True)  # AdamW keeps its count of steps on the CPU
+            return tensor_like(torch.zeros(()), value).to(
+                "cpu", copy=True
+            )  # AdamW keeps its count of steps on the CPU
         check_source(local(named[1]), value, f"{name} of {named[0]}")
         # a copy of its own: what was handed over may go to several members
         copied = tensor_like(local(named[1]), value).to(named[1].device, copy=True)
