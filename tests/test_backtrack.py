@@ -16,6 +16,7 @@ from search.lineage import ancestry, read_lineage
 from search.load import load_run
 from search.population import open_conductor
 from search.teams import Team
+from tests.test_ray import shoal
 from trainables.toy import Toy
 
 TOY = str(Path(__file__).parent.parent / "examples/toy.yaml")
@@ -27,6 +28,13 @@ class Peaked(Toy):
 
     def score(self) -> float:
         return 10.0 - abs(self.trained - 8) + super().score()
+
+
+class Own(Peaked):
+    """The same as a class of a run's file."""
+
+    def __init__(self, recipe, hyperparameters, seed, device):
+        super().__init__(hyperparameters)
 
 
 class Silent:
@@ -102,3 +110,20 @@ def test_backtracking_needs_every_checkpoint_and_rounds(tmp_path) -> None:
     ):
         with pytest.raises(InputError, match=said):
             load_run(TOY, [*CHANGES, change])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_on_ray_clones_go_back_to_the_checkpoint_of_then(conductor, tmp_path) -> None:
+    members = {number: Peaked(known.hyperparameters) for number, known in enumerate(conductor.state)}
+    train(conductor, members, range(1, 7))
+    there = tmp_path / "ray"
+    own = (
+        *CHANGES,
+        "trainable=tests.test_backtrack:Own",
+        "population.exploit={kind: truncation, fraction: 0.25}",
+    )
+    shoal("run", TOY, f"directory={there}", *own, "cluster={broods: 2, workers_per_brood: 1}")
+    here, copies = read_lineage(conductor.store), read_lineage(Store(str(there)))
+    assert copies == here
+    assert any(event.parent is not None and event.parent_round < event.round for event in copies)
