@@ -198,6 +198,6 @@ def work(plan: Plan) -> dict[str, list[Result]]:
         "aioli as published": bench.results(published(steps)),
         "ado": bench.results(ADO(refit=steps // 5, skip=steps // 10)),
         "skill-it": bench.skill_it(),
-        "doremi": bench.proxied(DoReMi(), 2 * steps),
-        "doge": bench.proxied(DoGE(), steps),
+        "doremi": bench.proxied(DoReMi(proxy_share=1.0), 2 * steps),
+        "doge": bench.proxied(DoGE(proxy_share=1.0), steps),
     }

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 ByGroup = dict[str, Annotated[float, Field(ge=0)]]  # a group that is left out has 0
 Unit = Annotated[float, Field(ge=0, lt=1)]
-OFFERED = frozenset({visits.TRAINING, visits.VALIDATION})  # the signals that a member can give
 PROBED = "mixing"  # the held-out split of the rows that a policy is told about
 UNKNOWN = 10**9  # rows of a group before the corpus is there: enough for any budget
 
@@ -130,10 +129,22 @@ class SkillItMixture(Mixture):
 
 class DoReMiMixture(Mixture):
     kind: Literal["doremi"]
+    rate: Annotated[float, Field(ge=0)] = 1.0
+    every: Count = 1
+    smoothing: Annotated[float, Field(ge=0, le=1)] = 1e-3
+    proxy_share: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
 class DoGEMixture(Mixture):
     kind: Literal["doge"]
+    rate: Annotated[float, Field(ge=0)] = 0.05
+    every: Count = 1
+    smoothing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    proxy_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    own: bool = False
+    by_norm: bool = True
+    least: float = 0.0
+    most: float = 5.0
 
 
 AnyMixture = Annotated[
@@ -159,6 +170,7 @@ class Mixing(Settings):
     """How each member chooses what share of its rows comes from which group."""
 
     policy: AnyMixture
+    reference: str | None = None  # the folder of an exported model, such as runs/NAME/best: for doremi
     floor: Unit = 0.0  # least share of each group, probes excepted
     epochs: Annotated[float, Field(gt=0)] | None = None  # most passes over a group
     evaluation_rows: Count | None = None  # that the policy is told about; as many as training.evaluation_rows
@@ -233,12 +245,26 @@ def check_with_rows(run: "Run", rows: Mapping[str, int]) -> str:
         visits.check(built, groups)
     except ValueError as error:
         return f"mixing: {error}"
-    if missing := built.policy.signals - OFFERED:
+    return check_within(run, built) or check_probes(run, built, groups) or check_searched(run, built, groups)
+
+
+def check_within(run: "Run", built: visits.Mixing) -> str:
+    """Return what is wrong with what has to be measured within a training step."""
+    assert run.mixing is not None
+    signals, kind = built.policy.signals, run.mixing.policy.kind
+    if visits.EXCESS in signals and run.mixing.reference is None:
         return (
-            f"mixing.policy: {run.mixing.policy.kind} needs {' and '.join(sorted(missing))}, which members do "
-            f"not measure; find its proportions first, and give them as `fixed`"
+            f"mixing.reference: {kind} measures losses above those of a model that is trained already; name "
+            f"the folder of an exported one, such as runs/NAME/best of a run in equal shares"
         )
-    return check_probes(run, built, groups) or check_searched(run, built, groups)
+    if visits.EXCESS not in signals and run.mixing.reference is not None:
+        return f"mixing.reference: {kind} compares with no other model; leave it out"
+    if run.cluster.stack and signals & visits.WITHIN:
+        return (
+            f"cluster.stack: what {kind} measures within a step is of one member, so its members train one by "
+            f"one; leave it out"
+        )
+    return ""
 
 
 def note_on_batches(run: "Run") -> str:

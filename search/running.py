@@ -21,6 +21,7 @@ from search.mixing import check_with_rows, note_on_batches
 from search.own import own_class
 from search.population import Outcome, train_population
 from search.progress import Progress
+from search.reference import check_reference
 from search.report.story import CONTROLS, STRATIFIED
 from search.report.write import write_report
 from search.room import Regrouped
@@ -99,6 +100,7 @@ def prepare(run: Run, console: Console) -> None:
             f"streamed with data.memory_megabytes {run.data.memory_megabytes:g}; raise it."
         )
     if run.mixing is not None:
+        check_reference(run)
         if problem := check_with_rows(run, rows):
             raise InputError(f"{problem}.")
         if note := note_on_batches(run):

@@ -1,5 +1,7 @@
 """`mixing:` in a run's file: what it is built to, and every mistake in it before anything trains."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,15 @@ def test_proportions_are_given_by_name(tmp_path) -> None:
     assert run.mixing.build(("code", "docs", "law")).policy == SkillIt(((1, 0.5, 0), (0, 1, 0), (0, 0, 1)))
 
 
+def exported(tmp_path, **changes) -> str:
+    """Write the folder of an exported model as far as it is looked at before training."""
+    card = {"trainable": "decoder", "shape": {"vocabulary": 257, "sequence_length": 128}, "step": 300} | changes
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "config.json").write_text(json.dumps(card))
+    (tmp_path / "best" / "model.safetensors").write_bytes(b"")
+    return str(tmp_path / "best")
+
+
 SETTINGS = {
     "fixed": "proportions: {code: 1}",
     "stages": "stages: [{from_step: 0, proportions: {code: 1}}]",
@@ -63,10 +74,8 @@ SETTINGS = {
 def test_every_policy_can_be_named_and_has_the_same_defaults_as_itself(tmp_path, kind: str) -> None:
     changes = [f"mixing.policy={{kind: {kind}, {SETTINGS.get(kind, '')}}}"]
     changes.append("hyperparameters.mixing={floor: {kind: float, low: 0, high: 0.1}}")
-    if kind in ("doremi", "doge"):  # these need a reference or gradients, which members do not give
-        with pytest.raises(InputError, match=f"mixing.policy: {kind} needs .*, which members do not measure"):
-            load_run(write(tmp_path), changes)
-        return
+    if kind == "doremi":
+        changes.append(f"mixing.reference={exported(tmp_path)}")
     built = load_run(write(tmp_path), changes).mixing.build(("code", "docs", "law")).policy
     given = {
         name: getattr(built, name)
@@ -130,6 +139,61 @@ def test_a_mistake_is_named(tmp_path, change: str, said: str) -> None:
     with pytest.raises(InputError) as error:
         load_run(write(tmp_path), change.split("; "))
     assert said in str(error.value)
+
+
+DOREMI = "mixing.policy=doremi; hyperparameters.mixing={rate: {kind: float, low: 0.1, high: 1}}"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            DOREMI,
+            "mixing.reference: doremi measures losses above those of a model that is trained already; name",
+        ),
+        (
+            f"{DOREMI}; mixing.reference=nowhere/best",
+            "mixing.reference: must be the folder of an exported model",
+        ),
+        ("mixing.reference=nowhere/best", "mixing.reference: aioli compares with no other model; leave it out"),
+        (
+            f"{DOREMI}; mixing.reference=nowhere; cluster.stack=true",
+            "cluster.stack: what doremi measures within a step is of one member, so its members train",
+        ),
+        (
+            f"{DOREMI.replace('doremi', 'doge')}; training.batch=2",
+            "mixing: each of 3 groups must be seen between two updates, but 1 steps of 2 rows are fewer",
+        ),
+        (
+            f"{DOREMI.replace('doremi', 'doge')}; mixing.policy.proxy_share=0",
+            "mixing.policy.proxy_share: must be greater than 0, got 0",
+        ),
+    ],
+)
+def test_what_doremi_and_doge_need_is_asked_for(tmp_path, change: str, said: str) -> None:
+    changes = change.replace("doremi", "{kind: doremi}").replace("doge", "{kind: doge}").split("; ")
+    with pytest.raises(InputError) as error:
+        load_run(write(tmp_path), changes)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"shape": {"vocabulary": 300}}, "must read the run's tokens, of which bytes has 257, but"),
+        ({"trainable": "toy", "shape": {}}, "mixing.reference: must be a decoder, got toy in"),
+    ],
+)
+def test_a_reference_must_be_a_language_model_of_the_same_tokens(tmp_path, changes, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        load_run(write(tmp_path), [*DOREMI.split("; "), f"mixing.reference={exported(tmp_path, **changes)}"])
+
+
+def test_a_reference_is_found_from_any_folder(tmp_path, monkeypatch) -> None:
+    folder = exported(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run = load_run(write(tmp_path), [*DOREMI.split("; "), "mixing.reference=best"])
+    assert run.mixing.reference == folder
 
 
 def test_caps_that_cannot_hold_are_found_when_the_rows_are_known(tmp_path) -> None:

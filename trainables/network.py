@@ -162,10 +162,14 @@ class Network(ABC):
         loss, losses = self.objective(self.called, to_tensors(rows, self.device), self.numbers)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        self.descend()
+        return loss.detach(), losses.detach()
+
+    def descend(self) -> None:
+        """Take the optimiser's step along the gradients that are there."""
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
         self.optimiser.step()
         self.trained += 1
-        return loss.detach(), losses.detach()
 
     def set_rates(self) -> None:
         recipe = self.recipe

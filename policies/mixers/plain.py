@@ -1,5 +1,6 @@
 """Mixtures that learn nothing: the controls to hold every other policy against, and schedules by hand."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,7 +13,7 @@ from policies.mixing import Vector, normalise
 NOTHING: frozenset[str] = frozenset()
 
 
-class Settled:
+class Settled(ABC):
     """Trains what is left at proportions that the groups alone settle."""
 
     signals: ClassVar[frozenset[str]] = NOTHING
@@ -20,8 +21,9 @@ class Settled:
     def check(self, groups: Groups) -> None:
         self.first(groups, 0)
 
+    @abstractmethod
     def first(self, groups: Groups, seed: int) -> Vector:
-        raise NotImplementedError
+        """Return the proportions of the whole run."""
 
     def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
         return {"proportions": self.first(groups, seed)}
