@@ -270,7 +270,7 @@ CHECKS = (
     check_distill,
 )
 # what a search for a mixture makes populations of is its own affair
-FOR_MIXTURES = (check_data, check_swarm, check_model)
+FOR_MIXTURES = (check_data, check_swarm, check_model, check_sampling)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

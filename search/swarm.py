@@ -6,7 +6,7 @@ from pydantic import Field
 
 from search.kinds import Count, Settings
 from search.mixing import ByGroup
-from search.sections import Model
+from search.sections import Model, Population
 
 if TYPE_CHECKING:
     from search.config import Run
@@ -43,6 +43,8 @@ def check_swarm(run: "Run") -> str:
         )
     if run.mixing is not None or run.hyperparameters or run.schedule:
         return "kind: mixture searches fixed mixtures alone: leave out mixing, hyperparameters and schedule"
+    if run.population != Population() or run.starts:
+        return "population: a search for a mixture makes its own of the swarm and the controls; leave it out"
     for group in swarm.prior:
         if group not in run.data.groups:
             return f"swarm.prior.{group}: no such group; data.groups has {', '.join(run.data.groups)}"

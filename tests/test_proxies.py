@@ -83,13 +83,28 @@ def test_the_proposal_is_the_worlds_best_mixture_with_the_controls_beside_it(tmp
     assert (np.array(found["low"]) <= np.array(found["high"])).all()
     assert found["held_out_correlation"] > 0.9 if law == "log_linear" else True
     assert found["beside"]["proportional"]["mixture"] == pytest.approx([0.6, 0.3, 0.1])
-    names = ["proposal", "stratified", "proportional", "best small run"]
-    assert list(found["beside"]) == names and found["extra_steps"] == 800
+    controls = ["stratified", "proportional", "best small run", "best single group", "random"]
+    assert list(found["beside"]) == ["proposal", *controls] and found["extra_steps"] == 800
+    # each group alone would end at a mean loss of 1.91, 1.50 and 2.15
+    assert found["beside"]["best single group"]["mixture"] == [0, 1, 0]
     mixtures = [np.array(each["mixture"]) for each in found["beside"].values()]
     confirm(found, trained(run, "confirm", mixtures, 2, steps=100), 2)
     told = found["beside"]["stratified"]
     assert told["validation"] == pytest.approx(WORLD.losses(np.full((1, 3), 1 / 3)).mean())
-    assert table(found).row_count == 5
+    assert table(found).row_count == 7
+
+
+def test_each_small_run_may_be_a_trial_of_its_own(tmp_path) -> None:
+    run = load(tmp_path, "cluster.broods=20", "cluster.broods_least=12")
+    swarm = as_population(run, "swarm", run.swarm.model, 40, 1, design(run))
+    confirming = as_population(run, "confirm", run.model, 100, 2, design(run)[:4])
+    assert (swarm.cluster.broods, swarm.hosts, swarm.cluster.broods_least) == (20, 20, 12)
+    # eight members cannot fill twenty broods
+    assert (confirming.cluster.broods, confirming.hosts, confirming.cluster.broods_least) == (8, 8, 8)
+    wide = load(tmp_path, "cluster={broods: 3, workers_per_brood: 4}", f"directory={tmp_path}/wide")
+    assert as_population(wide, "confirm", wide.model, 100, 2, design(wide)[:4]).cluster.broods == 2
+    for each in (swarm, confirming):
+        assert check(each.model_dump(mode="json"), "again") == each
 
 
 def test_a_prior_holds_the_proposal_and_caps_bound_it(tmp_path) -> None:
@@ -114,6 +129,14 @@ def test_a_prior_holds_the_proposal_and_caps_bound_it(tmp_path) -> None:
         ("kind=population", "swarm: belongs to a run of `kind: mixture`"),
         ("mixing.policy=stratified", "kind: mixture searches fixed mixtures alone: leave out mixing"),
         ("swarm.laww=ridge", "swarm.laww: unknown key; did you mean `law`?"),
+        (
+            "population.interval=10",
+            "population: a search for a mixture makes its own of the swarm and the controls",
+        ),
+        (
+            "sampling.rule=infobatch",
+            "sampling.rule: only members of kind: population have one, got kind mixture",
+        ),
     ],
 )
 def test_a_mistake_is_named(tmp_path, change: str, said: str) -> None:

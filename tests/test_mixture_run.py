@@ -1,0 +1,82 @@
+"""Whole runs of kind `mixture` on an embedded Ray: swarm, law, proposal and confirming run; killed, they go on."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from test_ray import scores, shoal, start, wait_for_round, write_texts
+
+pytestmark = pytest.mark.ray
+
+
+def mixture_run(folder: Path, directory: Path, **more: Any) -> str:
+    """Write the file of a small search over two groups of text."""
+    small = {"layers": 1, "heads": 1, "width": 8}
+    values = {
+        "name": "mixture",
+        "kind": "mixture",
+        "directory": str(directory),
+        "data": {
+            "corpus": f"{folder}/corpus",
+            "groups": {"letters": f"{folder}/letters", "digits": f"{folder}/digits"},
+            "sequence_length": 32,
+            "validation": 0.2,
+            "test": 0.2,
+        },
+        "model": small,
+        "training": {"steps": 20, "batch": 4, "warmup": 2, "evaluation_rows": 8, "learning_rate": 0.01},
+        "swarm": {"runs": 5, "steps": 15, "model": small, "draws": 10, "repeats": 1},
+        "cluster": {"broods": 1, "workers_per_brood": 1},
+    }
+    path = folder / f"{directory.name}.yaml"
+    path.write_text(yaml.safe_dump(values | more))
+    return str(path)
+
+
+def proposal_of(directory: Path) -> dict[str, Any]:
+    return json.loads((directory / "proposal.json").read_text())
+
+
+def test_a_search_ends_with_a_proposal_beside_its_controls(tmp_path) -> None:
+    write_texts(tmp_path)
+    directory = tmp_path / "run"
+    said = shoal("run", mixture_run(tmp_path, directory))
+    found = proposal_of(directory)
+    names = ["proposal", "stratified", "proportional", "best small run", "best single group", "random"]
+    assert list(found["beside"]) == names and found["runs"] == 5 and found["extra_steps"] == 75
+    for each in found["beside"].values():
+        assert sum(each["mixture"]) == pytest.approx(1) and np.isfinite(each["validation"])
+        assert set(each["test"]) == {"letters", "digits"}
+    assert (np.array(found["low"]) <= found["high"]).all()
+    assert all(name in said for name in names) and "its interval" in said
+    # the swarm and the confirming run are populations with reports of their own
+    for part, members in (("swarm", 5), ("confirm", 6)):
+        assert len({member for _, member, _ in scores(directory / part)}) == members
+        assert (directory / part / "report.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["swarm", "confirm"])
+def test_a_killed_search_goes_on_to_the_same_proposal(tmp_path, part: str) -> None:
+    write_texts(tmp_path)
+    # each small run is a Tune trial of its own
+    more = {"cluster": {"broods": 5}}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    shoal("run", mixture_run(tmp_path, whole, **more))
+    process = start("run", mixture_run(tmp_path, killed, **more))
+    wait_for_round(killed / part, 2, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert json.loads((killed / "summary.json").read_text())["status"] == "running"
+    shoal("resume", str(killed))
+    assert proposal_of(killed) == proposal_of(whole)
+    for each in ("swarm", "confirm"):
+        assert scores(killed / each) == scores(whole / each)
+    process = start("resume", str(killed))
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 2 and "is finished" in said
