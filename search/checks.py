@@ -130,20 +130,16 @@ def check_span(run: "Run") -> str:
 
 
 def check_mode(run: "Run") -> str:
-    if run.population.mode == "asynchronous" and run.checkpoint.every != 1:
-        return (
-            f"checkpoint.every: must be 1 with population.mode: asynchronous, since members are saved each "
-            f"when it is ready, got {run.checkpoint.every}"
-        )
-    if not run.population.backtrack:
-        return ""
-    if run.population.mode == "asynchronous":
+    free, back = run.population.mode == "asynchronous", run.population.backtrack
+    if free and back:
         return "population.backtrack: needs population.mode: synchronous"
-    if run.checkpoint.every != 1:
-        return (
-            f"checkpoint.every: must be 1 with population.backtrack, which takes earlier weights from their "
-            f"checkpoint, got {run.checkpoint.every}"
+    if (free or back) and run.checkpoint.every != 1:
+        why = (
+            "population.mode: asynchronous, since members are saved each when it is ready"
+            if free
+            else "population.backtrack, which takes earlier weights from their checkpoint"
         )
+        return f"checkpoint.every: must be 1 with {why}, got {run.checkpoint.every}"
     return ""
 
 

@@ -212,7 +212,8 @@ class MixedModel(LanguageModel):
         self.module.eval()
         with torch.no_grad():
             found = self.row_losses(self.module, to_tensors(self.held_out[split], self.device))
-        return {group: losses.double().cpu().numpy() for group, losses in found.items()}
+        known = {group: self.span.agreed(losses) for group, losses in found.items()} if self.span else found
+        return {group: losses.double().cpu().numpy() for group, losses in known.items()}
 
     def progress(self) -> State:
         return super().progress() | {"mixing": self.mixing_state}

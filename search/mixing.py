@@ -1,6 +1,6 @@
 """The section `mixing:` of a run's file: a mixing policy with proportions by group name, and its bounds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -83,6 +83,7 @@ class EndUpsamplingMixture(Mixture):
     final: ByGroup
     share: float = 0.2
     base: ByGroup = Field(default_factory=dict)
+    without: str = ""
 
 
 class AioliMixture(Mixture):
@@ -210,8 +211,6 @@ def check_company(run: "Run") -> str:
         return f"mixing: needs groups of text, so `trainable: decoder`, got {run.trainable}"
     if run.data.proportions is not None:
         return "mixing: stands in place of data.proportions; give one of the two"
-    if run.cluster.workers_per_member > 1:
-        return "mixing: needs all losses of a member in one place; set cluster.workers_per_member: 1"
     if run.data.exhausted != "repeat":
         return f"data.exhausted: must be repeat with mixing, whose epochs bound it, got {run.data.exhausted}"
     return ""
@@ -221,12 +220,19 @@ def check_names(run: "Run") -> str:
     """Return which proportions name an unknown group, or do not sum to 1."""
     assert run.mixing is not None
     for place, table in run.mixing.policy.tables().items():
-        key = f"mixing.policy.{place}"
-        for group in table:
-            if group not in run.data.groups:
-                return f"{key}.{group}: no such group; data.groups has {', '.join(run.data.groups)}"
-        if table and place.split(".")[0] not in WEIGHTS and abs(sum(table.values()) - 1) > 1e-6:
-            return f"{key}: proportions must sum to 1, but these sum to {sum(table.values()):.6g}"
+        shares = place.split(".")[0] not in WEIGHTS
+        if problem := check_table(f"mixing.policy.{place}", table, run.data.groups, shares):
+            return problem
+    return ""
+
+
+def check_table(key: str, table: ByGroup, groups: Iterable[str], shares: bool = True) -> str:
+    """Return what is wrong with numbers by group name, which are shares unless they are said to be none."""
+    for group in table:
+        if group not in groups:
+            return f"{key}.{group}: no such group; data.groups has {', '.join(groups)}"
+    if table and shares and abs(sum(table.values()) - 1) > 1e-6:
+        return f"{key}: proportions must sum to 1, but these sum to {sum(table.values()):.6g}"
     return ""
 
 
@@ -263,6 +269,10 @@ def check_within(run: "Run", built: visits.Mixing) -> str:
         return (
             f"cluster.stack: what {kind} measures within a step is of one member, so its members train one by "
             f"one; leave it out"
+        )
+    if run.cluster.workers_per_member > 1 and signals & visits.WITHIN:
+        return (
+            f"cluster.workers_per_member: what {kind} measures within a step must be in one place; set it to 1"
         )
     return ""
 

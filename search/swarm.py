@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from search.kinds import Count, Settings
-from search.mixing import ByGroup
+from search.mixing import ByGroup, check_table
 from search.sections import Model, Population
 
 if TYPE_CHECKING:
@@ -45,9 +45,4 @@ def check_swarm(run: "Run") -> str:
         return "kind: mixture searches fixed mixtures alone: leave out mixing, hyperparameters and schedule"
     if run.population != Population() or run.starts:
         return "population: a search for a mixture makes its own of the swarm and the controls; leave it out"
-    for group in swarm.prior:
-        if group not in run.data.groups:
-            return f"swarm.prior.{group}: no such group; data.groups has {', '.join(run.data.groups)}"
-    if swarm.prior and abs(sum(swarm.prior.values()) - 1) > 1e-6:
-        return f"swarm.prior: proportions must sum to 1, but these sum to {sum(swarm.prior.values()):.6g}"
-    return ""
+    return check_table("swarm.prior", swarm.prior, run.data.groups)

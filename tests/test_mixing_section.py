@@ -161,6 +161,10 @@ DOREMI = "mixing.policy=doremi; hyperparameters.mixing={rate: {kind: float, low:
             "cluster.stack: what doremi measures within a step is of one member, so its members train",
         ),
         (
+            f"{DOREMI.replace('doremi', 'doge')}; cluster.workers_per_member=2",
+            "cluster.workers_per_member: what doge measures within a step must be in one place; set it to 1",
+        ),
+        (
             f"{DOREMI.replace('doremi', 'doge')}; training.batch=2",
             "mixing: each of 3 groups must be seen between two updates, but 1 steps of 2 rows are fewer",
         ),

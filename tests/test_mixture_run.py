@@ -1,4 +1,4 @@
-"""Whole runs of kind `mixture` on an embedded Ray: swarm, law, proposal and confirming run; killed, they go on."""
+"""Whole runs of kind `mixture` on an embedded Ray: swarm, law, proposal, confirming run; killed, they go on."""
 
 import json
 import os

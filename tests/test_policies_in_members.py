@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_mixed import NAMES, SHAPE, batches, same
 
 from cluster import tree
 from policies.mixers.ado import ADO
@@ -20,6 +19,7 @@ from policies.mixers.visits import WITHIN, Groups, Mixing
 from search.mixed import MixedModel
 from search.mixing import PROBED
 from search.teams import teams
+from tests.test_mixed import NAMES, SHAPE, batches, same
 from trainables.decoder import Decoder, initialise
 from trainables.reference import Reference
 from trainables.settings import Recipe
