@@ -83,7 +83,7 @@ def text_of(run: Run) -> tuple[Callable[[], MixedBatches], HeldOut]:
     manifest = load_corpus(run.data)
     streams = open_streams(run, manifest)
     share, stop = proportions(run, list(streams)), run.data.exhausted == "stop"
-    bounds = limits(run.data, manifest)
+    bounds = limits(run.data, manifest, streams)
     return partial(MixedBatches, streams, share, run.training.batch, bounds, stop), held_out_of(run)
 
 
@@ -110,14 +110,14 @@ def language_models(
     )
     make: Callable[..., Member] = LanguageModel
     if run.mixing is not None:
-        held_out[PROBED] = first_of(
-            run, "validation", run.mixing.evaluation_rows or run.training.evaluation_rows
-        )
         rows = {group: splits.splits["train"].rows for group, splits in manifest.groups.items()}
+        groups = groups_of(run, rows)
+        told = first_of(run, "validation", run.mixing.evaluation_rows or run.training.evaluation_rows)
+        held_out[PROBED] = {target: told[target] for target in groups.targets}
         make = partial(
             MixedModel,
             mixing=run.mixing.build(list(rows)),
-            groups=groups_of(run, rows),
+            groups=groups,
             reference=open_reference(run, run.mixing.reference, device) if run.mixing.reference else None,
         )
     return {

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from policies.mixers.doremi import clipped_excess
 from policies.mixers.visits import (
@@ -214,6 +214,11 @@ class MixedModel(LanguageModel):
             found = self.row_losses(self.module, to_tensors(self.held_out[split], self.device))
         known = {group: self.span.agreed(losses) for group, losses in found.items()} if self.span else found
         return {group: losses.double().cpu().numpy() for group, losses in known.items()}
+
+    def score(self, module: nn.Module, rows: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return minus the mean loss of the targets, which may be other groups than are trained on."""
+        _, losses = super().score(module, rows)
+        return -torch.stack([losses[target] for target in self.groups.targets]).mean(), losses
 
     def progress(self) -> State:
         return super().progress() | {"mixing": self.mixing_state}

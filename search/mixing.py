@@ -26,19 +26,22 @@ class Mixture(Settings):
         """Return what is given by group name, by the place of it below `mixing.policy`."""
         return {name: value for name, value in self if isinstance(value, dict)}
 
-    def build(self, groups: Sequence[str]) -> visits.Mixer:
-        values = {name: _settled(value, groups) for name, value in self}
+    def build(self, groups: Sequence[str], targets: Sequence[str]) -> visits.Mixer:
+        values = {
+            name: _settled(value, targets if name == "objective" else groups, targets) for name, value in self
+        }
         mixer: visits.Mixer = MIXERS[values.pop("kind")](**values)
         return mixer
 
 
-def _settled(value: Any, groups: Sequence[str]) -> Any:
+def _settled(value: Any, groups: Sequence[str], targets: Sequence[str]) -> Any:
+    """Return what is given by name in the groups' order; a table of tables is of targets within groups."""
     if isinstance(value, dict):
         nested = any(isinstance(part, dict) for part in value.values())
-        absent = dict.fromkeys(groups, 0.0) if nested else 0.0
-        return tuple(_settled(value.get(group, absent), groups) for group in groups) if value else ()
+        absent = dict.fromkeys(targets, 0.0) if nested else 0.0
+        return tuple(_settled(value.get(group, absent), targets, targets) for group in groups) if value else ()
     if isinstance(value, list):
-        return tuple((stage.from_step, _settled(stage.proportions, groups)) for stage in value)
+        return tuple((stage.from_step, _settled(stage.proportions, groups, targets)) for stage in value)
     return value
 
 
@@ -175,10 +178,13 @@ class Mixing(Settings):
     floor: Unit = 0.0  # least share of each group, probes excepted
     epochs: Annotated[float, Field(gt=0)] | None = None  # most passes over a group
     evaluation_rows: Count | None = None  # that the policy is told about; as many as training.evaluation_rows
+    unseen: list[str] = Field(default_factory=list)  # groups that count in place of those that are trained on
 
     def build(self, groups: Sequence[str]) -> visits.Mixing:
+        """Return the mixing over the trained ones of these groups."""
         bounds = {} if self.epochs is None else {"epochs": self.epochs}
-        return visits.Mixing(self.policy.build(groups), floor=self.floor, **bounds)
+        trained = [group for group in groups if group not in self.unseen]
+        return visits.Mixing(self.policy.build(trained, self.unseen or trained), floor=self.floor, **bounds)
 
 
 def settled(mixing: visits.Mixing, changes: Mapping[str, Any]) -> visits.Mixing:
@@ -192,7 +198,9 @@ def settled(mixing: visits.Mixing, changes: Mapping[str, Any]) -> visits.Mixing:
 
 def groups_of(run: "Run", rows: Mapping[str, int]) -> visits.Groups:
     """Return what policies know of a run whose groups have so many training rows."""
-    return visits.Groups(tuple(rows), tuple(rows.values()), run.training.batch, run.training.steps)
+    unseen, training = tuple(run.unseen), run.training
+    trained = {group: count for group, count in rows.items() if group not in unseen}
+    return visits.Groups(tuple(trained), tuple(trained.values()), training.batch, training.steps, unseen)
 
 
 def check_mixing(run: "Run") -> str:
@@ -201,7 +209,7 @@ def check_mixing(run: "Run") -> str:
         return check_unmixed(run)
     if not run.data.groups:
         return ""  # said elsewhere
-    problem = check_company(run) or check_names(run)
+    problem = check_company(run) or check_unseen(run) or check_names(run)
     return problem or check_with_rows(run, dict.fromkeys(run.data.groups, UNKNOWN))
 
 
@@ -216,12 +224,29 @@ def check_company(run: "Run") -> str:
     return ""
 
 
+def check_unseen(run: "Run") -> str:
+    """Return what is wrong with the groups that are not trained on."""
+    assert run.mixing is not None
+    unseen, kind = run.mixing.unseen, run.mixing.policy.kind
+    if problem := check_table("mixing.unseen", dict.fromkeys(unseen, 1.0), run.data.groups, shares=False):
+        return problem
+    if unseen and not run.data.groups.keys() - set(unseen):
+        return f"mixing.unseen: some group must be trained on, but these are all: {', '.join(unseen)}"
+    if unseen and kind == "doge":
+        return "mixing.unseen: doge sees gradients of what is trained alone; use aioli or skill_it"
+    return ""
+
+
 def check_names(run: "Run") -> str:
     """Return which proportions name an unknown group, or do not sum to 1."""
     assert run.mixing is not None
+    unseen = run.mixing.unseen
+    trained = [group for group in run.data.groups if group not in unseen]
     for place, table in run.mixing.policy.tables().items():
+        of_targets = place == "objective" or place.startswith("graph.")
+        groups = unseen or trained if of_targets else trained
         shares = place.split(".")[0] not in WEIGHTS
-        if problem := check_table(f"mixing.policy.{place}", table, run.data.groups, shares):
+        if problem := check_table(f"mixing.policy.{place}", table, groups, shares):
             return problem
     return ""
 
@@ -230,7 +255,7 @@ def check_table(key: str, table: ByGroup, groups: Iterable[str], shares: bool = 
     """Return what is wrong with numbers by group name, which are shares unless they are said to be none."""
     for group in table:
         if group not in groups:
-            return f"{key}.{group}: no such group; data.groups has {', '.join(groups)}"
+            return f"{key}.{group}: no such group; it can be {', '.join(groups)}"
     if table and shares and abs(sum(table.values()) - 1) > 1e-6:
         return f"{key}: proportions must sum to 1, but these sum to {sum(table.values()):.6g}"
     return ""
@@ -247,7 +272,7 @@ def check_with_rows(run: "Run", rows: Mapping[str, int]) -> str:
     assert run.mixing is not None
     groups = groups_of(run, rows)
     try:
-        built = run.mixing.build(groups.names)
+        built = run.mixing.build(list(rows))
         visits.check(built, groups)
     except ValueError as error:
         return f"mixing: {error}"
@@ -279,11 +304,12 @@ def check_within(run: "Run", built: visits.Mixing) -> str:
 
 def note_on_batches(run: "Run") -> str:
     """Return what to expect of batches that cannot hold a row of every group."""
-    if run.training.batch >= len(run.data.groups):
+    groups = groups_of(run, dict.fromkeys(run.data.groups, 1)).count
+    if run.training.batch >= groups:
         return ""
     return (
-        f"mixing: a batch of {run.training.batch} rows is smaller than the {len(run.data.groups)} groups, so "
-        f"proportions hold over a visit and not in each batch"
+        f"mixing: a batch of {run.training.batch} rows is smaller than the {groups} groups, so proportions "
+        f"hold over a visit and not in each batch"
     )
 
 

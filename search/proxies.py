@@ -20,6 +20,7 @@ from policies.mixing import Vector, normalise
 from policies.ranks import spearman
 from policies.space import Float
 from search import directory, running
+from search.boosting import boosted
 from search.config import Run
 from search.corpus.build import load_corpus
 from search.errors import InputError
@@ -218,14 +219,16 @@ def proposal(run: Run, rows: dict[str, int], swarm: Run) -> dict[str, Any]:
 
 def predictor(given: Swarm, mixtures: Vector, losses: Vector) -> Callable[[Vector], Vector]:
     """Return the fitted function from mixtures to losses (mixtures, groups)."""
-    return fit_law(mixtures, losses).losses if given.law == "log_linear" else ridge(mixtures, losses)
+    if given.law == "log_linear":
+        return fit_law(mixtures, losses).losses
+    return ridge(mixtures, losses) if given.law == "ridge" else boosted(mixtures, losses)
 
 
 def proposed(run: Run, caps: Vector, mixtures: Vector, losses: Vector) -> Vector:
     given = settings(run)
     if given.law == "log_linear":
         return best_mixture(fit_law(mixtures, losses), prior(run), given.strength, caps)
-    predict = ridge(mixtures, losses)
+    predict = predictor(given, mixtures, losses)
     # the same candidates for every sample of the runs, so that the interval is not theirs
     candidates = np.random.default_rng([run.seed, 4]).dirichlet(len(caps) * prior(run) + 1e-3, CANDIDATES)
     allowed = candidates[np.all(candidates <= caps + 1e-9, axis=1)]

@@ -1,5 +1,6 @@
 """The section `swarm:` of a run of kind `mixture`: small runs at many mixtures, and the law fitted to them."""
 
+import importlib.util
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -11,6 +12,8 @@ from search.sections import Model, Population
 if TYPE_CHECKING:
     from search.config import Run
 
+FEWEST = 64  # runs that boosted trees are fitted to
+
 
 class Swarm(Settings):
     """How a static mixture is searched for; `model` and `training` of the run are the confirming one's."""
@@ -19,7 +22,7 @@ class Swarm(Settings):
     steps: Count = 100  # of each small run
     model: Model = Model(layers=2, heads=2, width=32)  # of the small runs
     design: Literal["dirichlet", "optuna"] = "dirichlet"  # which mixtures they have
-    law: Literal["log_linear", "ridge"] = "log_linear"
+    law: Literal["log_linear", "ridge", "boosted_trees"] = "log_linear"
     prior: ByGroup = Field(default_factory=dict)  # what mixtures are drawn around; equal shares by default
     strength: Annotated[float, Field(ge=0)] = 0.0  # by which the proposal is held to the prior, in nats
     epochs: Annotated[float, Field(gt=0)] | None = None  # most passes over a group in the confirming run
@@ -41,6 +44,13 @@ def check_swarm(run: "Run") -> str:
             f"swarm.runs: a law of {groups} groups has {groups + 1} parameters and needs at least {groups + 2} "
             f"runs, got {swarm.runs}"
         )
+    if swarm.law == "boosted_trees" and swarm.runs < FEWEST:
+        return (
+            f"swarm.runs: boosted trees need {FEWEST} runs, since a leaf holds 20 and some stop the training, "
+            f"got {swarm.runs}"
+        )
+    if swarm.law == "boosted_trees" and importlib.util.find_spec("lightgbm") is None:
+        return "swarm.law: boosted_trees needs LightGBM: pip install 'shoal[boosting]'"
     if run.mixing is not None or run.hyperparameters or run.schedule:
         return "kind: mixture searches fixed mixtures alone: leave out mixing, hyperparameters and schedule"
     if run.population != Population() or run.starts:

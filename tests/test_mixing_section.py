@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from policies.mixers.aioli import Aioli
-from policies.mixers.plain import Stages
+from policies.mixers.plain import Stages, Stratified
 from policies.mixers.rules import MIXERS
 from policies.mixers.skillit import SkillIt
 from search.errors import InputError
 from search.load import check, dump, load_run
-from search.mixing import check_with_rows, note_on_batches
+from search.mixing import check_with_rows, groups_of, note_on_batches
+from search.running import controls
 
 RUN = """
 name: mixed
@@ -38,6 +39,47 @@ def test_a_policy_is_built_for_the_groups_in_their_order(tmp_path) -> None:
     assert built.policy == Aioli(every=20, sweeps=1, probe_share=0.4, objective=(1.0, 0.0, 2.0))
     assert (built.floor, built.epochs) == (0.05, 4.0)
     assert check(run.model_dump(mode="json"), "again") == run and "probe_share" in dump(run)
+
+
+def test_what_is_unseen_counts_and_is_not_trained_on(tmp_path) -> None:
+    rate = "hyperparameters.mixing={rate: {kind: float, low: 0.1, high: 1}}"
+    run = load_run(
+        write(tmp_path), ["mixing.unseen=[docs]", "mixing.policy.prior={law: 0.75, code: 0.25}", rate]
+    )
+    groups = groups_of(run, {"code": 100, "docs": 90, "law": 80})
+    assert (groups.names, groups.rows, groups.targets) == (("code", "law"), (100, 80), ("docs",))
+    assert run.mixing.build(("code", "docs", "law")).policy.prior == (0.25, 0.75)
+    graph = "mixing.policy={kind: skill_it, graph: {code: {docs: 0.5}, law: {docs: 0.25}}}"
+    run = load_run(write(tmp_path), ["mixing.unseen=[docs]", graph, "hyperparameters.mixing.rate.high=2"])
+    assert run.mixing.build(("code", "docs", "law")).policy == SkillIt(((0.5,), (0.25,)))
+    # the control in equal shares does not train on it either
+    assert controls(run)[1].mixing.build(("code", "docs", "law")).policy == Stratified()
+    assert controls(run)[1].unseen == ["docs"] and check(controls(run)[1].model_dump(mode="json"), "again")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("mixing.unseen=[laws]", "mixing.unseen.laws: no such group; it can be code, docs, law"),
+        ("mixing.unseen=[law, docs, code]", "mixing.unseen: some group must be trained on, but these are all"),
+        (
+            "mixing.unseen=[law]; mixing.policy.prior={law: 1}",
+            "mixing.policy.prior.law: no such group; it can be code, docs",
+        ),
+        (
+            "mixing.unseen=[law]; mixing.policy.objective={code: 1}",
+            "mixing.policy.objective.code: no such group; it can be law",
+        ),
+        (
+            "mixing.unseen=[law]; mixing.policy={kind: doge}",
+            "mixing.unseen: doge sees gradients of what is trained alone; use aioli or skill_it",
+        ),
+    ],
+)
+def test_a_mistake_in_what_is_unseen_is_named(tmp_path, change: str, said: str) -> None:
+    with pytest.raises(InputError) as error:
+        load_run(write(tmp_path), change.split("; "))
+    assert said in str(error.value)
 
 
 def test_proportions_are_given_by_name(tmp_path) -> None:
@@ -94,7 +136,7 @@ def test_every_policy_can_be_named_and_has_the_same_defaults_as_itself(tmp_path,
         ),
         (
             "mixing.policy={kind: fixed, proportions: {cod: 1}}",
-            "mixing.policy.proportions.cod: no such group; data.groups has code, docs, law",
+            "mixing.policy.proportions.cod: no such group; it can be code, docs, law",
         ),
         (
             "mixing.policy.prior={code: 0.5}",

@@ -172,3 +172,19 @@ def test_settings_of_a_proxy_can_be_evolved() -> None:
     assert evolved.mixing.policy == replace(EXAMPLES["doge"], rate=0.9, proxy_share=0.2)
     evolved.train(10)
     assert evolved.mixing_state["policy"]["updates"] == 8  # a fifth of 40 steps
+
+
+def test_a_member_is_scored_by_what_it_does_not_train_on() -> None:
+    rows = np.random.default_rng(7).integers(0, 16, (3, 6, 8)).astype(np.uint16)
+    by_group = dict(zip((*NAMES, "mail"), rows, strict=True))
+    held_out = {"validation": by_group, "test": by_group, PROBED: {"mail": by_group["mail"]}}
+    groups, recipe = Groups(NAMES, (100, 50), 4, STEPS, ("mail",)), Recipe(steps=STEPS, learning_rate=0.01)
+    policy = Aioli(every=10, probe_share=0.6, sweeps=1, noise=0.0)
+    found = MixedModel(SHAPE, recipe, {}, batches(), held_out, 0, "cpu", Mixing(policy), groups)
+    found.train(STEPS)
+    score, losses = found.evaluate()
+    assert score == -losses["mail"] and losses.keys() == {*NAMES, "mail"}
+    account = found.account()["groups"]
+    assert [group["group"] for group in account] == [*NAMES] and [
+        len(group["effects"]) for group in account
+    ] == [1, 1]

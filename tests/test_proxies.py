@@ -72,9 +72,13 @@ def test_the_swarm_is_a_population_that_reads_back_from_its_file(tmp_path) -> No
     assert [part_of(steps) for steps in (40, 6, 7, 9)] == [8, 2, 7, 3]
 
 
-@pytest.mark.parametrize("law", ["log_linear", "ridge"])
-def test_the_proposal_is_the_worlds_best_mixture_with_the_controls_beside_it(tmp_path, law: str) -> None:
-    run = load(tmp_path, f"swarm.law={law}")
+@pytest.mark.parametrize(("law", "runs"), [("log_linear", 20), ("ridge", 20), ("boosted_trees", 80)])
+def test_the_proposal_is_the_worlds_best_mixture_with_the_controls_beside_it(
+    tmp_path, law: str, runs: int
+) -> None:
+    if law == "boosted_trees":
+        pytest.importorskip("lightgbm")
+    run = load(tmp_path, f"swarm.law={law}", f"swarm.runs={runs}")
     found = proposal(run, ROWS, trained(run, "swarm", design(run), 1))
     candidates = np.random.default_rng(0).dirichlet(np.ones(3), 20_000)
     best = WORLD.losses(candidates).mean(axis=1).min()
@@ -84,7 +88,7 @@ def test_the_proposal_is_the_worlds_best_mixture_with_the_controls_beside_it(tmp
     assert found["held_out_correlation"] > 0.9 if law == "log_linear" else True
     assert found["beside"]["proportional"]["mixture"] == pytest.approx([0.6, 0.3, 0.1])
     controls = ["stratified", "proportional", "best small run", "best single group", "random"]
-    assert list(found["beside"]) == ["proposal", *controls] and found["extra_steps"] == 800
+    assert list(found["beside"]) == ["proposal", *controls] and found["extra_steps"] == 40 * runs
     # each group alone would end at a mean loss of 1.91, 1.50 and 2.15
     assert found["beside"]["best single group"]["mixture"] == [0, 1, 0]
     mixtures = [np.array(each["mixture"]) for each in found["beside"].values()]
@@ -123,7 +127,8 @@ def test_a_prior_holds_the_proposal_and_caps_bound_it(tmp_path) -> None:
     ("change", "said"),
     [
         ("swarm.runs=4", "swarm.runs: a law of 3 groups has 4 parameters and needs at least 5 runs, got 4"),
-        ("swarm.prior={cod: 1}", "swarm.prior.cod: no such group; data.groups has code, docs, law"),
+        ("swarm.law=boosted_trees", "swarm.runs: boosted trees need 64 runs, since a leaf holds 20"),
+        ("swarm.prior={cod: 1}", "swarm.prior.cod: no such group; it can be code, docs, law"),
         ("swarm.prior={code: 0.4}", "swarm.prior: proportions must sum to 1, but these sum to 0.4"),
         ("data.groups={code: installed}", "data.groups: a mixture needs at least 2 groups, got 1"),
         ("kind=population", "swarm: belongs to a run of `kind: mixture`"),

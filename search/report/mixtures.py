@@ -100,7 +100,7 @@ def effects(story: Story) -> Figure:
     # recorded by trained group, drawn by judged group
     values = np.array([row["effects"] for row in rows]).T * 1000
     errors = np.array([row["errors"] for row in rows]).T * 1000
-    judged = names if len(values) == len(names) else [f"target {place}" for place in range(len(values))]
+    judged = (story.settings.get("mixing") or {}).get("unseen") or names
     most = float(np.abs(values[np.isfinite(values)]).max(initial=0.0)) or 1.0
     heat = {
         "type": "heatmap",
