@@ -1,4 +1,4 @@
-"""Whole runs of kind `mixture` on an embedded Ray: swarm, law, proposal, confirming run; killed, they go on."""
+"""Mixtures on an embedded Ray: whole searches of kind `mixture`, and policies that need more than members."""
 
 import json
 import os
@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from test_ray import scores, shoal, start, wait_for_round, write_texts
+from test_ray import scores, shoal, small_run, start, wait_for_round, write_texts
+
+from cluster.storage import Store
 
 pytestmark = pytest.mark.ray
 
@@ -80,3 +82,36 @@ def test_a_killed_search_goes_on_to_the_same_proposal(tmp_path, part: str) -> No
     process = start("resume", str(killed))
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 2 and "is finished" in said
+
+
+def without_policy(texts: Path, directory: Path) -> list[str]:
+    return [change for change in small_run(texts, directory) if not change.startswith("mixing.policy")]
+
+
+@pytest.mark.slow
+def test_doremi_against_the_best_of_a_former_run_resumes_and_is_replayed(tmp_path) -> None:
+    texts, former, killed = write_texts(tmp_path), tmp_path / "former", tmp_path / "killed"
+    rate = "{learning_rate: {kind: float, low: 0.001, high: 0.03, log: true}}"
+    shoal("run", *without_policy(texts, former), "mixing=null", f"hyperparameters={rate}")
+    policy = f"mixing={{policy: {{kind: doremi, proxy_share: 0.6}}, reference: {former}/best, floor: 0.05}}"
+    process = start("run", *without_policy(texts, killed), policy, f"hyperparameters={rate}")
+    wait_for_round(killed, 3, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    shoal("resume", str(killed))
+    rows = Store(str(killed)).read_table("mixing.parquet").to_pylist()
+    assert {row["extra_steps"] for row in rows} == {40} and max(row["round"] for row in rows) == 10
+    # weights of the loss move in the proxy; what it found is what the last steps are trained at
+    assert len({row["proportion"] for row in rows if row["round"] < 6}) > 4
+    said = shoal("replay", str(killed))
+    assert "have the same weights, bit for bit" in said
+
+
+@pytest.mark.slow
+def test_a_group_is_judged_by_and_never_trained_on(tmp_path) -> None:
+    texts, directory = write_texts(tmp_path), tmp_path / "run"
+    shoal("run", *small_run(texts, directory), "mixing.unseen=[digits]", "training.steps=16")
+    metrics = Store(str(directory)).read_table("metrics.parquet").to_pylist()
+    assert all(row["score"] == pytest.approx(-row["loss_digits"], abs=1e-6) for row in metrics)
+    rows = Store(str(directory)).read_table("mixing.parquet").to_pylist()
+    assert {row["group"] for row in rows} == {"letters"} and {len(row["effects"]) for row in rows} == {1}
