@@ -204,7 +204,10 @@ def _now(mixing: Mixing, groups: Groups, state: State) -> tuple[Vector, Vector |
 
 def _weighed(mixing: Mixing, groups: Groups, wish: Wish) -> Vector | None:
     """Return the weights of the groups' losses, which sum to 1, above the floor."""
-    return None if wish.weights is None else bounded(normalise(wish.weights), mixing.floor, 1.0)
+    if wish.weights is None:
+        return None
+    weights = normalise(wish.weights)
+    return bounded(weights, mixing.floor, 1.0) if mixing.floor else weights
 
 
 def _part(mixing: Mixing, groups: Groups, state: State) -> State:
@@ -234,8 +237,8 @@ def _part(mixing: Mixing, groups: Groups, state: State) -> State:
 
 
 def _inside(mixing: Mixing, groups: Groups, state: State, wanted: Vector) -> Vector:
-    if not np.isfinite(mixing.epochs):
-        return bounded(wanted, mixing.floor, 1.0)
+    if not np.isfinite(mixing.epochs):  # some policies come here at every step
+        return bounded(wanted, mixing.floor, 1.0) if mixing.floor else wanted
     rows = max(left(groups, state), 1) * groups.batch
     most = np.minimum((_allowance(mixing, groups) - state["seen"]) / rows, 1.0)
     return bounded(wanted, np.minimum(mixing.floor, most), most)
