@@ -115,3 +115,19 @@ def test_a_group_is_judged_by_and_never_trained_on(tmp_path) -> None:
     assert all(row["score"] == pytest.approx(-row["loss_digits"], abs=1e-6) for row in metrics)
     rows = Store(str(directory)).read_table("mixing.parquet").to_pylist()
     assert {row["group"] for row in rows} == {"letters"} and {len(row["effects"]) for row in rows} == {1}
+
+
+@pytest.mark.slow
+def test_members_that_mix_span_workers(tmp_path) -> None:
+    texts, found = write_texts(tmp_path), {}
+    wide = "{broods: 1, workers_per_member: 2, span: ddp, cpus_per_worker: 0.3}"
+    for name, cluster in (("alone", "{broods: 1, stack: false}"), ("over", wide)):
+        changes = ["population={members: 2, interval: 8, exploit: none}", "training.dropout=0"]
+        changes.append(f"cluster={cluster}")
+        run = [change for change in small_run(texts, tmp_path / name) if not change.startswith("cluster")]
+        shoal("run", *run, *changes)
+        rows = Store(str(tmp_path / name)).read_table("mixing.parquet").to_pylist()
+        shares = [row["proportion"] for row in rows if row["round"] == 5]
+        found[name] = ([score for _, _, score in scores(tmp_path / name)], shares)
+    assert found["over"][0] == pytest.approx(found["alone"][0], abs=0.01)
+    assert found["over"][1] == pytest.approx(found["alone"][1], abs=0.02)

@@ -1,6 +1,7 @@
 """Runs of kind `mixture` without Ray: the design, what is proposed from a swarm's losses, and its mistakes."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,3 +149,9 @@ def test_a_mistake_is_named(tmp_path, change: str, said: str) -> None:
     with pytest.raises(InputError) as error:
         load(tmp_path, change)
     assert said in str(error.value)
+
+
+def test_the_example_of_a_search_can_be_run() -> None:
+    run = load_run(str(Path(__file__).parent.parent / "examples/mixture.yaml"))
+    swarm = as_population(run, "swarm", run.swarm.model, run.swarm.steps, 1, design(run))
+    assert (swarm.population.members, swarm.hosts, swarm.rounds) == (12, 2, 5)
