@@ -8,7 +8,7 @@ from policies.sampling.interface import needs_losses
 from search.distill import settings as distilling
 from search.distill.checks import check_distill
 from search.kinds import SpaceWithin
-from search.mixing import check_mixing
+from search.mixing_checks import check_mixing
 from search.sections import SEARCHED
 from search.swarm import check_swarm
 from trainables.settings import Shape

@@ -17,7 +17,8 @@ from search.corpus.streams import windows
 from search.errors import InputError, Interrupted, RunFailed
 from search.kinds import NoExploitRule
 from search.measure import Measure, Watchers
-from search.mixing import Mixing, StratifiedMixture, check_with_rows, note_on_batches
+from search.mixing import Mixing, StratifiedMixture
+from search.mixing_checks import check_with_rows, note_on_batches
 from search.own import own_class
 from search.population import Outcome, train_population
 from search.progress import Progress
