@@ -1,4 +1,4 @@
-"""What must hold of the section `mixing:`: between its keys, with the run's other sections, with groups' rows."""
+"""What must hold of the section `mixing:`: between its keys, with other sections, with the rows of groups."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
