@@ -63,14 +63,22 @@ def test_a_search_ends_with_a_proposal_beside_its_controls(tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_each_small_run_may_be_a_trial_of_its_own(tmp_path) -> None:
+    write_texts(tmp_path)
+    directory = tmp_path / "run"
+    shoal("run", mixture_run(tmp_path, directory, cluster={"broods": 5}))
+    rows = Store(str(directory / "swarm")).read_table("metrics.parquet").to_pylist()
+    assert {row["brood"]: row["member"] for row in rows} == dict(zip(range(5), range(5), strict=True))
+    assert proposal_of(directory)["runs"] == 5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["swarm", "confirm"])
 def test_a_killed_search_goes_on_to_the_same_proposal(tmp_path, part: str) -> None:
     write_texts(tmp_path)
-    # each small run is a Tune trial of its own
-    more = {"cluster": {"broods": 5}}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    shoal("run", mixture_run(tmp_path, whole, **more))
-    process = start("run", mixture_run(tmp_path, killed, **more))
+    shoal("run", mixture_run(tmp_path, whole))
+    process = start("run", mixture_run(tmp_path, killed))
     wait_for_round(killed / part, 2, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
