@@ -19,6 +19,7 @@ from policies.mixing import normalise
 from search.corpus.batches import MixedBatches
 from search.mixed import MixedModel, train_visits
 from search.mixing import PROBED
+from trainables.reference import Reference
 from trainables.searched import Number
 from trainables.settings import Recipe, Shape
 from trainables.stack import Stack
@@ -54,6 +55,7 @@ class Job:
 
     mixing: Mixing
     seed: int
+    reference: Reference | None = None  # DoReMi's
 
 
 def ascii_only(rows: NDArray[np.uint16]) -> NDArray[np.uint16]:
@@ -77,7 +79,9 @@ def members(
     for job in jobs:
         streams = {name: Memory(name, values, job.seed) for name, values in rows.items()}
         batches = MixedBatches(streams, even, batch)
-        model = ContextModel(shape, recipe, {}, batches, held, job.seed, "cpu", job.mixing, groups)
+        model = ContextModel(
+            shape, recipe, {}, batches, held, job.seed, "cpu", job.mixing, groups, job.reference
+        )
         found.append(model)
     return found
 

@@ -1,5 +1,6 @@
 """What the benchmark `mixing` compares: the settings, and every method's runs on one of them."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -7,15 +8,16 @@ import numpy as np
 import torch
 
 from benchmarks.contexts import ContextModel, Job, losses, members, train_together
-from benchmarks.proxies import alignment, excess_over, found_mixture
 from benchmarks.texts import GIVEN, INSTALLED, held_out, rows
 from policies.mixers.ado import ADO
 from policies.mixers.aioli import Aioli
 from policies.mixers.doge import DoGE
 from policies.mixers.doremi import DoReMi
 from policies.mixers.plain import Fixed, Proportional, Stratified
+from policies.mixers.proxy import answer
 from policies.mixers.skillit import SkillIt, skills_graph
 from policies.mixers.visits import Mixer, Mixing
+from trainables.reference import Reference
 from trainables.settings import Recipe
 
 BATCH, VALIDATION, TEST = 16, 128, 256  # rows: of a step, of each group held out
@@ -38,6 +40,8 @@ METHODS = (
     "skill-it",
     "doremi",
     "doge",
+    "doremi in one run",
+    "doge in one run",
 )
 
 
@@ -50,6 +54,7 @@ class Plan:
     steps: int
     corpus: str
     folder: str
+    methods: tuple[str, ...] = METHODS
 
 
 @dataclass(frozen=True)
@@ -105,11 +110,14 @@ class Bench:
         self.train = {name: found[name][:limit] for name, limit in limits.items()}
         self.held_out = held_out(plan.corpus, plan.folder, list(limits), VALIDATION, TEST)
         self.recipe = replace(RECIPE, steps=plan.steps, warmup=plan.steps // 20)
-        self.references: list[ContextModel] = []  # the stratified members, once they are trained
+        self.references: dict[int, Reference] = {}  # the stratified members by seed, once they are trained
 
     def make(self, mixers: Callable[[int], list[Mixer]]) -> list[list[ContextModel]]:
         """Return for each seed the members of its mixers."""
-        table = [[Job(Mixing(mixer), seed) for mixer in mixers(seed)] for seed in self.plan.seeds]
+        table = [
+            [Job(Mixing(mixer), seed, self.references.get(seed)) for mixer in mixers(seed)]
+            for seed in self.plan.seeds
+        ]
         return [members(jobs, self.train, self.held_out, self.recipe, BATCH, self.plan.steps) for jobs in table]
 
     def results(self, mixer: Mixer, extra_steps: int = 0) -> list[Result]:
@@ -121,9 +129,17 @@ class Bench:
         train_together([each for seed in made for each in seed], self.plan.steps)
         return [replace(result_of(seed[0]), extra_steps=extra_steps) for seed in made]
 
-    def controls(self) -> dict[str, list[Result]]:
-        """Return the mixtures that learn nothing; among the grid and the single groups, validation chooses."""
+    def controls(self, alone: bool = False) -> dict[str, list[Result]]:
+        """Return the mixtures that learn nothing; among the grid and the single groups, validation chooses.
+
+        With `alone` that is the stratified one, which all others are held against.
+        """
         count, steps = len(self.train), self.plan.steps
+        if alone:
+            made = self.make(lambda seed: [Stratified()])
+            train_together([seed[0] for seed in made], steps)
+            self.refer_to([seed[0] for seed in made])
+            return {"stratified": [result_of(seed[0]) for seed in made]}
 
         def mixers(seed: int) -> list[Mixer]:
             rng = np.random.default_rng([1, seed])
@@ -134,8 +150,8 @@ class Bench:
         made = self.make(mixers)
         train_together([each for seed in made for each in seed], steps)
         found: dict[str, list[Result]] = {}
+        self.refer_to([seed[0] for seed in made])
         for seed in made:
-            self.references.append(seed[0])
             even, by_size, *rest = [result_of(member) for member in seed]
             single, searched, drawn = rest[:count], rest[count:-2], rest[-2:]
             chosen = {
@@ -149,6 +165,11 @@ class Bench:
                 found.setdefault(name, []).append(result)
         return found
 
+    def refer_to(self, stratified: list[ContextModel]) -> None:
+        """Keep copies of the stratified members as what DoReMi measures an excess over."""
+        for seed, model in zip(self.plan.seeds, stratified, strict=True):
+            self.references[seed] = Reference(copy.deepcopy(model.module), self.plan.steps)
+
     def skill_it(self) -> list[Result]:
         """Return runs along a graph from one short run a group, which are charged."""
         count, short = len(self.train), self.plan.steps // 5
@@ -161,14 +182,23 @@ class Bench:
         }
         return self.results_of(lambda seed: SkillIt(graphs[seed], every=short), count * short)
 
+    def measured_within(self, proxy: Mixer) -> list[ContextModel]:
+        """Return trained members of DoReMi or DoGE, which are in no stack."""
+        made = [seed[0] for seed in self.make(lambda seed: [proxy])]
+        for model in made:
+            model.train(self.plan.steps)
+        return made
+
+    def in_one_run(self, proxy: Mixer, extra_steps: int = 0) -> list[Result]:
+        """Return runs that are trained at the proxy's answer after it, as in a run's file."""
+        return [replace(result_of(model), extra_steps=extra_steps) for model in self.measured_within(proxy)]
+
     def proxied(self, proxy: Mixer, extra_steps: int) -> list[Result]:
-        """Return runs at what a proxy run found; DoReMi's reference is the stratified member of the seed."""
-        found = {}
-        for seed, (model,), reference in zip(
-            self.plan.seeds, self.make(lambda seed: [proxy]), self.references, strict=True
-        ):
-            measure = excess_over(reference) if isinstance(proxy, DoReMi) else alignment
-            found[seed] = Fixed(tuple(found_mixture(model, measure).tolist()))
+        """Return runs at what a whole proxy run found."""
+        found = {
+            seed: Fixed(tuple(answer(model.mixing_state).tolist()))
+            for seed, model in zip(self.plan.seeds, self.measured_within(proxy), strict=True)
+        }
         return self.results_of(found.__getitem__, extra_steps)
 
 
@@ -193,11 +223,17 @@ def work(plan: Plan) -> dict[str, list[Result]]:
     """Return every method's result for each seed; called in a process of its own."""
     torch.set_num_threads(1)
     bench, steps = Bench(plan), plan.steps
-    return bench.controls() | {
-        "aioli": bench.results(ours(steps)),
-        "aioli as published": bench.results(published(steps)),
-        "ado": bench.results(ADO(refit=steps // 5, skip=steps // 10)),
-        "skill-it": bench.skill_it(),
-        "doremi": bench.proxied(DoReMi(), 2 * steps),
-        "doge": bench.proxied(DoGE(), steps),
+    online: dict[str, Callable[[], list[Result]]] = {
+        "aioli": lambda: bench.results(ours(steps)),
+        "aioli as published": lambda: bench.results(published(steps)),
+        "ado": lambda: bench.results(ADO(refit=steps // 5, skip=steps // 10)),
+        "skill-it": bench.skill_it,
+        "doremi": lambda: bench.proxied(DoReMi(proxy_share=1.0), 2 * steps),
+        "doge": lambda: bench.proxied(DoGE(proxy_share=1.0), steps),
+        "doremi in one run": lambda: bench.in_one_run(DoReMi(), steps),
+        "doge in one run": lambda: bench.in_one_run(DoGE()),
     }
+    # the stratified members are what all others stand beside, and DoReMi's references
+    only = [method for method in plan.methods if method not in online] == ["stratified"]
+    found = bench.controls(alone=only)
+    return found | {method: run() for method, run in online.items() if method in plan.methods}

@@ -1,7 +1,8 @@
 """What a mixing policy costs beside static shares at equal steps: its own work, and its evaluation passes.
 
 `policy_share` is the time within the policy itself, `overhead` the difference of whole trainings, which is as
-noisy as they are.
+noisy as they are. DoReMi's reference and DoGE's gradients by group are in the overhead: they are measured
+within the steps of the proxy, which is the whole run here.
 
 One decoder of 115k weights in one thread, on made-up tokens, without Ray. Processor time and not wall time,
 since other work on the machine then counts less; the least of several repeats, since noise only ever slows. The
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 from policies.mixers.ado import ADO
 from policies.mixers.aioli import Aioli
+from policies.mixers.doge import DoGE
+from policies.mixers.doremi import DoReMi
 from policies.mixers.plain import Stratified
 from policies.mixers.skillit import SkillIt
 from policies.mixers.visits import Groups, Mixer, Mixing
@@ -27,6 +30,8 @@ from policies.mixing import normalise
 from search.corpus.batches import MixedBatches
 from search.mixed import MixedModel
 from search.mixing import PROBED
+from trainables.decoder import Decoder
+from trainables.reference import Reference
 from trainables.settings import Recipe, Shape
 
 NAMES, LENGTH, BATCH, HELD = ("code", "docs", "law"), 64, 8, 32
@@ -79,6 +84,8 @@ def policies(steps: int) -> dict[str, Mixer]:
         "aioli": Aioli(every=steps // 4, probe_share=0.3, sweeps=1, noise=0.0, scale="column"),
         "ado": ADO(refit=steps // 4, skip=steps // 8),
         "skill-it": SkillIt(graph, every=steps // 4),
+        "doremi": DoReMi(proxy_share=1.0),
+        "doge": DoGE(proxy_share=1.0),
     }
 
 
@@ -88,8 +95,11 @@ def measure(mixer: Mixer, steps: int) -> tuple[float, float, int, float]:
     batches = MixedBatches(
         {name: Tokens(place) for place, name in enumerate(NAMES)}, normalise([1.0] * 3), BATCH
     )
-    groups = Groups(NAMES, (2000,) * 3, BATCH, steps)
-    member = Timed(SHAPE, Recipe(steps=steps), {}, batches, {PROBED: held}, 0, "cpu", Mixing(mixer), groups)
+    groups, recipe, reference = Groups(NAMES, (2000,) * 3, BATCH, steps), Recipe(steps=steps), None
+    if isinstance(mixer, DoReMi):
+        reference = Reference(Decoder(SHAPE), steps=0)
+    mixing = Mixing(mixer)
+    member = Timed(SHAPE, recipe, {}, batches, {PROBED: held}, 0, "cpu", mixing, groups, reference)
     began = time.process_time()
     member.train(steps)
     trained = time.process_time() - began - member.spent

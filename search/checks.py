@@ -8,7 +8,7 @@ from policies.sampling.interface import needs_losses
 from search.distill import settings as distilling
 from search.distill.checks import check_distill
 from search.kinds import SpaceWithin
-from search.mixing import check_mixing
+from search.mixing_checks import check_mixing
 from search.sections import SEARCHED
 from search.swarm import check_swarm
 from trainables.settings import Shape
@@ -130,25 +130,21 @@ def check_span(run: "Run") -> str:
 
 
 def check_mode(run: "Run") -> str:
-    if run.population.mode == "asynchronous" and run.population.exploit.kind in ("multiple_frequency", "fire"):
+    free, back = run.population.mode == "asynchronous", run.population.backtrack
+    if free and run.population.exploit.kind in ("multiple_frequency", "fire"):
         return (
             f"population.exploit: {run.population.exploit.kind} decides about whole parts of the population at "
             f"once; it needs population.mode: synchronous"
         )
-    if run.population.mode == "asynchronous" and run.checkpoint.every != 1:
-        return (
-            f"checkpoint.every: must be 1 with population.mode: asynchronous, since members are saved each "
-            f"when it is ready, got {run.checkpoint.every}"
-        )
-    if not run.population.backtrack:
-        return ""
-    if run.population.mode == "asynchronous":
+    if free and back:
         return "population.backtrack: needs population.mode: synchronous"
-    if run.checkpoint.every != 1:
-        return (
-            f"checkpoint.every: must be 1 with population.backtrack, which takes earlier weights from their "
-            f"checkpoint, got {run.checkpoint.every}"
+    if (free or back) and run.checkpoint.every != 1:
+        why = (
+            "population.mode: asynchronous, since members are saved each when it is ready"
+            if free
+            else "population.backtrack, which takes earlier weights from their checkpoint"
         )
+        return f"checkpoint.every: must be 1 with {why}, got {run.checkpoint.every}"
     return ""
 
 
@@ -275,7 +271,7 @@ CHECKS = (
     check_distill,
 )
 # what a search for a mixture makes populations of is its own affair
-FOR_MIXTURES = (check_data, check_swarm, check_model)
+FOR_MIXTURES = (check_data, check_swarm, check_model, check_sampling)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -66,6 +66,11 @@ class Run(Settings):
         return self.distill
 
     @property
+    def unseen(self) -> list[str]:
+        """The groups that no member trains on, but all are judged by."""
+        return self.mixing.unseen if self.mixing else []
+
+    @property
     def parts(self) -> int:
         """How many parts the population has whose members copy only within them: one a sub-space."""
         return len(self.distill.spaces) if self.distill else 1

@@ -18,6 +18,7 @@ from search.config import FORMAT, Run
 from search.distill.checks import check_teacher, teacher_folder
 from search.errors import InputError
 from search.own import own_class
+from search.reference import check_reference
 from trainables.tokenizer import TOKENIZERS
 
 
@@ -40,6 +41,7 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
         own_class(run.trainable)
     if run.kind == "distill":
         check_teacher(run)
+    check_reference(run)
     return run
 
 
@@ -106,7 +108,11 @@ def resolve(run: Run) -> Run:
     elif tokenizer not in TOKENIZERS:
         tokenizer = absolute(tokenizer)
     data = run.data.model_copy(update={"corpus": corpus, "groups": groups, "tokenizer": tokenizer})
-    return run.model_copy(update={"directory": absolute(run.directory or f"runs/{run.name}"), "data": data})
+    mixing = run.mixing
+    if mixing is not None and mixing.reference is not None:
+        mixing = mixing.model_copy(update={"reference": absolute(mixing.reference)})
+    directory = absolute(run.directory or f"runs/{run.name}")
+    return run.model_copy(update={"directory": directory, "data": data, "mixing": mixing})
 
 
 def absolute(place: str) -> str:

@@ -5,7 +5,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load
 
 from cluster.storage import Store
 from policies.mixing import normalise
@@ -17,11 +19,14 @@ from search.errors import InputError
 from search.mixed import MixedModel
 from search.mixing import PROBED, groups_of
 from search.own import own_class
+from search.reference import read_card
 from search.sampling import sample
 from search.views import Shared
+from trainables.decoder import Decoder
 from trainables.language import LanguageModel
 from trainables.member import Member
 from trainables.network import Network
+from trainables.reference import Reference
 from trainables.settings import Recipe, Shape
 from trainables.span import Span
 from trainables.toy import Toy
@@ -77,7 +82,7 @@ def text_of(run: Run) -> tuple[Callable[[], MixedBatches], HeldOut]:
     manifest = load_corpus(run.data)
     streams = open_streams(run, manifest)
     share, stop = proportions(run, list(streams)), run.data.exhausted == "stop"
-    bounds = limits(run.data, manifest)
+    bounds = limits(run.data, manifest, streams)
     return partial(MixedBatches, streams, share, run.training.batch, bounds, stop), held_out_of(run)
 
 
@@ -104,15 +109,30 @@ def language_models(
     )
     make: Callable[..., Member] = LanguageModel
     if run.mixing is not None:
-        held_out[PROBED] = first_of(
-            run, "validation", run.mixing.evaluation_rows or run.training.evaluation_rows
-        )
         rows = {group: splits.splits["train"].rows for group, splits in manifest.groups.items()}
-        make = partial(MixedModel, mixing=run.mixing.build(list(rows)), groups=groups_of(run, rows))
+        groups = groups_of(run, rows)
+        told = first_of(run, "validation", run.mixing.evaluation_rows or run.training.evaluation_rows)
+        held_out[PROBED] = {target: told[target] for target in groups.targets}
+        make = partial(
+            MixedModel,
+            mixing=run.mixing.build(list(rows)),
+            groups=groups,
+            reference=open_reference(run, run.mixing.reference, device) if run.mixing.reference else None,
+        )
     return {
         number: make(shape, recipe, values, batches(), held_out, member_seed(run, number), run.device)
         for number, values in hyperparameters.items()
     }
+
+
+def open_reference(run: Run, folder: str, device: str) -> Reference:
+    """Load an exported model to compare members with, which share it."""
+    card = read_card(run, folder)
+    # positions have no weights, so rows may have any length
+    module = Decoder(Shape(**card["shape"] | {"sequence_length": run.data.sequence_length}))
+    weights = load(Store(folder).read("model.safetensors"))
+    module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    return Reference(module.to(torch.device(device)), card["step"])
 
 
 def member_seed(run: Run, number: int) -> int:

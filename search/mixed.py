@@ -6,25 +6,33 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from policies.mixers.doremi import clipped_excess
 from policies.mixers.visits import (
+    ALIGNMENT,
+    EXCESS,
     TRAINING,
     VALIDATION,
+    WITHIN,
     Groups,
     Mixing,
     Outcome,
     Visit,
     begin,
-    mixture,
+    counted,
     observe,
     plan,
 )
 from policies.mixing import Counts, Vector
 from search.corpus.batches import MixedBatches
 from search.mixing import PROBED, settled
+from trainables.alignment import gradients, inner_products, weighted
 from trainables.arrays import to_tensors
+from trainables.decoder import losses_by_token
 from trainables.language import LanguageModel
 from trainables.member import State
+from trainables.reference import Reference
 from trainables.settings import Recipe, Shape
 
 
@@ -37,9 +45,11 @@ class VisitBatches:
         self.by_group: Vector | None = None  # (groups,) weights of the groups' mean losses
         self.done = 0  # steps of the visit
         self.losses: list[Vector] = []  # of the visit's steps so far, (groups,) each
+        self.noted: dict[str, list[Vector]] = {}  # what else was measured in each of them
 
     def begin(self, visit: Visit) -> None:
-        self.counts, self.by_group, self.done, self.losses = visit.counts, visit.weights, 0, []
+        self.counts, self.by_group, self.done = visit.counts, visit.weights, 0
+        self.losses, self.noted = [], {}
 
     @property
     def left(self) -> int:
@@ -51,9 +61,29 @@ class VisitBatches:
             return {"rows": rows, "weights": np.full(len(rows), 1 / len(rows), dtype=np.float32)}
         counts = self.counts[self.done]
         self.done += 1
-        each = 1 / counts.sum() if self.by_group is None else self.by_group / np.maximum(counts, 1)
-        weights = np.repeat(np.broadcast_to(each, counts.shape), counts)
+        weights = np.repeat(self.shares / np.maximum(counts, 1), counts)
         return {"rows": self.mixed.take(counts.tolist()), "weights": weights.astype(np.float32)}
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """The group of each row of the last batch, `(rows,)`."""
+        return np.repeat(np.arange(self.counts.shape[1]), self.counts[self.done - 1])
+
+    @property
+    def shares(self) -> Vector:
+        """What each group's mean loss counts in the last batch, (groups,): 0 if it has no row."""
+        counts = self.counts[self.done - 1]
+        shares = counts if self.by_group is None else np.where(counts > 0, self.by_group, 0.0)
+        return np.asarray(shares / max(float(shares.sum()), 1e-300))
+
+    def note(self, **measured: Vector) -> None:
+        """Take what was measured in the step of the last batch."""
+        for name, values in measured.items():
+            self.noted.setdefault(name, []).append(values)
+
+    def measured(self, name: str) -> Vector | None:
+        """Return what was noted in the visit, `(steps, ...)`, if anything was."""
+        return np.array(self.noted[name]) if name in self.noted else None
 
     def weigh(self, losses: Any, weights: Any) -> Any:
         return weights
@@ -91,8 +121,10 @@ class MixedModel(LanguageModel):
         device: str,
         mixing: Mixing,
         groups: Groups,
+        reference: Reference | None = None,  # that an excess is measured against
     ):
-        self.given, self.groups = mixing, groups
+        self.given, self.groups, self.reference = mixing, groups, reference
+        assert reference is not None or EXCESS not in mixing.policy.signals, "an excess is over a reference"
         self.visits = VisitBatches(batches)  # a sampling policy may come between them and the training
         super().__init__(shape, recipe, hyperparameters, self.visits, held_out, seed, device)
         self.mixing_state = begin(self.mixing, groups, seed)
@@ -104,8 +136,51 @@ class MixedModel(LanguageModel):
         super().adopt(chosen)
         self.hyperparameters = dict(hyperparameters)
 
+    @property
+    def alone(self) -> bool:
+        """Whether it never trains in a stack: what is measured within a step is measured on one member."""
+        return super().alone or bool(self.mixing.policy.signals & WITHIN)
+
     def train(self, steps: int) -> float:
         return train_visits([self], lambda cut: [super(MixedModel, self).train(cut)], steps)[0]
+
+    def step(self) -> tuple[Tensor, Tensor]:
+        told = self.visit.signals & WITHIN if self.visit else frozenset()
+        if not told:
+            return super().step()
+        self.set_rates()
+        batch = to_tensors(self.batches.next(), self.device)
+        tokens = batch["rows"].long()
+        logits = self.called(tokens, self.numbers["dropout"])
+        losses = self.losses_of(logits, tokens, self.numbers)
+        minimised = self.batches.weigh(losses.detach(), batch["weights"]) * losses
+        if EXCESS in told:
+            assert self.reference is not None
+            by_token = losses_by_token(logits.detach(), tokens).cpu().numpy()
+            known, count = self.reference.losses(tokens), self.groups.count
+            self.visits.note(excess=clipped_excess(by_token, known, self.visits.owners, count))
+        if ALIGNMENT in told:
+            self.align(minimised)
+        else:
+            self.optimiser.zero_grad(set_to_none=True)
+            minimised.sum().backward()
+        self.descend()
+        return minimised.sum().detach(), losses.detach()
+
+    def align(self, minimised: Tensor) -> None:
+        """Take the rows' gradients group by group; note the inner products of those of mean losses."""
+        owners, shares, count = self.visits.owners, self.visits.shares, self.groups.count
+        weights = list(self.weights().values())
+        present = [group for group in range(count) if (owners == group).any()]
+        slopes = gradients([minimised[torch.from_numpy(owners == group)].sum() for group in present], weights)
+        for weight, slope in zip(weights, weighted(slopes, [1.0] * len(present)), strict=True):
+            weight.grad = slope
+        products = np.full((count, count), np.nan)
+        # what a group of no weight has no part in the loss, so its gradient is not seen
+        scale = 1 / np.where(shares[present] > 0, shares[present], np.nan)
+        found = inner_products(slopes, slopes).cpu().numpy() * np.outer(scale, scale)
+        products[np.ix_(present, present)] = found
+        self.visits.note(alignment=products, norms=np.sqrt(np.diag(products)))
 
     def ready(self, limit: int) -> int:
         """Return the steps until the member has something to measure, at most `limit`."""
@@ -125,6 +200,9 @@ class MixedModel(LanguageModel):
         outcome = Outcome(
             training=np.array(losses) if TRAINING in signals else None,
             validation=tuple(self.sequence_losses(PROBED).values()) if VALIDATION in signals else None,
+            excess=self.visits.measured("excess"),
+            alignment=self.visits.measured("alignment"),
+            norms=self.visits.measured("norms"),
         )
         self.mixing_state = observe(self.mixing, self.groups, self.mixing_state, self.visit, outcome)
         self.visit = None
@@ -134,7 +212,13 @@ class MixedModel(LanguageModel):
         self.module.eval()
         with torch.no_grad():
             found = self.row_losses(self.module, to_tensors(self.held_out[split], self.device))
-        return {group: losses.double().cpu().numpy() for group, losses in found.items()}
+        known = {group: self.span.agreed(losses) for group, losses in found.items()} if self.span else found
+        return {group: losses.double().cpu().numpy() for group, losses in known.items()}
+
+    def score(self, module: nn.Module, rows: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return minus the mean loss of the targets, which may be other groups than are trained on."""
+        _, losses = super().score(module, rows)
+        return -torch.stack([losses[target] for target in self.groups.targets]).mean(), losses
 
     def progress(self) -> State:
         return super().progress() | {"mixing": self.mixing_state}
@@ -146,7 +230,7 @@ class MixedModel(LanguageModel):
     def account(self) -> dict[str, Any]:
         """Return what the run records of the mixture: proportions, rows seen, and what the policy measured."""
         state, policy = self.mixing_state, self.mixing_state["policy"]
-        shares = mixture(self.mixing, self.groups, state)
+        shares = counted(self.mixing, self.groups, state)
         effects, errors = (np.array(policy.get(name, [])) for name in ("effects", "errors"))
         groups = [
             {
@@ -160,6 +244,7 @@ class MixedModel(LanguageModel):
             for place, name in enumerate(self.groups.names)
         ]
         counts = {name: state[name] for name in ("evaluations", "probe_steps")}
+        counts["extra_steps"] = self.reference.steps if self.reference else 0
         return {"groups": groups, "decision": policy.get("decision", ""), **counts}
 
 

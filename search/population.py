@@ -210,7 +210,7 @@ def training_files(run: Run) -> dict[str, list[str]]:
     large = windows(run.data, manifest)
     files = {}
     for group, splits in manifest.groups.items():
-        if group in large:  # the workers read these by themselves
+        if group in large or group in run.unseen:  # the workers read the large ones by themselves
             continue
         split = splits.splits["train"]
         order = RowOrder(group, file_rows(split), run.seed).files(0)

@@ -20,6 +20,7 @@ from policies.mixing import Vector, normalise
 from policies.ranks import spearman
 from policies.space import Float
 from search import directory, running
+from search.boosting import boosted
 from search.config import Run
 from search.corpus.build import load_corpus
 from search.errors import InputError
@@ -27,7 +28,7 @@ from search.kinds import NoExploitRule
 from search.lineage import read_rows
 from search.mixing import FixedMixture, Mixing
 from search.records import METRICS, TESTS
-from search.sections import Model, Start, Training
+from search.sections import Cluster, Model, Population, Start, Training
 from search.start import spread
 from search.swarm import Swarm
 
@@ -137,7 +138,7 @@ def as_population(
     training: Training = run.training.model_copy(
         update={"steps": steps, "warmup": min(run.training.warmup, steps // 4)}
     )
-    members = {"members": len(starts), "interval": part_of(steps), "exploit": NoExploitRule(kind="none")}
+    population = Population(members=len(starts), interval=part_of(steps), exploit=NoExploitRule(kind="none"))
     return run.model_copy(
         update={
             "kind": "population",
@@ -148,9 +149,21 @@ def as_population(
             "training": training,
             "mixing": Mixing(policy=equal),
             "starts": starts,
-            "population": run.population.model_copy(update=members),
+            "population": population,
+            "cluster": with_members_each(run.cluster, len(starts)),
         }
     )
+
+
+def with_members_each(cluster: Cluster, members: int) -> Cluster:
+    """Return the cluster with no more broods than have a member on each of their workers.
+
+    With as many broods as members each small run is a Tune trial with a worker of its own.
+    """
+    hosts = max((cluster.workers_per_brood or 1) // cluster.workers_per_member, 1)
+    broods = max(min(cluster.broods, members // hosts), 1)
+    least = None if cluster.broods_least is None else min(cluster.broods_least, broods)
+    return cluster.model_copy(update={"broods": broods, "broods_least": least})
 
 
 def part_of(steps: int) -> int:
@@ -179,15 +192,17 @@ def proposal(run: Run, rows: dict[str, int], swarm: Run) -> dict[str, Any]:
         )
     rng = np.random.default_rng([run.seed, 3])
     fitted = predictor(given, mixtures, losses)
-    chosen = [proposed(run, caps, mixtures, losses)]
     again = proposals(lambda x, y: proposed(run, caps, x, y), mixtures, losses, given.draws, rng)
     low, high = np.quantile(again, (0.025, 0.975), axis=0)
+    alone = np.eye(len(rows))
     controls = {
         "stratified": normalise(np.ones(len(rows))),
         "proportional": normalise(list(rows.values())),
         "best small run": mixtures[losses.mean(axis=1).argmin()],
+        "best single group": alone[fitted(alone).mean(axis=1).argmin()],
+        "random": rng.dirichlet(np.ones(len(rows))),
     }
-    beside = {"proposal": chosen[0], **controls}
+    beside = {"proposal": proposed(run, caps, mixtures, losses), **controls}
     return {
         "groups": list(rows),
         "low": low.tolist(),
@@ -204,14 +219,16 @@ def proposal(run: Run, rows: dict[str, int], swarm: Run) -> dict[str, Any]:
 
 def predictor(given: Swarm, mixtures: Vector, losses: Vector) -> Callable[[Vector], Vector]:
     """Return the fitted function from mixtures to losses (mixtures, groups)."""
-    return fit_law(mixtures, losses).losses if given.law == "log_linear" else ridge(mixtures, losses)
+    if given.law == "log_linear":
+        return fit_law(mixtures, losses).losses
+    return ridge(mixtures, losses) if given.law == "ridge" else boosted(mixtures, losses)
 
 
 def proposed(run: Run, caps: Vector, mixtures: Vector, losses: Vector) -> Vector:
     given = settings(run)
     if given.law == "log_linear":
         return best_mixture(fit_law(mixtures, losses), prior(run), given.strength, caps)
-    predict = ridge(mixtures, losses)
+    predict = predictor(given, mixtures, losses)
     # the same candidates for every sample of the runs, so that the interval is not theirs
     candidates = np.random.default_rng([run.seed, 4]).dirichlet(len(caps) * prior(run) + 1e-3, CANDIDATES)
     allowed = candidates[np.all(candidates <= caps + 1e-9, axis=1)]

@@ -55,11 +55,12 @@ MIXING_SCHEMA = pa.schema(
         ("step", pa.int64()),
         ("member", pa.int32()),
         ("group", pa.string()),
-        ("proportion", pa.float64()),  # that is trained outside of probes
+        ("proportion", pa.float64()),  # of the rows outside of probes, or of the loss where that is weighed
         ("seen", pa.int64()),  # rows of the group behind these weights
         ("rows", pa.int64()),  # that the group has
         ("evaluations", pa.int32()),
         ("probe_steps", pa.int64()),
+        ("extra_steps", pa.int64()),  # of another run, which the policy needs
         ("decision", pa.string()),
         ("effects", pa.list_(pa.float64())),  # on each validated group, nats a step for a share of 1
         ("errors", pa.list_(pa.float64())),  # standard errors of the effects
@@ -126,7 +127,7 @@ def write_mixing(store: Store, round_: int, rows: Sequence[Mapping[str, Any]]) -
     for row in rows:
         if told := row.get("mixing"):
             place = {"round": row["round"], "step": row["step"], "member": row["member"]}
-            whole = {name: told[name] for name in ("evaluations", "probe_steps", "decision")}
+            whole = {name: told[name] for name in ("evaluations", "probe_steps", "extra_steps", "decision")}
             found += [place | whole | of_group for of_group in told["groups"]]
     if found:
         _append(store, MIXING, round_, pa.Table.from_pylist(found, MIXING_SCHEMA))

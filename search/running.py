@@ -17,10 +17,12 @@ from search.corpus.streams import windows
 from search.errors import InputError, Interrupted, RunFailed
 from search.kinds import NoExploitRule
 from search.measure import Measure, Watchers
-from search.mixing import check_with_rows, note_on_batches
+from search.mixing import Mixing, StratifiedMixture
+from search.mixing_checks import check_with_rows, note_on_batches
 from search.own import own_class
 from search.population import Outcome, train_population
 from search.progress import Progress
+from search.reference import check_reference
 from search.report.story import CONTROLS, STRATIFIED
 from search.report.write import write_report
 from search.room import Regrouped
@@ -99,6 +101,7 @@ def prepare(run: Run, console: Console) -> None:
             f"streamed with data.memory_megabytes {run.data.memory_megabytes:g}; raise it."
         )
     if run.mixing is not None:
+        check_reference(run)
         if problem := check_with_rows(run, rows):
             raise InputError(f"{problem}.")
         if note := note_on_batches(run):
@@ -169,7 +172,10 @@ def without_exploits(run: Run) -> Run:
 def in_equal_shares(run: Run) -> Run:
     """Return the control of a mixture: the same population with as many rows of every group."""
     searched = {name: domain for name, domain in run.hyperparameters.items() if name != "mixing"}
-    plain = {"mixing": None, "hyperparameters": searched, "name": f"{run.name}-{STRATIFIED}"}
+    # what is unseen stays so, and is what members are scored by
+    even = Mixing(policy=StratifiedMixture(kind="stratified"), unseen=run.unseen)
+    mixing = even if run.unseen else None
+    plain = {"mixing": mixing, "hyperparameters": searched, "name": f"{run.name}-{STRATIFIED}"}
     equal = run.model_copy(update={**plain, "directory": f"{run.directory}/{STRATIFIED}"})
     # nothing is left to vary where only the mixture was searched
     return equal if searched else equal.model_copy(update={"population": without_exploits(run).population})

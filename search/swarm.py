@@ -1,15 +1,19 @@
 """The section `swarm:` of a run of kind `mixture`: small runs at many mixtures, and the law fitted to them."""
 
+import importlib.util
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from search.kinds import Count, Settings
 from search.mixing import ByGroup
-from search.sections import Model
+from search.mixing_checks import check_table
+from search.sections import Model, Population
 
 if TYPE_CHECKING:
     from search.config import Run
+
+FEWEST = 64  # runs that boosted trees are fitted to
 
 
 class Swarm(Settings):
@@ -19,7 +23,7 @@ class Swarm(Settings):
     steps: Count = 100  # of each small run
     model: Model = Model(layers=2, heads=2, width=32)  # of the small runs
     design: Literal["dirichlet", "optuna"] = "dirichlet"  # which mixtures they have
-    law: Literal["log_linear", "ridge"] = "log_linear"
+    law: Literal["log_linear", "ridge", "boosted_trees"] = "log_linear"
     prior: ByGroup = Field(default_factory=dict)  # what mixtures are drawn around; equal shares by default
     strength: Annotated[float, Field(ge=0)] = 0.0  # by which the proposal is held to the prior, in nats
     epochs: Annotated[float, Field(gt=0)] | None = None  # most passes over a group in the confirming run
@@ -41,11 +45,15 @@ def check_swarm(run: "Run") -> str:
             f"swarm.runs: a law of {groups} groups has {groups + 1} parameters and needs at least {groups + 2} "
             f"runs, got {swarm.runs}"
         )
+    if swarm.law == "boosted_trees" and swarm.runs < FEWEST:
+        return (
+            f"swarm.runs: boosted trees need {FEWEST} runs, since a leaf holds 20 and some stop the training, "
+            f"got {swarm.runs}"
+        )
+    if swarm.law == "boosted_trees" and importlib.util.find_spec("lightgbm") is None:
+        return "swarm.law: boosted_trees needs LightGBM: pip install 'shoal[boosting]'"
     if run.mixing is not None or run.hyperparameters or run.schedule:
         return "kind: mixture searches fixed mixtures alone: leave out mixing, hyperparameters and schedule"
-    for group in swarm.prior:
-        if group not in run.data.groups:
-            return f"swarm.prior.{group}: no such group; data.groups has {', '.join(run.data.groups)}"
-    if swarm.prior and abs(sum(swarm.prior.values()) - 1) > 1e-6:
-        return f"swarm.prior: proportions must sum to 1, but these sum to {sum(swarm.prior.values()):.6g}"
-    return ""
+    if run.population != Population() or run.starts:
+        return "population: a search for a mixture makes its own of the swarm and the controls; leave it out"
+    return check_table("swarm.prior", swarm.prior, run.data.groups)

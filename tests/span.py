@@ -3,11 +3,16 @@
 import json
 import os
 import sys
+from typing import Any
 
+import numpy as np
 import torch
 from torch import distributed as dist
 
+from search.mixed import MixedModel
 from tests.members import language
+from tests.test_policies_in_members import EXAMPLES
+from tests.test_policies_in_members import member as member_of
 from trainables.member import State
 from trainables.span import open_span
 
@@ -30,10 +35,35 @@ def losses(sharded: bool) -> dict[str, list[float] | list[list[int]]]:
     }
 
 
+def mixed(sharded: bool) -> dict[str, Any]:
+    """Train members that mix, one by validation losses and one by training losses; return what they came to."""
+    span, told = open_span(2, sharded, "cpu"), {}
+    for name in ("aioli", "ado"):
+        member = mixing(name)
+        member.spread(span)
+        told[name] = outcome(member)
+    return told
+
+
+def mixing(name: str) -> MixedModel:
+    return member_of(EXAMPLES[name], seed=3)
+
+
+def outcome(member: MixedModel) -> dict[str, Any]:
+    losses = [member.train(steps) for steps in (5, 7, 9)]
+    account = member.account()["groups"]
+    return {
+        "losses": losses,
+        "seen": [group["seen"] for group in account],
+        "shares": [group["proportion"] for group in account],
+        "last": np.asarray(member.mixing_state["policy"].get("last", [0.0])).tolist(),
+    }
+
+
 def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=int(sys.argv[2]), world_size=2)
-    told = {kind: losses(kind == "fsdp") for kind in ("ddp", "fsdp")}
+    told = {kind: losses(kind == "fsdp") | {"mixed": mixed(kind == "fsdp")} for kind in ("ddp", "fsdp")}
     if os.environ.get("SAY"):
         print(json.dumps(told))
     dist.destroy_process_group()

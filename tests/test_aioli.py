@@ -310,6 +310,28 @@ def test_a_prior_is_trained_at_first_and_may_be_where_it_goes_on_from(
     assert states[-1]["step"] == 200 and states[-1]["policy"]["round"] == 4
 
 
+def test_the_end_of_a_run_may_be_upsampled_by_what_one_round_of_probes_finds() -> None:
+    # 80 % of the steps at a mixture by hand, then one round: group 2 alone lowers the losses at all
+    policy = Aioli(
+        every=40,
+        probe_share=0.3,
+        sweeps=1,
+        noise=0,
+        rate=3.0,
+        prior=(0.5, 0.4, 0.1),
+        prior_steps=160,
+        scale="column",
+    )
+    world = Linear(np.array([[0.0, 0.0, 0.01]] * 3), np.full(3, 9.0))
+    states = list(live(Mixing(policy), many(3, 200, 10), world))
+    assert states[0]["step"] == 160 and states[0]["seen"].tolist() == [800, 640, 160]
+    found = states[-1]
+    assert found["probe_steps"] == 12 and found["step"] == 200
+    # pulls, three targets' 0.01 for group 2, less their mean: over the mean largest entry 0.01 / 3 that is
+    # -3, -3, 6, so that log odds grow by 3 * 9
+    assert found["policy"]["proportions"] == pytest.approx([0, 0, 1], abs=1e-4)
+
+
 def test_without_a_prior_the_first_steps_are_trained_at_equal_shares() -> None:
     policy = Aioli(every=50, probe_share=0.3, sweeps=1, noise=0, prior_steps=40)
     states = list(live(Mixing(policy), many(3, 100, 9), toy_world()))

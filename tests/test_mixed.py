@@ -58,9 +58,9 @@ def test_rows_come_as_the_visit_says_and_losses_go_back_by_group() -> None:
     first, second = given.next(), given.next()
     assert first["rows"][:, 1].tolist() == [3, 3, 3, 5] and second["rows"][:, 1].tolist() == [3] * 4
     assert first["rows"][:, 0].tolist() == [0, 1, 2, 0] and second["rows"][:, 0].tolist() == [3, 4, 5, 6]
-    # a group's weight is shared out among its rows: 0.75 / 3 and 0.25 / 1
+    # a group's weight is shared out among its rows: 0.75 / 3 and 0.25 / 1; alone in a batch it has all of it
     assert first["weights"].tolist() == [0.25, 0.25, 0.25, 0.25]
-    assert second["weights"].tolist() == [0.1875] * 4
+    assert second["weights"].tolist() == [0.25] * 4
     assert given.left == 0
     given.observe(np.array([[1.0, 2.0, 3.0, 7.0], [4.0, 4.0, 4.0, 8.0]]))
     assert given.losses[0].tolist() == [2.0, 7.0]

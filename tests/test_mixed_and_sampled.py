@@ -9,6 +9,8 @@ from test_mixed import SHAPE, same
 from test_sampled import STREAMS
 
 from policies.mixers.aioli import Aioli
+from policies.mixers.doge import DoGE
+from policies.mixers.plain import Stratified
 from policies.mixers.visits import Groups, Mixing, Visit
 from policies.sampling.infobatch import InfoBatch
 from policies.sampling.random_subset import RandomSubset
@@ -20,13 +22,14 @@ from search.sampling import sample
 from search.teams import teams
 from trainables.settings import Recipe, Shape
 
+AIOLI = Aioli(every=10, probe_share=0.6, sweeps=1, noise=0.0, rate=0.5)
 
-def member(rule, seed: int = 0) -> MixedModel:
+
+def member(rule, seed: int = 0, policy=AIOLI) -> MixedModel:
     rows = np.random.default_rng(7).integers(0, 31, (2, 6, 12)).astype(np.uint16)
     by_group = dict(zip(STREAMS, rows, strict=True))
     held_out = dict.fromkeys(("validation", "test", PROBED), by_group)
     groups = Groups(tuple(STREAMS), tuple(stream.order.rows for stream in STREAMS.values()), batch=4, steps=60)
-    policy = Aioli(every=10, probe_share=0.6, sweeps=1, noise=0.0, rate=0.5)
     batches = MixedBatches(STREAMS, np.array([0.5, 0.5]), 4)
     shape = Shape(vocabulary=31, sequence_length=12, layers=SHAPE.layers, heads=SHAPE.heads, width=SHAPE.width)
     found = MixedModel(
@@ -71,6 +74,20 @@ def test_both_policies_hear_the_losses_and_both_go_with_the_weights() -> None:
     clone.load(donor.state(), {})
     assert donor.train(20) == clone.train(20)
     assert same(donor.state(), clone.state())
+
+
+def test_gradients_by_group_are_those_of_the_rows_that_are_kept_with_their_weights() -> None:
+    split, plain = (
+        member(InfoBatch(0.5), policy=policy) for policy in (DoGE(rate=0.0, proxy_share=1), Stratified())
+    )
+    for each in (split, plain):
+        for _ in range(33):  # epochs are planned from the losses of the visits before
+            each.train(1)
+    # with equal weights of groups the sum over groups is the step on all rows
+    assert split.mixing_state["policy"]["updates"] == 33 and split.mixing_state["policy"]["scores"].all()
+    assert split.batches.kept == plain.batches.kept < 1
+    for name, weight in split.weights().items():
+        assert torch.allclose(weight, plain.weights()[name], atol=1e-4)
 
 
 def test_a_stack_of_them_trains_as_each_alone() -> None:

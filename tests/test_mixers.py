@@ -1,5 +1,6 @@
 """The contract of all mixing policies, and the plain ones by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ def test_a_loss_that_is_not_finite_leaves_a_mixture(name: str, spoilt: float) ->
             if values is not None and rng.random() < 0.3:
                 values[...] = spoilt
         state = observe(mixing, THREE, state, visit, heard)
-        shares = mixture(mixing, THREE, state) if left(THREE, state) else np.array([1.0])
+        shares = mixture(mixing, THREE, state)  # also after the last step
         assert np.isfinite(shares).all() and shares.sum() == pytest.approx(1) and (shares >= 0).all()
 
 
@@ -200,6 +201,14 @@ def test_the_end_is_upsampled_from_its_step_on(share: float, turn: int) -> None:
         assert states[-1]["seen"].tolist() == counts.sum(axis=0).tolist()  # over both phases
 
 
+def test_what_is_left_out_of_the_end_gives_its_share_to_the_others() -> None:
+    policy = EndUpsampling((0.2, 0.2, 0.6), 0.5, (0.5, 0.5, 0.0), without="law")
+    visits, _ = run(Mixing(policy), THREE, 0)
+    assert visits[-1].counts.sum(axis=0).tolist() == [800, 800, 0]
+    visits, _ = run(Mixing(replace(policy, final=(0.1, 0.3, 0.6))), THREE, 0)
+    assert visits[-1].counts.sum(axis=0).tolist() == [400, 1200, 0]
+
+
 def test_a_batch_may_be_smaller_than_the_number_of_groups() -> None:
     groups = Groups(tuple("abcdef"), (100,) * 6, 4, 60)
     visits, states = run(Mixing(Stratified()), groups, 0, 10)
@@ -215,6 +224,8 @@ def test_a_batch_may_be_smaller_than_the_number_of_groups() -> None:
         (lambda: Stages(((5, (1.0,)),)), "begin at step 0"),
         (lambda: Temperature(0.0), "temperature must be above 0"),
         (lambda: EndUpsampling((1.0,), 1.5), r"share must be in \[0, 1\]"),
+        (lambda: begin(Mixing(EndUpsampling((0, 0, 1.0), without="mail")), THREE, 0), "without must be one of"),
+        (lambda: begin(Mixing(EndUpsampling((0, 0, 1.0), without="law")), THREE, 0), "have another group than"),
         (lambda: begin(Mixing(Fixed((0.5, 0.5))), THREE, 0), "for 3 groups, .*but got 2"),
         (lambda: begin(Mixing(Proportional(), floor=0.4), THREE, 0), "floor must be at most 1/3"),
         (

@@ -1,15 +1,19 @@
 """`mixing:` in a run's file: what it is built to, and every mistake in it before anything trains."""
 
+import json
+
 import numpy as np
 import pytest
 
 from policies.mixers.aioli import Aioli
-from policies.mixers.plain import Stages
+from policies.mixers.plain import Stages, Stratified
 from policies.mixers.rules import MIXERS
 from policies.mixers.skillit import SkillIt
 from search.errors import InputError
 from search.load import check, dump, load_run
-from search.mixing import check_with_rows, note_on_batches
+from search.mixing import groups_of
+from search.mixing_checks import check_with_rows, note_on_batches
+from search.running import controls
 
 RUN = """
 name: mixed
@@ -38,6 +42,47 @@ def test_a_policy_is_built_for_the_groups_in_their_order(tmp_path) -> None:
     assert check(run.model_dump(mode="json"), "again") == run and "probe_share" in dump(run)
 
 
+def test_what_is_unseen_counts_and_is_not_trained_on(tmp_path) -> None:
+    rate = "hyperparameters.mixing={rate: {kind: float, low: 0.1, high: 1}}"
+    run = load_run(
+        write(tmp_path), ["mixing.unseen=[docs]", "mixing.policy.prior={law: 0.75, code: 0.25}", rate]
+    )
+    groups = groups_of(run, {"code": 100, "docs": 90, "law": 80})
+    assert (groups.names, groups.rows, groups.targets) == (("code", "law"), (100, 80), ("docs",))
+    assert run.mixing.build(("code", "docs", "law")).policy.prior == (0.25, 0.75)
+    graph = "mixing.policy={kind: skill_it, graph: {code: {docs: 0.5}, law: {docs: 0.25}}}"
+    run = load_run(write(tmp_path), ["mixing.unseen=[docs]", graph, "hyperparameters.mixing.rate.high=2"])
+    assert run.mixing.build(("code", "docs", "law")).policy == SkillIt(((0.5,), (0.25,)))
+    # the control in equal shares does not train on it either
+    assert controls(run)[1].mixing.build(("code", "docs", "law")).policy == Stratified()
+    assert controls(run)[1].unseen == ["docs"] and check(controls(run)[1].model_dump(mode="json"), "again")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("mixing.unseen=[laws]", "mixing.unseen.laws: no such group; it can be code, docs, law"),
+        ("mixing.unseen=[law, docs, code]", "mixing.unseen: some group must be trained on, but these are all"),
+        (
+            "mixing.unseen=[law]; mixing.policy.prior={law: 1}",
+            "mixing.policy.prior.law: no such group; it can be code, docs",
+        ),
+        (
+            "mixing.unseen=[law]; mixing.policy.objective={code: 1}",
+            "mixing.policy.objective.code: no such group; it can be law",
+        ),
+        (
+            "mixing.unseen=[law]; mixing.policy={kind: doge}",
+            "mixing.unseen: doge sees gradients of what is trained alone; use aioli or skill_it",
+        ),
+    ],
+)
+def test_a_mistake_in_what_is_unseen_is_named(tmp_path, change: str, said: str) -> None:
+    with pytest.raises(InputError) as error:
+        load_run(write(tmp_path), change.split("; "))
+    assert said in str(error.value)
+
+
 def test_proportions_are_given_by_name(tmp_path) -> None:
     stages = "[{from_step: 0, proportions: {law: 1}}, {from_step: 60, proportions: {code: 0.5, law: 0.5}}]"
     changes = [f"mixing.policy={{kind: stages, stages: {stages}}}", "hyperparameters.mixing={}"]
@@ -49,6 +94,15 @@ def test_proportions_are_given_by_name(tmp_path) -> None:
     graph = "{code: {code: 1, docs: 0.5}, docs: {docs: 1}, law: {law: 1}}"
     run = load_run(write(tmp_path), [f"mixing.policy={{kind: skill_it, graph: {graph}}}"])
     assert run.mixing.build(("code", "docs", "law")).policy == SkillIt(((1, 0.5, 0), (0, 1, 0), (0, 0, 1)))
+
+
+def exported(tmp_path, **changes) -> str:
+    """Write the folder of an exported model as far as it is looked at before training."""
+    card = {"trainable": "decoder", "shape": {"vocabulary": 257, "sequence_length": 128}, "step": 300} | changes
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "config.json").write_text(json.dumps(card))
+    (tmp_path / "best" / "model.safetensors").write_bytes(b"")
+    return str(tmp_path / "best")
 
 
 SETTINGS = {
@@ -63,10 +117,8 @@ SETTINGS = {
 def test_every_policy_can_be_named_and_has_the_same_defaults_as_itself(tmp_path, kind: str) -> None:
     changes = [f"mixing.policy={{kind: {kind}, {SETTINGS.get(kind, '')}}}"]
     changes.append("hyperparameters.mixing={floor: {kind: float, low: 0, high: 0.1}}")
-    if kind in ("doremi", "doge"):  # these need a reference or gradients, which members do not give
-        with pytest.raises(InputError, match=f"mixing.policy: {kind} needs .*, which members do not measure"):
-            load_run(write(tmp_path), changes)
-        return
+    if kind == "doremi":
+        changes.append(f"mixing.reference={exported(tmp_path)}")
     built = load_run(write(tmp_path), changes).mixing.build(("code", "docs", "law")).policy
     given = {
         name: getattr(built, name)
@@ -85,7 +137,7 @@ def test_every_policy_can_be_named_and_has_the_same_defaults_as_itself(tmp_path,
         ),
         (
             "mixing.policy={kind: fixed, proportions: {cod: 1}}",
-            "mixing.policy.proportions.cod: no such group; data.groups has code, docs, law",
+            "mixing.policy.proportions.cod: no such group; it can be code, docs, law",
         ),
         (
             "mixing.policy.prior={code: 0.5}",
@@ -130,6 +182,65 @@ def test_a_mistake_is_named(tmp_path, change: str, said: str) -> None:
     with pytest.raises(InputError) as error:
         load_run(write(tmp_path), change.split("; "))
     assert said in str(error.value)
+
+
+DOREMI = "mixing.policy=doremi; hyperparameters.mixing={rate: {kind: float, low: 0.1, high: 1}}"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            DOREMI,
+            "mixing.reference: doremi measures losses above those of a model that is trained already; name",
+        ),
+        (
+            f"{DOREMI}; mixing.reference=nowhere/best",
+            "mixing.reference: must be the folder of an exported model",
+        ),
+        ("mixing.reference=nowhere/best", "mixing.reference: aioli compares with no other model; leave it out"),
+        (
+            f"{DOREMI}; mixing.reference=nowhere; cluster.stack=true",
+            "cluster.stack: what doremi measures within a step is of one member, so its members train",
+        ),
+        (
+            f"{DOREMI.replace('doremi', 'doge')}; cluster.workers_per_member=2",
+            "cluster.workers_per_member: what doge measures within a step must be in one place; set it to 1",
+        ),
+        (
+            f"{DOREMI.replace('doremi', 'doge')}; training.batch=2",
+            "mixing: each of 3 groups must be seen between two updates, but 1 steps of 2 rows are fewer",
+        ),
+        (
+            f"{DOREMI.replace('doremi', 'doge')}; mixing.policy.proxy_share=0",
+            "mixing.policy.proxy_share: must be greater than 0, got 0",
+        ),
+    ],
+)
+def test_what_doremi_and_doge_need_is_asked_for(tmp_path, change: str, said: str) -> None:
+    changes = change.replace("doremi", "{kind: doremi}").replace("doge", "{kind: doge}").split("; ")
+    with pytest.raises(InputError) as error:
+        load_run(write(tmp_path), changes)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"shape": {"vocabulary": 300}}, "must read the run's tokens, of which bytes has 257, but"),
+        ({"trainable": "toy", "shape": {}}, "mixing.reference: must be a decoder, got toy in"),
+    ],
+)
+def test_a_reference_must_be_a_language_model_of_the_same_tokens(tmp_path, changes, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        load_run(write(tmp_path), [*DOREMI.split("; "), f"mixing.reference={exported(tmp_path, **changes)}"])
+
+
+def test_a_reference_is_found_from_any_folder(tmp_path, monkeypatch) -> None:
+    folder = exported(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run = load_run(write(tmp_path), [*DOREMI.split("; "), "mixing.reference=best"])
+    assert run.mixing.reference == folder
 
 
 def test_caps_that_cannot_hold_are_found_when_the_rows_are_known(tmp_path) -> None:

@@ -15,7 +15,19 @@ from policies.mixers.doremi import DoReMi, clipped_excess
 from policies.mixers.effects import learn_effects
 from policies.mixers.proxy import answer
 from policies.mixers.skillit import SkillIt, skills_graph
-from policies.mixers.visits import Groups, Mixing, Outcome, State, Visit, begin, left, mixture, observe, plan
+from policies.mixers.visits import (
+    Groups,
+    Mixing,
+    Outcome,
+    State,
+    Visit,
+    begin,
+    counted,
+    left,
+    mixture,
+    observe,
+    plan,
+)
 from policies.mixing import Vector, exponentiated, normalise
 
 
@@ -74,7 +86,7 @@ def test_doremi_by_hand() -> None:
     # excess (0.5, 0.1) with rate 1: log odds grow by 0.4 a step; then b is absent and keeps its 0.1
     told = [[0.5, 0.1], [0.5, np.nan]]
     groups = groups_of((9, 9), 2)
-    policy = DoReMi(smoothing=0.0)
+    policy = DoReMi(smoothing=0.0, proxy_share=1.0)
     states = follow(policy, groups, lambda step, visit: Outcome(excess=np.array([told[step]])))
     first, second = (np.exp(odds) / (1 + np.exp(odds)) for odds in (0.4, 0.8))
     assert states[-1]["policy"]["weights"][0] == pytest.approx(second)
@@ -87,10 +99,36 @@ def test_doremi_by_hand() -> None:
     assert answer(uniform[-1]) == pytest.approx([0.5, 0.5])
 
 
+def test_what_a_proxy_finds_is_trained_at_after_it() -> None:
+    # two of four steps are the proxy, by scores as above: weights with log odds 0.4, then 0.8
+    told = [[0.5, 0.1], [0.5, np.nan]]
+    groups, policy = groups_of((9, 9), 4), DoReMi(smoothing=0.0)
+    visits, state = [], begin(Mixing(policy), groups, 0)
+    while left(groups, state):
+        visit, state = plan(Mixing(policy), groups, state)
+        excess = np.array([told[min(state["step"], 1)]]) if visit.signals else None
+        visits.append(visit)
+        state = observe(Mixing(policy), groups, state, visit, Outcome(excess=excess))
+    first, second = (np.exp(odds) / (1 + np.exp(odds)) for odds in (0.4, 0.8))
+    share = (first + second) / 2
+    assert [visit.steps for visit in visits] == [1, 1, 2] and visits[2].weights is None
+    # of the 60 rows that are left 0.6443 * 60 = 38.7
+    assert visits[2].counts.sum(axis=0).tolist() == [round(60 * share), round(60 * (1 - share))] == [39, 21]
+    assert mixture(Mixing(policy), groups, state) == pytest.approx([share, 1 - share])
+    # before the answer is known a group's share is its weight in the loss, which has a floor as well
+    _, begun = plan(Mixing(policy), groups, begin(Mixing(policy), groups, 0))
+    after = observe(Mixing(policy), groups, begun, visits[0], Outcome(excess=np.array([told[0]])))
+    assert counted(Mixing(policy), groups, after) == pytest.approx([first, 1 - first])
+    assert counted(Mixing(policy, floor=0.45), groups, after) == pytest.approx([0.55, 0.45])
+    assert mixture(Mixing(policy), groups, after) == pytest.approx([0.5, 0.5])
+
+
 def test_doremi_against_itself_stays_uniform() -> None:
     losses = np.random.default_rng(0).uniform(1, 3, (30, 8))
     excess = clipped_excess(losses, losses, np.repeat([0, 1], 15), 2)
-    states = follow(DoReMi(), groups_of((9, 9), 50), lambda step, visit: Outcome(excess=excess[None]))
+    states = follow(
+        DoReMi(proxy_share=1.0), groups_of((9, 9), 50), lambda step, visit: Outcome(excess=excess[None])
+    )
     assert answer(states[-1]) == pytest.approx([0.5, 0.5])
 
 
@@ -111,12 +149,12 @@ def test_doge_by_hand() -> None:
     aligned, norms = np.array([[[4.0, 1.0], [1.0, 1.0]]]), np.array([[2.0, 1.0]])
     measure = lambda step, visit: Outcome(alignment=aligned, norms=norms)  # noqa: E731
     groups = groups_of((9, 9), 3)
-    assert answer(follow(DoGE(), groups, measure)[-1]) == pytest.approx([0.5, 0.5])
-    state = follow(DoGE(rate=0.1, own=True), groups, measure)[-1]["policy"]
+    assert answer(follow(DoGE(proxy_share=1.0), groups, measure)[-1]) == pytest.approx([0.5, 0.5])
+    state = follow(DoGE(rate=0.1, own=True, proxy_share=1.0), groups, measure)[-1]["policy"]
     assert np.log(np.divide(*state["weights"])) == pytest.approx(3 * 0.1 * 2, rel=1e-5)
     # an opposed gradient counts as 0, a huge one as 5: log odds grow by rate * 5
     opposed = lambda step, visit: Outcome(alignment=np.array([[[0, 90.0], [-9, 0]]]), norms=norms)  # noqa: E731
-    state = follow(DoGE(rate=0.1), groups, opposed)[-1]["policy"]
+    state = follow(DoGE(rate=0.1, proxy_share=1.0), groups, opposed)[-1]["policy"]
     assert np.log(np.divide(*state["weights"])) == pytest.approx(3 * 0.1 * 5, rel=1e-5)
 
 
@@ -207,7 +245,7 @@ def test_aioli_and_doge_agree_on_short_steps() -> None:
     effects = learn_effects(np.eye(3), drops, 1, np.ones(3), 1)
     assert effects is not None
     gram = gradients @ gradients.T
-    doge = DoGE(rate=rate * smoothed, own=True, by_norm=False, least=-np.inf, most=np.inf)
+    doge = DoGE(rate=rate * smoothed, own=True, by_norm=False, least=-np.inf, most=np.inf, proxy_share=1.0)
     groups = groups_of((9, 9, 9), 1)
     state = follow(doge, groups, lambda step, visit: Outcome(alignment=gram[None]))[-1]["policy"]
     aioli = exponentiated(np.full(3, 1 / 3), effects.pull, smoothed)
@@ -224,7 +262,7 @@ def test_skill_it_with_an_identity_is_doremi_without_a_reference() -> None:
 
     groups = groups_of((9, 9, 9), 50)
     skill_it = follow(SkillIt(identity, rate=0.3, every=10, window=99), groups, measure)[-1]["policy"]
-    doremi = DoReMi(rate=0.3, every=1, smoothing=0.0)
+    doremi = DoReMi(rate=0.3, every=1, smoothing=0.0, proxy_share=1.0)
     excess = [clipped_excess(losses[:, None], np.zeros((3, 1)), np.arange(3), 3) for losses in told[:4]]
     other = follow(doremi, groups_of((9, 9, 9), 4), lambda step, visit: Outcome(excess=excess[step][None]))
     # the first mixture of Skill-It is uniform here as well, since all rows of an identity sum to 1

@@ -1,6 +1,7 @@
 """Runs of kind `mixture` without Ray: the design, what is proposed from a swarm's losses, and its mistakes."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,9 +73,13 @@ def test_the_swarm_is_a_population_that_reads_back_from_its_file(tmp_path) -> No
     assert [part_of(steps) for steps in (40, 6, 7, 9)] == [8, 2, 7, 3]
 
 
-@pytest.mark.parametrize("law", ["log_linear", "ridge"])
-def test_the_proposal_is_the_worlds_best_mixture_with_the_controls_beside_it(tmp_path, law: str) -> None:
-    run = load(tmp_path, f"swarm.law={law}")
+@pytest.mark.parametrize(("law", "runs"), [("log_linear", 20), ("ridge", 20), ("boosted_trees", 80)])
+def test_the_proposal_is_the_worlds_best_mixture_with_the_controls_beside_it(
+    tmp_path, law: str, runs: int
+) -> None:
+    if law == "boosted_trees":
+        pytest.importorskip("lightgbm")
+    run = load(tmp_path, f"swarm.law={law}", f"swarm.runs={runs}")
     found = proposal(run, ROWS, trained(run, "swarm", design(run), 1))
     candidates = np.random.default_rng(0).dirichlet(np.ones(3), 20_000)
     best = WORLD.losses(candidates).mean(axis=1).min()
@@ -83,13 +88,28 @@ def test_the_proposal_is_the_worlds_best_mixture_with_the_controls_beside_it(tmp
     assert (np.array(found["low"]) <= np.array(found["high"])).all()
     assert found["held_out_correlation"] > 0.9 if law == "log_linear" else True
     assert found["beside"]["proportional"]["mixture"] == pytest.approx([0.6, 0.3, 0.1])
-    names = ["proposal", "stratified", "proportional", "best small run"]
-    assert list(found["beside"]) == names and found["extra_steps"] == 800
+    controls = ["stratified", "proportional", "best small run", "best single group", "random"]
+    assert list(found["beside"]) == ["proposal", *controls] and found["extra_steps"] == 40 * runs
+    # each group alone would end at a mean loss of 1.91, 1.50 and 2.15
+    assert found["beside"]["best single group"]["mixture"] == [0, 1, 0]
     mixtures = [np.array(each["mixture"]) for each in found["beside"].values()]
     confirm(found, trained(run, "confirm", mixtures, 2, steps=100), 2)
     told = found["beside"]["stratified"]
     assert told["validation"] == pytest.approx(WORLD.losses(np.full((1, 3), 1 / 3)).mean())
-    assert table(found).row_count == 5
+    assert table(found).row_count == 7
+
+
+def test_each_small_run_may_be_a_trial_of_its_own(tmp_path) -> None:
+    run = load(tmp_path, "cluster.broods=20", "cluster.broods_least=12")
+    swarm = as_population(run, "swarm", run.swarm.model, 40, 1, design(run))
+    confirming = as_population(run, "confirm", run.model, 100, 2, design(run)[:4])
+    assert (swarm.cluster.broods, swarm.hosts, swarm.cluster.broods_least) == (20, 20, 12)
+    # eight members cannot fill twenty broods
+    assert (confirming.cluster.broods, confirming.hosts, confirming.cluster.broods_least) == (8, 8, 8)
+    wide = load(tmp_path, "cluster={broods: 3, workers_per_brood: 4}", f"directory={tmp_path}/wide")
+    assert as_population(wide, "confirm", wide.model, 100, 2, design(wide)[:4]).cluster.broods == 2
+    for each in (swarm, confirming):
+        assert check(each.model_dump(mode="json"), "again") == each
 
 
 def test_a_prior_holds_the_proposal_and_caps_bound_it(tmp_path) -> None:
@@ -108,15 +128,30 @@ def test_a_prior_holds_the_proposal_and_caps_bound_it(tmp_path) -> None:
     ("change", "said"),
     [
         ("swarm.runs=4", "swarm.runs: a law of 3 groups has 4 parameters and needs at least 5 runs, got 4"),
-        ("swarm.prior={cod: 1}", "swarm.prior.cod: no such group; data.groups has code, docs, law"),
+        ("swarm.law=boosted_trees", "swarm.runs: boosted trees need 64 runs, since a leaf holds 20"),
+        ("swarm.prior={cod: 1}", "swarm.prior.cod: no such group; it can be code, docs, law"),
         ("swarm.prior={code: 0.4}", "swarm.prior: proportions must sum to 1, but these sum to 0.4"),
         ("data.groups={code: installed}", "data.groups: a mixture needs at least 2 groups, got 1"),
         ("kind=population", "swarm: belongs to a run of `kind: mixture`"),
         ("mixing.policy=stratified", "kind: mixture searches fixed mixtures alone: leave out mixing"),
         ("swarm.laww=ridge", "swarm.laww: unknown key; did you mean `law`?"),
+        (
+            "population.interval=10",
+            "population: a search for a mixture makes its own of the swarm and the controls",
+        ),
+        (
+            "sampling.rule=infobatch",
+            "sampling.rule: only members of kind: population have one, got kind mixture",
+        ),
     ],
 )
 def test_a_mistake_is_named(tmp_path, change: str, said: str) -> None:
     with pytest.raises(InputError) as error:
         load(tmp_path, change)
     assert said in str(error.value)
+
+
+def test_the_example_of_a_search_can_be_run() -> None:
+    run = load_run(str(Path(__file__).parent.parent / "examples/mixture.yaml"))
+    swarm = as_population(run, "swarm", run.swarm.model, run.swarm.steps, 1, design(run))
+    assert (swarm.population.members, swarm.hosts, swarm.rounds) == (12, 2, 5)

@@ -161,8 +161,11 @@ def test_a_finished_run_is_not_run_again(toy_run) -> None:
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory) -> Path:
-    """Two small groups of text that differ."""
-    folder = tmp_path_factory.mktemp("texts")
+    return write_texts(tmp_path_factory.mktemp("texts"))
+
+
+def write_texts(folder: Path) -> Path:
+    """Write two small groups of text that differ."""
     rng = np.random.default_rng(0)
     for group, alphabet in (("letters", "abcdefgh "), ("digits", "0123456789\n")):
         (folder / group).mkdir()

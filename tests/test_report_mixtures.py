@@ -37,6 +37,7 @@ def mix(store: Store, made: Made) -> Store:
                 for place, (group, share) in enumerate(zip(GROUPS, shares, strict=True))
             ]
             told = {"groups": groups, "decision": "moved", "evaluations": round_, "probe_steps": 3 * round_}
+            told["extra_steps"] = 40
             rows.append({"round": round_, "step": round_ * STEPS, "member": member, "mixing": told})
         records.write_mixing(store, round_, rows)
     return store

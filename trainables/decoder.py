@@ -92,8 +92,13 @@ def initialise(model: Decoder, generator: torch.Generator) -> None:
 
 def token_losses(logits: Tensor, tokens: Tensor, label_smoothing: Number = 0.0) -> Tensor:
     """Return the mean next-token loss of each row, in nats: `(rows,)`."""
+    return losses_by_token(logits, tokens, label_smoothing).mean(dim=1)
+
+
+def losses_by_token(logits: Tensor, tokens: Tensor, label_smoothing: Number = 0.0) -> Tensor:
+    """Return the loss of each token but the first of each row, in nats: `(rows, length - 1)`."""
     rows, length, vocabulary = logits.shape
     flat = cross_entropy(
         logits[:, :-1].reshape(-1, vocabulary).float(), tokens[:, 1:].reshape(-1), label_smoothing
     )
-    return flat.view(rows, length - 1).mean(dim=1)
+    return flat.view(rows, length - 1)

@@ -38,7 +38,10 @@ class LanguageModel(Network):
 
     def loss(self, module: nn.Module, batch: Tensor, numbers: Mapping[str, Number]) -> Tensor:
         tokens = batch.long()
-        logits = module(tokens, numbers["dropout"])
+        return self.losses_of(module(tokens, numbers["dropout"]), tokens, numbers)
+
+    def losses_of(self, logits: Tensor, tokens: Tensor, numbers: Mapping[str, Number]) -> Tensor:
+        """Return what is minimised of each row, `(rows,)`."""
         loss = token_losses(logits, tokens, numbers["label_smoothing"])
         if used(numbers["z_loss"]):
             loss = loss + numbers["z_loss"] * squared_log_partition(logits[:, :-1])

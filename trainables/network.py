@@ -109,7 +109,9 @@ class Network(ABC):
                 f"with a sampling policy `loss` must return the loss of each row, `(rows,)`, "
                 f"but returned a tensor of shape {tuple(losses.shape)}."
             )
-        return (self.batches.weigh(losses.detach(), batch["weights"]) * losses).sum(), losses
+        minimised = (self.batches.weigh(losses.detach(), batch["weights"]) * losses).sum()
+        # the mean over processes of what is minimised must be the sum over all rows
+        return minimised * (self.span.size if self.span else 1), losses
 
     @property
     def sampled(self) -> bool:
@@ -149,7 +151,8 @@ class Network(ABC):
                 total += loss
                 by_row += [losses] if self.sampled else []
         if by_row:
-            self.batches.observe(to_arrays(torch.stack(by_row)))
+            told = torch.stack(by_row)
+            self.batches.observe(to_arrays(self.span.joined(told) if self.span else told))
         return (self.span.mean(total) if self.span else total).item() / steps
 
     def draw_seeds(self, steps: int) -> Tensor:
@@ -162,10 +165,14 @@ class Network(ABC):
         loss, losses = self.objective(self.called, to_tensors(rows, self.device), self.numbers)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        self.descend()
+        return loss.detach(), losses.detach()
+
+    def descend(self) -> None:
+        """Take the optimiser's step along the gradients that are there."""
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
         self.optimiser.step()
         self.trained += 1
-        return loss.detach(), losses.detach()
 
     def set_rates(self) -> None:
         recipe = self.recipe

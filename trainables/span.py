@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -56,6 +57,17 @@ class Span:
         total = value.clone()
         dist.all_reduce(total, group=self.mesh.get_group())
         return total / self.size
+
+    def joined(self, values: Tensor) -> Tensor:
+        """Return `(steps, rows)` of the whole batches; each process has those of its own rows."""
+        parts = [torch.empty_like(values) for _ in range(self.size)]
+        dist.all_gather(parts, values.contiguous(), group=self.mesh.get_group())
+        return torch.cat(parts, dim=1)
+
+    def agreed(self, values: Tensor) -> Tensor:
+        """Return the first process's values, so that all decide alike, however they rounded."""
+        dist.broadcast(values, group=self.mesh.get_group(), group_src=0)
+        return values
 
     def meet(self) -> None:
         """Wait for the member's other processes."""

@@ -16,7 +16,7 @@ class DoReMi(Proxy):
     """Group DRO on the loss in excess of a reference model (Xie et al., 2023).
 
     The excess is clipped at 0 for each token, then averaged: clipping a group's mean instead is another
-    algorithm. The reference is a run of its own, and is charged like the proxy.
+    algorithm. The reference is a run of its own, which the method costs besides.
     """
 
     signals: ClassVar[frozenset[str]] = frozenset({EXCESS})
@@ -26,12 +26,14 @@ class DoReMi(Proxy):
         return outcome.excess
 
 
-def clipped_excess(losses: Vector, references: Vector, of: NDArray[np.int64], groups: int) -> Vector:
+def clipped_excess(
+    losses: NDArray[np.floating], references: NDArray[np.floating], of: NDArray[np.int64], groups: int
+) -> Vector:
     """Return each group's mean over tokens of max(0, loss - reference); NaN of a group without a row.
 
     Losses and references are (rows, tokens), `of` (rows,) is the group of each row.
     """
-    excess = np.maximum(np.asarray(losses) - np.asarray(references), 0.0)
+    excess = np.maximum(losses - references, 0.0)
     rows = np.bincount(of, minlength=groups)
     sums = np.bincount(of, weights=excess.mean(axis=1), minlength=groups)
     return np.where(rows > 0, sums / np.maximum(rows, 1), np.nan)

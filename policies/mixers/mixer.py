@@ -11,6 +11,7 @@ TRAINING = "training"  # mean training loss of each group at each step
 VALIDATION = "validation"  # loss of each fixed sequence of each target, once, after the visit
 EXCESS = "excess"  # mean over tokens of the loss above a reference model's, each clipped at 0, at each step
 ALIGNMENT = "alignment"  # inner products of gradients at each step
+WITHIN = frozenset({EXCESS, ALIGNMENT})  # of a training step's own graph, so not of a stack's
 
 
 @dataclass(frozen=True)

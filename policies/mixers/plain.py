@@ -1,5 +1,6 @@
 """Mixtures that learn nothing: the controls to hold every other policy against, and schedules by hand."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,7 +13,7 @@ from policies.mixing import Vector, normalise
 NOTHING: frozenset[str] = frozenset()
 
 
-class Settled:
+class Settled(ABC):
     """Trains what is left at proportions that the groups alone settle."""
 
     signals: ClassVar[frozenset[str]] = NOTHING
@@ -20,8 +21,9 @@ class Settled:
     def check(self, groups: Groups) -> None:
         self.first(groups, 0)
 
+    @abstractmethod
     def first(self, groups: Groups, seed: int) -> Vector:
-        raise NotImplementedError
+        """Return the proportions of the whole run."""
 
     def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
         return {"proportions": self.first(groups, seed)}
@@ -125,12 +127,15 @@ class Stages:
 class EndUpsampling:
     """One mixture, and another for the last `share` of the steps (Blakeney et al., 2024).
 
-    Without a `base` the first phase is by rows. The paper's good shares are 0.1 to 0.2.
+    Without a `base` the first phase is by rows. The paper's good shares are 0.1 to 0.2. A group that is left
+    out of the last phase gives its share to the others: what it is worth shows beside a run with it. An end
+    that is chosen from data is Aioli's, with a `prior` for the first `prior_steps` and one round after it.
     """
 
     final: tuple[float, ...]
     share: float = 0.2
     base: tuple[float, ...] = ()
+    without: str = ""  # a group that is left out of the last phase
     signals: ClassVar[frozenset[str]] = NOTHING
 
     def __post_init__(self) -> None:
@@ -141,8 +146,18 @@ class EndUpsampling:
             sums_to_one(self.base)
 
     def check(self, groups: Groups) -> None:
-        for proportions in (self.final, *([self.base] if self.base else [])):
-            one_each(proportions, groups)
+        if self.without not in ("", *groups.names):
+            raise ValueError(f"without must be one of {groups.names}, but got {self.without!r}.")
+        if self.base:
+            one_each(self.base, groups)
+        self.last(groups)
+
+    def last(self, groups: Groups) -> Vector:
+        """Return the proportions of the last phase."""
+        kept = one_each(self.final, groups) * [name != self.without for name in groups.names]
+        if not kept.any():
+            raise ValueError(f"final must have another group than {self.without!r}, which is left out.")
+        return normalise(kept)
 
     def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
         self.check(groups)
@@ -153,7 +168,7 @@ class EndUpsampling:
         if step < turn:
             base = one_each(self.base, groups) if self.base else groups.shares
             return Wish(min(turn - step, left), base)
-        return Wish(left, one_each(self.final, groups))
+        return Wish(left, self.last(groups))
 
     def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
         return state

@@ -1,5 +1,6 @@
-"""What DoReMi and DoGE share: a proxy run that weighs the groups' losses; the mean weights are the answer."""
+"""What DoReMi and DoGE share: a proxy phase that weighs the groups' losses; the mean weights are the answer."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,15 +11,18 @@ from policies.mixing import Vector, exponentiated
 
 
 @dataclass(frozen=True)
-class Proxy:
+class Proxy(ABC):
     """Draws groups equally and trains on the sum of weight * mean loss; a score a step moves the weights.
 
-    Its `answer` is a mixture for another run, as `Fixed`: the proxy run is what the method costs.
+    That is the proxy, for the first `proxy_share` of the steps; the others are trained at its `answer`. The
+    papers train the proxy and the model that uses the answer in two runs: with a share of 1 the whole run is
+    the proxy, and its answer is for another run, as `Fixed`.
     """
 
     rate: float = 1.0
     every: int = 1  # steps that are trained with the same weights
     smoothing: float = 1e-3  # of the weights towards uniform
+    proxy_share: float = 0.5
     signals: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
@@ -27,6 +31,8 @@ class Proxy:
                 f"every must be at least 1, rate at least 0 and smoothing in [0, 1], but got {self.every}, "
                 f"{self.rate}, {self.smoothing}."
             )
+        if not 0 < self.proxy_share <= 1:
+            raise ValueError(f"proxy_share must be in (0, 1], but got {self.proxy_share}.")
 
     def check(self, groups: Groups) -> None:
         if groups.batch * self.every < groups.count:
@@ -47,10 +53,16 @@ class Proxy:
         }
 
     def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
+        turn = round(self.proxy_share * groups.steps)
+        if step >= turn:
+            return Wish(left, mean_weights(state))
         uniform = np.full(groups.count, 1 / groups.count)
-        return Wish(min(self.every, left), uniform, self.signals, weights=state["weights"])
+        steps = min(self.every, turn - step, left)
+        return Wish(steps, uniform, self.signals, "proxy", weights=state["weights"])
 
     def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
+        if wish.weights is None:
+            return state
         weights, scores, total = state["weights"], state["scores"], state["sum"]
         found = self.scores(groups, outcome)
         for measured in found:
@@ -62,12 +74,16 @@ class Proxy:
         updates = state["updates"] + len(found)
         return state | {"weights": weights, "scores": scores, "sum": total, "updates": updates}
 
+    @abstractmethod
     def scores(self, groups: Groups, outcome: Outcome) -> Vector:
         """Return a score a step, (steps, groups); not finite where a group was not measured."""
-        raise NotImplementedError
 
 
 def answer(state: State) -> Vector:
-    """Return what a proxy run has found: the mean over its updates of the weights, not the last ones."""
-    policy = state["policy"]
+    """Return what a run's proxy has found, (groups,)."""
+    return mean_weights(state["policy"])
+
+
+def mean_weights(policy: State) -> Vector:
+    """Return the mean over the proxy's updates of the weights, not the last ones."""
     return np.asarray(policy["sum"] / policy["updates"]) if policy["updates"] else np.array(policy["base"])

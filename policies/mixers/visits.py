@@ -22,6 +22,7 @@ from policies.mixers.mixer import (
     EXCESS,
     TRAINING,
     VALIDATION,
+    WITHIN,
     Groups,
     Mixer,
     Outcome,
@@ -29,13 +30,14 @@ from policies.mixers.mixer import (
     Visit,
     Wish,
 )
-from policies.mixing import Counts, Vector, apportion, bounded, dealt, within
+from policies.mixing import Counts, Vector, apportion, bounded, dealt, normalise, within
 
 __all__ = [
     "ALIGNMENT",
     "EXCESS",
     "TRAINING",
     "VALIDATION",
+    "WITHIN",
     "Groups",
     "Mixer",
     "Mixing",
@@ -45,6 +47,7 @@ __all__ = [
     "Wish",
     "begin",
     "check",
+    "counted",
     "join",
     "left",
     "mixture",
@@ -57,9 +60,10 @@ __all__ = [
 class Mixing:
     """A policy within bounds that hold for every policy.
 
-    `floor` is the least share of each group whenever it trains, probes excepted. `epochs` is how often the
-    rows of a group may be repeated: once before training that is checked to be possible at all, then a
-    group's share is kept to what its remaining allowance is of the rows still to train.
+    `floor` is the least share of each group whenever it trains, probes excepted, and the least weight where
+    losses are weighed. `epochs` is how often the rows of a group may be repeated: once before training that
+    is checked to be possible at all, then a group's share is kept to what its remaining allowance is of the
+    rows still to train.
     """
 
     policy: Mixer
@@ -152,7 +156,13 @@ def mixture(mixing: Mixing, groups: Groups, state: State) -> Vector:
     policy = state["policy"]
     if "proportions" in policy:
         return _inside(mixing, groups, state, np.asarray(policy["proportions"], dtype=np.float64))
-    return np.array((state["part"] or _part(mixing, groups, state))["proportions"])
+    return _now(mixing, groups, state)[0]
+
+
+def counted(mixing: Mixing, groups: Groups, state: State) -> Vector:
+    """Return the groups' shares of the training loss: weights where losses are weighed, else the mixture."""
+    weights = _now(mixing, groups, state)[1]
+    return mixture(mixing, groups, state) if weights is None else weights
 
 
 def join(mixing: Mixing, state: State, before: Groups, after: Groups, share: float | None = None) -> State:
@@ -180,6 +190,26 @@ def join(mixing: Mixing, state: State, before: Groups, after: Groups, share: flo
     }
 
 
+def _now(mixing: Mixing, groups: Groups, state: State) -> tuple[Vector, Vector | None]:
+    """Return the proportions and the weights of the visit that is on its way or comes next.
+
+    After the last step they are those of one step more.
+    """
+    if state["part"]:
+        return np.array(state["part"]["proportions"]), _weights(state["part"])
+    wish = mixing.policy.wish(groups, state["policy"], state["step"], max(left(groups, state), 1))
+    wanted = wish.proportions if wish.probe else _inside(mixing, groups, state, wish.proportions)
+    return wanted, _weighed(mixing, groups, wish)
+
+
+def _weighed(mixing: Mixing, groups: Groups, wish: Wish) -> Vector | None:
+    """Return the weights of the groups' losses, which sum to 1, above the floor."""
+    if wish.weights is None:
+        return None
+    weights = normalise(wish.weights)
+    return bounded(weights, mixing.floor, 1.0) if mixing.floor else weights
+
+
 def _part(mixing: Mixing, groups: Groups, state: State) -> State:
     """Return the policy's next wish as whole rows within the bounds, as it is kept if it is cut."""
     steps_left = left(groups, state)
@@ -189,6 +219,7 @@ def _part(mixing: Mixing, groups: Groups, state: State) -> State:
     wanted = wish.proportions if wish.probe else _inside(mixing, groups, state, wish.proportions)
     debt = np.zeros(groups.count) if wish.probe else state["debt"]
     counts, owed = apportion(wanted, steps * groups.batch, debt)
+    weights = _weighed(mixing, groups, wish)
     if np.isfinite(mixing.epochs):
         counts = within(counts, _allowance(mixing, groups) - state["seen"])
     return {
@@ -199,15 +230,15 @@ def _part(mixing: Mixing, groups: Groups, state: State) -> State:
         "signals": sorted(wish.signals),
         "name": wish.name,
         "probe": int(wish.probe),
-        "weights": np.zeros(0) if wish.weights is None else wish.weights,
+        "weights": np.zeros(0) if weights is None else weights,
         "debt": state["debt"] if wish.probe else owed,
         "heard": [],
     }
 
 
 def _inside(mixing: Mixing, groups: Groups, state: State, wanted: Vector) -> Vector:
-    if not np.isfinite(mixing.epochs):
-        return bounded(wanted, mixing.floor, 1.0)
+    if not np.isfinite(mixing.epochs):  # some policies come here at every step
+        return bounded(wanted, mixing.floor, 1.0) if mixing.floor else wanted
     rows = max(left(groups, state), 1) * groups.batch
     most = np.minimum((_allowance(mixing, groups) - state["seen"]) / rows, 1.0)
     return bounded(wanted, np.minimum(mixing.floor, most), most)

@@ -1,5 +1,6 @@
 """The streams of a run: which groups a worker holds whole, and which it reads through a window."""
 
+from collections.abc import Iterable
 from functools import partial
 
 from ray import train
@@ -42,6 +43,8 @@ def open_streams(run: Run, manifest: Manifest) -> dict[str, RowStream]:
     found: dict[str, RowStream] = {}
     length, store = run.data.sequence_length, Store(run.data.corpus)
     for name, group in manifest.groups.items():
+        if name in run.unseen:
+            continue
         split = group.splits["train"]
         order = RowOrder(name, file_rows(split), run.seed)
         if name not in bounds:
@@ -54,9 +57,9 @@ def open_streams(run: Run, manifest: Manifest) -> dict[str, RowStream]:
     return found
 
 
-def limits(data: Data, manifest: Manifest) -> list[int] | None:
+def limits(data: Data, manifest: Manifest, groups: Iterable[str]) -> list[int] | None:
     """Return the most rows of each group that a member may read, or None where they repeat without end."""
     passes = data.epochs or (1 if data.exhausted != "repeat" else None)
     if passes is None:
         return None
-    return [group.splits["train"].rows * passes for group in manifest.groups.values()]
+    return [manifest.groups[name].splits["train"].rows * passes for name in groups]

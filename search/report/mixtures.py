@@ -19,7 +19,10 @@ def mixing(story: Story) -> str:
     colours = {group: COLOURS[place % len(COLOURS)] for place, group in enumerate(groups)}
     keys = [Key("thick", colour, group) for group, colour in colours.items()]
     keys.append(Key("band", MEDIAN, "middle half of the members"))
-    about = "What share of the rows came from each group, outside of probes, for the winner's weights."
+    about = (
+        "What share each group had in the winner's training, outside of probes: of the rows, or where a policy "
+        "weighs losses of the loss."
+    )
     figures = [panel("mixture", "Proportions", about, proportions(story, colours), "h3")]
     if any(row["effects"] for row in latest(story)):
         told = "By how many thousandths of a nat a step on one group alone lowers each validation loss."
@@ -40,9 +43,12 @@ def latest(story: Story) -> list[dict[str, Any]]:
 def accounts(story: Story) -> str:
     row = latest(story)[0]
     said = f"; its last round: {row['decision']}" if row["decision"] else ""
+    extra = f" Its policy's reference took {row['extra_steps']} steps besides." if row["extra_steps"] else ""
+    stacked = any(each["stacked"] for each in story.rows[story.winner])
     return (
         f'<p class="soft">Behind the winner\'s weights are {row["probe_steps"]} probe steps, which count as '
-        f"training, and {row['evaluations']} evaluation passes of its policy{said}.</p>"
+        f"training, and {row['evaluations']} evaluation passes of its policy{said}.{extra} Members trained "
+        f"{'as one stacked model' if stacked else 'one by one'}.</p>"
     )
 
 
@@ -94,7 +100,7 @@ def effects(story: Story) -> Figure:
     # recorded by trained group, drawn by judged group
     values = np.array([row["effects"] for row in rows]).T * 1000
     errors = np.array([row["errors"] for row in rows]).T * 1000
-    judged = names if len(values) == len(names) else [f"target {place}" for place in range(len(values))]
+    judged = (story.settings.get("mixing") or {}).get("unseen") or names
     most = float(np.abs(values[np.isfinite(values)]).max(initial=0.0)) or 1.0
     heat = {
         "type": "heatmap",

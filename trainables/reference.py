@@ -1,0 +1,32 @@
+"""A trained model that stands still, and tells what each token of the rows that others train on costs it."""
+
+import hashlib
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trainables.decoder import losses_by_token
+
+KEPT = 1024  # batches whose losses are remembered
+
+
+class Reference:
+    """Shared by the members of a worker: they train an interval each in turn, mostly on the same batches."""
+
+    def __init__(self, module: nn.Module, steps: int):
+        self.module = module.eval().requires_grad_(False)
+        self.steps = steps  # that it was trained for
+        self.known: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
+
+    @torch.no_grad()
+    def losses(self, tokens: Tensor) -> NDArray[np.float32]:
+        """Return the loss of each token but the first, `(rows, length - 1)`, in nats."""
+        key = hashlib.blake2b(tokens.cpu().numpy().tobytes(), digest_size=16).digest()
+        if key not in self.known:
+            self.known[key] = losses_by_token(self.module(tokens), tokens).cpu().numpy()
+            if len(self.known) > KEPT:
+                self.known.popitem(last=False)
+        return self.known[key]
