@@ -94,6 +94,14 @@ class WholeStream(RowStream):
             self._wait(lambda: bool(self.arrived[file]))
         return self.tokens[self.order.starts[file] : self.order.starts[file + 1]]
 
+    def pick(self, rows: NDArray[np.int64]) -> Tokens:
+        """Return stored rows by their numbers, whatever the order, `(rows, sequence_length)`."""
+        with CLOCK.phase("data"):
+            files = np.unique(np.searchsorted(self.order.starts, rows, side="right") - 1)
+            with self.changed:
+                self._wait(lambda: bool(self.arrived[files].all()))
+            return self.tokens[rows]
+
     def _fill(self, blocks: Iterable[pa.Table]) -> None:
         try:
             turns = iter(self.order.files(0))
@@ -161,6 +169,11 @@ class WindowStream(RowStream):
             if self.chunks and self._hungry():  # waking the other thread at every batch would cost more than it
                 self.changed.notify_all()
         return cursor
+
+    def leave(self, reader: object) -> None:
+        """Forget where a reader stood: it reads no more."""
+        with self.changed:
+            self.readers.pop(reader, None)
 
     def rows_of(self, turn: int) -> Tokens:
         with self.changed:

@@ -242,8 +242,6 @@ def check_sampling(run: "Run") -> str:
             f"sampling.view: the brood's losses serve rules that choose by losses, on text; "
             f"got {run.sampling.rule.kind} with trainable {run.trainable}"
         )
-    if run.cluster.workers_per_member > 1:
-        return "sampling.rule: needs all losses of a member in one place; set cluster.workers_per_member: 1"
     if run.data.exhausted != "repeat":
         return (
             f"data.exhausted: must be repeat with sampling.rule, which counts epochs, got {run.data.exhausted}"

@@ -93,10 +93,11 @@ def prepare(run: Run, console: Console) -> None:
     rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}
     check_rows(run, sum(rows.values()))
     large = windows(run.data, manifest)
-    if large and run.sampling.rule is not None:
+    rule = run.sampling.rule
+    if large and rule is not None and "order" in rule.build().spec.emits:
         raise InputError(
-            f"sampling.rule: a policy chooses among all rows of a group, but {', '.join(large)} must be "
-            f"streamed with data.memory_megabytes {run.data.memory_megabytes:g}; raise it."
+            f"sampling.rule: {rule.kind} puts all rows of a group in order, but {', '.join(large)} must "
+            f"be streamed with data.memory_megabytes {run.data.memory_megabytes:g}; raise it."
         )
     if run.mixing is not None:
         if problem := check_with_rows(run, rows):

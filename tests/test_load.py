@@ -58,7 +58,6 @@ def test_what_sampling_does_not_go_with_is_refused(tmp_path) -> None:
     for changes, said in (
         ([brood, "population.mode=asynchronous"], "brood needs population.mode: synchronous"),
         (["sampling.rule=seta", "trainable=toy"], "the toy has no rows"),
-        (["sampling.rule=seta", "cluster.workers_per_member=2"], "needs all losses of a member in one place"),
     ):
         with pytest.raises(InputError) as raised:
             load_run(write(tmp_path, DEMO), changes)

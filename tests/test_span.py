@@ -14,6 +14,7 @@ import torch
 from search import directory
 from search.load import load_run
 from tests.members import language
+from tests.span import RULES, sampled
 from tests.test_ray import ROOT, events, scores, shoal, small_run, start, texts, wait_for_round  # noqa: F401
 
 
@@ -53,6 +54,19 @@ def test_what_travels_is_whole_with_ddp_and_a_share_with_fsdp(spanned) -> None:
     assert spanned["ddp"]["shapes"] == whole
     # the first axis is cut; of 31 tokens the first worker has 16
     assert spanned["fsdp"]["shapes"] == [[(length + 1) // 2, *rest] for length, *rest in whole]
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("name", list(RULES))
+def test_rows_are_weighed_and_chosen_by_the_losses_of_all_workers(spanned, kind: str, name: str) -> None:
+    """LinUpper's least and largest loss are those of the whole batch, and both workers keep the same rows."""
+    torch.set_num_threads(1)
+    alone, over = sampled(RULES[name], False, False), spanned["sampled"][kind][name]
+    assert over["kept"] == alone["kept"]
+    for part in ("losses", "last"):
+        assert np.allclose(over[part], alone[part], rtol=0, atol=1e-4), part
+    assert over["score"] == pytest.approx(alone["score"], abs=1e-5)
+    assert name == "lin_upper" or not all(alone["kept"])
 
 
 # a mixing policy needs all losses of a member in one place

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -51,6 +52,12 @@ class Span:
             )
         each = len(array) // self.size
         return array[self.rank * each : (self.rank + 1) * each]
+
+    def whole(self, rows: Tensor) -> Tensor:
+        """Return what all processes have of a batch, from this one's rows, in the batch's order."""
+        parts = [torch.empty_like(rows) for _ in range(self.size)]
+        dist.all_gather(parts, rows.contiguous(), group=self.mesh.get_group())
+        return torch.cat(parts)
 
     def mean(self, value: Tensor) -> Tensor:
         total = value.clone()
