@@ -12,6 +12,7 @@ from policies.mixing import normalise
 from search.config import Run
 from search.corpus.batches import MixedBatches, first_rows
 from search.corpus.build import load_corpus
+from search.corpus.scores import read_scores
 from search.corpus.streams import limits, open_streams
 from search.errors import InputError
 from search.mixed import MixedModel
@@ -38,9 +39,10 @@ def build_members(
     """Build these members, each from its own seed; called on a Ray Train worker, on all that a member spans."""
     members = plain_members(run, hyperparameters)
     if run.sampling.rule is not None:
-        rule = run.sampling.rule.build()
+        rule, scorer = run.sampling.rule.build(), run.sampling.scorer
+        scores = read_scores(run.data, scorer) if scorer else None
         for number, member in members.items():
-            sample(member, rule, run.seed, run.training.steps, number, shared)
+            sample(member, rule, run.seed, run.training.steps, number, shared, scores)
     if span is not None:
         spread(members, span)
     return members

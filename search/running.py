@@ -13,6 +13,7 @@ from search import directory
 from search.conductor import Watcher
 from search.config import Run
 from search.corpus.build import COLUMNS, describe, prepare_corpus
+from search.corpus.scores import cost, score_corpus
 from search.corpus.streams import windows
 from search.errors import InputError, Interrupted, RunFailed
 from search.kinds import NoExploitRule
@@ -74,6 +75,7 @@ def train(run: Run, runs: list[Run], console: Console) -> None:
         with session(run.cluster.dashboard) as dashboard:
             if dashboard and run.cluster.dashboard:
                 console.print(f"dashboard: http://{dashboard}", highlight=False, soft_wrap=True)
+            score_rows(run, console)
             for each in runs:
                 if not directory.holds_run(each.directory):
                     directory.create(each)
@@ -116,6 +118,17 @@ def show_corpus(run: Run, console: Console) -> None:
         table.add_row(*map(str, line))
     console.print(table)
     console.print(f"corpus: {run.data.corpus}", highlight=False, soft_wrap=True)
+
+
+def score_rows(run: Run, console: Console) -> None:
+    """Score the training rows if the run's policy goes by scores and they are not there."""
+    if (model := run.sampling.scorer) is not None:
+        found = score_corpus(run.data, model, run.cluster.gpus_per_worker)
+        console.print(
+            f"scores: {found['rows']} rows by {model}, {found['passes']} pass, {found['seconds']:.1f} s",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def check_rows(run: Run, rows: int) -> None:
@@ -177,7 +190,9 @@ def in_equal_shares(run: Run) -> Run:
 
 
 def record(store: Store, run: Run, status: str, outcome: Outcome | None = None) -> None:
-    known = {"status": status, "members": run.population.members, "rounds": run.rounds}
+    known: dict[str, Any] = {"status": status, "members": run.population.members, "rounds": run.rounds}
+    if run.sampling.scorer is not None:
+        known["scoring"] = cost(run.data, run.sampling.scorer)
     store.write_json(directory.SUMMARY, known | (asdict(outcome) if outcome else {}))
 
 
@@ -206,7 +221,7 @@ def headline(run: Run, found: dict[str, Any]) -> str:
         f"{'validation loss' if run.reads_text else 'score'} {score:.4f}",
         *(f"test {group} {loss:.4f}" for group, loss in found["test_loss"].items()),
         f"{found['exploits']} exploits",
-        f"{found['wall_seconds']:.0f} s",
+        f"{seconds(found):.0f} s",
     ]
     return "  ".join(parts)
 
@@ -221,5 +236,10 @@ def compare(run: Run, found: dict[str, Any], beside: dict[str, dict[str, Any]]) 
     for group in found["test_loss"]:
         table.add_row(f"test loss, {group}", *(f"{one['test_loss'][group]:.4f}" for one in each))
     table.add_row("exploits", *(str(one["exploits"]) for one in each))
-    table.add_row("seconds", *(f"{one['wall_seconds']:.0f}" for one in each))
+    table.add_row("seconds", *(f"{seconds(one):.0f}" for one in each))
     return table
+
+
+def seconds(found: dict[str, Any]) -> float:
+    """Return what a run took, with the scoring of its rows, also where an earlier run had scored them."""
+    return float(found["wall_seconds"] + found.get("scoring", {}).get("seconds", 0.0))

@@ -84,6 +84,12 @@ def test_what_sampling_does_not_go_with_is_refused(tmp_path) -> None:
         ),
         ("sampling.rule={kind: seta, widow: 3}", "sampling.rule.widow: unknown key; did you mean `window`?"),
         ("sampling.view=brood", "sampling.view: needs sampling.rule"),
+        ("sampling.scorer=runs/demo/best", "sampling.scorer: needs sampling.rule"),
+        ("sampling.rule=easy_to_hard", "sampling.scorer: easy_to_hard goes by scores; name an exported model"),
+        (
+            "sampling={rule: seta, scorer: runs/demo/best}",
+            "sampling.scorer: serves rules that go by scores, got",
+        ),
         ("sampling={rule: random_subset, view: brood}", "sampling.view: the brood's losses serve rules"),
         ("population.members=1", "exploit needs at least 2 members, got 1"),
         ("population.members=3", "0.25 of 3 members is less than one member"),
