@@ -57,7 +57,7 @@ def read_files(batch: pa.Table, uri: str) -> pa.Table:
     """Return the `tokens` of a batch's files; runs in a task, so one thread is all it takes."""
     store = Store(uri)
     names = [name for files in batch["files"].to_pylist() for name in files]
-    return pa.concat_tables(store.read_table(name, columns=["tokens"], use_threads=False) for name in names)
+    return pa.concat_tables(store.read_part(name, columns=["tokens"], use_threads=False) for name in names)
 
 
 def blocks_of(iterator: Any) -> Iterable[pa.Table]:
