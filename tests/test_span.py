@@ -85,11 +85,11 @@ def changes(span: str) -> tuple[str, ...]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("span", ["ddp", "fsdp"])
-def test_members_over_workers_decide_as_those_on_one_and_resume(texts, tmp_path, span: str) -> None:  # noqa: F811
-    alone, over = tmp_path / "alone", tmp_path / "over"
-    shoal("run", *small_run(texts, alone), *UNMIXED, "training.dropout=0", "cluster.threads_per_worker=1")
-    process = start("run", *small_run(texts, over), *UNMIXED, *changes(span))
+@pytest.mark.parametrize(("span", "rule"), [("ddp", "lin_upper"), ("fsdp", "null")])
+def test_members_over_workers_decide_as_those_on_one_and_resume(texts, tmp_path, span: str, rule: str) -> None:  # noqa: F811
+    alone, over, unmixed = tmp_path / "alone", tmp_path / "over", (*UNMIXED, f"sampling.rule={rule}")
+    shoal("run", *small_run(texts, alone), *unmixed, "training.dropout=0", "cluster.threads_per_worker=1")
+    process = start("run", *small_run(texts, over), *unmixed, *changes(span))
     wait_for_round(over, 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
