@@ -157,6 +157,7 @@ class WindowStream(RowStream):
         self.chunks: deque[Chunk] = deque()
         self.readers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self.furthest = 0  # position that a reader has stood at
+        self.least = 0  # first position of the first file that is wholly within the bound
         self.wanted = 0  # turn that must be read next, however far ahead
         self.open = lru_cache(maxsize=2)(self._open)
         self.filling: threading.Thread | None = None
@@ -164,7 +165,10 @@ class WindowStream(RowStream):
     def place(self, reader: object, cursor: int) -> int:
         with self.changed:
             self.furthest = max(self.furthest, cursor)
-            cursor = max(cursor, self._least())
+            if self.furthest - self.behind > self.least:
+                turn, into = self.order.locate(self.furthest - self.behind)
+                self.least = self.order.start(turn + bool(into))
+            cursor = max(cursor, self.least)
             self.readers[reader] = cursor
             if self.chunks and self._hungry():  # waking the other thread at every batch would cost more than it
                 self.changed.notify_all()
@@ -192,13 +196,6 @@ class WindowStream(RowStream):
     def _open(self, chunk: Chunk) -> Tokens:
         return chunk.fetch()
 
-    def _least(self) -> int:
-        """Return the first position of the first file that is wholly within the bound."""
-        if self.furthest <= self.behind:
-            return 0
-        turn, into = self.order.locate(self.furthest - self.behind)
-        return self.order.start(turn + bool(into))
-
     def _end(self) -> int:
         """Return the first turn that has not arrived."""
         return self.chunks[-1].first + self.chunks[-1].turns
@@ -207,7 +204,7 @@ class WindowStream(RowStream):
         try:
             # a resumed brood begins with its slowest member
             slowest = min(self.readers.values(), default=self.order.start(turn))
-            for chunk in self.feed(self.order.locate(max(slowest, self._least()))[0]):
+            for chunk in self.feed(self.order.locate(max(slowest, self.least))[0]):
                 with self.changed:
                     self.chunks.append(chunk)
                     self._drop()
@@ -222,7 +219,7 @@ class WindowStream(RowStream):
 
     def _drop(self) -> None:
         """Let go of what all readers have passed, and of what lies before the bound."""
-        passed = max(min(self.readers.values(), default=0), self._least())
+        passed = max(min(self.readers.values(), default=0), self.least)
         while len(self.chunks) > 1 and self.order.start(self.chunks[1].first) <= passed:
             self.chunks.popleft()
 
