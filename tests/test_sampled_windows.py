@@ -10,6 +10,7 @@ from policies.sampling.random_subset import RandomSubset
 from policies.sampling.seta import SeTa
 from search.corpus.batches import MixedBatches
 from search.kept import KeptRows
+from search.mixed import VisitBatches
 from search.sampling import SampledBatches, sample_groups
 from search.teams import read
 from search.views import Pace
@@ -116,3 +117,19 @@ def test_a_resumed_brood_of_sampled_members_begins_with_its_slowest() -> None:
     assert members[0].next()["rows"][:, 0].tolist() == expected(60, 5)
     assert members[1].next()["rows"][:, 0].tolist() == expected(41, 5)
     assert members[1].pools[0].skipped == 0 and read_turns[0] == stream.order.locate(41)[0]
+
+
+def test_jumps_of_members_that_mix_are_told_too() -> None:
+    stream = window(bound=40)
+
+    class Member:
+        batches = VisitBatches(MixedBatches({"code": stream}, np.ones(1), 1))
+
+    Member.batches.next()
+    fast = MixedBatches({"code": stream}, np.ones(1), 10)
+    for _ in range(4):
+        fast.next()
+    Member.batches.next()
+    assert read(Member())["skipped_code"] == Member.batches.mixed.cursors[0] - 2 > 0
+    sample_groups(Member.batches.mixed, RandomSubset(0.5), 3, 100)
+    assert Member.batches.mixed not in stream.readers
