@@ -20,7 +20,7 @@ from cluster.metrics import CLOCK
 from cluster.order import RowOrder
 
 PAGE_BYTES = 256 * 1024  # rows are shuffled, and cached, so many at a time
-PAGES = 64  # cached, of each stream: more than there are members at different places
+PAGES = 64  # cached, of each stream: more than there are members at different places; less of a small window
 
 Tokens = NDArray[np.uint16]
 
@@ -28,10 +28,11 @@ Tokens = NDArray[np.uint16]
 class RowStream(ABC):
     """Rows of one group at any positions of its order."""
 
-    def __init__(self, order: RowOrder, sequence_length: int):
+    def __init__(self, order: RowOrder, sequence_length: int, bound: float = np.inf):
         self.order, self.sequence_length = order, sequence_length
         self.page_rows = max(1, PAGE_BYTES // (2 * sequence_length))
-        self.page = lru_cache(maxsize=PAGES)(self._page)
+        pages = int(min(PAGES, max(2, bound / 8 / self.page_rows)))
+        self.page = lru_cache(maxsize=pages)(self._page)
         self.changed = threading.Condition()
         self.error: BaseException | None = None
 
@@ -149,7 +150,7 @@ class WindowStream(RowStream):
     def __init__(
         self, feed: Callable[[int], Iterator[Chunk]], order: RowOrder, sequence_length: int, bound: int
     ):
-        super().__init__(order, sequence_length)
+        super().__init__(order, sequence_length, bound)
         self.feed = feed
         # rows; a file must not leave while it is read, so small bounds give way
         self.behind = max(bound // 2, 2 * int(order.sizes.max()))
