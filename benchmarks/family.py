@@ -1,6 +1,7 @@
 """What this process and all that came from it take of the machine: memory, and time on its cores."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")  # a second
@@ -26,16 +27,28 @@ def stat(process: int) -> list[str]:
         return []
 
 
-def memory() -> int:
-    """Return the bytes that the family holds, a page that several share once (proportional set sizes)."""
-    total = 0
+def memory() -> Counter[str]:
+    """Return the bytes that the family holds, by kind of process; a page that several share counts once."""
+    total: Counter[str] = Counter()
     for process in family():
         try:
             lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+            title = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0].decode()
         except OSError:  # it has ended meanwhile
             continue
-        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+        # proportional set sizes
+        held = sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+        total[kind(process, title)] += held
     return total
+
+
+def kind(process: int, title: str) -> str:
+    """Return what a process is: this one, Ray's server on this node, one that reads, or one of Ray's own."""
+    if process == os.getpid():
+        return "driver"
+    if title.endswith("raylet"):
+        return "raylet"
+    return "readers" if title.startswith(("ray::IDLE", "ray::MapBatches", "ray::start_up")) else "other"
 
 
 def core_seconds() -> float:

@@ -120,7 +120,7 @@ def tasks(mnist: str | None, corpus: str, full: bool) -> list[Task]:
                 "test accuracy",
             )
         )
-    rows, epochs = (12_000, 20) if full else (480, 8)
+    rows, epochs = (12_000, 20) if full else (1_920, 8)
     found.append(
         Task(
             "text",

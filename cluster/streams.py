@@ -20,7 +20,7 @@ from cluster.metrics import CLOCK
 from cluster.order import RowOrder
 
 PAGE_BYTES = 256 * 1024  # rows are shuffled, and cached, so many at a time
-PAGES = 64  # cached, of each stream: more than there are members at different places
+PAGES = 64  # cached, of each stream: more than there are members at different places; less of a small window
 
 Tokens = NDArray[np.uint16]
 
@@ -28,10 +28,11 @@ Tokens = NDArray[np.uint16]
 class RowStream(ABC):
     """Rows of one group at any positions of its order."""
 
-    def __init__(self, order: RowOrder, sequence_length: int):
+    def __init__(self, order: RowOrder, sequence_length: int, bound: float = np.inf):
         self.order, self.sequence_length = order, sequence_length
         self.page_rows = max(1, PAGE_BYTES // (2 * sequence_length))
-        self.page = lru_cache(maxsize=PAGES)(self._page)
+        pages = int(min(PAGES, max(2, bound / 8 / self.page_rows)))
+        self.page = lru_cache(maxsize=pages)(self._page)
         self.changed = threading.Condition()
         self.error: BaseException | None = None
 
@@ -94,6 +95,14 @@ class WholeStream(RowStream):
             self._wait(lambda: bool(self.arrived[file]))
         return self.tokens[self.order.starts[file] : self.order.starts[file + 1]]
 
+    def pick(self, rows: NDArray[np.int64]) -> Tokens:
+        """Return stored rows by their numbers, whatever the order, `(rows, sequence_length)`."""
+        with CLOCK.phase("data"):
+            files = np.unique(np.searchsorted(self.order.starts, rows, side="right") - 1)
+            with self.changed:
+                self._wait(lambda: bool(self.arrived[files].all()))
+            return self.tokens[rows]
+
     def _fill(self, blocks: Iterable[pa.Table]) -> None:
         try:
             turns = iter(self.order.files(0))
@@ -141,7 +150,7 @@ class WindowStream(RowStream):
     def __init__(
         self, feed: Callable[[int], Iterator[Chunk]], order: RowOrder, sequence_length: int, bound: int
     ):
-        super().__init__(order, sequence_length)
+        super().__init__(order, sequence_length, bound)
         self.feed = feed
         # rows; a file must not leave while it is read, so small bounds give way
         self.behind = max(bound // 2, 2 * int(order.sizes.max()))
@@ -149,6 +158,7 @@ class WindowStream(RowStream):
         self.chunks: deque[Chunk] = deque()
         self.readers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self.furthest = 0  # position that a reader has stood at
+        self.least = 0  # first position of the first file that is wholly within the bound
         self.wanted = 0  # turn that must be read next, however far ahead
         self.open = lru_cache(maxsize=2)(self._open)
         self.filling: threading.Thread | None = None
@@ -156,11 +166,19 @@ class WindowStream(RowStream):
     def place(self, reader: object, cursor: int) -> int:
         with self.changed:
             self.furthest = max(self.furthest, cursor)
-            cursor = max(cursor, self._least())
+            if self.furthest - self.behind > self.least:
+                turn, into = self.order.locate(self.furthest - self.behind)
+                self.least = self.order.start(turn + bool(into))
+            cursor = max(cursor, self.least)
             self.readers[reader] = cursor
             if self.chunks and self._hungry():  # waking the other thread at every batch would cost more than it
                 self.changed.notify_all()
         return cursor
+
+    def leave(self, reader: object) -> None:
+        """Forget where a reader stood: it reads no more."""
+        with self.changed:
+            self.readers.pop(reader, None)
 
     def rows_of(self, turn: int) -> Tokens:
         with self.changed:
@@ -179,13 +197,6 @@ class WindowStream(RowStream):
     def _open(self, chunk: Chunk) -> Tokens:
         return chunk.fetch()
 
-    def _least(self) -> int:
-        """Return the first position of the first file that is wholly within the bound."""
-        if self.furthest <= self.behind:
-            return 0
-        turn, into = self.order.locate(self.furthest - self.behind)
-        return self.order.start(turn + bool(into))
-
     def _end(self) -> int:
         """Return the first turn that has not arrived."""
         return self.chunks[-1].first + self.chunks[-1].turns
@@ -194,7 +205,7 @@ class WindowStream(RowStream):
         try:
             # a resumed brood begins with its slowest member
             slowest = min(self.readers.values(), default=self.order.start(turn))
-            for chunk in self.feed(self.order.locate(max(slowest, self._least()))[0]):
+            for chunk in self.feed(self.order.locate(max(slowest, self.least))[0]):
                 with self.changed:
                     self.chunks.append(chunk)
                     self._drop()
@@ -209,7 +220,7 @@ class WindowStream(RowStream):
 
     def _drop(self) -> None:
         """Let go of what all readers have passed, and of what lies before the bound."""
-        passed = max(min(self.readers.values(), default=0), self._least())
+        passed = max(min(self.readers.values(), default=0), self.least)
         while len(self.chunks) > 1 and self.order.start(self.chunks[1].first) <= passed:
             self.chunks.popleft()
 

@@ -230,7 +230,8 @@ def check_room(run: "Run") -> str:
 
 def check_sampling(run: "Run") -> str:
     if run.sampling.rule is None:
-        return "sampling.view: needs sampling.rule" if run.sampling.view == "brood" else ""
+        idle = "view" if run.sampling.view == "brood" else "scorer" if run.sampling.scorer else ""
+        return f"sampling.{idle}: needs sampling.rule" if idle else ""
     if run.trainable == "toy":
         return "sampling.rule: the toy has no rows to choose from"
     if run.kind != "population":
@@ -243,8 +244,13 @@ def check_sampling(run: "Run") -> str:
             f"sampling.view: the brood's losses serve rules that choose by losses, on text; "
             f"got {run.sampling.rule.kind} with trainable {run.trainable}"
         )
-    if run.cluster.workers_per_member > 1:
-        return "sampling.rule: needs all losses of a member in one place; set cluster.workers_per_member: 1"
+    scores = "score" in rule.spec.needs
+    if scores != bool(run.sampling.scorer):
+        kind = run.sampling.rule.kind
+        wanted = f"{kind} goes by scores; name an exported model, such as runs/NAME/best"
+        return f"sampling.scorer: {wanted if scores else f'serves rules that go by scores, got {kind}'}"
+    if scores and run.trainable != "decoder":
+        return f"sampling.scorer: scores rows of text, got trainable {run.trainable}"
     if run.data.exhausted != "repeat":
         return (
             f"data.exhausted: must be repeat with sampling.rule, which counts epochs, got {run.data.exhausted}"

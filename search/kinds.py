@@ -184,6 +184,7 @@ class SeTaRule(Kind):
     groups: Count = 10
     window: Count = 5
     until: Annotated[float, Field(ge=0, le=1)] = 0.875
+    age: Count = 12
 
 
 class InfoBatchRule(Kind):
@@ -196,6 +197,12 @@ class DynamicRule(Kind):
     kind: Literal["lin_upper", "quadratic", "extremes"]
     temperature: Annotated[float, Field(ge=0.01)] = 1.0
     reach: Annotated[float, Field(gt=0)] = 1.0
+    burn_in: Annotated[int, Field(ge=0)] = 0
+
+
+class EasyToHardRule(Kind):
+    kind: Literal["easy_to_hard"]
+    by: Literal["score", "loss"] = "score"
 
 
 def named(value: Any) -> Any:
@@ -221,7 +228,7 @@ AnyExplore = Annotated[
     BeforeValidator(named),
 ]
 AnySampler = Annotated[
-    RandomSubsetRule | SeTaRule | InfoBatchRule | DynamicRule,
+    RandomSubsetRule | SeTaRule | InfoBatchRule | DynamicRule | EasyToHardRule,
     Field(discriminator="kind"),
     BeforeValidator(named),
 ]

@@ -14,6 +14,7 @@ from policies.mixing import normalise
 from search.config import Run
 from search.corpus.batches import MixedBatches, first_rows
 from search.corpus.build import load_corpus
+from search.corpus.scores import read_scores
 from search.corpus.streams import limits, open_streams
 from search.errors import InputError
 from search.mixed import MixedModel
@@ -43,9 +44,10 @@ def build_members(
     """Build these members, each from its own seed; called on a Ray Train worker, on all that a member spans."""
     members = plain_members(run, hyperparameters)
     if run.sampling.rule is not None:
-        rule = run.sampling.rule.build()
+        rule, scorer = run.sampling.rule.build(), run.sampling.scorer
+        scores = read_scores(run.data, scorer) if scorer else None
         for number, member in members.items():
-            sample(member, rule, run.seed, run.training.steps, number, shared)
+            sample(member, rule, run.seed, run.training.steps, number, shared, scores)
     if span is not None:
         spread(members, span)
     return members
@@ -117,7 +119,7 @@ def language_models(
             MixedModel,
             mixing=run.mixing.build(list(rows)),
             groups=groups,
-            reference=open_reference(run, run.mixing.reference, device) if run.mixing.reference else None,
+            reference=open_reference(run, run.mixing.reference, run.device) if run.mixing.reference else None,
         )
     return {
         number: make(shape, recipe, values, batches(), held_out, member_seed(run, number), run.device)

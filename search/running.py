@@ -13,6 +13,7 @@ from search import directory
 from search.conductor import Watcher
 from search.config import Run
 from search.corpus.build import COLUMNS, describe, prepare_corpus
+from search.corpus.scores import cost, score_corpus
 from search.corpus.streams import windows
 from search.errors import InputError, Interrupted, RunFailed
 from search.kinds import NoExploitRule
@@ -76,6 +77,7 @@ def train(run: Run, runs: list[Run], console: Console) -> None:
         with session(run.cluster.dashboard) as dashboard:
             if dashboard and run.cluster.dashboard:
                 console.print(f"dashboard: http://{dashboard}", highlight=False, soft_wrap=True)
+            score_rows(run, console)
             for each in runs:
                 if not directory.holds_run(each.directory):
                     directory.create(each)
@@ -95,10 +97,11 @@ def prepare(run: Run, console: Console) -> None:
     rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}
     check_rows(run, sum(rows.values()))
     large = windows(run.data, manifest)
-    if large and run.sampling.rule is not None:
+    rule = run.sampling.rule
+    if large and rule is not None and "order" in rule.build().spec.emits:
         raise InputError(
-            f"sampling.rule: a policy chooses among all rows of a group, but {', '.join(large)} must be "
-            f"streamed with data.memory_megabytes {run.data.memory_megabytes:g}; raise it."
+            f"sampling.rule: {rule.kind} puts all rows of a group in order, but {', '.join(large)} must "
+            f"be streamed with data.memory_megabytes {run.data.memory_megabytes:g}; raise it."
         )
     if run.mixing is not None:
         check_reference(run)
@@ -118,6 +121,17 @@ def show_corpus(run: Run, console: Console) -> None:
         table.add_row(*map(str, line))
     console.print(table)
     console.print(f"corpus: {run.data.corpus}", highlight=False, soft_wrap=True)
+
+
+def score_rows(run: Run, console: Console) -> None:
+    """Score the training rows if the run's policy goes by scores and they are not there."""
+    if (model := run.sampling.scorer) is not None:
+        found = score_corpus(run.data, model, run.cluster.gpus_per_worker)
+        console.print(
+            f"scores: {found['rows']} rows by {model}, {found['passes']} pass, {found['seconds']:.1f} s",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def check_rows(run: Run, rows: int) -> None:
@@ -182,7 +196,9 @@ def in_equal_shares(run: Run) -> Run:
 
 
 def record(store: Store, run: Run, status: str, outcome: Outcome | None = None) -> None:
-    known = {"status": status, "members": run.population.members, "rounds": run.rounds}
+    known: dict[str, Any] = {"status": status, "members": run.population.members, "rounds": run.rounds}
+    if run.sampling.scorer is not None:
+        known["scoring"] = cost(run.data, run.sampling.scorer)
     store.write_json(directory.SUMMARY, known | (asdict(outcome) if outcome else {}))
 
 
@@ -211,7 +227,7 @@ def headline(run: Run, found: dict[str, Any]) -> str:
         f"{'validation loss' if run.reads_text else 'score'} {score:.4f}",
         *(f"test {group} {loss:.4f}" for group, loss in found["test_loss"].items()),
         f"{found['exploits']} exploits",
-        f"{found['wall_seconds']:.0f} s",
+        f"{seconds(found):.0f} s",
     ]
     return "  ".join(parts)
 
@@ -226,5 +242,10 @@ def compare(run: Run, found: dict[str, Any], beside: dict[str, dict[str, Any]]) 
     for group in found["test_loss"]:
         table.add_row(f"test loss, {group}", *(f"{one['test_loss'][group]:.4f}" for one in each))
     table.add_row("exploits", *(str(one["exploits"]) for one in each))
-    table.add_row("seconds", *(f"{one['wall_seconds']:.0f}" for one in each))
+    table.add_row("seconds", *(f"{seconds(one):.0f}" for one in each))
     return table
+
+
+def seconds(found: dict[str, Any]) -> float:
+    """Return what a run took, with the scoring of its rows, also where an earlier run had scored them."""
+    return float(found["wall_seconds"] + found.get("scoring", {}).get("seconds", 0.0))

@@ -117,6 +117,7 @@ class Sampling(Settings):
 
     rule: AnySampler | None = None  # all rows, alike
     view: Literal["member", "brood"] = "member"
+    scorer: str | None = None  # an exported model, such as runs/NAME/best: its loss of a row is the row's score
 
 
 SEARCHED = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}

@@ -11,7 +11,7 @@ import numpy as np
 from policies.population import Order
 from search.corpus.batches import MixedBatches
 from search.errors import Exhausted
-from search.mixed import MixedModel, train_visits
+from search.mixed import MixedModel, VisitBatches, train_visits
 from search.sampling import SampledBatches
 from trainables.member import Member
 from trainables.network import Network
@@ -148,4 +148,5 @@ def mixed(member: Member) -> dict[str, Any]:
 def read(member: Member) -> dict[str, float]:
     """Return how far a member has read each group, where its batches come from groups."""
     batches = getattr(member, "batches", None)
-    return batches.progress() if isinstance(batches, MixedBatches) else {}
+    batches = batches.mixed if isinstance(batches, VisitBatches) else batches
+    return batches.progress() if isinstance(batches, MixedBatches | SampledBatches) else {}

@@ -9,10 +9,15 @@ import numpy as np
 import torch
 from torch import distributed as dist
 
+from policies.sampling.dynamic import LinUpper
+from policies.sampling.infobatch import InfoBatch
+from policies.sampling.interface import Rule
 from search.mixed import MixedModel
+from search.sampling import sample_arrays
 from tests.members import language
 from tests.test_policies_in_members import EXAMPLES
 from tests.test_policies_in_members import member as member_of
+from trainables.batches import Shuffled
 from trainables.member import State
 from trainables.span import open_span
 
@@ -60,10 +65,32 @@ def outcome(member: MixedModel) -> dict[str, Any]:
     }
 
 
+def sampled(rule: Rule, spread: bool, sharded: bool) -> dict[str, Any]:
+    """Train a member under a sampling policy, over all processes or alone; return what there is to compare."""
+    member = language(1, learning_rate=0.01)
+    rows = np.random.default_rng(0).integers(0, 31, (48, 12)) % np.arange(2, 50)[:, None]
+    member.batches = sample_arrays(Shuffled(rows.astype(np.uint16), batch=8, seed=1), rule, seed=1, batches=400)
+    if spread:
+        member.spread(open_span(2, sharded, "cpu"))
+    said = [member.train(10) for _ in range(4)]
+    (pool,) = member.batches.pools
+    kept, losses = pool.keep.tolist(), np.nan_to_num(pool.view.losses()).tolist()
+    return {"losses": said, "kept": kept, "last": losses, "score": member.evaluate()[0]}
+
+
+RULES = {"lin_upper": LinUpper(0.4), "infobatch": InfoBatch(0.5)}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=int(sys.argv[2]), world_size=2)
-    told = {kind: losses(kind == "fsdp") | {"mixed": mixed(kind == "fsdp")} for kind in ("ddp", "fsdp")}
+    told: dict[str, Any] = {
+        kind: losses(kind == "fsdp") | {"mixed": mixed(kind == "fsdp")} for kind in ("ddp", "fsdp")
+    }
+    told["sampled"] = {
+        kind: {name: sampled(rule, True, kind == "fsdp") for name, rule in RULES.items()}
+        for kind in ("ddp", "fsdp")
+    }
     if os.environ.get("SAY"):
         print(json.dumps(told))
     dist.destroy_process_group()

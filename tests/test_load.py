@@ -58,7 +58,6 @@ def test_what_sampling_does_not_go_with_is_refused(tmp_path) -> None:
     for changes, said in (
         ([brood, "population.mode=asynchronous"], "brood needs population.mode: synchronous"),
         (["sampling.rule=seta", "trainable=toy"], "the toy has no rows"),
-        (["sampling.rule=seta", "cluster.workers_per_member=2"], "needs all losses of a member in one place"),
     ):
         with pytest.raises(InputError) as raised:
             load_run(write(tmp_path, DEMO), changes)
@@ -93,6 +92,12 @@ def test_rules_that_decide_about_parts_at_once_need_rounds(tmp_path, exploit) ->
         ),
         ("sampling.rule={kind: seta, widow: 3}", "sampling.rule.widow: unknown key; did you mean `window`?"),
         ("sampling.view=brood", "sampling.view: needs sampling.rule"),
+        ("sampling.scorer=runs/demo/best", "sampling.scorer: needs sampling.rule"),
+        ("sampling.rule=easy_to_hard", "sampling.scorer: easy_to_hard goes by scores; name an exported model"),
+        (
+            "sampling={rule: seta, scorer: runs/demo/best}",
+            "sampling.scorer: serves rules that go by scores, got",
+        ),
         ("sampling={rule: random_subset, view: brood}", "sampling.view: the brood's losses serve rules"),
         ("population.members=1", "exploit needs at least 2 members, got 1"),
         ("population.members=3", "0.25 of 3 members is less than one member"),

@@ -61,7 +61,11 @@ def test_a_batch_has_the_visits_counts_and_only_kept_rows() -> None:
 def test_the_weights_multiply() -> None:
     found = member(InfoBatch(0.5))
     losses = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    weights = {"kept": torch.tensor([2.0, 1.0, 1.0, 2.0]), "below": torch.tensor([0.1, 0.2, 0.3, 0.4])}
+    weights = {
+        "step": torch.tensor(7),
+        "kept": torch.tensor([2.0, 1.0, 1.0, 2.0]),
+        "below": torch.tensor([0.1, 0.2, 0.3, 0.4]),
+    }
     # what is kept weighs 2/4, 1/4, 1/4, 2/4 of a mean over 4 rows; times 4 times the visit's weights
     assert found.batches.weigh(losses, weights).tolist() == pytest.approx([0.2, 0.2, 0.3, 0.8])
 

@@ -10,19 +10,21 @@ from cluster import tree
 from cluster.order import RowOrder
 from policies.mixing import normalise
 from policies.sampling.dynamic import LinUpper
+from policies.sampling.hardness import EasyToHard
 from policies.sampling.infobatch import InfoBatch
 from policies.sampling.losses import LastLosses
 from policies.sampling.random_subset import RandomSubset
 from policies.sampling.seta import SeTa
 from search.corpus.batches import MixedBatches
-from search.sampling import KeptRows, Pace, SampledBatches, sample, sample_arrays
-from search.views import Shared
+from search.kept import KeptRows
+from search.sampling import SampledBatches, sample, sample_arrays
+from search.views import Pace, Shared
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel
 from trainables.settings import Recipe
 from trainables.stack import Stack
 
-RULES = [RandomSubset(0.3), SeTa(0.1, 4, 2), InfoBatch(0.5), LinUpper(0.4)]
+RULES = [RandomSubset(0.3), SeTa(0.1, 4, 2), InfoBatch(0.5), LinUpper(0.4, burn_in=5), EasyToHard("loss")]
 rules = pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
 
 
@@ -38,6 +40,9 @@ class Memory:
 
     def take(self, cursor: int, count: int) -> np.ndarray:
         return self.rows[self.order.places(cursor, count)]
+
+    def pick(self, rows: np.ndarray) -> np.ndarray:
+        return self.rows[rows]
 
 
 STREAMS = {"code": Memory("code", 40), "law": Memory("law", 24)}
@@ -98,7 +103,9 @@ def test_weights_and_losses_belong_to_the_rows_of_the_batch() -> None:
         ids = [rows for _, rows in drawn]
         firsts = np.concatenate([pool.stream.rows[rows] for pool, rows in drawn])
         assert np.array_equal(batch["rows"], firsts)
-        assert np.array_equal(batch["weights"], np.concatenate([pool.weight[rows] for pool, rows in drawn]))
+        assert np.array_equal(
+            batch["weights"]["kept"], np.concatenate([pool.weight[rows] for pool, rows in drawn])
+        )
         losses = np.concatenate([value[place, rows] for place, rows in enumerate(ids)])
         batches.observe(losses[None].astype(np.float32))
     for place, pool in enumerate(batches.pools):
@@ -175,7 +182,7 @@ def test_a_weighted_step_is_the_gradient_of_the_weighted_sum() -> None:
     batch = member.batches.next()
     rows = [torch.from_numpy(part) for part in batch["rows"]]
     rows[0] = rows[0].double()
-    weights = torch.from_numpy(batch["weights"])
+    weights = {name: torch.from_numpy(part) for name, part in batch["weights"].items()}
     numbers = {"dropout": 0.0, "label_smoothing": 0.0}
     loss, losses = member.objective(member.module, {"rows": rows, "weights": weights}, numbers)
     weight = member.module.last.weight

@@ -2,10 +2,12 @@
 
 import math
 import pickle
+import random
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +25,12 @@ from policies.sampling.seta import SeTa
 ROWS = 2000
 IDS = np.arange(ROWS)
 LOSSES = np.random.default_rng(0).exponential(2.0, ROWS).astype(np.float32)
-RULES = [make() for make in SAMPLERS.values()] + [RandomSubset(0.3, replacement=True), SeTa(0.1, 5, 3)]
+RULES = [make() for make in SAMPLERS.values()] + [
+    RandomSubset(0.3, replacement=True),
+    SeTa(0.1, 5, 3, age=2),
+    LinUpper(0.4, burn_in=7),
+    EasyToHard("loss"),
+]
 names = pytest.mark.parametrize("rule", RULES, ids=repr)
 WEIGHING = [LinUpper, Quadratic, Extremes]
 
@@ -40,19 +47,24 @@ def table(ids, losses, steps, versions=None) -> pa.Table:
     return pa.table({"sample_id": ids, "loss": losses, "step": steps, "model_version": versions})
 
 
+def known(losses) -> dict:
+    """Columns in which the score is the loss, and no row was dropped before."""
+    return {"loss": losses, "score": losses, "age": np.zeros(len(losses), np.int16)}
+
+
 def decided(plan, ids=IDS, losses=LOSSES):
-    found = plan.decide(ids, {"loss": losses})
+    found = plan.decide(ids, known(losses))
     return [found.copies, found.weight] + ([] if found.rank is None else [found.rank])
 
 
 def kept(plan, ids=IDS, losses=LOSSES) -> np.ndarray:
-    return ids[plan.decide(ids, {"loss": losses}).copies > 0]
+    return ids[plan.decide(ids, known(losses)).copies > 0]
 
 
 @names
 class TestContract:
     def test_a_decision_does_not_depend_on_blocks_or_order(self, rule) -> None:
-        plan = rule.plan(IDS, {"loss": LOSSES}, context())
+        plan = rule.plan(IDS, known(LOSSES), context())
         whole = decided(plan)
         order = np.random.default_rng(1).permutation(ROWS)
         for parts in (np.array_split(IDS, 1), np.array_split(IDS, 7), np.array_split(order, 37)):
@@ -62,18 +74,18 @@ class TestContract:
                 assert np.array_equal(joined, expected[np.concatenate(parts)])
 
     def test_a_plan_decides_twice_alike_also_when_it_has_travelled(self, rule) -> None:
-        plan = rule.plan(IDS, {"loss": LOSSES}, context())
+        plan = rule.plan(IDS, known(LOSSES), context())
         again = pickle.loads(pickle.dumps(plan))
         for first, second, third in zip(decided(plan), decided(plan), decided(again), strict=True):
             assert np.array_equal(first, second) and np.array_equal(first, third)
 
     def test_it_gives_what_it_declares(self, rule) -> None:
-        plan = rule.plan(IDS, {"loss": LOSSES}, context())
-        found = plan.decide(IDS, {"loss": LOSSES})
+        plan = rule.plan(IDS, known(LOSSES), context())
+        found = plan.decide(IDS, known(LOSSES))
         assert found.copies.dtype == np.int32 and found.weight.dtype == np.float32
         assert (found.copies.min() == 0) == ("keep" in rule.spec.emits)
         assert (found.rank is not None) == ("order" in rule.spec.emits)
-        weights = plan.weigh({"loss": LOSSES, "weight": found.weight})
+        weights = plan.weigh({"loss": LOSSES, "weight": found.weight, "step": 7})
         assert (len(set(weights.tolist())) > 1) == ("weight" in rule.spec.emits)
         by_count = np.allclose(weights, found.weight / ROWS)
         assert by_count == (rule.spec.reduction == "mean_count")
@@ -83,10 +95,10 @@ class TestContract:
             return
         losses = LOSSES.copy()
         losses[::10] = np.nan
-        found = rule.plan(IDS, {"loss": losses}, context()).decide(IDS, {"loss": losses})
+        found = rule.plan(IDS, known(losses), context()).decide(IDS, known(losses))
         assert (found.copies[::10] == 1).all() and (found.weight[::10] == 1).all()
         nothing = np.full(ROWS, np.nan, np.float32)
-        found = rule.plan(IDS, {"loss": nothing}, context()).decide(IDS, {"loss": nothing})
+        found = rule.plan(IDS, known(nothing), context()).decide(IDS, known(nothing))
         assert (found.copies == 1).all() and (found.weight == 1).all()
 
     def test_infinite_and_equal_losses_and_a_pool_of_one_row_are_no_trouble(self, rule) -> None:
@@ -94,7 +106,7 @@ class TestContract:
         wild[::3] = np.inf
         for losses in (wild, np.full(ROWS, 0.1, np.float32), LOSSES[:1], np.zeros(ROWS, np.float32)):
             ids = np.arange(len(losses))
-            found = rule.plan(ids, {"loss": losses}, context()).decide(ids, {"loss": losses})
+            found = rule.plan(ids, known(losses), context()).decide(ids, known(losses))
             assert np.isfinite(found.weight).all() and set(found.copies.tolist()) <= {0, 1}
 
     def test_any_order_repetition_and_partition_of_losses_gives_the_same_plan(self, rule) -> None:
@@ -115,13 +127,19 @@ class TestContract:
             for one, two in zip(expected, found, strict=True):
                 assert np.array_equal(one, two, equal_nan=True)
 
+    def test_global_random_numbers_are_neither_drawn_nor_seeded(self, rule) -> None:
+        """The reference code of InfoBatch and SeTa reseeds numpy and torch, which repeats dropout's masks."""
+        before = [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+        decided(rule.plan(IDS, known(LOSSES), context()))
+        assert before == [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+
     def test_two_epochs_and_two_seeds_decide_otherwise(self, rule) -> None:
-        if rule.spec.cadence != "epoch":
+        if rule.spec.cadence != "epoch" or "keep" not in rule.spec.emits:
             return
         # SeTa without chance looks at the epoch alone
         seeds = [context(), context(seed=6)] if getattr(rule, "prune", 1) else []
         for pair in ([context(3), context(4)], seeds):
-            found = [kept(rule.plan(IDS, {"loss": LOSSES}, each)) for each in pair]
+            found = [kept(rule.plan(IDS, known(LOSSES), each)) for each in pair]
             assert not found or not np.array_equal(*found)
 
 
@@ -261,14 +279,14 @@ class TestInfoBatch:
     def test_by_hand(self) -> None:
         ids, losses = np.arange(5), np.array([1.0, 2.0, 3.0, 6.0, np.nan], np.float32)
         # the mean of what is known is 3: rows 0 and 1 are easy, 2 is not below it, 4 is unseen
-        found = InfoBatch(0.5).plan(ids, {"loss": losses}, context()).decide(ids, {"loss": losses})
+        found = InfoBatch(0.5).plan(ids, known(losses), context()).decide(ids, known(losses))
         # both of them drew less than a half, so both are dropped; with a chance of 0.2 only the second is
         assert uniform(5, "prune", 3, ids).tolist() == pytest.approx(
             [0.250, 0.035, 0.743, 0.406, 0.480], abs=1e-3
         )
         assert found.copies.tolist() == [0, 0, 1, 1, 1]
         assert found.weight.tolist() == [2.0, 2.0, 1.0, 1.0, 1.0]
-        found = InfoBatch(0.2).plan(ids, {"loss": losses}, context()).decide(ids, {"loss": losses})
+        found = InfoBatch(0.2).plan(ids, known(losses), context()).decide(ids, known(losses))
         assert found.copies.tolist() == [1, 0, 1, 1, 1] and found.weight[0] == pytest.approx(1.25)
 
     @pytest.mark.parametrize("unseen", [0.0, 0.1], ids=["all seen", "a tenth never seen"])
@@ -279,14 +297,14 @@ class TestInfoBatch:
         losses[rng.random(rows) < unseen] = np.nan
         total = np.zeros(3)
         for epoch in range(20_000):
-            found = InfoBatch().plan(ids, {"loss": losses}, context(epoch, 1e9)).decide(ids, {"loss": losses})
+            found = InfoBatch().plan(ids, known(losses), context(epoch, 1e9)).decide(ids, known(losses))
             total += (found.copies * found.weight) @ gradients
         assert total / 20_000 == pytest.approx(gradients.sum(axis=0), rel=1e-3)
 
     def test_hard_rows_always_stay_and_the_saving_is_as_expected(self) -> None:
         losses = np.random.default_rng(5).exponential(1.0, 100_000).astype(np.float32)
         ids = np.arange(100_000)
-        found = InfoBatch().plan(ids, {"loss": losses}, context()).decide(ids, {"loss": losses})
+        found = InfoBatch().plan(ids, known(losses), context()).decide(ids, known(losses))
         assert (found.copies[losses >= losses.mean()] == 1).all()
         # half of the 1 - 1/e below the mean
         assert 1 - found.copies.mean() == pytest.approx(0.316, abs=0.01)
@@ -297,7 +315,7 @@ class TestInfoBatch:
     def test_weights_are_reset_also_where_the_annealing_begins_within_an_epoch(self, epochs: int) -> None:
         # 0.875 * 300 = 262.5: a library that waits for epoch 263.5 keeps the last weights for good
         pruned = [
-            InfoBatch().plan(IDS, {"loss": LOSSES}, context(epoch, epochs)).decide(IDS, {"loss": LOSSES})
+            InfoBatch().plan(IDS, known(LOSSES), context(epoch, epochs)).decide(IDS, known(LOSSES))
             for epoch in range(epochs)
         ]
         until = math.floor(0.875 * epochs)
@@ -308,11 +326,11 @@ class TestInfoBatch:
     def test_equal_losses_are_not_all_below_their_rounded_mean(self, value: float) -> None:
         for rows in (1000, 50_000):
             losses = np.full(rows, value, np.float32)
-            found = InfoBatch().plan(np.arange(rows), {"loss": losses}, context())
-            assert (found.decide(np.arange(rows), {"loss": losses}).copies == 1).all()
+            found = InfoBatch().plan(np.arange(rows), known(losses), context())
+            assert (found.decide(np.arange(rows), known(losses)).copies == 1).all()
 
     def test_the_weighted_mean_divides_by_the_count(self) -> None:
-        plan = InfoBatch().plan(IDS, {"loss": LOSSES}, context())
+        plan = InfoBatch().plan(IDS, known(LOSSES), context())
         weights = np.array([2.0, 2.0, 1.0, 1.0], np.float32)
         assert plan.weigh({"loss": LOSSES[:4], "weight": weights}).tolist() == [0.5, 0.5, 0.25, 0.25]
 
@@ -327,8 +345,8 @@ class TestInfoBatch:
                 losses = ((x @ w - y) ** 2).astype(np.float32)
                 weight = np.ones(rows)
                 if seed is not None:
-                    plan = InfoBatch().plan(ids, {"loss": losses}, context(epoch, 1e9, seed))
-                    found = plan.decide(ids, {"loss": losses})
+                    plan = InfoBatch().plan(ids, known(losses), context(epoch, 1e9, seed))
+                    found = plan.decide(ids, known(losses))
                     weight = found.copies * found.weight
                 w = w - 0.02 * (weight * (x @ w - y)) @ x / rows
             return w
@@ -345,9 +363,9 @@ class TestSeTa:
     )
     def test_the_window_starts_at_the_groups_of_the_table(self, groups, window, expected) -> None:
         rule = SeTa(0.0, groups, window)
-        assert len(kept(rule.plan(IDS, {"loss": LOSSES}, context(0, 1e6)))) == ROWS
+        assert len(kept(rule.plan(IDS, known(LOSSES), context(0, 1e6)))) == ROWS
         for epoch, start in enumerate(expected, start=1):
-            plan = rule.plan(IDS, {"loss": LOSSES}, context(epoch, 1e6))
+            plan = rule.plan(IDS, known(LOSSES), context(epoch, 1e6))
             assert (plan.start, plan.end, len(plan.cuts)) == (start, start + window, groups - 1)
 
     def test_by_hand(self) -> None:
@@ -355,13 +373,34 @@ class TestSeTa:
         losses = np.array([0.1, 0.11, 1.0, 1.1, 0.9, 8.0, np.nan, np.inf], np.float32)
         ids = np.arange(8)
         rule = SeTa(0.0, 3, 1)
-        assert kept(rule.plan(ids, {"loss": losses}, context(1)), ids, losses).tolist() == [2, 3, 4, 6]
+        assert kept(rule.plan(ids, known(losses), context(1)), ids, losses).tolist() == [2, 3, 4, 6]
         # epoch 2: the hardest, with what is infinite; epoch 3: the easiest
-        assert kept(rule.plan(ids, {"loss": losses}, context(2)), ids, losses).tolist() == [5, 6, 7]
-        assert kept(rule.plan(ids, {"loss": losses}, context(3)), ids, losses).tolist() == [0, 1, 6]
+        assert kept(rule.plan(ids, known(losses), context(2)), ids, losses).tolist() == [5, 6, 7]
+        assert kept(rule.plan(ids, known(losses), context(3)), ids, losses).tolist() == [0, 1, 6]
+
+    def test_a_row_that_was_dropped_too_often_is_kept_by_hand(self) -> None:
+        losses = np.array([0.1, 0.11, 1.0, 1.1, 8.0, 8.1], np.float32)
+        ages = np.array([0, 3, 0, 0, 2, 4], np.int16)
+        columns = known(losses) | {"age": ages}
+        plan = SeTa(0.0, 3, 1, age=3).plan(np.arange(6), columns, context(1))
+        # the window has rows 2 and 3; rows 1 and 5 were dropped 3 and 4 times in a row
+        assert plan.decide(np.arange(6), columns).copies.tolist() == [0, 1, 1, 1, 0, 1]
+
+    def test_nobody_is_dropped_longer_than_the_age_whatever_becomes_of_the_losses(self) -> None:
+        """A stale loss is too high: without a cap the row would wait for a window that never comes to it."""
+        pool, rng, longest = Sampling(SeTa(0.0, 6, 2, until=1.0, age=4), 60), np.random.default_rng(0), 0
+        for epoch in range(40):
+            columns = pool.columns()
+            found = pool.plan(context(epoch, 1e6)).decide(np.arange(60), columns)
+            pool.decided(found)
+            ids = np.flatnonzero(found.copies)
+            losses = np.exp(rng.normal(-0.2 * epoch, 0.1, len(ids)))  # what is trained falls, what waits stays
+            pool.observe(table(ids, losses, epoch))
+            longest = max(longest, int(pool.age.max()))
+        assert longest == 4
 
     def test_what_is_kept_is_what_the_cuts_say(self) -> None:
-        plan = SeTa(0.2, 10, 4).plan(IDS, {"loss": LOSSES}, context(3))
+        plan = SeTa(0.2, 10, 4).plan(IDS, known(LOSSES), context(3))
         edges = [-np.inf, *plan.cuts, np.inf]
         low, high = edges[plan.start], edges[plan.end]
         u = uniform(5, "prune", 3, IDS)
@@ -370,14 +409,14 @@ class TestSeTa:
         ]
 
     def test_a_window_in_the_middle_leaves_out_both_ends(self) -> None:
-        plan = SeTa(0.0, 10, 5).plan(IDS, {"loss": LOSSES}, context(3))
+        plan = SeTa(0.0, 10, 5).plan(IDS, known(LOSSES), context(3))
         found = kept(plan)
         assert LOSSES.argmin() not in found and LOSSES.argmax() not in found
 
     def test_at_the_end_only_chance_is_left(self) -> None:
         losses = np.random.default_rng(7).exponential(1.0, 50_000).astype(np.float32)
         ids = np.arange(50_000)
-        found = kept(SeTa(0.3).plan(ids, {"loss": losses}, context(18, 20)), ids, losses)
+        found = kept(SeTa(0.3).plan(ids, known(losses), context(18, 20)), ids, losses)
         tenths = np.bincount(np.searchsorted(np.quantile(losses, np.arange(1, 10) / 10), losses[found]))
         expected = 0.7 * 5000
         assert ((tenths - expected) ** 2 / expected).sum() < 28  # chi square, 9 degrees: p < 0.001
@@ -385,7 +424,7 @@ class TestSeTa:
 
     def test_the_saving_is_as_expected(self) -> None:
         rule, ids = SeTa(0.1, 10, 5), IDS
-        plan = rule.plan(ids, {"loss": LOSSES}, context(4))
+        plan = rule.plan(ids, known(LOSSES), context(4))
         group = np.searchsorted(plan.cuts, LOSSES, side="right")
         share = ((plan.start <= group) & (group < plan.end)).mean()
         assert len(kept(plan)) / ROWS == pytest.approx(0.9 * share, abs=0.03)
@@ -476,6 +515,18 @@ def test_dynamic_weights_by_hand(make, heights: list[float]) -> None:
     assert found == pytest.approx([each / sum(raised) for each in raised], rel=1e-12)
 
 
+def test_dynamic_weights_begin_after_the_burn_in_by_hand() -> None:
+    rule, losses = LinUpper(0.5, burn_in=10), np.array([1.0, 2.0, 3.0, 5.0])
+    assert rule.weigh({"loss": losses, "step": np.array(9)}).tolist() == [0.25] * 4
+    after = LinUpper(0.5).weigh({"loss": losses})
+    assert rule.weigh({"loss": losses, "step": np.array(10)}) == pytest.approx(after)
+    # tensors alike, each member of a stack at its own step
+    both = torch.func.vmap(lambda loss, step: rule.weigh({"loss": loss, "step": step}))(
+        torch.tensor(losses).expand(2, 4), torch.tensor([9, 10])
+    )
+    assert both[0].tolist() == [0.25] * 4 and both[1].numpy() == pytest.approx(after)
+
+
 class TestHardness:
     def test_by_hand(self) -> None:
         probabilities = np.array([[0.9, 0.7], [0.2, np.nan], [np.nan, np.nan]])
@@ -508,8 +559,11 @@ class TestHardness:
 
     def test_rows_come_easy_first_and_unknown_ones_where_they_are(self) -> None:
         losses = np.array([3.0, np.nan, 1.0], np.float32)
-        rank = EasyToHard().plan(IDS[:3], {"loss": losses}, context()).decide(IDS[:3], {"loss": losses}).rank
-        assert rank is not None and rank[2] < rank[0] and math.isnan(rank[1])
+        columns = known(losses) | {"score": np.array([1.0, 2.0, np.nan])}
+        for by, order in (("loss", [2, 0]), ("score", [0, 1])):
+            rank = EasyToHard(by).plan(IDS[:3], columns, context()).decide(IDS[:3], columns).rank
+            assert rank is not None and rank[order[0]] < rank[order[1]] and np.isnan(rank).sum() == 1
+        assert EasyToHard("score").spec.needs == {"score"} and EasyToHard("loss").spec.cadence == "epoch"
 
 
 @pytest.mark.parametrize(
@@ -523,6 +577,9 @@ class TestHardness:
         lambda: SeTa(until=2.0),
         lambda: LinUpper(0.0),
         lambda: LinUpper(1.0, 0.0),
+        lambda: LinUpper(1.0, 1.0, -1),
+        lambda: SeTa(age=0),
+        lambda: EasyToHard("length"),
         lambda: LinUpper(math.nan),
     ],
 )

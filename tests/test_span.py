@@ -14,7 +14,7 @@ import torch
 from search import directory
 from search.load import load_run
 from tests.members import language
-from tests.span import mixing, outcome
+from tests.span import RULES, mixing, outcome, sampled
 from tests.test_ray import ROOT, events, scores, shoal, small_run, start, texts, wait_for_round  # noqa: F401
 
 
@@ -68,6 +68,19 @@ def test_what_travels_is_whole_with_ddp_and_a_share_with_fsdp(spanned) -> None:
     assert spanned["fsdp"]["shapes"] == [[(length + 1) // 2, *rest] for length, *rest in whole]
 
 
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("name", list(RULES))
+def test_rows_are_weighed_and_chosen_by_the_losses_of_all_workers(spanned, kind: str, name: str) -> None:
+    """LinUpper's least and largest loss are those of the whole batch, and both workers keep the same rows."""
+    torch.set_num_threads(1)
+    alone, over = sampled(RULES[name], False, False), spanned["sampled"][kind][name]
+    assert over["kept"] == alone["kept"]
+    for part in ("losses", "last"):
+        assert np.allclose(over[part], alone[part], rtol=0, atol=1e-4), part
+    assert over["score"] == pytest.approx(alone["score"], abs=1e-5)
+    assert name == "lin_upper" or not all(alone["kept"])
+
+
 UNMIXED = (
     "mixing=null",
     "hyperparameters={learning_rate: {kind: float, low: 0.0003, high: 0.03, log: true}}",
@@ -83,11 +96,11 @@ def changes(span: str) -> tuple[str, ...]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("span", ["ddp", "fsdp"])
-def test_members_over_workers_decide_as_those_on_one_and_resume(texts, tmp_path, span: str) -> None:  # noqa: F811
-    alone, over = tmp_path / "alone", tmp_path / "over"
-    shoal("run", *small_run(texts, alone), *UNMIXED, "training.dropout=0", "cluster.threads_per_worker=1")
-    process = start("run", *small_run(texts, over), *UNMIXED, *changes(span))
+@pytest.mark.parametrize(("span", "rule"), [("ddp", "lin_upper"), ("fsdp", "null")])
+def test_members_over_workers_decide_as_those_on_one_and_resume(texts, tmp_path, span: str, rule: str) -> None:  # noqa: F811
+    alone, over, unmixed = tmp_path / "alone", tmp_path / "over", (*UNMIXED, f"sampling.rule={rule}")
+    shoal("run", *small_run(texts, alone), *unmixed, "training.dropout=0", "cluster.threads_per_worker=1")
+    process = start("run", *small_run(texts, over), *unmixed, *changes(span))
     wait_for_round(over, 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)

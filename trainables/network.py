@@ -99,7 +99,7 @@ class Network(ABC):
         """Return the score (higher is better) on held-out rows, and the loss per group: all scalars."""
 
     def objective(self, module: nn.Module, batch: Any, numbers: Mapping[str, Number]) -> tuple[Tensor, Tensor]:
-        """Return the scalar that is minimised, and what `loss` returned."""
+        """Return the scalar that is minimised, and what `loss` returned; of sampled batches for all rows."""
         if not self.sampled:
             losses = self.loss(module, batch, numbers)
             return losses.mean(), losses
@@ -109,9 +109,13 @@ class Network(ABC):
                 f"with a sampling policy `loss` must return the loss of each row, `(rows,)`, "
                 f"but returned a tensor of shape {tuple(losses.shape)}."
             )
-        minimised = (self.batches.weigh(losses.detach(), batch["weights"]) * losses).sum()
-        # the mean over processes of what is minimised must be the sum over all rows
-        return minimised * (self.span.size if self.span else 1), losses
+        if self.span is None:
+            return (self.batches.weigh(losses.detach(), batch["weights"]) * losses).sum(), losses
+        # weights are of the whole batch: what a row counts depends on the rows that the other processes have
+        whole = self.span.whole(losses.detach())
+        weights = self.span.part(self.batches.weigh(whole, batch["weights"]))
+        # gradients are averaged over the processes, and are to be summed
+        return self.span.size * (weights * losses).sum(), whole
 
     @property
     def sampled(self) -> bool:
@@ -151,8 +155,7 @@ class Network(ABC):
                 total += loss
                 by_row += [losses] if self.sampled else []
         if by_row:
-            told = torch.stack(by_row)
-            self.batches.observe(to_arrays(self.span.joined(told) if self.span else told))
+            self.batches.observe(to_arrays(torch.stack(by_row)))
         return (self.span.mean(total) if self.span else total).item() / steps
 
     def draw_seeds(self, steps: int) -> Tensor:
@@ -161,8 +164,10 @@ class Network(ABC):
 
     def step(self) -> tuple[Tensor, Tensor]:
         self.set_rates()
-        rows = self.batches.next() if self.span is None else self.span.part(self.batches.next())
-        loss, losses = self.objective(self.called, to_tensors(rows, self.device), self.numbers)
+        batch = self.batches.next()
+        if self.span is not None:
+            batch = batch | {"rows": self.span.part(batch["rows"])} if self.sampled else self.span.part(batch)
+        loss, losses = self.objective(self.called, to_tensors(batch, self.device), self.numbers)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.descend()

@@ -53,16 +53,16 @@ class Span:
         each = len(array) // self.size
         return array[self.rank * each : (self.rank + 1) * each]
 
+    def whole(self, rows: Tensor) -> Tensor:
+        """Return what all processes have of a batch, from this one's rows, in the batch's order."""
+        parts = [torch.empty_like(rows) for _ in range(self.size)]
+        dist.all_gather(parts, rows.contiguous(), group=self.mesh.get_group())
+        return torch.cat(parts)
+
     def mean(self, value: Tensor) -> Tensor:
         total = value.clone()
         dist.all_reduce(total, group=self.mesh.get_group())
         return total / self.size
-
-    def joined(self, values: Tensor) -> Tensor:
-        """Return `(steps, rows)` of the whole batches; each process has those of its own rows."""
-        parts = [torch.empty_like(values) for _ in range(self.size)]
-        dist.all_gather(parts, values.contiguous(), group=self.mesh.get_group())
-        return torch.cat(parts, dim=1)
 
     def agreed(self, values: Tensor) -> Tensor:
         """Return the first process's values, so that all decide alike, however they rounded."""

@@ -22,18 +22,21 @@ class Dynamic(Plan):
 
     h is -reach at the batch's least loss and reach at its largest. The weights sum to 1 and differ by a
     factor of at most `exp(reach / temperature)`, for Quadratic `exp(1 / temperature)`; one outlier flattens
-    the others.
+    the others. The first `burn_in` steps take the plain mean: early losses say little of a row.
     """
 
     spec: ClassVar[Spec] = Spec("step", frozenset({"loss"}), frozenset({"weight"}), "summary", "weighted_sum")
     temperature: float = 1.0
     reach: float = 1.0
+    burn_in: int = 0
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0.01:
             raise ValueError(f"temperature must be at least 0.01, but got {self.temperature}.")
         if not self.reach > 0:
             raise ValueError(f"reach must be above 0, but got {self.reach}.")
+        if not self.burn_in >= 0:
+            raise ValueError(f"burn_in must be at least 0, but got {self.burn_in}.")
 
     @abstractmethod
     def height(self, h: Any) -> Any:
@@ -52,7 +55,11 @@ class Dynamic(Plan):
     def weigh(self, signals: Mapping[str, Any]) -> Any:
         losses = signals["loss"]
         raised = self.raised(losses, losses.min(), losses.max())
-        return raised / raised.sum()
+        found = raised / raised.sum()
+        if not self.burn_in:
+            return found
+        begun = (signals["step"] >= self.burn_in) * 1.0  # of a stack's members each has its own step
+        return begun * found + (1 - begun) / losses.shape[0]
 
     def raised(self, losses: Any, least: Any, largest: Any) -> Any:
         """Return weights that do not sum to 1 yet, from the least and largest loss of all ranks."""

@@ -1,7 +1,7 @@
 """How hard rows are, and training from easy to hard (Hase et al., 2024)."""
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,13 +67,26 @@ def recovered_gap(
 
 @dataclass(frozen=True)
 class EasyToHard(Plan):
-    """Order each epoch's rows by a column, lowest first; rows where it is NaN stay where they come."""
+    """Order each epoch's rows by a column, lowest first; rows where it is NaN stay where they come.
 
-    spec: ClassVar[Spec] = Spec("once", frozenset({"loss"}), frozenset({"order"}), "none", "mean_count")
+    By "score" the order is one of a model that was trained before, the same in each epoch; by "loss" it is
+    made anew of the last losses, and the first epoch, which has none, is in the stream's order.
+    """
+
+    by: Literal["score", "loss"] = "score"
+
+    def __post_init__(self) -> None:
+        if self.by not in ("score", "loss"):
+            raise ValueError(f"by must be score or loss, but got {self.by}.")
+
+    @property
+    def spec(self) -> Spec:
+        cadence: Literal["once", "epoch"] = "once" if self.by == "score" else "epoch"
+        return Spec(cadence, frozenset({self.by}), frozenset({"order"}), "none", "mean_count")
 
     def plan(self, ids: Ids, columns: Columns, context: Context) -> Plan:
         return self
 
     def decide(self, ids: Ids, columns: Columns) -> Decision:
         all_rows = decision(np.ones(len(ids), bool))
-        return all_rows._replace(rank=columns["loss"].astype(np.float64))
+        return all_rows._replace(rank=columns[self.by].astype(np.float64))

@@ -2,13 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
-Columns = Mapping[str, NDArray[Any]]  # one value a row; "loss" is NaN for a row that has not been seen
+# One value a row. "loss": the last one, NaN for a row that has not been seen. "age": how many epochs in a row
+# have dropped it. "score": what a model that was trained before says of it, NaN where it says nothing.
+Columns = Mapping[str, NDArray[Any]]
 
 
 class Spec(NamedTuple):
@@ -50,9 +52,9 @@ class Plan(ABC):
     def weigh(self, signals: Mapping[str, Any]) -> Any:
         """Return what each loss of a batch counts in the sum that is minimised.
 
-        `signals` has arrays, or tensors, over the whole global batch: "loss" and the decided "weight". By
-        default weighted losses are divided by their count, never by the sum of weights: that would make the
-        gradient of a rescaling rule biased again.
+        `signals` has arrays, or tensors, over the whole global batch: "loss" and the decided "weight"; and
+        "step", one number: how many steps were trained before. By default weighted losses are divided by their
+        count, never by the sum of weights: that would make the gradient of a rescaling rule biased again.
         """
         return signals["weight"] / signals["weight"].shape[0]
 
@@ -60,7 +62,8 @@ class Plan(ABC):
 class Rule(Protocol):
     """A sampling policy's settings."""
 
-    spec: ClassVar[Spec]
+    @property
+    def spec(self) -> Spec: ...
 
     def plan(self, ids: Ids, columns: Columns, context: Context) -> Plan:
         """Plan an epoch from all rows of the pool and what is known of them."""

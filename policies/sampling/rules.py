@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from policies.sampling.dynamic import Extremes, LinUpper, Quadratic
 from policies.sampling.hardness import EasyToHard
 from policies.sampling.infobatch import InfoBatch
-from policies.sampling.interface import Context, Plan, Rule
+from policies.sampling.interface import Context, Decision, Plan, Rule
 from policies.sampling.losses import LastLosses
 from policies.sampling.random_subset import RandomSubset
 from policies.sampling.seta import SeTa
@@ -27,8 +28,10 @@ SAMPLERS: dict[str, type] = {
 class Sampling:
     """A rule and what it has seen of a pool of rows, whose ids are `0 ... rows - 1`."""
 
-    def __init__(self, rule: Rule, rows: int):
+    def __init__(self, rule: Rule, rows: int, score: NDArray[np.floating] | None = None):
         self.rule, self.last = rule, LastLosses(rows)
+        self.score = np.full(rows, np.nan) if score is None else score
+        self.age = np.zeros(rows, np.int16)
 
     def observe(self, table: pa.Table) -> None:
         """Take in losses: `sample_id`, `step`, `model_version` (int64) and `loss`.
@@ -45,10 +48,15 @@ class Sampling:
 
     def columns(self) -> dict[str, Any]:
         """Return what `Plan.decide` needs, of all rows; a copy, since an epoch is decided by one snapshot."""
-        return {"loss": self.last.loss.copy()}
+        return {"loss": self.last.loss.copy(), "age": self.age.copy(), "score": self.score}
+
+    def decided(self, decision: Decision) -> None:
+        """Take note of what an epoch's plan decided about all rows."""
+        self.age = np.where(decision.copies > 0, 0, self.age + 1).astype(np.int16)
 
     def state(self) -> dict[str, Any]:
-        return self.last.state()
+        return self.last.state() | {"age": self.age.copy()}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.last.restore(state)
+        self.age = np.array(state["age"])

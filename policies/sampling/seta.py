@@ -21,14 +21,17 @@ class SeTa:
     `until` of the training only that chance remains. Nothing is rescaled: the gradient is biased by design.
 
     Rows without a loss are kept, those with an infinite one are of the hardest group. A row outside the window
-    keeps its old loss; the window comes round to it.
+    keeps its old loss, which is too high by and by; one that was dropped `age` times in a row is kept again.
     """
 
-    spec: ClassVar[Spec] = Spec("epoch", frozenset({"loss"}), frozenset({"keep"}), "summary", "mean_count")
+    spec: ClassVar[Spec] = Spec(
+        "epoch", frozenset({"loss", "age"}), frozenset({"keep"}), "summary", "mean_count"
+    )
     prune: float = 0.0
     groups: int = 10
     window: int = 5
     until: float = 0.875
+    age: int = 12  # the window comes round in `groups - window + 1` epochs, by default 6
 
     def __post_init__(self) -> None:
         if not 0 <= self.prune <= 0.9:
@@ -37,9 +40,11 @@ class SeTa:
             raise ValueError(f"window must be 1 to groups ({self.groups}), but got {self.window}.")
         if not 0 <= self.until <= 1:
             raise ValueError(f"until must be in [0, 1], but got {self.until}.")
+        if not self.age >= 1:
+            raise ValueError(f"age must be at least 1 epoch, but got {self.age}.")
 
     def plan(self, ids: Ids, columns: Columns, context: Context) -> Plan:
-        everything = Window(context.seed, context.epoch, self.prune, (), 0, 1)
+        everything = Window(context.seed, context.epoch, self.prune, (), 0, 1, np.inf)
         if not context.epoch or not context.until(self.until):
             return everything
         losses = columns["loss"]
@@ -48,12 +53,14 @@ class SeTa:
         groups = len(cuts) + 1  # fewer where few losses differ: with equal ones there is nothing to choose by
         window = min(self.window, groups)
         start = context.epoch % (groups - window + 1)
-        return Window(context.seed, context.epoch, self.prune, tuple(cuts.tolist()), start, start + window)
+        return Window(
+            context.seed, context.epoch, self.prune, tuple(cuts.tolist()), start, start + window, self.age
+        )
 
 
 @dataclass(frozen=True)
 class Window(Plan):
-    """Keep the groups `start ... end - 1` of those that the cuts part."""
+    """Keep the groups `start ... end - 1` of those that the cuts part, and what was dropped `age` times."""
 
     seed: int
     epoch: int
@@ -61,9 +68,11 @@ class Window(Plan):
     cuts: tuple[float, ...]
     start: int
     end: int
+    age: float
 
     def decide(self, ids: Ids, columns: Columns) -> Decision:
         losses: NDArray[np.floating] = columns["loss"]
         group = np.searchsorted(np.array(self.cuts), losses.astype(np.float64), side="right")
         drawn = uniform(self.seed, "prune", self.epoch, ids) >= self.prune
-        return decision(np.isnan(losses) | (drawn & (self.start <= group) & (group < self.end)))
+        due = np.isnan(losses) | (columns["age"] >= self.age)
+        return decision(due | (drawn & (self.start <= group) & (group < self.end)))

@@ -198,7 +198,10 @@ def sampling(story: Story) -> str:
     if not story.quantiles("kept", (0.5,))[0]:
         return ""
     rule = ((story.settings.get("sampling") or {}).get("rule") or {}).get("kind", "")
-    figure = panel("kept", "Rows kept", f"Share of the training rows by {rule}.", kept_rows(story), "h3")
+    about = f"Share of the training rows by {rule}."
+    if scored := story.summary.get("scoring"):
+        about += f" They were scored by {scored['model']}: {scored['rows']} rows in {scored['seconds']:.0f} s."
+    figure = panel("kept", "Rows kept", about, kept_rows(story), "h3")
     return section("Sampling", legend(GROUP_LEGEND), grid([figure]))
 
 

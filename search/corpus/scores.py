@@ -1,0 +1,173 @@
+"""Scores of a corpus's training rows by an exported model: a stage of Ray Data, run once and kept.
+
+A row's score is the model's mean loss on it. The actors of the stage write the scores of each training file as
+a Parquet file of the same name, `row_id` beside `score`, into `scores/MODEL` of the corpus. What it cost stands
+there too, since a run that uses the scores owes it to them.
+"""
+
+import hashlib
+import json
+import re
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+from numpy.typing import NDArray
+from safetensors.numpy import load
+
+from cluster.session import capacity
+from cluster.storage import Store
+from cluster.streams import as_rows
+from search.corpus.build import Manifest, load_corpus
+from search.errors import InputError
+from search.sections import Data
+from trainables.scoring import RowLosses
+from trainables.settings import Shape
+
+FOLDER, RECORD = "scores", "scored.json"  # the record is written last: where it is, the scores are whole
+CPUS = 0.5  # of an actor without a GPU: on a small machine others may hold whole ones
+
+
+class Scorer:
+    """An actor of the stage: scores and writes the files that it is given."""
+
+    def __init__(self, corpus: str, model: str, folder: str, length: int, device: str):
+        import torch
+
+        torch.set_num_threads(1)
+        config, weights = model_of(model)
+        # the tables of rotary positions follow from the length, and are no weights
+        shape = Shape(**{**config["shape"], "sequence_length": length})
+        self.store, self.folder = Store(corpus), folder
+        self.losses = RowLosses(shape, load(weights), device)
+
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        began, rows = time.perf_counter(), 0
+        for file in batch["file"].tolist():
+            table = self.store.read_table(file, columns=["row_id", "tokens"])
+            scored = pa.table({"row_id": table["row_id"], "score": self.losses(as_rows(table))})
+            self.store.write_table(f"{self.folder}/{file}", scored)
+            rows += len(table)
+        return {"rows": np.array([rows]), "seconds": np.array([time.perf_counter() - began])}
+
+
+def score_corpus(data: Data, model: str, gpus: float = 0.0) -> dict[str, Any]:
+    """Return the record of a corpus's scores by a model; scores it on the connected Ray if it is not.
+
+    Each actor has `gpus` GPUs, or part of a CPU; there are as many as the cluster has room for. Raises
+    InputError where the model cannot score the corpus, or has changed since it did.
+    """
+    manifest, store, folder = load_corpus(data), Store(data.corpus), folder_of(model)
+    if store.exists(f"{folder}/{RECORD}"):
+        return checked(store.read_json(f"{folder}/{RECORD}"), manifest, data, model)
+    config, weights = model_of(model)
+    fits(config, manifest, model)
+    files = [file for group in manifest.groups.values() for file in group.splits["train"].files]
+    arguments = (data.corpus, model, folder, manifest.sequence_length, "cuda" if gpus else "cpu")
+    began = time.perf_counter()
+    done = on_actors(files, arguments, gpus)
+    record = {
+        "model": model,
+        "weights": digest(weights),
+        "content": manifest.content,
+        "rows": sum(each["rows"] for each in done),
+        "passes": 1,  # forward, over all training rows
+        "seconds": round(time.perf_counter() - began, 3),
+        "actor_seconds": round(sum(each["seconds"] for each in done), 3),
+    }
+    store.write_json(f"{folder}/{RECORD}", record)
+    return record
+
+
+def on_actors(files: list[str], arguments: tuple[Any, ...], gpus: float) -> list[dict[str, Any]]:
+    """Give the files out to a pool of actors, as a stage of Ray Data; return what they say of each."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    had = capacity()
+    actors = int(had.get("GPU", 0.0) / gpus) if gpus else int(had["CPU"])
+    names = ray.data.from_items([{"file": file} for file in files], override_num_blocks=len(files))
+    stage = names.map_batches(
+        Scorer,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(size=max(1, min(actors, len(files)))),
+        num_gpus=gpus or None,
+        num_cpus=None if gpus else CPUS,
+    )
+    return list(stage.take_all())
+
+
+def read_scores(data: Data, model: str) -> dict[str, NDArray[np.float32]]:
+    """Return the score of each training row of each group, `(rows,)`, rows in the order of the files."""
+    manifest, store, folder = load_corpus(data), Store(data.corpus), folder_of(model)
+    found = {}
+    for name, group in manifest.groups.items():
+        parts = []
+        for file in group.splits["train"].files:
+            rows = store.read_table(file, columns=["row_id"])["row_id"].to_numpy()
+            scored = store.read_table(f"{folder}/{file}")
+            parts.append(matched(rows, scored["row_id"].to_numpy(), scored["score"].to_numpy()))
+        found[name] = np.concatenate(parts)
+    return found
+
+
+def cost(data: Data, model: str) -> dict[str, Any]:
+    """Return the record of scores that are there: by which model, rows, passes, seconds."""
+    return dict(Store(data.corpus).read_json(f"{folder_of(model)}/{RECORD}"))
+
+
+def matched(
+    rows: NDArray[np.int64], ids: NDArray[np.int64], scores: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the score of each of these rows by its id; NaN where none has it."""
+    order = np.argsort(ids)
+    place = order[np.searchsorted(ids, rows, sorter=order).clip(max=len(ids) - 1)]
+    return np.where(ids[place] == rows, scores[place], np.float32(np.nan))
+
+
+def folder_of(model: str) -> str:
+    return f"{FOLDER}/{re.sub(r'[^A-Za-z0-9]+', '-', model).strip('-')}"
+
+
+def model_of(model: str) -> tuple[dict[str, Any], bytes]:
+    """Return the configuration and the weights of an exported model."""
+    store = Store(model)
+    try:
+        return json.loads(store.read("config.json")), store.read("model.safetensors")
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(
+            f"sampling.scorer: must be a folder with an exported model, such as runs/NAME/best, "
+            f"got {model}: {error}"
+        ) from error
+
+
+def fits(config: dict[str, Any], manifest: Manifest, model: str) -> None:
+    """Refuse a model that does not read the corpus's tokens."""
+    theirs = config.get("trainable"), config.get("tokenizer"), config.get("shape", {}).get("vocabulary")
+    ours = "decoder", manifest.tokenizer, manifest.vocabulary
+    if theirs != ours:
+        raise InputError(
+            f"sampling.scorer: must be a decoder for tokenizer {ours[1]} of {ours[2]} tokens, as the corpus "
+            f"has, but {model} is {theirs[0]} for {theirs[1]} of {theirs[2]}."
+        )
+
+
+def checked(record: dict[str, Any], manifest: Manifest, data: Data, model: str) -> dict[str, Any]:
+    """Refuse scores of another corpus, or by weights that the model no longer has; a model may be gone."""
+    store = Store(model)
+    there = store.exists("model.safetensors")
+    same = not there or digest(store.read("model.safetensors")) == record["weights"]
+    if same and record["content"] == manifest.content:
+        return record
+    raise InputError(
+        f"sampling.scorer: {data.corpus}/{folder_of(model)} has scores of "
+        f"{'this corpus by other weights' if not same else 'another corpus'} than {model} now has; delete that "
+        f"folder to score again."
+    )
+
+
+def digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
