@@ -41,7 +41,7 @@ def plain_step(own: SuperNetwork) -> None:
     """Train the step's sub-networks as copies, in one graph."""
     own.set_rates()
     tokens = torch.from_numpy(own.batches.next())
-    target = own.teacher.see(tokens)
+    target = own.teacher.see(tokens).relations
     own.optimiser.zero_grad(set_to_none=True)
     subnets = sandwich(SPACE, np.random.default_rng([0, own.trained]))
     copies = [extract(own.transformer, subnet) for subnet in subnets]
