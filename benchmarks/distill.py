@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from benchmarks.family import LARGE, SPACES, Family, Setting
+from benchmarks.minilm import LARGE, SPACES, Family, Setting
 from policies.pareto import choose
 from trainables.distill.elastic import extract
 from trainables.distill.spaces import Subnet, SubSpace

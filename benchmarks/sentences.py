@@ -30,8 +30,8 @@ def sentiment(folder: str, split: str, pieces: Pieces) -> Labelled:
 def installed(count: int, pieces: Pieces) -> Labelled:
     """Return sentences of the documentation that is installed, as in the demo's corpus."""
     found: list[str] = []
-    for text in documents("docs", Data(groups={"docs": "installed"})):
-        if text is None:
+    for _, text in documents("docs", Data(groups={"docs": "installed"})):
+        if not isinstance(text, bytes):
             continue
         flowing = " ".join(text.decode(errors="ignore").split())
         found += [one for one in re.split(r"(?<=[.!?]) ", flowing) if 40 <= len(one) <= 200]

@@ -67,7 +67,8 @@ def look_at(
     look: type,
     arguments: Sequence[Any],
     processes: int,
-    **resources: float,
+    cpus: float,
+    gpus: float = 0.0,
 ) -> ray.data.Dataset:
     """Return the rows as `look(*arguments)` gives them back, block by block: computed, in Ray's store."""
     pieces = [
@@ -84,7 +85,8 @@ def look_at(
         batch_size=LOOKED_AT,
         batch_format="pyarrow",
         concurrency=processes,
-        **resources,
+        num_cpus=cpus,
+        num_gpus=gpus,
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
     return looked.materialize()

@@ -13,7 +13,7 @@ import torch
 
 from search import directory
 from search.load import load_run
-from tests.members import language
+from tests.members import language, supernet
 from tests.test_ray import ROOT, events, scores, shoal, small_run, start, texts, wait_for_round  # noqa: F401
 
 
@@ -53,6 +53,16 @@ def test_what_travels_is_whole_with_ddp_and_a_share_with_fsdp(spanned) -> None:
     assert spanned["ddp"]["shapes"] == whole
     # the first axis is cut; of 31 tokens the first worker has 16
     assert spanned["fsdp"]["shapes"] == [[(length + 1) // 2, *rest] for length, *rest in whole]
+
+
+def test_a_super_network_over_two_workers_trains_as_one_on_the_same_parts(spanned) -> None:
+    torch.set_num_threads(1)
+    member = supernet(1, learning_rate=0.01)
+    losses = [member.train(3), member.train(2)]
+    said = spanned["distill"]
+    assert len(said["chosen"][0]) == 5 * 4 and said["chosen"][0] == said["chosen"][1]
+    assert np.allclose(said["losses"], losses, rtol=0, atol=1e-5)
+    assert said["scores"] == pytest.approx([member.evaluate()[0]], abs=1e-5)
 
 
 # a mixing policy needs all losses of a member in one place

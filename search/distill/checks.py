@@ -136,12 +136,11 @@ def space_problems(run: "Run", shape: Shape) -> list[str]:
 def fit_problems(run: "Run", card: "Card") -> list[str]:
     assert card.shape is not None
     problems = []
-    for width in card.widths:
-        if not relation_heads_fit(width, run.distilling.relation_heads):
-            problems.append(
-                f"distill.relation_heads: must divide the teacher's attention width {width}, "
-                f"got {run.distilling.relation_heads}"
-            )
+    if not relation_heads_fit(card.width, run.distilling.relation_heads):
+        problems.append(
+            f"distill.relation_heads: must divide the teacher's attention width {card.width}, "
+            f"got {run.distilling.relation_heads}"
+        )
     if run.distilling.layer is not None and run.distilling.layer >= card.layers:
         problems.append(f"distill.layer: must be below the teacher's {card.layers}, got {run.distilling.layer}")
     if run.data.sequence_length > card.shape.positions:

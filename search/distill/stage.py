@@ -45,8 +45,6 @@ def stage(run: Run) -> dict[str, Any]:
     """Run the stage on the connected Ray; return a dataset a group, whose blocks its object store keeps."""
     manifest, store = load_corpus(run.data), Store(run.data.corpus)
     gpus, has = run.cluster.gpus_per_worker, capacity()
-    # what reads the rows needs a part of a CPU beside them
-    needs = {"num_gpus": gpus, "num_cpus": 0.75} if gpus else {"num_cpus": 0.75}
     processes = max(1, int(has.get("GPU", 0.0) / gpus if gpus else has.get("CPU", 1.0)))
     groups, found = list(manifest.groups), {}
     for group, share in zip(groups, proportions(run, groups), strict=True):
@@ -55,7 +53,8 @@ def stage(run: Run) -> dict[str, Any]:
         rows = min(order.rows, math.ceil(run.training.steps * run.training.batch * share) + 1)
         if share:
             chosen, given = picks(split.files, order, rows), (run.model_dump(mode="json"),)
-            found[SHOWN.format(group)] = look_at(store, chosen, Look, given, processes, **needs)
+            # what reads the rows needs a part of a CPU beside them
+            found[SHOWN.format(group)] = look_at(store, chosen, Look, given, processes, 0.75, gpus)
     return found
 
 
@@ -73,12 +72,11 @@ def staged(run: Run, teacher: SharedTeacher, device: str) -> Staged:
     """Return what the stage has shown; called on a Ray Train worker, whose node keeps the blocks."""
     one = torch.zeros((1, run.data.sequence_length), dtype=torch.long, device=device)
     found = Staged([part.shape[-1] for part in teacher.look(one, None).tensors])
-    for group in load_corpus(run.data).groups:
-        name = SHOWN.format(group)
-        if name in train.get_context().get_dataset_names():
-            for block in blocks_of(train.get_dataset_shard(name)):
-                for part in block.to_batches():
-                    found.add(*(column_of(part, each) for each in ("tokens", "shown")))
+    groups = list(load_corpus(run.data).groups)
+    for group, share in zip(groups, proportions(run, groups), strict=True):
+        blocks = blocks_of(train.get_dataset_shard(SHOWN.format(group))) if share else ()
+        for part in (part for block in blocks for part in block.to_batches()):
+            found.add(*(column_of(part, each) for each in ("tokens", "shown")))
     return found
 
 

@@ -42,7 +42,7 @@ def score_part(shared: dict[str, Any], subnets: Sequence[Subnet]) -> list[Row]:
     """Score some sub-networks of one space; called in a Ray task."""
     run, member = open_member(shared)
     shape = member.origin.shape
-    rows = [
+    rows: list[Row] = [
         {"subnet": subnet, "loss": loss, **cost_of(run, shape, subnet)}
         for subnet, loss in zip(subnets, member.losses(subnets), strict=True)
     ]

@@ -129,14 +129,17 @@ class SuperNetwork(Network):
 
     def share_gradients(self) -> None:
         """Take the mean of all processes' gradients: they all trained the same sub-networks."""
-        for weight in self.module.parameters() if self.span else ():
+        if self.span is None:
+            return
+        for weight in self.module.parameters():
             if weight.grad is not None:
                 weight.grad = self.span.mean(weight.grad)
 
     def show(self, module: nn.Module, tokens: Tensor, mask: Tensor | None, subnet: Subnet | None) -> Shown:
         """Return what a sub-network shows of rows, its stream brought to the teacher's width."""
         seen, weights = module(tokens, mask, subnet), self.relation.weights
-        hidden = linear(module.project, seen.hidden, self.origin.shape.width) if weights.hidden else None
+        project, width = getattr(module, "project", None), self.origin.shape.width
+        hidden = linear(project, seen.hidden, width) if isinstance(project, nn.Linear) else None
         logits = module.logits(seen.hidden) if weights.logits and isinstance(module, Decoder) else None
         return Shown(relations(seen), hidden, logits)
 

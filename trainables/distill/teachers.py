@@ -30,11 +30,6 @@ class Card(NamedTuple):
     vocabulary: int
     layers: int
     width: int  # of its queries
-    shared: int  # width of its keys and values, which heads may share
-
-    @property
-    def widths(self) -> list[int]:
-        return sorted({self.width, self.shared}, reverse=True)
 
 
 class Shown(NamedTuple):
@@ -54,7 +49,7 @@ class Teacher:
 
     def __init__(self, module: nn.Module, layer: int | None = None, heads: int = 1):
         self.module = module.eval().requires_grad_(False)
-        self.heads = heads  # only a fused projection that keeps them apart needs to know
+        self.heads = heads  # of the queries
         self.caught: dict[str, Tensor] = {}
         if isinstance(module, Transformer):
             assert layer in (None, module.shape.layers - 1), "a network of ours shows its last layer"
@@ -90,13 +85,21 @@ class Teacher:
         caught, self.caught = self.caught, {}
         if len(caught) == 3:
             q, k, v = caught.values()
-            return q, k, v
+            return q, self.per_head(k, q), self.per_head(v, q)
         ((name, fused),) = caught.items()
         if name == "c_attn":  # GPT-2: queries, keys, values side by side
             q, k, v = fused.chunk(3, dim=-1)
         else:  # GPT-NeoX and BLOOM: side by side within each head
             q, k, v = (x.flatten(-2) for x in fused.unflatten(-1, (self.heads, 3, -1)).unbind(-2))
         return q, k, v
+
+
+    def per_head(self, x: Tensor, queries: Tensor) -> Tensor:
+        """Return keys or values as each head sees them, where groups of heads share them."""
+        if x.shape[-1] == queries.shape[-1]:
+            return x
+        groups = x.unflatten(-1, (-1, queries.shape[-1] // self.heads))
+        return groups.repeat_interleave(queries.shape[-1] // x.shape[-1], dim=-2).flatten(-2)
 
 
 class Ensemble:
@@ -151,9 +154,7 @@ def read_card(folder: str) -> Card:
     heads = getattr(config, "num_attention_heads", 1)
     head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
     shape = shape_of(config, family) if family else None
-    groups = getattr(config, "num_key_value_heads", None) or heads
-    sizes = config.vocab_size, config.num_hidden_layers, heads * head_width, groups * head_width
-    return Card(family, shape, *sizes)
+    return Card(family, shape, config.vocab_size, config.num_hidden_layers, heads * head_width)
 
 
 def _config(folder: str) -> Any:
