@@ -58,7 +58,7 @@ def test_a_killed_run_is_resumed_searched_and_exported(tmp_path) -> None:
     assert copies and all(event.member % 2 == event.parent % 2 for event in copies)
     found = store.read_json("students.json")["students"]
     assert store.read_table("subnets.parquet").num_rows == 32
-    assert "million weights" in said and found[0]["name"] in said
+    assert "best" in said and f"--student {found[0]['name']}" in said
     assert any(row.get("budgets") == [0.01] for row in found)
     run, _ = open_run(str(directory))
     folders = [export_student(run, store, row["name"]) for row in found]

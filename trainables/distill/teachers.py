@@ -93,7 +93,6 @@ class Teacher:
             q, k, v = (x.flatten(-2) for x in fused.unflatten(-1, (self.heads, 3, -1)).unbind(-2))
         return q, k, v
 
-
     def per_head(self, x: Tensor, queries: Tensor) -> Tensor:
         """Return keys or values as each head sees them, where groups of heads share them."""
         if x.shape[-1] == queries.shape[-1]:
