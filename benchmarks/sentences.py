@@ -3,22 +3,13 @@
 import importlib.util
 import re
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from search.corpus.sources import documents
 from search.sections import Data
+from trainables.distill.proxy import Labelled, labelled
 from trainables.pieces import Pieces
 
 LENGTH = 32  # tokens of a row
-
-
-class Sentences(NamedTuple):
-    tokens: NDArray[np.int64]  # (rows, LENGTH)
-    mask: NDArray[np.bool_]  # true at real tokens
-    labels: NDArray[np.int64]  # (rows,) 0 or 1
 
 
 def minilm() -> str:
@@ -29,30 +20,21 @@ def minilm() -> str:
     return str(Path(spec.submodule_search_locations[0], "model"))
 
 
-def encode(texts: list[str], pieces: Pieces, labels: list[int] | None = None) -> Sentences:
-    tokens = np.zeros((len(texts), LENGTH), np.int64)
-    for row, text in enumerate(texts):
-        ids = [*pieces.encode(text)[: LENGTH - 1].tolist(), pieces.end]
-        tokens[row, : len(ids)] = ids
-    mask = tokens != 0
-    return Sentences(tokens, mask, np.array(labels or [0] * len(texts), np.int64))
-
-
-def sentiment(folder: str, split: str, pieces: Pieces) -> Sentences:
+def sentiment(folder: str, split: str, pieces: Pieces) -> Labelled:
     """Return a split of SST-2 (Socher et al., 2013)."""
     lines = Path(folder, f"{split}.tsv").read_text(encoding="utf-8").splitlines()
     pairs = [line.rsplit("\t", 1) for line in lines if line.rsplit("\t", 1)[-1] in ("0", "1")]
-    return encode([text for text, _ in pairs], pieces, [int(label) for _, label in pairs])
+    return labelled([text for text, _ in pairs], [int(label) for _, label in pairs], pieces, LENGTH)
 
 
-def installed(count: int, pieces: Pieces) -> Sentences:
+def installed(count: int, pieces: Pieces) -> Labelled:
     """Return sentences of the documentation that is installed, as in the demo's corpus."""
     found: list[str] = []
-    for text in documents("docs", Data(groups={"docs": "installed"})):
-        if text is None:
+    for _, text in documents("docs", Data(groups={"docs": "installed"})):
+        if not isinstance(text, bytes):
             continue
         flowing = " ".join(text.decode(errors="ignore").split())
         found += [one for one in re.split(r"(?<=[.!?]) ", flowing) if 40 <= len(one) <= 200]
         if len(found) >= count:
             break
-    return encode(found[:count], pieces)
+    return labelled(found[:count], [0] * len(found[:count]), pieces, LENGTH)

@@ -24,6 +24,7 @@ TASK_BYTES = 16 << 20  # rows that one task reads: smaller ones cost more than t
 SEGMENT = 48  # tasks of one dataset; the next one starts while the last EARLY of these are read
 EARLY = 16
 STEP_SECONDS = 0.02  # from one look of a dataset's executor at its tasks to the next, at least
+LOOKED_AT = 64  # rows that a model in a stage sees at once
 
 
 def open_dataset(store: Store, files: Sequence[str]) -> ray.data.Dataset:
@@ -85,6 +86,46 @@ def read_files(batch: pa.Table, uri: str) -> pa.Table:
     store = Store(uri)
     names = [name for files in batch["files"].to_pylist() for name in files]
     return pa.concat_tables(store.read_part(name, columns=["tokens"], use_threads=False) for name in names)
+
+
+def look_at(
+    store: Store,
+    picks: Sequence[tuple[str, Sequence[int]]],  # file, and which of its rows
+    look: type,
+    arguments: Sequence[Any],
+    processes: int,
+    cpus: float,
+    gpus: float = 0.0,
+) -> ray.data.Dataset:
+    """Return the rows as `look(*arguments)` gives them back, block by block: computed, in Ray's store."""
+    pieces = [
+        {"file": name, "rows": list(rows[first : first + LOOKED_AT])}
+        for name, rows in picks
+        for first in range(0, len(rows), LOOKED_AT)
+    ]
+    read: Any = partial(read_rows, uri=store.uri)
+    names = ray.data.from_items(pieces, override_num_blocks=len(pieces))
+    rows = names.map_batches(read, batch_size=None, batch_format="pyarrow", num_cpus=0.25)
+    looked = rows.map_batches(
+        look,
+        fn_constructor_args=arguments,
+        batch_size=LOOKED_AT,
+        batch_format="pyarrow",
+        concurrency=processes,
+        num_cpus=cpus,
+        num_gpus=gpus,
+    )
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    return looked.materialize()
+
+
+def read_rows(batch: pa.Table, uri: str) -> pa.Table:
+    """Return the `tokens` of these rows of these files."""
+    store = Store(uri)
+    each = zip(batch["file"].to_pylist(), batch["rows"].to_pylist(), strict=True)
+    return pa.concat_tables(
+        store.read_table(name, columns=["tokens"], use_threads=False).take(rows) for name, rows in each
+    )
 
 
 def blocks_of(iterator: Any) -> Iterable[pa.Table]:

@@ -55,6 +55,7 @@ def brood_trial(
     files: Mapping[str, list[str]],  # group -> Parquet files, in the order of the first epoch
     corpus: str,
     storage: str,
+    beside: Mapping[str, Any],  # further datasets, by name
 ) -> Any:
     """Return the Tune trainable of one brood: it trains `loop` on Train workers and passes reports on."""
 
@@ -64,7 +65,7 @@ def brood_trial(
             self.brood = config["brood"]
             self.failure: BaseException | None = None
             self.over = False
-            trainer = _trainer(loop, settings, exchange, resources, files, corpus, storage, self.brood)
+            trainer = _trainer(loop, settings, exchange, resources, files, corpus, storage, beside, self.brood)
             threading.Thread(target=self.fit, args=(trainer,), daemon=True).start()
 
         def fit(self, trainer: TorchTrainer) -> None:
@@ -95,6 +96,7 @@ def _trainer(
     files: Mapping[str, list[str]],
     corpus: str,
     storage: str,
+    beside: Mapping[str, Any],
     brood: int,
 ) -> TorchTrainer:
     options = ray.data.ExecutionOptions(preserve_order=True)
@@ -113,7 +115,7 @@ def _trainer(
             storage_path=storage,
             failure_config=again,
         ),
-        datasets={group: open_dataset(Store(corpus), names) for group, names in files.items()},
+        datasets={**{group: open_dataset(Store(corpus), names) for group, names in files.items()}, **beside},
         # every worker reads whole groups by itself: a split would tie workers to one another's epochs
         dataset_config=train.DataConfig(datasets_to_split=[], execution_options=options),
     )

@@ -16,6 +16,7 @@ from policies.space import DOMAINS
 from search.checks import nearest
 from search.config import FORMAT, Run
 from search.distill.checks import check_teacher, teacher_folder
+from search.distill.settings import Distill
 from search.errors import InputError
 from search.own import own_class
 from search.reference import check_reference
@@ -111,8 +112,18 @@ def resolve(run: Run) -> Run:
     mixing = run.mixing
     if mixing is not None and mixing.reference is not None:
         mixing = mixing.model_copy(update={"reference": absolute(mixing.reference)})
-    directory = absolute(run.directory or f"runs/{run.name}")
-    return run.model_copy(update={"directory": directory, "data": data, "mixing": mixing})
+    changes = {"directory": absolute(run.directory or f"runs/{run.name}"), "data": data, "mixing": mixing}
+    return run.model_copy(update=changes | ({"distill": at_home(run.distill)} if run.distill else {}))
+
+
+def at_home(distill: Distill) -> Distill:
+    """Return the section with its files and folders made absolute."""
+    search, proxy = distill.search, distill.search.proxy
+    if proxy is not None:
+        files = {"train": absolute(proxy.train), "test": absolute(proxy.test)}
+        search = search.model_copy(update={"proxy": proxy.model_copy(update=files)})
+    folders = [folder if folder.startswith("package:") else absolute(folder) for folder in distill.teachers]
+    return distill.model_copy(update={"teacher": folders[0], "ensemble": folders[1:], "search": search})
 
 
 def absolute(place: str) -> str:

@@ -72,9 +72,8 @@ def train_population(
         "ledger": ledger,
         "starts": [known.hyperparameters for known in conductor.state],
     }
-    trial = brood_trial(
-        loop, settings, exchange, resources, training_files(run), run.data.corpus, f"{run.directory}/ray"
-    )
+    place = run.data.corpus, f"{run.directory}/ray"
+    trial = brood_trial(loop, settings, exchange, resources, training_files(run), *place, staged(run))
     room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(exchange, run.cluster.broods))
     with room:
         results = tuner(run, trial, conductor).fit()
@@ -216,6 +215,15 @@ def training_files(run: Run) -> dict[str, list[str]]:
         order = RowOrder(group, file_rows(split), run.seed).files(0)
         files[group] = [split.files[place] for place in order]
     return files
+
+
+def staged(run: Run) -> dict[str, Any]:
+    """Return the datasets that a stage before the training makes: what a teacher shows of the rows."""
+    if run.distill is None or not run.distill.staged:
+        return {}
+    from search.distill.stage import stage  # which needs torch
+
+    return stage(run)
 
 
 def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:

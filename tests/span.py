@@ -14,7 +14,7 @@ from policies.sampling.infobatch import InfoBatch
 from policies.sampling.interface import Rule
 from search.mixed import MixedModel
 from search.sampling import sample_arrays
-from tests.members import language
+from tests.members import language, supernet
 from tests.test_policies_in_members import EXAMPLES
 from tests.test_policies_in_members import member as member_of
 from trainables.batches import Shuffled
@@ -81,6 +81,23 @@ def sampled(rule: Rule, spread: bool, sharded: bool) -> dict[str, Any]:
 RULES = {"lin_upper": LinUpper(0.4), "infobatch": InfoBatch(0.5)}
 
 
+def distilled() -> dict[str, list]:
+    """Train a super-network over both processes; return its losses and each process's sub-networks."""
+    member = supernet(1, learning_rate=0.01)
+    member.spread(open_span(2, False, "cpu"))
+    drawn, forward = [], member.module.forward
+
+    def spy(tokens, mask=None, subnet=None):
+        drawn.append(subnet)
+        return forward(tokens, mask, subnet)
+
+    member.module.forward = spy
+    losses = [member.train(3), member.train(2)]
+    chosen: list[list] = [[], []]
+    dist.all_gather_object(chosen, [subnet.plain() for subnet in drawn])
+    return {"losses": losses, "scores": [member.evaluate()[0]], "chosen": chosen}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=int(sys.argv[2]), world_size=2)
@@ -91,6 +108,7 @@ def main() -> None:
         kind: {name: sampled(rule, True, kind == "fsdp") for name, rule in RULES.items()}
         for kind in ("ddp", "fsdp")
     }
+    told["distill"] = distilled()
     if os.environ.get("SAY"):
         print(json.dumps(told))
     dist.destroy_process_group()

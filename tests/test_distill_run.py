@@ -15,6 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 transformers = pytest.importorskip("transformers", reason="the extra shoal[hf] is not installed")
 tokenizers = pytest.importorskip("tokenizers", reason="the extra shoal[hf] is not installed")
 
+from distillation import HELD_OUT, batches, networks, save_llama, save_teacher, without_ray, write_run  # noqa: E402
 from members import equal  # noqa: E402
 from rich.console import Console  # noqa: E402
 
@@ -24,8 +25,7 @@ from policies.population import Order  # noqa: E402
 from search import directory, records, running  # noqa: E402
 from search.brood import follow, train_teams  # noqa: E402
 from search.conductor import Conductor  # noqa: E402
-from search.corpus.batches import MixedBatches  # noqa: E402
-from search.distill import checks, students  # noqa: E402
+from search.distill import checks  # noqa: E402
 from search.distill import running as distilling  # noqa: E402
 from search.distill.export import export_student  # noqa: E402
 from search.distill.members import open_teacher, super_networks, trained  # noqa: E402
@@ -41,47 +41,16 @@ from trainables.distill.spaces import AUTODISTIL, Subnet, SubSpace  # noqa: E402
 from trainables.tokenizer import tokenizer_of  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{place}" for place in range(60))]
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> str:
-    """Return the folder of a BERT of 3 layers, 4 heads of 12 and 64 words."""
-    folder = tmp_path_factory.mktemp("teacher")
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
-    config = transformers.BertConfig(vocab_size=len(WORDS), max_position_embeddings=24, **sizes)
-    transformers.BertModel(config).save_pretrained(folder)
-    vocabulary = {word: place for place, word in enumerate(WORDS)}
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    made.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    made.save(str(folder / "tokenizer.json"))
-    return str(folder)
+    return save_teacher(tmp_path_factory.mktemp("teacher"))
 
 
 @pytest.fixture
 def file(tmp_path, teacher) -> str:
-    text = f"""
-name: small
-kind: distill
-directory: {tmp_path}/run
-data: {{groups: {{mine: {tmp_path}}}, sequence_length: 12}}
-distill:
-  teacher: {teacher}
-  relation_heads: 12
-  spaces:
-    low: {{depths: [1, 2], heads: [1, 2], widths: [24, 36], ratios: [1, 2]}}
-    high: {{depths: [2, 3], heads: [3, 4], widths: [36, 48], ratios: [1, 2]}}
-training: {{steps: 4, warmup: 1, batch: 4}}
-hyperparameters: {{learning_rate: {{kind: float, low: 0.001, high: 0.01, log: true}}}}
-population: {{members: 4, interval: 2, exploit: {{kind: truncation, fraction: 0.5}}}}
-"""
-    path = tmp_path / "run.yaml"
-    path.write_text(text)
-    return str(path)
+    return write_run(tmp_path, teacher)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +74,14 @@ population: {{members: 4, interval: 2, exploit: {{kind: truncation, fraction: 0.
         ("population.exploit.fraction=0.25", "0.25 of the 2 members of a sub-space is less than one member"),
         ("hyperparameters.dropout={kind: float, low: 0, high: 1}", "distill has no such hyperparameter"),
         (
-            "cluster={broods: 1, workers_per_brood: 2, workers_per_member: 2}",
-            "a super-network lives on one, got 2",
+            "cluster={broods: 1, workers_per_brood: 2, workers_per_member: 2, span: fsdp}",
+            "a super-network's weights are whole on every worker, so ddp, got fsdp",
         ),
+        ("distill.losses={relation: 0}", "one of relation, hidden and logits must count more than 0"),
+        ("distill.losses={logits: 1}", "distill.losses.logits: must be 0 with an encoder as teacher"),
+        ("distill.ensemble=[/nowhere]", "distill.ensemble: further teachers show their logits alone"),
+        ("distill.search={objective: latency, budgets: [0.0001]}", "within 0.0001; the nearest has"),
+        ("distill.search.proxy={train: /none, test: /none}", "search.proxy.train: /none cannot be read"),
         ("sampling.rule=infobatch", "leave both away"),
         ("distill.tempature=3", "distill.tempature: unknown key"),
     ],
@@ -148,31 +122,6 @@ def test_the_teachers_tokenizer_is_taken_and_the_file_says_so(file, teacher, tmp
     assert tokenizer_of(teacher).encode("w0 w5").tolist() == [2, 4, 9] and tokenizer_of(teacher).end == 3
 
 
-class Stream:
-    """Rows of one group in memory."""
-
-    def take(self, cursor: int, count: int) -> np.ndarray:
-        return rows(cursor, count)
-
-
-def rows(first: int, count: int) -> np.ndarray:
-    return np.stack([np.random.default_rng(first + row).integers(4, 64, 12) for row in range(count)]).astype(
-        "uint16"
-    )
-
-
-def batches() -> MixedBatches:
-    return MixedBatches({"mine": Stream()}, np.ones(1), 4)
-
-
-HELD_OUT = {"validation": {"mine": rows(900, 6)}, "test": {"mine": rows(950, 6)}}
-
-
-def networks(run):
-    values = {number: {"learning_rate": 0.002 * (number + 1)} for number in range(4)}
-    return super_networks(run, values, batches, HELD_OUT, "cpu")
-
-
 def test_members_of_a_worker_share_the_teacher_and_alternate_in_sub_space(file) -> None:
     found = networks(load_run(file))
     assert [member.space.largest.width for member in found.values()] == [36, 48, 36, 48]
@@ -186,12 +135,8 @@ def test_members_of_a_worker_share_the_teacher_and_alternate_in_sub_space(file) 
 
 
 @pytest.fixture
-def in_process(monkeypatch):
-    """Run the search's tasks here in place of on Ray."""
-    monkeypatch.setattr(students, "capacity", lambda: {"CPU": 3.0})
-    monkeypatch.setattr(
-        students, "map_tasks", lambda function, shared, inputs: [function(shared, each) for each in inputs]
-    )
+def in_process(monkeypatch) -> None:
+    without_ray(monkeypatch)
 
 
 def test_the_search_scores_all_and_what_is_exported_computes_the_same(file, in_process, monkeypatch) -> None:
@@ -359,14 +304,7 @@ def test_a_whole_run_without_ray(file, in_process, monkeypatch, tmp_path) -> Non
 
 
 def test_a_decoder_teaches_and_is_exported_alike(file, in_process, teacher, tmp_path, monkeypatch) -> None:
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = transformers.LlamaConfig(
-        vocab_size=len(WORDS), max_position_embeddings=24, intermediate_size=96, **sizes
-    )
-    folder = tmp_path / "llama"
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    (folder / "tokenizer.json").write_bytes(Path(teacher, "tokenizer.json").read_bytes())
+    folder = save_llama(tmp_path / "llama", teacher)
     run = load_run(file, [f"distill.teacher={folder}", "distill.search={method: nsga2, evaluations: 40}"])
     found = networks(run)
     before = [member.evaluate()[0] for member in found.values()]

@@ -13,7 +13,7 @@ import torch
 
 from search import directory
 from search.load import load_run
-from tests.members import language
+from tests.members import language, supernet
 from tests.span import RULES, mixing, outcome, sampled
 from tests.test_ray import ROOT, events, scores, shoal, small_run, start, texts, wait_for_round  # noqa: F401
 
@@ -79,6 +79,16 @@ def test_rows_are_weighed_and_chosen_by_the_losses_of_all_workers(spanned, kind:
         assert np.allclose(over[part], alone[part], rtol=0, atol=1e-4), part
     assert over["score"] == pytest.approx(alone["score"], abs=1e-5)
     assert name == "lin_upper" or not all(alone["kept"])
+
+
+def test_a_super_network_over_two_workers_trains_as_one_on_the_same_parts(spanned) -> None:
+    torch.set_num_threads(1)
+    member = supernet(1, learning_rate=0.01)
+    losses = [member.train(3), member.train(2)]
+    said = spanned["distill"]
+    assert len(said["chosen"][0]) == 5 * 4 and said["chosen"][0] == said["chosen"][1]
+    assert np.allclose(said["losses"], losses, rtol=0, atol=1e-5)
+    assert said["scores"] == pytest.approx([member.evaluate()[0]], abs=1e-5)
 
 
 UNMIXED = (

@@ -30,7 +30,7 @@ def test_a_step_adds_up_the_gradients_of_its_sub_networks(share: float) -> None:
     member = supernet(inplace=share, clip=1e9)
     alone = extract(member.module, SPACE.whole)
     tokens = torch.from_numpy(Rows().next().astype(np.int64))
-    target = member.teacher.see(tokens)
+    target = member.teacher.see(tokens).relations
     largest = None
     for subnet in sandwich(SPACE, np.random.default_rng([0, 0])):
         seen = relations(alone(tokens, None, subnet))

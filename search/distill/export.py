@@ -39,6 +39,7 @@ def export_student(run: Run, store: Store, name: str, to: Store | None = None) -
     config, weights = expressed(network)
     shape = network.shape.plain()
     config["shoal"] = {"run": run.name, "student": name, "shape": shape, "loss": row["loss"]}
+    config["shoal"] |= {"accuracy": row["accuracy"]} if "accuracy" in row else {}
     target = to or Store(f"{store.uri}/students/{name}")
     target.write("model.safetensors", save(weights, metadata={"format": "pt"}))
     target.write("config.json", json.dumps(config, indent=2) + "\n")
@@ -53,7 +54,8 @@ def student(run: Run, store: Store, round_: int, row: dict[str, Any]) -> Any:
     whole = spaces_of(run, shape)[row["space"]].whole
     network = NETWORKS[shape.family](shape.cut(whole))
     weights = checkpoints.load_member(store, round_, row["member"])["weights"]
-    network.load_state_dict({key: torch.from_numpy(value.copy()) for key, value in weights.items()})
+    # without what only the training had: a projection to the teacher's width
+    network.load_state_dict({key: torch.from_numpy(weights[key].copy()) for key in network.state_dict()})
     return extract(network, Subnet.of(row["subnet"])).eval()
 
 

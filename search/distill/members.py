@@ -13,8 +13,8 @@ from search.members import HeldOut, member_seed
 from trainables.distill.elastic import Transformer
 from trainables.distill.shared import SharedTeacher
 from trainables.distill.spaces import SubSpace
-from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
-from trainables.distill.teachers import load_teacher
+from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork, Weights
+from trainables.distill.teachers import Ensemble, load_teacher
 from trainables.member import Batches, Member
 
 
@@ -27,6 +27,10 @@ def super_networks(
 ) -> dict[int, Member]:
     """Build these members; the teacher is loaded once and asked once for each batch."""
     teacher, origin = open_teacher(run, device)
+    if run.distilling.staged:
+        from search.distill.stage import staged  # which needs this module
+
+        teacher.staged = staged(run, teacher, device)
     spaces = list(spaces_of(run, origin.shape).values())
     return {
         number: super_network(
@@ -44,10 +48,14 @@ def super_networks(
 
 
 def open_teacher(run: Run, device: str) -> tuple[SharedTeacher, Transformer]:
-    """Load the teacher, and its weights as a network that students are cut from."""
-    teacher, origin = load_teacher(teacher_folder(run.distilling.teacher), run.distilling.layer, device)
+    """Load the teachers, and the first one's weights as a network that students are cut from."""
+    chosen = run.distilling
+    first, origin = load_teacher(teacher_folder(chosen.teacher), chosen.layer, device)
     assert origin is not None, "a teacher of another kind is refused before training"
-    return SharedTeacher(teacher, run.distilling.cache_megabytes), origin
+    others = [load_teacher(teacher_folder(name), device=device)[0] for name in chosen.ensemble]
+    teacher = Ensemble([first, *others]) if others else first
+    hidden, logits = chosen.losses.hidden > 0, chosen.losses.logits > 0
+    return SharedTeacher(teacher, chosen.cache_megabytes, hidden, logits), origin
 
 
 def super_network(
@@ -61,7 +69,8 @@ def super_network(
     device: str,
 ) -> SuperNetwork:
     chosen, (teacher, origin) = run.distilling, taught
-    relation = Relation(chosen.relation_heads, chosen.relation, chosen.chunk, chosen.random, run.seed)
+    weights = Weights(**chosen.losses.model_dump())
+    relation = Relation(chosen.relation_heads, chosen.relation, chosen.chunk, chosen.random, run.seed, weights)
     names = set(DistillRecipe.__dataclass_fields__)
     recipe = DistillRecipe(
         **run.training.model_dump(include=names), **chosen.model_dump(include={"tilt", "inplace"})
@@ -72,11 +81,16 @@ def super_network(
 
 
 def trained(
-    run: Run, name: str, taught: tuple[SharedTeacher, Transformer], held_out: HeldOut, weights: Any
+    run: Run,
+    name: str,
+    taught: tuple[SharedTeacher, Transformer],
+    held_out: HeldOut,
+    weights: Any,
+    device: str = "cpu",
 ) -> SuperNetwork:
     """Return the super-network of a sub-space with weights of a checkpoint, to be scored and not trained."""
     space = spaces_of(run, taught[1].shape)[name]
-    member = super_network(run, space, taught, {}, Nothing(), held_out, 0, "cpu")
+    member = super_network(run, space, taught, {}, Nothing(), held_out, 0, device)
     state = {key: torch.from_numpy(value.copy()) for key, value in weights.items()}
     member.module.load_state_dict(state)
     return member

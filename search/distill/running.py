@@ -64,12 +64,28 @@ def pick(run: Run, console: Console) -> None:
     store.write_table(SCORED, pa.Table.from_pylist([flat(row) for row in rows]))
     store.write_json(STUDENTS, {"teacher": whole, "round": last, "students": plain})
     console.print(table(run, whole, students))
+    for budget in unmet(run, rows):
+        console.print(
+            f"no network is within {budget:g}: {nearest_to(run, rows)}", highlight=False, soft_wrap=True
+        )
     console.print(
         f"{len(rows)} networks scored, {len(students)} students on the front: "
         f"`shoal export {run.directory} --student {students[0]['name']}`",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def unmet(run: Run, rows: list[Row]) -> list[float]:
+    """Return the budgets that no network is within: of measured ones this is known only afterwards."""
+    least = min(row[run.distilling.search.objective] for row in rows)
+    return [budget for budget in run.distilling.search.budgets if budget < least]
+
+
+def nearest_to(run: Run, rows: list[Row]) -> str:
+    objective = run.distilling.search.objective
+    least = min(rows, key=lambda row: row[objective])
+    return f"the nearest has {least[objective]:.4g} {UNITS[objective]}, of {least['space']}"
 
 
 def winners_of(run: Run, store: Store) -> dict[str, int]:
@@ -110,13 +126,15 @@ def table(run: Run, teacher: Row, students: list[Row]) -> Table:
     """Return the teacher and its students: shape, cost, losses in nats, and the budgets they answer to."""
     measured = ["latency"] if run.distilling.search.objective == "latency" else []
     costs = ["parameters", "macs", *measured]
+    judged = ["accuracy"] if run.distilling.search.proxy else []
     names = ("student", "layers", "heads", "width", "inner", *(UNITS[cost] for cost in costs))
-    shown = Table(*names, "loss", "test loss", "best within", box=None, pad_edge=False)
+    shown = Table(*names, "loss", "test loss", *judged, "best within", box=None, pad_edge=False)
     shape = read_teacher(run).shape
     assert shape is not None
-    shown.add_row("teacher", *sizes(shape.whole), *(amount(teacher.get(cost)) for cost in costs), "0", "0", "")
+    zeros = ["0", "0", *("" for _ in judged), ""]
+    shown.add_row("teacher", *sizes(shape.whole), *(amount(teacher.get(cost)) for cost in costs), *zeros)
     for row in students:
-        losses = (f"{row['loss']:.4f}", f"{row['test_loss']:.4f}")
+        losses = [f"{row[name]:.4f}" for name in ("loss", "test_loss", *judged)]
         budgets = ", ".join(f"{budget:g}" for budget in row.get("budgets", []))
         shown.add_row(
             row["name"], *sizes(row["subnet"]), *(amount(row[cost]) for cost in costs), *losses, budgets

@@ -8,6 +8,8 @@ from search.kinds import Count, Settings
 from trainables.distill.spaces import SubSpace
 from trainables.settings import Recipe
 
+Weight = Annotated[float, Field(ge=0)]
+
 Objective = Literal["macs", "parameters", "latency"]
 UNITS = {"macs": "million MACs", "parameters": "million weights", "latency": "ms"}
 
@@ -40,18 +42,46 @@ class SpaceSettings(Settings):
         )
 
 
+class Losses(Settings):
+    """What is learnt of the teacher: how much each loss counts in the sum."""
+
+    relation: Weight = 1.0
+    hidden: Weight = 0.0  # of the last stream
+    logits: Weight = 0.0  # of decoders, with those of the teachers in `ensemble`
+    temperature: Annotated[float, Field(gt=0)] = 1.0  # of the logits
+
+    @model_validator(mode="after")
+    def check(self) -> "Losses":
+        if not (self.relation or self.hidden or self.logits):
+            raise ValueError("one of relation, hidden and logits must count more than 0")
+        return self
+
+
+class Proxy(Settings):
+    """A labelled task that ranks the networks in place of their loss; a line is a text, a tab and a label."""
+
+    train: str
+    test: str
+    steps: Count = 100  # of tuning each super-network to it
+    batch: Count = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+
+
 class StudentSearch(Settings):
     """How students are picked out of the trained super-networks."""
 
     method: Literal["all", "nsga2"] | None = None  # all of a space that is small enough, else NSGA-II
     evaluations: Count = 256  # of each space that is not searched whole
     objective: Objective = "macs"  # the cost that budgets are of
+    proxy: Proxy | None = None  # ranked by the loss on held-out rows by default
     budgets: list[Annotated[float, Field(gt=0)]] = Field(default_factory=list)
 
 
 class Distill(Settings):
     teacher: str  # a folder, or package:NAME/FOLDER inside an installed package
+    ensemble: list[str] = Field(default_factory=list)  # further teachers: their classes count like the first's
     layer: Annotated[int, Field(ge=0)] | None = None  # of the teacher, the last by default
+    losses: Losses = Losses()
     relation_heads: Count = 16
     relation: Literal["kl", "mse"] = "kl"
     chunk: Count | None = None  # relation heads in memory at once
@@ -59,5 +89,10 @@ class Distill(Settings):
     tilt: float = 0.0
     inplace: Annotated[float, Field(ge=0, le=1)] = 0.0
     cache_megabytes: Annotated[float, Field(gt=0)] = 1024.0  # most of what the teacher showed that is kept
+    staged: bool = False  # the teacher looks at the rows in a stage of Ray Data, and not on the workers
     spaces: Annotated[dict[str, SpaceSettings], Field(min_length=1)]
     search: StudentSearch = StudentSearch()
+
+    @property
+    def teachers(self) -> list[str]:
+        return [self.teacher, *self.ensemble]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
+from torch import nn
 
 from cluster.batch import map_tasks
 from cluster.session import capacity
@@ -14,9 +15,13 @@ from policies.pareto import choose, front
 from search.config import Run
 from search.distill.costs import cost_of, spaces_of
 from search.distill.members import open_teacher, trained
+from search.distill.proxy import proxy_rows
 from search.members import HeldOut
+from trainables.arrays import to_arrays
 from trainables.distill.cost import latency
+from trainables.distill.proxy import Tuning, accuracy, tune_together
 from trainables.distill.spaces import Shape, Subnet, SubSpace
+from trainables.distill.supernet import SuperNetwork
 
 WHOLE = 512  # networks up to which a space is searched whole
 GENERATION = 32  # networks that NSGA-II proposes at once
@@ -24,33 +29,83 @@ Row = dict[str, Any]
 Score = Callable[[Sequence[Subnet]], list[Row]]
 
 
-def score_part(shared: dict[str, Any], subnets: Sequence[Subnet]) -> list[Row]:
-    """Score some sub-networks of one space; called in a Ray task."""
+def open_member(shared: dict[str, Any]) -> tuple[Run, SuperNetwork]:
+    """Return a trained super-network inside a Ray task."""
     run = Run.model_validate(shared["run"])
     torch.set_num_threads(1)
-    taught = open_teacher(run, "cpu")
-    member = trained(run, shared["space"], taught, shared["held_out"], shared["weights"])
-    rows = []
-    tokens = torch.zeros((1, run.data.sequence_length), dtype=torch.long)
-    for subnet, loss in zip(subnets, member.losses(subnets), strict=True):
-        row = {"subnet": subnet, "loss": loss, **cost_of(run, taught[1].shape, subnet)}
-        if run.distilling.search.objective == "latency":
-            row["latency"] = latency(member.transformer, subnet, tokens)
-        rows.append(row)
+    device = "cuda" if run.cluster.gpus_per_worker else "cpu"
+    taught = open_teacher(run, device)
+    return run, trained(run, shared["space"], taught, shared["held_out"], shared["weights"], device)
+
+
+def score_part(shared: dict[str, Any], subnets: Sequence[Subnet]) -> list[Row]:
+    """Score some sub-networks of one space; called in a Ray task."""
+    run, member = open_member(shared)
+    shape = member.origin.shape
+    rows: list[Row] = [
+        {"subnet": subnet, "loss": loss, **cost_of(run, shape, subnet)}
+        for subnet, loss in zip(subnets, member.losses(subnets), strict=True)
+    ]
+    if shared["tuned"] is not None:
+        tuned, head = member.transformer, nn.Linear(*shared["tuned"]["sizes"]).to(member.device)
+        tuned.load_state_dict(as_tensors(shared["tuned"]["weights"]))
+        head.load_state_dict(as_tensors(shared["tuned"]["head"]))
+        for row in rows:
+            row["accuracy"] = accuracy(tuned, head, shared["proxy"][1], row["subnet"])
     return rows
 
 
+def tune_space(shared: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Tune all networks of a space to the proxy task at once; called in a Ray task."""
+    run, member = open_member(shared)
+    proxy = run.distilling.search.proxy
+    assert proxy is not None
+    tuning = Tuning(proxy.steps, proxy.batch, proxy.learning_rate)
+    head = tune_together(member.transformer, member.space, shared["proxy"][0], tuning, seed)
+    return {
+        "weights": to_arrays(member.transformer.state_dict()),
+        "head": to_arrays(head.state_dict()),
+        "sizes": (head.in_features, head.out_features),
+    }
+
+
+def measure_latencies(shared: dict[str, Any], subnets: Sequence[Subnet]) -> list[float]:
+    """Measure one network after another, in ms for one row; called in a Ray task, with no other beside it."""
+    run, member = open_member(shared)
+    tokens = torch.zeros((1, run.data.sequence_length), dtype=torch.long, device=member.device)
+    return [latency(member.transformer, subnet, tokens) for subnet in subnets]
+
+
+def as_tensors(arrays: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
+
+
 def scorer(run: Run, space: str, weights: Any, held_out: HeldOut) -> Score:
-    """Return the function that scores sub-networks of a space as one batch over the cluster's CPUs."""
+    """Return the function that scores sub-networks of a space as one batch over the cluster's CPUs or GPUs."""
+    gpus, has = run.cluster.gpus_per_worker, capacity()
+    tasks = max(1, int(has.get("GPU", 0.0) / gpus if gpus else has.get("CPU", 1.0)))
     shared = {"run": run.model_dump(mode="json"), "space": space, "weights": weights, "held_out": held_out}
-    tasks = max(1, int(capacity().get("CPU", 1)))
+    shared |= {"proxy": proxy_rows(run), "tuned": None}
+    if shared["proxy"] is not None:
+        shared["tuned"] = map_tasks(tune_space, shared, [run.seed], gpus)[0]
 
     def score(subnets: Sequence[Subnet]) -> list[Row]:
         each = math.ceil(len(subnets) / tasks)
         parts = [subnets[first : first + each] for first in range(0, len(subnets), each)]
-        return [row | {"space": space} for part in map_tasks(score_part, shared, parts) for row in part]
+        scored = map_tasks(score_part, shared, parts, gpus)
+        rows = [row | {"space": space} for part in scored for row in part]
+        if run.distilling.search.objective == "latency":
+            times = map_tasks(measure_latencies, shared, [subnets], gpus)[0]
+            rows = [row | {"latency": each} for row, each in zip(rows, times, strict=True)]
+        return rows
 
     return score
+
+
+def worth(row: Row) -> float:
+    """Return what networks are ranked by, higher is better: the proxy task's accuracy, or minus the loss."""
+    found: float = row["accuracy"] if "accuracy" in row else -row["loss"]
+    return found
 
 
 def search_space(
@@ -71,7 +126,7 @@ def search_space(
         new = [subnet for subnet in dict.fromkeys(subnets) if subnet not in known]
         known |= {row["subnet"]: row for row in (score(new) if new else [])}
         for trial, subnet in zip(trials, subnets, strict=True):
-            study.tell(trial, [known[subnet]["loss"], known[subnet][objective]])
+            study.tell(trial, [-worth(known[subnet]), known[subnet][objective]])
     return list(known.values())
 
 
@@ -82,20 +137,20 @@ def proposed(space: SubSpace, trial: optuna.Trial) -> Subnet:
 def search_students(run: Run, shape: Shape, weights: dict[str, Any], held_out: HeldOut) -> list[Row]:
     """Score every space's networks and mark the front of all and the best within each budget.
 
-    A row holds space, subnet, loss on validation rows, costs, `name` where it is on the front, and the
-    `budgets` that it is the best within.
+    A row holds space, subnet, loss on validation rows, costs, the `accuracy` on a proxy task if there is one,
+    `name` where it is on the front, and the `budgets` that it is the best within.
     """
     chosen, rows = run.distilling.search, []
     for name, space in spaces_of(run, shape).items():
         method = chosen.method or ("all" if len(space) <= WHOLE else "nsga2")
         score = scorer(run, name, weights[name], held_out)
         rows += search_space(space, score, chosen.objective, method, chosen.evaluations, run.seed)
-    scores, costs = [-row["loss"] for row in rows], [row[chosen.objective] for row in rows]
+    scores, costs = [worth(row) for row in rows], [row[chosen.objective] for row in rows]
     kept = np.flatnonzero(front(scores, costs))
     counts: dict[str, int] = {}
     for place in sorted(kept.tolist(), key=lambda place: costs[place]):
         counts[rows[place]["space"]] = counts.get(rows[place]["space"], 0) + 1
         rows[place]["name"] = f"{rows[place]['space']}-{counts[rows[place]['space']]}"
-    for budget in chosen.budgets:
+    for budget in (budget for budget in chosen.budgets if budget >= min(costs)):
         rows[choose(scores, costs, budget)].setdefault("budgets", []).append(budget)
     return rows

@@ -44,8 +44,8 @@ def self_distillation_loss(
 
     `final` `(4 * rows, classes)` are the network's own logits, `heads` each stage's joint ones
     `(4 * rows, 4 * classes)` from the first to the last, `features` what each stage hands to its head,
-    brought to one width `(4 * rows, width)`; `labels` `(rows,)`. The last head is taught by the final
-    logits through its classes, every other by the next head; no teacher gets a gradient from that.
+    brought to one width `(4 * rows, width)`, if they count; `labels` `(rows,)`. The last head is taught by
+    the final logits through its classes, every other by the next head; no teacher gets a gradient from that.
     """
     joint = joint_labels(labels)
     loss = functional.cross_entropy(final[::TURNS], labels)
@@ -53,7 +53,9 @@ def self_distillation_loss(
         loss = loss + functional.cross_entropy(head, joint)
         if place + 1 < len(heads):
             loss = loss + logit_weight * logit_loss(head, heads[place + 1], temperature)
-            loss = loss + feature_weight * functional.mse_loss(features[place], features[place + 1].detach())
+            if feature_weight:
+                near = functional.mse_loss(features[place], features[place + 1].detach())
+                loss = loss + feature_weight * near
         else:
             # only upright images: the network's own logits know nothing of rotations
             own = class_logits(head[::TURNS])

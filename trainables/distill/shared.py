@@ -6,9 +6,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor
 
-from trainables.distill.teachers import Teacher
-
-Three = tuple[Tensor, Tensor, Tensor]
+from trainables.distill.staged import Staged
+from trainables.distill.teachers import Ensemble, Shown, Teacher
 
 
 class SharedTeacher:
@@ -18,31 +17,46 @@ class SharedTeacher:
     fit; what does not is computed again, with the same result.
     """
 
-    def __init__(self, teacher: Teacher, megabytes: float = 512.0):
+    def __init__(
+        self,
+        teacher: Teacher | Ensemble,
+        megabytes: float = 512.0,
+        hidden: bool = False,  # whether it shows its stream too
+        logits: bool = False,
+        staged: Staged | None = None,  # what it showed before the training
+    ):
         self.teacher, self.limit = teacher, megabytes * 2**20
-        self.batches: OrderedDict[bytes, Three] = OrderedDict()
-        self.held_out: dict[bytes, Three] = {}
+        self.hidden, self.logits, self.staged = hidden, logits, staged
+        self.batches: OrderedDict[bytes, Shown] = OrderedDict()
+        self.held_out: dict[bytes, Shown] = {}
         self.size = 0.0
         self.asked = self.computed = 0
 
-    def see(self, tokens: Tensor, mask: Tensor | None = None, held_out: bool = False) -> Three:
-        """Return the teacher's queries, keys and values of these rows."""
+    def see(self, tokens: Tensor, mask: Tensor | None = None, held_out: bool = False) -> Shown:
+        """Return what the teacher shows of these rows."""
         self.asked += 1
         key = fingerprint(tokens, mask)
         known = self.held_out.get(key) or self.batches.get(key)
         if known is not None:
             return known
-        self.computed += 1
-        shown = self.teacher.see(tokens, mask)
+        shown = self.look(tokens, mask)
         if held_out:
             self.held_out[key] = shown
             return shown
         self.batches[key] = shown
-        self.size += sum(x.nbytes for x in shown)
+        self.size += sum(x.nbytes for x in shown.tensors)
         while self.size > self.limit:
             _, oldest = self.batches.popitem(last=False)
-            self.size -= sum(x.nbytes for x in oldest)
+            self.size -= sum(x.nbytes for x in oldest.tensors)
         return shown
+
+    def look(self, tokens: Tensor, mask: Tensor | None) -> Shown:
+        """Return what was shown beforehand, or ask the teacher."""
+        before = self.staged.find(tokens) if self.staged and mask is None else None
+        if before is not None:
+            return before
+        self.computed += 1
+        return self.teacher.show(tokens, mask, self.hidden, self.logits)
 
 
 def fingerprint(tokens: Tensor, mask: Tensor | None) -> bytes:

@@ -9,13 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from trainables.arrays import to_tensors
-from trainables.distill.elastic import Transformer, extract
+from trainables.distill.decoder import Decoder
+from trainables.distill.elastic import Transformer, extract, linear
+from trainables.distill.losses import hidden_loss, logit_loss
 from trainables.distill.relations import relation_loss, relations
 from trainables.distill.shared import SharedTeacher
 from trainables.distill.spaces import Subnet, SubSpace, sandwich
+from trainables.distill.teachers import Shown
 from trainables.member import Batches
 from trainables.network import Network
 from trainables.settings import Recipe
+from trainables.span import Span
 
 Rows = tuple[Tensor, Tensor | None]  # tokens (rows, length), and a mask that is true at real ones
 
@@ -29,6 +33,16 @@ class DistillRecipe(Recipe):
 
 
 @dataclass(frozen=True)
+class Weights:
+    """What is learnt of the teacher: how much each loss counts in the sum."""
+
+    relation: float = 1.0
+    hidden: float = 0.0  # of the last stream, through a learnt projection to the teacher's width
+    logits: float = 0.0  # of the next token: decoders alone
+    temperature: float = 1.0  # of the logits
+
+
+@dataclass(frozen=True)
 class Relation:
     """How relations are compared."""
 
@@ -37,13 +51,14 @@ class Relation:
     chunk: int | None = None  # relation heads in memory at once
     random: int = 2  # sub-networks of a step beside the largest and the smallest
     seed: int = 0  # of the choice of these
+    weights: Weights = Weights()
 
 
 class SuperNetwork(Network):
     """Trains all networks of a sub-space at once (AutoDistil, Xu et al., 2022; sandwich rule, 2019).
 
     A batch is an array of tokens `(rows, length)`, or a pair of it and a mask. Scores itself by minus
-    the mean relation loss of a few of its networks on held-out rows, in nats.
+    the mean loss of a few of its networks on held-out rows, in nats.
     """
 
     own_step = True
@@ -72,42 +87,80 @@ class SuperNetwork(Network):
         return self.module
 
     def build(self) -> nn.Module:
-        return extract(self.origin, self.space.whole).requires_grad_(True)
+        made = extract(self.origin, self.space.whole).requires_grad_(True)
+        if self.relation.weights.hidden:
+            # begins with what the weights begin with: the first columns of the teacher's stream
+            made.project = nn.Linear(self.space.whole.width, self.origin.shape.width, bias=False)
+            nn.init.eye_(made.project.weight)
+        return made
+
+    def spread(self, span: Span) -> None:
+        """Train over several processes, each on its rows of a batch and on the same sub-networks."""
+        if span.sharded:
+            raise ValueError("a super-network's weights must be whole on every worker: span must be ddp.")
+        self.span = span
 
     def step(self) -> tuple[Tensor, Tensor]:
         """Train this step's sub-networks one after another, so that only one is in memory at a time."""
         self.set_rates()
-        tokens, mask = split(to_tensors(self.batches.next(), self.device))
+        rows = self.batches.next() if self.span is None else self.span.part(self.batches.next())
+        tokens, mask = split(to_tensors(rows, self.device))
         target = self.teacher.see(tokens, mask)
         rng = np.random.default_rng([self.relation.seed, self.trained])  # the same on every worker
         subnets = sandwich(self.space, rng, self.relation.random, self.numbers["tilt"])
         self.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        largest: tuple[Tensor, ...] | None = None
+        largest: Shown | None = None
         for subnet in subnets:
-            seen = relations(self.module(tokens, mask, subnet))
-            loss = self.distance(seen, target, mask)
+            shown = self.show(self.module, tokens, mask, subnet)
+            loss = self.distance(shown, target, mask)
             if largest is not None and self.numbers["inplace"]:
                 share = self.numbers["inplace"]
-                loss = (1 - share) * loss + share * self.distance(seen, largest, mask)
+                loss = (1 - share) * loss + share * self.distance(shown, largest, mask)
             loss.backward()  # gradients add up over the sub-networks
-            largest = largest or tuple(x.detach() for x in seen)
+            largest = largest or shown  # the losses cut its gradient off
             total += loss.detach()
+        self.share_gradients()
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
         self.optimiser.step()
         self.trained += 1
         mean = total / len(subnets)
         return mean, mean
 
-    def distance(self, seen: Iterable[Tensor], target: Iterable[Tensor], mask: Tensor | None) -> Tensor:
-        relation = self.relation
-        return relation_loss(tuple(seen), tuple(target), relation.heads, mask, relation.kind, relation.chunk)
+    def share_gradients(self) -> None:
+        """Take the mean of all processes' gradients: they all trained the same sub-networks."""
+        if self.span is None:
+            return
+        for weight in self.module.parameters():
+            if weight.grad is not None:
+                weight.grad = self.span.mean(weight.grad)
+
+    def show(self, module: nn.Module, tokens: Tensor, mask: Tensor | None, subnet: Subnet | None) -> Shown:
+        """Return what a sub-network shows of rows, its stream brought to the teacher's width."""
+        seen, weights = module(tokens, mask, subnet), self.relation.weights
+        project, width = getattr(module, "project", None), self.origin.shape.width
+        hidden = linear(project, seen.hidden, width) if isinstance(project, nn.Linear) else None
+        logits = module.logits(seen.hidden) if weights.logits and isinstance(module, Decoder) else None
+        return Shown(relations(seen), hidden, logits)
+
+    def distance(self, own: Shown, target: Shown, mask: Tensor | None) -> Tensor:
+        """Return the weighed sum of the losses: a scalar; `target` gets no gradient."""
+        how, weights = self.relation, self.relation.weights
+        total = torch.zeros((), device=own.relations[0].device)
+        if weights.relation:
+            loss = relation_loss(own.relations, target.relations, how.heads, mask, how.kind, how.chunk)
+            total = total + weights.relation * loss
+        if own.hidden is not None and target.hidden is not None:
+            total = total + weights.hidden * hidden_loss(own.hidden, target.hidden, mask=mask)
+        if own.logits is not None and target.logits is not None:
+            total = total + weights.logits * logit_loss(own.logits, target.logits, weights.temperature, mask)
+        return total
 
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, Any]) -> Tensor:
         """Return the loss of the largest sub-network."""
         tokens, mask = split(batch)
-        seen = relations(module(tokens, mask, self.space.largest))
-        return self.distance(seen, self.teacher.see(tokens, mask), mask)
+        shown = self.show(module, tokens, mask, self.space.largest)
+        return self.distance(shown, self.teacher.see(tokens, mask), mask)
 
     def score(self, module: nn.Module, rows: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         losses = {
@@ -120,9 +173,9 @@ class SuperNetwork(Network):
         """Return the mean loss of one network on rows of one group; the whole module where `subnet` is None."""
         total, count = torch.zeros((), dtype=torch.float64), 0
         for tokens, mask in parts(rows):
-            seen = relations(module(tokens, mask, subnet))
+            shown = self.show(module, tokens, mask, subnet)
             target = self.teacher.see(tokens, mask, held_out=True)
-            total += self.distance(seen, target, mask).double().cpu() * len(tokens)
+            total += self.distance(shown, target, mask).double().cpu() * len(tokens)
             count += len(tokens)
         return total / count
 

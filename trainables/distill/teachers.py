@@ -4,17 +4,21 @@ transformers is imported only here, and only where a folder is opened.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from trainables.distill.decoder import Decoder
 from trainables.distill.elastic import Transformer
 from trainables.distill.families import NETWORKS, adopt, family_of, shape_of
+from trainables.distill.meal import soft_target
 from trainables.distill.relations import relations
 from trainables.distill.spaces import Shape
 
 SEPARATE = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"), ("q_lin", "k_lin", "v_lin"))
+LEAST = 1e-30  # of a probability, so that its logarithm is finite
 FUSED = ("c_attn", "query_key_value")
 
 
@@ -28,12 +32,24 @@ class Card(NamedTuple):
     width: int  # of its queries
 
 
+class Shown(NamedTuple):
+    """What a network shows of rows, as far as it was asked for."""
+
+    relations: tuple[Tensor, Tensor, Tensor]  # queries, keys and values (rows, length, width)
+    hidden: Tensor | None = None  # the stream after the last layer (rows, length, width)
+    logits: Tensor | None = None  # of the next token (rows, length, vocabulary)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [*self.relations, *(x for x in (self.hidden, self.logits) if x is not None)]
+
+
 class Teacher:
     """Shows queries, keys and values `(rows, length, width)` of one layer, the last by default."""
 
     def __init__(self, module: nn.Module, layer: int | None = None, heads: int = 1):
         self.module = module.eval().requires_grad_(False)
-        self.heads = heads  # only a fused projection that keeps them apart needs to know
+        self.heads = heads  # of the queries
         self.caught: dict[str, Tensor] = {}
         if isinstance(module, Transformer):
             assert layer in (None, module.shape.layers - 1), "a network of ours shows its last layer"
@@ -47,22 +63,63 @@ class Teacher:
 
         return catch
 
-    @torch.no_grad()
     def see(self, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        return self.show(tokens, mask).relations
+
+    @torch.no_grad()
+    def show(
+        self, tokens: Tensor, mask: Tensor | None = None, hidden: bool = False, logits: bool = False
+    ) -> Shown:
+        """Return the relations, and on request the stream and the logits, of rows `(rows, length)`."""
         if isinstance(self.module, Transformer):
-            return relations(self.module(tokens, mask))
+            seen: Any = self.module(tokens, mask)
+            said = self.module.logits(seen.hidden) if logits and isinstance(self.module, Decoder) else None
+            return Shown(relations(seen), seen.hidden if hidden else None, said)
         given = torch.ones_like(tokens) if mask is None else mask.to(tokens.dtype)
-        self.module(input_ids=tokens, attention_mask=given)
+        found = self.module(input_ids=tokens, attention_mask=given, output_hidden_states=hidden)
+        return Shown(
+            self.take_caught(), found.hidden_states[-1] if hidden else None, found.logits if logits else None
+        )
+
+    def take_caught(self) -> tuple[Tensor, Tensor, Tensor]:
         caught, self.caught = self.caught, {}
         if len(caught) == 3:
             q, k, v = caught.values()
-            return q, k, v
+            return q, self.per_head(k, q), self.per_head(v, q)
         ((name, fused),) = caught.items()
         if name == "c_attn":  # GPT-2: queries, keys, values side by side
             q, k, v = fused.chunk(3, dim=-1)
         else:  # GPT-NeoX and BLOOM: side by side within each head
             q, k, v = (x.flatten(-2) for x in fused.unflatten(-1, (self.heads, 3, -1)).unbind(-2))
         return q, k, v
+
+    def per_head(self, x: Tensor, queries: Tensor) -> Tensor:
+        """Return keys or values as each head sees them, where groups of heads share them."""
+        if x.shape[-1] == queries.shape[-1]:
+            return x
+        groups = x.unflatten(-1, (-1, queries.shape[-1] // self.heads))
+        return groups.repeat_interleave(queries.shape[-1] // x.shape[-1], dim=-2).flatten(-2)
+
+
+class Ensemble:
+    """Several teachers of one tokenizer: the first shows its relations and stream, all together their classes.
+
+    Their probabilities are meaned, not their logits (MEAL V2, Shen and Savvides, 2020).
+    """
+
+    def __init__(self, teachers: Sequence[Teacher]):
+        self.first, self.teachers = teachers[0], teachers
+
+    def show(
+        self, tokens: Tensor, mask: Tensor | None = None, hidden: bool = False, logits: bool = False
+    ) -> Shown:
+        shown = self.first.show(tokens, mask, hidden, logits)
+        if not logits:
+            return shown
+        others = [teacher.show(tokens, mask, logits=True).logits for teacher in self.teachers[1:]]
+        # the logarithm of a probability is a logit of it
+        mean = soft_target(torch.stack([x for x in (shown.logits, *others) if x is not None]))
+        return shown._replace(logits=mean.clamp_min(LEAST).log())
 
 
 def projections(module: nn.Module, layer: int | None) -> dict[str, nn.Module]:
