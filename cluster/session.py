@@ -90,16 +90,31 @@ def places(worker: Mapping[str, float]) -> int:
     return sum(int(times + 1e-9) for times in each)
 
 
+@contextlib.contextmanager
+def asking_for(bundles: Sequence[Mapping[str, float]]) -> Iterator[None]:
+    """Let the autoscaler make room for these bundles meanwhile.
+
+    Ray keeps a request until another replaces it, also after its driver's end: nodes would never be idle.
+    """
+    if bundles:
+        request_resources(bundles=[dict(bundle) for bundle in bundles])
+    try:
+        yield
+    finally:
+        if bundles:
+            request_resources(bundles=[])
+
+
 def wait_for_room(bundles: Sequence[Mapping[str, float]], seconds: float) -> None:
     """Ask the autoscaler for room for these bundles, and give the cluster a time to make it."""
     if not seconds:
         return
-    request_resources(bundles=[dict(bundle) for bundle in bundles])
     deadline = time.monotonic() + seconds
     needed: dict[str, float] = {}
     for bundle in bundles:
         needed = {kind: needed.get(kind, 0.0) + bundle.get(kind, 0.0) for kind in {*needed, *bundle}}
-    while any(amount > capacity().get(kind, 0.0) for kind, amount in needed.items()):
-        if time.monotonic() > deadline:
-            return
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+    with asking_for(bundles):
+        while any(amount > capacity().get(kind, 0.0) for kind, amount in needed.items()):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(SECONDS_BETWEEN_LOOKS)

@@ -11,7 +11,7 @@ from ray import tune
 from cluster import checkpoints
 from cluster.exchange import start_exchange
 from cluster.order import RowOrder
-from cluster.session import capacity, places, wait_for_room
+from cluster.session import asking_for, capacity, places, wait_for_room
 from cluster.storage import Store
 from cluster.workers import BroodResources, brood_trial, send_home
 from policies import population
@@ -76,7 +76,8 @@ def train_population(
         loop, settings, exchange, resources, training_files(run), run.data.corpus, f"{run.directory}/ray"
     )
     room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(exchange, run.cluster.broods))
-    with room:
+    # nodes that come later are what it could grow into
+    with room, asking_for(asked_for(asked).bundles() if asked.cluster.broods_least else []):
         results = tuner(run, trial, conductor).fit()
     conductor.wait()
     if conductor.failure:

@@ -109,6 +109,7 @@ def test_overlays_do_what_they_are_named_for() -> None:
     [
         ("base/job/rayjob.yaml", ("render", TOY, *ON_A_CLAIM, *CLAIM)),
         ("overlays/gpu/rayjob.yaml", ("render", TOY, *ON_A_CLAIM, "cluster.gpus_per_worker=1", *CLAIM)),
+        ("overlays/spot/rayjob.yaml", ("render", TOY, *ON_A_CLAIM, "cluster.spot=true", *CLAIM)),
         ("base/cluster/raycluster.yaml", ("cluster", *CLAIM, "--gpus")),
     ],
 )
@@ -258,6 +259,12 @@ def test_the_validation_sees_a_mistake_in_a_core_kind() -> None:
     claim = next(each for each in build(K8S / "base/common") if each["kind"] == "PersistentVolumeClaim")
     claim["spec"]["accessMode"] = "ReadWriteMany"
     assert list(problems(claim))
+
+
+def test_the_validation_sees_a_mistake_in_what_watches() -> None:
+    monitor = next(each for each in build(K8S / "overlays/monitoring") if each["kind"] == "PodMonitor")
+    monitor["spec"]["podMetricsEndpoints"][0]["intervall"] = "10s"
+    assert any("intervall" in problem for problem in problems(monitor))
 
 
 @pytest.mark.skipif(

@@ -1,22 +1,29 @@
-"""Several nodes on one machine: a job from outside, a node lost in the middle, and nothing lost of the run."""
+"""Several nodes on one machine: a job from outside, what happens to its nodes, and nothing lost of the run."""
 
+import json
 import os
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from search.load import load_run
+from tests.listening import addresses
 from tests.nodes import Nodes
-from tests.test_ray import TOY, scores, start, wait_for_round, without_ray
-from tests.watching import browse, needs_browser, wait_until
+from tests.test_asynchronous import check_lineage
+from tests.test_ray import TOY, scores, start, without_ray
+from tests.watching import Browser, needs_browser, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parent.parent
-SHAPE = ["cluster={broods: 1, workers_per_brood: 2, cpus_per_worker: 0.4, placement: SPREAD}"]
+SPREAD = "broods: 1, workers_per_brood: 2, cpus_per_worker: 0.4, placement: SPREAD"
+SHAPE = [f"cluster={{{SPREAD}}}"]
 LONG = [*SHAPE, "training.steps=6000"]
+ENDLESS = "training.steps=400000"
 
 
 @pytest.fixture(scope="module")
@@ -52,71 +59,104 @@ def ask(nodes: Nodes, *arguments: str) -> str:
     return said
 
 
+def reached(directory: Path) -> int:
+    """Return the last round that a run has recorded."""
+    parts = [each.name for each in directory.glob("metrics.parquet/part-*.parquet")]
+    return int(max(parts)[5:11]) if parts else 0
+
+
+def wait_for(directory: Path, round_: int, process: "subprocess.Popen[str]", seconds: float = 150) -> None:
+    """Wait until a run has recorded this round."""
+
+    def there() -> bool:
+        assert process.poll() is None or reached(directory) >= round_, process.communicate()[0]
+        return reached(directory) >= round_
+
+    wait_until(there, seconds, lambda: f"round {reached(directory)}")
+
+
+def stopped(nodes: Nodes, directory: Path, process: "subprocess.Popen[str]") -> str:
+    """Stop a run's job by its directory; return what whoever had submitted it was told."""
+    assert "STOPPED" in ask(nodes, "stop", str(directory))
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    return said
+
+
+def is_a_plain_loops(directory: Path) -> None:
+    """What a run that was stopped has recorded is what a plain loop says."""
+    found = scores(directory)
+    rounds = found[-1][0]
+    assert [row[:2] for row in found] == [(1 + place // 4, place % 4) for place in range(4 * rounds)]
+    # nobody copies after the last round, so the loop is one round longer
+    assert found == without_ray(TOY, f"training.steps={4 * (rounds + 1)}")[1][: len(found)]
+
+
 def test_a_lost_node_costs_no_member_step(nodes, tmp_path) -> None:
     process = submit(nodes, tmp_path / "run", *LONG)
-    wait_for_round(tmp_path / "run", 100, process)
+    wait_for(tmp_path / "run", 100, process)
     assert f"job {job_of(tmp_path / 'run')}: RUNNING" in ask(nodes, "status", job_of(tmp_path / "run"))
     hosts = [node for node in nodes.nodes[1:] if processes_of(nodes, node, "RayTrainWorker")]
-    assert len(hosts) == 2  # a brood on each
+    assert len(hosts) == 2  # a worker of the brood on each
     nodes.kill(hosts[0])
     said, _ = process.communicate(timeout=400)
+    nodes.worker(1)
     assert process.returncode == 0, said
     found = scores(tmp_path / "run")
     assert len(found) == 4 * 1500
     assert found == without_ray(TOY, *LONG)[1]
     assert "#/jobs/toy-" in said and "best member" in said
     assert "best member" in ask(nodes, "logs", str(tmp_path / "run"))
-    nodes.nodes.remove(hosts[0])
-    nodes.worker(1)
 
 
-def test_a_node_that_is_told_to_go_leaves_a_checkpoint_behind(nodes, tmp_path) -> None:
-    shape = "cluster={broods: 1, workers_per_brood: 2, cpus_per_worker: 0.4, placement: SPREAD, spot: true}"
-    process = submit(nodes, tmp_path / "run", shape, "checkpoint.every=1000", "training.steps=400000")
+@pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
+def test_a_brood_that_is_told_to_go_hands_over(nodes, tmp_path, mode: str) -> None:
+    # a loss without warning would end this run
+    changes = [f"cluster={{{SPREAD}, spot: true, restarts: 0}}", ENDLESS, f"population.mode={mode}"]
+    every = 1000 if mode == "synchronous" else 1
+    process = submit(nodes, tmp_path / "run", *changes, f"checkpoint.every={every}")
 
     def kept() -> list[int]:
         return [int(place.parent.name[-6:]) for place in tmp_path.glob("run/checkpoints/*/decisions.json")]
 
-    wait_until(lambda: (tmp_path / "run/metrics.parquet/part-000020.parquet").exists(), 100)
-    nodes.drain(nodes.nodes[-1], seconds=10)
-    wait_until(lambda: any(round_ % 1000 for round_ in kept()), 60, lambda: str(kept()))
-    told = min(round_ for round_ in kept() if round_ % 1000)
-    nodes.kill(nodes.nodes.pop())
-    before = max(row[0] for row in scores(tmp_path / "run"))
-    wait_until(lambda: scores(tmp_path / "run")[-1][0] > before + 100, 100)
-    ask(nodes, "stop", str(tmp_path / "run"))
-    process.communicate(timeout=60)
+    wait_for(tmp_path / "run", 20, process)
+    nodes.drain(nodes.nodes[-1], seconds=15)
+    if mode == "synchronous":  # without the notice there would be none before round 1000
+        wait_until(lambda: any(round_ % every for round_ in kept()), 30, lambda: str(kept()))
+    # the brood leaves by the deadline; a node that is told to go and idle ends itself
+    gone = nodes.nodes[-1]
+    wait_until(lambda: not processes_of(nodes, gone, "RayTrainWorker"), 60)
+    nodes.kill(gone)
+    wait_for(tmp_path / "run", reached(tmp_path / "run") + 100, process)
+    stopped(nodes, tmp_path / "run", process)
     nodes.worker(1)
-    found = scores(tmp_path / "run")
-    assert told < found[-1][0]
-    assert found == without_ray(TOY, f"training.steps={4 * (found[-1][0] + 1)}")[1][: len(found)]
+    if mode == "synchronous":
+        is_a_plain_loops(tmp_path / "run")
+    else:
+        check_lineage(load_run(str(tmp_path / "run/run.yaml")))
 
 
 def test_broods_come_and_go_with_nodes(nodes, tmp_path) -> None:
-    # a node of one CPU holds one brood and its trial, two nodes hold two
+    # a node of one CPU holds one brood, two nodes hold two
     shape = "cluster={broods: 2, broods_least: 1, workers_per_brood: 1, cpus_per_worker: 0.9}"
-    nodes.kill(nodes.nodes.pop())
-    process = submit(nodes, tmp_path / "run", shape, "training.steps=400000")
-    wait_for_round(tmp_path / "run", 50, process)
+    nodes.kill(nodes.nodes[-1])
+    process = submit(nodes, tmp_path / "run", shape, ENDLESS)
+    wait_for(tmp_path / "run", 50, process)
     for change in ("room for 2 broods in place of 1", "room for 1 broods in place of 2"):
         if "2 broods in" in change:
             nodes.worker(1)
         else:
-            nodes.kill(nodes.nodes.pop())
+            nodes.kill(nodes.nodes[-1])
         wait_until(lambda said=change: said in ask(nodes, "logs", str(tmp_path / "run")), 150)
-        reached = max(row[0] for row in scores(tmp_path / "run"))
-        wait_for_round(tmp_path / "run", reached + 50, process)
-    ask(nodes, "stop", str(tmp_path / "run"))
-    process.communicate(timeout=60)
+        wait_for(tmp_path / "run", reached(tmp_path / "run") + 50, process)
+    stopped(nodes, tmp_path / "run", process)
     nodes.worker(1)
-    found = scores(tmp_path / "run")
-    rounds = found[-1][0] + 1
-    assert found == without_ray(TOY, f"training.steps={4 * rounds}")[1][: len(found)]
+    is_a_plain_loops(tmp_path / "run")
 
 
 def test_a_dead_driver_is_submitted_again_and_goes_on(nodes, tmp_path) -> None:
     process = submit(nodes, tmp_path / "run", *LONG)
-    wait_for_round(tmp_path / "run", 100, process)
+    wait_for(tmp_path / "run", 100, process)
     first = job_of(tmp_path / "run")
     for driver in processes_of(nodes, nodes.nodes[0], "search run"):
         os.kill(driver, signal.SIGKILL)
@@ -130,52 +170,80 @@ def test_a_dead_driver_is_submitted_again_and_goes_on(nodes, tmp_path) -> None:
     assert "is finished" in again.communicate(timeout=120)[0] and again.returncode == 0
 
 
+def test_a_cluster_that_died_and_came_back_goes_on(nodes, tmp_path) -> None:
+    process = submit(nodes, tmp_path / "run", *LONG)
+    wait_for(tmp_path / "run", 100, process)
+    for node in nodes.nodes[::-1]:
+        nodes.kill(node)
+    for cpus in (0, 1, 1):
+        (nodes.worker if cpus else nodes.head)(cpus)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert "lost the head" in said and "submitting it again" in said
+    assert scores(tmp_path / "run") == without_ray(TOY, *LONG)[1]
+
+
 def test_a_stopped_job_says_so_and_can_go_on(nodes, tmp_path) -> None:
-    process = submit(nodes, tmp_path / "run", *SHAPE, "training.steps=400000")
-    wait_for_round(tmp_path / "run", 20, process)
-    assert "STOPPED" in ask(nodes, "stop", str(tmp_path / "run"))
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 1 and "was stopped. Submit it again" in said
+    given = ("--metadata", "team=fish", "--resource", "driver=0.5")
+    process = submit(nodes, tmp_path / "run", *SHAPE, ENDLESS, *given)
+    wait_for(tmp_path / "run", 20, process)
+    with urllib.request.urlopen(f"{nodes.address}/api/jobs/{job_of(tmp_path / 'run')}") as answer:
+        told = json.loads(answer.read())["metadata"]
+    assert told["name"] == "toy" and told["team"] == "fish"
+    assert told["shoal_directory"] == str(tmp_path / "run")
+    assert processes_of(nodes, nodes.nodes[0], "search run")  # the only node with that resource
+    assert "was stopped. Submit it again" in stopped(nodes, tmp_path / "run", process)
     assert "interrupted" in (tmp_path / "run/summary.json").read_text()
+    before = reached(tmp_path / "run")
+    again = submit(nodes, tmp_path / "run", *SHAPE, ENDLESS, "--no-wait")
+    said, _ = again.communicate(timeout=60)
+    assert again.returncode == 0 and "follow it with `shoal logs --follow toy-" in said
+    wait_until(lambda: reached(tmp_path / "run") > before + 20, 150)
+    assert "STOPPED" in ask(nodes, "stop", str(tmp_path / "run"))
+    is_a_plain_loops(tmp_path / "run")
 
 
 @needs_browser
 @pytest.mark.browser
 def test_the_dashboard_shows_the_job_and_its_actors(nodes, tmp_path) -> None:
-    process = submit(nodes, tmp_path / "run", *SHAPE, "training.steps=400000")
-    wait_for_round(tmp_path / "run", 20, process)
+    process = submit(nodes, tmp_path / "run", *SHAPE, ENDLESS)
+    wait_for(tmp_path / "run", 20, process)
     kept = Path(os.environ.get("SCREENSHOTS", tmp_path))
     job = job_of(tmp_path / "run")
-    seen = browse(f"{nodes.address}/#/jobs", kept, "jobs")
-    assert job in seen and "RUNNING" in seen
-    actors = browse(f"{nodes.address}/#/actors", kept, "actors")
-    assert "Mailbox" in actors and "RayTrainWorker" in actors
-    browse(f"{nodes.address}/#/jobs/{job}", kept, "job")
-    ask(nodes, "stop", job)
-    process.communicate(timeout=60)
+    with Browser(tmp_path) as browser:
+        browser.open(f"{nodes.address}/#/jobs")
+        browser.shows(job, "RUNNING")
+        browser.picture(kept / "jobs.png")
+        browser.open(f"{nodes.address}/#/jobs/{job}")
+        browser.shows(job, "Mailbox", "RayTrainWorker")
+        browser.picture(kept / "job.png")
+        browser.open(f"{nodes.address}/#/actors")
+        browser.shows("Mailbox", "RayTrainWorker")
+        browser.picture(kept / "actors.png")
+    stopped(nodes, tmp_path / "run", process)
 
 
 def test_a_cluster_with_a_token_lets_in_who_has_it(tmp_path) -> None:
     token = "t" * 40
     with Nodes(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token) as closed:
-        closed.head(1)
+        head = closed.head(1)
         (tmp_path / "token").write_text(token)
+        sent = ("submit", TOY, f"directory={tmp_path}/run", "--working-dir", str(ROOT), "training.steps=40")
 
-        def knock(**variables: str) -> tuple[int, str]:
-            process = start("status", "toy-1", "--address", closed.address, **variables)
-            said, _ = process.communicate(timeout=60)
+        def knock(*command: str, **variables: str) -> tuple[int, str]:
+            process = start(*command, "--address", closed.address, **variables)
+            said, _ = process.communicate(timeout=150)
             return process.returncode, said
 
-        code, said = knock(RAY_AUTH_MODE="disabled")
-        assert code == 2 and "asks for a token: set RAY_AUTH_MODE=token" in said
-        code, said = knock(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="w" * 40)
-        assert code == 2 and "does not accept this token" in said
-        code, said = knock(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(tmp_path / "token"))
+        for command in (sent, ("status", "toy-1")):
+            code, said = knock(*command, RAY_AUTH_MODE="disabled")
+            assert code == 2 and "asks for a token: set RAY_AUTH_MODE=token" in said and said.count("\n") == 1
+            code, said = knock(*command, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="w" * 40)
+            assert code == 2 and "does not accept this token" in said and said.count("\n") == 1
+        key = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+        code, said = knock("status", "toy-1", **key)
         assert code == 2 and "knows no such job" in said
-        listening = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True).stdout
-        ours = [
-            line.split()[3]
-            for line in listening.splitlines()
-            if line.split()[3].endswith(f":{closed.dashboard}")
-        ]
-        assert all(place.startswith("127.0.0.1:") for place in ours)
+        code, said = knock(*sent, "cluster={broods: 1, cpus_per_worker: 0.8}", **key)
+        assert code == 0 and "best member" in said, said
+        hosts = {place for place in addresses(closed.of(head)) if place.endswith(f":{closed.dashboard}")}
+        assert hosts == {f"127.0.0.1:{closed.dashboard}"}
