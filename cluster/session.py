@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.autoscaler.sdk import request_resources
 
 # Train's controller looks at its workers once in 2 s by default, which delays the end of a run.
@@ -50,12 +51,24 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
     if address != EMBEDDED:
         # an embedded Ray inherits the environment; a runtime environment would only cost it fresh processes
         options = {"runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}}
+    else:
+        keep_to_this_machine()
     try:
         context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
         end_softly()
         yield context.dashboard_url or ""
     finally:
         ray.shutdown()
+
+
+def keep_to_this_machine() -> None:
+    """Let an embedded Ray listen on 127.0.0.1 alone.
+
+    On Linux it would take every address of the machine, since others might join; on macOS and Windows, where
+    Ray forms no clusters, it does not. What says so is read when Ray is imported, here and in its processes.
+    """
+    os.environ.setdefault(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, "0")
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def end_softly() -> None:

@@ -1,6 +1,5 @@
 """How many broods a cluster has room for."""
 
-import re
 import threading
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from search import room as room_module
 from search.errors import InputError
 from search.load import load_run
 from search.room import Regrouped, Room
-from search.sections import Cluster
 
 TOY = str(Path(__file__).parent.parent / "examples/toy.yaml")
 
@@ -62,15 +60,6 @@ def test_a_worker_lives_on_one_node(monkeypatch) -> None:
     # six CPUs would do for two workers of two, but no node has more than 1.5
     with pytest.raises(InputError, match=r"the nodes hold 0 workers of .*lives on one node"):
         population.brood_resources(load_run(TOY, [shape]))
-
-
-def test_the_guide_names_keys_that_there_are() -> None:
-    guide = (Path(__file__).parent.parent / "docs/cluster.md").read_text()
-    table = guide[guide.index("| key of `cluster:`") : guide.index("On a cluster the mailbox")]
-    named = {
-        key for line in table.strip().splitlines()[2:] for key in re.findall(r"`(\w+)`", line.split("|")[1])
-    }
-    assert {"spot", "placement"} <= named <= set(Cluster.model_fields)
 
 
 def test_a_cluster_that_grows_is_waited_for(room, monkeypatch) -> None:
