@@ -183,6 +183,7 @@ def asked_for(run: Run) -> BroodResources:
         each.restarts,
         each.placement,
         each.resources,
+        each.workers_per_member > 1,
     )
 
 

@@ -302,7 +302,7 @@ def test_ctrl_c_stops_ray_and_leaves_a_run_that_resumes(tmp_path) -> None:
     process = start("run", *arguments)
     wait_for_round(tmp_path, 3, process)
     listening = addresses(descendants(process.pid))
-    assert listening and all(place.startswith("127.0.0.1:") for place in listening), listening
+    assert listening and not {place: who for place, who in listening.items() if not place.startswith("127.")}
     os.kill(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=90)
     assert process.returncode == 130, said

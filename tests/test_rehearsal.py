@@ -112,9 +112,11 @@ def test_a_lost_node_costs_no_member_step(nodes, tmp_path) -> None:
 @pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
 def test_a_brood_that_is_told_to_go_hands_over(nodes, tmp_path, mode: str) -> None:
     # a loss without warning would end this run
-    changes = [f"cluster={{{SPREAD}, spot: true, restarts: 0}}", ENDLESS, f"population.mode={mode}"]
-    every = 1000 if mode == "synchronous" else 1
-    process = submit(nodes, tmp_path / "run", *changes, f"checkpoint.every={every}")
+    changes = [f"cluster={{{SPREAD}, spot: true, restarts: 0}}", f"population.mode={mode}"]
+    # toys that wait for nobody train thousands of steps a second
+    every, steps = (1000, 400000) if mode == "synchronous" else (1, 100000000)
+    changes += [f"checkpoint.every={every}", f"training.steps={steps}"]
+    process = submit(nodes, tmp_path / "run", *changes)
 
     def kept() -> list[int]:
         return [int(place.parent.name[-6:]) for place in tmp_path.glob("run/checkpoints/*/decisions.json")]

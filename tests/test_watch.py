@@ -42,7 +42,7 @@ def test_promql_answers_what_the_run_wrote_down(texts, tmp_path) -> None:  # noq
         with Prometheus(tmp_path, discovery) as prometheus:
             wait_until(discovery.exists, 120)
             listening = addresses(descendants(process.pid))
-            assert listening and all(place.startswith("127.0.0.1:") for place in listening), listening
+            assert listening and not [place for place in listening if not place.startswith("127.")]
             said, _ = process.communicate(timeout=280)
             assert process.returncode == 0, said
             ended = time.time()
