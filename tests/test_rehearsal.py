@@ -15,7 +15,7 @@ from tests.listening import addresses
 from tests.nodes import Nodes
 from tests.test_asynchronous import check_lineage
 from tests.test_ray import TOY, scores, start, without_ray
-from tests.watching import Browser, needs_browser, wait_until
+from tests.watching import Browser, Prometheus, needs_browser, needs_prometheus, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -181,7 +181,7 @@ def test_a_cluster_that_died_and_came_back_goes_on(nodes, tmp_path) -> None:
         (nodes.worker if cpus else nodes.head)(cpus)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    assert "lost the head" in said and "submitting it again" in said
+    assert "lost the head" in said and "was lost with the head; submitting it again" in said
     assert scores(tmp_path / "run") == without_ray(TOY, *LONG)[1]
 
 
@@ -206,22 +206,30 @@ def test_a_stopped_job_says_so_and_can_go_on(nodes, tmp_path) -> None:
 
 
 @needs_browser
+@needs_prometheus
 @pytest.mark.browser
-def test_the_dashboard_shows_the_job_and_its_actors(nodes, tmp_path) -> None:
+def test_a_browser_shows_the_job_its_actors_and_its_metrics(nodes, tmp_path) -> None:
     process = submit(nodes, tmp_path / "run", *SHAPE, ENDLESS)
     wait_for(tmp_path / "run", 20, process)
     kept = Path(os.environ.get("SCREENSHOTS", tmp_path))
     job = job_of(tmp_path / "run")
-    with Browser(tmp_path) as browser:
+    found = nodes.folder / str(nodes.numbers[nodes.nodes[0].pid]) / "prom_metrics_service_discovery.json"
+    with Browser(tmp_path) as browser, Prometheus(tmp_path, found) as prometheus:
         browser.open(f"{nodes.address}/#/jobs")
         browser.shows(job, "RUNNING")
         browser.picture(kept / "jobs.png")
         browser.open(f"{nodes.address}/#/jobs/{job}")
-        browser.shows(job, "Mailbox", "RayTrainWorker")
+        browser.shows(job, "best score")  # its log
+        browser.click("Actor Table")
+        browser.shows("Mailbox", "RayTrainWorker")
         browser.picture(kept / "job.png")
         browser.open(f"{nodes.address}/#/actors")
         browser.shows("Mailbox", "RayTrainWorker")
         browser.picture(kept / "actors.png")
+        # Ray's page of metrics shows Grafana's panels; Prometheus has a page of its own
+        browser.open(f"{prometheus.url}/graph?g0.expr=ray_shoal_step&g0.tab=0&g0.range_input=2m")
+        browser.shows("ray_shoal_step{", 'run="toy"')
+        browser.picture(kept / "metrics.png")
     stopped(nodes, tmp_path / "run", process)
 
 

@@ -109,6 +109,11 @@ class Browser:
         wait_until(lambda: all(word in self.text() for word in words), seconds, self.text)
         return self.text()
 
+    def click(self, text: str) -> None:
+        """Click on what says just this."""
+        found = "[...document.querySelectorAll('*')].filter(e => e.innerText === arguments[0]).pop().click()"
+        self.ask("POST", "/execute/sync", {"script": found, "args": [text]})
+
     def picture(self, place: Path) -> None:
         place.write_bytes(base64.b64decode(self.ask("GET", "/screenshot")))
 
