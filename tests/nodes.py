@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.listening import descendants
 
 ROOT = Path(__file__).parent.parent
-SECONDS_TO_START = 90
+SECONDS_TO_START, TRIES = 90, 3
 
 
 def free_ports(count: int) -> list[int]:
@@ -46,7 +46,7 @@ class Nodes:
         self.client = client
 
     def head(self, cpus: float) -> subprocess.Popen[bytes]:
-        node = self.start(
+        return self.start(
             "--head",
             f"--port={self.gcs}",
             f"--dashboard-port={self.dashboard}",
@@ -56,15 +56,22 @@ class Nodes:
             f"--num-cpus={cpus:g}",
             '--resources={"driver": 1}',
         )
-        self.wait_for(node)
-        return node
 
     def worker(self, cpus: float) -> subprocess.Popen[bytes]:
-        node = self.start(f"--address=127.0.0.1:{self.gcs}", f"--num-cpus={cpus:g}")
-        self.wait_for(node)
-        return node
+        return self.start(f"--address=127.0.0.1:{self.gcs}", f"--num-cpus={cpus:g}")
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
+        """Start a node and wait until it has joined; on a busy machine Ray may give one up after 30 s."""
+        for _ in range(TRIES):
+            node = self.begin(*options)
+            if self.joins(node):
+                return node
+            self.nodes.remove(node)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(node.pid, signal.SIGKILL)
+        raise AssertionError(self.said())
+
+    def begin(self, *options: str) -> subprocess.Popen[bytes]:
         number = len(self.numbers)
         log = (self.folder / f"node-{number}.log").open("wb")
         # in one folder a node would unpack a job's working directory over another's
@@ -82,12 +89,15 @@ class Nodes:
         self.numbers[node.pid] = number
         return node
 
-    def wait_for(self, node: subprocess.Popen[bytes]) -> None:
-        """Wait until a node has joined."""
+    def joins(self, node: subprocess.Popen[bytes]) -> bool:
+        """Wait until a node has joined; say whether it has, or has ended."""
         deadline = time.monotonic() + SECONDS_TO_START
         while self.known_as(node) is None:
-            assert time.monotonic() < deadline and node.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            if node.poll() is not None:
+                return False
             time.sleep(0.5)
+        return True
 
     def known_as(self, node: subprocess.Popen[bytes]) -> str | None:
         """Return the name under which the head knows a node that is alive, or None."""
