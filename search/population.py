@@ -11,7 +11,7 @@ from ray import tune
 from cluster import checkpoints
 from cluster.exchange import start_exchange
 from cluster.order import RowOrder
-from cluster.session import asking_for, capacity, places, wait_for_room
+from cluster.session import asking_for, capacity, clear_away, places, wait_for_room
 from cluster.storage import Store
 from cluster.workers import BroodResources, brood_trial, send_home
 from policies import population
@@ -83,6 +83,7 @@ def train_population(
     if conductor.failure:
         raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
     if not conductor.finished:
+        clear_away()
         room.check()
         raise failure(run, results.errors)
     store.write_json(records.TESTS, conductor.tests)

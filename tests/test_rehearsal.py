@@ -227,7 +227,7 @@ def test_a_browser_shows_the_job_its_actors_and_its_metrics(nodes, tmp_path) -> 
         browser.shows("Mailbox", "RayTrainWorker")
         browser.picture(kept / "actors.png")
         # Ray's page of metrics shows Grafana's panels; Prometheus has a page of its own
-        browser.open(f"{prometheus.url}/graph?g0.expr=ray_shoal_step&g0.tab=0&g0.range_input=2m")
+        browser.open(f"{prometheus.url}/graph?g0.expr=max+by(run)(ray_shoal_step)&g0.tab=0&g0.range_input=30s")
         browser.shows("ray_shoal_step{", 'run="toy"')
         browser.picture(kept / "metrics.png")
     stopped(nodes, tmp_path / "run", process)

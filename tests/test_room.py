@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -133,3 +134,16 @@ def test_a_regrouped_run_is_trained_on(monkeypatch) -> None:
     console = Console(record=True, quiet=False, width=200)
     assert running.train_on(load_run(TOY), None, None, console) == "outcome"
     assert console.export_text().count("going on from the last checkpoint") == 2
+
+
+def test_the_room_of_broods_that_were_sent_home_is_freed(monkeypatch) -> None:
+    ours, removed = "0" * 28 + "02000000", []
+    groups = {ours: "CREATED", "1" * 28 + "02000000": "REMOVED", "2" * 28 + "03000000": "CREATED"}
+    monkeypatch.setattr(
+        session, "placement_group_table", lambda: {name: {"state": state} for name, state in groups.items()}
+    )
+    monkeypatch.setattr(session, "remove_placement_group", lambda group: removed.append(group.id.hex()))
+    context = SimpleNamespace(get_job_id=lambda: "02000000")
+    monkeypatch.setattr(session.ray, "get_runtime_context", lambda: context)
+    session.clear_away()
+    assert removed == [ours]
