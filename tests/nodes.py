@@ -121,7 +121,7 @@ class Nodes:
         for process in self.of(node):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        node.wait(timeout=20)
+        node.wait(timeout=120)
 
     def drain(self, node: subprocess.Popen[bytes], seconds: int) -> None:
         """Tell Ray that a node will be gone in so many seconds, as a cloud that takes it back does."""
@@ -130,7 +130,7 @@ class Nodes:
         told = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test")
         command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--node-id", name, *told]
         place = ("--address", f"127.0.0.1:{self.gcs}", "--deadline-remaining-seconds", str(seconds))
-        subprocess.run([*command, *place], env=self.environment, capture_output=True, check=True, timeout=60)
+        subprocess.run([*command, *place], env=self.environment, capture_output=True, check=True, timeout=120)
 
     def of(self, node: subprocess.Popen[bytes]) -> list[int]:
         """Return a node's processes, its children's children first."""
