@@ -204,6 +204,22 @@ def test_a_brood_that_dies_comes_back_while_the_others_go_on(run, monkeypatch) -
     check_weights(run)
 
 
+def test_lost_weights_are_taken_from_the_donors_file_of_that_round_or_not_at_all(run, monkeypatch) -> None:
+    monkeypatch.setattr(workers, "fetch", lambda reference: None)
+    store = Store(run.directory)
+    for round_ in (2, 4):  # the file of round 3 is kept no longer
+        state = {"weights": np.full(2, round_), turns.STANDING: {"ended": False}}
+        checkpoints.save_member(store, round_, 0, state)
+    mine = turns.Turns(run, store, None, 0, [], {}, {}, set(), None, None)
+
+    def donated(round_: int) -> Any:
+        return mine.donated(turns.Verdict(1, 7, None, (round_, 0), False, []))
+
+    found = donated(2)
+    assert found.keys() == {"weights"} and (found["weights"] == 2).all()
+    assert donated(3) is None and donated(5) is None
+
+
 def test_a_member_that_fails_is_replaced_and_the_last_to_fail_end_the_run(run, monkeypatch) -> None:
     class Broken(Toy):
         def train(self, steps: int) -> float:
