@@ -40,6 +40,7 @@ k8s: $(STAMP)
 	@echo "k8s: writes the generated manifests again"
 	$(RUN)/shoal k8s render examples/toy.yaml directory=/runs/toy --claim shoal-runs > k8s/base/job/rayjob.yaml
 	$(RUN)/shoal k8s render examples/toy.yaml directory=/runs/toy cluster.gpus_per_worker=1 --claim shoal-runs > k8s/overlays/gpu/rayjob.yaml
+	$(RUN)/shoal k8s render examples/toy.yaml directory=/runs/toy cluster.spot=true --claim shoal-runs > k8s/overlays/spot/rayjob.yaml
 	$(RUN)/shoal k8s cluster --claim shoal-runs --gpus > k8s/base/cluster/raycluster.yaml
 	$(RUN)/shoal grafana install --dry-run --url http://grafana > k8s/overlays/monitoring/shoal.json
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.autoscaler.sdk import request_resources
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 # Train's controller looks at its workers once in 2 s by default, which delays the end of a run.
 # Tune's loggers would write every report a second and a third time.
@@ -50,12 +52,24 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
     if address != EMBEDDED:
         # an embedded Ray inherits the environment; a runtime environment would only cost it fresh processes
         options = {"runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}}
+    else:
+        keep_to_this_machine()
     try:
         context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
         end_softly()
         yield context.dashboard_url or ""
     finally:
         ray.shutdown()
+
+
+def keep_to_this_machine() -> None:
+    """Let an embedded Ray listen on 127.0.0.1 alone.
+
+    On Linux it would take every address of the machine, since others might join; on macOS and Windows, where
+    Ray forms no clusters, it does not. What says so is read when Ray is imported, here and in its processes.
+    """
+    os.environ.setdefault(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, "0")
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def end_softly() -> None:
@@ -75,6 +89,18 @@ def bookkeeping() -> dict[str, float]:
     return {"CPU": 0.05}
 
 
+def clear_away() -> None:
+    """Free the room that this driver's placement groups still hold.
+
+    A trial that is ended takes its workers with it, but what holds their room is freed by a helper of
+    Ray Train's, which needs seconds and does not always succeed.
+    """
+    mine = ray.get_runtime_context().get_job_id()
+    for name, group in placement_group_table().items():
+        if name.endswith(mine) and group["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))
+
+
 def capacity() -> dict[str, float]:
     """Return what the whole cluster has: CPUs, GPUs, bytes of memory and object store."""
     return dict(ray.cluster_resources())
@@ -90,16 +116,31 @@ def places(worker: Mapping[str, float]) -> int:
     return sum(int(times + 1e-9) for times in each)
 
 
+@contextlib.contextmanager
+def asking_for(bundles: Sequence[Mapping[str, float]]) -> Iterator[None]:
+    """Let the autoscaler make room for these bundles meanwhile.
+
+    Ray keeps a request until another replaces it, also after its driver's end: nodes would never be idle.
+    """
+    if bundles:
+        request_resources(bundles=[dict(bundle) for bundle in bundles])
+    try:
+        yield
+    finally:
+        if bundles:
+            request_resources(bundles=[])
+
+
 def wait_for_room(bundles: Sequence[Mapping[str, float]], seconds: float) -> None:
     """Ask the autoscaler for room for these bundles, and give the cluster a time to make it."""
     if not seconds:
         return
-    request_resources(bundles=[dict(bundle) for bundle in bundles])
     deadline = time.monotonic() + seconds
     needed: dict[str, float] = {}
     for bundle in bundles:
         needed = {kind: needed.get(kind, 0.0) + bundle.get(kind, 0.0) for kind in {*needed, *bundle}}
-    while any(amount > capacity().get(kind, 0.0) for kind, amount in needed.items()):
-        if time.monotonic() > deadline:
-            return
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+    with asking_for(bundles):
+        while any(amount > capacity().get(kind, 0.0) for kind, amount in needed.items()):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(SECONDS_BETWEEN_LOOKS)

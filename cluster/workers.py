@@ -12,7 +12,8 @@ from typing import Any
 
 import ray
 from ray import train, tune
-from ray.train.torch import TorchTrainer
+from ray.train.backend import Backend
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.feed import open_dataset
 from cluster.session import bookkeeping
@@ -32,6 +33,7 @@ class BroodResources:
     restarts: int  # of a brood that lost a worker; losses that were announced do not count
     placement: str = "PACK"  # of a brood's workers, as Ray's placement groups know it
     others: Mapping[str, float] = field(default_factory=dict)  # resources of each worker besides
+    joined: bool = False  # whether members span workers, which then need torch's process group
 
     def worker(self) -> dict[str, float]:
         return {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker, **self.others}
@@ -45,6 +47,14 @@ class BroodResources:
         """Return what an autoscaler has to find room for."""
         wanted = {kind: amount for kind, amount in self.worker().items() if amount}
         return [wanted] * self.broods * self.workers_per_brood
+
+
+class Apart(TorchConfig):
+    """Workers without torch's process group: it would listen on every address of the machine."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return Backend
 
 
 def brood_trial(
@@ -103,6 +113,7 @@ def _trainer(
     again = train.FailureConfig(max_failures=resources.restarts)
     return TorchTrainer(
         loop,
+        torch_config=TorchConfig() if resources.joined else Apart(),
         train_loop_config={**settings, "brood": brood, "exchange": exchange},
         scaling_config=train.ScalingConfig(
             num_workers=resources.workers_per_brood,

@@ -1,6 +1,7 @@
 """The run directory: made once, recognised later, and what it says of its run."""
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from trainables.tokenizer import tokenizer_of
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
 MOVABLE = {"directory", "cluster"}  # what may change when a run goes on elsewhere
+UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # a job's working directory, elsewhere in every Ray session
 
 
 def create(run: Run) -> Store:
@@ -58,9 +60,9 @@ def same_run(given: Run) -> Run:
 
 
 def flat(values: Any, place: str = "") -> dict[str, Any]:
-    """Return nested settings by their key paths."""
+    """Return nested settings by their key paths; places in a job's working directory as they lie in it."""
     if not isinstance(values, dict) or not values:
-        return {place: values}
+        return {place: UNPACKED.sub("", values) if isinstance(values, str) else values}
     found: dict[str, Any] = {}
     for key, value in values.items():
         found |= flat(value, f"{place}.{key}" if place else key)

@@ -75,7 +75,8 @@ def submit(wanted: Submission, console: Console, wait: bool) -> None:
             break
         if not left:
             break
-        say(console, f"job {job}: its driver died; submitting it again, {left} tries left")
+        reason = "was lost with the head" if ended is None else "its driver died"
+        say(console, f"job {job}: {reason}; submitting it again, {left} tries left")
         job = send(client, run, wanted)
     conclude(job, ended)
 

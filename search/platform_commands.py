@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +13,14 @@ from rich.console import Console
 
 from search.errors import InputError
 
-k8s = typer.Typer(help="Write manifests for KubeRay; `kubectl apply -f -` takes them.", no_args_is_help=True)
+k8s = typer.Typer(
+    help="Write manifests for KubeRay; `kubectl apply -f -` takes them, or --apply.", no_args_is_help=True
+)
 
 Image = Annotated[str, typer.Option(help="Image with Shoal in it: see the Dockerfile.")]
 Claim = Annotated[str | None, typer.Option(help="PersistentVolumeClaim to mount at /runs.")]
 Namespace = Annotated[str | None, typer.Option(help="Namespace to write into the manifests.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Apply them with kubectl in place of printing them.")]
 
 
 @k8s.command(epilog="Example: shoal k8s render examples/demo.yaml directory=s3://bucket/demo")
@@ -30,13 +33,14 @@ def render(
     claim: Claim = None,
     namespace: Namespace = None,
     queue: Annotated[str | None, typer.Option(help="Kueue's queue that admits the job.")] = None,
+    apply: Apply = False,
 ) -> None:
     """Print a RayJob for a run, and the ConfigMap that holds the run's file."""
     from search.kubernetes import Place, render_job
     from search.load import load_run, load_values
 
     place = Place(image=image, claim=claim, namespace=namespace, queue=queue)
-    write(render_job(load_run(file, changes or []), load_values(file, changes or []), place))
+    deliver(render_job(load_run(file, changes or []), load_values(file, changes or []), place), apply)
 
 
 @k8s.command(epilog="Example: shoal k8s cluster --claim shoal-runs --gpus")
@@ -47,11 +51,13 @@ def cluster(
     image: Image = "shoal:0.1.0",
     claim: Claim = None,
     namespace: Namespace = None,
+    apply: Apply = False,
 ) -> None:
     """Print a RayCluster that `shoal submit` sends jobs to."""
     from search.kubernetes import Place, render_cluster
 
-    write([render_cluster(name, Place(image=image, claim=claim, namespace=namespace, gpus=gpus), most)])
+    place = Place(image=image, claim=claim, namespace=namespace, gpus=gpus)
+    deliver([render_cluster(name, place, most)], apply)
 
 
 grafana = typer.Typer(help="Set up Shoal's dashboard in Grafana.", no_args_is_help=True)
@@ -114,5 +120,16 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
 Dumper.add_representer(str, _text)
 
 
-def write(manifests: Iterable[dict[str, Any]]) -> None:
-    sys.stdout.write(yaml.dump_all(manifests, Dumper=Dumper, sort_keys=False, width=110))
+def deliver(manifests: Sequence[dict[str, Any]], applied: bool) -> None:
+    """Print manifests, or apply them to kubectl's current cluster."""
+    text = yaml.dump_all(manifests, Dumper=Dumper, sort_keys=False, width=110)
+    if not applied:
+        sys.stdout.write(text)
+        return
+    from cluster import kubectl
+
+    rays = {each["kind"] for each in manifests if each["apiVersion"] == "ray.io/v1"}
+    try:
+        sys.stdout.write(kubectl.apply(text, rays))
+    except kubectl.Refused as error:
+        raise InputError(f"--apply: {error}") from error

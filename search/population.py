@@ -11,7 +11,7 @@ from ray import tune
 from cluster import checkpoints
 from cluster.exchange import start_exchange
 from cluster.order import RowOrder
-from cluster.session import capacity, places, wait_for_room
+from cluster.session import asking_for, capacity, clear_away, places, wait_for_room
 from cluster.storage import Store
 from cluster.workers import BroodResources, brood_trial, send_home
 from policies import population
@@ -75,12 +75,14 @@ def train_population(
     place = run.data.corpus, f"{run.directory}/ray"
     trial = brood_trial(loop, settings, exchange, resources, training_files(run), *place, staged(run))
     room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(exchange, run.cluster.broods))
-    with room:
+    # nodes that come later are what it could grow into
+    with room, asking_for(asked_for(asked).bundles() if asked.cluster.broods_least else []):
         results = tuner(run, trial, conductor).fit()
     conductor.wait()
     if conductor.failure:
         raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
     if not conductor.finished:
+        clear_away()
         room.check()
         raise failure(run, results.errors)
     store.write_json(records.TESTS, conductor.tests)
@@ -181,6 +183,7 @@ def asked_for(run: Run) -> BroodResources:
         each.restarts,
         each.placement,
         each.resources,
+        each.workers_per_member > 1,
     )
 
 

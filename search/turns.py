@@ -1,5 +1,6 @@
 """A worker's members in asynchronous training: they take turns, report, train on, and follow orders later."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -205,9 +206,9 @@ class Turns:
         """Return what the donor reported with; from its file if the published one is lost, else None."""
         state: State | None = workers.fetch(verdict.weights)
         if state is None and verdict.source is not None:
-            round_, donor = verdict.source
-            if checkpoints.newest(self.store, donor) >= round_:
-                state = checkpoints.load_member(self.store, round_, donor)
+            with contextlib.suppress(FileNotFoundError):  # not yet written, or kept no longer
+                state = checkpoints.load_member(self.store, *verdict.source)
+                state.pop(STANDING)
         return state
 
 

@@ -1,6 +1,7 @@
 """Kustomizations built and manifests validated without a cluster: what the API server would refuse."""
 
 import copy
+import functools
 import gzip
 import json
 from collections.abc import Iterator
@@ -9,15 +10,13 @@ from typing import Any
 
 import kubernetes_validate
 import yaml
+from cloudcoil.models.prometheus_operator import v1 as prometheus_operator
 from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 
 K8S = Path(__file__).parent.parent / "k8s"
 KUBERNETES = "1.33"  # whose schemas the core kinds are held against
-# kinds of the Prometheus operator, whose schemas are not at hand: only their outline is checked
-OUTLINES = {
-    "PodMonitor": {"selector", "podMetricsEndpoints", "namespaceSelector"},
-    "PrometheusRule": {"groups"},
-}
+MONITORING = {kind: getattr(prometheus_operator, kind) for kind in ("PodMonitor", "PrometheusRule")}
 SUBMISSION_MODES = {"K8sJobMode", "SidecarMode", "HTTPMode", "InteractiveMode"}
 
 
@@ -78,9 +77,11 @@ def problems(document: dict[str, Any]) -> Iterator[str]:
         for error in validator(kind).iter_errors(document):
             yield f"{kind} {'.'.join(map(str, error.absolute_path))}: {error.message[:200]}"
         yield from operator_problems(document)
-    elif kind in OUTLINES:
-        if document["apiVersion"] != "monitoring.coreos.com/v1" or set(document["spec"]) != OUTLINES[kind]:
-            yield f"{kind}: must be monitoring.coreos.com/v1 with {sorted(OUTLINES[kind])}"
+    elif kind in MONITORING:
+        assert document["apiVersion"] == "monitoring.coreos.com/v1"
+        # the deepest: every field may also be missing, so others say that neither is the case
+        if error := best_match(Draft202012Validator(monitoring_schema(kind)).iter_errors(document)):
+            yield f"{kind} {'.'.join(map(str, error.absolute_path))}: {error.message[:200]}"
     else:
         try:
             kubernetes_validate.validate(document, KUBERNETES, strict=True)
@@ -92,6 +93,16 @@ def validator(kind: str) -> Draft202012Validator:
     schema = closed(json.loads(gzip.decompress((K8S / "schemas" / f"{kind.lower()}.json.gz").read_bytes())))
     schema["properties"]["metadata"] = {"type": "object"}  # the server's own
     return Draft202012Validator(schema)
+
+
+@functools.cache
+def monitoring_schema(kind: str) -> dict[str, Any]:
+    """Return the schema of a kind of the Prometheus operator's, which refuses unknown fields."""
+    schema: dict[str, Any] = MONITORING[kind].model_json_schema(by_alias=True)
+    for part in (schema, *schema["$defs"].values()):
+        if "properties" in part:
+            part["additionalProperties"] = False
+    return schema
 
 
 def closed(schema: Any) -> Any:

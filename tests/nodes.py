@@ -1,5 +1,7 @@
 """A Ray cluster of separate processes on this machine, with ports and a folder of its own."""
 
+import contextlib
+import json
 import os
 import shutil
 import signal
@@ -11,8 +13,10 @@ import time
 import urllib.request
 from pathlib import Path
 
+from tests.listening import descendants
+
 ROOT = Path(__file__).parent.parent
-SECONDS_TO_START = 90
+SECONDS_TO_START, TRIES = 120, 3
 
 
 def free_ports(count: int) -> list[int]:
@@ -41,8 +45,8 @@ class Nodes:
         self.numbers: dict[int, int] = {}  # of all nodes that ever were, by process
         self.client = client
 
-    def head(self, cpus: float) -> None:
-        self.start(
+    def head(self, cpus: float) -> subprocess.Popen[bytes]:
+        return self.start(
             "--head",
             f"--port={self.gcs}",
             f"--dashboard-port={self.dashboard}",
@@ -50,15 +54,24 @@ class Nodes:
             f"--ray-client-server-port={self.client}",
             f"--metrics-export-port={self.metrics}",
             f"--num-cpus={cpus:g}",
+            '--resources={"driver": 1}',
         )
-        self.wait_for(1)
 
     def worker(self, cpus: float) -> subprocess.Popen[bytes]:
-        node = self.start(f"--address=127.0.0.1:{self.gcs}", f"--num-cpus={cpus:g}")
-        self.wait_for(len(self.nodes))
-        return node
+        return self.start(f"--address=127.0.0.1:{self.gcs}", f"--num-cpus={cpus:g}")
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
+        """Start a node and wait until it has joined; on a busy machine Ray may give one up after 30 s."""
+        for _ in range(TRIES):
+            node = self.begin(*options)
+            if self.joins(node):
+                return node
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(node.pid, signal.SIGKILL)  # what is left of it, also where it has ended
+            self.kill(node)
+        raise AssertionError(self.said())
+
+    def begin(self, *options: str) -> subprocess.Popen[bytes]:
         number = len(self.numbers)
         log = (self.folder / f"node-{number}.log").open("wb")
         # in one folder a node would unpack a job's working directory over another's
@@ -76,58 +89,52 @@ class Nodes:
         self.numbers[node.pid] = number
         return node
 
-    def wait_for(self, count: int) -> None:
-        """Wait until as many nodes are alive."""
+    def joins(self, node: subprocess.Popen[bytes]) -> bool:
+        """Wait until a node has joined; say whether it has."""
         deadline = time.monotonic() + SECONDS_TO_START
-        while self.alive() < count:
-            assert time.monotonic() < deadline, self.said()
-            assert all(node.poll() is None for node in self.nodes), self.said()
-            time.sleep(0.3)
+        while self.known_as(node) is None:
+            if node.poll() is not None or time.monotonic() > deadline:
+                return False
+            time.sleep(0.5)
+        return True
 
-    def alive(self) -> int:
-        program = (
-            "import ray; from ray._raylet import GcsClient;"
-            f"print(sum(n.state == 0 for n in GcsClient('127.0.0.1:{self.gcs}').get_all_node_info().values()))"
+    def known_as(self, node: subprocess.Popen[bytes]) -> str | None:
+        """Return the name under which the head knows a node that is alive, or None."""
+        token = self.environment.get("RAY_AUTH_TOKEN", "")
+        asked = urllib.request.Request(
+            f"{self.address}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"} if token else {}
         )
         try:
-            urllib.request.urlopen(f"{self.address}/api/version", timeout=2).close()
-        except OSError as error:
-            if getattr(error, "code", None) not in (401, 403):
-                return 0
-        done = subprocess.run(
-            [sys.executable, "-c", program], env=self.environment, capture_output=True, text=True, timeout=60
-        )
-        return int(done.stdout or 0)
+            with urllib.request.urlopen(asked, timeout=10) as answer:
+                found = json.loads(answer.read())["data"]["summary"]
+        except (OSError, KeyError):
+            return None  # the head has just begun
+        folder = f"{self.folder}/{self.numbers[node.pid]}/"
+        for raylet in (each["raylet"] for each in found):
+            if raylet["state"] == "ALIVE" and raylet["rayletSocketName"].startswith(folder):
+                return str(raylet["nodeId"])
+        return None
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
         """End a node and all that it started, as a machine that is lost."""
+        self.nodes.remove(node)
         for process in self.of(node):
-            os.kill(process, signal.SIGKILL)
-        node.wait(timeout=20)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        node.wait(timeout=120)
 
     def drain(self, node: subprocess.Popen[bytes], seconds: int) -> None:
         """Tell Ray that a node will be gone in so many seconds, as a cloud that takes it back does."""
-        folder = f"{self.folder}/{self.numbers[node.pid]}/"
-        program = (
-            "from ray._raylet import GcsClient;"
-            f"nodes = GcsClient('127.0.0.1:{self.gcs}').get_all_node_info();"
-            f"print([i.hex() for i, n in nodes.items() if n.raylet_socket_name.startswith('{folder}')][0])"
-        )
-        run = {"env": self.environment, "capture_output": True, "text": True, "check": True, "timeout": 60}
-        number = subprocess.run([sys.executable, "-c", program], **run).stdout.strip()
+        name = self.known_as(node)
+        assert name is not None
         told = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test")
-        command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--node-id", number, *told]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--node-id", name, *told]
         place = ("--address", f"127.0.0.1:{self.gcs}", "--deadline-remaining-seconds", str(seconds))
-        subprocess.run([*command, *place], **run)
+        subprocess.run([*command, *place], env=self.environment, capture_output=True, check=True, timeout=120)
 
     def of(self, node: subprocess.Popen[bytes]) -> list[int]:
         """Return a node's processes, its children's children first."""
-        listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True)
-        parents = {int(pid): int(parent) for pid, parent in map(str.split, listed.stdout.splitlines())}
-        found = [node.pid]
-        for process in found:
-            found += [pid for pid, parent in parents.items() if parent == process]
-        return found[::-1] if node.poll() is None else []
+        return descendants(node.pid)[::-1] if node.poll() is None else []
 
     def said(self) -> str:
         return "\n".join(path.read_text()[-2000:] for path in sorted(self.folder.glob("node-*.log")))
@@ -136,8 +143,6 @@ class Nodes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for node in reversed(self.nodes):
-            for process in self.of(node):
-                os.kill(process, signal.SIGKILL)
-            node.wait(timeout=20)
+        for node in self.nodes[::-1]:
+            self.kill(node)
         shutil.rmtree(self.folder, ignore_errors=True)

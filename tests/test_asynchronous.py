@@ -130,19 +130,26 @@ def run(tmp_path, monkeypatch) -> Run:
 
 
 def check_weights(run: Run) -> None:
+    """Every member has come to the run's end, as its lineage says."""
+    final, _ = last_rows(run, Store(run.directory))
+    assert {last["step"] for last in final.values()} == {STEPS}
+    check_lineage(run)
+
+
+def check_lineage(run: Run) -> None:
     """Each member's last weights are a toy's trained along its lineage, and every round is there once."""
     store = Store(run.directory)
     rows, events = store.read_table(METRICS).to_pylist(), read_lineage(store)
     final, _ = last_rows(run, store)
     for member, last in final.items():
         own = sorted(row["round"] for row in rows if row["member"] == member)
-        assert own == list(range(1, last["round"] + 1)) and last["step"] == STEPS
+        assert own == list(range(1, last["round"] + 1))
         path = ancestry(events, member, round=last["round"])
         toy = Toy(path[0].hyperparameters)
         for segment in path:
             toy.hyperparameters = segment.hyperparameters
             assert toy.trained == segment.from_step
-            toy.train((STEPS if segment.to_step is None else segment.to_step) - segment.from_step)
+            toy.train((last["step"] if segment.to_step is None else segment.to_step) - segment.from_step)
         found = checkpoints.load_member(store, last["round"], member)["weights"]["place"]
         assert np.allclose(found, toy.place, rtol=0, atol=1e-15)
 
@@ -195,6 +202,22 @@ def test_a_brood_that_dies_comes_back_while_the_others_go_on(run, monkeypatch) -
     assert post.train(run) == {0} and not post.conductor.finished
     assert post.train(run, (0,)) == set() and post.conductor.finished
     check_weights(run)
+
+
+def test_lost_weights_are_taken_from_the_donors_file_of_that_round_or_not_at_all(run, monkeypatch) -> None:
+    monkeypatch.setattr(workers, "fetch", lambda reference: None)
+    store = Store(run.directory)
+    for round_ in (2, 4):  # the file of round 3 is kept no longer
+        state = {"weights": np.full(2, round_), turns.STANDING: {"ended": False}}
+        checkpoints.save_member(store, round_, 0, state)
+    mine = turns.Turns(run, store, None, 0, [], {}, {}, set(), None, None)
+
+    def donated(round_: int) -> Any:
+        return mine.donated(turns.Verdict(1, 7, None, (round_, 0), False, []))
+
+    found = donated(2)
+    assert found.keys() == {"weights"} and (found["weights"] == 2).all()
+    assert donated(3) is None and donated(5) is None
 
 
 def test_a_member_that_fails_is_replaced_and_the_last_to_fail_end_the_run(run, monkeypatch) -> None:

@@ -259,6 +259,17 @@ def test_resume_auto_takes_the_run_that_is_there(tmp_path, monkeypatch) -> None:
         running.run_new(load_run(TOY, [*changes, "training.steps=400"]), QUIET, resume="auto")
 
 
+def test_resume_auto_knows_a_run_whose_working_directory_lies_elsewhere(tmp_path) -> None:
+    def unpacked(session: str, package: str) -> str:
+        return f"data.corpus=/tmp/ray/{session}/runtime_resources/working_dir_files/_ray_pkg_{package}/corpus"
+
+    changes = begun(tmp_path, unpacked("session_1", "0a1b"))
+    again = load_run(TOY, [*changes, unpacked("session_2", "2c3d")])
+    assert directory.same_run(again) == again
+    with pytest.raises(InputError, match=r"data.corpus is corpus there, /other here"):
+        directory.same_run(load_run(TOY, [*changes, "data.corpus=/other"]))
+
+
 def test_resume_auto_begins_where_nothing_is_and_must_refuses(tmp_path, monkeypatch) -> None:
     trained = []
     monkeypatch.setattr(running, "train", lambda run, runs, console: trained.append(run))

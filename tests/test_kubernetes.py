@@ -1,11 +1,16 @@
 """Every manifest, rendered or in k8s/: valid by KubeRay's and Kubernetes' schemas, and as strict as we say."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +24,7 @@ FOLDERS = sorted(path.parent for path in K8S.rglob("kustomization.yaml"))
 DEMO = str(ROOT / "examples/demo.yaml")
 ON_A_CLAIM = ("directory=/runs/toy",)
 CLAIM = ("--claim", "shoal-runs")
+needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl is installed")
 IDS = [str(folder.relative_to(K8S)) for folder in FOLDERS]
 
 
@@ -45,7 +51,7 @@ def test_every_kustomization_is_valid(folder: Path) -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl to compare with")
+@needs_kubectl
 @pytest.mark.parametrize("folder", FOLDERS, ids=IDS)
 def test_kubectl_builds_the_same(folder: Path) -> None:
     said = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True).stdout
@@ -103,6 +109,7 @@ def test_overlays_do_what_they_are_named_for() -> None:
     [
         ("base/job/rayjob.yaml", ("render", TOY, *ON_A_CLAIM, *CLAIM)),
         ("overlays/gpu/rayjob.yaml", ("render", TOY, *ON_A_CLAIM, "cluster.gpus_per_worker=1", *CLAIM)),
+        ("overlays/spot/rayjob.yaml", ("render", TOY, *ON_A_CLAIM, "cluster.spot=true", *CLAIM)),
         ("base/cluster/raycluster.yaml", ("cluster", *CLAIM, "--gpus")),
     ],
 )
@@ -145,6 +152,87 @@ def test_a_manifest_that_would_lose_the_run_is_refused(arguments, said, refused)
     assert said in refused("k8s", "render", *arguments)
 
 
+@pytest.fixture
+def api() -> Iterator[SimpleNamespace]:
+    """A Kubernetes API server that knows the paths it is given and no other."""
+    known = SimpleNamespace(paths={}, asked=[])
+    missing = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            place = self.path.partition("?")[0]
+            known.asked.append(place)
+            self.send_response(200 if place in known.paths else 404)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(known.paths.get(place, missing)).encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    known.address = f"http://127.0.0.1:{server.server_port}"
+    yield known
+    server.shutdown()
+    server.server_close()
+
+
+def context(tmp_path: Path, address: str) -> str:
+    """Write a kubectl configuration whose only cluster is at an address; return its path."""
+    parts = {"clusters": {"cluster": {"server": address}}, "users": {"user": {}}}
+    parts["contexts"] = {"context": {"cluster": "here", "user": "here"}}
+    settings = {name: [{"name": "here", **part}] for name, part in parts.items()}
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(settings | {"current-context": "here"}))
+    return str(tmp_path / "kubeconfig")
+
+
+@needs_kubectl
+def test_a_cluster_without_kuberays_crds_is_one_line(api, tmp_path, monkeypatch, refused) -> None:  # noqa: F811
+    monkeypatch.setenv("KUBECONFIG", context(tmp_path, api.address))
+    said = refused("k8s", "render", TOY, *ON_A_CLAIM, *CLAIM, "--apply")
+    assert (
+        "--apply: the Kubernetes cluster has no RayJob (CRDs of ray.io/v1 are missing): install KubeRay" in said
+    )
+    assert said.count("\n") == 1
+    assert "/apis/ray.io/v1" in api.asked and not any("configmaps" in path for path in api.asked)
+    # of an operator that only knows clusters no job is asked
+    resource = {
+        "name": "rayclusters",
+        "singularName": "",
+        "namespaced": True,
+        "kind": "RayCluster",
+        "verbs": [],
+    }
+    kinds = {"kind": "APIResourceList", "groupVersion": "ray.io/v1", "resources": [resource]}
+    api.paths["/apis/ray.io/v1"] = kinds
+    assert "has no RayJob" in refused("k8s", "render", TOY, *ON_A_CLAIM, *CLAIM, "--apply")
+    # a cluster is, and kubectl goes on to ask what this server does not have
+    said = refused("k8s", "cluster", "--apply")
+    assert "--apply: kubectl says: " in said and said.count("\n") == 1
+
+
+@needs_kubectl
+def test_a_kubernetes_that_nobody_answers_for_is_one_line(tmp_path, monkeypatch, refused) -> None:  # noqa: F811
+    monkeypatch.setenv("KUBECONFIG", context(tmp_path, "http://127.0.0.1:1"))
+    said = refused("k8s", "cluster", "--apply")
+    assert "--apply: kubectl says: The connection to the server 127.0.0.1:1 was refused" in said
+    assert said.count("\n") == 1
+
+
+def test_what_is_applied_is_what_is_printed(tmp_path, monkeypatch, shoal, refused) -> None:  # noqa: F811
+    program = tmp_path / "kubectl"
+    kinds = json.dumps({"resources": [{"kind": "RayCluster"}]})
+    program.write_text(
+        f"#!/bin/sh\ncase \"$*\" in *apply*) cat > {tmp_path}/given;; *) echo '{kinds}';; esac\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert shoal("k8s", "cluster", "--gpus", "--apply").code == 0
+    assert (tmp_path / "given").read_text() == shoal("k8s", "cluster", "--gpus").out
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert "kubectl is needed" in refused("k8s", "cluster", "--apply")
+
+
 PLANTED = [
     ("/spec/entrypont", "shoal run", "entrypont"),
     ("/spec/backoffLimit", "three", "backoffLimit"),
@@ -171,6 +259,12 @@ def test_the_validation_sees_a_mistake_in_a_core_kind() -> None:
     claim = next(each for each in build(K8S / "base/common") if each["kind"] == "PersistentVolumeClaim")
     claim["spec"]["accessMode"] = "ReadWriteMany"
     assert list(problems(claim))
+
+
+def test_the_validation_sees_a_mistake_in_what_watches() -> None:
+    monitor = next(each for each in build(K8S / "overlays/monitoring") if each["kind"] == "PodMonitor")
+    monitor["spec"]["podMetricsEndpoints"][0]["intervall"] = "10s"
+    assert any("intervall" in problem for problem in problems(monitor))
 
 
 @pytest.mark.skipif(

@@ -21,6 +21,7 @@ from policies.population import Report
 from search import directory
 from search.lineage import ancestry, read_lineage
 from search.load import load_run
+from tests.listening import addresses, descendants
 from trainables.toy import Toy
 
 pytestmark = pytest.mark.ray
@@ -303,6 +304,8 @@ def test_ctrl_c_stops_ray_and_leaves_a_run_that_resumes(tmp_path) -> None:
     arguments = (TOY, f"directory={tmp_path}", "training.steps=40000")
     process = start("run", *arguments)
     wait_for_round(tmp_path, 3, process)
+    listening = addresses(descendants(process.pid))
+    assert listening and not {place: who for place, who in listening.items() if not place.startswith("127.")}
     os.kill(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=90)
     assert process.returncode == 130, said

@@ -1,8 +1,8 @@
 """How many broods a cluster has room for."""
 
-import re
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -13,7 +13,6 @@ from search import room as room_module
 from search.errors import InputError
 from search.load import load_run
 from search.room import Regrouped, Room
-from search.sections import Cluster
 
 TOY = str(Path(__file__).parent.parent / "examples/toy.yaml")
 
@@ -64,27 +63,19 @@ def test_a_worker_lives_on_one_node(monkeypatch) -> None:
         population.brood_resources(load_run(TOY, [shape]))
 
 
-def test_the_guide_names_keys_that_there_are() -> None:
-    guide = (Path(__file__).parent.parent / "docs/cluster.md").read_text()
-    table = guide[guide.index("| key of `cluster:`") : guide.index("On a cluster the mailbox")]
-    named = {
-        key for line in table.strip().splitlines()[2:] for key in re.findall(r"`(\w+)`", line.split("|")[1])
-    }
-    assert {"spot", "placement"} <= named <= set(Cluster.model_fields)
-
-
 def test_a_cluster_that_grows_is_waited_for(room, monkeypatch) -> None:
     had, asked = {"CPU": 0.0}, []
 
     def grow(bundles: list[dict[str, float]]) -> None:
-        asked.extend(bundles)
+        asked.append(bundles)
         had["CPU"] = 4.0
 
     monkeypatch.setattr(session, "request_resources", grow)
     monkeypatch.setattr(session, "capacity", lambda: had)
     cluster = "cluster={broods: 2, workers_per_brood: 1, cpus_per_worker: 1.5, patience: 60}"
     assert room(had, cluster)[0] == 2
-    assert asked == [{"CPU": 1.5}] * 2
+    # Ray would keep the request after the run's end: it is taken back
+    assert asked == [[{"CPU": 1.5}] * 2, []]
 
 
 def test_patience_ends(monkeypatch) -> None:
@@ -143,3 +134,16 @@ def test_a_regrouped_run_is_trained_on(monkeypatch) -> None:
     console = Console(record=True, quiet=False, width=200)
     assert running.train_on(load_run(TOY), None, None, console) == "outcome"
     assert console.export_text().count("going on from the last checkpoint") == 2
+
+
+def test_the_room_of_broods_that_were_sent_home_is_freed(monkeypatch) -> None:
+    ours, removed = "0" * 28 + "02000000", []
+    groups = {ours: "CREATED", "1" * 28 + "02000000": "REMOVED", "2" * 28 + "03000000": "CREATED"}
+    monkeypatch.setattr(
+        session, "placement_group_table", lambda: {name: {"state": state} for name, state in groups.items()}
+    )
+    monkeypatch.setattr(session, "remove_placement_group", lambda group: removed.append(group.id.hex()))
+    context = SimpleNamespace(get_job_id=lambda: "02000000")
+    monkeypatch.setattr(session.ray, "get_runtime_context", lambda: context)
+    session.clear_away()
+    assert removed == [ours]

@@ -1,5 +1,7 @@
 """Prometheus and a browser beside a run, as far as this machine has them."""
 
+import base64
+import contextlib
 import json
 import shutil
 import subprocess
@@ -15,7 +17,9 @@ from tests.nodes import free_ports
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_prometheus = pytest.mark.skipif(not shutil.which("prometheus"), reason="no Prometheus is installed")
-needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and shutil.which("chromedriver")), reason="no Chromium with its driver is installed"
+)
 
 CONFIGURATION = """
 global: {{scrape_interval: 1s}}
@@ -65,21 +69,62 @@ class Prometheus:
         self.process.wait(timeout=20)
 
 
-def browse(url: str, folder: Path, name: str) -> str:
-    """Return a page's text as Chromium renders it, and leave a screenshot."""
-    common = [
-        CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={folder}/profile",
-        "--window-size=1600,1000",
-        "--virtual-time-budget=20000",
-    ]
-    picture = [*common, f"--screenshot={folder}/{name}.png", url]
-    subprocess.run(picture, check=True, timeout=120, capture_output=True)
-    text = [*common, "--dump-dom", url]
-    return subprocess.run(text, check=True, timeout=120, capture_output=True, text=True).stdout
+class Browser:
+    """A headless Chromium, driven over the WebDriver protocol: pages that load more are waited for."""
+
+    def __init__(self, folder: Path):
+        port = free_ports(1)[0]
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = subprocess.Popen(
+            ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1500,1000"]
+        options = {"binary": CHROMIUM, "args": [*arguments, f"--user-data-dir={folder}/profile"]}
+        wait_until(self.ready, 30)
+        made = self.ask("POST", "", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}})
+        self.url += f"/session/{made['sessionId']}"
+
+    def ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/status", timeout=5) as answer:
+                return json.loads(answer.read())["value"]["ready"]
+        except OSError:
+            return False
+
+    def ask(self, method: str, what: str, given: dict[str, Any] | None = None) -> Any:
+        place = self.url if "/session" in self.url else f"{self.url}/session"
+        body = None if given is None else json.dumps(given).encode()
+        asked = urllib.request.Request(f"{place}{what}", data=body, method=method)
+        with urllib.request.urlopen(asked, timeout=120) as answer:
+            return json.loads(answer.read())["value"]
+
+    def open(self, url: str) -> None:
+        self.ask("POST", "/url", {"url": url})
+
+    def text(self) -> str:
+        return str(self.ask("POST", "/execute/sync", {"script": "return document.body.innerText", "args": []}))
+
+    def shows(self, *words: str, seconds: float = 60) -> str:
+        """Wait until the page shows all of these words; return its text."""
+        wait_until(lambda: all(word in self.text() for word in words), seconds, self.text)
+        return self.text()
+
+    def click(self, text: str) -> None:
+        """Click on what says just this."""
+        found = "[...document.querySelectorAll('*')].filter(e => e.innerText === arguments[0]).pop().click()"
+        self.ask("POST", "/execute/sync", {"script": found, "args": [text]})
+
+    def picture(self, place: Path) -> None:
+        place.write_bytes(base64.b64decode(self.ask("GET", "/screenshot")))
+
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self.ask("DELETE", "")
+        self.process.terminate()
+        self.process.wait(timeout=20)
 
 
 def wait_until(true: Any, seconds: float, said: Any = lambda: "") -> None:
