@@ -92,7 +92,7 @@ class Measure:
         best = max(rows, key=lambda row: row["score"] if math.isfinite(row["score"]) else -math.inf)
         for group in names:
             mixed = mixture(rows, group)
-            plain = 0.0 if self.run.mixing else fixed[group]  # a group that is unseen has none
+            plain = 0.0 if group in self.run.unseen else fixed[group]
             self.meter.set(metrics.PROPORTION, statistics.fmean(mixed) if mixed else plain, group=group)
             if f"loss_{group}" in best:
                 self.meter.set(metrics.GROUP_LOSS, best[f"loss_{group}"], group=group)
