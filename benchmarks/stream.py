@@ -172,26 +172,30 @@ def measure_streamed(store: Store, files: Files, seconds: float, repeats: int, m
     """The clocks run from the first batch on; what is read is in the page cache for all."""
     windows = streamed(store, files)
     first = first_batch(lambda: windows)
-    for window in windows.values():
-        window.close()
+    close(windows)
     arrays = loaders.save_arrays(store, files)
     found: dict[str, list[Rate]] = {}
     for _ in range(repeats):
+        windows = streamed(store, files)
         for name, make in {
-            "pyarrow_scan_threads": lambda: scan(store, files, threads=True),
-            "pyarrow_scan_alone": lambda: scan(store, files, threads=False),
-            "shoal": lambda: changing(members_of(windows)),
-            "ray_mix": lambda: loaders.mix(store, files, BATCH, materialised=False),
+            "pyarrow_scan_threads": partial(scan, store, files, threads=True),
+            "pyarrow_scan_alone": partial(scan, store, files, threads=False),
+            "shoal": partial(changing, members_of(windows)),
+            "ray_mix": partial(loaders.mix, store, files, BATCH, materialised=False),
         }.items():
-            windows = streamed(store, files)
             batches = make()
             next(batches)
             found.setdefault(name, []).append(rate(batches, seconds))
-            for window in windows.values():
-                window.close()
+            if name == "shoal":
+                close(windows)
         if mosaic:
             found.setdefault("mosaicml", []).append(mosaic_rate(mosaic, arrays, seconds, "streamed"))
     return found, first
+
+
+def close(windows: Mapping[str, WindowStream]) -> None:
+    for window in windows.values():
+        window.close()
 
 
 def mosaic_rate(python: str, arrays: list[str], seconds: float, regime: str) -> Rate:

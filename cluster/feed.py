@@ -47,7 +47,8 @@ def _dataset(
     # these are not part of the context of the datasets that are opened next
     had = options.resource_limits, context.custom_execution_callback_classes
     options.resource_limits = ray.data.ExecutionResources(object_store_memory=room)
-    context.custom_execution_callback_classes = [*had[1], Unhurried]
+    callbacks: list[Any] = [*had[1], Unhurried]
+    context.custom_execution_callback_classes = callbacks
     try:
         names = ray.data.from_items([{"files": list(files)} for files in tasks], override_num_blocks=len(tasks))
         read: Any = partial(read_files, uri=uri)
