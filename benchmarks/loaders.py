@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray.data
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
@@ -65,14 +64,13 @@ def torch_rows(paths: list[str], batch: int, at_once: bool, workers: int = 0) ->
 
 
 def mix(store: Store, files: dict[str, list[str]], batch: int, materialised: bool) -> Iterator[Any]:
-    """Yield batches of `Dataset.mix`, materialised or read from Parquet by Ray Data's own reader."""
-    groups = []
-    for names in files.values():
-        if materialised:
-            groups.append(open_dataset(store, names).materialize())
-        else:
-            groups.append(ray.data.read_parquet([store.path(name) for name in names], columns=["tokens"]))
-    first, *others = groups
+    """Yield batches of `Dataset.mix`, materialised or while files are read.
+
+    The files are read by our own tasks: `ray.data.read_parquet` (2.60) starts an actor for many a file, which
+    were hundreds of processes here, until the memory of the machine was used up.
+    """
+    groups = [open_dataset(store, names) for names in files.values()]
+    first, *others = [group.materialize() for group in groups] if materialised else groups
     mixed = first.mix(*others, weights=[1 / len(groups)] * len(groups))
     for _ in itertools.count():
         for rows in mixed.iter_batches(batch_size=batch, batch_format="pyarrow"):

@@ -12,7 +12,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -61,9 +61,9 @@ def resident(store: Store, files: Files) -> dict[str, RowStream]:
     return streams
 
 
-def streamed(store: Store, files: Files, room: int = WINDOW_BYTES) -> dict[str, RowStream]:
+def streamed(store: Store, files: Files, room: int = WINDOW_BYTES) -> dict[str, WindowStream]:
     """Open windows that hold `room` bytes of each group, as a run does."""
-    streams: dict[str, RowStream] = {}
+    streams: dict[str, WindowStream] = {}
     bound = room // row_bytes(LENGTH)
     for group, names in files.items():
         order = RowOrder(group, [FILE_ROWS] * len(names), 0)
@@ -83,7 +83,7 @@ def changing(members: list[MixedBatches], seed: int = 0) -> Iterator[NDArray[np.
             yield member.next()
 
 
-def members_of(streams: dict[str, RowStream], count: int = 1) -> list[MixedBatches]:
+def members_of(streams: Mapping[str, RowStream], count: int = 1) -> list[MixedBatches]:
     return [MixedBatches(streams, np.full(len(GROUPS), 1 / len(GROUPS)), BATCH) for _ in range(count)]
 
 
@@ -136,7 +136,7 @@ def batches_to_new_mixture(streams: dict[str, RowStream]) -> int:
     raise AssertionError("never reached")
 
 
-def first_batch(open_streams: Callable[[], dict[str, RowStream]]) -> float:
+def first_batch(open_streams: Callable[[], Mapping[str, RowStream]]) -> float:
     began = time.perf_counter()
     members_of(open_streams())[0].next()
     return time.perf_counter() - began
@@ -170,22 +170,32 @@ def measure_resident(store: Store, files: Files, seconds: float, repeats: int, m
 
 def measure_streamed(store: Store, files: Files, seconds: float, repeats: int, mosaic: str) -> Any:
     """The clocks run from the first batch on; what is read is in the page cache for all."""
-    first = first_batch(lambda: streamed(store, files))
+    windows = streamed(store, files)
+    first = first_batch(lambda: windows)
+    close(windows)
     arrays = loaders.save_arrays(store, files)
     found: dict[str, list[Rate]] = {}
     for _ in range(repeats):
+        windows = streamed(store, files)
         for name, make in {
-            "pyarrow_scan_threads": lambda: scan(store, files, threads=True),
-            "pyarrow_scan_alone": lambda: scan(store, files, threads=False),
-            "shoal": lambda: changing(members_of(streamed(store, files))),
-            "ray_mix": lambda: loaders.mix(store, files, BATCH, materialised=False),
+            "pyarrow_scan_threads": partial(scan, store, files, threads=True),
+            "pyarrow_scan_alone": partial(scan, store, files, threads=False),
+            "shoal": partial(changing, members_of(windows)),
+            "ray_mix": partial(loaders.mix, store, files, BATCH, materialised=False),
         }.items():
             batches = make()
             next(batches)
             found.setdefault(name, []).append(rate(batches, seconds))
+            if name == "shoal":
+                close(windows)
         if mosaic:
             found.setdefault("mosaicml", []).append(mosaic_rate(mosaic, arrays, seconds, "streamed"))
     return found, first
+
+
+def close(windows: Mapping[str, WindowStream]) -> None:
+    for window in windows.values():
+        window.close()
 
 
 def mosaic_rate(python: str, arrays: list[str], seconds: float, regime: str) -> Rate:
@@ -217,8 +227,8 @@ def main() -> None:
         small, large = Store(f"{folder}/small"), Store(f"{folder}/large")
         some, many = write_groups(small, 49), write_groups(large, 320 * size)
         inside, first, new = measure_resident(small, some, seconds, repeats, arguments.mosaic)
+        rows, rows_of_core = table("resident", inside)
         outside, first_streamed = measure_streamed(large, many, seconds, repeats, arguments.mosaic)
-    rows, rows_of_core = table("resident", inside)
     rows_streamed, streamed_of_core = table("streamed", outside)
     scans = ("pyarrow_scan_threads", "pyarrow_scan_alone")
     rows_streamed["pyarrow_scan"] = max(rows_streamed[name] for name in scans)

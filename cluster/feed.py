@@ -5,6 +5,7 @@ the workers hold the CPUs, and such a task waits for ever; so files are read by 
 """
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -23,7 +24,8 @@ from cluster.streams import Chunk, Tokens, as_rows
 TASK_BYTES = 16 << 20  # rows that one task reads: smaller ones cost more than they read
 SEGMENT = 48  # tasks of one dataset; the next one starts while the last EARLY of these are read
 EARLY = 16
-STEP_SECONDS = 0.02  # from one look of a dataset's executor at its tasks to the next, at least
+STEP_SECONDS = 0.03  # from one look of a dataset's executor at its tasks to the next, on average and at least
+BURST = 8  # looks that may follow one another at once: the end of a task takes about three
 LOOKED_AT = 64  # rows that a model in a stage sees at once
 
 
@@ -46,7 +48,8 @@ def _dataset(
     # these are not part of the context of the datasets that are opened next
     had = options.resource_limits, context.custom_execution_callback_classes
     options.resource_limits = ray.data.ExecutionResources(object_store_memory=room)
-    context.custom_execution_callback_classes = [*had[1], Unhurried]
+    callbacks: list[Any] = [*had[1], Unhurried]
+    context.custom_execution_callback_classes = callbacks
     try:
         names = ray.data.from_items([{"files": list(files)} for files in tasks], override_num_blocks=len(tasks))
         read: Any = partial(read_files, uri=uri)
@@ -65,11 +68,11 @@ class Unhurried:
     """
 
     def __init__(self) -> None:
-        self.last = 0.0
+        self.looks = deque([0.0] * BURST, BURST)  # when the last ones were
 
     def on_execution_step(self, executor: Any) -> None:
-        time.sleep(max(0.0, self.last + STEP_SECONDS - time.monotonic()))
-        self.last = time.monotonic()
+        time.sleep(max(0.0, self.looks[0] + BURST * STEP_SECONDS - time.monotonic()))
+        self.looks.append(time.monotonic())
 
     def before_execution_starts(self, executor: Any) -> None:
         """Nothing to do."""

@@ -28,6 +28,7 @@ class RowOrder:
         self.key = (seed, zlib.crc32(group.encode()))
         self.epoch = lru_cache(maxsize=8)(self._epoch)
         self.within = lru_cache(maxsize=16)(self._within)
+        self.last = (0, 0, 0)  # first position, end and number of the turn that was last looked up
 
     def _epoch(self, epoch: int) -> tuple[list[int], list[int]]:
         """Return an epoch's files in their order, and where each begins in the epoch."""
@@ -51,10 +52,14 @@ class RowOrder:
 
     def locate(self, cursor: int) -> tuple[int, int]:
         """Return the turn of a position, and how far into it the position is."""
-        epoch, position = divmod(cursor, self.rows)
-        starts = self.epoch(epoch)[1]
-        place = bisect_right(starts, position) - 1
-        return epoch * len(self.sizes) + place, position - starts[place]
+        first, end, turn = self.last  # mostly the same one again, and this is asked for every batch
+        if not first <= cursor < end:
+            epoch, position = divmod(cursor, self.rows)
+            starts = self.epoch(epoch)[1]
+            place = bisect_right(starts, position) - 1
+            first, turn = epoch * self.rows + starts[place], epoch * len(self.sizes) + place
+            self.last = first, epoch * self.rows + starts[place + 1], turn
+        return turn, cursor - first
 
     def shuffled(self, turn: int) -> NDArray[np.int64]:
         """Return which of its file's rows stand at a turn's positions, `(rows of the file,)`."""

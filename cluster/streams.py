@@ -180,6 +180,10 @@ class WindowStream(RowStream):
         with self.changed:
             self.readers.pop(reader, None)
 
+    def close(self) -> None:
+        """Stop reading ahead; whoever asks for rows that have not arrived is told so."""
+        self._fail(EOFError("The window was closed."))
+
     def rows_of(self, turn: int) -> Tokens:
         with self.changed:
             self.wanted = max(self.wanted, turn)
@@ -210,7 +214,9 @@ class WindowStream(RowStream):
                     self.chunks.append(chunk)
                     self._drop()
                     self.changed.notify_all()
-                    self.changed.wait_for(self._hungry)
+                    self.changed.wait_for(lambda: self.error is not None or self._hungry())
+                    if self.error is not None:
+                        return
         except BaseException as error:  # handed to whoever waits for a file
             self._fail(error)
 

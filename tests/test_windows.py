@@ -1,5 +1,6 @@
 """A group larger than its room, read through a window; and groups that run out."""
 
+import threading
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -120,6 +121,23 @@ def test_a_window_whose_feed_breaks_says_so() -> None:
     with pytest.raises(RuntimeError, match="ended early") as raised:
         rows.take(0, 1)
     assert "disk on fire" in str(raised.value.__cause__)
+
+
+def test_a_window_that_is_closed_stops_reading() -> None:
+    ended = threading.Event()
+
+    def endless(turn: int) -> Iterator[Chunk]:
+        try:
+            yield from feed(RowOrder("code", SIZES, 0), [1], [], turn)
+        finally:
+            ended.set()
+
+    rows = WindowStream(endless, RowOrder("code", SIZES, 0), 4, 40)
+    rows.take(0, 1)
+    rows.close()
+    assert ended.wait(10)
+    with pytest.raises(RuntimeError, match="ended early"):
+        rows.take(100, 1)
 
 
 def test_a_budget_is_shared_so_that_small_groups_are_whole() -> None:
