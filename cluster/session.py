@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private.state import state
 from ray.autoscaler.sdk import request_resources
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
@@ -31,6 +32,7 @@ ENVIRONMENT = {
 # Without an address Ray looks for a cluster that `ray start` left on this machine, also a dead one.
 EMBEDDED = "local"
 SECONDS_BETWEEN_LOOKS = 2.0
+CONTROLLER = "TrainController"  # the class of the actor that starts a trial's workers
 HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 
 
@@ -89,13 +91,19 @@ def bookkeeping() -> dict[str, float]:
     return {"CPU": 0.05}
 
 
-def clear_away() -> None:
+def clear_away(seconds: float = 60.0) -> None:
     """Free the room that this driver's placement groups still hold.
 
     A trial that is ended takes its workers with it, but what holds their room is freed by a helper of
-    Ray Train's, which needs seconds and does not always succeed.
+    Ray Train's, which needs seconds and does not always succeed. A trial's controller would take room
+    again, so it must be gone first.
     """
-    mine = ray.get_runtime_context().get_job_id()
+    mine, deadline = ray.get_runtime_context().get_job_id(), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        actors = state.actor_table(None, ray.JobID(bytes.fromhex(mine)), "ALIVE").values()
+        if not any(actor["ActorClassName"] == CONTROLLER for actor in actors):
+            break
+        time.sleep(0.5)
     for name, group in placement_group_table().items():
         if name.endswith(mine) and group["state"] != "REMOVED":
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))

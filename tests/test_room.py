@@ -144,6 +144,9 @@ def test_the_room_of_broods_that_were_sent_home_is_freed(monkeypatch) -> None:
     )
     monkeypatch.setattr(session, "remove_placement_group", lambda group: removed.append(group.id.hex()))
     context = SimpleNamespace(get_job_id=lambda: "02000000")
+    # a controller that is still there would take room again
+    alive = iter([{"a": {"ActorClassName": "TrainController"}}, {"b": {"ActorClassName": "Mailbox"}}])
+    monkeypatch.setattr(session.state, "actor_table", lambda *_: next(alive))
     monkeypatch.setattr(session.ray, "get_runtime_context", lambda: context)
     session.clear_away()
-    assert removed == [ours]
+    assert removed == [ours] and not list(alive)
