@@ -71,6 +71,8 @@ def measure(budget: int, times: int) -> dict[str, Any]:
             seconds = time.perf_counter() - began
         watch.over.set()
         watch.join()
+        for stream in streams.values():
+            stream.close()
     corpus = len(GROUPS) * files * FILE_ROWS * row_bytes(LENGTH)
     return {
         "budget_mib": budget / 2**20,

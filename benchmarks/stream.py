@@ -229,7 +229,7 @@ def main() -> None:
         inside, first, new = measure_resident(small, some, seconds, repeats, arguments.mosaic)
         rows, rows_of_core = table("resident", inside)
         outside, first_streamed = measure_streamed(large, many, seconds, repeats, arguments.mosaic)
-    rows_streamed, streamed_of_core = table("streamed", outside)
+        rows_streamed, streamed_of_core = table("streamed", outside)
     scans = ("pyarrow_scan_threads", "pyarrow_scan_alone")
     rows_streamed["pyarrow_scan"] = max(rows_streamed[name] for name in scans)
     streamed_of_core["pyarrow_scan"] = max(streamed_of_core[name] for name in scans)

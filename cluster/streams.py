@@ -181,8 +181,13 @@ class WindowStream(RowStream):
             self.readers.pop(reader, None)
 
     def close(self) -> None:
-        """Stop reading ahead; whoever asks for rows that have not arrived is told so."""
+        """Stop reading ahead; whoever asks for rows that have not arrived is told so.
+
+        Waits until nothing is asked of Ray any more, which may be shut down then.
+        """
         self._fail(EOFError("The window was closed."))
+        if self.filling is not None:
+            self.filling.join()
 
     def rows_of(self, turn: int) -> Tokens:
         with self.changed:
