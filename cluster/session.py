@@ -32,6 +32,7 @@ ENVIRONMENT = {
 # Without an address Ray looks for a cluster that `ray start` left on this machine, also a dead one.
 EMBEDDED = "local"
 SECONDS_BETWEEN_LOOKS = 2.0
+LOOKS_FOR_GROUPS = 6  # half a second apart
 CONTROLLER = "TrainController"  # the class of the actor that starts a trial's workers
 HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 
@@ -96,17 +97,20 @@ def clear_away(seconds: float = 60.0) -> None:
 
     A trial that is ended takes its workers with it, but what holds their room is freed by a helper of
     Ray Train's, which needs seconds and does not always succeed. A trial's controller would take room
-    again, so it must be gone first.
+    again, so it must be gone first; and a group that was asked for, or is on its way to another node, may
+    come about when its controller is gone. So none must be seen for some looks.
     """
     mine, deadline = ray.get_runtime_context().get_job_id(), time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    clean = 0
+    while clean < LOOKS_FOR_GROUPS and time.monotonic() < deadline:
         actors = state.actor_table(None, ray.JobID(bytes.fromhex(mine)), "ALIVE").values()
-        if not any(actor["ActorClassName"] == CONTROLLER for actor in actors):
-            break
-        time.sleep(0.5)
-    for name, group in placement_group_table().items():
-        if name.endswith(mine) and group["state"] != "REMOVED":
+        busy = any(actor["ActorClassName"] == CONTROLLER for actor in actors)
+        table = placement_group_table().items()
+        left = [name for name, group in table if name.endswith(mine) and group["state"] != "REMOVED"]
+        for name in () if busy else left:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))
+        clean = 0 if busy or left else clean + 1
+        time.sleep(0.5)
 
 
 def capacity() -> dict[str, float]:

@@ -137,16 +137,25 @@ def test_a_regrouped_run_is_trained_on(monkeypatch) -> None:
 
 
 def test_the_room_of_broods_that_were_sent_home_is_freed(monkeypatch) -> None:
-    ours, removed = "0" * 28 + "02000000", []
+    ours, late = "0" * 28 + "02000000", "3" * 28 + "02000000"
     groups = {ours: "CREATED", "1" * 28 + "02000000": "REMOVED", "2" * 28 + "03000000": "CREATED"}
+    removed: list[str] = []
+
+    def remove(group) -> None:
+        name = group.id.hex()
+        # one that its dead controller had asked for comes about only now
+        groups.update({name: "REMOVED"} if removed else {name: "REMOVED", late: "CREATED"})
+        removed.append(name)
+
+    # a controller that is still there would take room again
+    alive = iter([{"a": {"ActorClassName": "TrainController"}}])
+    context = SimpleNamespace(get_job_id=lambda: "02000000")
     monkeypatch.setattr(
         session, "placement_group_table", lambda: {name: {"state": state} for name, state in groups.items()}
     )
-    monkeypatch.setattr(session, "remove_placement_group", lambda group: removed.append(group.id.hex()))
-    context = SimpleNamespace(get_job_id=lambda: "02000000")
-    # a controller that is still there would take room again
-    alive = iter([{"a": {"ActorClassName": "TrainController"}}, {"b": {"ActorClassName": "Mailbox"}}])
-    monkeypatch.setattr(session.state, "actor_table", lambda *_: next(alive))
+    monkeypatch.setattr(session, "remove_placement_group", remove)
+    monkeypatch.setattr(session.state, "actor_table", lambda *_: next(alive, {}))
     monkeypatch.setattr(session.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(session.time, "sleep", lambda seconds: None)
     session.clear_away()
-    assert removed == [ours] and not list(alive)
+    assert removed == [ours, late]
