@@ -121,9 +121,7 @@ class SuperNetwork(Network):
             largest = largest or shown  # the losses cut its gradient off
             total += loss.detach()
         self.share_gradients()
-        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
-        self.optimiser.step()
-        self.trained += 1
+        self.descend()
         mean = total / len(subnets)
         return mean, mean
 
