@@ -18,8 +18,8 @@ from search.config import FORMAT, Run
 from search.distill.checks import check_teacher, teacher_folder
 from search.distill.settings import Distill
 from search.errors import InputError
+from search.exported import check_reference
 from search.own import own_class
-from search.reference import check_reference
 from trainables.tokenizer import TOKENIZERS
 
 

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
@@ -17,13 +16,13 @@ from search.corpus.build import load_corpus
 from search.corpus.scores import read_scores
 from search.corpus.streams import limits, open_streams
 from search.errors import InputError
+from search.exported import read_exported
 from search.mixed import MixedModel
 from search.mixing import PROBED, groups_of
 from search.own import own_class
-from search.reference import read_card
 from search.sampling import sample
 from search.views import Shared
-from trainables.decoder import Decoder
+from trainables.decoder import trained_decoder
 from trainables.language import LanguageModel
 from trainables.member import Member
 from trainables.network import Network
@@ -129,12 +128,11 @@ def language_models(
 
 def open_reference(run: Run, folder: str, device: str) -> Reference:
     """Load an exported model to compare members with, which share it."""
-    card = read_card(run, folder)
-    # positions have no weights, so rows may have any length
-    module = Decoder(Shape(**card["shape"] | {"sequence_length": run.data.sequence_length}))
+    config = read_exported("mixing.reference", folder)
     weights = load(Store(folder).read("model.safetensors"))
-    module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
-    return Reference(module.to(torch.device(device)), card["step"])
+    return Reference(
+        trained_decoder(Shape(**config["shape"]), weights, run.data.sequence_length, device), config["step"]
+    )
 
 
 def member_seed(run: Run, number: int) -> int:

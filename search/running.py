@@ -16,6 +16,7 @@ from search.corpus.build import COLUMNS, describe, prepare_corpus
 from search.corpus.scores import cost, score_corpus
 from search.corpus.streams import windows
 from search.errors import InputError, Interrupted, RunFailed
+from search.exported import check_reference
 from search.kinds import NoExploitRule
 from search.measure import Measure, Watchers
 from search.mixing import Mixing, StratifiedMixture
@@ -23,7 +24,6 @@ from search.mixing_checks import check_with_rows, note_on_batches
 from search.own import own_class
 from search.population import Outcome, train_population
 from search.progress import Progress
-from search.reference import check_reference
 from search.report.story import CONTROLS, STRATIFIED
 from search.report.write import write_report
 from search.room import Regrouped

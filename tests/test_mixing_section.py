@@ -98,7 +98,8 @@ def test_proportions_are_given_by_name(tmp_path) -> None:
 
 def exported(tmp_path, **changes) -> str:
     """Write the folder of an exported model as far as it is looked at before training."""
-    card = {"trainable": "decoder", "shape": {"vocabulary": 257, "sequence_length": 128}, "step": 300} | changes
+    shape = {"vocabulary": 257, "sequence_length": 128}
+    card = {"trainable": "decoder", "tokenizer": "bytes", "shape": shape, "step": 300} | changes
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "config.json").write_text(json.dumps(card))
     (tmp_path / "best" / "model.safetensors").write_bytes(b"")
@@ -227,8 +228,9 @@ def test_what_doremi_and_doge_need_is_asked_for(tmp_path, change: str, said: str
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"shape": {"vocabulary": 300}}, "must read the run's tokens, of which bytes has 257, but"),
-        ({"trainable": "toy", "shape": {}}, "mixing.reference: must be a decoder, got toy in"),
+        ({"shape": {"vocabulary": 300}}, "tokenizer bytes of 257 tokens, as the run has, but .* of 300"),
+        ({"tokenizer": "words"}, "tokenizer bytes of 257 tokens, as the run has, but .* for words"),
+        ({"trainable": "toy", "shape": {}}, "mixing.reference: must be a decoder for .* is toy"),
     ],
 )
 def test_a_reference_must_be_a_language_model_of_the_same_tokens(tmp_path, changes, said: str) -> None:

@@ -22,8 +22,8 @@ from search.sections import Data
 from search.views import Pace
 from tests.test_sampled import Memory
 from tests.test_sources import TEXTS, folder
-from trainables.decoder import Decoder, initialise, token_losses
-from trainables.scoring import RowLosses
+from trainables.decoder import Decoder, initialise, token_losses, trained_decoder
+from trainables.scoring import row_losses
 from trainables.settings import Shape
 
 SHAPE = Shape(vocabulary=257, sequence_length=64, layers=1, heads=2, width=8)
@@ -32,10 +32,10 @@ SHAPE = Shape(vocabulary=257, sequence_length=64, layers=1, heads=2, width=8)
 def test_a_score_is_the_mean_loss_of_a_row_by_hand() -> None:
     # no layers and a norm of ones: after token 0, whose embedding is (1, 0), the logits are (sqrt(2), 0)
     weights = {"embedding.weight": np.eye(2, dtype=np.float32), "norm.weight": np.ones(2, np.float32)}
-    score = RowLosses(Shape(2, 3, layers=0, heads=1, width=2), weights)
+    model = trained_decoder(Shape(2, 3, layers=0, heads=1, width=2), weights, length=3)
     same, other = math.log(1 + math.exp(-math.sqrt(2))), math.log(1 + math.exp(math.sqrt(2)))
     rows = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 1]], np.uint16)
-    assert score(rows).tolist() == pytest.approx([same, other, (same + other) / 2], abs=1e-5)
+    assert row_losses(model, rows).tolist() == pytest.approx([same, other, (same + other) / 2], abs=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_corpus_is_scored_once_and_not_by_what_does_not_fit(data, model, here,
         score_corpus(data, model)
     weights.unlink()  # its scores are all that is needed
     assert score_corpus(data, model) == first
-    with pytest.raises(InputError, match="must be a folder with an exported model"):
+    with pytest.raises(InputError, match=r"sampling.scorer: must be the folder of an exported model"):
         score_corpus(data, "nowhere/best")
     config = Path(model) / "config.json"
     weights.write_bytes(content)

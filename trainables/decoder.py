@@ -1,6 +1,11 @@
 """A decoder-only transformer: pre-norm, rotary positions, tied embeddings."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -76,6 +81,18 @@ def rotary_angles(length: int, width: int, base: float = 10000.0) -> tuple[Tenso
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     left, right = x.chunk(2, dim=-1)
     return torch.cat((left * cosine - right * sine, right * cosine + left * sine), dim=-1)
+
+
+def trained_decoder(
+    shape: Shape, weights: Mapping[str, NDArray[np.floating]], length: int, device: str = "cpu"
+) -> Decoder:
+    """Return a trained decoder for rows of `length` tokens, to be asked and not trained.
+
+    Positions have no weights, so the rows may have another length than those that it was trained on.
+    """
+    model = Decoder(replace(shape, sequence_length=length))
+    model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+    return model.to(torch.device(device)).eval()
 
 
 def initialise(model: Decoder, generator: torch.Generator) -> None:

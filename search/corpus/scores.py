@@ -6,7 +6,6 @@ there too, since a run that uses the scores owes it to them.
 """
 
 import hashlib
-import json
 import re
 import time
 from typing import Any
@@ -22,11 +21,14 @@ from cluster.storage import Store
 from cluster.streams import as_rows
 from search.corpus.build import Manifest, load_corpus
 from search.errors import InputError
+from search.exported import check_exported, read_exported
 from search.sections import Data
-from trainables.scoring import RowLosses
+from trainables.decoder import trained_decoder
+from trainables.scoring import row_losses
 from trainables.settings import Shape
 
 FOLDER, RECORD = "scores", "scored.json"  # the record is written last: where it is, the scores are whole
+KEY = "sampling.scorer"
 CPUS = 0.5  # of an actor without a GPU: on a small machine others may hold whole ones
 
 
@@ -37,17 +39,15 @@ class Scorer:
         import torch
 
         torch.set_num_threads(1)
-        config, weights = model_of(model)
-        # the tables of rotary positions follow from the length, and are no weights
-        shape = Shape(**{**config["shape"], "sequence_length": length})
+        shape = Shape(**read_exported(KEY, model)["shape"])
         self.store, self.folder = Store(corpus), folder
-        self.losses = RowLosses(shape, load(weights), device)
+        self.model = trained_decoder(shape, load(Store(model).read("model.safetensors")), length, device)
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         began, rows = time.perf_counter(), 0
         for file in batch["file"].tolist():
             table = self.store.read_table(file, columns=["row_id", "tokens"])
-            scored = pa.table({"row_id": table["row_id"], "score": self.losses(as_rows(table))})
+            scored = pa.table({"row_id": table["row_id"], "score": row_losses(self.model, as_rows(table))})
             self.store.write_table(f"{self.folder}/{file}", scored)
             rows += len(table)
         return {"rows": np.array([rows]), "seconds": np.array([time.perf_counter() - began])}
@@ -62,15 +62,14 @@ def score_corpus(data: Data, model: str, gpus: float = 0.0) -> dict[str, Any]:
     manifest, store, folder = load_corpus(data), Store(data.corpus), folder_of(model)
     if store.exists(f"{folder}/{RECORD}"):
         return checked(store.read_json(f"{folder}/{RECORD}"), manifest, data, model)
-    config, weights = model_of(model)
-    fits(config, manifest, model)
+    check_exported(KEY, model, manifest.tokenizer, manifest.vocabulary)
     files = [file for group in manifest.groups.values() for file in group.splits["train"].files]
     arguments = (data.corpus, model, folder, manifest.sequence_length, "cuda" if gpus else "cpu")
     began = time.perf_counter()
     done = on_actors(files, arguments, gpus)
     record = {
         "model": model,
-        "weights": digest(weights),
+        "weights": digest(Store(model).read("model.safetensors")),
         "content": manifest.content,
         "rows": sum(each["rows"] for each in done),
         "passes": 1,  # forward, over all training rows
@@ -130,29 +129,6 @@ def matched(
 
 def folder_of(model: str) -> str:
     return f"{FOLDER}/{re.sub(r'[^A-Za-z0-9]+', '-', model).strip('-')}"
-
-
-def model_of(model: str) -> tuple[dict[str, Any], bytes]:
-    """Return the configuration and the weights of an exported model."""
-    store = Store(model)
-    try:
-        return json.loads(store.read("config.json")), store.read("model.safetensors")
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(
-            f"sampling.scorer: must be a folder with an exported model, such as runs/NAME/best, "
-            f"got {model}: {error}"
-        ) from error
-
-
-def fits(config: dict[str, Any], manifest: Manifest, model: str) -> None:
-    """Refuse a model that does not read the corpus's tokens."""
-    theirs = config.get("trainable"), config.get("tokenizer"), config.get("shape", {}).get("vocabulary")
-    ours = "decoder", manifest.tokenizer, manifest.vocabulary
-    if theirs != ours:
-        raise InputError(
-            f"sampling.scorer: must be a decoder for tokenizer {ours[1]} of {ours[2]} tokens, as the corpus "
-            f"has, but {model} is {theirs[0]} for {theirs[1]} of {theirs[2]}."
-        )
 
 
 def checked(record: dict[str, Any], manifest: Manifest, data: Data, model: str) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+"""A decoder that `shoal export` wrote, as a later run names it: to score rows, or to measure an excess over."""
+
+import json
+import os
+from typing import Any
+
+import pyarrow.lib
+
+from cluster.storage import Store
+from search.config import Run
+from search.errors import InputError
+from trainables.tokenizer import tokenizer_of
+
+
+def read_exported(key: str, folder: str) -> dict[str, Any]:
+    """Return an exported model's config.json; raises InputError under the key if no model is there."""
+    try:
+        store = Store(folder)
+        config: dict[str, Any] = json.loads(store.read("config.json"))
+        if store.exists("model.safetensors"):
+            return config
+    except (OSError, ValueError, pyarrow.lib.ArrowException):
+        pass  # what is missing or broken is said in one way
+    raise InputError(
+        f"{key}: must be the folder of an exported model, with config.json and model.safetensors, such as "
+        f"runs/NAME/best, got {folder}."
+    )
+
+
+def check_exported(key: str, folder: str, tokenizer: str, vocabulary: int) -> dict[str, Any]:
+    """Return the config.json of an exported decoder; raises InputError if it reads other tokens than these."""
+    config = read_exported(key, folder)
+    theirs = config.get("trainable"), config.get("tokenizer"), config.get("shape", {}).get("vocabulary")
+    # a tokenizer's file may lie elsewhere than where the model was trained
+    names = {os.path.basename(str(name)) for name in (tokenizer, theirs[1])}
+    if theirs[0] != "decoder" or len(names) > 1 or theirs[2] != vocabulary:
+        raise InputError(
+            f"{key}: must be a decoder for tokenizer {tokenizer} of {vocabulary} tokens, as the run has, but "
+            f"{folder} is {theirs[0]} for {theirs[1]} of {theirs[2]}."
+        )
+    return config
+
+
+def check_reference(run: Run) -> None:
+    """Raise InputError if the run names a reference that is not there, or that reads other tokens."""
+    if run.mixing is None or run.mixing.reference is None:
+        return
+    try:
+        vocabulary = tokenizer_of(run.data.tokenizer).vocabulary
+    except ValueError as error:
+        raise InputError(f"data.tokenizer: {error}") from error
+    check_exported("mixing.reference", run.mixing.reference, run.data.tokenizer, vocabulary)
