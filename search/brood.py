@@ -198,11 +198,12 @@ def follow(
     orders = [order for order in orders if order.decision is None]
     left = [order for order in orders if not any(team.holds(order) for team in found)]
     # taken before any copy: a donor may itself be told to copy, but gives what it reported with
-    states = {
-        donor: snapshot(members[donor], direct) for donor in {order.donor for order in left} & set(members)
-    }
-    for donor in {order.donor for order in left if order.member not in members} & set(states):
-        workers.post_weights(exchange, (round_, donor, part), states[donor], direct)
+    donors = {order.donor for order in left} & set(members)
+    states = {donor: snapshot(members[donor], direct) for donor in donors}
+    for donor in {order.donor for order in left if order.member not in members} & donors:
+        # what has no tensors cannot go by NIXL
+        way = direct and isinstance(members[donor], Network)
+        workers.post_weights(exchange, (round_, donor, part), states[donor], way)
     for team in found:
         team.copy([order for order in orders if team.holds(order)])
     for order in left:

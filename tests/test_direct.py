@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from cluster import workers
+from policies.population import Order
+from search import brood
+from search.teams import Team
+from tests.members import language
 from tests.test_ray import events, members, same_weights, scores, shoal, small_run, texts  # noqa: F401
+from trainables.toy import Toy
 
 
 def test_what_is_on_a_cpu_goes_so_only_when_asked(monkeypatch) -> None:
@@ -33,6 +38,18 @@ def test_where_it_is_not_to_be_had_the_store_stands_in_or_the_run_says_why(monke
         RuntimeError, match=r"cluster.direct: needs NIXL .* shoal\[direct\].*No module named 'nixl'"
     ):
         workers.direct_way(torch.zeros(1), True)
+
+
+def test_only_tensors_go_straight(monkeypatch) -> None:
+    sent = {}
+    monkeypatch.setattr(
+        workers, "post_weights", lambda e, key, state, direct: sent.update({key[1]: (state, direct)})
+    )
+    here = {0: Toy({"h0": 0.1, "h1": 0.5}), 1: language(1)}
+    found = [Team({number: member}) for number, member in here.items()]
+    brood.follow(None, 1, [Order(8, 0, {}), Order(9, 1, {})], found, direct=True)
+    assert sent[0][1] is False and isinstance(sent[0][0]["weights"]["place"], np.ndarray)
+    assert sent[1][1] is True and all(isinstance(each, torch.Tensor) for each in sent[1][0]["weights"].values())
 
 
 @pytest.mark.ray
