@@ -29,6 +29,7 @@ from cluster.session import session
 from cluster.storage import Store
 from cluster.streams import RowStream, WholeStream, WindowStream
 from search.corpus.batches import MixedBatches
+from search.corpus.packing import write_part
 
 GROUPS, LENGTH, BATCH = ("code", "docs", "law"), 128, 64
 FILE_ROWS = 4096  # as `shoal corpus` writes them
@@ -36,7 +37,14 @@ Files = dict[str, list[str]]  # of each group
 WINDOW_BYTES = 192 << 20  # of each group, in the streamed regime
 
 
-def write_groups(store: Store, files: int) -> Files:
+def write_lists(store: Store, file: str, ids: NDArray[np.int64], tokens: NDArray[np.uint16]) -> None:
+    """Write a part as other tools do."""
+    column = pa.FixedSizeListArray.from_arrays(pa.array(tokens.ravel()), LENGTH)
+    table = pa.table({"row_id": ids, "tokens": column})
+    store.write_table(file, table, compression="lz4", row_group_size=FILE_ROWS)
+
+
+def write_groups(store: Store, files: int, write: Callable[..., None] = write_part) -> Files:
     """Write Parquet as a corpus has it; the first token of every row is the number of its group."""
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 257, (FILE_ROWS, LENGTH)).astype(np.uint16)
@@ -45,10 +53,8 @@ def write_groups(store: Store, files: int) -> Files:
         for file in range(files):
             rows = rng.permutation(tokens)
             rows[:, 0] = number
-            column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), LENGTH)
-            table = pa.table({"row_id": np.arange(FILE_ROWS) + file * FILE_ROWS, "tokens": column})
             found.setdefault(group, []).append(f"{group}/part-{file:05d}.parquet")
-            store.write_table(found[group][-1], table, compression="lz4", row_group_size=FILE_ROWS)
+            write(store, found[group][-1], np.arange(FILE_ROWS) + file * FILE_ROWS, rows)
     return found
 
 

@@ -17,7 +17,7 @@ from cluster import feed
 from cluster.order import RowOrder
 from cluster.session import session
 from cluster.storage import Store
-from cluster.streams import WindowStream
+from cluster.streams import WindowStream, as_column
 from policies.mixing import normalise
 from search.corpus.batches import MixedBatches
 
@@ -35,8 +35,7 @@ def store(tmp_path_factory) -> Store:
         numbers = np.arange(start, start + size)
         tokens = np.zeros((size, LENGTH), np.uint16)
         tokens[:, 0], tokens[:, 1] = numbers % 2**16, numbers // 2**16
-        column = pa.FixedSizeListArray.from_arrays(pa.array(tokens.ravel()), LENGTH)
-        store.write_table(f"{file}.parquet", pa.table({"tokens": column}))
+        store.write_table(f"{file}.parquet", pa.table({"tokens": as_column(tokens)}), use_dictionary=False)
         start += size
     return store
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.order import RowOrder
-from cluster.streams import WholeStream
+from cluster.streams import WholeStream, as_column, as_rows
 from policies.mixing import normalise
 from search.corpus.batches import MixedBatches
 
@@ -22,9 +22,7 @@ def blocks(order: RowOrder, size: int) -> list[pa.Table]:
     starts = np.cumsum([0, *SIZES])
     rows = np.concatenate([stored()[starts[file] : starts[file + 1]] for file in order.files(0)])
     parts = [rows[i : i + size] for i in range(0, len(rows), size)]
-    return [
-        pa.table({"tokens": pa.FixedSizeListArray.from_arrays(pa.array(part.ravel()), 4)}) for part in parts
-    ]
+    return [pa.table({"tokens": as_column(part)}) for part in parts]
 
 
 def stream(seed: int = 0, size: int = 4) -> WholeStream:
@@ -98,3 +96,25 @@ def test_batches_follow_proportions_from_the_next_one_and_a_clone_goes_on_where_
     clone.load(batches.state())
     assert np.array_equal(clone.next(), batches.next())
     assert clone.cursors == batches.cursors
+
+
+def as_lists(rows: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+
+
+@pytest.mark.parametrize("form", [as_column, as_lists])
+def test_rows_are_views_of_a_block_in_either_form(form) -> None:
+    rows = np.arange(40, dtype=np.uint16).reshape(10, 4) * 257
+    block = pa.table({"tokens": form(rows)})
+    for part, expected in ((block, rows), (block.slice(3, 5), rows[3:8]), (block.slice(9), rows[9:])):
+        assert np.array_equal(as_rows(part), expected)
+    assert np.shares_memory(as_rows(block), as_rows(block.slice(3, 5)))
+    assert np.array_equal(as_rows(block.to_batches()[0]), rows)
+    assert np.array_equal(
+        as_rows(pa.concat_tables([block, block.slice(1, 2)])), np.concatenate([rows, rows[1:3]])
+    )
+
+
+def test_a_rows_bytes_are_little_endian() -> None:
+    # 258 = 1 * 256 + 2: the low byte first
+    assert as_column(np.array([[258, 7]], np.uint16)).to_pylist() == [b"\x02\x01\x07\x00"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cluster import feed as feeding
 from cluster.order import RowOrder
-from cluster.streams import Chunk, WindowStream, rooms
+from cluster.streams import Chunk, WindowStream, as_column, rooms
 from policies.mixing import normalise
 from policies.supply import share_out
 from search.corpus.batches import MixedBatches
@@ -203,10 +203,7 @@ class FakeDataset:
         for files in self.tasks:
             rows = np.concatenate([stored(int(file)) for file in files])
             parts = [rows[start : start + self.cut] for start in range(0, len(rows), self.cut)]
-            tables = [
-                pa.table({"tokens": pa.FixedSizeListArray.from_arrays(pa.array(part.ravel()), 4)})
-                for part in parts
-            ]
+            tables = [pa.table({"tokens": as_column(part)}) for part in parts]
             yield SimpleNamespace(block_refs=tables, metadata=tables)  # a table knows its `num_rows` too
 
 
@@ -225,6 +222,7 @@ def test_a_feed_goes_on_over_datasets_and_epochs(monkeypatch, cut, room) -> None
     one.load(one.state() | {"cursors": [13]})
     for step in range(40):
         assert one.next()[:, 0].tolist() == expected(13 + 9 * step, 9)
+    rows.close()  # what it would read next would start a Ray
     assert len(read) >= 2 and set(read) == {3}
     turns = [len(each) for each in islice(feeding.task_turns(order, 8, room, 4), 4)]
     # tasks grow up to a quarter of the room: 2^18 bytes are many files of 7 rows of 8 bytes, 25 are none

@@ -20,7 +20,8 @@ from search.errors import InputError
 from search.sections import Data
 from trainables.tokenizer import tokenizer_of
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)  # format 1 has tokens as lists: read alike, but slower
 MANIFEST = "manifest.json"
 # what decides a corpus's content beside its sources
 SETTINGS = (
@@ -61,8 +62,8 @@ class Manifest:
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "Manifest":
         """Return the manifest that `asdict` made plain."""
-        if plain["format"] != FORMAT:
-            raise ValueError(f"format must be {FORMAT}, got {plain['format']}.")
+        if plain["format"] not in READABLE:
+            raise ValueError(f"format must be one of {READABLE}, got {plain['format']}.")
         groups = {}
         for name, group in plain["groups"].items():
             splits = {split: Split(**value) for split, value in group["splits"].items()}
@@ -89,7 +90,7 @@ def load_corpus(settings: Data) -> Manifest:
         manifest = Manifest.of(store.read_json(MANIFEST))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
-            f"data.corpus: {store.path(MANIFEST)} is no manifest of format {FORMAT}. {way_out}"
+            f"data.corpus: {store.path(MANIFEST)} is no manifest of format {READABLE[0]} or {FORMAT}. {way_out}"
         ) from error
     if differences := list(_differences(manifest, settings)):
         raise InputError(

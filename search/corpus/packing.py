@@ -10,12 +10,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cluster.storage import Store
+from cluster.streams import as_column
 from search.corpus.documents import Document
 from search.sections import Data
 from trainables.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation", "test")
 PART_ROWS = 4096  # most rows of a file, which is one row group: small, so that a stream starts early
+COMPRESSION = "lz4"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,12 @@ def write_rows(store: Store, name: str, rows: Rows) -> Iterator[tuple[str, int, 
 
 
 def write_part(store: Store, file: str, ids: NDArray[np.int64], tokens: NDArray[np.uint16]) -> None:
-    column = pa.FixedSizeListArray.from_arrays(pa.array(tokens.ravel()), tokens.shape[1])
-    table = pa.table({"row_id": ids, "tokens": column})
-    store.write_table(file, table, compression="lz4", row_group_size=PART_ROWS)
+    """Write a part as one row group, its tokens as bytes: lists are decoded number by number."""
+    column = as_column(tokens)
+    schema = pa.schema(
+        [pa.field("row_id", pa.int64(), nullable=False), pa.field("tokens", column.type, nullable=False)],
+        metadata={"tokens": f"{tokens.shape[1]} numbers a row, uint16, little-endian"},
+    )
+    table = pa.table({"row_id": ids, "tokens": column}, schema=schema)
+    options = {"compression": COMPRESSION, "use_dictionary": False, "write_statistics": ["row_id"]}
+    store.write_table(file, table, row_group_size=PART_ROWS, **options)

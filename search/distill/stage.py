@@ -76,7 +76,7 @@ def staged(run: Run, teacher: SharedTeacher, device: str) -> Staged:
     for group, share in zip(groups, proportions(run, groups), strict=True):
         blocks = blocks_of(train.get_dataset_shard(SHOWN.format(group))) if share else ()
         for part in (part for block in blocks for part in block.to_batches()):
-            found.add(*(column_of(part, each) for each in ("tokens", "shown")))
+            found.add(as_rows(part), column_of(part, "shown"))
     return found
 
 
