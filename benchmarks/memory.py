@@ -45,7 +45,7 @@ class Watch(threading.Thread):
 @ray.remote(num_cpus=0.25)
 def start_up(uri: str, file: str) -> pa.Table:
     """Read one file, and stay long enough for Ray to need another process beside this one."""
-    found = read_files(pa.table({"files": [[file]]}), uri)
+    found = read_files(pa.table({"file": [file]}), uri)
     time.sleep(3)
     return found
 

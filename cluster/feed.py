@@ -4,8 +4,8 @@
 the workers hold the CPUs, and such a task waits for ever; so files are read by our own `map_batches`.
 """
 
+import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -17,27 +17,27 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from cluster.order import RowOrder
+from cluster.order import RowOrder, drawn
 from cluster.storage import Store
-from cluster.streams import Chunk, Tokens, as_rows
+from cluster.streams import Chunk, Tokens, as_column, as_rows
 
-TASK_BYTES = 16 << 20  # rows that one task reads: smaller ones cost more than they read
+TASK_BYTES = 64 << 20  # rows that one task reads at most: smaller ones cost more than they read
 SEGMENT = 48  # tasks of one dataset; the next one starts while the last EARLY of these are read
 EARLY = 16
-STEP_SECONDS = 0.03  # from one look of a dataset's executor at its tasks to the next, on average and at least
-BURST = 8  # looks that may follow one another at once: the end of a task takes about three
+STEP_SECONDS = 0.005  # a look of a dataset's executor at its tasks that took longer has waited for one of them
+PAUSES = (0.0005, 0.05)  # seconds after a look that did not: the first one, and the longest
 LOOKED_AT = 64  # rows that a model in a stage sees at once
 
 
 def open_dataset(store: Store, files: Sequence[str]) -> ray.data.Dataset:
     """Return a dataset of the files' `tokens`, in this order: one block a file."""
-    return _dataset(store.uri, [[file] for file in files])
+    return _dataset([{"file": file} for file in files], partial(read_files, uri=store.uri))
 
 
 def _dataset(
-    uri: str, tasks: Sequence[Sequence[str]], room: int | None = None, at_once: int | None = None
+    tasks: Sequence[dict[str, Any]], read: Any, room: int | None = None, at_once: int | None = None
 ) -> ray.data.Dataset:
-    """Return a dataset of one block for each task's files; its blocks on the way take at most `room` bytes.
+    """Return a dataset of one block for each task; its blocks on the way take at most `room` bytes.
 
     Ray starts a process for each task that runs `at_once`, which takes seconds, so few are better at first.
     """
@@ -51,13 +51,27 @@ def _dataset(
     callbacks: list[Any] = [*had[1], Unhurried]
     context.custom_execution_callback_classes = callbacks
     try:
-        names = ray.data.from_items([{"files": list(files)} for files in tasks], override_num_blocks=len(tasks))
-        read: Any = partial(read_files, uri=uri)
-        return names.map_batches(
+        planned = ray.data.from_items(list(tasks), override_num_blocks=len(tasks))
+        return planned.map_batches(
             read, batch_size=None, batch_format="pyarrow", num_cpus=0.25, concurrency=at_once
         )
     finally:
         options.resource_limits, context.custom_execution_callback_classes = had
+
+
+class Taken:
+    """How many blocks the readers of this process have taken from datasets."""
+
+    def __init__(self) -> None:
+        self.changed, self.blocks = threading.Condition(), 0
+
+    def one(self) -> None:
+        with self.changed:
+            self.blocks += 1
+            self.changed.notify_all()
+
+
+TAKEN = Taken()
 
 
 class Unhurried:
@@ -65,14 +79,21 @@ class Unhurried:
 
     An executor (2.60) whose rows nobody wants yet looks at its tasks again and again without a pause, in a
     thread of this process. Three such groups took 6 microseconds of a core for each row, and reading one.
+    Each look that did not itself wait for a task is followed by a longer pause, which ends when a block is
+    taken somewhere in this process.
     """
 
     def __init__(self) -> None:
-        self.looks = deque([0.0] * BURST, BURST)  # when the last ones were
+        self.pause, self.taken, self.looked = PAUSES[0], TAKEN.blocks, time.monotonic()
 
     def on_execution_step(self, executor: Any) -> None:
-        time.sleep(max(0.0, self.looks[0] + BURST * STEP_SECONDS - time.monotonic()))
-        self.looks.append(time.monotonic())
+        waited = time.monotonic() - self.looked > STEP_SECONDS
+        with TAKEN.changed:
+            if waited or TAKEN.changed.wait_for(lambda: TAKEN.blocks != self.taken, self.pause):
+                self.pause, self.taken = PAUSES[0], TAKEN.blocks
+            else:
+                self.pause = min(2 * self.pause, PAUSES[1])
+        self.looked = time.monotonic()
 
     def before_execution_starts(self, executor: Any) -> None:
         """Nothing to do."""
@@ -86,9 +107,25 @@ class Unhurried:
 
 def read_files(batch: pa.Table, uri: str) -> pa.Table:
     """Return the `tokens` of a batch's files; runs in a task, so one thread is all it takes."""
-    store = Store(uri)
-    names = [name for files in batch["files"].to_pylist() for name in files]
+    store, names = Store(uri), batch["file"].to_pylist()
     return pa.concat_tables(store.read_part(name, columns=["tokens"], use_threads=False) for name in names)
+
+
+def read_turns(batch: pa.Table, uri: str) -> pa.Table:
+    """Return the `tokens` of some turns, `(files, seeds, rows in all)`, in their order.
+
+    So the rows are shuffled where they are read, once for all members, and beside the members' own process.
+    """
+    (task,) = batch.to_pylist()
+    store, found, filled = Store(uri), np.empty((task["rows"], task["length"]), np.uint16), 0
+    for name, seeds in zip(task["files"], task["seeds"], strict=True):
+        rows = as_rows(store.read_part(name, columns=["tokens"], use_threads=False))
+        # without "clip" a whole copy would be made first, in case an index is wrong
+        rows.take(drawn(seeds, len(rows)), axis=0, out=found[filled : filled + len(rows)], mode="clip")
+        filled += len(rows)
+    if filled != len(found):
+        raise ValueError(f"{task['files']} must hold {len(found)} rows as the corpus says, but hold {filled}.")
+    return pa.table({"tokens": as_column(found)})
 
 
 def look_at(
@@ -149,8 +186,16 @@ def read_on(
     pieces = task_turns(order, row_bytes, room, turn)
 
     def start(segment: list[range]) -> Iterator[Chunk]:
-        names = [[files[order.file(each)] for each in turns] for turns in segment]
-        bundles = _dataset(store.uri, names, room, at_once).iter_internal_ref_bundles()
+        tasks = [
+            {
+                "files": [files[order.file(turn)] for turn in turns],
+                "seeds": [order.seeds(turn) for turn in turns],
+                "rows": order.start(turns.stop) - order.start(turns.start),
+                "length": row_bytes // 2,
+            }
+            for turns in segment
+        ]
+        bundles = _dataset(tasks, partial(read_turns, uri=store.uri), room, at_once).iter_internal_ref_bundles()
         return chunks(iter(bundles), segment, order)
 
     with ThreadPoolExecutor(1, "next-segment") as opener:
@@ -167,7 +212,7 @@ def read_on(
 
 def task_turns(order: RowOrder, row_bytes: int, room: int, turn: int) -> Iterator[range]:
     """Yield the turns that each task reads: the first ones one file, so that the first rows come early."""
-    size, most = int(order.sizes.max()) * row_bytes, min(TASK_BYTES, room // 4)
+    size, most = int(order.sizes.max()) * row_bytes, min(TASK_BYTES, room // 2)
     turns = 1
     while True:
         yield range(turn, turn + turns)
@@ -181,6 +226,7 @@ def chunks(bundles: Iterator[Any], segment: Sequence[range], order: RowOrder) ->
         missing, found = order.start(turns.stop) - order.start(turns.start), []
         while missing > 0:
             block, metadata = next(blocks)
+            TAKEN.one()
             found.append(block)
             missing -= metadata.num_rows
         assert missing == 0, "a block holds rows of two tasks"

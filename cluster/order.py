@@ -36,7 +36,7 @@ class RowOrder:
         return files.tolist(), list(accumulate(self.sizes[files].tolist(), initial=0))
 
     def _within(self, epoch: int, file: int) -> NDArray[np.int64]:
-        return np.random.default_rng([*self.key, epoch, 1 + file]).permutation(self.sizes[file])
+        return drawn([*self.key, epoch, 1 + file], int(self.sizes[file]))
 
     def files(self, epoch: int) -> list[int]:
         return self.epoch(epoch)[0]
@@ -65,6 +65,10 @@ class RowOrder:
         """Return which of its file's rows stand at a turn's positions, `(rows of the file,)`."""
         return self.within(turn // len(self.sizes), self.file(turn))
 
+    def seeds(self, turn: int) -> list[int]:
+        """Return what `drawn` makes `shuffled(turn)` of, in whatever process."""
+        return [*self.key, turn // len(self.sizes), 1 + self.file(turn)]
+
     def places(self, cursor: int, count: int) -> NDArray[np.int64]:
         """Return the stored row of each of the positions cursor ... cursor + count - 1."""
         found = []
@@ -74,3 +78,8 @@ class RowOrder:
             found.append(self.starts[self.file(turn)] + part)
             cursor, count = cursor + len(part), count - len(part)
         return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+
+
+def drawn(seeds: Sequence[int], rows: int) -> NDArray[np.int64]:
+    """Return a permutation of so many rows."""
+    return np.random.default_rng(list(seeds)).permutation(rows)

@@ -20,7 +20,8 @@ from cluster.metrics import CLOCK
 from cluster.order import RowOrder
 
 PAGE_BYTES = 256 * 1024  # rows are shuffled, and cached, so many at a time
-PAGES = 64  # cached, of each stream: more than there are members at different places; less of a small window
+PAGES = 64  # cached, of each stream: more than there are members at different places
+OPEN = 8  # chunks, and turns of them, that a window has at hand
 
 Tokens = NDArray[np.uint16]
 
@@ -28,17 +29,17 @@ Tokens = NDArray[np.uint16]
 class RowStream(ABC):
     """Rows of one group at any positions of its order."""
 
-    def __init__(self, order: RowOrder, sequence_length: int, bound: float = np.inf):
+    def __init__(self, order: RowOrder, sequence_length: int):
         self.order, self.sequence_length = order, sequence_length
-        self.page_rows = max(1, PAGE_BYTES // (2 * sequence_length))
-        pages = int(min(PAGES, max(2, bound / 8 / self.page_rows)))
-        self.page = lru_cache(maxsize=pages)(self._page)
         self.changed = threading.Condition()
         self.error: BaseException | None = None
 
     @abstractmethod
-    def rows_of(self, turn: int) -> Tokens:
-        """Return a turn's file as it is stored, `(rows, sequence_length)`; waits until it has arrived."""
+    def rows_from(self, turn: int, first: int) -> Tokens:
+        """Return rows of a turn in their order, from the given one on: one at least, more as they are at hand.
+
+        Waits until they have arrived.
+        """
 
     def place(self, reader: object, cursor: int) -> int:
         """Say where a reader stands; returns the position that it may go on from."""
@@ -46,27 +47,15 @@ class RowStream(ABC):
 
     def take(self, cursor: int, count: int) -> Tokens:
         """Return the rows at these positions, `(count, sequence_length)`, not to be written to."""
-        turn, first = self.order.locate(cursor)
-        page, start = divmod(first, self.page_rows)
-        rows = self.page(turn, page)[start : start + count]
+        rows = self.rows_from(*self.order.locate(cursor))[:count]
         if len(rows) == count:
             return rows
         found = [rows]
         while (count := count - len(rows)) > 0:
             cursor += len(rows)
-            turn, first = self.order.locate(cursor)
-            page, start = divmod(first, self.page_rows)
-            rows = self.page(turn, page)[start : start + count]
+            rows = self.rows_from(*self.order.locate(cursor))[:count]
             found.append(rows)
         return np.concatenate(found)
-
-    def _page(self, turn: int, page: int) -> Tokens:
-        """Return a stretch of a turn's rows in their order: members at one place share the shuffling."""
-        with CLOCK.phase("data"):
-            chosen = self.order.shuffled(turn)[page * self.page_rows : (page + 1) * self.page_rows]
-            rows = self.rows_of(turn).take(chosen, axis=0)  # an index in brackets takes three times as long
-            rows.flags.writeable = False
-            return rows
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         """Wait for the thread that fills the stream; `changed` must be held."""
@@ -85,15 +74,27 @@ class WholeStream(RowStream):
 
     def __init__(self, blocks: Iterable[pa.Table], order: RowOrder, sequence_length: int):
         super().__init__(order, sequence_length)
+        self.page_rows = max(1, PAGE_BYTES // (2 * sequence_length))
+        self.page = lru_cache(maxsize=PAGES)(self._page)
         self.tokens = np.empty((order.rows, sequence_length), dtype=np.uint16)
         self.arrived = np.zeros(len(order.sizes), dtype=bool)
         threading.Thread(target=self._fill, args=(blocks,), daemon=True).start()
 
-    def rows_of(self, turn: int) -> Tokens:
+    def rows_from(self, turn: int, first: int) -> Tokens:
+        page, start = divmod(first, self.page_rows)
+        return self.page(turn, page)[start:]
+
+    def _page(self, turn: int, page: int) -> Tokens:
+        """Return a stretch of a turn's rows in their order: members at one place share the shuffling."""
         file = self.order.file(turn)
-        with self.changed:
-            self._wait(lambda: bool(self.arrived[file]))
-        return self.tokens[self.order.starts[file] : self.order.starts[file + 1]]
+        with CLOCK.phase("data"):
+            with self.changed:
+                self._wait(lambda: bool(self.arrived[file]))
+            stored = self.tokens[self.order.starts[file] : self.order.starts[file + 1]]
+            chosen = self.order.shuffled(turn)[page * self.page_rows : (page + 1) * self.page_rows]
+            rows = stored.take(chosen, axis=0)  # an index in brackets takes three times as long
+            rows.flags.writeable = False
+            return rows
 
     def pick(self, rows: NDArray[np.int64]) -> Tokens:
         """Return stored rows by their numbers, whatever the order, `(rows, sequence_length)`."""
@@ -132,7 +133,7 @@ class WholeStream(RowStream):
 
 
 class Chunk(NamedTuple):
-    """The files of some turns in a row, read together; `fetch` returns all their rows."""
+    """The files of some turns in a row, read together; `fetch` returns all their rows in their order."""
 
     first: int  # turn
     turns: int
@@ -150,7 +151,7 @@ class WindowStream(RowStream):
     def __init__(
         self, feed: Callable[[int], Iterator[Chunk]], order: RowOrder, sequence_length: int, bound: int
     ):
-        super().__init__(order, sequence_length, bound)
+        super().__init__(order, sequence_length)
         self.feed = feed
         # rows; a file must not leave while it is read, so small bounds give way
         self.behind = max(bound // 2, 2 * int(order.sizes.max()))
@@ -160,7 +161,7 @@ class WindowStream(RowStream):
         self.furthest = 0  # position that a reader has stood at
         self.least = 0  # first position of the first file that is wholly within the bound
         self.wanted = 0  # turn that must be read next, however far ahead
-        self.open = lru_cache(maxsize=2)(self._open)
+        self.open, self.rows_of = lru_cache(OPEN)(self._open), lru_cache(OPEN)(self._rows_of)
         self.filling: threading.Thread | None = None
 
     def place(self, reader: object, cursor: int) -> int:
@@ -189,22 +190,30 @@ class WindowStream(RowStream):
         if self.filling is not None:
             self.filling.join()
 
-    def rows_of(self, turn: int) -> Tokens:
-        with self.changed:
-            self.wanted = max(self.wanted, turn)
-            if self.filling is None:
-                self.filling = threading.Thread(target=self._fill, args=(turn,), daemon=True)
-                self.filling.start()
-            self.changed.notify_all()
-            self._wait(lambda: bool(self.chunks) and turn < self._end())
-            chunk = next((each for each in self.chunks if each.first <= turn < each.first + each.turns), None)
-        if chunk is None:
-            raise LookupError(f"turn {turn} has left the window: a reader must ask `place` first.")
-        start = self.order.start(turn) - self.order.start(chunk.first)
-        return self.open(chunk)[start : start + int(self.order.sizes[self.order.file(turn)])]
+    def rows_from(self, turn: int, first: int) -> Tokens:
+        return self.rows_of(turn)[first:]
+
+    def _rows_of(self, turn: int) -> Tokens:
+        """Return a turn's rows in their order; waits until they have arrived."""
+        with CLOCK.phase("data"):
+            with self.changed:
+                self.wanted = max(self.wanted, turn)
+                if self.filling is None:
+                    self.filling = threading.Thread(target=self._fill, args=(turn,), daemon=True)
+                    self.filling.start()
+                self.changed.notify_all()
+                self._wait(lambda: bool(self.chunks) and turn < self._end())
+                held = (each for each in self.chunks if each.first <= turn < each.first + each.turns)
+                chunk = next(held, None)
+            if chunk is None:
+                raise LookupError(f"turn {turn} has left the window: a reader must ask `place` first.")
+            start = self.order.start(turn) - self.order.start(chunk.first)
+            return self.open(chunk)[start : start + int(self.order.sizes[self.order.file(turn)])]
 
     def _open(self, chunk: Chunk) -> Tokens:
-        return chunk.fetch()
+        rows = chunk.fetch()
+        rows.flags.writeable = False
+        return rows
 
     def _end(self) -> int:
         """Return the first turn that has not arrived."""
@@ -234,6 +243,8 @@ class WindowStream(RowStream):
         passed = max(min(self.readers.values(), default=0), self.least)
         while len(self.chunks) > 1 and self.order.start(self.chunks[1].first) <= passed:
             self.chunks.popleft()
+            for views in (self.open, self.rows_of):  # they would keep what they show
+                views.cache_clear()
 
 
 def as_rows(block: pa.Table | pa.RecordBatch) -> Tokens:

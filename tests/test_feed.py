@@ -60,7 +60,7 @@ def kill_a_reader(ended: threading.Event, killed: list[str]) -> None:
         parents = {int(line[0]): int(line[1]) for line in lines}
         for process, _, title in lines:
             grandparent = parents.get(parents[int(process)])
-            if "MapBatches(read_files)" in title and grandparent == os.getpid():
+            if "MapBatches(read_turns)" in title and grandparent == os.getpid():
                 os.kill(int(process), signal.SIGKILL)
                 killed.append(title)
                 return

@@ -103,7 +103,7 @@ cluster: {{broods: 1, workers_per_brood: 2}}
     assert min(row["kept"] for row in rows) < 0.9
     process = start("run", str(path), f"directory={mortal}")
     wait_for_round(mortal, 4, process)
-    kill(process, "MapBatches(read_files)")
+    kill(process, "MapBatches(read_turns)")
     kill(process, "ray::Shard")
     said, _ = process.communicate(timeout=280)
     assert process.returncode == 0, said

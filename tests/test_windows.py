@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster import feed as feeding
-from cluster.order import RowOrder
+from cluster.order import RowOrder, drawn
 from cluster.streams import Chunk, WindowStream, as_column, rooms
 from policies.mixing import normalise
 from policies.supply import share_out
@@ -33,7 +33,7 @@ def feed(order: RowOrder, sizes: list[int], read: list[int], turn: int) -> Itera
     """Chunks of as many turns as `sizes` has, again and again; notes the turns that were read."""
     while True:
         for turns in sizes:
-            files = [stored(order.file(each)) for each in range(turn, turn + turns)]
+            files = [stored(order.file(each))[order.shuffled(each)] for each in range(turn, turn + turns)]
             read += range(turn, turn + turns)
             yield Chunk(turn, turns, partial(np.concatenate, files))
             turn += turns
@@ -195,13 +195,15 @@ class FakeDataset:
 
     opened: list[int] = []  # noqa: RUF012
 
-    def __init__(self, tasks: list[list[str]], cut: int):
+    def __init__(self, tasks: list[dict], cut: int):
         self.tasks, self.cut = tasks, cut
 
     def iter_internal_ref_bundles(self) -> Iterator[SimpleNamespace]:
         FakeDataset.opened.append(len(self.tasks))
-        for files in self.tasks:
-            rows = np.concatenate([stored(int(file)) for file in files])
+        for task in self.tasks:
+            turns = zip(task["files"], task["seeds"], strict=True)
+            rows = np.concatenate([stored(int(file))[drawn(seeds, SIZES[int(file)])] for file, seeds in turns])
+            assert rows.shape == (task["rows"], task["length"])
             parts = [rows[start : start + self.cut] for start in range(0, len(rows), self.cut)]
             tables = [pa.table({"tokens": as_column(part)}) for part in parts]
             yield SimpleNamespace(block_refs=tables, metadata=tables)  # a table knows its `num_rows` too
@@ -211,7 +213,7 @@ class FakeDataset:
 def test_a_feed_goes_on_over_datasets_and_epochs(monkeypatch, cut, room) -> None:
     monkeypatch.setattr(feeding, "SEGMENT", 3)
     monkeypatch.setattr(feeding, "EARLY", 1)
-    monkeypatch.setattr(feeding, "_dataset", lambda uri, tasks, room, at_once: FakeDataset(tasks, cut))
+    monkeypatch.setattr(feeding, "_dataset", lambda tasks, read, room, at_once: FakeDataset(tasks, cut))
     monkeypatch.setattr(feeding.ray, "get", lambda blocks: blocks)
     order, read = RowOrder("code", SIZES, 0), FakeDataset.opened
     read.clear()
@@ -225,5 +227,5 @@ def test_a_feed_goes_on_over_datasets_and_epochs(monkeypatch, cut, room) -> None
     rows.close()  # what it would read next would start a Ray
     assert len(read) >= 2 and set(read) == {3}
     turns = [len(each) for each in islice(feeding.task_turns(order, 8, room, 4), 4)]
-    # tasks grow up to a quarter of the room: 2^18 bytes are many files of 7 rows of 8 bytes, 25 are none
+    # tasks grow up to half of the room: 2^19 bytes are many files of 7 rows of 8 bytes, 50 are none
     assert turns == ([1, 2, 4, 8] if room > 100 else [1, 1, 1, 1])
