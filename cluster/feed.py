@@ -25,7 +25,7 @@ TASK_BYTES = 64 << 20  # rows that one task reads at most: smaller ones cost mor
 SEGMENT = 48  # tasks of one dataset; the next one starts while the last EARLY of these are read
 EARLY = 16
 STEP_SECONDS = 0.005  # a look of a dataset's executor at its tasks that took longer has waited for one of them
-PAUSES = (0.0005, 0.05)  # seconds after a look that did not: the first one, and the longest
+PAUSES = (0.001, 0.1)  # seconds after a look that did not: the first one, and the longest
 LOOKED_AT = 64  # rows that a model in a stage sees at once
 
 
@@ -60,7 +60,7 @@ def _dataset(
 
 
 class Taken:
-    """How many blocks the readers of this process have taken from datasets."""
+    """How many of a dataset's blocks have been taken; whoever waits for the next one wakes."""
 
     def __init__(self) -> None:
         self.changed, self.blocks = threading.Condition(), 0
@@ -71,7 +71,7 @@ class Taken:
             self.changed.notify_all()
 
 
-TAKEN = Taken()
+STARTING = threading.local()  # `taken` of the dataset that this thread is about to start
 
 
 class Unhurried:
@@ -80,17 +80,18 @@ class Unhurried:
     An executor (2.60) whose rows nobody wants yet looks at its tasks again and again without a pause, in a
     thread of this process. Three such groups took 6 microseconds of a core for each row, and reading one.
     Each look that did not itself wait for a task is followed by a longer pause, which ends when a block is
-    taken somewhere in this process.
+    taken.
     """
 
     def __init__(self) -> None:
-        self.pause, self.taken, self.looked = PAUSES[0], TAKEN.blocks, time.monotonic()
+        self.taken: Taken = getattr(STARTING, "taken", None) or Taken()
+        self.pause, self.seen, self.looked = PAUSES[0], 0, time.monotonic()
 
     def on_execution_step(self, executor: Any) -> None:
         waited = time.monotonic() - self.looked > STEP_SECONDS
-        with TAKEN.changed:
-            if waited or TAKEN.changed.wait_for(lambda: TAKEN.blocks != self.taken, self.pause):
-                self.pause, self.taken = PAUSES[0], TAKEN.blocks
+        with self.taken.changed:
+            if waited or self.taken.changed.wait_for(lambda: self.taken.blocks != self.seen, self.pause):
+                self.pause, self.seen = PAUSES[0], self.taken.blocks
             else:
                 self.pause = min(2 * self.pause, PAUSES[1])
         self.looked = time.monotonic()
@@ -195,8 +196,13 @@ def read_on(
             }
             for turns in segment
         ]
-        bundles = _dataset(tasks, partial(read_turns, uri=store.uri), room, at_once).iter_internal_ref_bundles()
-        return chunks(iter(bundles), segment, order)
+        dataset = _dataset(tasks, partial(read_turns, uri=store.uri), room, at_once)
+        STARTING.taken = taken = Taken()
+        try:
+            bundles = iter(dataset.iter_internal_ref_bundles())
+        finally:
+            del STARTING.taken
+        return chunks(bundles, segment, order, taken)
 
     with ThreadPoolExecutor(1, "next-segment") as opener:
         current = opener.submit(start, list(islice(pieces, SEGMENT)))
@@ -219,14 +225,14 @@ def task_turns(order: RowOrder, row_bytes: int, room: int, turn: int) -> Iterato
         turn, turns = turn + turns, max(1, min(2 * turns, most // size))
 
 
-def chunks(bundles: Iterator[Any], segment: Sequence[range], order: RowOrder) -> Iterator[Chunk]:
+def chunks(bundles: Iterator[Any], segment: Sequence[range], order: RowOrder, taken: Taken) -> Iterator[Chunk]:
     """Yield a chunk for each task's turns: one block, or several where Ray Data has cut a large one."""
     blocks = (block for bundle in bundles for block in zip(bundle.block_refs, bundle.metadata, strict=True))
     for turns in segment:
         missing, found = order.start(turns.stop) - order.start(turns.start), []
         while missing > 0:
             block, metadata = next(blocks)
-            TAKEN.one()
+            taken.one()
             found.append(block)
             missing -= metadata.num_rows
         assert missing == 0, "a block holds rows of two tasks"

@@ -159,6 +159,7 @@ class WindowStream(RowStream):
         self.chunks: deque[Chunk] = deque()
         self.readers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self.furthest = 0  # position that a reader has stood at
+        self.enough = np.inf  # position up to which what has arrived is far enough ahead
         self.least = 0  # first position of the first file that is wholly within the bound
         self.wanted = 0  # turn that must be read next, however far ahead
         self.open, self.rows_of = lru_cache(OPEN)(self._open), lru_cache(OPEN)(self._rows_of)
@@ -172,7 +173,7 @@ class WindowStream(RowStream):
                 self.least = self.order.start(turn + bool(into))
             cursor = max(cursor, self.least)
             self.readers[reader] = cursor
-            if self.chunks and self._hungry():  # waking the other thread at every batch would cost more than it
+            if self.furthest > self.enough:  # waking the other thread at every batch would cost more than it
                 self.changed.notify_all()
         return cursor
 
@@ -226,6 +227,7 @@ class WindowStream(RowStream):
             for chunk in self.feed(self.order.locate(max(slowest, self.least))[0]):
                 with self.changed:
                     self.chunks.append(chunk)
+                    self.enough = self.order.start(self._end()) - self.ahead
                     self._drop()
                     self.changed.notify_all()
                     self.changed.wait_for(lambda: self.error is not None or self._hungry())
@@ -235,8 +237,7 @@ class WindowStream(RowStream):
             self._fail(error)
 
     def _hungry(self) -> bool:
-        end = self._end()
-        return end <= self.wanted or self.order.start(end) < self.furthest + self.ahead
+        return self._end() <= self.wanted or self.furthest > self.enough
 
     def _drop(self) -> None:
         """Let go of what all readers have passed, and of what lies before the bound."""

@@ -97,7 +97,12 @@ def cut(proportions: Sequence[float], due: Sequence[float], batch: int) -> list[
     missing = batch - sum(counts)
     if not missing:
         return counts
-    order = sorted(range(len(due)), key=lambda group: _slack(due[group] - counts[group], proportions[group]))
+    slack = [
+        # for how many rows of others a group can wait until it is owed more than one
+        (1 - owed) / share if (owed := rows - count) > 0 and share > 0 else math.inf
+        for rows, count, share in zip(due, counts, proportions, strict=True)
+    ]
+    order = sorted(range(len(due)), key=slack.__getitem__)
     while missing > 0:
         for group in order[:missing]:
             counts[group] += 1
@@ -108,11 +113,6 @@ def cut(proportions: Sequence[float], due: Sequence[float], batch: int) -> list[
             counts[group] -= taken
             missing += taken
     return counts
-
-
-def _slack(owed: float, share: float) -> float:
-    """Return for how many rows of others a group can wait until it is owed more than one."""
-    return (1 - owed) / share if owed > 0 and share > 0 else math.inf
 
 
 def within(counts: Counts, left: Counts) -> Counts:
