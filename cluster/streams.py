@@ -155,7 +155,7 @@ class WindowStream(RowStream):
         self.feed = feed
         # rows; a file must not leave while it is read, so small bounds give way
         self.behind = max(bound // 2, 2 * int(order.sizes.max()))
-        self.ahead = bound // 4  # the last quarter is for what chunks hold too much at both ends
+        self.ahead = bound // 6  # the last third is for what chunks hold too much at both ends
         self.chunks: deque[Chunk] = deque()
         self.readers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self.furthest = 0  # position that a reader has stood at
