@@ -4,6 +4,7 @@
 the workers hold the CPUs, and such a task waits for ever; so files are read by our own `map_batches`.
 """
 
+import mmap
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ from cluster.streams import Chunk, Tokens, as_column, as_rows
 
 TASK_BYTES = 64 << 20  # rows that one task reads at most: smaller ones cost more than they read
 SEGMENT = 48  # tasks of one dataset; the next one starts while the last EARLY of these are read
-EARLY = 16
+EARLY = 4
 STEP_SECONDS = 0.005  # a look of a dataset's executor at its tasks that took longer has waited for one of them
 PAUSES = (0.001, 0.1)  # seconds after a look that did not: the first one, and the longest
 LOOKED_AT = 64  # rows that a model in a stage sees at once
@@ -118,7 +119,10 @@ def read_turns(batch: pa.Table, uri: str) -> pa.Table:
     So the rows are shuffled where they are read, once for all members, and beside the members' own process.
     """
     (task,) = batch.to_pylist()
-    store, found, filled = Store(uri), np.empty((task["rows"], task["length"]), np.uint16), 0
+    # mapped: the C library keeps what it is given back of this size, in every process that has read
+    memory = mmap.mmap(-1, task["rows"] * row_bytes(task["length"]))
+    found = np.frombuffer(memory, np.uint16).reshape(task["rows"], task["length"])
+    store, filled = Store(uri), 0
     for name, seeds in zip(task["files"], task["seeds"], strict=True):
         rows = as_rows(store.read_part(name, columns=["tokens"], use_threads=False))
         # without "clip" a whole copy would be made first, in case an index is wrong
