@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from cluster import feed as feeding
 from cluster.order import RowOrder, drawn
-from cluster.streams import Chunk, WindowStream, as_column, rooms
+from cluster.storage import Store
+from cluster.streams import Chunk, WindowStream, as_column, as_rows, rooms
 from policies.mixing import normalise
 from policies.supply import share_out
 from search.corpus.batches import MixedBatches
@@ -229,3 +230,40 @@ def test_a_feed_goes_on_over_datasets_and_epochs(monkeypatch, cut, room) -> None
     turns = [len(each) for each in islice(feeding.task_turns(order, 8, room, 4), 4)]
     # tasks grow up to half of the room: 2^19 bytes are many files of 7 rows of 8 bytes, 50 are none
     assert turns == ([1, 2, 4, 8] if room > 100 else [1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("form", [as_column, lambda rows: pa.FixedSizeListArray.from_arrays(rows.ravel(), 4)])
+def test_a_task_returns_the_rows_of_its_turns_in_their_order(tmp_path, form) -> None:
+    store, order = Store(str(tmp_path)), RowOrder("code", SIZES, 0)
+    for file in range(len(SIZES)):
+        store.write_table(f"{file}.parquet", pa.table({"tokens": form(stored(file))}))
+    turns = range(3, 9)  # the end of one epoch, and most of the next
+    task = {
+        "files": [f"{order.file(turn)}.parquet" for turn in turns],
+        "seeds": [order.seeds(turn) for turn in turns],
+        "rows": order.start(9) - order.start(3),
+        "length": 4,
+    }
+    rows = as_rows(feeding.read_turns(pa.Table.from_pylist([task]), store.uri))
+    assert rows[:, 0].tolist() == expected(order.start(3), task["rows"])
+    with pytest.raises(ValueError, match="must hold 99 rows as the corpus says"):
+        feeding.read_turns(pa.Table.from_pylist([task | {"rows": 99}]), store.uri)
+
+
+def test_an_executor_waits_longer_and_longer_until_a_block_is_taken(monkeypatch) -> None:
+    monkeypatch.setattr(feeding, "STEP_SECONDS", 60.0)
+    monkeypatch.setattr(feeding, "PAUSES", (0.001, 0.004))
+    taken = feeding.Taken()
+    monkeypatch.setattr(feeding.STARTING, "taken", taken, raising=False)
+    unhurried, pauses = feeding.Unhurried(), []
+    for _ in range(4):
+        unhurried.on_execution_step(None)
+        pauses.append(unhurried.pause)
+    assert pauses == [0.002, 0.004, 0.004, 0.004]  # the next ones
+    taken.one()
+    unhurried.on_execution_step(None)
+    assert unhurried.pause == 0.001
+    monkeypatch.setattr(feeding, "STEP_SECONDS", 0.0)  # as if the look itself had waited for a task
+    unhurried.pause = 60.0
+    unhurried.on_execution_step(None)
+    assert unhurried.pause == 0.001
