@@ -205,6 +205,7 @@ def measure_streamed(
             batches = make()
             next(batches)
             found.setdefault(name, []).append(rate(batches, seconds))
+            batches.close()  # what else a loader has begun must end before Ray does
             if name == "shoal":
                 close(windows)
         if mosaic:

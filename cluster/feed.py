@@ -4,12 +4,11 @@
 the workers hold the CPUs, and such a task waits for ever; so files are read by our own `map_batches`.
 """
 
-import mmap
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any
 
@@ -24,7 +23,7 @@ from cluster.streams import Chunk, Tokens, as_column, as_rows
 
 TASK_BYTES = 64 << 20  # rows that one task reads at most: smaller ones cost more than they read
 SEGMENT = 48  # tasks of one dataset; the next one starts while the last EARLY of these are read
-EARLY = 4
+EARLY = 8
 STEP_SECONDS = 0.005  # a look of a dataset's executor at its tasks that took longer has waited for one of them
 PAUSES = (0.001, 0.1)  # seconds after a look that did not: the first one, and the longest
 LOOKED_AT = 64  # rows that a model in a stage sees at once
@@ -119,9 +118,8 @@ def read_turns(batch: pa.Table, uri: str) -> pa.Table:
     So the rows are shuffled where they are read, once for all members, and beside the members' own process.
     """
     (task,) = batch.to_pylist()
-    # mapped: the C library keeps what it is given back of this size, in every process that has read
-    memory = mmap.mmap(-1, task["rows"] * row_bytes(task["length"]))
-    found = np.frombuffer(memory, np.uint16).reshape(task["rows"], task["length"])
+    numbers = task["rows"] * task["length"]
+    found = scratch((numbers - 1).bit_length())[:numbers].reshape(task["rows"], task["length"])
     store, filled = Store(uri), 0
     for name, seeds in zip(task["files"], task["seeds"], strict=True):
         rows = as_rows(store.read_part(name, columns=["tokens"], use_threads=False))
@@ -131,6 +129,15 @@ def read_turns(batch: pa.Table, uri: str) -> pa.Table:
     if filled != len(found):
         raise ValueError(f"{task['files']} must hold {len(found)} rows as the corpus says, but hold {filled}.")
     return pa.table({"tokens": as_column(found)})
+
+
+@lru_cache(maxsize=1)
+def scratch(bits: int) -> Tokens:
+    """Return room for 2 ** bits numbers, the same in each task of this process: new pages cost more than reading.
+
+    Ray copies a task's rows to its store before the process gets the next task.
+    """
+    return np.empty(1 << bits, np.uint16)
 
 
 def look_at(
