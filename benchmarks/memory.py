@@ -27,7 +27,6 @@ from cluster.storage import Store
 from search.corpus.batches import MixedBatches
 from search.errors import Exhausted
 
-
 WINDOWS = 0.65  # of the budget
 
 
@@ -62,8 +61,8 @@ def measure(budget: int, times: int) -> dict[str, Any]:
             pass
         ray.get([start_up.remote(store.uri, names["code"][0]) for _ in range(2 * len(GROUPS))])
         rest, watch, began = memory(), Watch(), time.perf_counter()
-        # a group's window holds 3/4 of its room, and up to 1/4 is on its way; twice that where datasets overlap,
-        # and each reading process keeps an eighth to shuffle in
+        # a group's window holds 3/4 of its room, and up to 1/4 is on its way; twice that where datasets
+        # overlap, and each reading process keeps an eighth to shuffle in
         streams = streamed(store, names, int(WINDOWS * budget) // len(GROUPS))
         limits = [files * FILE_ROWS] * len(GROUPS)
         member = MixedBatches(streams, np.full(len(GROUPS), 1 / len(GROUPS)), BATCH, limits)

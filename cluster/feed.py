@@ -133,9 +133,10 @@ def read_turns(batch: pa.Table, uri: str) -> pa.Table:
 
 @lru_cache(maxsize=1)
 def scratch(bits: int) -> Tokens:
-    """Return room for 2 ** bits numbers, the same in each task of this process: new pages cost more than reading.
+    """Return room for 2 ** bits numbers, the same in each task of this process.
 
-    Ray copies a task's rows to its store before the process gets the next task.
+    Pages that are new to a process cost more than reading. Ray copies a task's rows to its store before the
+    process gets the next task.
     """
     return np.empty(1 << bits, np.uint16)
 
