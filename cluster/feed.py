@@ -4,6 +4,7 @@
 the workers hold the CPUs, and such a task waits for ever; so files are read by our own `map_batches`.
 """
 
+import mmap
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from cluster.storage import Store
 from cluster.streams import Chunk, Tokens, as_column, as_rows
 
 TASK_BYTES = 64 << 20  # rows that one task reads at most: smaller ones cost more than they read
+SMALL = 40 << 20  # room of a group on its way: with less, reading processes give back what they shuffle in
 SEGMENT = 48  # tasks of one dataset; the next one starts while the last EARLY of these are read
 EARLY = 8
 STEP_SECONDS = 0.005  # a look of a dataset's executor at its tasks that took longer has waited for one of them
@@ -119,7 +121,13 @@ def read_turns(batch: pa.Table, uri: str) -> pa.Table:
     """
     (task,) = batch.to_pylist()
     numbers = task["rows"] * task["length"]
-    found = scratch((numbers - 1).bit_length())[:numbers].reshape(task["rows"], task["length"])
+    # as `np.empty`, it would be kept by the C library
+    room = (
+        scratch((numbers - 1).bit_length())
+        if task["keeps"]
+        else np.frombuffer(mmap.mmap(-1, 2 * numbers), "<u2")
+    )
+    found = room[:numbers].reshape(task["rows"], task["length"])
     store, filled = Store(uri), 0
     for name, seeds in zip(task["files"], task["seeds"], strict=True):
         rows = as_rows(store.read_part(name, columns=["tokens"], use_threads=False))
@@ -205,6 +213,7 @@ def read_on(
                 "seeds": [order.seeds(turn) for turn in turns],
                 "rows": order.start(turns.stop) - order.start(turns.start),
                 "length": row_bytes // 2,
+                "keeps": room > SMALL,
             }
             for turns in segment
         ]

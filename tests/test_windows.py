@@ -232,8 +232,9 @@ def test_a_feed_goes_on_over_datasets_and_epochs(monkeypatch, cut, room) -> None
     assert turns == ([1, 2, 4, 8] if room > 100 else [1, 1, 1, 1])
 
 
+@pytest.mark.parametrize("keeps", [True, False])
 @pytest.mark.parametrize("form", [as_column, lambda rows: pa.FixedSizeListArray.from_arrays(rows.ravel(), 4)])
-def test_a_task_returns_the_rows_of_its_turns_in_their_order(tmp_path, form) -> None:
+def test_a_task_returns_the_rows_of_its_turns_in_their_order(tmp_path, form, keeps) -> None:
     store, order = Store(str(tmp_path)), RowOrder("code", SIZES, 0)
     for file in range(len(SIZES)):
         store.write_table(f"{file}.parquet", pa.table({"tokens": form(stored(file))}))
@@ -243,6 +244,7 @@ def test_a_task_returns_the_rows_of_its_turns_in_their_order(tmp_path, form) -> 
         "seeds": [order.seeds(turn) for turn in turns],
         "rows": order.start(9) - order.start(3),
         "length": 4,
+        "keeps": keeps,
     }
     rows = as_rows(feeding.read_turns(pa.Table.from_pylist([task]), store.uri))
     assert rows[:, 0].tolist() == expected(order.start(3), task["rows"])
