@@ -198,9 +198,9 @@ class Stack:
         rows = [(row, {name: slots[name][place] for name in slots}) for place, row in enumerate(weights)]
 
         def update(step: int, gradients: Sequence[Tensor]) -> None:
-            divisors = clip_divisors(gradients, limits)
-            each = zip(*(gradient.contiguous() for gradient in gradients), strict=True)
-            for seats, gradient, divisor, numbers in zip(rows, each, divisors, told[step], strict=True):
+            laid = [gradient.contiguous() for gradient in gradients]  # as the weights are
+            each = zip(rows, zip(*laid, strict=True), told[step], clip_divisors(laid, limits), strict=True)
+            for seats, gradient, numbers, divisor in each:
                 optimiser.update_one(*seats, gradient, numbers, decayed, divisor)
 
         return update
