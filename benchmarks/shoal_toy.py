@@ -13,11 +13,12 @@ from ray import train
 from benchmarks.processes import PROCESS, first_starts, note_start, processes_started, starts
 from cluster import workers
 from policies.population import Order
-from search import brood, directory
-from search.brood import train_brood
+from search import directory
 from search.config import Run
+from search.driver.population import train_population
 from search.lineage import read_lineage
-from search.population import train_population
+from search.worker import brood
+from search.worker.brood import train_brood
 
 
 class Silent:

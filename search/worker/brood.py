@@ -14,10 +14,10 @@ from cluster.storage import Store
 from policies import population
 from policies.population import Order
 from search.config import Run
-from search.members import build_members
-from search.teams import FAILED, Team, read, teams
-from search.turns import train_freely
-from search.views import Shared, way_to_ledger
+from search.rows.views import Shared, way_to_ledger
+from search.worker.members import build_members
+from search.worker.teams import FAILED, Team, read, teams
+from search.worker.turns import train_freely
 from trainables.member import Member, State
 from trainables.network import Network
 from trainables.span import Span, open_span
