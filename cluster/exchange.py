@@ -54,6 +54,10 @@ class Mailbox:
             await self.changed.wait_for(lambda: round_ in self.orders)
             return self.orders[round_]
 
+    async def decided(self) -> int | None:
+        """Return the last round that orders were given for."""
+        return max(self.orders, default=None)
+
     async def publish(
         self, brood: int, message: Any, round_of: dict[int, int], weights: dict[int, list[ray.ObjectRef]]
     ) -> None:

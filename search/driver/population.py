@@ -70,7 +70,7 @@ def train_population(
         "run": run.model_dump(mode="json"),
         "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
         "ledger": ledger,
-        "starts": [known.hyperparameters for known in conductor.state],
+        "state": population.to_plain(conductor.state),
     }
     place = run.data.corpus, f"{run.directory}/ray"
     trial = brood_trial(loop, settings, exchange, resources, training_files(run), *place, staged(run))
