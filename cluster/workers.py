@@ -148,12 +148,13 @@ def next_orders(exchange: Any, brood: int, round_: int, message: Any = None) -> 
 
 
 def report_round(exchange: Any, brood: int, round_: int, message: Any) -> ray.ObjectRef:
-    """Report without waiting; `answered` waits for the round's orders, or for what ends the run."""
-    return exchange.take_orders.remote(round_, brood, message)
+    """Report without waiting; `goes_on` takes what this returns."""
+    return exchange.hear.remote(round_, brood, message)
 
 
-def answered(answer: ray.ObjectRef) -> Any:
-    return ray.get(answer)
+def goes_on(answer: ray.ObjectRef) -> bool:
+    """Wait until a round that was reported is recorded, and say whether the run goes on."""
+    return bool(ray.get(answer))
 
 
 def decided(exchange: Any) -> int | None:

@@ -10,7 +10,7 @@ from policies.population import Order
 from search.config import Run
 from search.driver.conductor import Conductor
 from search.load import load_run
-from search.worker.orders import FromConductor, OwnDecision, way_to_orders
+from search.worker.orders import AHEAD, FromConductor, OwnDecision, way_to_orders
 
 TOY = str(Path(__file__).parent.parent / "examples/toy.yaml")
 SCORES = [[1.0, 0.5, 3.0, 2.0], [1.5, 2.5, math.nan, 2.0], [0.1, 0.2, 0.3, 0.4], [4.0, 1.0, 2.0, 3.0]]
@@ -33,7 +33,7 @@ class Wire:
         )
         self.waited: list[int] = []  # rounds whose answers were waited for
         monkeypatch.setattr(workers, "report_round", self.report)
-        monkeypatch.setattr(workers, "answered", self.answer)
+        monkeypatch.setattr(workers, "goes_on", lambda round_: self.answer(round_) is not None)
         monkeypatch.setattr(workers, "next_orders", lambda *said: self.answer(self.report(*said)))
         monkeypatch.setattr(workers, "decided", lambda exchange: max(self.given, default=None))
 
@@ -94,21 +94,38 @@ def test_a_worker_with_all_members_decides_as_the_conductor_would(run, tmp_path,
     assert here.conductor.exploits == there.conductor.exploits > 0
 
 
-def test_the_answer_to_a_report_is_waited_for_before_the_next_one(wire, run) -> None:
+def test_answers_are_waited_for_some_rounds_later(wire, run) -> None:
     way = way_to_orders(run, wire.conductor.state, 0, None, 0, told=False)
-    assert way.next(1, reports(run, 1, SCORES[0])) is not None
+    for round_ in range(1, AHEAD + 1):
+        assert way.next(round_, reports(run, round_, SCORES[0])) is not None
     assert wire.waited == []
-    way.next(2, reports(run, 2, SCORES[1]))
+    way.next(AHEAD + 1, reports(run, AHEAD + 1, SCORES[0]))
     assert wire.waited == [1]
     way.settle()
-    assert wire.waited == [1, 2]
+    assert wire.waited == list(range(1, AHEAD + 2))
+
+
+def test_messages_that_overtake_one_another_are_taken_in_their_order(run, tmp_path, wire) -> None:
+    way = way_to_orders(run, wire.conductor.state, 0, None, 0, told=False)
+    sent = [reports(run, round_, scores) for round_, scores in enumerate(SCORES, 1)]
+    for round_, message in enumerate(sent, 1):
+        way.next(round_, message)
+    late = Conductor(run, Store(str(tmp_path / "late")), run.space(), run.rules(), way.state, print, Silent())
+    late.give_orders, given = (lambda round_, orders: given.update({round_: orders})), {}
+    for place in (1, 3, 0, 2):
+        late.receive(sent[place])
+    late.wait()
+    assert list(given) == [1, 2, 3, 4]
+    assert given == wire.given
 
 
 def test_the_conductor_ends_the_run_of_a_worker_that_decides_itself(wire, run) -> None:
     way = way_to_orders(run, wire.conductor.state, 0, None, 0, told=False)
     way.next(1, reports(run, 1, SCORES[0]))
     wire.given[1] = None  # as when another driver has taken the run over
-    assert way.next(2, reports(run, 2, SCORES[1])) is None
+    found = [way.next(round_, reports(run, round_, SCORES[1])) for round_ in range(2, AHEAD + 2)]
+    assert found[-1] is None
+    assert None not in found[:-1]
 
 
 def test_where_all_have_failed_the_conductor_says_so(wire, run) -> None:

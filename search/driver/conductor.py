@@ -48,6 +48,7 @@ class Conductor:
     round: int = 0  # the last round that was decided
     exploits: int = 0
     waiting: dict[int, dict[str, Any]] = field(default_factory=dict)
+    early: dict[int, dict[str, Any]] = field(default_factory=dict)  # messages of rounds after the next one
     last: dict[int, dict[str, Any]] = field(default_factory=dict)  # the last round's rows
     leaving: bool = False  # a worker was told to go: this round's checkpoint is written whatever is due
     earlier: list[int] = field(default_factory=list)  # rounds whose weights copies may still go back to
@@ -58,6 +59,15 @@ class Conductor:
 
     def receive(self, message: dict[str, Any]) -> None:
         """Take in one worker's message; the last of a round brings the decision about."""
+        if "decided" not in message:
+            self.take(message)
+            return
+        # a worker that decides itself runs ahead, and its messages overtake one another on their way
+        self.early[message["reports"][0]["round"]] = message
+        while (following := self.early.pop(self.round + 1, None)) is not None:
+            self.take(following)
+
+    def take(self, message: dict[str, Any]) -> None:
         if "failed" in message:
             self.end(message["failed"])
             return

@@ -1,6 +1,7 @@
 """How a worker comes by its members' orders: the conductor decides, or the worker itself if it has them all."""
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from search.config import Run
 from search.decisions import decide_round
 
 Message = dict[str, Any]  # a round's reports, and whether this worker is to go
+AHEAD = 8  # rounds that may be unanswered: intervals shorter than a record takes to write do not wait for each
 
 
 class Orders(Protocol):
@@ -19,7 +21,7 @@ class Orders(Protocol):
         """Report, if there is a message, and return the round's orders; None ends the run."""
 
     def settle(self) -> bool:
-        """Wait until the conductor has all that was reported; say whether the run goes on."""
+        """Wait until the conductor has recorded all that was reported; say whether the run goes on."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class FromConductor:
 class OwnDecision:
     """Decides here, since all reports are here, and tells the conductor, which records what was decided.
 
-    The conductor's answer is waited for before the next report: it may end the run, and its records are
-    never more than a round behind.
+    The conductor's answers are waited for some rounds later: it may end the run, and its records are never
+    further behind than that.
     """
 
     run: Run
@@ -51,14 +53,14 @@ class OwnDecision:
     brood: int
     space: Space = field(init=False)
     rules: Rules = field(init=False)
-    answer: Any = None  # to the last report, while it is on its way
+    answers: deque[Any] = field(default_factory=deque)  # to the last reports, while they are on their way
 
     def __post_init__(self) -> None:
         self.space, self.rules = self.run.space(), self.run.rules()
 
     def next(self, round_: int, message: Message | None) -> list[Order] | None:
         assert message is not None, "who decides speaks for its members"
-        if not self.settle():
+        if not self.settle(AHEAD - 1):
             return None
         rows = message["reports"]
         if not any(math.isfinite(row["score"]) for row in rows):
@@ -68,13 +70,15 @@ class OwnDecision:
         last = round_ == self.run.rounds
         self.state, orders = decide_round(self.run, self.space, self.rules, self.state, reports, last)
         message["decided"] = self.state, orders
-        self.answer = workers.report_round(self.exchange, self.brood, round_, message)
+        self.answers.append(workers.report_round(self.exchange, self.brood, round_, message))
         # what has to be recorded before the worker goes
         return orders if not message["leaving"] or self.settle() else None
 
-    def settle(self) -> bool:
-        answer, self.answer = self.answer, None
-        return answer is None or workers.answered(answer) is not None
+    def settle(self, ahead: int = 0) -> bool:
+        while len(self.answers) > ahead:
+            if not workers.goes_on(self.answers.popleft()):
+                return False
+        return True
 
 
 def way_to_orders(run: Run, state: State, round_: int, exchange: Any, brood: int, told: bool) -> Orders:
