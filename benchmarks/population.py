@@ -23,7 +23,7 @@ from benchmarks.scale import Clock
 from cluster.session import session
 from search import directory
 from search.config import Run
-from search.population import train_population
+from search.driver.population import train_population
 from trainables.arrays import to_tensors
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel

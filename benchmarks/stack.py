@@ -1,7 +1,7 @@
 """When a stack pays in one process: members of several sizes, trained one by one and as one stacked model.
 
 No Ray. Both sides are Shoal's own; best of several repeats, since noise only ever slows. The rule in
-`search/teams.py` that stacks small members on a CPU rests on this. The last line is one JSON object.
+`search/worker/teams.py` that stacks small members on a CPU rests on this. The last line is one JSON object.
 """
 
 import argparse

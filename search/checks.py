@@ -8,9 +8,9 @@ from policies.sampling.interface import needs_losses
 from search.distill import settings as distilling
 from search.distill.checks import check_distill
 from search.kinds import SpaceWithin
-from search.mixing_checks import check_mixing
+from search.mixture.mixing_checks import check_mixing
+from search.mixture.swarm import check_swarm
 from search.sections import SEARCHED
-from search.swarm import check_swarm
 from trainables.settings import Shape
 
 if TYPE_CHECKING:

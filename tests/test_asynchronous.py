@@ -16,14 +16,14 @@ from cluster.storage import Store
 from policies import population
 from policies.population import Report
 from policies.rules import ALONE
-from search import turns
 from search.config import Run
 from search.directory import last_rows
+from search.driver.population import open_conductor
 from search.lineage import ancestry, read_lineage
 from search.load import load_run
-from search.population import open_conductor
 from search.records import METRICS
-from search.turns import train_freely
+from search.worker import turns
+from search.worker.turns import train_freely
 from tests.members import language
 from tests.test_conductor import Watches
 from tests.test_ray import TOY, shoal, start, wait_for_round

@@ -9,8 +9,8 @@ import torch
 
 from cluster import workers
 from policies.population import Order
-from search import brood
-from search.teams import Team
+from search.worker import brood
+from search.worker.teams import Team
 from tests.members import language
 from tests.test_ray import events, members, same_weights, scores, shoal, small_run, texts  # noqa: F401
 from trainables.toy import Toy

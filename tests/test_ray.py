@@ -131,6 +131,16 @@ def test_the_toy_on_ray_equals_the_plain_loop(toy_run) -> None:
     ]
 
 
+def test_a_worker_that_has_all_members_ends_as_the_plain_loop(tmp_path) -> None:
+    shoal("run", TOY, f"directory={tmp_path / 'run'}", "cluster={broods: 1, workers_per_brood: 1}")
+    copies, said = without_ray(TOY)
+    assert scores(tmp_path / "run") == said
+    recorded = [event for event in events(tmp_path / "run") if event.parent is not None]
+    assert [(event.member, event.parent, event.after) for event in recorded] == [
+        (order.member, order.donor, order.hyperparameters) for order in copies
+    ]
+
+
 def test_copies_cross_broods_and_stay_within_them(toy_run) -> None:
     recorded = [event for event in events(toy_run[0]) if event.parent is not None]
     # two broods of one worker: members are dealt out in turn
@@ -219,15 +229,21 @@ def test_a_killed_run_resumes_to_the_same_end(texts, whole_run, tmp_path) -> Non
 
 
 @pytest.mark.slow
-def test_a_brood_that_loses_its_worker_comes_back_and_nothing_changes(tmp_path) -> None:
-    changes = ("training.steps=1200", "cluster={broods: 2, workers_per_brood: 1}")
+@pytest.mark.parametrize("broods", [2, 1])
+def test_a_brood_that_loses_its_worker_comes_back_and_nothing_changes(tmp_path, broods: int) -> None:
+    # one brood decides by itself until it comes back; then it has to be told what it had decided
+    changes = (
+        "training.steps=1200",
+        f"cluster={{broods: {broods}, workers_per_brood: 1}}",
+        "checkpoint.every=5",
+    )
     process = start("run", TOY, f"directory={tmp_path}", *changes)
     wait_for_round(tmp_path, 20, process)
     hosts = [line for line in processes() if "RayTrainWorker" in line]
     os.kill(int(hosts[0].split()[1]), signal.SIGKILL)
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 0, said
-    assert len(hosts) == 2
+    assert len(hosts) == broods
     copies, reported = without_ray(TOY, *changes)
     assert scores(tmp_path) == reported
     recorded = [(event.member, event.parent) for event in events(tmp_path) if event.parent is not None]

@@ -17,9 +17,9 @@ from search.corpus import scores
 from search.corpus.build import build_corpus
 from search.corpus.scores import cost, matched, read_scores, score_corpus
 from search.errors import InputError
-from search.kept import KeptRows, arranged
+from search.rows.kept import KeptRows, arranged
+from search.rows.views import Pace
 from search.sections import Data
-from search.views import Pace
 from tests.test_sampled import Memory
 from tests.test_sources import TEXTS, folder
 from trainables.decoder import Decoder, initialise, token_losses, trained_decoder

@@ -13,8 +13,8 @@ from cluster import checkpoints, workers
 from cluster.storage import Store
 from policies.population import Order
 from search.config import Run
-from search.members import build_members
-from search.teams import FAILED, Team, read, teams
+from search.worker.members import build_members
+from search.worker.teams import FAILED, Team, read, teams
 from trainables.member import Member, State
 
 STANDING = "standing"  # the key under which a member's file says what it goes on with
