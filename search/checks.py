@@ -129,6 +129,24 @@ def check_span(run: "Run") -> str:
     return ""
 
 
+def check_compile(run: "Run") -> str:
+    given = run.cluster
+    if not given.compile:
+        return ""
+    if given.stack is False:
+        return (
+            "cluster.compile: compiles stacks of members, and cluster.stack is false; leave one of the two out"
+        )
+    if given.workers_per_member > 1:
+        return (
+            f"cluster.compile: compiles stacks of members, and members that span {given.workers_per_member} "
+            f"workers each are not stacked; leave it out"
+        )
+    if run.trainable == "toy" or run.kind == "distill":
+        return "cluster.compile: compiles stacks of members, and neither toys nor super-networks are stacked"
+    return ""
+
+
 def check_mode(run: "Run") -> str:
     free, back = run.population.mode == "asynchronous", run.population.backtrack
     if free and run.population.exploit.kind in ("multiple_frequency", "fire"):
@@ -264,6 +282,7 @@ CHECKS = (
     check_interval,
     check_broods,
     check_span,
+    check_compile,
     check_mode,
     check_schedule,
     check_hyperparameters,

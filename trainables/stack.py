@@ -16,6 +16,7 @@ from trainables.network import Network
 from trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
 from trainables.randomness import reseed, restored
 from trainables.settings import rate_at
+from trainables.together import Called, Together, compiled, explained, together
 
 NUMBERS = ("weight_decay", "beta1", "beta2", "momentum")  # those of the optimisers
 
@@ -65,17 +66,6 @@ def kept(member: Network) -> dict[str, Tensor]:
     return frozen | {name: value for name, value in member.module.named_buffers() if name in state}
 
 
-class Called(nn.Module):
-    """A member's loss or score as a module, so that functional_call can run it on other weights."""
-
-    def __init__(self, member: Network, method: str):
-        super().__init__()
-        self.module, self.method = member.module, getattr(member, method)
-
-    def forward(self, *arguments: Any) -> Any:
-        return self.method(self.module, *arguments)
-
-
 class Stack:
     """Trains its members together, each with its own numbers, age, batches and optimiser state.
 
@@ -86,8 +76,9 @@ class Stack:
     one generator, seeded by the random states of all: what is dropped depends on who is in the stack.
     """
 
-    def __init__(self, members: Sequence[Network]):
-        self.members = list(members)
+    def __init__(self, members: Sequence[Network], compile: bool = False):
+        self.members, self.compile = list(members), compile
+        self.known: tuple[dict[str, float], Together] | None = None  # what is compiled, for these numbers
         self.check()
         first = self.members[0]
         self.device, self.optimiser = first.device, OPTIMISERS[first.recipe.optimiser]
@@ -142,7 +133,8 @@ class Stack:
         seeds = torch.stack([member.draw_seeds(steps) for member in self.members]).sum(dim=0)
         total = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
         by_row: list[Tensor] = []  # (members, rows) a step
-        with restored(self.device), attention(self.device), linear_layers(module, self.device):
+        way = explained() if self.compile else linear_layers(module, self.device)
+        with restored(self.device), attention(self.device), way:
             for step, seed in enumerate(seeds.tolist()):
                 reseed(seed, self.device)
                 losses, rows = loss(self.shared_batch() if shared else self.own_batches())
@@ -168,7 +160,9 @@ class Stack:
     def shared_batch(self) -> Any:
         """Return the first member's next batch as a stack of all members', in the memory of one."""
         batch = to_tensors(self.members[0].batches.next(), self.device)
-        return map_nest(lambda leaf: leaf.expand(len(self.members), *leaf.shape), batch)
+        all_alike = map_nest(lambda leaf: leaf.expand(len(self.members), *leaf.shape), batch)
+        # else it would be compiled once more for members that draw for themselves
+        return map_nest(Tensor.contiguous, all_alike) if self.compile else all_alike
 
     def update(self, steps: int) -> Callable[[int, Sequence[Tensor]], None]:
         """Return what clips the gradients, each `(members, *shape)`, and does the interval's given step."""
@@ -207,18 +201,25 @@ class Stack:
 
     def loss(self) -> Callable[[Any], tuple[Tensor, Tensor]]:
         """Return the function from a stacked batch to the losses `(members,)`, and to what each returned."""
-        called = Called(self.members[0], "objective")
         each = [member.numbers for member in self.members]
         table = {name: [numbers[name] for numbers in each] for name in each[0]}
+        # what may come to differ is a tensor from the start, so that nothing is compiled again for a copy
+        searched = {name for member in self.members for name in member.hyperparameters if self.compile}
         # what is one number for all stays a float: a dropout of 0 costs nothing
-        same = {name: values[0] for name, values in table.items() if len(set(values)) == 1}
-        varied = {name: torch.tensor(table[name], device=self.device) for name in table.keys() - same.keys()}
+        same = {
+            name: values[0] for name, values in table.items() if len(set(values)) == 1 and name not in searched
+        }
+        varied = {
+            name: torch.tensor(values, device=self.device) for name, values in table.items() if name not in same
+        }
+        function = self.compiled(same) if self.compile else together(self.members[0], same)
+        return lambda batch: function(self.tensors(), varied, batch)
 
-        def one(tensors: dict[str, Tensor], numbers: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
-            result: tuple[Tensor, Tensor] = functional_call(called, tensors, (batch, same | numbers))
-            return result
-
-        return lambda batch: vmap(one, randomness="different")(self.tensors(), varied, batch)
+    def compiled(self, same: dict[str, float]) -> Together:
+        """Return the compiled loss of before, if it still is the one."""
+        if self.known is None or self.known[0] != same:
+            self.known = same, compiled(together(self.members[0], same), self.device)
+        return self.known[1]
 
     def tensors(self) -> dict[str, Tensor]:
         return {f"module.{name}": values for name, values in (self.leaves | self.kept).items()}

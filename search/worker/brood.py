@@ -76,7 +76,7 @@ def train_in_rounds(
     """Train members in step with all others; return them and who has failed, or None if the run ends before."""
     resumed, state, members, failed = begin(run, store, brood, state, span, shared)
     way = way_to_orders(run, state, resumed, exchange, brood, told=shared is not None)
-    found, writer = teams(members, run.cluster.stack), checkpoints.Writer(store)
+    found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
     meter, direct = Meter(run.label), workers.direct_way(torch.zeros(1, device=run.device), run.cluster.direct)
     for round_ in range(resumed + 1, run.rounds + 1):
         with CLOCK.phase("compute"):
