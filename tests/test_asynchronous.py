@@ -25,8 +25,8 @@ from search.records import METRICS
 from search.worker import turns
 from search.worker.turns import train_freely
 from tests.members import language
+from tests.runs import TOY, shoal, start, wait_for_round
 from tests.test_conductor import Watches
-from tests.test_ray import TOY, shoal, start, wait_for_round
 from trainables.toy import Toy
 
 STEPS, MEMBERS = 40, 4

@@ -17,7 +17,7 @@ from search.lineage import ancestry, read_lineage
 from search.load import load_run
 from search.worker import brood
 from search.worker.teams import Team
-from tests.test_ray import shoal
+from tests.runs import shoal
 from trainables.toy import Toy
 
 TOY = str(Path(__file__).parent.parent / "examples/toy.yaml")

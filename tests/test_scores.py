@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save
-from test_ray import shoal
 
 from cluster.storage import Store
 from cluster.streams import as_rows
@@ -20,6 +19,7 @@ from search.errors import InputError
 from search.rows.kept import KeptRows, arranged
 from search.rows.views import Pace
 from search.sections import Data
+from tests.runs import shoal
 from tests.test_sampled import Memory
 from tests.test_sources import TEXTS, folder
 from trainables.decoder import Decoder, initialise, token_losses, trained_decoder
