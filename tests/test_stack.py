@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from members import SHAPE, equal, language, points
+from members import SHAPE, Points, equal, language, points
 
 from trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
 from trainables.settings import Shape
@@ -159,6 +159,24 @@ def test_members_that_differ_are_put_into_stacks_of_their_own() -> None:
     assert members[3].batches.cursor == 0
     with pytest.raises(ValueError, match="stackable"):
         Stack([members[3], members[4]])
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_weights_of_another_type(kind: torch.dtype) -> None:
+    class Typed(Points):
+        def build(self):
+            return super().build().to(kind)
+
+        def loss(self, module, batch, numbers):
+            return super().loss(module, (batch[0].to(kind), batch[1]), numbers)
+
+    def build(place: int) -> Typed:
+        like = points(place)
+        return Typed(like.base, {"learning_rate": 0.01 * (1 + place), "clip": 0.5}, like.batches, {}, place)
+
+    stack, alone = ([build(place) for place in range(2)] for _ in range(2))
+    close = {"abs": 1e-5} if kind == torch.float64 else {"rel": 0.05}
+    assert Stack(stack).train(20) == pytest.approx([member.train(20) for member in alone], **close)
 
 
 def columns(**values: float) -> dict[str, torch.Tensor]:

@@ -193,7 +193,8 @@ class Stack:
 
         def update(step: int, gradients: Sequence[Tensor]) -> None:
             laid = [gradient.contiguous() for gradient in gradients]  # as the weights are
-            each = zip(rows, zip(*laid, strict=True), told[step], clip_divisors(laid, limits), strict=True)
+            divisors = clip_divisors(laid, limits).float()  # whatever the weights are
+            each = zip(rows, zip(*laid, strict=True), told[step], divisors, strict=True)
             for seats, gradient, numbers, divisor in each:
                 optimiser.update_one(*seats, gradient, numbers, decayed, divisor)
 
