@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from members import Points, points
+from members import Points, language, points
 from test_stack import assert_close, make, numbers
 from torch._dynamo.utils import counters
 
-from search.worker.teams import teams
+from search.worker.teams import SMALL, teams
 from trainables import together
+from trainables.settings import Shape
 from trainables.stack import Stack
 
 NAMES = ("points-adamw", "decoder-adamw")
@@ -60,6 +61,12 @@ def test_each_member_drops_out_others(graphs: Any) -> None:
 
     losses = train()
     assert len(set(losses)) == 3 and losses == train()
+
+
+def test_members_that_are_to_be_compiled_are_stacked() -> None:
+    found = {place: language(place, Shape(31, 12, 2, 2, 128)) for place in range(2)}
+    assert sum(weight.numel() for weight in found[0].weights().values()) > SMALL
+    assert [len(teams(found, *chosen)) for chosen in ((None,), (None, True), (False, True))] == [2, 1, 2]
 
 
 class Torn(Points):

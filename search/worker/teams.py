@@ -104,7 +104,8 @@ def teams(members: Mapping[int, Member], stack: bool | None, compile: bool = Fal
     for numbers in stacks(members):
         team = {number: members[number] for number in numbers}
         networks = [member for member in team.values() if isinstance(member, Network)]
-        if networks and not networks[0].alone and (pays(networks[0]) if stack is None else stack):
+        stacked = compile or pays(networks[0]) if stack is None and networks else stack
+        if networks and not networks[0].alone and stacked:
             # also one alone: it mostly rounds as it would among others, so regrouped broods go on alike
             found.append(Team(team, Stack(networks, compile)))
         else:
