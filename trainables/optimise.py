@@ -64,9 +64,9 @@ class AdamW:
 
     def update_one(
         self,
-        weights: Sequence[Tensor],
-        slots: Mapping[str, Sequence[Tensor]],
-        gradients: Sequence[Tensor],
+        weights: tuple[Tensor, ...],
+        slots: Mapping[str, tuple[Tensor, ...]],
+        gradients: tuple[Tensor, ...],
         numbers: Numbers,
         decayed: int,
         divisor: Tensor,

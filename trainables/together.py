@@ -36,7 +36,7 @@ def together(member: Network, same: Mapping[str, float]) -> Together:
     called = Called(member, "objective")
 
     def one(tensors: dict[str, Tensor], numbers: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
-        result: tuple[Tensor, Tensor] = functional_call(called, tensors, (batch, same | numbers))
+        result: tuple[Tensor, Tensor] = functional_call(called, tensors, (batch, {**same, **numbers}))
         return result
 
     def each(tensors: dict[str, Tensor], numbers: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
@@ -49,14 +49,14 @@ def together(member: Network, same: Mapping[str, float]) -> Together:
 def compiled(function: Together, device: torch.device) -> Together:
     """Return the function, compiled at its first call with its gradients; on CUDA they become CUDA graphs."""
     graphs = device.type == "cuda" and BACKEND == "inductor"
-    made = torch.compile(
-        function,
-        backend=BACKEND,
-        fullgraph=True,
-        dynamic=False,
-        mode="reduce-overhead" if graphs else None,
-        isolate_recompiles=True,  # else all stacks of a process would share one limit
-    )
+    settings: dict[str, Any] = {
+        "backend": BACKEND,
+        "fullgraph": True,
+        "dynamic": False,
+        "mode": "reduce-overhead" if graphs else None,
+        "isolate_recompiles": True,  # else all stacks of a process would share one limit
+    }
+    made = torch.compile(function, **settings)
 
     def call(tensors: dict[str, Tensor], numbers: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
         torch.compiler.cudagraph_mark_step_begin()

@@ -13,6 +13,7 @@ from cluster import checkpoints, workers
 from cluster.storage import Store
 from policies.population import Order
 from search.config import Run
+from search.errors import Exhausted
 from search.worker.members import build_members
 from search.worker.teams import FAILED, Team, read, teams
 from trainables.member import Member, State
@@ -144,7 +145,7 @@ class Turns:
             silent = team.members.keys() <= self.asked.keys() | self.ended
             losses = {number: total / max(steps, 1) for number, total in sums.items()}
             rows = {} if silent else team.rows(losses, time.perf_counter() - began)
-        except CompileError:
+        except (Exhausted, CompileError):
             raise
         except Exception:  # whatever a member's own code raises concerns its team alone
             rows = team.failure()
