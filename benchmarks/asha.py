@@ -12,7 +12,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from benchmarks.tasks import Task
 from policies import population
-from search.teams import teams
+from search.worker.teams import teams
 from trainables.member import Member
 
 DIVERGED = -1e30  # Tune would let a trial without a finite score go on for ever

@@ -17,8 +17,8 @@ from benchmarks.texts import HeldOut, Memory
 from policies.mixers.visits import Groups, Mixing
 from policies.mixing import normalise
 from search.corpus.batches import MixedBatches
-from search.mixed import MixedModel, train_visits
-from search.mixing import PROBED
+from search.mixture.mixed import MixedModel, train_visits
+from search.mixture.mixing import PROBED
 from trainables.reference import Reference
 from trainables.searched import Number
 from trainables.settings import Recipe, Shape

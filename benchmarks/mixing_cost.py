@@ -28,8 +28,8 @@ from policies.mixers.skillit import SkillIt
 from policies.mixers.visits import Groups, Mixer, Mixing
 from policies.mixing import normalise
 from search.corpus.batches import MixedBatches
-from search.mixed import MixedModel
-from search.mixing import PROBED
+from search.mixture.mixed import MixedModel
+from search.mixture.mixing import PROBED
 from trainables.decoder import Decoder
 from trainables.reference import Reference
 from trainables.settings import Recipe, Shape

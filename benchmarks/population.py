@@ -2,8 +2,9 @@
 
 The bare loop trains the members one after another, with torch.optim, on the same cores and without Ray; it
 draws the same batches and scores at the same intervals. Two populations: decoders whose step takes over 20 ms,
-trained one by one, and small multi-layer perceptrons, trained as stacks. Shoal's clock runs from its first
-decision to its last, so that start-up is left out, and told beside it. The last line is one JSON object.
+trained one by one, and small multi-layer perceptrons, trained as stacks; on a GPU the stacked ones are
+decoders of a million weights. Shoal's clock runs from its first decision to its last, so that start-up is
+left out, and told beside it. The last line is one JSON object.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from benchmarks.scale import Clock
 from cluster.session import session
 from search import directory
 from search.config import Run
-from search.population import train_population
+from search.driver.population import train_population
 from trainables.arrays import to_tensors
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel
@@ -34,6 +35,7 @@ from trainables.settings import Recipe, Shape, rate_at
 CORES = len(os.sched_getaffinity(0))
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHAPE = Shape(vocabulary=257, sequence_length=128, layers=3, heads=4, width=96)  # the demo's
+LARGER = Shape(vocabulary=257, sequence_length=128, layers=5, heads=4, width=128)
 
 
 @cache
@@ -74,7 +76,15 @@ class Decoders(LanguageModel):
         super().__init__(SHAPE, recipe, hyperparameters, Shuffled(tokens(), 8), held_out, seed, device)
 
 
-KINDS = {"Perceptron": Perceptron, "Decoders": Decoders}
+class LargerDecoders(LanguageModel):
+    """Decoders of about a million weights, batches of 8: what is stacked on a GPU."""
+
+    def __init__(self, recipe: Recipe, hyperparameters: dict[str, Any], seed: int, device: str):
+        held_out = {"validation": {"chance": tokens()[:16]}}
+        super().__init__(LARGER, recipe, hyperparameters, Shuffled(tokens(), 8), held_out, seed, device)
+
+
+KINDS = {"Perceptron": Perceptron, "Decoders": Decoders, "LargerDecoders": LargerDecoders}
 
 
 def population(kind: str, members: int, steps: int, interval: int, stack: bool, folder: str) -> Run:
@@ -168,6 +178,8 @@ def main() -> None:
         "unstacked": ("Decoders", 8, 100 * longer, 25, False),
         "stacked": ("Perceptron", 32, 1000 * longer, 100, True),
     }
+    if DEVICE == "cuda":
+        populations["stacked"] = ("LargerDecoders", 32, 200 * longer, 50, True)
     result: dict[str, Any] = {
         "members": {name: settings[1] for name, settings in populations.items()},
         "device": f"{DEVICE}, {CORES} cores" if DEVICE == "cpu" else torch.cuda.get_device_name(),

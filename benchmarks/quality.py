@@ -31,8 +31,8 @@ from policies.frequencies import MultipleFrequency
 from policies.population import Report
 from policies.rules import ALONE, Rules
 from policies.standings import rank
-from search.brood import follow
-from search.teams import teams
+from search.worker.brood import follow
+from search.worker.teams import teams
 from trainables.member import Member
 
 RANDOM = "random search"

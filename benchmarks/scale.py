@@ -19,9 +19,9 @@ from cluster.storage import Store
 from policies import population
 from policies.population import Order, Report
 from search import directory
-from search.arrivals import Arrivals
-from search.conductor import Conductor
-from search.population import train_population
+from search.driver.arrivals import Arrivals
+from search.driver.conductor import Conductor
+from search.driver.population import train_population
 
 INTERVAL = 4
 ROW = "{:>8}{:>24}{:>24}{:>24}{:>24}"

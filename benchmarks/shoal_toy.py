@@ -5,19 +5,21 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ray import train
 
 from benchmarks.processes import PROCESS, first_starts, note_start, processes_started, starts
-from cluster import workers
 from policies.population import Order
-from search import brood, directory
-from search.brood import train_brood
+from search import directory
 from search.config import Run
+from search.driver.population import train_population
 from search.lineage import read_lineage
-from search.population import train_population
+from search.worker import brood
+from search.worker.brood import train_brood
 
 
 class Silent:
@@ -51,27 +53,38 @@ def toy(folder: str, members: int, steps: int, interval: int, seed: int, shape: 
 
 @contextlib.contextmanager
 def exploits_noted(folder: str) -> Iterator[None]:
-    """Write down how long each round with a copy into this worker took from its report until it trains."""
-    ask, follow = workers.next_orders, brood.follow
-    said = 0.0
+    """Write down how long a round with a copy into this worker took, from its report until it trains."""
+    find_way, follow, train_teams = brood.way_to_orders, brood.follow, brood.train_teams
+    said, copied = 0.0, False
 
-    def ask_noted(*arguments: Any) -> Any:
+    def find_noted(*arguments: Any, **named: Any) -> Any:
+        way = find_way(*arguments, **named)
+        return SimpleNamespace(next=partial(next_noted, way), settle=way.settle)
+
+    def next_noted(way: Any, *arguments: Any) -> Any:
         nonlocal said
         said = time.perf_counter()
-        return ask(*arguments)
+        return way.next(*arguments)
 
     def follow_noted(*arguments: Any) -> set[int]:
-        copied = follow(*arguments)
+        nonlocal copied
+        given: set[int] = follow(*arguments)
+        copied = bool(given)
+        return given
+
+    def train_noted(*arguments: Any) -> Any:
+        nonlocal copied
         if copied:
             with (Path(folder) / f"{PROCESS}.spent").open("a") as file:
                 file.write(f"{time.perf_counter() - said}\n")
-        return copied
+        copied = False
+        return train_teams(*arguments)
 
-    workers.next_orders, brood.follow = ask_noted, follow_noted
+    brood.way_to_orders, brood.follow, brood.train_teams = find_noted, follow_noted, train_noted
     try:
         yield
     finally:
-        workers.next_orders, brood.follow = ask, follow
+        brood.way_to_orders, brood.follow, brood.train_teams = find_way, follow, train_teams
 
 
 def run_toy(members: int, steps: int, interval: int, seed: int, shape: str = "shoal") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """When a stack pays in one process: members of several sizes, trained one by one and as one stacked model.
 
 No Ray. Both sides are Shoal's own; best of several repeats, since noise only ever slows. The rule in
-`search/teams.py` that stacks small members on a CPU rests on this. The last line is one JSON object.
+`search/worker/teams.py` that stacks small members on a CPU rests on this. The last line is one JSON object.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def seconds(work: Callable[[], Any], repeats: int) -> float:
     return min(spent)
 
 
-def measure(name: str, threads: int, repeats: int) -> dict[str, Any]:
+def measure(name: str, threads: int, repeats: int, compile: bool) -> dict[str, Any]:
     members, steps, make = CASES[name]
     torch.set_num_threads(threads)
     alone, stack = (
@@ -64,7 +64,7 @@ def measure(name: str, threads: int, repeats: int) -> dict[str, Any]:
     )
     each = seconds(lambda: [member.train(steps) for member in alone], repeats)
     together = seconds(lambda: stack.train(steps), repeats)
-    return {
+    found = {
         "weights": stack.weights.shape[1],
         "members": members,
         "threads": threads,
@@ -72,22 +72,42 @@ def measure(name: str, threads: int, repeats: int) -> dict[str, Any]:
         "stacked_ms": round(1000 * together / steps / members, 3),
         "ratio": round(each / together, 2),
     }
+    if not compile:
+        return found
+    compiled, began = Stack([make(number) for number in range(members)], compile=True), time.perf_counter()
+    compiled.train(1)
+    waited = time.perf_counter() - began
+    step = seconds(lambda: compiled.train(steps), repeats)
+    return found | {"compiled_ms": round(1000 * step / steps / members, 3), "compile_seconds": round(waited, 1)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stack", description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--full", action="store_true", help="20 repeats")
+    parser.add_argument("--compile", action="store_true", help="also compiled stacks; with one thread only")
     arguments = parser.parse_args()
     repeats = 20 if arguments.full else arguments.repeats
     results = []
     print(f"{DEVICE}; ms per member-step")
-    print(ROW.format("member", "weights", "members", "threads", "one by one", "stacked", "ratio"))
+    row = ROW + "{:>13}{:>17}" * arguments.compile
+    heads = (
+        "member",
+        "weights",
+        "members",
+        "threads",
+        "one by one",
+        "stacked",
+        "ratio",
+        "compiled",
+        "s to compile",
+    )
+    print(row.format(*heads))
     for name in CASES:
-        for threads in sorted({1, CORES}):
-            found = measure(name, threads, repeats)
+        for threads in [1] if arguments.compile else sorted({1, CORES}):
+            found = measure(name, threads, repeats, arguments.compile)
             results.append({"case": name, **found})
-            print(ROW.format(name, *found.values()), flush=True)
+            print(row.format(name, *found.values()), flush=True)
     print(json.dumps(results))
 
 

@@ -18,10 +18,10 @@ from cluster.session import session
 from search import directory
 from search.config import Run
 from search.corpus.build import prepare_corpus
-from search.population import train_population
-from search.proxies import as_population, design, losses_of, settings
+from search.driver.population import train_population
+from search.mixture.proxies import as_population, design, losses_of, settings
+from search.mixture.swarm import Swarm
 from search.sections import Cluster, Data, Model
-from search.swarm import Swarm
 
 GROUPS = ("code", "docs", "law")
 ROW = "{:<28}{:>10}{:>14}{:>18}"

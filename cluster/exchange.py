@@ -54,6 +54,18 @@ class Mailbox:
             await self.changed.wait_for(lambda: round_ in self.orders)
             return self.orders[round_]
 
+    async def hear(self, round_: int, brood: int, message: Any) -> bool:
+        """Take in a round's message; when that round has been answered, say whether the run goes on."""
+        await self.reports[brood].put(message)
+        async with self.changed:
+            # an older answer may be gone already when there are newer ones
+            await self.changed.wait_for(lambda: max(self.orders, default=0) >= round_)
+            return None not in self.orders.values()
+
+    async def decided(self) -> int | None:
+        """Return the last round that orders were given for."""
+        return max(self.orders, default=None)
+
     async def publish(
         self, brood: int, message: Any, round_of: dict[int, int], weights: dict[int, list[ray.ObjectRef]]
     ) -> None:

@@ -147,6 +147,21 @@ def next_orders(exchange: Any, brood: int, round_: int, message: Any = None) -> 
     return ray.get(exchange.take_orders.remote(round_, brood, message))
 
 
+def report_round(exchange: Any, brood: int, round_: int, message: Any) -> ray.ObjectRef:
+    """Report without waiting; `goes_on` takes what this returns."""
+    return exchange.hear.remote(round_, brood, message)
+
+
+def goes_on(answer: ray.ObjectRef) -> bool:
+    """Wait until a round that was reported is recorded, and say whether the run goes on."""
+    return bool(ray.get(answer))
+
+
+def decided(exchange: Any) -> int | None:
+    """Return the last round that was decided since the driver's start, if there is one."""
+    return ray.get(exchange.decided.remote())
+
+
 def send_report(exchange: Any, brood: int, message: Any) -> None:
     ray.get(exchange.report.remote(brood, message))
 

@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from policies.sampling.interface import needs_losses
+from search.cluster_checks import check_broods, check_compile, check_room, check_span
 from search.distill import settings as distilling
 from search.distill.checks import check_distill
 from search.kinds import SpaceWithin
-from search.mixing_checks import check_mixing
+from search.mixture.mixing_checks import check_mixing
+from search.mixture.swarm import check_swarm
 from search.sections import SEARCHED
-from search.swarm import check_swarm
 from trainables.settings import Shape
 
 if TYPE_CHECKING:
@@ -83,48 +84,6 @@ def check_interval(run: "Run") -> str:
         return (
             f"population.interval: must divide training.steps ({steps}), got {interval}; "
             f"{steps - steps % interval} steps would do"
-        )
-    return ""
-
-
-def check_broods(run: "Run") -> str:
-    given, members = run.cluster, run.population.members
-    if given.workers_per_brood and given.members_per_worker:
-        return "cluster.members_per_worker: stands in place of cluster.workers_per_brood; give one of the two"
-    if run.workers_per_brood % given.workers_per_member:
-        return (
-            f"cluster.workers_per_brood: must be a multiple of cluster.workers_per_member "
-            f"({given.workers_per_member}), got {run.workers_per_brood}"
-        )
-    if run.hosts > members:
-        workers = given.broods * run.workers_per_brood
-        return (
-            f"cluster.broods: {workers} workers ({given.broods} broods of {run.workers_per_brood}) "
-            f"must host at least one member each, but population.members is {members}"
-        )
-    return ""
-
-
-def check_span(run: "Run") -> str:
-    given = run.cluster
-    size = given.workers_per_member
-    if size == 1:
-        return ""
-    if run.trainable == "toy":
-        return "cluster.workers_per_member: the toy has no batches to share out; use 1"
-    if run.population.mode == "asynchronous":
-        return "cluster.workers_per_member: must be 1 with population.mode: asynchronous"
-    if given.stack:
-        return f"cluster.stack: members that span {size} workers each cannot be stacked"
-    if run.training.batch % size:
-        return (
-            f"training.batch: must be a multiple of cluster.workers_per_member ({size}), each of which takes "
-            f"its share, got {run.training.batch}"
-        )
-    if given.gpus_per_worker % 1:
-        return (
-            f"cluster.gpus_per_worker: workers of one member need whole GPUs (NCCL refuses two on one), "
-            f"got {given.gpus_per_worker:g}"
         )
     return ""
 
@@ -217,17 +176,6 @@ def check_model(run: "Run") -> str:
     return ""
 
 
-def check_room(run: "Run") -> str:
-    least, most = run.cluster.broods_least, run.cluster.broods
-    if least is None:
-        return ""
-    if least > most:
-        return f"cluster.broods_least: must be at most cluster.broods ({most}), got {least}"
-    if run.sampling.view == "brood":
-        return "cluster.broods_least: the broods' shared ledger needs a fixed number of broods"
-    return ""
-
-
 def check_sampling(run: "Run") -> str:
     if run.sampling.rule is None:
         idle = "view" if run.sampling.view == "brood" else "scorer" if run.sampling.scorer else ""
@@ -264,6 +212,7 @@ CHECKS = (
     check_interval,
     check_broods,
     check_span,
+    check_compile,
     check_mode,
     check_schedule,
     check_hyperparameters,

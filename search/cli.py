@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.storage import Store
-from search import directory, job_commands, platform_commands
+from search import directory
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run
+from search.platform import job_commands, platform_commands
 from search.runs import runner
 
 app = typer.Typer(
@@ -136,7 +137,7 @@ def status(
     """Say how far a run is, or every run in runs/, or how a job stands."""
     elsewhere = address or os.environ.get("RAY_API_SERVER_ADDRESS")
     if path and elsewhere and not ("/" in path or os.path.exists(path)):
-        from search import jobs
+        from search.platform import jobs
 
         jobs.status(path, address, console)
         return

@@ -11,7 +11,8 @@ from policies.space import Space
 from search.checks import CHECKS, FOR_MIXTURES
 from search.distill.settings import Distill
 from search.kinds import AnyDomain, Settings
-from search.mixing import Mixing
+from search.mixture.mixing import Mixing
+from search.mixture.swarm import Swarm
 from search.runs import known_kind
 from search.sections import (
     Checkpoint,
@@ -25,7 +26,6 @@ from search.sections import (
     Start,
     Training,
 )
-from search.swarm import Swarm
 
 FORMAT: Literal[2] = 2  # of the run directory; a reader refuses another one
 

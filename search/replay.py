@@ -70,7 +70,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
     stacked = any(row["stacked"] for row in rows if row["member"] == member)
     threads = directory.summary(store)["threads"]
     one = {"broods": 1, "workers_per_brood": None, "members_per_worker": 1}
-    one |= {"threads_per_worker": threads, "stack": stacked}
+    one |= {"threads_per_worker": threads, "stack": stacked, "compile": run.cluster.compile and stacked}
     return run.model_copy(
         update={
             "name": f"{run.name}-replay",

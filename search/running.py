@@ -10,23 +10,23 @@ from cluster import lease
 from cluster.session import session
 from cluster.storage import Store
 from search import directory
-from search.conductor import Watcher
 from search.config import Run
 from search.corpus.build import COLUMNS, describe, prepare_corpus
 from search.corpus.scores import cost, score_corpus
 from search.corpus.streams import windows
+from search.driver.conductor import Watcher
+from search.driver.measure import Measure, Watchers
+from search.driver.population import Outcome, train_population
+from search.driver.progress import Progress
+from search.driver.room import Regrouped
 from search.errors import InputError, Interrupted, RunFailed
 from search.exported import check_reference
 from search.kinds import NoExploitRule
-from search.measure import Measure, Watchers
-from search.mixing import Mixing, StratifiedMixture
-from search.mixing_checks import check_with_rows, note_on_batches
+from search.mixture.mixing import Mixing, StratifiedMixture
+from search.mixture.mixing_checks import check_with_rows, note_on_batches
 from search.own import own_class
-from search.population import Outcome, train_population
-from search.progress import Progress
 from search.report.story import CONTROLS, STRATIFIED
 from search.report.write import write_report
-from search.room import Regrouped
 
 
 def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:

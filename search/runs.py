@@ -7,7 +7,7 @@ from typing import Any
 RUNS = {
     "population": "search.running",
     "distill": "search.distill.running",
-    "mixture": "search.proxies",
+    "mixture": "search.mixture.proxies",
 }
 
 

@@ -102,6 +102,7 @@ class Cluster(Settings):
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     restarts: Annotated[int, Field(ge=0)] = 3  # of a brood that lost a worker
     stack: bool | None = None  # members as one model; by default on GPUs, and of small members on CPUs
+    compile: bool = False  # loss and gradients of stacks, by torch.compile; then all are stacked that can be
     direct: bool | None = None  # weights from memory to memory by NIXL; by default from GPUs where it is there
     threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)  # others, of each worker

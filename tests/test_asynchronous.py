@@ -16,17 +16,18 @@ from cluster.storage import Store
 from policies import population
 from policies.population import Report
 from policies.rules import ALONE
-from search import turns
 from search.config import Run
 from search.directory import last_rows
+from search.driver.population import open_conductor
+from search.errors import Exhausted
 from search.lineage import ancestry, read_lineage
 from search.load import load_run
-from search.population import open_conductor
 from search.records import METRICS
-from search.turns import train_freely
+from search.worker import turns
+from search.worker.turns import train_freely
 from tests.members import language
+from tests.runs import TOY, shoal, start, wait_for_round
 from tests.test_conductor import Watches
-from tests.test_ray import TOY, shoal, start, wait_for_round
 from trainables.toy import Toy
 
 STEPS, MEMBERS = 40, 4
@@ -315,3 +316,18 @@ def test_a_killed_run_on_ray_resumes(tmp_path, monkeypatch) -> None:
     assert rounds[0] > 2 * rounds[1]
     shoal("resume", str(place), folder=tmp_path)
     check_weights(load_run(str(place / "run.yaml")))
+
+
+class Ending(Toy):
+    def train(self, steps: int) -> float:
+        raise Exhausted("code read to the end")
+
+
+def test_rows_that_end_are_the_end_of_the_run_and_no_members_failure(run, monkeypatch) -> None:
+    Post(run, monkeypatch)
+    monkeypatch.setattr(
+        turns, "build_members", lambda run, starts: {each: Ending(starts[each]) for each in starts}
+    )
+    starts = {0: {"h0": 0.5, "h1": 0.5}}
+    with pytest.raises(Exhausted, match="code read to the end"):
+        train_freely(run, Store(run.directory), None, 0, starts)

@@ -9,14 +9,15 @@ from cluster import checkpoints
 from cluster.storage import Store
 from policies import population
 from policies.population import Order
-from search import brood, records
-from search.conductor import Conductor
+from search import records
+from search.driver.conductor import Conductor
+from search.driver.population import open_conductor
 from search.errors import InputError
 from search.lineage import ancestry, read_lineage
 from search.load import load_run
-from search.population import open_conductor
-from search.teams import Team
-from tests.test_ray import shoal
+from search.worker import brood
+from search.worker.teams import Team
+from tests.runs import shoal
 from trainables.toy import Toy
 
 TOY = str(Path(__file__).parent.parent / "examples/toy.yaml")

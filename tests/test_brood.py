@@ -4,8 +4,8 @@ import pytest
 
 from cluster import workers
 from policies.population import Order
-from search import brood
-from search.teams import Team, teams
+from search.worker import brood
+from search.worker.teams import Team, teams
 from tests.members import language
 from trainables.toy import Toy
 

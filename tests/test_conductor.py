@@ -5,7 +5,7 @@ import pytest
 
 from cluster.storage import Store
 from policies import population
-from search.conductor import Conductor
+from search.driver.conductor import Conductor
 from search.load import load_run
 
 TOY = str(Path(__file__).parent.parent / "examples/toy.yaml")

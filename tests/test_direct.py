@@ -9,10 +9,10 @@ import torch
 
 from cluster import workers
 from policies.population import Order
-from search import brood
-from search.teams import Team
+from search.worker import brood
+from search.worker.teams import Team
 from tests.members import language
-from tests.test_ray import events, members, same_weights, scores, shoal, small_run, texts  # noqa: F401
+from tests.runs import events, members, same_weights, scores, shoal, small_run
 from trainables.toy import Toy
 
 
@@ -55,7 +55,7 @@ def test_only_tensors_go_straight(monkeypatch) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("nixl") is None, reason="needs the extra `direct`")
-def test_a_run_decides_and_ends_as_by_the_object_store(texts, tmp_path) -> None:  # noqa: F811
+def test_a_run_decides_and_ends_as_by_the_object_store(texts, tmp_path) -> None:
     cluster = "{{broods: 2, workers_per_brood: 1, cpus_per_worker: 0.6, stack: false, direct: {}}}"
     for name in ("true", "false"):
         shoal("run", *small_run(texts, tmp_path / name), f"cluster={cluster.format(name)}")

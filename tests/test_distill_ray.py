@@ -16,7 +16,7 @@ from cluster.storage import Store  # noqa: E402
 from search.directory import open_run  # noqa: E402
 from search.distill.export import export_student  # noqa: E402
 from tests.distillation import save_teacher, write_run  # noqa: E402
-from tests.test_ray import events, scores, shoal, start, wait_for_round  # noqa: E402
+from tests.runs import events, scores, shoal, start, wait_for_round  # noqa: E402
 
 pytestmark = pytest.mark.ray
 

@@ -23,20 +23,20 @@ from cluster import checkpoints  # noqa: E402
 from cluster.storage import Store  # noqa: E402
 from policies.population import Order  # noqa: E402
 from search import directory, records, running  # noqa: E402
-from search.brood import follow, train_teams  # noqa: E402
-from search.conductor import Conductor  # noqa: E402
 from search.distill import checks  # noqa: E402
 from search.distill import running as distilling  # noqa: E402
 from search.distill.export import export_student  # noqa: E402
 from search.distill.members import open_teacher, super_networks, trained  # noqa: E402
 from search.distill.running import STUDENTS, flat, table  # noqa: E402
 from search.distill.students import search_space, search_students  # noqa: E402
+from search.driver.conductor import Conductor  # noqa: E402
+from search.driver.population import outcome  # noqa: E402
+from search.driver.start import first_state  # noqa: E402
 from search.errors import InputError  # noqa: E402
 from search.lineage import read_lineage  # noqa: E402
 from search.load import check, dump, load_run, load_values  # noqa: E402
-from search.population import outcome  # noqa: E402
-from search.start import first_state  # noqa: E402
-from search.teams import teams  # noqa: E402
+from search.worker.brood import follow, train_teams  # noqa: E402
+from search.worker.teams import teams  # noqa: E402
 from trainables.distill.spaces import AUTODISTIL, Subnet, SubSpace  # noqa: E402
 from trainables.tokenizer import tokenizer_of  # noqa: E402
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cluster.storage import Store
-from tests.test_ray import shoal
+from tests.runs import shoal
 
 GUIDE = (Path(__file__).parent.parent / "docs/own-model.md").read_text()
 

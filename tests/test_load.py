@@ -130,6 +130,14 @@ def test_rules_that_decide_about_parts_at_once_need_rounds(tmp_path, exploit) ->
             "schedule: stands in place of hyperparameters, with population.exploit: none",
         ),
         ("cluster.broods=9", "cluster.broods: 9 workers"),
+        (
+            "cluster={compile: true, stack: false}",
+            "cluster.compile: compiles stacks of members, and cluster.stack",
+        ),
+        (
+            "cluster={compile: true, broods: 1, workers_per_member: 2}",
+            "cluster.compile: compiles stacks of members",
+        ),
         ("hyperparameters.learning_rate.low=1", "low < high must hold, but got low=1.0, high=0.01"),
         ("hyperparameters.learning_rate.low=0", "log domain needs low > 0"),
         ("hyperparameters.learning_rate.kind=flat", "learning_rate.kind: must be one of float, int"),

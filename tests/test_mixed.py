@@ -10,9 +10,9 @@ from policies.mixers.plain import Fixed
 from policies.mixers.visits import VALIDATION, Groups, Mixing, Visit
 from policies.population import Order
 from search.corpus.batches import MixedBatches
-from search.mixed import MixedModel, VisitBatches
-from search.mixing import PROBED, settled
-from search.teams import teams
+from search.mixture.mixed import MixedModel, VisitBatches
+from search.mixture.mixing import PROBED, settled
+from search.worker.teams import teams
 from trainables.settings import Recipe, Shape
 
 SHAPE = Shape(vocabulary=16, sequence_length=8, layers=1, heads=1, width=8)

@@ -16,10 +16,10 @@ from policies.sampling.infobatch import InfoBatch
 from policies.sampling.random_subset import RandomSubset
 from search.corpus.batches import MixedBatches
 from search.load import load_run
-from search.mixed import MixedModel, VisitBatches
-from search.mixing import PROBED
-from search.sampling import sample
-from search.teams import teams
+from search.mixture.mixed import MixedModel, VisitBatches
+from search.mixture.mixing import PROBED
+from search.rows.sampling import sample
+from search.worker.teams import teams
 from trainables.settings import Recipe, Shape
 
 AIOLI = Aioli(every=10, probe_share=0.6, sweeps=1, noise=0.0, rate=0.5)

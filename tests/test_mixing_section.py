@@ -11,8 +11,8 @@ from policies.mixers.rules import MIXERS
 from policies.mixers.skillit import SkillIt
 from search.errors import InputError
 from search.load import check, dump, load_run
-from search.mixing import groups_of
-from search.mixing_checks import check_with_rows, note_on_batches
+from search.mixture.mixing import groups_of
+from search.mixture.mixing_checks import check_with_rows, note_on_batches
 from search.running import controls
 
 RUN = """

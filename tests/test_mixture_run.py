@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from test_ray import scores, shoal, small_run, start, wait_for_round, write_texts
 
 from cluster.storage import Store
+from tests.runs import scores, shoal, small_run, start, wait_for_round, write_texts
 
 pytestmark = pytest.mark.ray
 

@@ -9,10 +9,10 @@ import pytest
 from cluster.storage import Store
 from policies.laws.loglinear import Law
 from search import records
+from search.driver.start import first_state
 from search.errors import InputError
 from search.load import check, load_run
-from search.proxies import as_population, confirm, design, most, part_of, proposal, table
-from search.start import first_state
+from search.mixture.proxies import as_population, confirm, design, most, part_of, proposal, table
 
 RUN = """
 name: mixture

@@ -3,9 +3,7 @@
 import os
 import signal
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,92 +14,23 @@ from safetensors.numpy import load
 
 from cluster import checkpoints
 from cluster.storage import Store
-from policies import population
-from policies.population import Report
 from search import directory
-from search.lineage import ancestry, read_lineage
-from search.load import load_run
+from search.lineage import ancestry
 from tests.listening import addresses, descendants
-from trainables.toy import Toy
+from tests.runs import (
+    TOY,
+    events,
+    members,
+    same_weights,
+    scores,
+    shoal,
+    small_run,
+    start,
+    wait_for_round,
+    without_ray,
+)
 
 pytestmark = pytest.mark.ray
-
-ROOT = Path(__file__).parent.parent
-TOY = str(ROOT / "examples/toy.yaml")
-
-
-def start(*arguments: str, folder: Path = ROOT, **variables: str) -> subprocess.Popen[str]:
-    """Start the command line in a process group of its own."""
-    program = [sys.executable, "-c", "from search.cli import main; main()", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
-    return subprocess.Popen(
-        program,
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def shoal(*arguments: str, folder: Path = ROOT, **variables: str) -> str:
-    process = start(*arguments, folder=folder, **variables)
-    said, _ = process.communicate(timeout=280)
-    assert process.returncode == 0, said
-    return said
-
-
-def wait_for_round(directory: Path, round_: int, process: subprocess.Popen[str]) -> None:
-    """Wait until a run has checkpointed this round."""
-    deadline = time.monotonic() + 200
-    while not (directory / "checkpoints" / f"round-{round_:06d}" / "decisions.json").exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def events(directory: Path) -> list:
-    return read_lineage(Store(str(directory)))
-
-
-def scores(directory: Path) -> list[tuple[int, int, float]]:
-    rows = Store(str(directory)).read_table("metrics.parquet").to_pylist()
-    return sorted((row["round"], row["member"], row["score"]) for row in rows)
-
-
-def members(directory: Path, count: int) -> list[dict]:
-    store = Store(str(directory))
-    last = checkpoints.latest(store, range(count))
-    return [checkpoints.load_member(store, last, member)["weights"] for member in range(count)]
-
-
-def same_weights(first: list[dict], second: list[dict]) -> bool:
-    return all(
-        np.array_equal(one[name], other[name]) for one, other in zip(first, second, strict=True) for name in one
-    )
-
-
-def without_ray(path: str, *changes: str) -> tuple[list[population.Order], list[tuple[int, int, float]]]:
-    """Run the toy of a file as a plain loop: the reference that Ray has to equal."""
-    run = load_run(path, changes)
-    state = population.start(run.space(), run.population.members, run.seed)
-    toys = [Toy(known.hyperparameters) for known in state]
-    copies, said = [], []
-    for round_ in range(1, run.rounds + 1):
-        reports = []
-        for member, toy in enumerate(toys):
-            toy.train(run.population.interval)
-            reports.append(Report(member, round_ * run.population.interval, toy.evaluate()[0]))
-        said += [(round_, report.member, report.score) for report in reports]
-        if round_ == run.rounds:
-            break
-        state, orders = population.decide(run.rules(), run.space(), state, reports, run.seed)
-        states = {order.donor: toys[order.donor].state() for order in orders}
-        for order in orders:
-            toys[order.member].load(states[order.donor], order.hyperparameters)
-        copies += orders
-    return copies, said
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +55,16 @@ def test_the_toy_on_ray_equals_the_plain_loop(toy_run) -> None:
     assert len(copies) > 40
     assert scores(directory) == said
     recorded = [event for event in events(directory) if event.parent is not None]
+    assert [(event.member, event.parent, event.after) for event in recorded] == [
+        (order.member, order.donor, order.hyperparameters) for order in copies
+    ]
+
+
+def test_a_worker_that_has_all_members_ends_as_the_plain_loop(tmp_path) -> None:
+    shoal("run", TOY, f"directory={tmp_path / 'run'}", "cluster={broods: 1, workers_per_brood: 1}")
+    copies, said = without_ray(TOY)
+    assert scores(tmp_path / "run") == said
+    recorded = [event for event in events(tmp_path / "run") if event.parent is not None]
     assert [(event.member, event.parent, event.after) for event in recorded] == [
         (order.member, order.donor, order.hyperparameters) for order in copies
     ]
@@ -161,40 +100,6 @@ def test_a_finished_run_is_not_run_again(toy_run) -> None:
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory) -> Path:
-    return write_texts(tmp_path_factory.mktemp("texts"))
-
-
-def write_texts(folder: Path) -> Path:
-    """Write two small groups of text that differ."""
-    rng = np.random.default_rng(0)
-    for group, alphabet in (("letters", "abcdefgh "), ("digits", "0123456789\n")):
-        (folder / group).mkdir()
-        for i in range(60):
-            (folder / group / f"{i}.txt").write_text("".join(rng.choice(list(alphabet), 800)))
-    return folder
-
-
-def small_run(texts: Path, directory: Path) -> list[str]:
-    return [
-        str(ROOT / "examples/demo.yaml"),
-        f"directory={directory}",
-        f"data.corpus={texts}/corpus",
-        f"data.groups={{letters: '{texts}/letters', digits: '{texts}/digits'}}",
-        "data.sequence_length=32",
-        # probes of four steps that ready points cut
-        "mixing.policy={kind: aioli, every: 12, probe_share: 0.6, sweeps: 1, noise: 0, prior_steps: 3}",
-        "data.validation=0.2",
-        "data.test=0.2",
-        "model={layers: 1, heads: 2, width: 16}",
-        "training={steps: 40, batch: 4, warmup: 2, evaluation_rows: 8, dropout: 0.1}",
-        "population={members: 4, interval: 4, exploit: {kind: truncation, fraction: 0.5}}",
-        # in a stack, what dropout drops depends on who is in it, so a replay would not be the same
-        "cluster.stack=false",
-    ]
-
-
-@pytest.fixture(scope="module")
 def whole_run(texts, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("whole") / "run"
     shoal("run", *small_run(texts, directory))
@@ -219,15 +124,21 @@ def test_a_killed_run_resumes_to_the_same_end(texts, whole_run, tmp_path) -> Non
 
 
 @pytest.mark.slow
-def test_a_brood_that_loses_its_worker_comes_back_and_nothing_changes(tmp_path) -> None:
-    changes = ("training.steps=1200", "cluster={broods: 2, workers_per_brood: 1}")
+@pytest.mark.parametrize("broods", [2, 1])
+def test_a_brood_that_loses_its_worker_comes_back_and_nothing_changes(tmp_path, broods: int) -> None:
+    # one brood decides by itself until it comes back; then it has to be told what it had decided
+    changes = (
+        "training.steps=1200",
+        f"cluster={{broods: {broods}, workers_per_brood: 1}}",
+        "checkpoint.every=5",
+    )
     process = start("run", TOY, f"directory={tmp_path}", *changes)
     wait_for_round(tmp_path, 20, process)
     hosts = [line for line in processes() if "RayTrainWorker" in line]
     os.kill(int(hosts[0].split()[1]), signal.SIGKILL)
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 0, said
-    assert len(hosts) == 2
+    assert len(hosts) == broods
     copies, reported = without_ray(TOY, *changes)
     assert scores(tmp_path) == reported
     recorded = [(event.member, event.parent) for event in events(tmp_path) if event.parent is not None]

@@ -13,8 +13,8 @@ import pytest
 from search.load import load_run
 from tests.listening import addresses
 from tests.nodes import Nodes
+from tests.runs import TOY, scores, start, without_ray
 from tests.test_asynchronous import check_lineage
-from tests.test_ray import TOY, scores, start, without_ray
 from tests.watching import Browser, Prometheus, needs_browser, needs_prometheus, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -8,11 +8,12 @@ import pytest
 from rich.console import Console
 
 from cluster import session
-from search import population, running
-from search import room as room_module
+from search import running
+from search.driver import population
+from search.driver import room as room_module
+from search.driver.room import Regrouped, Room
 from search.errors import InputError
 from search.load import load_run
-from search.room import Regrouped, Room
 
 TOY = str(Path(__file__).parent.parent / "examples/toy.yaml")
 

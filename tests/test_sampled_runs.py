@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_ray import members, same_weights, scores, shoal, start, wait_for_round
 
 from cluster.storage import Store
+from tests.runs import members, same_weights, scores, shoal, start, wait_for_round
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -9,11 +9,11 @@ from policies.sampling.infobatch import InfoBatch
 from policies.sampling.random_subset import RandomSubset
 from policies.sampling.seta import SeTa
 from search.corpus.batches import MixedBatches
-from search.kept import KeptRows
-from search.mixed import VisitBatches
-from search.sampling import SampledBatches, sample_groups
-from search.teams import read
-from search.views import Pace
+from search.mixture.mixed import VisitBatches
+from search.rows.kept import KeptRows
+from search.rows.sampling import SampledBatches, sample_groups
+from search.rows.views import Pace
+from search.worker.teams import read
 
 RULES = [RandomSubset(0.3), RandomSubset(0.5, replacement=True), SeTa(0.1, 4, 2), InfoBatch(0.5)]
 rules = pytest.mark.parametrize("rule", RULES, ids=repr)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save
-from test_ray import shoal
 
 from cluster.storage import Store
 from cluster.streams import as_rows
@@ -17,9 +16,10 @@ from search.corpus import scores
 from search.corpus.build import build_corpus
 from search.corpus.scores import cost, matched, read_scores, score_corpus
 from search.errors import InputError
-from search.kept import KeptRows, arranged
+from search.rows.kept import KeptRows, arranged
+from search.rows.views import Pace
 from search.sections import Data
-from search.views import Pace
+from tests.runs import shoal
 from tests.test_sampled import Memory
 from tests.test_sources import TEXTS, folder
 from trainables.decoder import Decoder, initialise, token_losses, trained_decoder

@@ -14,8 +14,8 @@ import torch
 from search import directory
 from search.load import load_run
 from tests.members import language, supernet
+from tests.runs import ROOT, events, scores, shoal, small_run, start, wait_for_round
 from tests.span import RULES, mixing, outcome, sampled
-from tests.test_ray import ROOT, events, scores, shoal, small_run, start, texts, wait_for_round  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def changes(span: str) -> tuple[str, ...]:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize(("span", "rule"), [("ddp", "lin_upper"), ("fsdp", "null")])
-def test_members_over_workers_decide_as_those_on_one_and_resume(texts, tmp_path, span: str, rule: str) -> None:  # noqa: F811
+def test_members_over_workers_decide_as_those_on_one_and_resume(texts, tmp_path, span: str, rule: str) -> None:
     alone, over, unmixed = tmp_path / "alone", tmp_path / "over", (*UNMIXED, f"sampling.rule={rule}")
     shoal("run", *small_run(texts, alone), *unmixed, "training.dropout=0", "cluster.threads_per_worker=1")
     process = start("run", *small_run(texts, over), *unmixed, *changes(span))

@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from members import SHAPE, equal, language, points
+from members import SHAPE, Points, equal, language, points
 
-from trainables.optimise import OPTIMISERS, AdamW, clip
+from trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
 from trainables.settings import Shape
 from trainables.stack import Stack, stackable, stacks
 from trainables.toy import Toy
@@ -161,6 +161,24 @@ def test_members_that_differ_are_put_into_stacks_of_their_own() -> None:
         Stack([members[3], members[4]])
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_weights_of_another_type(kind: torch.dtype) -> None:
+    class Typed(Points):
+        def build(self):
+            return super().build().to(kind)
+
+        def loss(self, module, batch, numbers):
+            return super().loss(module, (batch[0].to(kind), batch[1]), numbers)
+
+    def build(place: int) -> Typed:
+        like = points(place)
+        return Typed(like.base, {"learning_rate": 0.01 * (1 + place), "clip": 0.5}, like.batches, {}, place)
+
+    stack, alone = ([build(place) for place in range(2)] for _ in range(2))
+    close = {"abs": 1e-5} if kind == torch.float64 else {"rel": 0.05}
+    assert Stack(stack).train(20) == pytest.approx([member.train(20) for member in alone], **close)
+
+
 def columns(**values: float) -> dict[str, torch.Tensor]:
     return {name: matrix(value) for name, value in values.items()}
 
@@ -199,7 +217,7 @@ def test_each_members_gradients_are_clipped_by_their_own_norm() -> None:
     assert torch.allclose(gradients, torch.tensor([[0.6, 0.8], [0.3, 0.4], [6.0, 8.0]]), atol=1e-5)
 
 
-def test_a_row_by_itself_steps_as_it_does_in_the_matrices() -> None:
+def test_a_member_by_itself_steps_as_it_does_in_the_matrices() -> None:
     optimiser, rng = AdamW(), np.random.default_rng(0)
     given = {
         "rate": [0.1, 0.01],
@@ -212,12 +230,17 @@ def test_a_row_by_itself_steps_as_it_does_in_the_matrices() -> None:
     together[3].square_()
     alone = [each.clone() for each in together]
     weights, gradients, *slots = together
+    limits = torch.tensor([1.0, 100.0])  # the norms are about 6
+    assert (clip_divisors([gradients], limits) > 1).tolist() == [True, False]
     table = {name: torch.tensor(values, dtype=torch.float64)[:, None] for name, values in given.items()}
     factors = {name: values.float() for name, values in optimiser.factors(table).items()}
-    optimiser.update(weights, gradients, dict(zip(optimiser.slots, slots, strict=True)), factors, decayed=30)
-    for row in range(2):
-        weights, gradients, *slots = (each[row] for each in alone)
+    parts = [each.split([18, 12, 10], dim=1) for each in alone]  # three weights, of which two decay
+    for row, divisor in enumerate(clip_divisors(parts[1], limits)):
+        weights_of, gradients_of, *slots_of = ([part[row] for part in each] for each in parts)
         numbers = {name: float(values[row]) for name, values in given.items()}
-        optimiser.update_row(weights, gradients, dict(zip(optimiser.slots, slots, strict=True)), numbers, 30)
+        named = dict(zip(optimiser.slots, slots_of, strict=True))
+        optimiser.update_one(weights_of, named, gradients_of, numbers, 2, divisor)
+    clip(gradients, limits[:, None])
+    optimiser.update(weights, gradients, dict(zip(optimiser.slots, slots, strict=True)), factors, decayed=30)
     for place in (0, 2, 3):
         assert torch.allclose(together[place], alone[place], atol=1e-6)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from policies.space import flat, nested, value_at
+from search.driver.start import first_state
 from search.load import load_run
-from search.start import first_state
 
 FILE = """
 name: start

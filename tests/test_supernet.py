@@ -5,7 +5,7 @@ import pytest
 import torch
 from members import HELD_OUT, SPACE, Rows, encoder, supernet
 
-from search.teams import teams
+from search.worker.teams import teams
 from trainables.distill.elastic import extract
 from trainables.distill.encoder import Encoder
 from trainables.distill.relations import relation_loss, relations

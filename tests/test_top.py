@@ -6,10 +6,11 @@ import pytest
 from rich.console import Console
 
 from policies import population
-from search import directory, records, top
+from search import directory, records
+from search.driver.progress import Progress
 from search.errors import InputError
 from search.load import load_run
-from search.progress import Progress
+from search.platform import top
 from tests.test_cli import TOY, refused, shoal  # noqa: F401 - fixtures
 
 

@@ -12,15 +12,15 @@ from cluster import dashboard
 from cluster.storage import Store
 from search.lineage import read_lineage
 from tests.listening import addresses, descendants
+from tests.runs import small_run, start
 from tests.test_grafana import expressions, filled
-from tests.test_ray import small_run, start, texts  # noqa: F401 - fixture
 from tests.watching import Prometheus, needs_prometheus, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @needs_prometheus
-def test_promql_answers_what_the_run_wrote_down(texts, tmp_path) -> None:  # noqa: F811
+def test_promql_answers_what_the_run_wrote_down(texts, tmp_path) -> None:
     directory = tmp_path / "run"
     changes = [
         "cluster={broods: 1, workers_per_brood: 2, dashboard: true, stack: false}",

@@ -225,7 +225,7 @@ def test_a_feed_goes_on_over_datasets_and_epochs(monkeypatch, cut, room) -> None
     one.load(one.state() | {"cursors": [13]})
     for step in range(40):
         assert one.next()[:, 0].tolist() == expected(13 + 9 * step, 9)
-    rows.close()  # what it would read next would start a Ray
+    rows.close()  # or its thread would go on with the real datasets, and start a Ray
     assert len(read) >= 2 and set(read) == {3}
     turns = [len(each) for each in islice(feeding.task_turns(order, 8, room, 4), 4)]
     # tasks grow up to half of the room: 2^19 bytes are many files of 7 rows of 8 bytes, 50 are none

@@ -62,6 +62,19 @@ def stack(*leaves: Any) -> Any:
     return torch.stack(leaves) if isinstance(leaves[0], torch.Tensor) else np.stack(leaves)
 
 
+def same_memory(first: Any, second: Any) -> bool:
+    """Say whether two nests are of the same arrays, also where both are views; values are not looked at."""
+
+    def where(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            return leaf.device, leaf.data_ptr(), leaf.shape, leaf.stride(), leaf.dtype
+        if isinstance(leaf, np.ndarray):
+            return leaf.ctypes.data, leaf.shape, leaf.strides, leaf.dtype
+        return id(leaf)
+
+    return first is second or repr(map_nest(where, first)) == repr(map_nest(where, second))
+
+
 def copy_into(target: torch.Tensor, source: Any, name: str) -> None:
     """Copy an array, or a tensor, into a tensor of the same shape and type."""
     check_source(target, source, name)

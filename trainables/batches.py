@@ -1,11 +1,12 @@
 """Batches of arrays that fit into memory."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from trainables.arrays import map_nest
-from trainables.member import State
+from trainables.arrays import map_nest, same_memory
+from trainables.member import Batches, State
 
 
 class Shuffled:
@@ -29,8 +30,24 @@ class Shuffled:
         chosen = self.order[place * self.batch : (place + 1) * self.batch]
         return map_nest(lambda array: array[chosen], self.arrays)
 
+    def alike(self, other: Batches) -> bool:
+        """Say whether the other's batches are the same ones from here on, of the same arrays."""
+        # what is derived may draw in its own way
+        if self is other or type(self) is not Shuffled or type(other) is not Shuffled:
+            return False
+        places = [(each.batch, each.seed, each.cursor) for each in (self, other)]
+        return places[0] == places[1] and same_memory(self.arrays, other.arrays)
+
     def state(self) -> State:
         return {"cursor": self.cursor, "seed": self.seed}
 
     def load(self, state: State) -> None:
-        self.cursor, self.seed, self.epoch = int(state["cursor"]), int(state["seed"]), -1
+        if int(state["seed"]) != self.seed:
+            self.epoch = -1
+        self.cursor, self.seed = int(state["cursor"]), int(state["seed"])
+
+
+def alike(batches: Sequence[Batches]) -> bool:
+    """Say whether all are at the same place of the same rows, as far as they can tell: `Comparable`."""
+    tells = getattr(batches[0], "alike", None)
+    return tells is not None and all(tells(other) for other in batches[1:])

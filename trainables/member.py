@@ -19,6 +19,13 @@ class Batches(Protocol):
     def load(self, state: State) -> None: ...
 
 
+class Comparable(Batches, Protocol):
+    """Batches that can say when others are the same: a stack then draws once for all its members."""
+
+    def alike(self, other: Batches) -> bool:
+        """Say whether the other's batches are the same ones from here on; it then loads this one's state."""
+
+
 class Sampled(Batches, Protocol):
     """Batches whose rows carry weights, and which are told the losses of the rows that were trained on.
 

@@ -41,7 +41,8 @@ class Network(ABC):
 
     The three methods must work on one member and, under `torch.func.vmap`, on a stack of them, where a
     number may be a scalar tensor. So they compute with tensors, do not call `.item()` or branch on a value,
-    and take from `self` only what all members share. A subclass with a step of its own says `own_step = True`.
+    do not change the batch in place (members may share it), and take from `self` only what all members
+    share. A subclass with a step of its own says `own_step = True`.
     """
 
     own_step = False  # if so, its members are never stacked

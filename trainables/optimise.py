@@ -5,7 +5,7 @@ is done in place, also in the gradients: for small networks a new matrix costs m
 Slots have torch.optim's names, so that a member's own optimiser can go on with its row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -62,25 +62,32 @@ class AdamW:
         root = torch.sqrt(square, out=scaled).add_(factors["epsilon"])
         weights.addcmul_(torch.div(mean, root, out=root), factors["step"])
 
-    def update_row(
-        self, weights: Tensor, gradients: Tensor, slots: Mapping[str, Tensor], numbers: Numbers, decayed: int
+    def update_one(
+        self,
+        weights: tuple[Tensor, ...],
+        slots: Mapping[str, tuple[Tensor, ...]],
+        gradients: tuple[Tensor, ...],
+        numbers: Numbers,
+        decayed: int,
+        divisor: Tensor,
     ) -> None:
         """Do one member's step in one pass over memory, where `update` needs one an operation.
 
-        On a CPU that is several times quicker; the numbers are those that `factors` takes.
+        On a CPU that is several times quicker. The numbers are those that `factors` takes, the first
+        `decayed` weights decay, and the gradients are divided by a scalar.
         """
         age = torch.tensor(float(numbers["age"]))
         for part, decay in ((slice(decayed), numbers["weight_decay"]), (slice(decayed, None), 0.0)):
-            if not weights[part].numel():
+            if not weights[part]:
                 continue
             # what torch.optim.AdamW calls with fused=True
             torch._fused_adamw_(
-                [weights[part]],
-                [gradients[part]],
-                [slots["exp_avg"][part]],
-                [slots["exp_avg_sq"][part]],
+                weights[part],
+                gradients[part],
+                slots["exp_avg"][part],
+                slots["exp_avg_sq"][part],
                 [],
-                [age],
+                [age] * len(weights[part]),
                 lr=numbers["rate"],
                 beta1=numbers["beta1"],
                 beta2=numbers["beta2"],
@@ -88,6 +95,7 @@ class AdamW:
                 eps=EPSILON,
                 amsgrad=False,
                 maximize=False,
+                grad_scale=divisor,
             )
 
 
@@ -118,5 +126,10 @@ OPTIMISERS: dict[str, Optimiser] = {"adamw": AdamW(), "sgd": Momentum()}
 
 def clip(gradients: Tensor, limits: Tensor) -> None:
     """Scale each member's gradients in place to at most its norm, as torch's clip_grad_norm_ does."""
-    norms = gradients.norm(dim=1, keepdim=True)
-    gradients.mul_((limits / (norms + 1e-6)).clamp(max=1.0))
+    gradients.div_(clip_divisors([gradients], limits[:, 0])[:, None])
+
+
+def clip_divisors(gradients: Sequence[Tensor], limits: Tensor) -> Tensor:
+    """Return what `clip` divides by, `(members,)`, from gradients `(members, ...)` and limits `(members,)`."""
+    norms = torch.stack([gradient.flatten(start_dim=1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+    return ((norms + 1e-6) / limits).clamp(min=1.0)

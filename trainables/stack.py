@@ -1,21 +1,22 @@
 """Members of one architecture, trained as one model whose weights have a first axis over members."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainables.arrays import map_nest, stack, to_arrays, to_tensors
+from trainables.batches import alike
+from trainables.layout import attention, linear_layers
 from trainables.member import Member
 from trainables.network import Network
-from trainables.optimise import OPTIMISERS, AdamW, clip
+from trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
 from trainables.randomness import reseed, restored
 from trainables.settings import rate_at
+from trainables.together import Called, Together, compiled, explained, together
 
 NUMBERS = ("weight_decay", "beta1", "beta2", "momentum")  # those of the optimisers
 
@@ -65,17 +66,6 @@ def kept(member: Network) -> dict[str, Tensor]:
     return frozen | {name: value for name, value in member.module.named_buffers() if name in state}
 
 
-class Called(nn.Module):
-    """A member's loss or score as a module, so that functional_call can run it on other weights."""
-
-    def __init__(self, member: Network, method: str):
-        super().__init__()
-        self.module, self.method = member.module, getattr(member, method)
-
-    def forward(self, *arguments: Any) -> Any:
-        return self.method(self.module, *arguments)
-
-
 class Stack:
     """Trains its members together, each with its own numbers, age, batches and optimiser state.
 
@@ -86,15 +76,14 @@ class Stack:
     one generator, seeded by the random states of all: what is dropped depends on who is in the stack.
     """
 
-    def __init__(self, members: Sequence[Network]):
-        self.members = list(members)
+    def __init__(self, members: Sequence[Network], compile: bool = False):
+        self.members, self.compile = list(members), compile
+        self.known: tuple[dict[str, float], Together] | None = None  # what is compiled, for these numbers
         self.check()
         first = self.members[0]
         self.device, self.optimiser = first.device, OPTIMISERS[first.recipe.optimiser]
         weights = first.weights()
-        self.decayed = sum(weight.numel() for weight in weights.values() if weight.dim() >= 2)
         self.weights = torch.stack([flat(member) for member in self.members])
-        self.gradients = torch.zeros_like(self.weights)
         self.slots = {name: torch.zeros_like(self.weights) for name in self.optimiser.slots}
         rests = [kept(member) for member in self.members]
         self.kept = {name: torch.stack([rest[name].detach() for rest in rests]) for name in rests[0]}
@@ -137,22 +126,25 @@ class Stack:
     def train(self, steps: int) -> list[float]:
         """Return each member's mean training loss; one that diverges leaves the others alone."""
         self.seat_slots()
-        self.members[0].module.train()
+        module, leaves = self.members[0].module.train(), list(self.leaves.values())
+        batches = [member.batches for member in self.members]
+        shared = alike(batches)
         loss, update = self.loss(), self.update(steps)
-        limits = column([member.recipe.clip for member in self.members]).to(self.weights)
         seeds = torch.stack([member.draw_seeds(steps) for member in self.members]).sum(dim=0)
         total = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
         by_row: list[Tensor] = []  # (members, rows) a step
-        with restored(self.device), attention(self.device):
+        way = explained() if self.compile else linear_layers(module, self.device)
+        with restored(self.device), attention(self.device), way:
             for step, seed in enumerate(seeds.tolist()):
                 reseed(seed, self.device)
-                batch = map_nest(stack, *(member.batches.next() for member in self.members))
-                losses, rows = loss(to_tensors(batch, self.device))
+                losses, rows = loss(self.shared_batch() if shared else self.own_batches())
                 by_row += [rows.detach()] if self.members[0].sampled else []
-                self.take_gradients(losses)
-                clip(self.gradients, limits)
-                update(step)
+                # no loss depends on another's weights, so the gradient of the sum is each one's own
+                update(step, torch.autograd.grad(losses.sum(), leaves, materialize_grads=True))
                 total += losses.detach()
+        if shared:
+            for each in batches[1:]:
+                each.load(batches[0].state())
         if by_row:
             for member, losses in zip(self.members, to_arrays(torch.stack(by_row, dim=1)), strict=True):
                 member.batches.observe(losses)
@@ -162,54 +154,73 @@ class Stack:
         means: list[float] = (total / steps).tolist()
         return means
 
-    def take_gradients(self, losses: Tensor) -> None:
-        # no loss depends on another's weights, so the gradient of the sum is each one's own
-        gradients = torch.autograd.grad(losses.sum(), list(self.leaves.values()), materialize_grads=True)
-        for part, gradient in zip(self.shaped(self.gradients), gradients, strict=True):
-            part.copy_(gradient)
+    def own_batches(self) -> Any:
+        return to_tensors(map_nest(stack, *(member.batches.next() for member in self.members)), self.device)
 
-    def update(self, steps: int) -> Callable[[int], None]:
-        """Return the function that does the optimiser's part of the interval's given step."""
+    def shared_batch(self) -> Any:
+        """Return the first member's next batch as a stack of all members', in the memory of one."""
+        batch = to_tensors(self.members[0].batches.next(), self.device)
+        all_alike = map_nest(lambda leaf: leaf.expand(len(self.members), *leaf.shape), batch)
+        # else it would be compiled once more for members that draw for themselves
+        return map_nest(Tensor.contiguous, all_alike) if self.compile else all_alike
+
+    def update(self, steps: int) -> Callable[[int, Sequence[Tensor]], None]:
+        """Return what clips the gradients, each `(members, *shape)`, and does the interval's given step."""
         told = [[numbers_at(member, step) for member in self.members] for step in range(steps)]
-        optimiser = self.optimiser
-        if self.device.type == "cpu" and isinstance(optimiser, AdamW):
-            rows = [
-                (
-                    self.weights[place],
-                    self.gradients[place],
-                    {name: slot[place] for name, slot in self.slots.items()},
-                )
-                for place in range(len(self.members))
-            ]
-
-            def update_rows(step: int) -> None:
-                for row, numbers in zip(rows, told[step], strict=True):
-                    optimiser.update_row(*row, numbers, self.decayed)
-
-            return update_rows
+        limits = column([member.recipe.clip for member in self.members]).to(self.weights)
+        if self.device.type == "cpu" and isinstance(self.optimiser, AdamW):
+            return self.update_rows(self.optimiser, told, limits[:, 0])
+        optimiser, decayed = self.optimiser, sum(shape.numel() for shape in self.shapes if len(shape) >= 2)
         table = {name: column([[each[name] for each in now] for now in told]) for name in told[0][0]}
         factors = {name: values.to(self.weights) for name, values in optimiser.factors(table).items()}
 
-        def update_all(step: int) -> None:
+        def update(step: int, gradients: Sequence[Tensor]) -> None:
             now = {name: values[step] for name, values in factors.items()}
-            optimiser.update(self.weights, self.gradients, self.slots, now, self.decayed)
+            matrix = torch.cat([gradient.flatten(start_dim=1) for gradient in gradients], dim=1)
+            clip(matrix, limits)
+            optimiser.update(self.weights, matrix, self.slots, now, decayed)
 
-        return update_all
+        return update
+
+    def update_rows(
+        self, optimiser: AdamW, told: Sequence[Sequence[dict[str, float]]], limits: Tensor
+    ) -> Callable[[int, Sequence[Tensor]], None]:
+        """Return the same, member by member from the gradients where they are: on a CPU memory is slow."""
+        decayed = sum(len(shape) >= 2 for shape in self.shapes)
+        weights = list(zip(*self.shaped(self.weights), strict=True))
+        slots = {name: list(zip(*self.shaped(matrix), strict=True)) for name, matrix in self.slots.items()}
+        rows = [(row, {name: slots[name][place] for name in slots}) for place, row in enumerate(weights)]
+
+        def update(step: int, gradients: Sequence[Tensor]) -> None:
+            laid = [gradient.contiguous() for gradient in gradients]  # as the weights are
+            divisors = clip_divisors(laid, limits).float()  # whatever the weights are
+            each = zip(rows, zip(*laid, strict=True), told[step], divisors, strict=True)
+            for seats, gradient, numbers, divisor in each:
+                optimiser.update_one(*seats, gradient, numbers, decayed, divisor)
+
+        return update
 
     def loss(self) -> Callable[[Any], tuple[Tensor, Tensor]]:
         """Return the function from a stacked batch to the losses `(members,)`, and to what each returned."""
-        called = Called(self.members[0], "objective")
         each = [member.numbers for member in self.members]
         table = {name: [numbers[name] for numbers in each] for name in each[0]}
+        # what may come to differ is a tensor from the start, so that nothing is compiled again for a copy
+        searched = {name for member in self.members for name in member.hyperparameters if self.compile}
         # what is one number for all stays a float: a dropout of 0 costs nothing
-        same = {name: values[0] for name, values in table.items() if len(set(values)) == 1}
-        varied = {name: torch.tensor(table[name], device=self.device) for name in table.keys() - same.keys()}
+        same = {
+            name: values[0] for name, values in table.items() if len(set(values)) == 1 and name not in searched
+        }
+        varied = {
+            name: torch.tensor(values, device=self.device) for name, values in table.items() if name not in same
+        }
+        function = self.compiled(same) if self.compile else together(self.members[0], same)
+        return lambda batch: function(self.tensors(), varied, batch)
 
-        def one(tensors: dict[str, Tensor], numbers: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
-            result: tuple[Tensor, Tensor] = functional_call(called, tensors, (batch, same | numbers))
-            return result
-
-        return lambda batch: vmap(one, randomness="different")(self.tensors(), varied, batch)
+    def compiled(self, same: dict[str, float]) -> Together:
+        """Return the compiled loss of before, if it still is the one."""
+        if self.known is None or self.known[0] != same:
+            self.known = same, compiled(together(self.members[0], same), self.device)
+        return self.known[1]
 
     def tensors(self) -> dict[str, Tensor]:
         return {f"module.{name}": values for name, values in (self.leaves | self.kept).items()}
@@ -270,10 +281,3 @@ def flat(member: Network) -> Tensor:
 def column(values: Sequence[Any]) -> Tensor:
     """Return `(..., members, 1)`."""
     return torch.tensor(values, dtype=torch.float64)[..., None]
-
-
-@contextmanager
-def attention(device: torch.device) -> Iterator[None]:
-    """The CPU's flash attention has no rule for vmap, which would take the members one by one."""
-    with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
-        yield

@@ -73,6 +73,27 @@ class MixedBatches:
                 self.cursors[place] += count
         return np.concatenate(parts)
 
+    def alike(self, other: object) -> bool:
+        """Say whether the other's batches are the same ones from here on, of the same streams.
+
+        A window has to know where each member stands, so there each draws for itself.
+        """
+        if self is other or type(self) is not MixedBatches or type(other) is not MixedBatches:
+            return False
+        places = [
+            (
+                each.batch,
+                each.limits,
+                each.stop,
+                each._shares,
+                each.cursors,
+                each.debt,
+                list(map(id, each.streams)),
+            )
+            for each in (self, other)
+        ]
+        return not self.windows and places[0] == places[1]
+
     def progress(self) -> dict[str, float]:
         """Return how often each group was gone through, and how many rows of it were left out by a window."""
         found: dict[str, float] = {}

@@ -9,7 +9,7 @@ from policies.parts import part_of
 from search.config import Run
 from search.distill.checks import teacher_folder
 from search.distill.costs import spaces_of
-from search.members import HeldOut, member_seed
+from search.worker.members import HeldOut, member_seed
 from trainables.distill.elastic import Transformer
 from trainables.distill.shared import SharedTeacher
 from trainables.distill.spaces import SubSpace

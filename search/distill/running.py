@@ -20,8 +20,8 @@ from search.distill.members import open_teacher, trained
 from search.distill.settings import UNITS
 from search.distill.students import Row, search_students
 from search.errors import InputError
-from search.members import held_out_of
 from search.records import METRICS
+from search.worker.members import held_out_of
 from trainables.distill.spaces import Subnet
 
 STUDENTS, SCORED = "students.json", "subnets.parquet"

@@ -18,7 +18,7 @@ from search.config import Run
 from search.corpus.batches import file_rows
 from search.corpus.build import load_corpus
 from search.distill.members import open_teacher
-from search.members import proportions
+from search.worker.members import proportions
 from trainables.distill.shared import SharedTeacher
 from trainables.distill.staged import Staged, flatten
 

@@ -16,7 +16,7 @@ from search.config import Run
 from search.distill.costs import cost_of, spaces_of
 from search.distill.members import open_teacher, trained
 from search.distill.proxy import proxy_rows
-from search.members import HeldOut
+from search.worker.members import HeldOut
 from trainables.arrays import to_arrays
 from trainables.distill.cost import latency
 from trainables.distill.proxy import Tuning, accuracy, tune_together

@@ -20,17 +20,17 @@ from policies.mixing import Vector, normalise
 from policies.ranks import spearman
 from policies.space import Float
 from search import directory, running
-from search.boosting import boosted
 from search.config import Run
 from search.corpus.build import load_corpus
+from search.driver.start import spread
 from search.errors import InputError
 from search.kinds import NoExploitRule
 from search.lineage import read_rows
-from search.mixing import FixedMixture, Mixing
+from search.mixture.boosting import boosted
+from search.mixture.mixing import FixedMixture, Mixing
+from search.mixture.swarm import Swarm
 from search.records import METRICS, TESTS
 from search.sections import Cluster, Model, Population, Start, Training
-from search.start import spread
-from search.swarm import Swarm
 
 PROPOSAL = "proposal.json"
 CANDIDATES, KEPT = 20_000, 100  # mixtures that a regression scores, and of which it proposes the mean

@@ -13,9 +13,11 @@ from cluster import checkpoints, workers
 from cluster.storage import Store
 from policies.population import Order
 from search.config import Run
-from search.members import build_members
-from search.teams import FAILED, Team, read, teams
+from search.errors import Exhausted
+from search.worker.members import build_members
+from search.worker.teams import FAILED, Team, read, teams
 from trainables.member import Member, State
+from trainables.together import CompileError
 
 STANDING = "standing"  # the key under which a member's file says what it goes on with
 LOST = FAILED | {"error": "The weights that this member was to copy were lost with their worker."}
@@ -143,6 +145,8 @@ class Turns:
             silent = team.members.keys() <= self.asked.keys() | self.ended
             losses = {number: total / max(steps, 1) for number, total in sums.items()}
             rows = {} if silent else team.rows(losses, time.perf_counter() - began)
+        except (Exhausted, CompileError):
+            raise
         except Exception:  # whatever a member's own code raises concerns its team alone
             rows = team.failure()
         self.report(team, rows)
@@ -231,7 +235,7 @@ def train_freely(
     for number, state in states.items():
         members[number].load(state, hyperparameters[number])
     ended = {number for number, standing in standings.items() if standing["ended"]}
-    found, writer = teams(members, run.cluster.stack), checkpoints.Writer(store)
+    found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
     turns = Turns(
         run, store, exchange, brood, found, hyperparameters, rounds, ended, Inbox(exchange, rounds), writer
     )

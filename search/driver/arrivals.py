@@ -8,7 +8,7 @@ from cluster import checkpoints
 from policies import population
 from policies.population import MemberState, Order, Report
 from search import records
-from search.conductor import Conductor
+from search.driver.conductor import Conductor
 
 
 @dataclass

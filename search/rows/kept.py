@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cluster.order import RowOrder
 from policies.sampling.interface import Context, Ids, Rule, needs_losses
-from search.views import OwnView, Pace, View
+from search.rows.views import OwnView, Pace, View
 from trainables.arrays import map_nest
 from trainables.member import State
 

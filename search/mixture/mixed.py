@@ -26,7 +26,7 @@ from policies.mixers.visits import (
 )
 from policies.mixing import Counts, Vector
 from search.corpus.batches import MixedBatches
-from search.mixing import PROBED, settled
+from search.mixture.mixing import PROBED, settled
 from trainables.alignment import gradients, inner_products, weighted
 from trainables.arrays import to_tensors
 from trainables.decoder import losses_by_token

@@ -41,7 +41,7 @@ def submit(
     ] = None,
 ) -> None:
     """Send a run to a Ray cluster as a job and follow it; sent again, it goes on where it was."""
-    from search import jobs
+    from search.platform import jobs
 
     given = {name: amount(name, value) for name, value in pairs("--resource", resource or [])}
     reserved = {"CPU": cpus, "GPU": gpus, **given}
@@ -60,7 +60,7 @@ def submit(
 
 def stop(target: Target, address: Address = None) -> None:
     """Stop a job; its run can be continued."""
-    from search import jobs
+    from search.platform import jobs
 
     jobs.stop(target, address, console)
 
@@ -71,7 +71,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Until the job ends.")] = False,
 ) -> None:
     """Print what a job has printed."""
-    from search import jobs
+    from search.platform import jobs
 
     jobs.logs(target, address, console, follow)
 
@@ -82,7 +82,7 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Print it as it is now, and leave.")] = False,
 ) -> None:
     """Watch a running population: members, scores, copies, speed and time left."""
-    from search import top as watching
+    from search.platform import top as watching
 
     watching.top(target, address, console, once)
 

@@ -9,14 +9,13 @@ from typing import Any, Protocol
 from cluster import checkpoints
 from cluster.storage import Store
 from policies import population
-from policies.parts import decide_within
 from policies.population import Order, Report, State
-from policies.rules import ALONE, Rules
-from policies.schedule import keep_to
+from policies.rules import Rules
 from policies.space import Space
 from policies.standings import rank
 from search import records
 from search.config import Run
+from search.decisions import decide_round
 
 
 class Watcher(Protocol):
@@ -49,6 +48,7 @@ class Conductor:
     round: int = 0  # the last round that was decided
     exploits: int = 0
     waiting: dict[int, dict[str, Any]] = field(default_factory=dict)
+    early: dict[int, dict[str, Any]] = field(default_factory=dict)  # messages of rounds after the next one
     last: dict[int, dict[str, Any]] = field(default_factory=dict)  # the last round's rows
     leaving: bool = False  # a worker was told to go: this round's checkpoint is written whatever is due
     earlier: list[int] = field(default_factory=list)  # rounds whose weights copies may still go back to
@@ -59,6 +59,15 @@ class Conductor:
 
     def receive(self, message: dict[str, Any]) -> None:
         """Take in one worker's message; the last of a round brings the decision about."""
+        if "decided" not in message:
+            self.take(message)
+            return
+        # a worker that decides itself runs ahead, and its messages overtake one another on their way
+        self.early[message["reports"][0]["round"]] = message
+        while (following := self.early.pop(self.round + 1, None)) is not None:
+            self.take(following)
+
+    def take(self, message: dict[str, Any]) -> None:
         if "failed" in message:
             self.end(message["failed"])
             return
@@ -69,9 +78,10 @@ class Conductor:
             if row["round"] > self.round:
                 self.waiting[row["member"]] = row
         if len(self.waiting) == len(self.state):
-            self.decide(self.round + 1)
+            self.decide(self.round + 1, message.get("decided"))
 
-    def decide(self, round_: int) -> None:
+    def decide(self, round_: int, decided: tuple[State, list[Order]] | None = None) -> None:
+        """Decide a round, unless the worker that has all members has `decided` it, and let the members know."""
         self.wait()  # a killed run loses no more than one decided round
         rows = [
             self.waiting[member]
@@ -89,8 +99,7 @@ class Conductor:
             return
         reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
         before = self.state
-        # nothing trains after the last round: a copy there would only lose the loser's own result
-        self.state, orders = self.orders(reports, last=round_ == self.run.rounds)
+        self.state, orders = decided or self.orders(reports, last=round_ == self.run.rounds)
         self.exploits += sum(order.donor != order.member for order in orders)
         self.round, self.last, self.waiting = round_, {row["member"]: row for row in rows}, {}
         # before anything is written: members need not wait for it, and a round without its records is not whole
@@ -156,10 +165,7 @@ class Conductor:
         return reasons
 
     def orders(self, reports: list[Report], last: bool) -> tuple[State, list[Order]]:
-        if self.run.schedule:
-            return keep_to(self.run.settings(), self.state, reports)
-        rules = ALONE if last else self.rules
-        return decide_within(rules, self.space, self.state, reports, self.run.seed, self.run.parts)
+        return decide_round(self.run, self.space, self.rules, self.state, reports, last)
 
     def tokens(self, steps: int) -> int:
         """Return how many tokens a member has trained on in so many steps."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from search.kinds import Count, Settings
-from search.mixing import ByGroup
-from search.mixing_checks import check_table
+from search.mixture.mixing import ByGroup
+from search.mixture.mixing_checks import check_table
 from search.sections import Model, Population
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import Any
 
 from cluster import metrics
 from policies.population import Order
-from search.conductor import Watcher
 from search.config import Run
-from search.members import proportions
-from search.views import ledger_rows
+from search.driver.conductor import Watcher
+from search.rows.views import ledger_rows
+from search.worker.members import proportions
 
 
 class Watchers:

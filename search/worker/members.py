@@ -17,11 +17,11 @@ from search.corpus.scores import read_scores
 from search.corpus.streams import limits, open_streams
 from search.errors import InputError
 from search.exported import read_exported
-from search.mixed import MixedModel
-from search.mixing import PROBED, groups_of
+from search.mixture.mixed import MixedModel
+from search.mixture.mixing import PROBED, groups_of
 from search.own import own_class
-from search.sampling import sample
-from search.views import Shared
+from search.rows.sampling import sample
+from search.rows.views import Shared
 from trainables.decoder import trained_decoder
 from trainables.language import LanguageModel
 from trainables.member import Member

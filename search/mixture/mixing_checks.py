@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from policies.mixers import visits
 from search.kinds import AnyDomain, SpaceWithin
-from search.mixing import ByGroup, groups_of, settled
+from search.mixture.mixing import ByGroup, groups_of, settled
 
 if TYPE_CHECKING:
     from search.config import Run

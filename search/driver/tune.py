@@ -5,7 +5,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from cluster.lease import LeaseLost
-from search.conductor import Conductor
+from search.driver.conductor import Conductor
 
 
 class PopulationScheduler(FIFOScheduler):

@@ -14,10 +14,11 @@ from cluster.storage import Store
 from policies import population
 from policies.population import Order
 from search.config import Run
-from search.members import build_members
-from search.teams import FAILED, Team, read, teams
-from search.turns import train_freely
-from search.views import Shared, way_to_ledger
+from search.rows.views import Shared, way_to_ledger
+from search.worker.members import build_members
+from search.worker.orders import way_to_orders
+from search.worker.teams import FAILED, Team, read, teams
+from search.worker.turns import train_freely
 from trainables.member import Member, State
 from trainables.network import Network
 from trainables.span import Span, open_span
@@ -40,16 +41,18 @@ def train_brood(settings: dict[str, Any]) -> None:
 
 def host_members(settings: dict[str, Any]) -> None:
     run = Run.model_validate(settings["run"])
-    brood, exchange, starts = settings["brood"], settings["exchange"], settings["starts"]
+    brood, exchange, state = settings["brood"], settings["exchange"], population.from_plain(settings["state"])
     span = span_of(run)
     store = Store(run.directory)
     torch.set_num_threads(settings["threads"])
     shared = way_to_ledger(settings["ledger"], run, brood)
     if run.population.mode == "asynchronous":
         mine = hosted(run, brood, train.get_context().get_world_rank())
-        trained = train_freely(run, store, exchange, brood, {number: starts[number] for number in mine})
+        trained = train_freely(
+            run, store, exchange, brood, {number: state[number].hyperparameters for number in mine}
+        )
     else:
-        trained = train_in_rounds(run, store, exchange, brood, starts, span, shared)
+        trained = train_in_rounds(run, store, exchange, brood, state, span, shared)
     if trained is None:
         return
     members, failed = trained
@@ -66,13 +69,14 @@ def train_in_rounds(
     store: Store,
     exchange: Any,
     brood: int,
-    starts: Sequence[dict[str, Any]],
+    state: population.State,
     span: Span | None,
     shared: Shared | None,
 ) -> tuple[Members, set[int]] | None:
     """Train members in step with all others; return them and who has failed, or None if the run ends before."""
-    resumed, members, failed = begin(run, store, brood, starts, span, shared)
-    found, writer = teams(members, run.cluster.stack), checkpoints.Writer(store)
+    resumed, state, members, failed = begin(run, store, brood, state, span, shared)
+    way = way_to_orders(run, state, resumed, exchange, brood, told=shared is not None)
+    found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
     meter, direct = Meter(run.label), workers.direct_way(torch.zeros(1, device=run.device), run.cluster.direct)
     for round_ in range(resumed + 1, run.rounds + 1):
         with CLOCK.phase("compute"):
@@ -89,11 +93,10 @@ def train_in_rounds(
             if span:
                 span.meet()
             message = {"reports": [place | row for row in rows], "leaving": leaving} if leads(span) else None
-            orders = workers.next_orders(exchange, brood, round_, message)
+            orders = way.next(round_, message)
             if orders is None:
                 return None
-            told = [Order(*order) for order in orders]
-            failed -= follow(exchange, round_, told, found, share(span), archive(store, span), direct)
+            failed -= follow(exchange, round_, orders, found, share(span), archive(store, span), direct)
         CLOCK.flush(meter)
         if leaving or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
@@ -101,7 +104,7 @@ def train_in_rounds(
         if leaving:
             writer.wait()  # the node may be gone before the next interval ends
     writer.wait()
-    return members, failed
+    return (members, failed) if way.settle() else None
 
 
 def span_of(run: Run) -> Span | None:
@@ -128,11 +131,12 @@ def begin(
     run: Run,
     store: Store,
     brood: int,
-    starts: Sequence[dict[str, Any]],
+    state: population.State,
     span: Span | None,
     shared: Shared | None,
-) -> tuple[int, Members, set[int]]:
-    """Return the round that this worker's members have reached, the members, and which of them have failed.
+) -> tuple[int, population.State, Members, set[int]]:
+    """Return the round that this worker's members have reached, the population's state then, the members, and
+    which of them have failed. Without a checkpoint that state is the given one.
 
     All workers of a brood begin with the same round, since they hand weights to one another.
     """
@@ -140,16 +144,17 @@ def begin(
     mine = hosted(run, brood, context.get_world_rank())
     of_brood = [number for rank in range(context.get_world_size()) for number in hosted(run, brood, rank)]
     resumed = checkpoints.latest(store, of_brood, run.shares)
+    if resumed is not None:
+        state = population.from_plain(checkpoints.load_decisions(store, resumed)["members"])
+    members = build_members(run, {number: state[number].hyperparameters for number in mine}, span, shared)
     if resumed is None:
-        return 0, build_members(run, {number: starts[number] for number in mine}, span, shared), set()
-    known = population.from_plain(checkpoints.load_decisions(store, resumed)["members"])
-    members = build_members(run, {number: known[number].hyperparameters for number in mine}, span, shared)
+        return 0, state, members, set()
     for number, member in members.items():
-        state = checkpoints.load_member(store, resumed, number, part_of(span))
-        member.load(state, known[number].hyperparameters)
+        saved = checkpoints.load_member(store, resumed, number, part_of(span))
+        member.load(saved, state[number].hyperparameters)
     # a clone has no score yet
-    failed = {number for number in mine if np.isnan(0.0 if (score := known[number].score) is None else score)}
-    return resumed, members, failed
+    failed = {number for number in mine if np.isnan(0.0 if (score := state[number].score) is None else score)}
+    return resumed, state, members, failed
 
 
 def hosted(run: Run, brood: int, rank: int) -> list[int]:

@@ -11,11 +11,12 @@ import numpy as np
 from policies.population import Order
 from search.corpus.batches import MixedBatches
 from search.errors import Exhausted
-from search.mixed import MixedModel, VisitBatches, train_visits
-from search.sampling import SampledBatches
+from search.mixture.mixed import MixedModel, VisitBatches, train_visits
+from search.rows.sampling import SampledBatches
 from trainables.member import Member
 from trainables.network import Network
 from trainables.stack import Stack, stacks
+from trainables.together import CompileError
 
 FAILED = {
     "score": np.nan,
@@ -40,7 +41,7 @@ class Team:
         try:
             losses = self.step(steps)
             return self.rows(losses, time.perf_counter() - began)
-        except Exhausted:
+        except (Exhausted, CompileError):
             raise
         except Exception:  # whatever a member's own code raises concerns its team alone
             return self.failure()
@@ -67,7 +68,7 @@ class Team:
         """Return the team of those that are left."""
         left = {number: member for number, member in self.members.items() if number not in gone}
         networks = [member for member in left.values() if isinstance(member, Network)]
-        return Team(left, Stack(networks) if self.stack and networks else None)
+        return Team(left, Stack(networks, self.stack.compile) if self.stack and networks else None)
 
     def advance(self, steps: int) -> list[float]:
         """Return each member's mean training loss; a stack pauses wherever a member's visit ends."""
@@ -97,15 +98,16 @@ class Team:
         self.stack.gather(parents, settings)
 
 
-def teams(members: Mapping[int, Member], stack: bool | None) -> list[Team]:
-    """Group the members that can be stacked, if they are to be; the rest train one by one."""
+def teams(members: Mapping[int, Member], stack: bool | None, compile: bool = False) -> list[Team]:
+    """Group the members that can be stacked, if they are to be; the rest train one by one, and uncompiled."""
     found = []
     for numbers in stacks(members):
         team = {number: members[number] for number in numbers}
         networks = [member for member in team.values() if isinstance(member, Network)]
-        if networks and not networks[0].alone and (pays(networks[0]) if stack is None else stack):
+        stacked = compile or pays(networks[0]) if stack is None and networks else stack
+        if networks and not networks[0].alone and stacked:
             # also one alone: it mostly rounds as it would among others, so regrouped broods go on alike
-            found.append(Team(team, Stack(networks)))
+            found.append(Team(team, Stack(networks, compile)))
         else:
             found += [Team({number: member}) for number, member in team.items()]
     return found

@@ -16,19 +16,19 @@ from cluster.storage import Store
 from cluster.workers import BroodResources, brood_trial, send_home
 from policies import population
 from search import records
-from search.arrivals import Arrivals
-from search.brood import train_brood
-from search.conductor import Conductor, Watcher
 from search.config import Run
 from search.corpus.batches import file_rows
 from search.corpus.build import load_corpus
 from search.corpus.streams import windows
 from search.directory import last_rows
+from search.driver.arrivals import Arrivals
+from search.driver.conductor import Conductor, Watcher
+from search.driver.room import Room
+from search.driver.start import first_state
+from search.driver.tune import PopulationScheduler
 from search.errors import InputError, Interrupted, RunFailed
-from search.room import Room
-from search.start import first_state
-from search.tune import PopulationScheduler
-from search.views import after_marks, open_ledger
+from search.rows.views import after_marks, open_ledger
+from search.worker.brood import train_brood
 
 BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
 
@@ -70,7 +70,7 @@ def train_population(
         "run": run.model_dump(mode="json"),
         "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
         "ledger": ledger,
-        "starts": [known.hyperparameters for known in conductor.state],
+        "state": population.to_plain(conductor.state),
     }
     place = run.data.corpus, f"{run.directory}/ray"
     trial = brood_trial(loop, settings, exchange, resources, training_files(run), *place, staged(run))

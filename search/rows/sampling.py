@@ -15,9 +15,9 @@ from cluster.order import RowOrder
 from cluster.streams import WindowStream
 from policies.sampling.interface import Context, Ids, Rule
 from search.corpus.batches import MixedBatches
-from search.kept import KeptRows
-from search.mixed import VisitBatches
-from search.views import BroodView, Pace, Shared
+from search.mixture.mixed import VisitBatches
+from search.rows.kept import KeptRows
+from search.rows.views import BroodView, Pace, Shared
 from trainables.arrays import map_nest
 from trainables.batches import Shuffled
 from trainables.member import Batches, State

@@ -10,10 +10,11 @@ from rich.live import Live
 from cluster.driver import DIRECTORY
 from cluster.storage import Store
 from policies.population import Order
-from search import directory, jobs, records
+from search import directory, records
+from search.driver.progress import Progress
 from search.errors import InputError
 from search.lineage import read_lineage
-from search.progress import Progress
+from search.platform import jobs
 
 SECONDS_BETWEEN_LOOKS = 1.0
 ENDED = ("done", "failed", "interrupted")

@@ -36,8 +36,8 @@ def render(
     apply: Apply = False,
 ) -> None:
     """Print a RayJob for a run, and the ConfigMap that holds the run's file."""
-    from search.kubernetes import Place, render_job
     from search.load import load_run, load_values
+    from search.platform.kubernetes import Place, render_job
 
     place = Place(image=image, claim=claim, namespace=namespace, queue=queue)
     deliver(render_job(load_run(file, changes or []), load_values(file, changes or []), place), apply)
@@ -54,7 +54,7 @@ def cluster(
     apply: Apply = False,
 ) -> None:
     """Print a RayCluster that `shoal submit` sends jobs to."""
-    from search.kubernetes import Place, render_cluster
+    from search.platform.kubernetes import Place, render_cluster
 
     place = Place(image=image, claim=claim, namespace=namespace, gpus=gpus)
     deliver([render_cluster(name, place, most)], apply)

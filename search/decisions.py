@@ -1,0 +1,22 @@
+"""A round's decision, wherever it is made: in the driver, or on the one worker that has all members."""
+
+from collections.abc import Sequence
+
+from policies.parts import decide_within
+from policies.population import Order, Report, State
+from policies.rules import ALONE, Rules
+from policies.schedule import keep_to
+from policies.space import Space
+from search.config import Run
+
+
+def decide_round(
+    run: Run, space: Space, rules: Rules, state: State, reports: Sequence[Report], last: bool
+) -> tuple[State, list[Order]]:
+    """Decide by these rules, or as the run's schedule says.
+
+    With `last` nothing trains any more: a copy would only lose the loser's own result, so nobody copies.
+    """
+    if run.schedule:
+        return keep_to(run.settings(), state, reports)
+    return decide_within(ALONE if last else rules, space, state, reports, run.seed, run.parts)

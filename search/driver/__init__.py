@@ -1,0 +1,1 @@
+"""What runs in the driver: reports in, decisions out, all of it recorded and shown."""

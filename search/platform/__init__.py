@@ -1,0 +1,1 @@
+"""Runs as Ray jobs, on Kubernetes, and watched from outside."""

@@ -1,0 +1,1 @@
+"""Which rows an epoch keeps: sampling policies between a stream and its member."""

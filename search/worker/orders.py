@@ -1,0 +1,94 @@
+"""How a worker comes by its members' orders: the conductor decides, or the worker itself if it has them all."""
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cluster import workers
+from policies.population import Order, Report, State
+from policies.rules import Rules
+from policies.space import Space
+from search.config import Run
+from search.decisions import decide_round
+
+Message = dict[str, Any]  # a round's reports, and whether this worker is to go
+AHEAD = 8  # rounds that may be unanswered: intervals shorter than a record takes to write do not wait for each
+
+
+class Orders(Protocol):
+    def next(self, round_: int, message: Message | None) -> list[Order] | None:
+        """Report, if there is a message, and return the round's orders; None ends the run."""
+
+    def settle(self) -> bool:
+        """Wait until the conductor has recorded all that was reported; say whether the run goes on."""
+
+
+@dataclass(frozen=True)
+class FromConductor:
+    """Waits for the conductor's decision, which needs the reports of workers elsewhere."""
+
+    exchange: Any
+    brood: int
+
+    def next(self, round_: int, message: Message | None) -> list[Order] | None:
+        orders = workers.next_orders(self.exchange, self.brood, round_, message)
+        return None if orders is None else [Order(*order) for order in orders]
+
+    def settle(self) -> bool:
+        return True
+
+
+@dataclass
+class OwnDecision:
+    """Decides here, since all reports are here, and tells the conductor, which records what was decided.
+
+    The conductor's answers are waited for some rounds later: it may end the run, and its records are never
+    further behind than that.
+    """
+
+    run: Run
+    state: State
+    exchange: Any
+    brood: int
+    space: Space = field(init=False)
+    rules: Rules = field(init=False)
+    answers: deque[Any] = field(default_factory=deque)  # to the last reports, while they are on their way
+
+    def __post_init__(self) -> None:
+        self.space, self.rules = self.run.space(), self.run.rules()
+
+    def next(self, round_: int, message: Message | None) -> list[Order] | None:
+        assert message is not None, "who decides speaks for its members"
+        if not self.settle(AHEAD - 1):
+            return None
+        rows = message["reports"]
+        if not any(math.isfinite(row["score"]) for row in rows):
+            # the conductor ends such a run, and says why
+            return FromConductor(self.exchange, self.brood).next(round_, message)
+        reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
+        last = round_ == self.run.rounds
+        self.state, orders = decide_round(self.run, self.space, self.rules, self.state, reports, last)
+        message["decided"] = self.state, orders
+        self.answers.append(workers.report_round(self.exchange, self.brood, round_, message))
+        # what has to be recorded before the worker goes
+        return orders if not message["leaving"] or self.settle() else None
+
+    def settle(self, ahead: int = 0) -> bool:
+        while len(self.answers) > ahead:
+            if not workers.goes_on(self.answers.popleft()):
+                return False
+        return True
+
+
+def way_to_orders(run: Run, state: State, round_: int, exchange: Any, brood: int, told: bool) -> Orders:
+    """Return how a worker comes by its orders from a round on, at which the population was in this state.
+
+    It decides itself if it has the whole population. A worker that comes back from a checkpoint before the
+    last decided round has to follow what was decided then, and its state is not that of the checkpoint; and
+    with a ledger, or where it is `told` by others, the conductor decides when all have come so far.
+    """
+    alone = run.hosts == 1 and run.cluster.workers_per_member == 1 and not told
+    if alone and workers.decided(exchange) in (None, round_):
+        return OwnDecision(run, state, exchange, brood)
+    return FromConductor(exchange, brood)
