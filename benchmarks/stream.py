@@ -30,11 +30,13 @@ from cluster.storage import Store
 from cluster.streams import RowStream, WholeStream, WindowStream
 from search.corpus.batches import MixedBatches
 from search.corpus.packing import write_part
+from search.sections import Data
 
 GROUPS, LENGTH, BATCH = ("code", "docs", "law"), 128, 64
 FILE_ROWS = 4096  # as `shoal corpus` writes them
 Files = dict[str, list[str]]  # of each group
-WINDOW_BYTES = 192 << 20  # of each group, in the streamed regime
+MEMORY = Data.model_fields["memory_megabytes"].default  # of a worker, as a run has it by default
+WINDOW_BYTES = int(MEMORY * 2**20) // len(GROUPS)  # of each group, in the streamed regime
 
 
 def write_lists(store: Store, file: str, ids: NDArray[np.int64], tokens: NDArray[np.uint16]) -> None:
@@ -245,8 +247,8 @@ def main() -> None:
     repeats, seconds, size = (5, 20.0, 4) if arguments.full else (arguments.repeats, arguments.seconds, 1)
     with tempfile.TemporaryDirectory() as folder, session():
         small, large, lists = (Store(f"{folder}/{name}") for name in ("small", "large", "lists"))
-        some, many = write_groups(small, 49), write_groups(large, 320 * size)
-        write_groups(lists, 320 * size, write_lists)
+        some, many = write_groups(small, 49), write_groups(large, 640 * size)
+        write_groups(lists, 640 * size, write_lists)
         inside, first, new = measure_resident(small, some, seconds, repeats, arguments.mosaic)
         rows, rows_of_core = table("resident", inside)
         outside, first_streamed = measure_streamed(large, lists, many, seconds, repeats, arguments.mosaic)

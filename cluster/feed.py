@@ -5,6 +5,7 @@ the workers hold the CPUs, and such a task waits for ever; so files are read by 
 """
 
 import mmap
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from cluster.storage import Store
 from cluster.streams import Chunk, Tokens, as_column, as_rows
 
 TASK_BYTES = 64 << 20  # rows that one task reads at most: smaller ones cost more than they read
+UNUSED = 3  # references to kept room of which nobody else has a view: the cache's, the caller's, the question's
 SMALL = 40 << 20  # room of a group on its way: with less, reading processes give back what they shuffle in
 SEGMENT = 48  # tasks of one dataset; the next one starts while the last EARLY of these are read
 EARLY = 8
@@ -121,13 +123,7 @@ def read_turns(batch: pa.Table, uri: str) -> pa.Table:
     """
     (task,) = batch.to_pylist()
     numbers = task["rows"] * task["length"]
-    # as `np.empty`, it would be kept by the C library
-    room = (
-        scratch((numbers - 1).bit_length())
-        if task["keeps"]
-        else np.frombuffer(mmap.mmap(-1, 2 * numbers), "<u2")
-    )
-    found = room[:numbers].reshape(task["rows"], task["length"])
+    found = room_for(numbers, task["keeps"])[:numbers].reshape(task["rows"], task["length"])
     store, filled = Store(uri), 0
     for name, seeds in zip(task["files"], task["seeds"], strict=True):
         rows = as_rows(store.read_part(name, columns=["tokens"], use_threads=False))
@@ -136,16 +132,27 @@ def read_turns(batch: pa.Table, uri: str) -> pa.Table:
         filled += len(rows)
     if filled != len(found):
         raise ValueError(f"{task['files']} must hold {len(found)} rows as the corpus says, but hold {filled}.")
+    if not task["keeps"]:  # nor is Arrow to keep what the files took
+        del rows
+        pa.default_memory_pool().release_unused()
     return pa.table({"tokens": as_column(found)})
 
 
-@lru_cache(maxsize=1)
-def scratch(bits: int) -> Tokens:
-    """Return room for 2 ** bits numbers, the same in each task of this process.
+def room_for(numbers: int, keeps: bool) -> Tokens:
+    """Return room for at least so many numbers; what this process `keeps` of it serves the next task too.
 
     Pages that are new to a process cost more than reading. Ray copies a task's rows to its store before the
-    process gets the next task.
+    process gets the next task; should it ever hold them longer, the next task gets room of its own.
     """
+    if keeps:
+        room = kept_room((numbers - 1).bit_length())
+        if sys.getrefcount(room) <= UNUSED:
+            return room
+    return np.frombuffer(mmap.mmap(-1, 2 * numbers), "<u2")  # `np.empty` would be kept by the C library
+
+
+@lru_cache(maxsize=1)
+def kept_room(bits: int) -> Tokens:
     return np.empty(1 << bits, np.uint16)
 
 

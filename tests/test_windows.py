@@ -248,6 +248,11 @@ def test_a_task_returns_the_rows_of_its_turns_in_their_order(tmp_path, form, kee
     }
     rows = as_rows(feeding.read_turns(pa.Table.from_pylist([task]), store.uri))
     assert rows[:, 0].tolist() == expected(order.start(3), task["rows"])
+    # while these are held, the next task has memory of its own
+    backwards = task | {"files": task["files"][::-1], "seeds": task["seeds"][::-1]}
+    others = as_rows(feeding.read_turns(pa.Table.from_pylist([backwards]), store.uri))
+    assert others.tolist() != rows.tolist()
+    assert rows[:, 0].tolist() == expected(order.start(3), task["rows"])
     with pytest.raises(ValueError, match="must hold 99 rows as the corpus says"):
         feeding.read_turns(pa.Table.from_pylist([task | {"rows": 99}]), store.uri)
 
