@@ -16,6 +16,8 @@ from cluster.feed import open_dataset
 from cluster.storage import Store
 from cluster.streams import as_rows
 
+SETTLE = 2.0  # seconds before a streaming loader's clock: its processes start, and begin to read ahead
+
 
 def save_arrays(store: Store, files: dict[str, list[str]]) -> list[str]:
     """Write each group's rows as one `.npy` file, for those that map memory, and return where they are."""
@@ -84,7 +86,7 @@ def mosaic(python: str, paths: list[str], batch: int, seconds: float, regime: st
     """
     program = Path(__file__).with_name("mosaic.py")
     done = subprocess.run(
-        [python, str(program), regime, str(batch), str(seconds), *paths],
+        [python, str(program), regime, str(batch), str(seconds), str(SETTLE), *paths],
         capture_output=True,
         text=True,
         check=False,

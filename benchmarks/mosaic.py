@@ -72,11 +72,15 @@ def batches(regime: str, batch: int, folders: list[str], workers: int):
 
 
 def main() -> None:
-    regime, batch, seconds, arrays = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]
+    regime, batch, arrays = sys.argv[1], int(sys.argv[2]), sys.argv[5:]
+    seconds, settle = float(sys.argv[3]), float(sys.argv[4]) if sys.argv[1] == "streamed" else 0.0
     folders, best = [write(array) for array in arrays], (0.0, 0.0)
     for workers in (0, 2):
         found = batches(regime, batch, folders, workers)
         next(found)
+        began = time.perf_counter()
+        while time.perf_counter() - began < settle:
+            next(found)
         rows, began, used = 0, time.perf_counter(), core_seconds()
         while time.perf_counter() - began < seconds / 2:
             rows += sum(len(each) for each in itertools.islice(found, 10))
