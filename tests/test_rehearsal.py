@@ -20,7 +20,8 @@ from tests.watching import Browser, Prometheus, needs_browser, needs_prometheus,
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parent.parent
-SPREAD = "broods: 1, workers_per_brood: 2, cpus_per_worker: 0.4, placement: SPREAD"
+# a head that is back takes jobs before its nodes are
+SPREAD = "broods: 1, workers_per_brood: 2, cpus_per_worker: 0.4, placement: SPREAD, patience: 120"
 SHAPE = [f"cluster={{{SPREAD}}}"]
 LONG = [*SHAPE, "training.steps=6000"]
 ENDLESS = "training.steps=400000"
