@@ -235,9 +235,10 @@ def test_a_browser_shows_the_job_its_actors_and_its_metrics(nodes, tmp_path) -> 
         browser.open(f"{nodes.address}/#/actors")
         browser.shows("Mailbox", "RayTrainWorker")
         browser.picture(kept / "actors.png")
-        # Ray's page of metrics shows Grafana's panels; Prometheus has a page of its own
+        # Ray's page of metrics shows Grafana's panels; Prometheus has a page of its own, which asks once
+        wait_until(lambda: prometheus.ask("query", query="ray_shoal_step"), 120)
         browser.open(f"{prometheus.url}/graph?g0.expr=max+by(run)(ray_shoal_step)&g0.tab=0&g0.range_input=30s")
-        browser.shows("ray_shoal_step{", 'run="toy"')
+        browser.shows('{run="toy"}')
         browser.picture(kept / "metrics.png")
     stopped(nodes, tmp_path / "run", process)
 
