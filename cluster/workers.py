@@ -153,7 +153,7 @@ def report_round(exchange: Any, brood: int, round_: int, message: Any) -> ray.Ob
 
 
 def goes_on(answer: ray.ObjectRef) -> bool:
-    """Wait until a round that was reported is recorded, and say whether the run goes on."""
+    """Wait until a round that was reported is answered, and say whether the run goes on."""
     return bool(ray.get(answer))
 
 

@@ -134,7 +134,16 @@ def test_where_all_have_failed_the_conductor_says_so(wire, run) -> None:
     assert "all members have failed" in wire.conductor.failure
 
 
-def test_a_worker_that_goes_waits_until_its_round_is_recorded(wire, run) -> None:
+def test_where_all_fail_nothing_that_was_reported_before_is_overtaken(wire, run) -> None:
+    way = way_to_orders(run, wire.conductor.state, 0, None, 0, told=False)
+    way.next(1, reports(run, 1, SCORES[0]))
+    way.next(2, reports(run, 2, SCORES[1]))
+    assert wire.waited == []
+    assert way.next(3, reports(run, 3, [math.nan] * 4)) is None
+    assert wire.waited == [1, 2, 3]
+
+
+def test_a_worker_that_goes_waits_until_the_conductor_knows(wire, run) -> None:
     way = way_to_orders(run, wire.conductor.state, 0, None, 0, told=False)
     assert way.next(1, reports(run, 1, SCORES[0]) | {"leaving": True}) is not None
     assert wire.waited == [1]

@@ -21,7 +21,7 @@ class Orders(Protocol):
         """Report, if there is a message, and return the round's orders; None ends the run."""
 
     def settle(self) -> bool:
-        """Wait until the conductor has recorded all that was reported; say whether the run goes on."""
+        """Wait until the conductor has taken in all that was reported; say whether the run goes on."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class FromConductor:
 class OwnDecision:
     """Decides here, since all reports are here, and tells the conductor, which records what was decided.
 
-    The conductor's answers are waited for some rounds later: it may end the run, and its records are never
-    further behind than that.
+    The conductor's answers are waited for some rounds later: it may end the run, and is never further behind
+    than that.
     """
 
     run: Run
@@ -64,14 +64,15 @@ class OwnDecision:
             return None
         rows = message["reports"]
         if not any(math.isfinite(row["score"]) for row in rows):
-            # the conductor ends such a run, and says why
-            return FromConductor(self.exchange, self.brood).next(round_, message)
+            # the conductor ends such a run, and says why; nothing reported before may be overtaken
+            asked = FromConductor(self.exchange, self.brood)
+            return asked.next(round_, message) if self.settle() else None
         reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
         last = round_ == self.run.rounds
         self.state, orders = decide_round(self.run, self.space, self.rules, self.state, reports, last)
         message["decided"] = self.state, orders
         self.answers.append(workers.report_round(self.exchange, self.brood, round_, message))
-        # what has to be recorded before the worker goes
+        # the conductor has to know of it before the worker goes
         return orders if not message["leaving"] or self.settle() else None
 
     def settle(self, ahead: int = 0) -> bool:
@@ -84,9 +85,8 @@ class OwnDecision:
 def way_to_orders(run: Run, state: State, round_: int, exchange: Any, brood: int, told: bool) -> Orders:
     """Return how a worker comes by its orders from a round on, at which the population was in this state.
 
-    It decides itself if it has the whole population. A worker that comes back from a checkpoint before the
-    last decided round has to follow what was decided then, and its state is not that of the checkpoint; and
-    with a ledger, or where it is `told` by others, the conductor decides when all have come so far.
+    It decides itself if it has the whole population, but not where it has to be `told`, as with a ledger. A
+    worker that comes back from a checkpoint before the last decided round has to follow what was decided then.
     """
     alone = run.hosts == 1 and run.cluster.workers_per_member == 1 and not told
     if alone and workers.decided(exchange) in (None, round_):
