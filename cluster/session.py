@@ -4,26 +4,31 @@ import contextlib
 import logging
 import os
 import signal
+import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
+from ray._private import utils as ray_utils
 from ray._private.state import state
 from ray.autoscaler.sdk import request_resources
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
+from cluster import ending
+
 # Train's controller looks at its workers once in 2 s by default, which delays the end of a run.
-# Tune's loggers would write every report a second and a third time.
+# Tune's loggers would write every report a second and a third time, and it would take Ctrl-C for itself.
 # Ray ends idle processes above the number of CPUs after a second, but reading tasks take a part of a CPU
 # each: of three on two CPUs the third was started again and again, and a stream stood still for seconds.
 ENVIRONMENT = {
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -42,7 +47,8 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
     """Yield the dashboard's address, or nothing, on the cluster at `RAY_ADDRESS`, else on an embedded Ray.
 
     An embedded Ray has a dashboard if it is asked for. It dies with this process, also on SIGKILL; it is
-    stopped on the way out, also on Ctrl-C. Raises ConnectionError when the address does not answer.
+    stopped on the way out, also when a signal ends this process. Raises ConnectionError when the address does
+    not answer.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -57,12 +63,43 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
         options = {"runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}}
     else:
         keep_to_this_machine()
+    with ending.listening(), apart() as started, ending.last_words(partial(kill, started)):
+        try:
+            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+            ending.take_signals()  # Ray prints a trace at SIGTERM otherwise
+            yield context.dashboard_url or ""
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Let Ray start its processes in groups of their own, and leave signals to us; yields what it starts.
+
+    A signal to this process's group would otherwise end an embedded Ray first, and a driver that asks a head
+    that is gone waits for a minute.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    plain, theirs = services.ConsolePopen, ray_utils.set_sigterm_handler
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(plain(*arguments, **options, process_group=0))
+        return started[-1]
+
+    if sys.platform.startswith("linux"):  # elsewhere Ray ends them by the group that they share with us
+        services.ConsolePopen = start
+    ray_utils.set_sigterm_handler = lambda handler: None
     try:
-        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-        end_softly()
-        yield context.dashboard_url or ""
+        yield started
     finally:
-        ray.shutdown()
+        services.ConsolePopen, ray_utils.set_sigterm_handler = plain, theirs
+
+
+def kill(started: list[subprocess.Popen[bytes]]) -> None:
+    """End Ray's processes, and what they have started, without asking them."""
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def keep_to_this_machine() -> None:
@@ -73,12 +110,6 @@ def keep_to_this_machine() -> None:
     """
     os.environ.setdefault(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, "0")
     ray_constants.ENABLE_RAY_CLUSTER = False
-
-
-def end_softly() -> None:
-    """Take SIGTERM, which stops a Ray job or a pod, for Ctrl-C: the run says that it was interrupted."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
 def bookkeeping() -> dict[str, float]:

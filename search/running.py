@@ -1,14 +1,16 @@
 """What the commands `run` and `resume` do around the training: corpus, Ray, report, export."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from cluster import lease
-from cluster.session import session
-from cluster.storage import Store
+from cluster import ending, lease
+from cluster.session import NoRay, session
+from cluster.storage import CannotWrite, Store
 from search import directory
 from search.config import Run
 from search.corpus.build import COLUMNS, describe, prepare_corpus
@@ -16,7 +18,7 @@ from search.corpus.scores import cost, score_corpus
 from search.corpus.streams import windows
 from search.driver.conductor import Watcher
 from search.driver.measure import Measure, Watchers
-from search.driver.population import Outcome, train_population
+from search.driver.population import Outcome, interrupted, train_population, with_way_on
 from search.driver.progress import Progress
 from search.driver.room import Regrouped
 from search.errors import InputError, Interrupted, RunFailed
@@ -38,8 +40,8 @@ def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "n
         run_again(run, console, baseline)
         return
     directory.refuse_existing(run)
+    directory.check_place(run)
     prepare(run, console)
-    directory.create(run)
     train(run, [run, *(controls(run) if baseline else [])], console)
 
 
@@ -73,18 +75,28 @@ def unfinished_of(run: Run, baseline: bool) -> list[Run]:
 
 def train(run: Run, runs: list[Run], console: Console) -> None:
     """Train runs one after another, each from its last checkpoint if it has one; then report on the first."""
-    try:
-        with session(run.cluster.dashboard) as dashboard:
-            if dashboard and run.cluster.dashboard:
-                console.print(f"dashboard: http://{dashboard}", highlight=False, soft_wrap=True)
-            score_rows(run, console)
-            for each in runs:
-                if not directory.holds_run(each.directory):
-                    directory.create(each)
-                finish(each, console)
-    except ConnectionError as error:
-        raise InputError(f"RAY_ADDRESS: no Ray cluster answers there: {error}") from error
+    with ray_session(run) as dashboard:
+        if dashboard and run.cluster.dashboard:
+            console.print(f"dashboard: http://{dashboard}", highlight=False, soft_wrap=True)
+        # not before: a run that could not begin would stand in the way of the next try
+        for each in runs:
+            if not directory.holds_run(each.directory):
+                directory.create(each)
+        score_rows(run, console)
+        for each in runs:
+            finish(each, console)
     close(run, Store(run.directory), console)
+
+
+@contextlib.contextmanager
+def ray_session(run: Run) -> Iterator[str]:
+    """Connect to Ray, or start it; raises InputError where that cannot be done."""
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(session(run.cluster.dashboard))
+        except NoRay as error:
+            raise InputError(str(error)) from error
+        yield found
 
 
 def prepare(run: Run, console: Console) -> None:
@@ -145,20 +157,42 @@ def check_rows(run: Run, rows: int) -> None:
 
 def finish(run: Run, console: Console) -> Outcome:
     """Train a run to its end and write what it came to."""
-    store = lease.take(run.directory)
-    directory.note_job(store)
-    record(store, run, "running")
-    try:
+    with lease.holding(run.directory) as store, well_recorded(run, store):
+        directory.note_job(store)
+        record(store, run, "running")
         with Progress(run, console, run.label) as progress, Measure(run) as measure:
             outcome = train_on(run, Watchers(progress, measure), store, console)
-    except RunFailed as error:
-        if store.held():  # else its new driver has the word
-            record(store, run, "interrupted" if isinstance(error, Interrupted) else "failed")
-        raise
-    except lease.LeaseLost as error:
-        raise RunFailed(str(error)) from error
-    record(store, run, "done", outcome)
+        record(store, run, "done", outcome)
     return outcome
+
+
+@contextlib.contextmanager
+def well_recorded(run: Run, store: lease.LeasedStore) -> Iterator[None]:
+    """Write down how a run ended that did not come to its end, also where a signal leaves no time for more."""
+
+    def stopped() -> str:
+        note(run, store, "interrupted")
+        return f"interrupted: {interrupted(run)}"
+
+    try:
+        with ending.last_words(stopped):
+            yield
+    except BaseException as error:
+        signalled = ending.came() or isinstance(error, Interrupted | KeyboardInterrupt)
+        note(run, store, "interrupted" if signalled else "failed")
+        if signalled:  # whatever it was that then could not be done
+            raise interrupted(run) from error
+        if isinstance(error, CannotWrite):
+            raise RunFailed(with_way_on(run, str(error))) from error
+        if isinstance(error, lease.LeaseLost):
+            raise RunFailed(str(error)) from error
+        raise
+
+
+def note(run: Run, store: lease.LeasedStore, status: str) -> None:
+    """Record a status where that can be done: else the new driver has the word, or the lease tells."""
+    with contextlib.suppress(CannotWrite, lease.LeaseLost):
+        record(store, run, status)
 
 
 def train_on(run: Run, watcher: Watcher, store: Store, console: Console) -> Outcome:

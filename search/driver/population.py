@@ -78,9 +78,11 @@ def train_population(
     # nodes that come later are what it could grow into
     with room, asking_for(asked_for(asked).bundles() if asked.cluster.broods_least else []):
         results = tuner(run, trial, conductor).fit()
+    if conductor.broken is not None:
+        raise conductor.broken
     conductor.wait()
     if conductor.failure:
-        raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
+        raise RunFailed(with_way_on(run, conductor.failure))
     if not conductor.finished:
         clear_away()
         room.check()
@@ -243,11 +245,21 @@ def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
 
 
 def failure(run: Run, errors: Sequence[Exception]) -> RunFailed:
-    """Return why a run ended early; Tune takes Ctrl-C itself and then simply returns."""
+    """Return why a run ended early, or that nobody said why."""
     if not errors:
-        return Interrupted(f"stopped before the end. {way_on(run)}")
+        return interrupted(run)
     # the last lines of what happened on the worker; Ray wraps it in its own traces
-    return RunFailed(f"{str(errors[0]).strip()}\n{way_on(run)}")
+    return RunFailed(with_way_on(run, str(errors[0])))
+
+
+def interrupted(run: Run) -> Interrupted:
+    return Interrupted(with_way_on(run, "stopped before the end."))
+
+
+def with_way_on(run: Run, reason: str) -> str:
+    """Return why a run ended and how to go on: one line, unless the reason has several."""
+    gap = "\n" if "\n" in reason.strip() else " "
+    return f"{reason.strip()}{gap}{way_on(run)}"
 
 
 def way_on(run: Run) -> str:

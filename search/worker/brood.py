@@ -9,8 +9,9 @@ import torch
 from ray import train
 
 from cluster import checkpoints, workers
+from cluster.lease import LeaseLost, StandingStore
 from cluster.metrics import CLOCK, Meter
-from cluster.storage import Store
+from cluster.storage import CannotWrite, Store
 from policies import population
 from policies.population import Order
 from search.config import Run
@@ -34,8 +35,8 @@ def train_brood(settings: dict[str, Any]) -> None:
     """
     try:
         host_members(settings)
-    except Exception:
-        failed = traceback.format_exc()
+    except Exception as error:
+        failed = str(error) if isinstance(error, CannotWrite | LeaseLost) else traceback.format_exc()
         workers.send_report(settings["exchange"], settings["brood"], {"failed": failed})
 
 
@@ -43,7 +44,7 @@ def host_members(settings: dict[str, Any]) -> None:
     run = Run.model_validate(settings["run"])
     brood, exchange, state = settings["brood"], settings["exchange"], population.from_plain(settings["state"])
     span = span_of(run)
-    store = Store(run.directory)
+    store = StandingStore(run.directory)
     torch.set_num_threads(settings["threads"])
     shared = way_to_ledger(settings["ledger"], run, brood)
     if run.population.mode == "asynchronous":
