@@ -1,6 +1,6 @@
-"""How this process ends when it is told to: Ctrl-C, SIGTERM (`timeout`, Slurm, a pod) or SIGHUP (a terminal closes).
+"""How this process ends when a signal says so: Ctrl-C, SIGTERM (`timeout`, Slurm), SIGHUP (a closed terminal).
 
-The first signal raises KeyboardInterrupt in the main thread, and what is open is closed. A thread hears of it too,
+The first one raises KeyboardInterrupt in the main thread, and what is open is closed. A thread hears of it too,
 also while the main thread waits inside of Ray for a head that is gone: where closing takes longer than PATIENCE
 seconds, or another signal comes, it says the last words and ends the process.
 """
@@ -45,7 +45,7 @@ class Ending:
         """Raise once more: what was raised has been lost on its way."""
         if self.came is not None:
             self.raised = False
-            _thread.interrupt_main(self.came)
+            _thread.interrupt_main(signal.Signals(self.came))
 
     def listen(self, heard: int) -> None:
         """Read the signals' numbers out of a pipe, which is written to whatever the main thread does."""

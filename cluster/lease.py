@@ -105,7 +105,7 @@ def _beat(store: LeasedStore, over: threading.Event) -> None:
 
 
 def alive(store: Store) -> bool:
-    """Say whether the driver that holds a directory's lease is still there: its process, or else its last beat."""
+    """Say whether the driver that holds a directory's lease still runs: its process, or else its last beat."""
     found = holder(store)
     if found is None:
         return False
@@ -119,7 +119,7 @@ def alive(store: Store) -> bool:
 
 
 def machine() -> str:
-    """Return what tells this boot of this machine, and this container, from all others; "" where nothing does."""
+    """Return what tells this machine since its boot, and this container, from others; "" if nothing does."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"

@@ -19,6 +19,8 @@ from ray.autoscaler.sdk import request_resources
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from cluster import ending
+from cluster.address import EMBEDDED, check_address, folder, wanted
+from cluster.errors import NoRay
 
 # Train's controller looks at its workers once in 2 s by default, which delays the end of a run.
 # Tune's loggers would write every report a second and a third time, and it would take Ctrl-C for itself.
@@ -34,8 +36,6 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
-# Without an address Ray looks for a cluster that `ray start` left on this machine, also a dead one.
-EMBEDDED = "local"
 SECONDS_BETWEEN_LOOKS = 2.0
 LOOKS_FOR_GROUPS = 6  # half a second apart
 CONTROLLER = "TrainController"  # the class of the actor that starts a trial's workers
@@ -47,14 +47,13 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
     """Yield the dashboard's address, or nothing, on the cluster at `RAY_ADDRESS`, else on an embedded Ray.
 
     An embedded Ray has a dashboard if it is asked for. It dies with this process, also on SIGKILL; it is
-    stopped on the way out, also when a signal ends this process. Raises ConnectionError when the address does
-    not answer.
+    stopped on the way out, also when a signal ends this process. Raises NoRay where there is none.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    address = os.environ.get("RAY_ADDRESS", EMBEDDED)
+    address = wanted()
     # it listens on this machine's own address only, as all that we start
     options: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1"}
     options["object_store_memory"] = object_store_bytes
@@ -65,11 +64,25 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
         keep_to_this_machine()
     with ending.listening(), apart() as started, ending.last_words(partial(kill, started)):
         try:
-            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+            context = connect(address, options)
             ending.take_signals()  # Ray prints a trace at SIGTERM otherwise
             yield context.dashboard_url or ""
         finally:
             ray.shutdown()
+
+
+def connect(address: str, options: dict[str, Any]) -> Any:
+    """Connect to the cluster at an address, or start one here; return what Ray says of it."""
+    if address == EMBEDDED:
+        options["_temp_dir"] = folder()
+    else:
+        check_address(address)
+    try:
+        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except Exception as error:  # Ray raises many kinds
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        where = "on this machine" if address == EMBEDDED else f"with the cluster at RAY_ADDRESS={address}"
+        raise NoRay(f"Ray cannot be started {where}: {said[0]}") from error
 
 
 @contextlib.contextmanager
@@ -87,12 +100,13 @@ def apart() -> Iterator[list[subprocess.Popen[bytes]]]:
         return started[-1]
 
     if sys.platform.startswith("linux"):  # elsewhere Ray ends them by the group that they share with us
-        services.ConsolePopen = start
+        setattr(services, "ConsolePopen", start)  # noqa: B010
     ray_utils.set_sigterm_handler = lambda handler: None
     try:
         yield started
     finally:
-        services.ConsolePopen, ray_utils.set_sigterm_handler = plain, theirs
+        setattr(services, "ConsolePopen", plain)  # noqa: B010
+        ray_utils.set_sigterm_handler = theirs
 
 
 def kill(started: list[subprocess.Popen[bytes]]) -> None:
@@ -118,7 +132,7 @@ def bookkeeping() -> dict[str, float]:
     A worker node that is lost then takes members with it, but not what would bring them back.
     """
     mine = [node for node in ray.nodes() if node["NodeID"] == ray.get_runtime_context().get_node_id()]
-    if os.environ.get("RAY_ADDRESS", EMBEDDED) != EMBEDDED and HEAD in mine[0]["Resources"]:
+    if wanted() != EMBEDDED and HEAD in mine[0]["Resources"]:
         return {HEAD: 0.001}
     return {"CPU": 0.05}
 

@@ -12,7 +12,7 @@ from pyarrow import fs
 
 
 class CannotWrite(OSError):
-    """A file could not be written: a full disk, no permission, a bucket that is gone. One line says where and why."""
+    """A file could not be written: the disk is full, or nobody may write there. One line says where and why."""
 
     def __init__(self, place: str, error: BaseException):
         number = getattr(error, "errno", None)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -53,8 +54,8 @@ def steady() -> Iterator[None]:
         return
     if None in before:
         fill_descriptors()
-    out, error = (stream or open(os.devnull, "w", encoding="utf-8") for stream in before)
-    sys.stdout, sys.stderr = Steady(out), Steady(error)  # type: ignore[assignment]
+    out, error = (stream or io.TextIOWrapper(io.FileIO(os.devnull, "w")) for stream in before)
+    sys.stdout, sys.stderr = Steady(out), Steady(error)
     try:
         yield
     finally:
@@ -64,14 +65,14 @@ def steady() -> Iterator[None]:
 
 
 def fill_descriptors() -> None:
-    """Open nothing where one of the first three descriptors is closed: a file that is opened later would be it."""
+    """Take the descriptors that were given closed: a file that is opened later would be standard output."""
     while (found := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(found)
 
 
 def write_document(text: str) -> None:
-    """Write what a program may read; raises RunFailed if it could not be written, unless its reader has gone."""
+    """Write what a program may read; raises RunFailed if that fails, unless its reader has gone."""
     sys.stdout.write(text)
     sys.stdout.flush()
     failure = getattr(sys.stdout, "failure", None)

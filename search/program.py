@@ -1,4 +1,4 @@
-"""The command `shoal` from its first moment on: nothing is imported before signals and output are taken care of."""
+"""The command `shoal` from its first moment on: signals and output are taken care of before it is imported."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def well_ended() -> Iterator[None]:
-    """End with one line and the signal's exit code when a signal comes meanwhile, wherever it finds the command."""
+    """End with one line and the signal's exit code when a signal comes, wherever it finds the command."""
     if ending.LISTENING:
         yield
         return
