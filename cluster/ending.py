@@ -28,8 +28,9 @@ class Ending:
     came: int | None = None  # the first signal
     raised: bool = False
     over: bool = False  # nobody listens any more
-    last_words: list[Callable[[], str | None]] = field(default_factory=list)  # each returns a line, or None
-    said: bool = False  # the line of an end by a signal was printed
+    last_words: list[Callable[[], None]] = field(default_factory=list)
+    line: str = "interrupted."
+    said: bool = False  # the line was printed
 
     @property
     def code(self) -> int:
@@ -73,14 +74,13 @@ class Ending:
         os._exit(self.code)
 
     def speak(self) -> None:
-        line = "interrupted."
         for words in reversed(self.last_words):
             # those that cannot be said, on a full disk for one, must not keep back the others
             with contextlib.suppress(Exception):
-                line = words() or line
+                words()
         if not self.said:
             with contextlib.suppress(OSError):
-                os.write(2, f"{line}\n".encode())
+                os.write(2, f"{self.line}\n".encode(errors="backslashreplace"))
 
 
 LISTENING: list[Ending] = []  # one at most, since a process has one handler for a signal
@@ -121,8 +121,8 @@ def take_signals() -> None:
 
 
 @contextlib.contextmanager
-def last_words(words: Callable[[], str | None]) -> Iterator[None]:
-    """Say and do this, too, should the process have to end at once meanwhile."""
+def last_words(words: Callable[[], None]) -> Iterator[None]:
+    """Do this, too, should the process have to end at once meanwhile."""
     if not LISTENING:
         yield
         return
@@ -134,8 +134,14 @@ def last_words(words: Callable[[], str | None]) -> Iterator[None]:
         spoken.remove(words)
 
 
+def say(line: str) -> None:
+    """Let this be the line that an end by a signal prints."""
+    for each in LISTENING:
+        each.line = line
+
+
 def said() -> None:
-    """Note that a line says already that the process was interrupted."""
+    """Note that the line was printed."""
     for each in LISTENING:
         each.said = True
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -69,6 +70,7 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
             yield context.dashboard_url or ""
         finally:
             ray.shutdown()
+            kill(started)
 
 
 def connect(address: str, options: dict[str, Any]) -> Any:
@@ -109,11 +111,25 @@ def apart() -> Iterator[list[subprocess.Popen[bytes]]]:
         ray_utils.set_sigterm_handler = theirs
 
 
-def kill(started: list[subprocess.Popen[bytes]]) -> None:
-    """End Ray's processes, and what they have started, without asking them."""
-    for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+def kill(started: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End Ray's processes, and those that they have started, without asking them.
+
+    Each of Ray's workers leads a group of its own; what else a raylet has started would take a minute to notice
+    that it is gone.
+    """
+    heads = {process.pid for process in started}
+    for leader in heads | {child for child, parent in parents().items() if parent in heads}:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)
+
+
+def parents() -> dict[int, int]:
+    """Return each process of this machine with the one that started it."""
+    found = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            found[int(file.parent.name)] = int(file.read_text("utf-8", "replace").rpartition(")")[2].split()[1])
+    return found
 
 
 def keep_to_this_machine() -> None:

@@ -30,7 +30,7 @@ def well_ended() -> Iterator[None]:
                 raise
         if told.came is not None:
             if not told.said:
-                print("interrupted.", file=sys.stderr)
+                print(told.line, file=sys.stderr)
             sys.stdout.flush()
             sys.stderr.flush()
             # at once: what is left open is closed by the system, and the rest of Python may wait for it

@@ -172,12 +172,9 @@ def well_recorded(run: Run, write: Callable[[str], None]) -> Iterator[None]:
         with contextlib.suppress(CannotWrite, lease.LeaseLost):
             write(status)
 
-    def last_words() -> str:
-        note("interrupted")
-        return f"interrupted: {interrupted(run)}"
-
+    ending.say(f"interrupted: {interrupted(run)}")
     try:
-        with ending.last_words(last_words):
+        with ending.last_words(partial(note, "interrupted")):
             yield
     except BaseException as error:
         signalled = ending.came() or isinstance(error, Interrupted | KeyboardInterrupt)
