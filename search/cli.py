@@ -191,6 +191,6 @@ def main() -> None:
 
 def say(kind: str, error: Exception, code: int) -> int:
     if kind == "interrupted":
-        ending.said()
+        ending.say(f"interrupted: {error}")
     errors.print(f"{kind}: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
     return code

@@ -29,10 +29,9 @@ def well_ended() -> Iterator[None]:
             if told.came is None:
                 raise
         if told.came is not None:
-            if not told.said:
-                print(told.line, file=sys.stderr)
             sys.stdout.flush()
             sys.stderr.flush()
+            told.print_line()
             # at once: what is left open is closed by the system, and the rest of Python may wait for it
             os._exit(told.code)
 

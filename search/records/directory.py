@@ -113,7 +113,8 @@ def open_run(directory: str) -> tuple[Run, Store]:
     if not isinstance(values, dict):
         raise InputError(f"{directory}/{SETTINGS} is not a run's configuration.")
     # a run directory may have been moved since it was written
-    run = check(values | {"directory": store.uri}, f"{directory}/{SETTINGS}")
+    place = store.uri if "://" in store.uri else store.root  # Ray takes no other path with an umlaut in it
+    run = check(values | {"directory": place}, f"{directory}/{SETTINGS}")
     return run, store
 
 
