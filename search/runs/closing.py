@@ -25,6 +25,8 @@ def close(run: Run, store: Store, console: Console) -> None:
     folder = directory.export(run, store)
     report = write_report(store)
     places = {"report": report, "best member": f"{folder}/model.safetensors", "run directory": store.uri}
+    if found.get("ended"):
+        console.print(f"{run.name}: {found['ended']}", highlight=False, soft_wrap=True)
     console.print(headline(run, found), highlight=False, soft_wrap=True)
     for name, place in places.items():
         console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
