@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.lib
-import yaml
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
@@ -16,7 +15,7 @@ from cluster.storage import Store
 from policies.standings import rank
 from search.config import Run
 from search.errors import InputError
-from search.load import check, dump
+from search.load import check, dump, parse
 from search.records import METRICS
 from trainables.tokenizer import tokenizer_of
 
@@ -96,13 +95,13 @@ def open_run(directory: str) -> tuple[Run, Store]:
     try:
         store = Store(directory)
         text = store.read(SETTINGS).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{directory}/{SETTINGS}: is not UTF-8 text, so no run wrote it.") from error
     except FileNotFoundError as error:
         raise InputError(f"{directory} is not a run directory: it has no {SETTINGS}.") from error
     except (OSError, pyarrow.lib.ArrowException) as error:
         raise InputError(f"{directory} cannot be read: {reason(error)}.") from error
-    values = yaml.safe_load(text)
-    if not isinstance(values, dict):
-        raise InputError(f"{directory}/{SETTINGS} is not a run's configuration.")
+    values = parse(text, f"{directory}/{SETTINGS}")
     # a run directory may have been moved since it was written
     run = check(values | {"directory": store.uri}, f"{directory}/{SETTINGS}")
     return run, store

@@ -1,7 +1,8 @@
 """A YAML file, and `key=value` changes to it, to one checked `Run`; every mistake with its place."""
 
+import json
 import os
-import re
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from policies.mixers.rules import MIXERS
 from policies.rules import EXPLOITS, EXPLORES
 from policies.sampling.rules import SAMPLERS
 from policies.space import DOMAINS
+from search import notation
 from search.checks import nearest
 from search.config import FORMAT, Run
 from search.distill.checks import check_teacher, teacher_folder
@@ -21,15 +23,6 @@ from search.errors import InputError
 from search.exported import check_reference
 from search.own import own_class
 from trainables.tokenizer import TOKENIZERS
-
-
-class Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-3 for a word; everybody who writes it means a number."""
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def load_run(path: str, changes: Sequence[str] = ()) -> Run:
@@ -61,27 +54,35 @@ def load_values(path: str, changes: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def parse(text: str, path: str) -> dict[str, Any]:
-    try:
-        values = yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    values = notation.read(text, path)
+    if values is None:
+        raise InputError(f"{path}: holds no keys; a run begins with one such as `name: demo`.")
     if not isinstance(values, dict):
-        raise InputError(
-            f"{path}: must be a mapping of keys such as `name: demo`, got {type(values).__name__}."
-        )
+        kind = "a list" if isinstance(values, list) else f"`{notation.short(str(values))}`"
+        raise InputError(f"{path}: must be a mapping of keys such as `name: demo`, got {kind}.")
     return values
 
 
 def make_change(values: dict[str, Any], change: str) -> None:
     name, sign, text = change.partition("=")
-    if not sign or not name:
-        raise InputError(f"{change}: a change must be written key=value, such as population.members=4.")
+    said = notation.short(change)
     *parents, last = name.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
+    if not sign or not all([*parents, last]):
+        raise InputError(f"{said}: a change must be written key=value, such as population.members=4.")
+    for place, parent in enumerate(parents, start=1):
+        if values.get(parent) is None:  # a section that the file names and leaves empty is as good as none
+            values[parent] = {}
+        values = values[parent]
         if not isinstance(values, dict):
-            raise InputError(f"{change}: {parent} holds a value, so nothing can be set inside it.")
-    values[last] = yaml.load(text, Loader)
+            kind, key = "a list" if isinstance(values, list) else "a value", ".".join(parents[:place])
+            raise InputError(f"{said}: {key} holds {kind}, so nothing can be set inside it; give it as a whole.")
+    try:
+        values[last] = notation.read_change(text)
+    except yaml.YAMLError as error:
+        quoted = f"{name}={json.dumps(notation.short(text, 40), ensure_ascii=False)}"
+        raise InputError(
+            f"{said}: {notation.what(error)}. As a word it is written {shlex.quote(quoted)}."
+        ) from error
 
 
 def check(values: dict[str, Any], path: str) -> Run:
@@ -131,7 +132,8 @@ def absolute(place: str) -> str:
 
 
 def dump(run: Run) -> str:
-    return yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
+    """Return the run as text, of which `check` makes an equal run again."""
+    return notation.write(run.model_dump())
 
 
 def explain(detail: ErrorDetails) -> list[str]:
