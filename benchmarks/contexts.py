@@ -16,9 +16,9 @@ from torch.nn import functional
 from benchmarks.texts import HeldOut, Memory
 from policies.mixers.visits import Groups, Mixing
 from policies.mixing import normalise
+from search.config.mixing import PROBED
 from search.corpus.batches import MixedBatches
-from search.mixture.mixed import MixedModel, train_visits
-from search.mixture.mixing import PROBED
+from search.members.mixed import MixedModel, train_visits
 from trainables.reference import Reference
 from trainables.searched import Number
 from trainables.settings import Recipe, Shape

@@ -21,9 +21,9 @@ from cluster.storage import Store
 from policies.laws.merged import ranked, trust
 from policies.mixing import Vector
 from policies.ranks import spearman
+from search.config.sections import Data
 from search.corpus.batches import MixedBatches, first_rows
 from search.corpus.build import prepare_corpus
-from search.sections import Data
 from trainables.language import LanguageModel
 from trainables.merging import merge
 from trainables.settings import Recipe, Shape

@@ -27,9 +27,9 @@ from policies.mixers.plain import Stratified
 from policies.mixers.skillit import SkillIt
 from policies.mixers.visits import Groups, Mixer, Mixing
 from policies.mixing import normalise
+from search.config.mixing import PROBED
 from search.corpus.batches import MixedBatches
-from search.mixture.mixed import MixedModel
-from search.mixture.mixing import PROBED
+from search.members.mixed import MixedModel
 from trainables.decoder import Decoder
 from trainables.reference import Reference
 from trainables.settings import Recipe, Shape

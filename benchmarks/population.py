@@ -22,9 +22,9 @@ from torch import nn
 
 from benchmarks.scale import Clock
 from cluster.session import session
-from search import directory
-from search.config import Run
+from search.config.run import Run
 from search.driver.population import train_population
+from search.records import directory
 from trainables.arrays import to_tensors
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel

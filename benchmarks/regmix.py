@@ -17,7 +17,7 @@ import numpy as np
 from policies.laws.loglinear import log_linear, ridge
 from policies.mixing import Vector
 from policies.ranks import spearman
-from search.mixture.boosting import boosted
+from search.runs.boosting import boosted
 
 DATA = Path(os.environ.get("SHOAL_DATA", "../shared/data")) / "regmix"
 SIZES = ("1m", "60m", "1B")

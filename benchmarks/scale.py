@@ -18,10 +18,10 @@ from cluster.session import session
 from cluster.storage import Store
 from policies import population
 from policies.population import Order, Report
-from search import directory
-from search.driver.arrivals import Arrivals
+from search.driver.asynchronous import Arrivals
 from search.driver.conductor import Conductor
 from search.driver.population import train_population
+from search.records import directory
 
 INTERVAL = 4
 ROW = "{:>8}{:>24}{:>24}{:>24}{:>24}"

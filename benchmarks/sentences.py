@@ -4,8 +4,8 @@ import importlib.util
 import re
 from pathlib import Path
 
+from search.config.sections import Data
 from search.corpus.sources import documents
-from search.sections import Data
 from trainables.distill.proxy import Labelled, labelled
 from trainables.pieces import Pieces
 

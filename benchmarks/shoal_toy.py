@@ -14,10 +14,10 @@ from ray import train
 
 from benchmarks.processes import PROCESS, first_starts, note_start, processes_started, starts
 from policies.population import Order
-from search import directory
-from search.config import Run
+from search.config.run import Run
 from search.driver.population import train_population
-from search.lineage import read_lineage
+from search.records import directory
+from search.records.lineage import read_lineage
 from search.worker import brood
 from search.worker.brood import train_brood
 

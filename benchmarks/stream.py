@@ -28,9 +28,9 @@ from cluster.order import RowOrder
 from cluster.session import session
 from cluster.storage import Store
 from cluster.streams import RowStream, WholeStream, WindowStream
+from search.config.sections import Data
 from search.corpus.batches import MixedBatches
 from search.corpus.packing import write_part
-from search.sections import Data
 
 GROUPS, LENGTH, BATCH = ("code", "docs", "law"), 128, 64
 FILE_ROWS = 4096  # as `shoal corpus` writes them

@@ -15,13 +15,13 @@ import numpy as np
 
 from benchmarks.scale import Clock
 from cluster.session import session
-from search import directory
-from search.config import Run
+from search.config.run import Run
+from search.config.sections import Cluster, Data, Model
+from search.config.swarm import Swarm
 from search.corpus.build import prepare_corpus
 from search.driver.population import train_population
-from search.mixture.proxies import as_population, design, losses_of, settings
-from search.mixture.swarm import Swarm
-from search.sections import Cluster, Data, Model
+from search.records import directory
+from search.runs.mixture import as_population, design, losses_of, settings
 
 GROUPS = ("code", "docs", "law")
 ROW = "{:<28}{:>10}{:>14}{:>18}"

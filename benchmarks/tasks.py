@@ -17,9 +17,9 @@ from cluster.storage import Store
 from cluster.streams import as_rows
 from policies.mixing import normalise
 from policies.space import Float, Space
+from search.config.sections import Data
 from search.corpus.batches import MixedBatches, file_rows, first_rows
 from search.corpus.build import prepare_corpus
-from search.sections import Data
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel
 from trainables.network import Network

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from cluster.storage import Store
 from cluster.streams import RowOrder, as_rows
+from search.config.sections import Data
 from search.corpus.batches import first_rows
 from search.corpus.build import Split, prepare_corpus
-from search.sections import Data
 
 INSTALLED = ("code", "docs", "law")
 GIVEN = ("maths", "plays", "reviews")  # of the folder of data sets

@@ -31,7 +31,7 @@ from policies.sampling.infobatch import InfoBatch
 from policies.sampling.interface import Rule
 from policies.sampling.random_subset import RandomSubset
 from policies.sampling.seta import SeTa
-from search.rows.sampling import SampledBatches, sample_arrays
+from search.members.sampled import SampledBatches, sample_arrays
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel
 from trainables.network import Network

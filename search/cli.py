@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.storage import Store
-from search import directory
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run
 from search.platform import job_commands, platform_commands
-from search.runs import runner
+from search.records import directory
+from search.runs.kinds import runner
 
 app = typer.Typer(
     name="shoal",
@@ -75,7 +75,7 @@ def validate(file: File, changes: Changes = None) -> None:
 @app.command(epilog="Example: shoal corpus examples/demo.yaml data.megabytes=16")
 def corpus(file: File, changes: Changes = None) -> None:
     """Build the corpus that a run reads: tokenised, packed and split Parquet with a manifest."""
-    from search.running import show_corpus
+    from search.runs.population import show_corpus
 
     show_corpus(load_run(file, changes or []), console)
 
@@ -111,7 +111,7 @@ def export(
 @app.command(epilog="Example: shoal schedule runs/demo > schedule.yaml")
 def schedule(path: Directory, member: Member = None) -> None:
     """Print a member's hyperparameters over the steps, as YAML: a run's file takes it as it stands."""
-    from search.replay import lineage_of, settings_of
+    from search.runs.replay import lineage_of, settings_of
 
     settings, store = directory.open_run(path)
     _, segments = lineage_of(settings, store, member)
@@ -121,7 +121,7 @@ def schedule(path: Directory, member: Member = None) -> None:
 @app.command(epilog="Example: shoal replay runs/demo --member 3")
 def replay(path: Directory, member: Member = None) -> None:
     """Train one model along the schedule of a member's lineage, into DIR/replay/MEMBER."""
-    from search import replay as replaying
+    from search.runs import replay as replaying
 
     replaying.replay(path, member, console)
 

@@ -7,7 +7,7 @@ from policies.population import Order, Report, State
 from policies.rules import ALONE, Rules
 from policies.schedule import keep_to
 from policies.space import Space
-from search.config import Run
+from search.config.run import Run
 
 
 def decide_round(

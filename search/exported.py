@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.lib
 
 from cluster.storage import Store
-from search.config import Run
+from search.config.run import Run
 from search.errors import InputError
 from trainables.tokenizer import tokenizer_of
 

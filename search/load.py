@@ -3,25 +3,21 @@
 import json
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
-from policies.mixers.rules import MIXERS
-from policies.rules import EXPLOITS, EXPLORES
-from policies.sampling.rules import SAMPLERS
-from policies.space import DOMAINS
 from search import notation
-from search.checks import nearest
-from search.config import FORMAT, Run
-from search.distill.checks import check_teacher, teacher_folder
-from search.distill.settings import Distill
+from search.checks.run import problems as problems_of
+from search.config.distill import Distill
+from search.config.explain import explain
+from search.config.run import FORMAT, Run
+from search.distill.card import check_teacher, teacher_folder
 from search.errors import InputError
 from search.exported import check_reference
-from search.own import own_class
+from search.members.own_class import own_class
 from trainables.tokenizer import TOKENIZERS
 
 
@@ -95,6 +91,8 @@ def check(values: dict[str, Any], path: str) -> Run:
     except ValidationError as error:
         problems = [problem for detail in error.errors() for problem in explain(detail)]
         raise InputError("\n".join(f"{path}: {problem}" for problem in problems)) from error
+    if wrong := problems_of(run):
+        raise InputError("\n".join(f"{path}: {problem}" for problem in wrong))
     return resolve(run)
 
 
@@ -134,79 +132,3 @@ def absolute(place: str) -> str:
 def dump(run: Run) -> str:
     """Return the run as text, of which `check` makes an equal run again."""
     return notation.write(run.model_dump())
-
-
-def explain(detail: ErrorDetails) -> list[str]:
-    """Return what one of pydantic's findings means to the writer of the file."""
-    place = written([str(part) for part in detail["loc"]])
-    kind, key, value = detail["type"], ".".join(place) or "file", detail["input"]
-    if kind == "value_error" and not place:
-        return str(detail["ctx"]["error"]).split("\n")  # between keys: these name their own places
-    if kind == "extra_forbidden":
-        return [f"{key}: unknown key{nearest(place[-1], known_keys(detail['loc'][:-1]))}"]
-    if kind == "missing":
-        return [f"{key}: is required"]
-    if kind == "value_error":
-        return [f"{key}: {detail['ctx']['error']}"]
-    if kind in ("union_tag_not_found", "union_tag_invalid"):
-        kinds = KINDS.get(key, DOMAINS)
-        if not isinstance(value, dict):
-            return [f"{key}: must be a mapping of keys, got {value!r}"]
-        return [f"{key}.kind: must be one of {', '.join(kinds)}, got {value.get('kind')!r}"]
-    if kind == "string_pattern_mismatch":
-        if key == "trainable":
-            return [f"{key}: must be decoder, toy, or a class of your own as module:Class, got {value!r}"]
-        return [f"{key}: must be letters, digits, - and _, and begin with one of the first two, got {value!r}"]
-    if kind in ("model_attributes_type", "model_type", "dict_type"):
-        return [f"{key}: must be a mapping of keys, got {value!r}"]
-    return [f"{key}: must be {detail['msg'].removeprefix('Input should be ')}, got {value!r}"]
-
-
-RULES = (["population", "exploit"], ["population", "explore"], ["sampling", "rule"], ["mixing", "policy"])
-KINDS: dict[str, Iterable[str]] = {
-    "population.exploit": EXPLOITS,
-    "population.explore": EXPLORES,
-    "sampling.rule": [name for name in SAMPLERS if name != "easy_to_hard"],  # an order of rows: not in runs yet
-    "mixing.policy": MIXERS,
-}
-
-
-def written(place: list[str]) -> list[str]:
-    """Return the keys as the file has them: without the kinds that pydantic chose by."""
-    if place[:2] in RULES:
-        return place[:2] + place[3:]
-    if place[:1] != ["hyperparameters"]:
-        return place
-    keys = place[:2]
-    while place[2:3] == ["space"]:
-        keys, place = keys + place[3:4], place[2:]
-    return keys + place[3:]
-
-
-def known_keys(place: Sequence[int | str]) -> list[str]:
-    """Return the keys that may stand at this place of the file."""
-    schema = TypeAdapter(Run).json_schema()
-    here: dict[str, Any] = schema
-    for part in place:
-        here = step(schema, here, str(part))
-    here = follow(schema, here)
-    return list(here.get("properties", {}))
-
-
-def step(schema: dict[str, Any], here: dict[str, Any], part: str) -> dict[str, Any]:
-    here = follow(schema, here)
-    if "oneOf" in here:
-        options = [follow(schema, option) for option in here["oneOf"]]
-        kinds = [option.get("properties", {}).get("kind", {}).get("const", "space") for option in options]
-        return dict(zip(kinds, options, strict=True))[part]
-    if part in here.get("properties", {}):
-        return here["properties"][part]
-    inner = here.get("additionalProperties", {})
-    return inner if isinstance(inner, dict) else {}
-
-
-def follow(schema: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in here or "anyOf" in here:
-        # the second of two is null: a section that may be left out
-        here = here["anyOf"][0] if "anyOf" in here else schema["$defs"][here["$ref"].rpartition("/")[2]]
-    return here

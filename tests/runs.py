@@ -13,8 +13,8 @@ from cluster import checkpoints
 from cluster.storage import Store
 from policies import population
 from policies.population import Report
-from search.lineage import read_lineage
 from search.load import load_run
+from search.records.lineage import read_lineage
 from trainables.toy import Toy
 
 ROOT = Path(__file__).parent.parent

@@ -12,8 +12,8 @@ from torch import distributed as dist
 from policies.sampling.dynamic import LinUpper
 from policies.sampling.infobatch import InfoBatch
 from policies.sampling.interface import Rule
-from search.mixture.mixed import MixedModel
-from search.rows.sampling import sample_arrays
+from search.members.mixed import MixedModel
+from search.members.sampled import sample_arrays
 from tests.members import language, supernet
 from tests.test_policies_in_members import EXAMPLES
 from tests.test_policies_in_members import member as member_of

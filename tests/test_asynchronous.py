@@ -16,15 +16,15 @@ from cluster.storage import Store
 from policies import population
 from policies.population import Report
 from policies.rules import ALONE
-from search.config import Run
-from search.directory import last_rows
+from search.config.run import Run
 from search.driver.population import open_conductor
 from search.errors import Exhausted
-from search.lineage import ancestry, read_lineage
 from search.load import load_run
-from search.records import METRICS
-from search.worker import turns
-from search.worker.turns import train_freely
+from search.records.directory import last_rows
+from search.records.lineage import ancestry, read_lineage
+from search.records.tables import METRICS
+from search.worker import asynchronous as turns
+from search.worker.asynchronous import train_freely
 from tests.members import language
 from tests.runs import TOY, shoal, start, wait_for_round
 from tests.test_conductor import Watches

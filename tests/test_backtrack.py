@@ -9,12 +9,12 @@ from cluster import checkpoints
 from cluster.storage import Store
 from policies import population
 from policies.population import Order
-from search import records
 from search.driver.conductor import Conductor
 from search.driver.population import open_conductor
 from search.errors import InputError
-from search.lineage import ancestry, read_lineage
 from search.load import load_run
+from search.records import tables
+from search.records.lineage import ancestry, read_lineage
 from search.worker import brood
 from search.worker.teams import Team
 from tests.runs import shoal
@@ -51,7 +51,7 @@ def conductor(tmp_path) -> Conductor:
     )
     store = Store(run.directory)
     state = population.start(run.space(), 4, run.seed)
-    records.write_starts(store, state)
+    tables.write_starts(store, state)
     return Conductor(run, store, run.space(), run.rules(), state, lambda round_, orders: None, Silent())
 
 

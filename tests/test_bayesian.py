@@ -18,7 +18,7 @@ from policies.population import Report, decide
 from policies.region import FACTOR, FAILURES, LARGEST, SMALLEST, SUCCESSES, half_length
 from policies.rules import Rules
 from policies.space import Bool, Categorical, Constant, Float, Int, Ordered, Space, sample
-from search.kinds import AnyExplore
+from search.config.kinds import AnyExplore
 
 LINE = {"h": Float(0.0, 1.0)}
 MIXED = {

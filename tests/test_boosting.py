@@ -3,7 +3,7 @@ import pytest
 
 from policies.laws.loglinear import Law
 from policies.ranks import spearman
-from search.mixture.boosting import boosted
+from search.runs.boosting import boosted
 
 
 def test_trees_rank_mixtures_that_they_have_not_seen() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from search.sections import Cluster
+from search.config.sections import Cluster
 from tests.test_cli import shoal  # noqa: F401 - fixture
 
 ROOT = Path(__file__).parent.parent

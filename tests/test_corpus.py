@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.storage import Store
+from search.config.sections import Data
 from search.corpus.build import COLUMNS, SPLITS, build_corpus, describe, load_corpus, prepare_corpus
 from search.errors import InputError
-from search.sections import Data
 from trainables.tokenizer import Bytes
 
 QUIET = {"report": lambda line: None}

@@ -12,22 +12,25 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 transformers = pytest.importorskip("transformers", reason="the extra shoal[hf] is not installed")
 pytest.importorskip("tokenizers", reason="the extra shoal[hf] is not installed")
 
-from distillation import HELD_OUT, networks, rows, save_llama, save_teacher, without_ray, write_run  # noqa: E402
-from rich.console import Console  # noqa: E402
+from distillation import HELD_OUT, networks, rows, save_llama, save_teacher, without_ray, write_run
+from rich.console import Console
 
-from cluster.order import RowOrder  # noqa: E402
-from cluster.storage import Store  # noqa: E402
-from search.distill.export import export_student  # noqa: E402
-from search.distill.members import open_teacher  # noqa: E402
-from search.distill.proxy import proxy_rows  # noqa: E402
-from search.distill.running import STUDENTS, nearest_to, table, unmet  # noqa: E402
-from search.distill.stage import picks  # noqa: E402
-from search.distill.students import search_students  # noqa: E402
-from search.errors import InputError  # noqa: E402
-from search.load import load_run  # noqa: E402
-from trainables.distill.shared import SharedTeacher  # noqa: E402
-from trainables.distill.staged import Staged, flatten  # noqa: E402
-from trainables.distill.teachers import Ensemble, load_teacher  # noqa: E402
+from cluster.order import RowOrder
+from cluster.storage import Store
+from search.distill.export import export_student
+from search.distill.proxy import proxy_rows
+from search.distill.stage import picks
+from search.distill.students import (
+    STUDENTS,
+    search_students,
+)
+from search.distill.teacher import open_teacher
+from search.errors import InputError
+from search.load import load_run
+from search.runs.distill import nearest_to, table, unmet
+from trainables.distill.shared import SharedTeacher
+from trainables.distill.staged import Staged, flatten
+from trainables.distill.teachers import Ensemble, load_teacher
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 transformers = pytest.importorskip("transformers", reason="the extra shoal[hf] is not installed")
 pytest.importorskip("tokenizers", reason="the extra shoal[hf] is not installed")
 
-from cluster import checkpoints  # noqa: E402
-from cluster.storage import Store  # noqa: E402
-from search.directory import open_run  # noqa: E402
-from search.distill.export import export_student  # noqa: E402
-from tests.distillation import save_teacher, write_run  # noqa: E402
-from tests.runs import events, scores, shoal, start, wait_for_round  # noqa: E402
+from cluster import checkpoints
+from cluster.storage import Store
+from search.distill.export import export_student
+from search.records.directory import open_run
+from tests.distillation import save_teacher, write_run
+from tests.runs import events, scores, shoal, start, wait_for_round
 
 pytestmark = pytest.mark.ray
 

@@ -15,30 +15,35 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 transformers = pytest.importorskip("transformers", reason="the extra shoal[hf] is not installed")
 tokenizers = pytest.importorskip("tokenizers", reason="the extra shoal[hf] is not installed")
 
-from distillation import HELD_OUT, batches, networks, save_llama, save_teacher, without_ray, write_run  # noqa: E402
-from members import equal  # noqa: E402
-from rich.console import Console  # noqa: E402
+from distillation import HELD_OUT, batches, networks, save_llama, save_teacher, without_ray, write_run
+from members import equal
+from rich.console import Console
 
-from cluster import checkpoints  # noqa: E402
-from cluster.storage import Store  # noqa: E402
-from policies.population import Order  # noqa: E402
-from search import directory, records, running  # noqa: E402
-from search.distill import checks  # noqa: E402
-from search.distill import running as distilling  # noqa: E402
-from search.distill.export import export_student  # noqa: E402
-from search.distill.members import open_teacher, super_networks, trained  # noqa: E402
-from search.distill.running import STUDENTS, flat, table  # noqa: E402
-from search.distill.students import search_space, search_students  # noqa: E402
-from search.driver.conductor import Conductor  # noqa: E402
-from search.driver.population import outcome  # noqa: E402
-from search.driver.start import first_state  # noqa: E402
-from search.errors import InputError  # noqa: E402
-from search.lineage import read_lineage  # noqa: E402
-from search.load import check, dump, load_run, load_values  # noqa: E402
-from search.worker.brood import follow, train_teams  # noqa: E402
-from search.worker.teams import teams  # noqa: E402
-from trainables.distill.spaces import AUTODISTIL, Subnet, SubSpace  # noqa: E402
-from trainables.tokenizer import tokenizer_of  # noqa: E402
+from cluster import checkpoints
+from cluster.storage import Store
+from policies.population import Order
+from search.distill import card as checks
+from search.distill.export import export_student
+from search.distill.members import super_networks, trained
+from search.distill.students import STUDENTS, search_space, search_students
+from search.distill.teacher import open_teacher
+from search.driver.conductor import Conductor
+from search.driver.population import outcome
+from search.driver.start import first_state
+from search.errors import InputError
+from search.load import check, dump, load_run, load_values
+from search.records import (
+    directory,
+    tables,
+)
+from search.records.lineage import read_lineage
+from search.runs import distill as distilling
+from search.runs import population as running
+from search.runs.distill import flat, table
+from search.worker.brood import follow, train_teams
+from search.worker.teams import teams
+from trainables.distill.spaces import AUTODISTIL, Subnet, SubSpace
+from trainables.tokenizer import tokenizer_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -253,7 +258,7 @@ def train_here(run) -> Store:
     """Train a run's population in this process, with the files that a run on Ray leaves."""
     store = directory.create(run)
     state = first_state(run)
-    records.write_starts(store, state)
+    tables.write_starts(store, state)
     given = {}
     conductor = Conductor(run, store, run.space(), run.rules(), state, given.__setitem__, Quiet())
     found = super_networks(

@@ -15,12 +15,13 @@ from rich.console import Console
 from cluster import lease
 from cluster.package import PackageTooLarge, files, pack
 from cluster.storage import Store
-from search import directory, running
-from search.driver.tune import PopulationScheduler
+from search.driver.scheduler import PopulationScheduler
 from search.errors import InputError, RunFailed
 from search.load import load_run
 from search.platform import jobs
 from search.platform.job_commands import pairs
+from search.records import directory
+from search.runs import population as running
 from tests.test_cli import TOY, refused, shoal  # noqa: F401 - fixtures
 from tests.test_conductor import conductor, reports  # noqa: F401 - fixture
 

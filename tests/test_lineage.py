@@ -7,8 +7,8 @@ import pytest
 from cluster.storage import Store
 from policies.schedule import Setting
 from search.errors import InputError
-from search.lineage import Event, Segment, ancestry, read_lineage, roots, schedule, stays
-from search.records import LINEAGE_SCHEMA
+from search.records.lineage import Event, Segment, ancestry, read_lineage, roots, schedule, stays
+from search.records.tables import LINEAGE_SCHEMA
 
 
 def start(member, value):

@@ -8,7 +8,7 @@ import pytest
 from cluster import metrics
 from cluster.metrics import Clock, Meter
 from policies.population import Order
-from search.driver.measure import Measure
+from search.driver.metrics import Measure
 from search.load import load_run
 
 ROOT = Path(__file__).parent.parent
@@ -113,7 +113,7 @@ def test_every_declared_metric_is_emitted(emitted, monkeypatch) -> None:
     shared = "sampling={rule: {kind: infobatch}, view: brood}"
     changes = ["population.members=4", "mixing=null", SEARCHED, shared]
     measure = Measure(load_run(str(ROOT / "examples/demo.yaml"), changes))
-    monkeypatch.setattr("search.driver.measure.ledger_rows", lambda run: 1000)
+    monkeypatch.setattr("search.driver.metrics.ledger_rows", lambda run: 1000)
     measure.round(1, [row | {"kept": 0.5} for row in rows(1, [-3.0, -1.0])], [Order(0, 1, HYPERPARAMETERS)])
     measure.failed(rows(1, [math.nan])[0], "ValueError: no")
     clock = Clock()

@@ -9,9 +9,9 @@ from policies.mixers.aioli import Aioli
 from policies.mixers.plain import Fixed
 from policies.mixers.visits import VALIDATION, Groups, Mixing, Visit
 from policies.population import Order
+from search.config.mixing import PROBED, settled
 from search.corpus.batches import MixedBatches
-from search.mixture.mixed import MixedModel, VisitBatches
-from search.mixture.mixing import PROBED, settled
+from search.members.mixed import MixedModel, VisitBatches
 from search.worker.teams import teams
 from trainables.settings import Recipe, Shape
 

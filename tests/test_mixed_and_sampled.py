@@ -14,11 +14,11 @@ from policies.mixers.plain import Stratified
 from policies.mixers.visits import Groups, Mixing, Visit
 from policies.sampling.infobatch import InfoBatch
 from policies.sampling.random_subset import RandomSubset
+from search.config.mixing import PROBED
 from search.corpus.batches import MixedBatches
 from search.load import load_run
-from search.mixture.mixed import MixedModel, VisitBatches
-from search.mixture.mixing import PROBED
-from search.rows.sampling import sample
+from search.members.mixed import MixedModel, VisitBatches
+from search.members.sampled import sample
 from search.worker.teams import teams
 from trainables.settings import Recipe, Shape
 

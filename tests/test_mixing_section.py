@@ -9,11 +9,10 @@ from policies.mixers.aioli import Aioli
 from policies.mixers.plain import Stages, Stratified
 from policies.mixers.rules import MIXERS
 from policies.mixers.skillit import SkillIt
+from search.checks.mixing import check_with_rows, note_on_batches
 from search.errors import InputError
 from search.load import check, dump, load_run
-from search.mixture.mixing import groups_of
-from search.mixture.mixing_checks import check_with_rows, note_on_batches
-from search.running import controls
+from search.runs.controls import controls
 
 RUN = """
 name: mixed
@@ -47,7 +46,7 @@ def test_what_is_unseen_counts_and_is_not_trained_on(tmp_path) -> None:
     run = load_run(
         write(tmp_path), ["mixing.unseen=[docs]", "mixing.policy.prior={law: 0.75, code: 0.25}", rate]
     )
-    groups = groups_of(run, {"code": 100, "docs": 90, "law": 80})
+    groups = run.groups_of({"code": 100, "docs": 90, "law": 80})
     assert (groups.names, groups.rows, groups.targets) == (("code", "law"), (100, 80), ("docs",))
     assert run.mixing.build(("code", "docs", "law")).policy.prior == (0.25, 0.75)
     graph = "mixing.policy={kind: skill_it, graph: {code: {docs: 0.5}, law: {docs: 0.25}}}"

@@ -7,7 +7,7 @@ from cluster import workers
 from cluster.storage import Store
 from policies import population
 from policies.population import Order
-from search.config import Run
+from search.config.run import Run
 from search.driver.conductor import Conductor
 from search.load import load_run
 from search.worker.orders import AHEAD, FromConductor, OwnDecision, way_to_orders

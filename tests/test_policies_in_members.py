@@ -16,8 +16,8 @@ from policies.mixers.plain import EndUpsampling, Fixed, Proportional, Random, St
 from policies.mixers.rules import MIXERS
 from policies.mixers.skillit import SkillIt
 from policies.mixers.visits import WITHIN, Groups, Mixing
-from search.mixture.mixed import MixedModel
-from search.mixture.mixing import PROBED
+from search.config.mixing import PROBED
+from search.members.mixed import MixedModel
 from search.worker.teams import teams
 from tests.test_mixed import NAMES, SHAPE, batches, same
 from trainables.decoder import Decoder, initialise

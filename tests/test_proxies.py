@@ -8,11 +8,11 @@ import pytest
 
 from cluster.storage import Store
 from policies.laws.loglinear import Law
-from search import records
 from search.driver.start import first_state
 from search.errors import InputError
 from search.load import check, load_run
-from search.mixture.proxies import as_population, confirm, design, most, part_of, proposal, table
+from search.records import tables
+from search.runs.mixture import as_population, confirm, design, most, part_of, proposal, table
 
 RUN = """
 name: mixture
@@ -43,9 +43,9 @@ def trained(run, name: str, mixtures, repeats: int, steps: int = 40):
         for member, losses in enumerate(WORLD.losses(shares))
     ]
     store = Store(made.directory)
-    records.write_metrics(store, 5, rows)
+    tables.write_metrics(store, 5, rows)
     tests = {str(row["member"]): {group: row[f"loss_{group}"] for group in ROWS} for row in rows}
-    store.write(records.TESTS, json.dumps(tests))
+    store.write(tables.TESTS, json.dumps(tests))
     return made
 
 

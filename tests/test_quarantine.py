@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.storage import Store
+from search.config.sections import Data
 from search.corpus.build import build_corpus
 from search.errors import InputError
-from search.sections import Data
 from tests.test_sources import TEXTS, as_archive
 
 BAD = {

@@ -14,8 +14,8 @@ from safetensors.numpy import load
 
 from cluster import checkpoints
 from cluster.storage import Store
-from search import directory
-from search.lineage import ancestry
+from search.records import directory
+from search.records.lineage import ancestry
 from tests.listening import addresses, descendants
 from tests.runs import (
     TOY,

@@ -18,9 +18,9 @@ from policies import population, space
 from policies.population import Report
 from policies.rules import ALONE, Rules
 from policies.standings import rank
-from search import records
 from search.errors import InputError
-from search.lineage import ancestry, read_lineage
+from search.records import tables
+from search.records.lineage import ancestry, read_lineage
 from search.report.drawing import calm_axis, log_ticks, number_axis
 from search.report.story import Story, read_story
 from search.report.write import changed, count, duration, write_report
@@ -71,7 +71,7 @@ def make(store: Store, made: Made) -> Store:
     }
     store.write("run.yaml", yaml.safe_dump(settings, sort_keys=False))
     state = population.start(domains, made.members, made.seed)
-    records.write_starts(store, state)
+    tables.write_starts(store, state)
     rng = np.random.default_rng(made.seed)
     levels = np.full(made.members, 5.4)  # validation loss of each slot's weights
     exploits, rows = 0, []
@@ -85,8 +85,8 @@ def make(store: Store, made: Made) -> Store:
         before = state
         state, orders = population.decide(rules, domains, before, reports, made.seed)
         told = {each["member"]: each for each in rows}
-        records.write_metrics(store, round_, rows)
-        records.write_copies(store, round_, records.copy_rows(orders, told, before))
+        tables.write_metrics(store, round_, rows)
+        tables.write_copies(store, round_, tables.copy_rows(orders, told, before))
         for order in orders:
             levels[order.member] = levels[order.donor]
         exploits += len(orders)
@@ -231,17 +231,17 @@ def by_hand(store: Store) -> Store:
         "run.yaml", "name: hand\ntraining: {steps: 30}\nhyperparameters: {h: {kind: float, low: 0, high: 9}}"
     )
     start = (population.MemberState({"h": 1.0}), population.MemberState({"h": 2.0}))
-    records.write_starts(store, start)
+    tables.write_starts(store, start)
     losses = {1: (5.0, 4.0), 2: (3.0, 2.0), 3: (1.0, 1.5)}
     for round_, found in losses.items():
         rows = [
             {"round": round_, "step": 10 * round_, "member": member, "score": -loss}
             for member, loss in enumerate(found)
         ]
-        records.write_metrics(store, round_, rows)
+        tables.write_metrics(store, round_, rows)
     order = population.Order(0, 1, {"h": 4.0})
     told = {member: {"round": 2, "step": 20, "score": score} for member, score in ((0, -3.0), (1, -2.0))}
-    records.write_copies(store, 2, records.copy_rows([order], told, start))
+    tables.write_copies(store, 2, tables.copy_rows([order], told, start))
     return store
 
 
@@ -271,8 +271,8 @@ def test_a_space_within_the_space_is_drawn_by_whole_names(store):
         "deep: {flag: {kind: bool}}}}",
     )
     start = (population.MemberState({"a": {"h": 1.5, "deep": {"flag": True}}}),)
-    records.write_starts(store, start)
-    records.write_metrics(store, 1, [{"round": 1, "step": 10, "member": 0, "score": -1.0}])
+    tables.write_starts(store, start)
+    tables.write_metrics(store, 1, [{"round": 1, "step": 10, "member": 0, "score": -1.0}])
     story = read_story(store)
     assert story.hyperparameters == ["a.h", "a.deep.flag"]
     assert story.path[0].hyperparameters == {"a.h": 1.5, "a.deep.flag": True}
@@ -381,7 +381,7 @@ def test_a_directory_without_a_run_is_refused(store):
 
 def test_metrics_of_another_run_are_refused(store):
     make(store, Made(members=2, rounds=1, status=None, rules=ALONE))
-    records.write_metrics(store, 2, [{"round": 2, "step": 40, "member": 7, "score": 0.0}])
+    tables.write_metrics(store, 2, [{"round": 2, "step": 40, "member": 7, "score": 0.0}])
     with pytest.raises(InputError, match=r"without a start in the lineage: 7"):
         write_report(store)
 

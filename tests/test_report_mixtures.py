@@ -7,12 +7,13 @@ from plotly import graph_objects
 from test_report import STEPS, Made, figures_of, make, page_of
 
 from cluster.storage import Store
-from search import records
-from search.config import Run
+from search.config.run import Run
 from search.load import load_run
+from search.records import tables
+from search.records.directory import CONTROLS
 from search.report.mixtures import along_path, of_groups
-from search.report.story import CONTROLS, read_story
-from search.running import controls
+from search.report.story import read_story
+from search.runs.controls import controls
 
 GROUPS = ("code", "docs", "law")
 ROOT = Path(__file__).parent.parent
@@ -39,7 +40,7 @@ def mix(store: Store, made: Made) -> Store:
             told = {"groups": groups, "decision": "moved", "evaluations": round_, "probe_steps": 3 * round_}
             told["extra_steps"] = 40
             rows.append({"round": round_, "step": round_ * STEPS, "member": member, "mixing": told})
-        records.write_mixing(store, round_, rows)
+        tables.write_mixing(store, round_, rows)
     return store
 
 

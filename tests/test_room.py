@@ -8,12 +8,11 @@ import pytest
 from rich.console import Console
 
 from cluster import session
-from search import running
-from search.driver import population
 from search.driver import room as room_module
 from search.driver.room import Regrouped, Room
 from search.errors import InputError
 from search.load import load_run
+from search.runs import population as running
 
 TOY = str(Path(__file__).parent.parent / "examples/toy.yaml")
 
@@ -23,11 +22,11 @@ def room(monkeypatch):
     """Return how many broods find room on a cluster, and what each worker asks for."""
 
     def broods(had: dict[str, float], *changes: str) -> tuple[int, dict[str, float]]:
-        monkeypatch.setattr(population, "capacity", lambda: had)
+        monkeypatch.setattr(room_module, "capacity", lambda: had)
         nodes = [{"Alive": True, "Resources": had}, {"Alive": False, "Resources": {"CPU": 99}}]
         monkeypatch.setattr(session.ray, "nodes", lambda: nodes)
-        run = population.with_room(load_run(TOY, ["population.members=8", *changes]))
-        return run.cluster.broods, population.brood_resources(run).worker()
+        run = room_module.with_room(load_run(TOY, ["population.members=8", *changes]))
+        return run.cluster.broods, room_module.brood_resources(run).worker()
 
     return broods
 
@@ -55,13 +54,13 @@ def test_without_a_least_number_all_must_fit(room) -> None:
 def test_a_worker_lives_on_one_node(monkeypatch) -> None:
     nodes = [{"Alive": True, "Resources": {"CPU": 1.5, "GPU": 1}}] * 4
     monkeypatch.setattr(session.ray, "nodes", lambda: nodes)
-    monkeypatch.setattr(population, "capacity", lambda: {"CPU": 6.0, "GPU": 4.0})
+    monkeypatch.setattr(room_module, "capacity", lambda: {"CPU": 6.0, "GPU": 4.0})
     assert session.places({"CPU": 0.5, "GPU": 0.0}) == 12
     assert session.places({"CPU": 0.5, "GPU": 1.0}) == 4
     shape = "cluster={broods: 2, workers_per_brood: 1, cpus_per_worker: 2}"
     # six CPUs would do for two workers of two, but no node has more than 1.5
     with pytest.raises(InputError, match=r"the nodes hold 0 workers of .*lives on one node"):
-        population.brood_resources(load_run(TOY, [shape]))
+        room_module.brood_resources(load_run(TOY, [shape]))
 
 
 def test_a_cluster_that_grows_is_waited_for(room, monkeypatch) -> None:

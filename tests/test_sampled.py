@@ -16,9 +16,9 @@ from policies.sampling.losses import LastLosses
 from policies.sampling.random_subset import RandomSubset
 from policies.sampling.seta import SeTa
 from search.corpus.batches import MixedBatches
-from search.rows.kept import KeptRows
-from search.rows.sampling import SampledBatches, sample, sample_arrays
-from search.rows.views import Pace, Shared
+from search.members.kept import KeptRows
+from search.members.sampled import SampledBatches, sample, sample_arrays
+from search.members.views import Pace, Shared
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel
 from trainables.settings import Recipe

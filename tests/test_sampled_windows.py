@@ -9,10 +9,10 @@ from policies.sampling.infobatch import InfoBatch
 from policies.sampling.random_subset import RandomSubset
 from policies.sampling.seta import SeTa
 from search.corpus.batches import MixedBatches
-from search.mixture.mixed import VisitBatches
-from search.rows.kept import KeptRows
-from search.rows.sampling import SampledBatches, sample_groups
-from search.rows.views import Pace
+from search.members.kept import KeptRows
+from search.members.mixed import VisitBatches
+from search.members.sampled import SampledBatches, sample_groups
+from search.members.views import Pace
 from search.worker.teams import read
 
 RULES = [RandomSubset(0.3), RandomSubset(0.5, replacement=True), SeTa(0.1, 4, 2), InfoBatch(0.5)]

@@ -12,13 +12,13 @@ from safetensors.numpy import save
 from cluster.storage import Store
 from cluster.streams import as_rows
 from policies.sampling.hardness import EasyToHard
+from search.config.sections import Data
 from search.corpus import scores
 from search.corpus.build import build_corpus
 from search.corpus.scores import cost, matched, read_scores, score_corpus
 from search.errors import InputError
-from search.rows.kept import KeptRows, arranged
-from search.rows.views import Pace
-from search.sections import Data
+from search.members.kept import KeptRows, arranged
+from search.members.views import Pace
 from tests.runs import shoal
 from tests.test_sampled import Memory
 from tests.test_sources import TEXTS, folder

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from search.config.sections import Data
 from search.corpus import sources
 from search.corpus.documents import gather
 from search.corpus.quarantine import Quarantine
 from search.errors import InputError
-from search.sections import Data
 
 TEXTS = [f"fish {index}\n" + f"{index * 7919:06d}" * 25 + "\n" for index in range(120)]
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from search import directory
 from search.load import load_run
+from search.records import directory
 from tests.members import language, supernet
 from tests.runs import ROOT, events, scores, shoal, small_run, start, wait_for_round
 from tests.span import RULES, mixing, outcome, sampled

@@ -7,11 +7,11 @@ import pytest
 
 from cluster.storage import Store
 from cluster.streams import as_rows
+from search.config.sections import Data
 from search.corpus import stages
 from search.corpus.batches import file_rows
 from search.corpus.build import build_corpus, load_corpus
 from search.errors import InputError
-from search.sections import Data
 from tests.test_sources import TEXTS, as_archive, as_lines, as_parquet, folder
 
 

@@ -11,12 +11,12 @@ import torch
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 transformers = pytest.importorskip("transformers", reason="the extra shoal[hf] is not installed")
 
-from trainables.distill.elastic import extract  # noqa: E402
-from trainables.distill.families import host_heads, to_transformers  # noqa: E402
-from trainables.distill.relations import relation_loss, relations  # noqa: E402
-from trainables.distill.spaces import Subnet  # noqa: E402
-from trainables.distill.teachers import Teacher, load_teacher, projections, read_card  # noqa: E402
-from trainables.pieces import Pieces  # noqa: E402
+from trainables.distill.elastic import extract
+from trainables.distill.families import host_heads, to_transformers
+from trainables.distill.relations import relation_loss, relations
+from trainables.distill.spaces import Subnet
+from trainables.distill.teachers import Teacher, load_teacher, projections, read_card
+from trainables.pieces import Pieces
 
 SMALL = {"vocab_size": 90, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 CONFIGS = {

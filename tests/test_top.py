@@ -6,11 +6,11 @@ import pytest
 from rich.console import Console
 
 from policies import population
-from search import directory, records
 from search.driver.progress import Progress
 from search.errors import InputError
 from search.load import load_run
 from search.platform import top
+from search.records import directory, tables
 from tests.test_cli import TOY, refused, shoal  # noqa: F401 - fixtures
 
 
@@ -20,17 +20,17 @@ def store(tmp_path):
     run = load_run(TOY, [f"directory={tmp_path}/run"])
     store = directory.create(run)
     state = population.start(run.space(), 4, run.seed)
-    records.write_starts(store, state)
+    tables.write_starts(store, state)
     for round_ in (1, 2):
         rows = [
             {"member": member, "round": round_, "step": 4 * round_, "brood": 0, "score": round_ - 0.25 * member}
             | {"train_loss": 0.5, "train_seconds": 1.0, "evaluate_seconds": 0.0, "tokens": 0}
             for member in range(4)
         ]
-        records.write_metrics(store, round_, rows)
+        tables.write_metrics(store, round_, rows)
     order = population.Order(3, 0, {"h0": 0.123, "h1": 0.5})
     told = {row["member"]: row for row in rows}
-    records.write_copies(store, 2, records.copy_rows([order], told, state))
+    tables.write_copies(store, 2, tables.copy_rows([order], told, state))
     return store
 
 
@@ -66,15 +66,15 @@ def test_a_look_sees_only_what_is_new(store) -> None:
         | {"train_seconds": 1.0, "evaluate_seconds": 0.0}
         for member in range(4)
     ]
-    records.write_metrics(store, 3, rows)
+    tables.write_metrics(store, 3, rows)
     top.look(view, seen, store)
     assert view.round_ == 3 and view.exploits == 1 and view.parents == {}
     # members that are not level: only one is in the newest part, the others stay as they were
-    records.write_metrics(store, 4, [rows[2] | {"score": 7.0, "round": 9}])
+    tables.write_metrics(store, 4, [rows[2] | {"score": 7.0, "round": 9}])
     top.look(view, seen, store)
     assert [row["score"] for row in view.rows][2] == 7.0 and len(view.rows) == 4
     # a run that was resumed drops what came after its checkpoint
-    records.forget_after(store, 2)
+    tables.forget_after(store, 2)
     top.look(view, seen, store)
     assert view.round_ == 2
 

@@ -10,7 +10,7 @@ import pytest
 
 from cluster import dashboard
 from cluster.storage import Store
-from search.lineage import read_lineage
+from search.records.lineage import read_lineage
 from tests.listening import addresses, descendants
 from tests.runs import small_run, start
 from tests.test_grafana import expressions, filled

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.storage import Store
+from search.config.sections import Data
 from search.corpus import stages
 from search.corpus.documents import Document, gather
 from search.corpus.packing import PART_ROWS, SPLITS, Rows, Split, pack, split_of, write_part
 from search.corpus.quarantine import Quarantine
 from search.errors import InputError
-from search.sections import Data
 from trainables.tokenizer import tokenizer_of
 
 FORMAT = 2

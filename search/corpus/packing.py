@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cluster.storage import Store
 from cluster.streams import as_column
+from search.config.sections import Data
 from search.corpus.documents import Document
-from search.sections import Data
 from trainables.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation", "test")

@@ -19,10 +19,10 @@ from safetensors.numpy import load
 from cluster.session import capacity
 from cluster.storage import Store
 from cluster.streams import as_rows
+from search.config.sections import Data
 from search.corpus.build import Manifest, load_corpus
 from search.errors import InputError
 from search.exported import check_exported, read_exported
-from search.sections import Data
 from trainables.decoder import trained_decoder
 from trainables.scoring import row_losses
 from trainables.settings import Shape

@@ -15,10 +15,10 @@ import pyarrow as pa
 from pyarrow import fs
 
 from cluster.storage import Store
+from search.config.sections import Data
 from search.corpus.formats import BROKEN, Content, Opens, archive, arrow, parquet, records
 from search.corpus.quarantine import EXCERPT, Bad
 from search.errors import InputError
-from search.sections import Data
 
 ALLOWED = (
     "a file, folder, glob or URI of Parquet (.parquet), JSON lines (.jsonl), WebDataset (.tar, .tar.gz, .tgz), "

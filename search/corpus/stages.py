@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from cluster.session import session
 from cluster.storage import Store
+from search.config.sections import Data
 from search.corpus.documents import PIECE_BYTES, Document, pieces
 from search.corpus.formats import Content
 from search.corpus.packing import SPLITS, Split, pack, split_of, write_rows
 from search.corpus.quarantine import Bad, Quarantine, checked
 from search.corpus.sources import Entry, entries, read
-from search.sections import Data
 from trainables.tokenizer import tokenizer_of
 
 BATCH_BYTES = 64 << 20  # of files that one task reads: what is left of a row at its end is lost

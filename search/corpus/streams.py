@@ -10,11 +10,11 @@ from cluster.order import RowOrder
 from cluster.session import capacity
 from cluster.storage import Store
 from cluster.streams import RowStream, WholeStream, WindowStream, rooms
-from search.config import Run
+from search.config.run import Run
+from search.config.sections import Data
 from search.corpus.batches import file_rows
 from search.corpus.build import PART_ROWS, Manifest
 from search.errors import InputError
-from search.sections import Data
 
 LEAST_FILES = 8  # of a window: two that are read, two ahead, and room for a task's own at both ends
 

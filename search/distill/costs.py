@@ -1,6 +1,6 @@
 """The sub-spaces of a run and what their networks cost."""
 
-from search.config import Run
+from search.config.run import Run
 from trainables.distill.cost import decoder_cost, encoder_cost
 from trainables.distill.spaces import Shape, Subnet, SubSpace
 

@@ -9,12 +9,11 @@ from safetensors.torch import save
 
 from cluster import checkpoints
 from cluster.storage import Store
-from search.checks import nearest
-from search.config import Run
-from search.distill.checks import read_teacher
+from search.config.run import Run
+from search.distill.card import read_teacher
 from search.distill.costs import spaces_of
-from search.distill.running import STUDENTS
-from search.errors import InputError
+from search.distill.students import STUDENTS
+from search.errors import InputError, nearest
 from trainables.distill.elastic import extract
 from trainables.distill.families import NETWORKS, to_transformers
 from trainables.distill.spaces import Subnet

@@ -6,15 +6,14 @@ from typing import Any
 import torch
 
 from policies.parts import part_of
-from search.config import Run
-from search.distill.checks import teacher_folder
+from search.config.run import Run
+from search.corpus.text import HeldOut
 from search.distill.costs import spaces_of
-from search.worker.members import HeldOut, member_seed
+from search.distill.teacher import open_teacher
 from trainables.distill.elastic import Transformer
 from trainables.distill.shared import SharedTeacher
 from trainables.distill.spaces import SubSpace
 from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork, Weights
-from trainables.distill.teachers import Ensemble, load_teacher
 from trainables.member import Batches, Member
 
 
@@ -40,22 +39,11 @@ def super_networks(
             values,
             batches(),
             held_out,
-            member_seed(run, number),
+            run.member_seed(number),
             device,
         )
         for number, values in hyperparameters.items()
     }
-
-
-def open_teacher(run: Run, device: str) -> tuple[SharedTeacher, Transformer]:
-    """Load the teachers, and the first one's weights as a network that students are cut from."""
-    chosen = run.distilling
-    first, origin = load_teacher(teacher_folder(chosen.teacher), chosen.layer, device)
-    assert origin is not None, "a teacher of another kind is refused before training"
-    others = [load_teacher(teacher_folder(name), device=device)[0] for name in chosen.ensemble]
-    teacher = Ensemble([first, *others]) if others else first
-    hidden, logits = chosen.losses.hidden > 0, chosen.losses.logits > 0
-    return SharedTeacher(teacher, chosen.cache_megabytes, hidden, logits), origin
 
 
 def super_network(

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from search.config import Run
-from search.distill.settings import Proxy
+from search.config.distill import Proxy
+from search.config.run import Run
 from search.errors import InputError
 from trainables.distill.proxy import Labelled, labelled
 from trainables.tokenizer import tokenizer_of

@@ -14,11 +14,11 @@ from cluster.order import RowOrder
 from cluster.session import capacity
 from cluster.storage import Store
 from cluster.streams import as_rows
-from search.config import Run
+from search.config.run import Run
 from search.corpus.batches import file_rows
 from search.corpus.build import load_corpus
-from search.distill.members import open_teacher
-from search.worker.members import proportions
+from search.corpus.text import proportions
+from search.distill.teacher import open_teacher
 from trainables.distill.shared import SharedTeacher
 from trainables.distill.staged import Staged, flatten
 

@@ -12,11 +12,12 @@ from torch import nn
 from cluster.batch import map_tasks
 from cluster.session import capacity
 from policies.pareto import choose, front
-from search.config import Run
+from search.config.run import Run
+from search.corpus.text import HeldOut
 from search.distill.costs import cost_of, spaces_of
-from search.distill.members import open_teacher, trained
+from search.distill.members import trained
 from search.distill.proxy import proxy_rows
-from search.worker.members import HeldOut
+from search.distill.teacher import open_teacher
 from trainables.arrays import to_arrays
 from trainables.distill.cost import latency
 from trainables.distill.proxy import Tuning, accuracy, tune_together
@@ -154,3 +155,6 @@ def search_students(run: Run, shape: Shape, weights: dict[str, Any], held_out: H
     for budget in (budget for budget in chosen.budgets if budget >= min(costs)):
         rows[choose(scores, costs, budget)].setdefault("budgets", []).append(budget)
     return rows
+
+
+STUDENTS, SCORED = "students.json", "subnets.parquet"

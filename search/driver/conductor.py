@@ -13,9 +13,9 @@ from policies.population import Order, Report, State
 from policies.rules import Rules
 from policies.space import Space
 from policies.standings import rank
-from search import records
-from search.config import Run
+from search.config.run import Run
 from search.decisions import decide_round
+from search.records import tables
 
 
 class Watcher(Protocol):
@@ -104,7 +104,7 @@ class Conductor:
         self.round, self.last, self.waiting = round_, {row["member"]: row for row in rows}, {}
         # before anything is written: members need not wait for it, and a round without its records is not whole
         self.give_orders(round_, [tuple(order) for order in orders])
-        copies = records.copy_rows(orders, self.last, before)
+        copies = tables.copy_rows(orders, self.last, before)
         decisions = self.decisions() if self.due(round_) else None
         best = population.archived(self.state)
         # also the one before: a brood that comes back follows the last orders again
@@ -130,9 +130,9 @@ class Conductor:
         spared: Sequence[int],
     ) -> None:
         """Record a round, and save its decisions if its checkpoint is due; spared rounds keep theirs."""
-        records.write_metrics(self.store, round_, rows)
-        records.write_mixing(self.store, round_, rows)
-        records.write_copies(self.store, round_, copies)
+        tables.write_metrics(self.store, round_, rows)
+        tables.write_mixing(self.store, round_, rows)
+        tables.write_copies(self.store, round_, copies)
         if decisions is None:
             return
         checkpoints.save_decisions(self.store, round_, decisions, [round_] * len(self.state))

@@ -11,23 +11,23 @@ from ray import tune
 from cluster import checkpoints
 from cluster.exchange import start_exchange
 from cluster.order import RowOrder
-from cluster.session import asking_for, capacity, clear_away, places, wait_for_room
+from cluster.session import asking_for, clear_away
 from cluster.storage import Store
-from cluster.workers import BroodResources, brood_trial, send_home
+from cluster.workers import brood_trial, send_home
 from policies import population
-from search import records
-from search.config import Run
+from search.config.run import Run
 from search.corpus.batches import file_rows
 from search.corpus.build import load_corpus
 from search.corpus.streams import windows
-from search.directory import last_rows
-from search.driver.arrivals import Arrivals
+from search.driver.asynchronous import Arrivals
 from search.driver.conductor import Conductor, Watcher
-from search.driver.room import Room
+from search.driver.room import Room, asked_for, brood_resources, fitting, with_room
+from search.driver.scheduler import PopulationScheduler
 from search.driver.start import first_state
-from search.driver.tune import PopulationScheduler
-from search.errors import InputError, Interrupted, RunFailed
-from search.rows.views import after_marks, open_ledger
+from search.errors import Interrupted, RunFailed
+from search.members.ledger import after_marks, open_ledger
+from search.records import tables
+from search.records.directory import last_rows
 from search.worker.brood import train_brood
 
 BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
@@ -85,7 +85,7 @@ def train_population(
         clear_away()
         room.check()
         raise failure(run, results.errors)
-    store.write_json(records.TESTS, conductor.tests)
+    store.write_json(tables.TESTS, conductor.tests)
     return outcome(conductor, time.monotonic() - began, settings["threads"])
 
 
@@ -110,11 +110,11 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     kind = Arrivals if run.population.mode == "asynchronous" else Conductor
     space, rules = run.space(), run.rules()
     resumed = checkpoints.latest(store, range(run.population.members), run.shares)
-    records.forget_after(store, -1 if resumed is None else resumed)
+    tables.forget_after(store, -1 if resumed is None else resumed)
     if resumed is None:
         checkpoints.forget_all_but(store, None)
         state = first_state(run)
-        records.write_starts(store, state)
+        tables.write_starts(store, state)
         return kind(run, store, space, rules, state, _no_orders, watcher)
     plain = checkpoints.load_decisions(store, resumed)
     state = population.from_plain(plain["members"])
@@ -126,82 +126,6 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     if kind is Arrivals:
         reached |= {"arrived": plain["arrived"], "ended": set(plain["ended"])}
     return kind(run, store, space, rules, state, _no_orders, watcher, **reached)
-
-
-def with_room(run: Run) -> Run:
-    """Return the run with as many broods as the cluster has room for, within what its file allows."""
-    wait_for_room(asked_for(run).bundles(), run.cluster.patience)
-    return of_broods(run, fitting(run))
-
-
-def fitting(run: Run) -> int:
-    """Return the largest number of broods that fit now; the least that the run allows if fewer do."""
-    most = run.cluster.broods
-    least = min(run.cluster.broods_least or most, most)
-    for broods in range(most, least, -1):
-        asked = asked_for(of_broods(run, broods))
-        if not lacking(asked) and not homeless(asked):
-            return broods
-    return least
-
-
-def of_broods(run: Run, broods: int) -> Run:
-    return run.model_copy(update={"cluster": run.cluster.model_copy(update={"broods": broods})})
-
-
-def brood_resources(run: Run) -> BroodResources:
-    """Return what each brood asks for; all broods must fit at once, since none waits for another's end."""
-    resources = asked_for(run)
-    for kind, (needed, had) in lacking(resources).items():
-        key = {"CPU": "cluster.cpus_per_worker", "GPU": "cluster.gpus_per_worker"}
-        raise InputError(
-            f"cluster: {resources.broods} broods need {needed:g} {kind}s at once, but the Ray cluster has "
-            f"{had:g}. Lower cluster.broods, workers_per_brood or {key.get(kind, 'cluster.resources')}, "
-            f"let it begin with cluster.broods_least, or wait with cluster.patience for the cluster to grow."
-        )
-    if homeless(resources):
-        raise InputError(
-            f"cluster: the nodes hold {places(resources.worker())} workers of {resources.worker()}, but "
-            f"{resources.broods} broods of {resources.workers_per_brood} are wanted. A worker lives on one "
-            f"node: lower what it needs, or cluster.broods."
-        )
-    return resources
-
-
-def homeless(resources: BroodResources) -> bool:
-    """Say whether workers find no node, although the cluster as a whole has enough."""
-    return places(resources.worker()) < resources.broods * resources.workers_per_brood
-
-
-def asked_for(run: Run) -> BroodResources:
-    each = run.cluster
-    return BroodResources(
-        each.broods,
-        run.workers_per_brood,
-        each.cpus_per_worker or cpus_for(run, capacity().get("CPU", 0.0)),
-        each.gpus_per_worker,
-        each.restarts,
-        each.placement,
-        each.resources,
-        each.workers_per_member > 1,
-    )
-
-
-def lacking(resources: BroodResources) -> dict[str, tuple[float, float]]:
-    """Return what the cluster has too little of: needed and had, by kind."""
-    had = capacity()
-    needed = resources.needed()
-    return {
-        kind: (amount, had.get(kind, 0.0))
-        for kind, amount in needed.items()
-        if amount > had.get(kind, 0.0) + 1e-9
-    }
-
-
-def cpus_for(run: Run, cpus: float) -> float:
-    """Share 60 % of the CPUs among the workers; the rest is for Ray Data's tasks and the trials."""
-    share = 0.6 * cpus / (run.cluster.broods * run.workers_per_brood)
-    return float(int(share)) if share >= 1 else round(share, 2)
 
 
 def training_files(run: Run) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from policies.population import Order
-from search.config import Run
+from search.config.run import Run
 
 
 class Progress:

@@ -7,7 +7,7 @@ from typing import Any
 from policies import population
 from policies.population import MemberState, State
 from policies.space import Bool, Categorical, Constant, Float, Int, Ordered, Space, flat, nested
-from search.config import Run
+from search.config.run import Run
 
 Searched = Float | Int | Ordered | Categorical | Bool
 

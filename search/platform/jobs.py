@@ -16,10 +16,10 @@ from cluster import jobs
 from cluster.driver import ADDRESS, DIRECTORY
 from cluster.package import PackageTooLarge, files, pack
 from cluster.storage import Store
-from search import directory
-from search.config import Run
+from search.config.run import Run
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run, load_values
+from search.records import directory
 
 LOST_SECONDS = 300.0  # how long a head may be away before its job is given up
 OURS = (1, 2, 130)  # exit codes that the command itself ends with: nothing that another try would change

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from search.config import Run
+from search.config.run import Run
 from search.errors import InputError
 
 Manifest = dict[str, Any]

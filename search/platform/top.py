@@ -10,11 +10,11 @@ from rich.live import Live
 from cluster.driver import DIRECTORY
 from cluster.storage import Store
 from policies.population import Order
-from search import directory, records
 from search.driver.progress import Progress
 from search.errors import InputError
-from search.lineage import read_lineage
 from search.platform import jobs
+from search.records import directory, tables
+from search.records.lineage import read_lineage
 
 SECONDS_BETWEEN_LOOKS = 1.0
 ENDED = ("done", "failed", "interrupted")
@@ -59,12 +59,12 @@ class Seen:
 
     def read(self, store: Store) -> bool:
         """Read the parts that are new, all again where a run that was resumed has dropped some."""
-        there = [part for part in store.names(records.METRICS) if part.startswith("part-")]
+        there = [part for part in store.names(tables.METRICS) if part.startswith("part-")]
         if there[: len(self.parts)] != self.parts:
             self.parts, self.rows = [], {}
         new = there[len(self.parts) :]
         for part in new:
-            read = store.read_table(f"{records.METRICS}/{part}").to_pylist()
+            read = store.read_table(f"{tables.METRICS}/{part}").to_pylist()
             self.rows |= {row["member"]: row for row in read}
         self.parts = there
         return bool(new)

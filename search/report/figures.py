@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
-from search.lineage import Event, Segment
+from search.records.directory import STRATIFIED
+from search.records.lineage import Event, Segment
 from search.report.drawing import (
     BAND,
     FAINT,
@@ -27,7 +28,7 @@ from search.report.drawing import (
     star,
     trace,
 )
-from search.report.story import STRATIFIED, Control, Curve, Story, finite, quantiles
+from search.report.story import Control, Curve, Story, finite, quantiles
 
 HEIGHT = 380
 SCHEDULE_LEGEND = (

@@ -12,17 +12,13 @@ import yaml
 from cluster.storage import Store
 from policies.space import Path, value_at
 from policies.standings import rank
-from search.directory import SETTINGS, SUMMARY, summary
 from search.errors import InputError
-from search.lineage import Event, Segment, ancestry, read_lineage, read_rows, roots, stays
-from search.records import METRICS, MIXING
+from search.records.directory import CONTROLS, SETTINGS, SUMMARY, summary
+from search.records.lineage import Event, Segment, ancestry, read_lineage, read_rows, roots, stays
+from search.records.tables import METRICS, MIXING
 
 Rows = dict[int, list[dict[str, Any]]]  # by member, each in the order of the rounds
 Curve = list[tuple[int, float | None]]  # (step, value); None where a member failed
-
-
-STRATIFIED = "stratified"
-CONTROLS = {"baseline": "without exploits", STRATIFIED: "in equal shares"}  # folder -> what it is called
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 from cluster.storage import Store
-from search.lineage import Segment
+from search.records.directory import STRATIFIED
+from search.records.lineage import Segment
 from search.report.drawing import show
 from search.report.figures import (
     EQUAL_LEGEND,
@@ -23,7 +24,7 @@ from search.report.figures import (
 )
 from search.report.mixtures import mixing
 from search.report.page import document, grid, legend, panel, section, table
-from search.report.story import STRATIFIED, Control, Story, finite, read_story
+from search.report.story import Control, Story, finite, read_story
 
 REPORT = "report.html"
 MOST_CHIPS = 7  # of the winning lineage in the header; the genealogy shows all

@@ -13,12 +13,13 @@ from cluster.metrics import CLOCK, Meter
 from cluster.storage import Store
 from policies import population
 from policies.population import Order
-from search.config import Run
-from search.rows.views import Shared, way_to_ledger
-from search.worker.members import build_members
+from search.config.run import Run
+from search.members.build import build_members
+from search.members.ledger import way_to_ledger
+from search.members.views import Shared
+from search.worker.asynchronous import train_freely
 from search.worker.orders import way_to_orders
 from search.worker.teams import FAILED, Team, read, teams
-from search.worker.turns import train_freely
 from trainables.member import Member, State
 from trainables.network import Network
 from trainables.span import Span, open_span

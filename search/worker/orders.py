@@ -9,7 +9,7 @@ from cluster import workers
 from policies.population import Order, Report, State
 from policies.rules import Rules
 from policies.space import Space
-from search.config import Run
+from search.config.run import Run
 from search.decisions import decide_round
 
 Message = dict[str, Any]  # a round's reports, and whether this worker is to go

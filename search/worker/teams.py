@@ -11,8 +11,8 @@ import numpy as np
 from policies.population import Order
 from search.corpus.batches import MixedBatches
 from search.errors import Exhausted
-from search.mixture.mixed import MixedModel, VisitBatches, train_visits
-from search.rows.sampling import SampledBatches
+from search.members.mixed import MixedModel, VisitBatches, train_visits
+from search.members.sampled import SampledBatches
 from trainables.member import Member
 from trainables.network import Network
 from trainables.stack import Stack, stacks

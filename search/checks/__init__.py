@@ -1,0 +1,1 @@
+"""What must hold between the keys of a run's file."""

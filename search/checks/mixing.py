@@ -1,0 +1,184 @@
+"""What must hold of the section `mixing:`: between its keys, with other sections, with the rows of groups."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from policies.mixers import visits
+from search.config.kinds import AnyDomain, SpaceWithin
+from search.config.mixing import ByGroup, settled
+from search.config.run import Run
+
+WEIGHTS = {"objective", "graph"}  # given by group name, but no proportions
+UNKNOWN = 10**9  # rows of a group before the corpus is there: enough for any budget
+
+
+def check_mixing(run: Run) -> str:
+    """Return what is wrong with the mixing, as far as that is known without the corpus."""
+    if run.mixing is None:
+        return check_unmixed(run)
+    if not run.data.groups:
+        return ""  # said elsewhere
+    problem = check_company(run) or check_unseen(run) or check_names(run)
+    return problem or check_with_rows(run, dict.fromkeys(run.data.groups, UNKNOWN))
+
+
+def check_company(run: Run) -> str:
+    """Return which other section does not go together with a mixing."""
+    if not run.reads_text:
+        return f"mixing: needs groups of text, so `trainable: decoder`, got {run.trainable}"
+    if run.data.proportions is not None:
+        return "mixing: stands in place of data.proportions; give one of the two"
+    if run.data.exhausted != "repeat":
+        return f"data.exhausted: must be repeat with mixing, whose epochs bound it, got {run.data.exhausted}"
+    return ""
+
+
+def check_unseen(run: Run) -> str:
+    """Return what is wrong with the groups that are not trained on."""
+    assert run.mixing is not None
+    unseen, kind = run.mixing.unseen, run.mixing.policy.kind
+    if problem := check_table("mixing.unseen", dict.fromkeys(unseen, 1.0), run.data.groups, shares=False):
+        return problem
+    if unseen and not run.data.groups.keys() - set(unseen):
+        return f"mixing.unseen: some group must be trained on, but these are all: {', '.join(unseen)}"
+    if unseen and kind == "doge":
+        return "mixing.unseen: doge sees gradients of what is trained alone; use aioli or skill_it"
+    return ""
+
+
+def check_names(run: Run) -> str:
+    """Return which proportions name an unknown group, or do not sum to 1."""
+    assert run.mixing is not None
+    unseen = run.mixing.unseen
+    trained = [group for group in run.data.groups if group not in unseen]
+    for place, table in run.mixing.policy.tables().items():
+        of_targets = place == "objective" or place.startswith("graph.")
+        groups = unseen or trained if of_targets else trained
+        shares = place.split(".")[0] not in WEIGHTS
+        if problem := check_table(f"mixing.policy.{place}", table, groups, shares):
+            return problem
+    return ""
+
+
+def check_table(key: str, table: ByGroup, groups: Iterable[str], shares: bool = True) -> str:
+    """Return what is wrong with numbers by group name, which are shares unless they are said to be none."""
+    for group in table:
+        if group not in groups:
+            return f"{key}.{group}: no such group; it can be {', '.join(groups)}"
+    if table and shares and abs(sum(table.values()) - 1) > 1e-6:
+        return f"{key}: proportions must sum to 1, but these sum to {sum(table.values()):.6g}"
+    return ""
+
+
+def check_unmixed(run: Run) -> str:
+    if isinstance(run.hyperparameters.get("mixing"), SpaceWithin):
+        return "hyperparameters.mixing: searches a mixing policy's settings, but there is no `mixing:`"
+    return ""
+
+
+def check_with_rows(run: Run, rows: Mapping[str, int]) -> str:
+    """Return what is wrong with the mixing over groups of so many training rows, or nothing."""
+    assert run.mixing is not None
+    groups = run.groups_of(rows)
+    try:
+        built = run.mixing.build(list(rows))
+        visits.check(built, groups)
+    except ValueError as error:
+        return f"mixing: {error}"
+    return check_within(run, built) or check_probes(run, built, groups) or check_searched(run, built, groups)
+
+
+def check_within(run: Run, built: visits.Mixing) -> str:
+    """Return what is wrong with what has to be measured within a training step."""
+    assert run.mixing is not None
+    signals, kind = built.policy.signals, run.mixing.policy.kind
+    if visits.EXCESS in signals and run.mixing.reference is None:
+        return (
+            f"mixing.reference: {kind} measures losses above those of a model that is trained already; name "
+            f"the folder of an exported one, such as runs/NAME/best of a run in equal shares"
+        )
+    if visits.EXCESS not in signals and run.mixing.reference is not None:
+        return f"mixing.reference: {kind} compares with no other model; leave it out"
+    if run.cluster.stack and signals & visits.WITHIN:
+        return (
+            f"cluster.stack: what {kind} measures within a step is of one member, so its members train one by "
+            f"one; leave it out"
+        )
+    if run.cluster.workers_per_member > 1 and signals & visits.WITHIN:
+        return (
+            f"cluster.workers_per_member: what {kind} measures within a step must be in one place; set it to 1"
+        )
+    return ""
+
+
+def note_on_batches(run: Run) -> str:
+    """Return what to expect of batches that cannot hold a row of every group."""
+    groups = run.groups_of(dict.fromkeys(run.data.groups, 1)).count
+    if run.training.batch >= groups:
+        return ""
+    return (
+        f"mixing: a batch of {run.training.batch} rows is smaller than the {groups} groups, so proportions "
+        f"hold over a visit and not in each batch"
+    )
+
+
+def check_probes(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
+    """Return what is wrong with the visits that measure."""
+    policy: Any = built.policy
+    if visits.VALIDATION not in policy.signals or not hasattr(policy, "probe_steps"):
+        return ""
+    rows = policy.probe_steps(groups) * groups.batch
+    if rows < groups.count:
+        return (
+            f"training.batch: a probe of {policy.probe_steps(groups)} steps of {groups.batch} rows must hold a "
+            f"row of each of {groups.count} groups; use larger batches, fewer mixing.policy.sweeps, or more "
+            f"mixing.policy.probe_share"
+        )
+    told = run.mixing.evaluation_rows if run.mixing else None
+    if policy.noise and policy.sweeps < 2 and (told or run.training.evaluation_rows) < 2:
+        return (
+            "mixing.policy.noise: errors need two sweeps or two evaluation_rows of each group; give them, or "
+            "move on any difference with noise: 0"
+        )
+    return ""
+
+
+def check_searched(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
+    """Return what is wrong with the settings of the policy that are searched, at each end of their domains."""
+    space = run.hyperparameters.get("mixing")
+    if space is None:
+        return ""
+    if not isinstance(space, SpaceWithin):
+        return "hyperparameters.mixing: must hold domains by name, such as `rate: {kind: float, ...}`"
+    known, kind = searchable(built), run.mixing.policy.kind if run.mixing else ""
+    for name, domain in space.root.items():
+        key = f"hyperparameters.mixing.{name}"
+        if name not in known:
+            return f"{key}: {kind} has no such number; it has {', '.join(known)}"
+        for value in ends(domain):
+            try:
+                visits.check(settled(built, {name: value}), groups)
+            except (ValueError, TypeError) as error:
+                return f"{key}: {value!r} cannot be: {error}"
+    return ""
+
+
+def searchable(built: visits.Mixing) -> list[str]:
+    """Return the numbers of a policy that may be searched, and the bounds."""
+    numbers = [
+        field.name
+        for field in fields(built.policy)  # type: ignore[arg-type]  # every policy is a dataclass
+        if isinstance(getattr(built.policy, field.name), int | float) and field.name != "prior_steps"
+    ]
+    return [*numbers, "floor", "epochs"]
+
+
+def ends(domain: AnyDomain) -> list[Any]:
+    """Return a domain's bounds, or all its values."""
+    if isinstance(domain, SpaceWithin):
+        return ["a space"]
+    low, high = getattr(domain, "low", None), getattr(domain, "high", None)
+    if low is not None:
+        return [low, high]
+    return list(getattr(domain, "values", [])) or [getattr(domain, "value", True)]

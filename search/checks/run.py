@@ -1,0 +1,230 @@
+"""What must hold between the keys of a run's file; each check returns a problem or nothing."""
+
+from policies.sampling.interface import needs_losses
+from search.checks.cluster import check_broods, check_compile, check_room, check_span
+from search.checks.distill import check_distill
+from search.checks.mixing import check_mixing
+from search.checks.swarm import check_swarm
+from search.config import distill as distilling
+from search.config.kinds import SpaceWithin
+from search.config.run import Run
+from search.config.sections import SEARCHED
+from search.errors import nearest
+from trainables.settings import Shape
+
+
+def check_population(run: Run) -> str:
+    chosen, exploit = run.population, run.population.exploit
+    if chosen.cull and chosen.cull.grace >= run.training.steps:
+        return (
+            f"population.cull.grace: must be less than training.steps ({run.training.steps}), or nobody would "
+            f"come to a rung, got {chosen.cull.grace}"
+        )
+    if exploit.kind == "none":
+        return ""
+    if chosen.members < 2:
+        return (
+            f"population.members: exploit needs at least 2 members, got {chosen.members}; "
+            f"add members or set population.exploit: none"
+        )
+    if chosen.burn_in >= run.training.steps:
+        return (
+            f"population.burn_in: must be less than training.steps ({run.training.steps}), or nobody would "
+            f"ever copy, got {chosen.burn_in}"
+        )
+    if chosen.least > chosen.members:
+        return f"population.least: must be at most population.members ({chosen.members}), got {chosen.least}"
+    if not run.hyperparameters:
+        return "hyperparameters: exploit needs at least one to vary; name one or set population.exploit: none"
+    return ""
+
+
+def check_exploit(run: Run) -> str:
+    """Refuse a rule that would never do its work in this run."""
+    chosen, exploit = run.population, run.population.exploit
+    if exploit.kind == "truncation" and chosen.members > 1 and exploit.build().tail(chosen.members) < 1:
+        return (
+            f"population.exploit.fraction: {exploit.fraction:g} of {chosen.members} members is less than one "
+            f"member, so nobody would ever copy; use at least {1 / chosen.members:.3g}"
+        )
+    if exploit.kind == "multiple_frequency" and chosen.members < 4 * len(exploit.frequencies):
+        return (
+            f"population.exploit.frequencies: each of {len(exploit.frequencies)} needs 4 members, so that a "
+            f"quarter is one member, but population.members is {chosen.members}"
+        )
+    if exploit.kind == "multiple_frequency" and max(exploit.frequencies) >= max(run.rounds, 2):
+        # no decision follows the last interval
+        return (
+            f"population.exploit.frequencies: a part that evolves at every {max(exploit.frequencies)}th "
+            f"decision never does in the {run.rounds - 1} decisions of {run.training.steps} steps"
+        )
+    if exploit.kind == "fire" and chosen.members < 12:
+        return (
+            f"population.exploit: fire needs 12 members, so that a quarter of the parents, a third of all, "
+            f"is one member, but population.members is {chosen.members}"
+        )
+    if exploit.kind == "fire" and exploit.patience > run.rounds - 2:
+        return (
+            f"population.exploit.patience: evaluators of {exploit.patience} decisions are not judged within "
+            f"the {run.rounds - 1} decisions of {run.training.steps} steps"
+        )
+    return ""
+
+
+def check_interval(run: Run) -> str:
+    steps, interval = run.training.steps, run.population.interval
+    if interval > steps:
+        return f"population.interval: must be at most training.steps ({steps}), got {interval}"
+    if steps % interval:
+        return (
+            f"population.interval: must divide training.steps ({steps}), got {interval}; "
+            f"{steps - steps % interval} steps would do"
+        )
+    return ""
+
+
+def check_mode(run: Run) -> str:
+    free, back = run.population.mode == "asynchronous", run.population.backtrack
+    if free and run.population.exploit.kind in ("multiple_frequency", "fire"):
+        return (
+            f"population.exploit: {run.population.exploit.kind} decides about whole parts of the population at "
+            f"once; it needs population.mode: synchronous"
+        )
+    if free and back:
+        return "population.backtrack: needs population.mode: synchronous"
+    if (free or back) and run.checkpoint.every != 1:
+        why = (
+            "population.mode: asynchronous, since members are saved each when it is ready"
+            if free
+            else "population.backtrack, which takes earlier weights from their checkpoint"
+        )
+        return f"checkpoint.every: must be 1 with {why}, got {run.checkpoint.every}"
+    return ""
+
+
+def check_schedule(run: Run) -> str:
+    if not run.schedule:
+        return ""
+    if run.population.exploit.kind != "none" or run.hyperparameters:
+        return "schedule: stands in place of hyperparameters, with population.exploit: none"
+    starts = [entry.from_step for entry in run.schedule]
+    if starts[0] or starts != sorted(set(starts)):
+        return f"schedule: from_step must begin with 0 and rise, got {starts}"
+    odd = [start for start in starts if start % run.population.interval]
+    if odd:
+        interval = run.population.interval
+        return f"schedule: from_step must be a multiple of population.interval ({interval}), got {odd[0]}"
+    return ""
+
+
+def check_hyperparameters(run: Run) -> str:
+    if ":" in run.trainable:
+        return ""  # only the user's own class knows
+    kind = "distill" if run.kind == "distill" else run.trainable
+    decoder = SEARCHED | ({"mixing"} if run.mixing else set())
+    known = {"toy": {"h0", "h1"}, "decoder": decoder, "distill": distilling.SEARCHED}[kind]
+    searched = {"hyperparameters": set(run.hyperparameters)}
+    scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
+    for place, names in (scheduled or searched).items():
+        for name in sorted(names - known):
+            return f"{place}.{name}: {kind} has no such hyperparameter{nearest(name, known)}"
+        for name in names:
+            if name != "mixing" and isinstance(run.hyperparameters.get(name), SpaceWithin):
+                return f"{place}.{name}: must be a domain; only a class of your own takes a space under a name"
+        if run.trainable == "toy" and names != known:
+            return f"{place}: the toy needs {' and '.join(sorted(known))}"
+    return ""
+
+
+def check_starts(run: Run) -> str:
+    if run.starts and (len(run.starts) != run.population.members or run.schedule or run.hyperparameters):
+        return (
+            f"starts: stand in place of hyperparameters and schedule, one for each of {run.population.members} "
+            f"members, got {len(run.starts)}"
+        )
+    return ""
+
+
+def check_data(run: Run) -> str:
+    if not run.reads_text:
+        return ""
+    if not run.data.groups:
+        return "data.groups: at least one group is needed, such as `code: installed`"
+    given = run.data.proportions
+    if given is None:
+        return ""
+    for group in given:
+        if group not in run.data.groups:
+            return f"data.proportions.{group}: no such group{nearest(group, run.data.groups)}"
+    if sum(given.values()) <= 0:
+        return "data.proportions: at least one must be above 0"
+    return ""
+
+
+def check_model(run: Run) -> str:
+    if not run.reads_text or run.kind == "distill":
+        return ""
+    try:
+        Shape(vocabulary=2, sequence_length=run.data.sequence_length, **run.model.model_dump())
+    except ValueError as error:
+        return f"model: {error}"
+    return ""
+
+
+def check_sampling(run: Run) -> str:
+    if run.sampling.rule is None:
+        idle = "view" if run.sampling.view == "brood" else "scorer" if run.sampling.scorer else ""
+        return f"sampling.{idle}: needs sampling.rule" if idle else ""
+    if run.trainable == "toy":
+        return "sampling.rule: the toy has no rows to choose from"
+    if run.kind != "population":
+        return f"sampling.rule: only members of kind: population have one, got kind {run.kind}"
+    if run.sampling.view == "brood" and (run.population.mode == "asynchronous" or run.population.backtrack):
+        return "sampling.view: brood needs population.mode: synchronous and no backtrack; member goes with both"
+    rule = run.sampling.rule.build()
+    if run.sampling.view == "brood" and not (needs_losses(rule) and run.reads_text):
+        return (
+            f"sampling.view: the brood's losses serve rules that choose by losses, on text; "
+            f"got {run.sampling.rule.kind} with trainable {run.trainable}"
+        )
+    scores = "score" in rule.spec.needs
+    if scores != bool(run.sampling.scorer):
+        kind = run.sampling.rule.kind
+        wanted = f"{kind} goes by scores; name an exported model, such as runs/NAME/best"
+        return f"sampling.scorer: {wanted if scores else f'serves rules that go by scores, got {kind}'}"
+    if scores and run.trainable != "decoder":
+        return f"sampling.scorer: scores rows of text, got trainable {run.trainable}"
+    if run.data.exhausted != "repeat":
+        return (
+            f"data.exhausted: must be repeat with sampling.rule, which counts epochs, got {run.data.exhausted}"
+        )
+    return ""
+
+
+CHECKS = (
+    check_population,
+    check_exploit,
+    check_interval,
+    check_broods,
+    check_span,
+    check_compile,
+    check_mode,
+    check_schedule,
+    check_hyperparameters,
+    check_data,
+    check_mixing,
+    check_starts,
+    check_swarm,
+    check_model,
+    check_room,
+    check_sampling,
+    check_distill,
+)
+# `kind: mixture` makes populations of its own, which are checked where they are made
+FOR_MIXTURES = (check_data, check_swarm, check_model, check_sampling)
+
+
+def problems(run: Run) -> list[str]:
+    """Return all that does not hold between the sections of a run, a line each."""
+    checks = FOR_MIXTURES if run.kind == "mixture" else CHECKS
+    return [problem for check in checks if (problem := check(run))]

@@ -1,0 +1,38 @@
+"""What must hold of a search for a mixture."""
+
+import importlib.util
+
+from search.checks.mixing import check_table
+from search.config.run import Run
+from search.config.sections import Population
+from search.config.swarm import Swarm
+
+FEWEST = 64  # runs that boosted trees are fitted to
+
+
+def check_swarm(run: Run) -> str:
+    """Return what is wrong with a search for a mixture, as far as that is known without the corpus."""
+    if run.kind != "mixture":
+        return "swarm: belongs to a run of `kind: mixture`" if run.swarm is not None else ""
+    swarm, groups = run.swarm or Swarm(), len(run.data.groups)
+    if not run.reads_text:
+        return f"kind: mixture needs groups of text, so `trainable: decoder`, got {run.trainable}"
+    if groups < 2:
+        return f"data.groups: a mixture needs at least 2 groups, got {groups}"
+    if swarm.runs < groups + 2:
+        return (
+            f"swarm.runs: a law of {groups} groups has {groups + 1} parameters and needs at least {groups + 2} "
+            f"runs, got {swarm.runs}"
+        )
+    if swarm.law == "boosted_trees" and swarm.runs < FEWEST:
+        return (
+            f"swarm.runs: boosted trees need {FEWEST} runs, since a leaf holds 20 and some stop the training, "
+            f"got {swarm.runs}"
+        )
+    if swarm.law == "boosted_trees" and importlib.util.find_spec("lightgbm") is None:
+        return "swarm.law: boosted_trees needs LightGBM: pip install 'shoal[boosting]'"
+    if run.mixing is not None or run.hyperparameters or run.schedule:
+        return "kind: mixture searches fixed mixtures alone: leave out mixing, hyperparameters and schedule"
+    if run.population != Population() or run.starts:
+        return "population: a search for a mixture makes its own of the swarm and the controls; leave it out"
+    return check_table("swarm.prior", swarm.prior, run.data.groups)

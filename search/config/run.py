@@ -1,0 +1,152 @@
+"""The settings of a run, as its file gives them."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from policies.mixers.mixer import Groups
+from policies.rules import ALONE, Rules
+from policies.schedule import Setting
+from policies.space import Space
+from search.config.distill import Distill
+from search.config.kinds import AnyDomain, Settings
+from search.config.mixing import Mixing
+from search.config.sections import (
+    Checkpoint,
+    Cluster,
+    Data,
+    Model,
+    Name,
+    Population,
+    Sampling,
+    Scheduled,
+    Start,
+    Training,
+)
+from search.config.swarm import Swarm
+
+FORMAT: Literal[2] = 2  # of the run directory; a reader refuses another one
+
+KINDS = ("population", "distill", "mixture")  # search.runs.kinds has a module for each
+
+
+def known_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"must be one of {', '.join(KINDS)}, got {kind!r}")
+    return kind
+
+
+class Run(Settings):
+    """A whole run, resolved. What must hold between its sections stands in `search.checks`."""
+
+    name: Name
+    kind: Annotated[str, AfterValidator(known_kind)] = "population"
+    format: Literal[2] = FORMAT
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    directory: str = ""
+    trainable: Annotated[str, Field(pattern=r"^(decoder|toy|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "decoder"
+    data: Data = Data()
+    mixing: Mixing | None = None
+    model: Model = Model()
+    training: Training = Training()
+    sampling: Sampling = Sampling()
+    hyperparameters: dict[str, AnyDomain] = Field(default_factory=dict)
+    starts: list[Start] = Field(default_factory=list)
+    swarm: Swarm | None = None
+    schedule: list[Scheduled] = Field(default_factory=list)
+    root: Annotated[int, Field(ge=0)] = 0  # member 0 starts as this member of a population would
+    population: Population = Population()
+    distill: Distill | None = None
+    cluster: Cluster = Cluster()
+    checkpoint: Checkpoint = Checkpoint()
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether members train on rows of a corpus and score themselves by minus a loss in nats."""
+        return self.trainable == "decoder" or self.kind == "distill"
+
+    @property
+    def distilling(self) -> Distill:
+        """The section of a run of kind distill, which has one."""
+        assert self.distill is not None
+        return self.distill
+
+    @property
+    def unseen(self) -> list[str]:
+        """The groups that no member trains on, but all are judged by."""
+        return self.mixing.unseen if self.mixing else []
+
+    @property
+    def parts(self) -> int:
+        """How many parts the population has whose members copy only within them: one a sub-space."""
+        return len(self.distill.spaces) if self.distill else 1
+
+    @property
+    def label(self) -> str:
+        """The run's name on a screen and in metrics, where its control is another run."""
+        alone = self.population.exploit.kind == "none" and not self.schedule
+        return f"{self.name} without exploits" if alone else self.name
+
+    @property
+    def rounds(self) -> int:
+        """Number of intervals that each member trains."""
+        return self.training.steps // self.population.interval
+
+    @property
+    def workers_per_brood(self) -> int:
+        """Ray Train workers of each brood, as its file gives them or as many as its members need."""
+        given = self.cluster
+        if given.members_per_worker is None:
+            return given.workers_per_brood or given.workers_per_member
+        hosts = math.ceil(self.population.members / (given.broods * given.members_per_worker))
+        return hosts * given.workers_per_member
+
+    @property
+    def hosts(self) -> int:
+        """In how many places members live: workers, or groups of workers that a member spans."""
+        return self.cluster.broods * self.workers_per_brood // self.cluster.workers_per_member
+
+    @property
+    def device(self) -> str:
+        """Where members train, as torch names it."""
+        return "cuda" if self.cluster.gpus_per_worker else "cpu"
+
+    @property
+    def shares(self) -> int:
+        """In how many parts each member's weights lie."""
+        return self.cluster.workers_per_member if self.cluster.span == "fsdp" else 1
+
+    def rules(self) -> Rules:
+        chosen = self.population
+        if chosen.exploit.kind == "none" and chosen.cull is None:
+            return ALONE
+        return Rules(
+            chosen.exploit.build(),
+            chosen.explore.build(),
+            least=chosen.least,
+            age_window=math.inf if chosen.age_window is None else chosen.age_window,
+            burn_in=chosen.burn_in,
+            cull=chosen.cull.build() if chosen.cull else None,
+            backtrack=chosen.backtrack,
+            replacements=chosen.replacements,
+        )
+
+    def settings(self) -> list[Setting]:
+        return [Setting(entry.from_step, entry.hyperparameters) for entry in self.schedule]
+
+    def space(self) -> Space:
+        return {name: settings.build() for name, settings in self.hyperparameters.items()}
+
+    def member_seed(self, number: int) -> int:
+        """Return the seed of a member's first weights and of its random numbers."""
+        own = self.starts[number].seed if self.starts else number
+        return int(np.random.SeedSequence([self.seed, 1, self.root + own]).generate_state(1)[0])
+
+    def groups_of(self, rows: Mapping[str, int]) -> Groups:
+        """Return what mixing policies know of this run, where its groups have so many training rows."""
+        unseen = tuple(self.unseen)
+        trained = {group: count for group, count in rows.items() if group not in unseen}
+        return Groups(tuple(trained), tuple(trained.values()), self.training.batch, self.training.steps, unseen)

@@ -1,0 +1,108 @@
+"""What a run tells Prometheus: every round as the metrics that `cluster.metrics` declares."""
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from cluster import metrics
+from policies.population import Order
+from search.config.run import Run
+from search.corpus.text import proportions
+from search.driver.conductor import Watcher
+from search.members.ledger import ledger_rows
+
+
+class Watchers:
+    """Several watchers as one."""
+
+    def __init__(self, *watchers: Watcher):
+        self.watchers = watchers
+
+    def failed(self, row: dict[str, Any], trace: str) -> None:
+        for watcher in self.watchers:
+            watcher.failed(row, trace)
+
+    def round(self, round_: int, rows: Sequence[dict[str, Any]], orders: Sequence[Order]) -> None:
+        for watcher in self.watchers:
+            watcher.round(round_, rows, orders)
+
+
+class Measure:
+    """A watcher that emits; gauges live from the first round to the end of the run."""
+
+    def __init__(self, run: Run):
+        self.run, self.meter = run, metrics.Meter(run.label)
+        self.steps: dict[int, int] = {}  # of each member, as last seen
+        self.decided: dict[int, float] = {}  # round -> time of its decision
+
+    def __enter__(self) -> "Measure":
+        self.meter.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.meter.__exit__()
+
+    def failed(self, row: dict[str, Any], trace: str) -> None:
+        self.meter.add(metrics.FAILURES, 1)
+
+    def round(self, round_: int, rows: Sequence[dict[str, Any]], orders: Sequence[Order]) -> None:
+        meter, run = self.meter, self.run
+        scores = [row["score"] for row in rows if math.isfinite(row["score"])]
+        meter.set(metrics.STEP, min(row["step"] for row in rows))
+        meter.set(metrics.FAILED_MEMBERS, len(rows) - len(scores))
+        if scores:
+            meter.set(metrics.BEST_SCORE, max(scores))
+            meter.set(metrics.MEDIAN_SCORE, statistics.median(scores))
+            meter.set(metrics.WORST_SCORE, min(scores))
+        meter.add(metrics.EXPLOITS, sum(order.donor != order.member for order in orders))
+        steps = self.trained(rows)
+        meter.add(metrics.MEMBER_STEPS, steps)
+        self.lag(round_)
+        if run.reads_text:
+            meter.add(metrics.ROWS, steps * run.training.batch)
+            meter.add(metrics.TOKENS, steps * run.training.batch * run.data.sequence_length)
+            self.groups(rows)
+
+    def trained(self, rows: Sequence[dict[str, Any]]) -> int:
+        """Return how many steps all members have trained since they were last seen; they need not be level."""
+        steps = 0
+        for row in rows:
+            before = self.steps.get(row["member"], row["step"] - self.run.population.interval)
+            # one that has failed stands still, though its rounds go on
+            steps += max(0, row["step"] - before) if math.isfinite(row["score"]) else 0
+            self.steps[row["member"]] = row["step"]
+        return steps
+
+    def lag(self, round_: int) -> None:
+        """Say how old the newest whole checkpoint was: members write theirs during the next interval."""
+        self.decided[round_] = now = time.monotonic()
+        every = self.run.checkpoint.every
+        whole = (round_ - 1) // every * every
+        self.meter.set(metrics.CHECKPOINT_LAG, now - self.decided.get(whole, min(self.decided.values())))
+        self.decided = {number: moment for number, moment in self.decided.items() if number >= whole}
+
+    def groups(self, rows: Sequence[dict[str, Any]]) -> None:
+        names = list(self.run.data.groups)
+        fixed = dict(zip(names, map(float, proportions(self.run, names)), strict=True))
+        best = max(rows, key=lambda row: row["score"] if math.isfinite(row["score"]) else -math.inf)
+        for group in names:
+            mixed = mixture(rows, group)
+            plain = 0.0 if group in self.run.unseen else fixed[group]
+            self.meter.set(metrics.PROPORTION, statistics.fmean(mixed) if mixed else plain, group=group)
+            if f"loss_{group}" in best:
+                self.meter.set(metrics.GROUP_LOSS, best[f"loss_{group}"], group=group)
+        if kept := [row["kept"] for row in rows if row.get("kept") is not None]:
+            self.meter.set(metrics.KEPT_FRACTION, statistics.fmean(kept))
+        if self.run.sampling.view == "brood":
+            self.meter.set(metrics.LEDGER_ROWS, ledger_rows(self.run))
+
+
+def mixture(rows: Sequence[dict[str, Any]], group: str) -> list[float]:
+    """Return a group's proportion with each member whose mixture a policy sets."""
+    told = [each for row in rows if row.get("mixing") for each in row["mixing"]["groups"]]
+    return [each["proportion"] for each in told if each["group"] == group]

@@ -1,0 +1,45 @@
+"""The ledger of losses by row, as the driver opens it and the members find it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from cluster.ledger import Ledger, Sender, forget_after, start_ledger
+from cluster.storage import Store
+from policies.sampling.losses import LastLosses
+from search.config.run import Run
+from search.corpus.build import load_corpus
+from search.members.views import Shared
+
+
+def open_ledger(run: Run, store: Store, decided: int) -> Ledger | None:
+    """Start the ledger of a run whose broods share their losses, as it was when this round was decided."""
+    if run.sampling.view != "brood":
+        return None
+    forget_after(store, decided)
+    # a brood that comes back from its checkpoint reads the marks since
+    return start_ledger(LastLosses, ledger_rows(run), store.uri, keep=run.checkpoint.every + 1)
+
+
+def ledger_rows(run: Run) -> int:
+    """Return how many rows the shared ledger has: each brood's own losses of all training rows."""
+    groups = load_corpus(run.data).groups.values()
+    return run.cluster.broods * sum(group.splits["train"].rows for group in groups)
+
+
+def after_marks(ledger: Ledger | None, give: Callable[[int, Any], Any]) -> Callable[[int, Any], None]:
+    """Return a function that marks the ledger at each round before the orders let anybody train on."""
+
+    def give_orders(round_: int, orders: Any) -> None:
+        if ledger is not None and orders is not None:
+            ledger.mark(round_)
+        give(round_, orders)  # nobody waits for the mailbox here
+
+    return give_orders
+
+
+def way_to_ledger(ledger: Ledger | None, run: Run, brood: int) -> Shared | None:
+    """Return how a worker of a brood feeds and reads the ledger."""
+    if ledger is None:
+        return None
+    first = brood * (ledger.rows // run.cluster.broods)
+    return Shared(Sender(ledger), first, run.population.interval)

@@ -1,0 +1,193 @@
+"""A member's batches as its sampling policy lets them through: policy and trainable put together.
+
+A pool of rows is read in its endless order. When its next epoch begins, the policy plans it from the losses
+that the member's own training steps have given; rows that are dropped are passed over. Each pool (a group of
+text, or the arrays of a class of one's own) has epochs of its own: a mixture reads groups at different rates.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.order import RowOrder
+from cluster.streams import WindowStream
+from policies.sampling.interface import Context, Ids, Rule
+from search.corpus.batches import MixedBatches
+from search.members.kept import KeptRows
+from search.members.mixed import VisitBatches
+from search.members.views import BroodView, Pace, Shared
+from trainables.arrays import map_nest
+from trainables.batches import Shuffled
+from trainables.member import Batches, State
+
+
+class SampledBatches:
+    """Batches of kept rows with their weights; the losses of their training come back here.
+
+    Where the batches below have weights of their own, such as a mixing policy's, a row has the product.
+    """
+
+    def __init__(
+        self, batches: Batches, pools: Sequence[KeptRows], rule: Rule, pace: Pace, groups: Sequence[str] = ()
+    ):
+        self.batches, self.pools, self.rule, self.pace = batches, list(pools), rule, pace
+        self.groups = groups  # the pools' names, where they are a corpus's
+        self.drawn: list[tuple[KeptRows, Ids]] = []
+        for pool in self.pools:
+            pool.drawn = self.drawn
+        self.waiting: list[list[tuple[KeptRows, Ids]]] = []  # batches whose losses are to come
+        self.weighed: Any = batches if hasattr(batches, "weigh") else None
+        nothing = dict.fromkeys(("loss", "age", "score"), np.empty(0))
+        self.weigher = rule.plan(np.arange(0), nothing, Context(0, 1, 0, 0))
+
+    def next(self) -> dict[str, Any]:
+        self.drawn.clear()
+        below = self.batches.next()
+        self.waiting.append(list(self.drawn))
+        self.pace.drawn += 1
+        kept = np.concatenate([pool.weight[ids] for pool, ids in self.drawn])
+        weights = {"kept": kept, "step": np.array(self.pace.drawn - 1)}
+        if self.weighed is None:
+            return {"rows": below, "weights": weights}
+        return {"rows": below["rows"], "weights": weights | {"below": below["weights"]}}
+
+    def weigh(self, losses: Any, weights: Any) -> Any:
+        kept = self.weigher.weigh({"loss": losses, "weight": weights["kept"], "step": weights["step"]})
+        if self.weighed is None:
+            return kept
+        # both sum to 1 over a batch of plain rows
+        return kept * self.weighed.weigh(losses, weights["below"]) * losses.shape[-1]
+
+    def observe(self, losses: NDArray[np.floating]) -> None:
+        if self.weighed is not None:
+            self.weighed.observe(losses)
+        first = self.pace.drawn - len(self.waiting)
+        found: dict[KeptRows, list[tuple[NDArray[Any], ...]]] = {}
+        for step, (drawn, by_row) in enumerate(zip(self.waiting, losses, strict=True), start=first):
+            start = 0
+            for pool, ids in drawn:
+                part = by_row[start : start + len(ids)]
+                found.setdefault(pool, []).append((ids, part, np.full(len(ids), step)))
+                start += len(ids)
+        for pool, parts in found.items():
+            pool.observe(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        for pool in self.pools:
+            pool.view.flush()
+        self.waiting.clear()
+
+    @property
+    def kept(self) -> float:
+        """The share of all rows that the running epochs keep."""
+        return sum(int(pool.keep.sum()) for pool in self.pools) / sum(pool.rows for pool in self.pools)
+
+    def progress(self) -> dict[str, float]:
+        """Return how often each group was gone through, and how many rows of it were left out by a window."""
+        found: dict[str, float] = {}
+        for group, pool in zip(self.groups, self.pools, strict=False):
+            found[f"epochs_{group}"] = pool.position / pool.rows
+            if isinstance(pool.stream, WindowStream):
+                found[f"skipped_{group}"] = float(pool.skipped)
+        return found
+
+    def state(self) -> State:
+        pools = [pool.state() for pool in self.pools]
+        return {"batches": self.batches.state(), "drawn": self.pace.drawn, "pools": pools}
+
+    def load(self, state: State) -> None:
+        self.batches.load(state["batches"])
+        self.pace.drawn = int(state["drawn"])
+        self.waiting.clear()
+        for pool, own in zip(self.pools, state["pools"], strict=True):
+            pool.load(own)
+
+
+class ArrayRows:
+    """Arrays in memory as a stream of rows."""
+
+    def __init__(self, shuffled: Shuffled):
+        self.arrays, self.order = shuffled.arrays, RowOrder("rows", [shuffled.rows], shuffled.seed)
+
+    def take(self, cursor: int, count: int) -> Any:
+        places = self.order.places(cursor, count)
+        return map_nest(lambda array: array[places], self.arrays)
+
+    def pick(self, rows: Ids) -> Any:
+        return map_nest(lambda array: array[rows], self.arrays)
+
+    def place(self, reader: object, cursor: int) -> int:
+        return cursor
+
+
+class WholePool:
+    """Batches that a single pool fills."""
+
+    def __init__(self, pool: KeptRows, batch: int):
+        self.pool, self.batch = pool, batch
+
+    def next(self) -> Any:
+        return self.pool.take(self.pool.taken, self.batch)
+
+    def state(self) -> State:
+        return {}
+
+    def load(self, state: State) -> None:
+        pass
+
+
+def sample_arrays(
+    shuffled: Shuffled, rule: Rule, seed: int, batches: float, epochs: float | None = None
+) -> SampledBatches:
+    """Return the rows of `Shuffled` batches under a policy, for `batches` steps or, if given, for `epochs`."""
+    pace = Pace(batches)
+    pool = KeptRows(ArrayRows(shuffled), rule, seed, pace, epochs)
+    return SampledBatches(WholePool(pool, shuffled.batch), [pool], rule, pace)
+
+
+def sample_groups(
+    mixed: MixedBatches,
+    rule: Rule,
+    seed: int,
+    batches: float,
+    member: int = 0,
+    shared: Shared | None = None,
+    scores: Mapping[str, NDArray[np.floating]] | None = None,
+) -> SampledBatches:
+    """Return the batches of a mixture with each group's rows under a policy."""
+    pace = Pace(batches)
+    pools: list[KeptRows] = []
+    first = shared.first if shared else 0
+    streams: list[Any] = mixed.streams
+    for group, stream in zip(mixed.groups, streams, strict=True):
+        view = BroodView(shared, first, stream.order.rows, member, pace) if shared else None
+        pools.append(KeptRows(stream, rule, seed, pace, view=view, score=(scores or {}).get(group)))
+        first += stream.order.rows
+    for window in mixed.windows.values():
+        window.leave(mixed)  # a pool stands in its window itself
+    mixed.streams, mixed.windows = list(pools), {}
+    return SampledBatches(mixed, pools, rule, pace, mixed.groups)
+
+
+def sample(
+    member: Any,
+    rule: Rule,
+    seed: int,
+    batches: float,
+    number: int,
+    shared: Shared | None = None,
+    scores: Mapping[str, NDArray[np.floating]] | None = None,  # of each group's rows
+) -> None:
+    """Put a policy between a new member and its rows; raises ValueError where it cannot come between them."""
+    rows = getattr(member, "batches", None)
+    if isinstance(rows, VisitBatches):
+        below = sample_groups(rows.mixed, rule, seed, batches, number, shared, scores)
+        member.batches = SampledBatches(rows, below.pools, rule, below.pace, below.groups)
+    elif isinstance(rows, MixedBatches):
+        member.batches = sample_groups(rows, rule, seed, batches, number, shared, scores)
+    elif isinstance(rows, Shuffled):
+        member.batches = sample_arrays(rows, rule, seed, batches)
+    else:
+        raise ValueError(
+            f"sampling: the batches of {type(member).__name__} must be `Shuffled`, got {type(rows).__name__}."
+        )

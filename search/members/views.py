@@ -1,0 +1,93 @@
+"""Whose losses a sampling policy goes by: a member's own, or those of all members of its brood."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.ledger import Sender
+from policies.sampling.interface import Ids
+from policies.sampling.losses import LastLosses
+from trainables.member import State
+
+
+class Pace:
+    """How far a member's training has come, shared by its pools."""
+
+    def __init__(self, batches: float):
+        self.batches, self.drawn = batches, 0
+
+
+class View(Protocol):
+    """Whose losses decide about a pool's rows."""
+
+    def losses(self) -> NDArray[np.float32]:
+        """Return the last loss of each row, NaN where there is none."""
+
+    def observe(self, ids: Ids, losses: NDArray[np.floating], steps: Ids) -> None: ...
+
+    def flush(self) -> None:
+        """Make sure that what was observed has arrived; called at the end of a round."""
+
+    def state(self) -> State: ...
+
+    def load(self, state: State) -> None: ...
+
+
+class OwnView:
+    """The losses that a member's own weights had; they are part of its state, and move with the weights."""
+
+    def __init__(self, rows: int):
+        self.last = LastLosses(rows)
+
+    def losses(self) -> NDArray[np.float32]:
+        return self.last.loss
+
+    def observe(self, ids: Ids, losses: NDArray[np.floating], steps: Ids) -> None:
+        self.last.observe(ids, losses, steps, np.zeros_like(steps))
+
+    def flush(self) -> None:
+        pass
+
+    def state(self) -> State:
+        return self.last.state()
+
+    def load(self, state: State) -> None:
+        self.last.restore(state)
+
+
+class Shared(NamedTuple):
+    """A worker's way to the ledger of its run."""
+
+    sender: Sender
+    first: int  # row of the ledger at which the brood's begin
+    interval: int  # steps of a round, at whose end the ledger is marked and saved
+
+
+class BroodView:
+    """The losses of all members of a brood, in the ledger, as they were when the last round was decided.
+
+    By then every member's losses of that round were in, and none of the next, so what is read does not depend
+    on timing. Of losses of the same row and step the member's with the larger number stands.
+    """
+
+    def __init__(self, shared: "Shared", first: int, rows: int, member: int, pace: Pace):
+        self.shared, self.first, self.rows, self.member, self.pace = shared, first, rows, member, pace
+
+    def losses(self) -> NDArray[np.float32]:
+        decided = self.pace.drawn // self.shared.interval
+        return self.shared.sender.ledger.read("loss", decided)[self.first : self.first + self.rows]
+
+    def observe(self, ids: Ids, losses: NDArray[np.floating], steps: Ids) -> None:
+        decided = (self.pace.drawn - 1) // self.shared.interval
+        self.shared.sender.saved(decided)  # all that was sent until then is in the files of that mark
+        self.shared.sender.send(ids + self.first, losses, steps, np.full(len(ids), self.member))
+
+    def flush(self) -> None:
+        self.shared.sender.flush()
+
+    def state(self) -> State:
+        return {}
+
+    def load(self, state: State) -> None:
+        pass

@@ -1,1 +1,0 @@
-"""Mixtures of groups: within members of a run, and searched for by a swarm of small runs."""

@@ -1,0 +1,1 @@
+"""What a run directory holds: its settings, its tables, its lineage."""

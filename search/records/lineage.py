@@ -1,0 +1,156 @@
+"""The lineage of a run: who copied whom, and from that where any member's weights and settings came from."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from cluster.storage import Store
+from policies.schedule import Setting
+from search.errors import InputError
+from search.records.tables import LINEAGE
+
+Hyperparameters = dict[str, Any]
+
+
+class Event(NamedTuple):
+    """A member's start, or its copy of `parent` after round `round`; scores are from before the copy.
+
+    In a change a member is its own parent: it keeps its weights under other hyperparameters.
+    """
+
+    event: str  # "start", "copy" or "change"
+    round: int
+    step: int
+    member: int
+    score: float | None
+    parent: int | None
+    parent_score: float | None
+    before: Hyperparameters | None
+    after: Hyperparameters
+    # of the copied weights, where members count their rounds and steps each for itself; else None
+    parent_round: int | None = None
+    parent_step: int | None = None
+
+    @property
+    def copied_round(self) -> int:
+        """The parent's own round whose weights were copied."""
+        return self.round if self.parent_round is None else self.parent_round
+
+    @property
+    def began(self) -> int:
+        """How many steps the weights had trained that go on from here."""
+        return self.step if self.parent_step is None else self.parent_step
+
+
+class Segment(NamedTuple):
+    """Weights trained in one member's slot, with the same hyperparameters all along."""
+
+    from_step: int
+    to_step: int | None  # None: to the end of what was asked for
+    member: int
+    hyperparameters: Hyperparameters
+    from_round: int  # the decision that began it; it trained in the rounds after this one
+    to_round: int | None
+
+
+def read_lineage(store: Store) -> list[Event]:
+    """Return the events of a run, starts first; raises InputError if there are none or parts are lost."""
+    events = [
+        Event(**row | {"before": _parsed(row["before"]), "after": json.loads(row["after"])})
+        for row in read_rows(store, LINEAGE)
+    ]
+    events.sort(key=lambda event: (event.round, event.member))
+    started = {event.member for event in events if event.event == "start"}
+    named = {event.member for event in events} | {event.parent for event in events if event.parent is not None}
+    if named - started:
+        raise InputError(
+            f"{store.uri}/{LINEAGE} must hold a start of every member, but has none of "
+            f"{', '.join(map(str, sorted(named - started)))}: a part of it is missing."
+        )
+    return events
+
+
+def read_rows(store: Store, name: str) -> list[dict[str, Any]]:
+    """Return a table of the run directory as plain rows; raises InputError if it is not there or is empty."""
+    try:
+        rows: list[dict[str, Any]] = store.read_table(name).to_pylist()
+    except FileNotFoundError:
+        rows = []
+    if not rows:
+        raise InputError(
+            f"{store.uri} must hold {name} with at least one row, but has none: "
+            f"give the directory of a run that has finished a round."
+        )
+    return rows
+
+
+def ancestry(events: Iterable[Event], member: int, round: int | None = None) -> list[Segment]:
+    """Return where the weights of `member` trained, root first.
+
+    With `round`, the weights are those that round scored, so its own decision is left out;
+    without, those the member has now. The last segment is open: its `to_step` is None.
+    """
+    arrivals = _arrivals(events)
+    path: list[Segment] = []
+    to_step, to_round, slot = None, round, member
+    while True:
+        arrival = arrivals[slot][-1] if to_round is None else _arrival(arrivals[slot], to_round)
+        path.append(_segment(arrival, to_step, to_round))
+        if arrival.parent is None:
+            return path[::-1]
+        to_step, to_round, slot = arrival.began, arrival.copied_round, arrival.parent
+
+
+def stays(events: Iterable[Event]) -> dict[int, list[Segment]]:
+    """Return what passed through each member's slot, in order; the last stay of each is open."""
+    return {
+        member: [
+            _segment(arrival, leaver.step if leaver else None, leaver.round if leaver else None)
+            for arrival, leaver in zip(arrivals, [*arrivals[1:], None], strict=True)
+        ]
+        for member, arrivals in sorted(_arrivals(events).items())
+    }
+
+
+def roots(events: Iterable[Event]) -> dict[tuple[int, int], int]:
+    """Return the member in which the weights of a stay began, by (member, from_round)."""
+    arrivals = _arrivals(events)
+    found: dict[tuple[int, int], int] = {}
+    for event in (event for stays in arrivals.values() for event in stays):
+        chain = [event]
+        while (here := chain[-1]).parent is not None and (here.member, here.round) not in found:
+            chain.append(_arrival(arrivals[here.parent], here.copied_round))
+        root = found.get((here.member, here.round), here.member)
+        found |= {(each.member, each.round): root for each in chain}
+    return found
+
+
+def schedule(path: Sequence[Segment]) -> list[Setting]:
+    """Return an ancestry's hyperparameters over the steps, with one entry per change."""
+    settings: list[Setting] = []
+    for segment in path:
+        if not settings or settings[-1].hyperparameters != segment.hyperparameters:
+            settings.append(Setting(segment.from_step, segment.hyperparameters))
+    return settings
+
+
+def _arrival(arrivals: Sequence[Event], round: int) -> Event:
+    """Return what brought the weights that a round scored; its own decision is not in them."""
+    # read from the end: what is copied has mostly come last
+    return next(event for event in reversed(arrivals) if event.round < max(round, 1))
+
+
+def _arrivals(events: Iterable[Event]) -> dict[int, list[Event]]:
+    """Return the events by which weights came into each member's slot, in order."""
+    arrivals: dict[int, list[Event]] = {}
+    for event in sorted(events, key=lambda event: event.round):
+        arrivals.setdefault(event.member, []).append(event)
+    return arrivals
+
+
+def _segment(arrival: Event, to_step: int | None, to_round: int | None) -> Segment:
+    return Segment(arrival.began, to_step, arrival.member, arrival.after, arrival.round, to_round)
+
+
+def _parsed(text: str | None) -> Hyperparameters | None:
+    return None if text is None else json.loads(text)

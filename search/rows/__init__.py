@@ -1,1 +1,0 @@
-"""Which rows an epoch keeps: sampling policies between a stream and its member."""

@@ -1,0 +1,1 @@
+"""What the commands do with a run, a module for each kind of run."""

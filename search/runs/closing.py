@@ -1,0 +1,61 @@
+"""The end of a run: its report, its best member and its closing words."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster.storage import Store
+from search.config.run import Run
+from search.records import directory
+from search.records.directory import CONTROLS
+from search.report.write import write_report
+
+
+def close(run: Run, store: Store, console: Console) -> None:
+    """Draw the report, export the best member, and say what came out and where everything is."""
+    found = directory.summary(store)
+    beside = {
+        name: directory.summary(Store(f"{store.uri}/{folder}"))
+        for folder, name in CONTROLS.items()
+        if store.exists(f"{folder}/{directory.SUMMARY}")
+    }
+    if beside:
+        console.print(compare(run, found, beside))
+    folder = directory.export(run, store)
+    report = write_report(store)
+    places = {"report": report, "best member": f"{folder}/model.safetensors", "run directory": store.uri}
+    console.print(headline(run, found), highlight=False, soft_wrap=True)
+    for name, place in places.items():
+        console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
+
+
+def headline(run: Run, found: dict[str, Any]) -> str:
+    score = -found["best_score"] if run.reads_text else found["best_score"]
+    parts = [
+        f"{run.name}: best member {found['best_member']}",
+        f"{'validation loss' if run.reads_text else 'score'} {score:.4f}",
+        *(f"test {group} {loss:.4f}" for group, loss in found["test_loss"].items()),
+        f"{found['exploits']} exploits",
+        f"{seconds(found):.0f} s",
+    ]
+    return "  ".join(parts)
+
+
+def compare(run: Run, found: dict[str, Any], beside: dict[str, dict[str, Any]]) -> Table:
+    """Return the population beside its controls, at equal steps."""
+    table = Table("", run.population.exploit.kind, *beside, box=None, pad_edge=False)
+    sign = -1 if run.reads_text else 1
+    name = "best validation loss" if run.reads_text else "best score"
+    each = [found, *beside.values()]
+    table.add_row(name, *(f"{sign * one['best_score']:.4f}" for one in each))
+    for group in found["test_loss"]:
+        table.add_row(f"test loss, {group}", *(f"{one['test_loss'][group]:.4f}" for one in each))
+    table.add_row("exploits", *(str(one["exploits"]) for one in each))
+    table.add_row("seconds", *(f"{seconds(one):.0f}" for one in each))
+    return table
+
+
+def seconds(found: dict[str, Any]) -> float:
+    """Return what a run took, with the scoring of its rows, also where an earlier run had scored them."""
+    return float(found["wall_seconds"] + found.get("scoring", {}).get("seconds", 0.0))

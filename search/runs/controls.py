@@ -1,0 +1,31 @@
+"""The runs of the same budget that a run is judged by."""
+
+from search.config.kinds import NoExploitRule
+from search.config.mixing import Mixing, StratifiedMixture
+from search.config.run import Run
+from search.records.directory import STRATIFIED
+
+
+def controls(run: Run) -> list[Run]:
+    """Return the runs of the same budget that a run is judged by, each in a folder of its own."""
+    return [without_exploits(run), *([in_equal_shares(run)] if run.mixing is not None else [])]
+
+
+def without_exploits(run: Run) -> Run:
+    """Return the control: the same members with the same budget, each left to itself."""
+    population = run.population.model_copy(
+        update={"exploit": NoExploitRule(kind="none"), "cull": None, "backtrack": False}
+    )
+    return run.model_copy(update={"population": population, "directory": f"{run.directory}/baseline"})
+
+
+def in_equal_shares(run: Run) -> Run:
+    """Return the control of a mixture: the same population with as many rows of every group."""
+    searched = {name: domain for name, domain in run.hyperparameters.items() if name != "mixing"}
+    # what is unseen stays so, and is what members are scored by
+    even = Mixing(policy=StratifiedMixture(kind="stratified"), unseen=run.unseen)
+    mixing = even if run.unseen else None
+    plain = {"mixing": mixing, "hyperparameters": searched, "name": f"{run.name}-{STRATIFIED}"}
+    equal = run.model_copy(update={**plain, "directory": f"{run.directory}/{STRATIFIED}"})
+    # nothing is left to vary where only the mixture was searched
+    return equal if searched else equal.model_copy(update={"population": without_exploits(run).population})

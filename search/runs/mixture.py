@@ -1,0 +1,279 @@
+"""A run of kind `mixture`: a swarm of small runs, a law fitted to their losses, its proposal, a confirming run.
+
+The small runs are the members of one population without exploits, each at a mixture of its own, and so is the
+confirming run, in which the proposal stands beside the controls. Both are whole runs below the run's directory:
+they resume, and have reports of their own.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from cluster.storage import Store
+from policies.laws.loglinear import fit_law, ridge
+from policies.laws.optimum import best_mixture
+from policies.laws.regmix import draw_mixtures, proposals, propose
+from policies.mixing import Vector, normalise
+from policies.ranks import spearman
+from policies.space import Float
+from search.checks.run import problems
+from search.config.kinds import NoExploitRule
+from search.config.mixing import FixedMixture, Mixing
+from search.config.run import Run
+from search.config.sections import Cluster, Model, Population, Start, Training
+from search.config.swarm import Swarm
+from search.corpus.build import load_corpus
+from search.driver.start import spread
+from search.errors import InputError
+from search.records import directory
+from search.records.lineage import read_rows
+from search.records.tables import METRICS, TESTS
+from search.runs import population as running
+from search.runs.boosting import boosted
+
+PROPOSAL = "proposal.json"
+CANDIDATES, KEPT = 20_000, 100  # mixtures that a regression scores, and of which it proposes the mean
+
+
+def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
+    """Search a mixture, or as `resume` says go on with the search that the directory already holds."""
+    if baseline:
+        raise InputError("--baseline: a run of kind `mixture` always has its controls beside it.")
+    if resume == "must" or (resume == "auto" and directory.holds_run(run.directory)):
+        run_on(directory.same_run(run).directory, console)
+        return
+    directory.refuse_existing(run)
+    rows = prepare(run, console)
+    directory.create(run)
+    search(run, rows, console)
+
+
+def run_on(path: str, console: Console) -> None:
+    """Go on with a search where it stopped: in the swarm, or in the confirming run."""
+    run, store = directory.open_run(path)
+    if directory.summary(store).get("status") == "done":
+        raise InputError(f"{path} is finished: see {store.uri}/{PROPOSAL}.")
+    search(run, prepare(run, console), console)
+
+
+def prepare(run: Run, console: Console) -> dict[str, int]:
+    """Build the corpus if it is not there; return each group's training rows, with which the caps can hold."""
+    running.prepare(run, console)
+    rows = {name: group.splits["train"].rows for name, group in load_corpus(run.data).groups.items()}
+    needed = run.training.steps * run.training.batch
+    if (caps := most(run, rows)).sum() < 1:
+        raise InputError(
+            f"swarm.epochs: {settings(run).epochs:g} passes over all groups are {int(caps.sum() * needed)} "
+            f"rows, but the confirming run trains {needed}; allow more or train less."
+        )
+    return rows
+
+
+def settings(run: Run) -> Swarm:
+    return run.swarm or Swarm()
+
+
+def most(run: Run, rows: dict[str, int]) -> Vector:
+    """Return the share that each group may have without more than the allowed passes over it."""
+    epochs = settings(run).epochs
+    trained = run.training.steps * run.training.batch
+    if epochs is None:
+        return np.ones(len(rows))
+    return np.minimum(np.array([epochs * count / trained for count in rows.values()]), 1.0)
+
+
+def search(run: Run, rows: dict[str, int], console: Console) -> None:
+    """Carry out what is left of the search, and say what came of it."""
+    store = Store(run.directory)
+    store.write_json(directory.SUMMARY, {"status": "running"})
+    swarm = as_population(run, "swarm", settings(run).model, settings(run).steps, 1, design(run))
+    carry_out(swarm, console)
+    found = proposal(run, rows, swarm)
+    store.write_json(PROPOSAL, found)
+    mixtures = [np.array(each["mixture"]) for each in found["beside"].values()]
+    repeats = settings(run).repeats
+    confirming = as_population(run, "confirm", run.model, run.training.steps, repeats, mixtures)
+    carry_out(confirming, console)
+    confirm(found, confirming, repeats)
+    store.write_json(PROPOSAL, found)
+    store.write_json(directory.SUMMARY, {"status": "done"})
+    console.print(table(found))
+    places = {"proposal": f"{store.uri}/{PROPOSAL}", "report": f"{confirming.directory}/report.html"}
+    for name, place in places.items():
+        console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
+
+
+def carry_out(run: Run, console: Console) -> None:
+    if directory.summary(Store(run.directory)).get("status") != "done":
+        running.train(run, [run], console)
+
+
+def design(run: Run) -> list[Vector]:
+    """Return the mixtures of the small runs: Dirichlet draws around the prior, or Optuna's Sobol points."""
+    swarm = settings(run)
+    if swarm.design == "dirichlet":
+        return list(draw_mixtures(prior(run), swarm.runs, np.random.default_rng([run.seed, 2])))
+    space = {group: Float(1e-6, 1.0) for group in run.data.groups}
+    # minus the logarithms of even draws are exponential, and those over their sum even on the simplex
+    drawn = [list(state.hyperparameters.values()) for state in spread(space, swarm.runs, run.seed)]
+    return [normalise(-np.log(np.array(values) * (1 - 1e-6))) for values in drawn]
+
+
+def prior(run: Run) -> Vector:
+    given = settings(run).prior
+    return normalise([given.get(group, 0.0) if given else 1.0 for group in run.data.groups])
+
+
+def as_population(
+    run: Run, part: str, model: Model, steps: int, repeats: int, mixtures: Sequence[Vector]
+) -> Run:
+    """Return the population that trains each mixture with each of so many seeds."""
+    equal = FixedMixture(kind="fixed", proportions=dict.fromkeys(run.data.groups, 1 / len(run.data.groups)))
+    starts = [
+        Start(hyperparameters={"mixing": {"proportions": mixture.tolist()}}, seed=seed)
+        for mixture in mixtures
+        for seed in range(repeats)
+    ]
+    training: Training = run.training.model_copy(
+        update={"steps": steps, "warmup": min(run.training.warmup, steps // 4)}
+    )
+    population = Population(members=len(starts), interval=part_of(steps), exploit=NoExploitRule(kind="none"))
+    made = run.model_copy(
+        update={
+            "kind": "population",
+            "swarm": None,
+            "name": f"{run.name}-{part}",
+            "directory": f"{run.directory}/{part}",
+            "model": model,
+            "training": training,
+            "mixing": Mixing(policy=equal),
+            "starts": starts,
+            "population": population,
+            "cluster": with_members_each(run.cluster, len(starts)),
+        }
+    )
+    if wrong := problems(made):
+        raise InputError("\n".join(f"{made.name}: {problem}" for problem in wrong))
+    return made
+
+
+def with_members_each(cluster: Cluster, members: int) -> Cluster:
+    """Return the cluster with no more broods than have a member on each of their workers.
+
+    With as many broods as members each small run is a Tune trial with a worker of its own.
+    """
+    hosts = max((cluster.workers_per_brood or 1) // cluster.workers_per_member, 1)
+    broods = max(min(cluster.broods, members // hosts), 1)
+    least = None if cluster.broods_least is None else min(cluster.broods_least, broods)
+    return cluster.model_copy(update={"broods": broods, "broods_least": least})
+
+
+def part_of(steps: int) -> int:
+    """Return an interval of which a run has at most five, so that little is lost when it is stopped."""
+    return next(steps // parts for parts in (5, 4, 3, 2, 1) if steps % parts == 0)
+
+
+def losses_of(run: Run) -> Vector:
+    """Return each member's last validation loss of each group, (members, groups)."""
+    rows = sorted(read_rows(Store(run.directory), METRICS), key=lambda row: (row["round"], row["member"]))
+    last = rows[-run.population.members :]
+    return np.array([[row[f"loss_{group}"] for group in run.data.groups] for row in last])
+
+
+def proposal(run: Run, rows: dict[str, int], swarm: Run) -> dict[str, Any]:
+    """Fit the law and return what it proposes, with an interval, and the controls beside it."""
+    given, caps = settings(run), most(run, rows)
+    mixtures = np.array([start.hyperparameters["mixing"]["proportions"] for start in swarm.starts])
+    losses = losses_of(swarm)
+    sound = np.flatnonzero(np.all(np.isfinite(losses), axis=1))
+    mixtures, losses = mixtures[sound], losses[sound]
+    if len(losses) < len(rows) + 2:
+        raise InputError(
+            f"swarm.runs: only {len(sound)} of {given.runs} runs went well, and {len(rows) + 2} are "
+            f"needed; lower the learning rate, and begin again."
+        )
+    rng = np.random.default_rng([run.seed, 3])
+    fitted = predictor(given, mixtures, losses)
+    again = proposals(lambda x, y: proposed(run, caps, x, y), mixtures, losses, given.draws, rng)
+    low, high = np.quantile(again, (0.025, 0.975), axis=0)
+    alone = np.eye(len(rows))
+    controls = {
+        "stratified": normalise(np.ones(len(rows))),
+        "proportional": normalise(list(rows.values())),
+        "best small run": mixtures[losses.mean(axis=1).argmin()],
+        "best single group": alone[fitted(alone).mean(axis=1).argmin()],
+        "random": rng.dirichlet(np.ones(len(rows))),
+    }
+    beside = {"proposal": proposed(run, caps, mixtures, losses), **controls}
+    return {
+        "groups": list(rows),
+        "low": low.tolist(),
+        "high": high.tolist(),
+        "held_out_correlation": held_out_correlation(given, mixtures, losses),
+        "runs": len(losses),
+        "extra_steps": given.runs * given.steps,
+        "beside": {
+            name: {"mixture": each.tolist(), "predicted": float(fitted(each[None]).mean())}
+            for name, each in beside.items()
+        },
+    }
+
+
+def predictor(given: Swarm, mixtures: Vector, losses: Vector) -> Callable[[Vector], Vector]:
+    """Return the fitted function from mixtures to losses (mixtures, groups)."""
+    if given.law == "log_linear":
+        return fit_law(mixtures, losses).losses
+    return ridge(mixtures, losses) if given.law == "ridge" else boosted(mixtures, losses)
+
+
+def proposed(run: Run, caps: Vector, mixtures: Vector, losses: Vector) -> Vector:
+    given = settings(run)
+    if given.law == "log_linear":
+        return best_mixture(fit_law(mixtures, losses), prior(run), given.strength, caps)
+    predict = predictor(given, mixtures, losses)
+    # the same candidates for every sample of the runs, so that the interval is not theirs
+    candidates = np.random.default_rng([run.seed, 4]).dirichlet(len(caps) * prior(run) + 1e-3, CANDIDATES)
+    allowed = candidates[np.all(candidates <= caps + 1e-9, axis=1)]
+    if allowed.shape[0] < KEPT:
+        raise InputError("swarm.epochs: hardly any mixture keeps to it; allow more, or use law: log_linear.")
+    return propose(lambda each: predict(each).mean(axis=1), allowed, KEPT)
+
+
+def held_out_correlation(given: Swarm, mixtures: Vector, losses: Vector, folds: int = 5) -> float | None:
+    """Return how well the law ranks runs that it was not fitted to; None where too few would be left."""
+    told = np.arange(len(losses)) % folds
+    if (told != 0).sum() < mixtures.shape[1] + 2:
+        return None
+    guessed = np.zeros(len(losses))
+    for fold in range(folds):
+        held = told == fold
+        predict = predictor(given, mixtures[~held], losses[~held])
+        guessed[held] = predict(mixtures[held]).mean(axis=1)
+    return float(spearman(guessed, losses.mean(axis=1)))
+
+
+def confirm(found: dict[str, Any], run: Run, repeats: int) -> None:
+    """Add what the confirming run measured: mean validation and test losses over seeds."""
+    validation = losses_of(run).mean(axis=1).reshape(-1, repeats)
+    tests = Store(run.directory).read_json(TESTS)
+    for place, each in enumerate(found["beside"].values()):
+        of_seeds = [tests[str(place * repeats + seed)] for seed in range(repeats)]
+        each["validation"] = float(validation[place].mean())
+        each["test"] = {
+            group: float(np.mean([losses[group] for losses in of_seeds])) for group in found["groups"]
+        }
+
+
+def table(found: dict[str, Any]) -> Table:
+    """Return the proposal and the controls, each with its mixture, and what was predicted and measured."""
+    drawn = Table("mixture", *found["groups"], "predicted", "validation", "test", box=None, pad_edge=False)
+    for name, each in found["beside"].items():
+        shares = [f"{share:.3f}" for share in each["mixture"]]
+        test = float(np.mean(list(each["test"].values())))
+        drawn.add_row(name, *shares, f"{each['predicted']:.4f}", f"{each['validation']:.4f}", f"{test:.4f}")
+    ends = [f"{low:.2f}-{high:.2f}" for low, high in zip(found["low"], found["high"], strict=True)]
+    drawn.add_row("its interval", *ends, "", "", "")
+    return drawn

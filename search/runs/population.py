@@ -1,0 +1,175 @@
+"""What the commands `run` and `resume` do around the training: corpus, Ray, report, export."""
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster import lease
+from cluster.session import session
+from cluster.storage import Store
+from search.checks.mixing import check_with_rows, note_on_batches
+from search.config.run import Run
+from search.corpus.build import COLUMNS, describe, prepare_corpus
+from search.corpus.scores import cost, score_corpus
+from search.corpus.streams import windows
+from search.driver.conductor import Watcher
+from search.driver.metrics import Measure, Watchers
+from search.driver.population import Outcome, train_population
+from search.driver.progress import Progress
+from search.driver.room import Regrouped
+from search.errors import InputError, Interrupted, RunFailed
+from search.exported import check_reference
+from search.members.own_class import own_class
+from search.records import directory
+from search.runs.closing import close
+from search.runs.controls import controls
+
+
+def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
+    """Train a new population, or as `resume` says the one that its directory already holds.
+
+    With `baseline` its controls are trained as well.
+    """
+    if resume == "must" or (resume == "auto" and directory.holds_run(run.directory)):
+        run_again(run, console, baseline)
+        return
+    directory.refuse_existing(run)
+    prepare(run, console)
+    directory.create(run)
+    train(run, [run, *(controls(run) if baseline else [])], console)
+
+
+def run_on(path: str, console: Console) -> None:
+    """Continue a run, and its controls if they were begun, from the last checkpoints."""
+    run, store = directory.open_run(path)
+    baseline = store.exists(f"baseline/{directory.SETTINGS}")
+    unfinished = unfinished_of(run, baseline)
+    if not unfinished:
+        raise InputError(f"{path} is finished: see {store.uri}/report.html.")
+    prepare(run, console)
+    train(run, unfinished, console)
+
+
+def run_again(given: Run, console: Console, baseline: bool) -> None:
+    """Continue the run of a directory as a job's retry does: to find it finished is no mistake."""
+    run = directory.same_run(given)
+    unfinished = unfinished_of(run, baseline)
+    if not unfinished:
+        console.print(f"{run.name}: is finished, see {run.directory}/report.html", highlight=False)
+        return
+    prepare(run, console)
+    train(run, unfinished, console)
+
+
+def unfinished_of(run: Run, baseline: bool) -> list[Run]:
+    """Return the run and its controls, as far as they have not come to their end."""
+    runs = [run, *(controls(run) if baseline else [])]
+    return [each for each in runs if directory.summary(Store(each.directory)).get("status") != "done"]
+
+
+def train(run: Run, runs: list[Run], console: Console) -> None:
+    """Train runs one after another, each from its last checkpoint if it has one; then report on the first."""
+    try:
+        with session(run.cluster.dashboard) as dashboard:
+            if dashboard and run.cluster.dashboard:
+                console.print(f"dashboard: http://{dashboard}", highlight=False, soft_wrap=True)
+            score_rows(run, console)
+            for each in runs:
+                if not directory.holds_run(each.directory):
+                    directory.create(each)
+                finish(each, console)
+    except ConnectionError as error:
+        raise InputError(f"RAY_ADDRESS: no Ray cluster answers there: {error}") from error
+    close(run, Store(run.directory), console)
+
+
+def prepare(run: Run, console: Console) -> None:
+    """Build the corpus if it is not there, and check that a batch can be cut from it."""
+    if ":" in run.trainable:
+        own_class(run.trainable)
+    if not run.reads_text:
+        return
+    manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}
+    check_rows(run, sum(rows.values()))
+    large = windows(run.data, manifest)
+    rule = run.sampling.rule
+    if large and rule is not None and "order" in rule.build().spec.emits:
+        raise InputError(
+            f"sampling.rule: {rule.kind} puts all rows of a group in order, but {', '.join(large)} must "
+            f"be streamed with data.memory_megabytes {run.data.memory_megabytes:g}; raise it."
+        )
+    if run.mixing is not None:
+        check_reference(run)
+        if problem := check_with_rows(run, rows):
+            raise InputError(f"{problem}.")
+        if note := note_on_batches(run):
+            console.print(note, highlight=False, soft_wrap=True)
+
+
+def show_corpus(run: Run, console: Console) -> None:
+    """Build or load the run's corpus and print what it holds."""
+    if not run.data.groups:
+        raise InputError("data.groups: at least one group is needed, such as `code: installed`.")
+    manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    table = Table(*COLUMNS, box=None, pad_edge=False)
+    for line in describe(manifest):
+        table.add_row(*map(str, line))
+    console.print(table)
+    console.print(f"corpus: {run.data.corpus}", highlight=False, soft_wrap=True)
+
+
+def score_rows(run: Run, console: Console) -> None:
+    """Score the training rows if the run's policy goes by scores and they are not there."""
+    if (model := run.sampling.scorer) is not None:
+        found = score_corpus(run.data, model, run.cluster.gpus_per_worker)
+        console.print(
+            f"scores: {found['rows']} rows by {model}, {found['passes']} pass, {found['seconds']:.1f} s",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def check_rows(run: Run, rows: int) -> None:
+    """Refuse a corpus that is smaller than a batch."""
+    if rows < run.training.batch:
+        raise InputError(
+            f"training.batch: must be at most the corpus's {rows} training rows of "
+            f"{run.data.sequence_length} tokens, got {run.training.batch}; give more text or shorter rows."
+        )
+
+
+def finish(run: Run, console: Console) -> Outcome:
+    """Train a run to its end and write what it came to."""
+    store = lease.take(run.directory)
+    directory.note_job(store)
+    record(store, run, "running")
+    try:
+        with Progress(run, console, run.label) as progress, Measure(run) as measure:
+            outcome = train_on(run, Watchers(progress, measure), store, console)
+    except RunFailed as error:
+        if store.held():  # else its new driver has the word
+            record(store, run, "interrupted" if isinstance(error, Interrupted) else "failed")
+        raise
+    except lease.LeaseLost as error:
+        raise RunFailed(str(error)) from error
+    record(store, run, "done", outcome)
+    return outcome
+
+
+def train_on(run: Run, watcher: Watcher, store: Store, console: Console) -> Outcome:
+    """Train to the end, with as many broods as there is room for at each time."""
+    while True:
+        try:
+            return train_population(run, watcher, store=store)
+        except Regrouped as news:
+            console.print(f"{run.label}: {news}", highlight=False, soft_wrap=True)
+
+
+def record(store: Store, run: Run, status: str, outcome: Outcome | None = None) -> None:
+    known: dict[str, Any] = {"status": status, "members": run.population.members, "rounds": run.rounds}
+    if run.sampling.scorer is not None:
+        known["scoring"] = cost(run.data, run.sampling.scorer)
+    store.write_json(directory.SUMMARY, known | (asdict(outcome) if outcome else {}))

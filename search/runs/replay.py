@@ -1,0 +1,97 @@
+"""One model trained along the schedule that a population found, with the data of its winning lineage."""
+
+import math
+
+import numpy as np
+from rich.console import Console
+
+from cluster.session import session
+from cluster.storage import Store
+from policies.schedule import Setting
+from search.config.kinds import NoExploitRule
+from search.config.run import Run
+from search.config.sections import Scheduled
+from search.errors import InputError
+from search.records import directory
+from search.records.lineage import Segment, ancestry, read_lineage, schedule
+from search.records.tables import METRICS
+from search.runs.closing import close
+from search.runs.population import finish, prepare
+
+
+def lineage_of(run: Run, store: Store, member: int | None = None) -> tuple[int, list[Segment]]:
+    """Return a member (the best one by default) and where its weights of the last round trained."""
+    row = directory.member_of(run, store, member)
+    return row["member"], ancestry(read_lineage(store), row["member"], round=row["round"])
+
+
+def settings_of(path: list[Segment]) -> list[dict[str, object]]:
+    """Return a lineage's schedule as `schedule:` of a run's file holds it."""
+    return [setting._asdict() for setting in schedule(path)]
+
+
+def replay(place: str, member: int | None, console: Console) -> None:
+    """Train the member's lineage once more as one model, and say how near it comes."""
+    run, store = directory.open_run(place)
+    if directory.summary(store).get("status") != "done":
+        raise InputError(f"{place} is not finished: continue it with `shoal resume {place}`, then replay it.")
+    chosen, path = lineage_of(run, store, member)
+    steps = directory.member_of(run, store, chosen)["step"]
+    if run.population.backtrack and steps != run.training.steps:
+        raise InputError(
+            f"{place}: member {chosen} went back to earlier weights and has trained {steps} steps of the run's "
+            f"{run.training.steps}, so no run repeats it; `shoal schedule {place}` prints its schedule."
+        )
+    again = as_one_model(run, store, chosen, path)
+    directory.refuse_existing(again)
+    prepare(again, console)
+    copy = directory.create(again)
+    with session():
+        finish(again, console)
+    close(again, copy, console)
+    console.print(compare(run, store, again, copy, chosen), highlight=False, soft_wrap=True)
+
+
+def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Run:
+    """Return the run of one member that starts as the lineage's first and keeps to its schedule."""
+    settings: list[Setting] = schedule(path)
+    # in a stack, copies may come between the ready points: the schedule then needs a finer interval
+    interval = math.gcd(run.population.interval, *(setting.from_step for setting in settings))
+    alone = {
+        "members": 1,
+        "exploit": NoExploitRule(kind="none"),
+        "cull": None,
+        "backtrack": False,
+        "mode": "synchronous",
+        "interval": interval,
+    }
+    population = run.population.model_copy(update=alone)
+    # a stack of one mostly rounds as a larger one does; a member that trains by itself does not
+    rows = store.read_table(METRICS).to_pylist()
+    stacked = any(row["stacked"] for row in rows if row["member"] == member)
+    threads = directory.summary(store)["threads"]
+    one = {"broods": 1, "workers_per_brood": None, "members_per_worker": 1}
+    one |= {"threads_per_worker": threads, "stack": stacked, "compile": run.cluster.compile and stacked}
+    return run.model_copy(
+        update={
+            "name": f"{run.name}-replay",
+            "directory": f"{store.uri}/replay/{member}",
+            "hyperparameters": {},
+            "schedule": [Scheduled(**setting._asdict()) for setting in settings],
+            "root": run.root + path[0].member,
+            "population": population,
+            "cluster": run.cluster.model_copy(update=one),
+        }
+    )
+
+
+def compare(run: Run, store: Store, replayed: Run, copy: Store, member: int) -> str:
+    """Return how the replay's last weights stand to those of the run."""
+    found, again = (
+        directory.whole_weights(each, place, directory.member_of(each, place, number))
+        for each, place, number in ((run, store, member), (replayed, copy, 0))
+    )
+    if all(np.array_equal(found[name], again[name]) for name in found):
+        return f"member {member} of {run.name} and its replay have the same weights, bit for bit"
+    apart = max(float(np.abs(found[name].astype(float) - again[name]).max()) for name in found)
+    return f"the weights of member {member} of {run.name} and of its replay differ by up to {apart:.3g}"
