@@ -241,8 +241,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_bounds(low: float, high: float, log: bool) -> None:
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"low and high must be finite, but got {low=}, {high=}.")
+    if not math.isfinite(high - low):  # also of two numbers that are too far apart to draw between
+        raise ValueError(f"low and high must be finite, and so must high - low, but got {low=}, {high=}.")
     if not low < high:
         raise ValueError(f"low < high must hold, but got {low=}, {high=}.")
     if log and low <= 0:

@@ -52,7 +52,7 @@ def load_values(path: str, changes: Sequence[str] = ()) -> dict[str, Any]:
 def parse(text: str, path: str) -> dict[str, Any]:
     values = notation.read(text, path)
     if values is None:
-        raise InputError(f"{path}: holds no keys; a run begins with one such as `name: demo`.")
+        raise InputError(f"{path}: must be a mapping of keys such as `name: demo`, but is empty.")
     if not isinstance(values, dict):
         kind = "a list" if isinstance(values, list) else f"`{notation.short(str(values))}`"
         raise InputError(f"{path}: must be a mapping of keys such as `name: demo`, got {kind}.")
@@ -71,7 +71,9 @@ def make_change(values: dict[str, Any], change: str) -> None:
         values = values[parent]
         if not isinstance(values, dict):
             kind, key = "a list" if isinstance(values, list) else "a value", ".".join(parents[:place])
-            raise InputError(f"{said}: {key} holds {kind}, so nothing can be set inside it; give it as a whole.")
+            raise InputError(
+                f"{said}: {key} holds {kind}, so nothing can be set inside it; give it as a whole."
+            )
     try:
         values[last] = notation.read_change(text)
     except yaml.YAMLError as error:

@@ -51,7 +51,9 @@ class Loader(yaml.SafeLoader):
             if key.tag not in (f"{TAG}str", f"{TAG}merge"):
                 raise Refused(f"a key must be a word, but {shown(key)}; put it in quotes", key.start_mark)
             if name in lines:
-                said = f"the key `{short(name)}` stands here and in line {lines[name]}; leave one of the two out"
+                said = (
+                    f"the key `{short(name)}` stands here and in line {lines[name]}; leave one of the two out"
+                )
                 raise Refused(said, key.start_mark)
             lines[name] = key.start_mark.line + 1
         return node
@@ -143,7 +145,9 @@ def real(loader: Loader, node: yaml.ScalarNode) -> float:
 
 
 def date(loader: Loader, node: yaml.ScalarNode) -> Any:
-    raise Refused(f"{short(str(node.value))} looks like a date, which no value is; put it in quotes", node.start_mark)
+    raise Refused(
+        f"{short(str(node.value))} looks like a date, which no value is; put it in quotes", node.start_mark
+    )
 
 
 def unknown(loader: Loader, node: yaml.Node) -> Any:
@@ -159,7 +163,7 @@ Loader.add_constructor(f"{TAG}float", real)
 Loader.add_constructor(f"{TAG}timestamp", date)
 for kind in ("binary", "omap", "pairs", "set"):
     Loader.add_constructor(f"{TAG}{kind}", unknown)
-Loader.add_constructor(None, unknown)  # type: ignore[arg-type]  # the stubs leave out what stands for all others
+Loader.add_constructor(None, unknown)  # stands for all other kinds
 
 
 def read(text: str, place: str) -> Any:
@@ -190,8 +194,7 @@ def read_change(text: str) -> Any:
     tag = loader.resolve(yaml.ScalarNode, plain, (True, False))
     if tag.removeprefix(TAG) not in ("int", "float", "bool", "null", "timestamp"):
         return text
-    mark = yaml.Mark("", 0, 0, 0, None, None)
-    return loader.construct_object(yaml.ScalarNode(tag, plain, mark, mark), deep=True)
+    return loader.construct_object(yaml.ScalarNode(tag, plain), deep=True)
 
 
 def check_tokens(text: str) -> None:

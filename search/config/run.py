@@ -12,7 +12,7 @@ from policies.rules import ALONE, Rules
 from policies.schedule import Setting
 from policies.space import Space
 from search.config.distill import Distill
-from search.config.kinds import AnyDomain, Settings
+from search.config.kinds import AnyDomain, Settings, Whole
 from search.config.mixing import Mixing
 from search.config.sections import (
     Checkpoint,
@@ -45,7 +45,7 @@ class Run(Settings):
     name: Name
     kind: Annotated[str, AfterValidator(known_kind)] = "population"
     format: Literal[2] = FORMAT
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
     directory: str = ""
     trainable: Annotated[str, Field(pattern=r"^(decoder|toy|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "decoder"
     data: Data = Data()
@@ -57,7 +57,7 @@ class Run(Settings):
     starts: list[Start] = Field(default_factory=list)
     swarm: Swarm | None = None
     schedule: list[Scheduled] = Field(default_factory=list)
-    root: Annotated[int, Field(ge=0)] = 0  # member 0 starts as this member of a population would
+    root: Annotated[Whole, Field(ge=0)] = 0  # member 0 starts as this member of a population would
     population: Population = Population()
     distill: Distill | None = None
     cluster: Cluster = Cluster()

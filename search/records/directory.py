@@ -46,7 +46,7 @@ def holds_run(directory: str) -> bool:
 def same_run(given: Run) -> Run:
     """Return the run that its directory holds, on the given cluster; refuses one of other settings."""
     there, store = open_run(given.directory)
-    ours, theirs = (flat(run.model_dump(mode="json", exclude=MOVABLE)) for run in (given, there))
+    ours, theirs = (flat(run.model_dump(exclude=MOVABLE)) for run in (given, there))
     differ = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if differ:
         said = f"{differ[0]} is {theirs.get(differ[0])} there, {ours.get(differ[0])} here"
