@@ -40,8 +40,7 @@ def explain(detail: ErrorDetails) -> list[str]:
         return [f"{key}.kind: must be one of {', '.join(kinds)}, got {shown(value.get('kind'))}"]
     if kind == "string_pattern_mismatch" and key == "trainable":
         return [f"{key}: must be decoder, toy, or a class of your own as module:Class, got {shown(value)}"]
-    wanted = WANTED.get(kind) or f"must be {detail['msg'].removeprefix('Input should be ')}"
-    return [f"{key}: {wanted}, got {shown(value)}{ADVICE.get(kind, '')}"]
+    return [f"{key}: {wanted(kind, detail['msg'])}, got {shown(value)}{ADVICE.get(kind, '')}"]
 
 
 MAPPING, LIST = "must be a mapping of keys", "must be a list"
@@ -58,6 +57,11 @@ WANTED = {
     "bool_type": "must be true or false",
 }
 ADVICE = {"string_type": "; if it is meant as a word, put it in quotes"}
+
+
+def wanted(kind: str, said: str) -> str:
+    """Return what must hold, from the kind and the message of pydantic's finding."""
+    return WANTED.get(kind) or f"must be {said.removeprefix('Input should be ')}"
 
 
 def shown(value: Any) -> str:
