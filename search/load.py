@@ -1,7 +1,6 @@
 """A YAML file, and `key=value` changes to it, to one checked `Run`; every mistake with its place."""
 
 import json
-import os
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -10,15 +9,15 @@ import yaml
 from pydantic import ValidationError
 
 from search import notation
+from search.checks.idle import idle, idle_keys
 from search.checks.run import problems as problems_of
-from search.config.distill import Distill
 from search.config.explain import explain
+from search.config.places import absolute, escaped, with_places
 from search.config.run import FORMAT, Run
 from search.distill.card import check_teacher, teacher_folder
 from search.errors import InputError
 from search.exported import check_reference
 from search.members.own_class import own_class
-from trainables.tokenizer import TOKENIZERS
 
 
 def load_run(path: str, changes: Sequence[str] = ()) -> Run:
@@ -27,8 +26,9 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
     Raises InputError that names the file, the key path, the value and what is allowed.
     """
     run = check(load_values(path, changes), path)
-    if ":" in run.trainable:
+    if run.own:
         own_class(run.trainable)
+    refuse(path, idle(run))  # a run directory's own file, which is older or of all keys, may name them
     if run.kind == "distill":
         check_teacher(run)
     check_reference(run)
@@ -83,6 +83,12 @@ def make_change(values: dict[str, Any], change: str) -> None:
         ) from error
 
 
+def refuse(path: str, problems: Sequence[str], cause: Exception | None = None) -> None:
+    """Raise InputError with a line for each problem of a file, if there are any."""
+    if problems:
+        raise InputError("\n".join(f"{path}: {problem}" for problem in problems)) from cause
+
+
 def check(values: dict[str, Any], path: str) -> Run:
     version = values.get("format", FORMAT)
     if isinstance(version, int) and version != FORMAT:
@@ -91,46 +97,21 @@ def check(values: dict[str, Any], path: str) -> Run:
     try:
         run = Run.model_validate(values)
     except ValidationError as error:
-        problems = [problem for detail in error.errors() for problem in explain(detail)]
-        raise InputError("\n".join(f"{path}: {problem}" for problem in problems)) from error
-    if wrong := problems_of(run):
-        raise InputError("\n".join(f"{path}: {problem}" for problem in wrong))
+        refuse(path, [problem for detail in error.errors() for problem in explain(detail)], error)
+    refuse(path, problems_of(run))
     return resolve(run)
 
 
 def resolve(run: Run) -> Run:
     """Return the run with its places made absolute, since workers have another working folder."""
-    corpus = absolute(run.data.corpus)
-    groups = {
-        name: source if source == "installed" else absolute(source) for name, source in run.data.groups.items()
-    }
-    tokenizer = run.data.tokenizer
-    if run.distill is not None and "tokenizer" not in run.data.model_fields_set:
-        tokenizer = teacher_folder(run.distill.teacher)
-    elif tokenizer not in TOKENIZERS:
-        tokenizer = absolute(tokenizer)
-    data = run.data.model_copy(update={"corpus": corpus, "groups": groups, "tokenizer": tokenizer})
-    mixing = run.mixing
-    if mixing is not None and mixing.reference is not None:
-        mixing = mixing.model_copy(update={"reference": absolute(mixing.reference)})
-    changes = {"directory": absolute(run.directory or f"runs/{run.name}"), "data": data, "mixing": mixing}
-    return run.model_copy(update=changes | ({"distill": at_home(run.distill)} if run.distill else {}))
-
-
-def at_home(distill: Distill) -> Distill:
-    """Return the section with its files and folders made absolute."""
-    search, proxy = distill.search, distill.search.proxy
-    if proxy is not None:
-        files = {"train": absolute(proxy.train), "test": absolute(proxy.test)}
-        search = search.model_copy(update={"proxy": proxy.model_copy(update=files)})
-    folders = [folder if folder.startswith("package:") else absolute(folder) for folder in distill.teachers]
-    return distill.model_copy(update={"teacher": folders[0], "ensemble": folders[1:], "search": search})
-
-
-def absolute(place: str) -> str:
-    return place if "://" in place else os.path.abspath(os.path.expanduser(place))
+    own = run.distill is None or "tokenizer" in run.data.model_fields_set
+    run = with_places(run.model_copy(update={"directory": run.directory or f"runs/{run.name}"}), absolute)
+    if own:
+        return run
+    data = run.data.model_copy(update={"tokenizer": teacher_folder(run.distilling.teacher)})
+    return run.model_copy(update={"data": data})
 
 
 def dump(run: Run) -> str:
     """Return the run as text, of which `check` makes an equal run again."""
-    return notation.write(run.model_dump())
+    return notation.write(with_places(run, escaped).model_dump(exclude=idle_keys(run)))

@@ -119,7 +119,7 @@ def check_schedule(run: Run) -> str:
 
 
 def check_hyperparameters(run: Run) -> str:
-    if ":" in run.trainable:
+    if run.own:
         return ""  # only the user's own class knows
     kind = "distill" if run.kind == "distill" else run.trainable
     decoder = SEARCHED | ({"mixing"} if run.mixing else set())

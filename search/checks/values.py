@@ -14,7 +14,7 @@ from search.config.sections import Training
 
 def check_values(run: Run) -> str:
     """Return which value of a domain, a schedule or a start its setting may not have, or nothing."""
-    if ":" in run.trainable:
+    if run.own:
         return ""  # only the user's own class knows
     for place, name, domain in named(run):
         if problem := check_value(run, name, domain):

@@ -69,6 +69,11 @@ class Run(Settings):
         return self.trainable == "decoder" or self.kind == "distill"
 
     @property
+    def own(self) -> bool:
+        """Whether members are of a class of the user's own."""
+        return ":" in self.trainable and self.kind != "distill"
+
+    @property
     def distilling(self) -> Distill:
         """The section of a run of kind distill, which has one."""
         assert self.distill is not None

@@ -13,6 +13,7 @@ from cluster import checkpoints
 from cluster.driver import ADDRESS, running_in
 from cluster.storage import Store
 from policies.standings import rank
+from search.config.places import escaped
 from search.config.run import Run
 from search.errors import InputError
 from search.load import check, dump, parse
@@ -103,7 +104,8 @@ def open_run(directory: str) -> tuple[Run, Store]:
         raise InputError(f"{directory} cannot be read: {reason(error)}.") from error
     values = parse(text, f"{directory}/{SETTINGS}")
     # a run directory may have been moved since it was written
-    run = check(values | {"directory": store.uri}, f"{directory}/{SETTINGS}")
+    here = {"directory": escaped("directory", store.uri)}
+    run = check(values | here, f"{directory}/{SETTINGS}")
     return run, store
 
 

@@ -87,7 +87,7 @@ def train(run: Run, runs: list[Run], console: Console) -> None:
 
 def prepare(run: Run, console: Console) -> None:
     """Build the corpus if it is not there, and check that a batch can be cut from it."""
-    if ":" in run.trainable:
+    if run.own:
         own_class(run.trainable)
     if not run.reads_text:
         return
