@@ -1,6 +1,7 @@
 """A YAML file, and `key=value` changes to it, to one checked `Run`; every mistake with its place."""
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from search.config.run import FORMAT, Run
 from search.distill.card import check_teacher, teacher_folder
 from search.errors import InputError
 from search.exported import check_reference
-from search.members.own_class import own_class
+from search.members.own_class import own_class, refuse_hiding
 
 
 def load_run(path: str, changes: Sequence[str] = ()) -> Run:
@@ -25,9 +26,11 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
 
     Raises InputError that names the file, the key path, the value and what is allowed.
     """
+    refuse_hiding()
     run = check(load_values(path, changes), path)
     if run.own:
-        own_class(run.trainable)
+        run = run.model_copy(update={"code": run.code or os.path.dirname(os.path.abspath(path))})
+        own_class(run.trainable, run.code)
     refuse(path, idle(run))  # a run directory's own file, which is older or of all keys, may name them
     if run.kind == "distill":
         check_teacher(run)

@@ -162,7 +162,7 @@ def test_a_mistake_is_named(tmp_path, change: str, said: str) -> None:
 
 NEST = """
 name: nest
-trainable: tests.members:points
+trainable: tests.members:own_points
 hyperparameters:
   rate: {kind: float, low: 1e-4, high: 1.0, log: true}
   inner:

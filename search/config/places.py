@@ -18,6 +18,8 @@ def with_places(run: Run, change: Change) -> Run:
     """Return the run with all of its places changed; names that stand for something are no places."""
     mixing, sampling = run.mixing, run.sampling
     changes: dict[str, Any] = {} if run.own else {"data": of_text(run.data, change)}
+    if run.code:
+        changes["code"] = change("code", run.code)
     if run.directory:
         changes["directory"] = change("directory", run.directory)
     if mixing is not None and mixing.reference is not None:

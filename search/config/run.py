@@ -48,6 +48,7 @@ class Run(Settings):
     seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
     directory: str = ""
     trainable: Annotated[str, Field(pattern=r"^(decoder|toy|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "decoder"
+    code: str = ""  # the folder of the file that has a class of the user's own; the YAML file's by default
     data: Data = Data()
     mixing: Mixing | None = None
     model: Model = Model()

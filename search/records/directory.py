@@ -21,7 +21,7 @@ from search.records.tables import METRICS
 from trainables.tokenizer import tokenizer_of
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
-MOVABLE = {"directory", "cluster"}  # what may change when a run goes on elsewhere
+MOVABLE = {"code", "directory", "cluster"}  # what may change when a run goes on elsewhere
 UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # a job's working directory, elsewhere in every Ray session
 
 
