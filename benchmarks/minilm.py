@@ -14,7 +14,7 @@ from benchmarks.sentences import LENGTH, installed, minilm, sentiment
 from trainables.batches import Shuffled
 from trainables.distill.cost import encoder_cost
 from trainables.distill.elastic import extract
-from trainables.distill.encoder import Encoder
+from trainables.distill.encoder import ElasticEncoder
 from trainables.distill.proxy import Labelled, Tuning, accuracy, tune
 from trainables.distill.shared import SharedTeacher
 from trainables.distill.spaces import Subnet, SubSpace
@@ -47,7 +47,7 @@ class Family:
 
     def __init__(self, data: str, setting: Setting, seed: int):
         teacher, origin = load_teacher(minilm())
-        assert isinstance(origin, Encoder)
+        assert isinstance(origin, ElasticEncoder)
         pieces = Pieces(minilm())
         self.setting, self.seed, self.origin = setting, seed, origin
         train = sentiment(data, "train", pieces)
@@ -89,19 +89,19 @@ class Family:
         assert space.largest == subnet
         return self.distil(name, space, self.setting.steps)
 
-    def scratch(self, subnet: Subnet) -> Encoder:
+    def scratch(self, subnet: Subnet) -> ElasticEncoder:
         """Return a network of this shape with random weights, as BERT draws them."""
         torch.manual_seed(self.seed)
-        network = Encoder(self.origin.shape.cut(subnet))
+        network = ElasticEncoder(self.origin.shape.cut(subnet))
         for weight in network.parameters():
             if weight.dim() == 2:
                 torch.nn.init.normal_(weight, 0.0, 0.02)
         return network
 
-    def truncated(self, subnet: Subnet) -> Encoder:
+    def truncated(self, subnet: Subnet) -> ElasticEncoder:
         return extract(self.origin, subnet)
 
-    def tuned(self, network: Encoder, seeds: int | None = None) -> list[float]:
+    def tuned(self, network: ElasticEncoder, seeds: int | None = None) -> list[float]:
         """Fine-tune copies of a network on SST-2; return the test accuracy of each seed."""
         began, found = time.perf_counter(), []
         steps = self.setting.epochs * (len(self.labelled.tokens) // BATCH)

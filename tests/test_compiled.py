@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 
 from search.worker.teams import SMALL, teams
 from trainables import together
-from trainables.settings import Shape
+from trainables.settings import DecoderShape
 from trainables.stack import Stack
 
 NAMES = ("points-adamw", "decoder-adamw")
@@ -64,7 +64,7 @@ def test_each_member_drops_out_others(graphs: Any) -> None:
 
 
 def test_members_that_are_to_be_compiled_are_stacked() -> None:
-    found = {place: language(place, Shape(31, 12, 2, 2, 128)) for place in range(2)}
+    found = {place: language(place, DecoderShape(31, 12, 2, 2, 128)) for place in range(2)}
     assert sum(weight.numel() for weight in found[0].weights().values()) > SMALL
     assert [len(teams(found, *chosen)) for chosen in ((None,), (None, True), (False, True))] == [2, 1, 2]
 

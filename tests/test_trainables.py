@@ -9,7 +9,7 @@ from trainables.arrays import copy_into, to_arrays
 from trainables.batches import Shuffled
 from trainables.decoder import Decoder, initialise, rotary_angles, rotate, token_losses
 from trainables.searched import cross_entropy, dropout, squared_log_partition
-from trainables.settings import Recipe, Shape, rate_at
+from trainables.settings import DecoderShape, Recipe, rate_at
 from trainables.toy import Toy
 
 
@@ -178,7 +178,7 @@ def test_each_epoch_has_all_rows_in_another_order() -> None:
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(ValueError, match="width=10, heads=3"):
-        Shape(vocabulary=2, sequence_length=8, heads=3, width=10)
+        DecoderShape(vocabulary=2, sequence_length=8, heads=3, width=10)
 
 
 def test_weights_of_another_shape_are_refused() -> None:

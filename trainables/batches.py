@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from trainables.arrays import map_nest, same_memory
-from trainables.member import Batches, State
+from trainables.member import Batches, SavedState
 
 
 class Shuffled:
@@ -38,10 +38,10 @@ class Shuffled:
         places = [(each.batch, each.seed, each.cursor) for each in (self, other)]
         return places[0] == places[1] and same_memory(self.arrays, other.arrays)
 
-    def state(self) -> State:
+    def state(self) -> SavedState:
         return {"cursor": self.cursor, "seed": self.seed}
 
-    def load(self, state: State) -> None:
+    def load(self, state: SavedState) -> None:
         if int(state["seed"]) != self.seed:
             self.epoch = -1
         self.cursor, self.seed = int(state["cursor"]), int(state["seed"])

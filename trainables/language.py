@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from trainables.decoder import Decoder, initialise, token_losses
 from trainables.member import Batches
 from trainables.network import Network
-from trainables.searched import Number, squared_log_partition, used
-from trainables.settings import Recipe, Shape
+from trainables.searched import FloatOrTensor, squared_log_partition, used
+from trainables.settings import DecoderShape, Recipe
 
 
 class LanguageModel(Network):
@@ -20,7 +20,7 @@ class LanguageModel(Network):
 
     def __init__(
         self,
-        shape: Shape,
+        shape: DecoderShape,
         recipe: Recipe,
         hyperparameters: dict[str, Any],
         batches: Batches,
@@ -36,11 +36,11 @@ class LanguageModel(Network):
         initialise(model, self.generator)
         return model
 
-    def loss(self, module: nn.Module, batch: Tensor, numbers: Mapping[str, Number]) -> Tensor:
+    def loss(self, module: nn.Module, batch: Tensor, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         tokens = batch.long()
         return self.losses_of(module(tokens, numbers["dropout"]), tokens, numbers)
 
-    def losses_of(self, logits: Tensor, tokens: Tensor, numbers: Mapping[str, Number]) -> Tensor:
+    def losses_of(self, logits: Tensor, tokens: Tensor, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         """Return what is minimised of each row, `(rows,)`."""
         loss = token_losses(logits, tokens, numbers["label_smoothing"])
         if used(numbers["z_loss"]):

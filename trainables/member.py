@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-State = dict[str, Any]
+SavedState = dict[str, Any]
 
 
 class Batches(Protocol):
@@ -14,9 +14,9 @@ class Batches(Protocol):
     def next(self) -> Any:
         """Return the next batch: an array, or a nest of arrays, whose first axis is the rows."""
 
-    def state(self) -> State: ...
+    def state(self) -> SavedState: ...
 
-    def load(self, state: State) -> None: ...
+    def load(self, state: SavedState) -> None: ...
 
 
 class Comparable(Batches, Protocol):
@@ -59,6 +59,6 @@ class Member(Protocol):
     def evaluate(self, split: str = "validation") -> tuple[float, dict[str, float]]:
         """Return the score (higher is better) and the loss per group."""
 
-    def state(self) -> State: ...
+    def state(self) -> SavedState: ...
 
-    def load(self, state: State, hyperparameters: dict[str, Any]) -> None: ...
+    def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None: ...

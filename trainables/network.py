@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from trainables.arrays import check_source, copy_into, tensor_like, to_arrays, to_clones, to_tensors
-from trainables.member import Batches, State
+from trainables.member import Batches, SavedState
 from trainables.optimise import OPTIMISERS
 from trainables.randomness import reseed, restored
-from trainables.searched import Number
+from trainables.searched import FloatOrTensor
 from trainables.settings import Recipe, numbers, rate_at
 from trainables.span import Span, local, shared_like
 
@@ -89,7 +89,7 @@ class Network(ABC):
         """Return the module with its first weights; torch's random numbers are seeded for it."""
 
     @abstractmethod
-    def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, Number]) -> Tensor:
+    def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         """Return the training loss of what `batches` gave, as tensors: of each row, `(rows,)`, or one scalar.
 
         Only losses by row can be weighed, and told to a sampling policy.
@@ -99,7 +99,9 @@ class Network(ABC):
     def score(self, module: nn.Module, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the score (higher is better) on held-out rows, and the loss per group: all scalars."""
 
-    def objective(self, module: nn.Module, batch: Any, numbers: Mapping[str, Number]) -> tuple[Tensor, Tensor]:
+    def objective(
+        self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
+    ) -> tuple[Tensor, Tensor]:
         """Return the scalar that is minimised, and what `loss` returned; of sampled batches for all rows."""
         if not self.sampled:
             losses = self.loss(module, batch, numbers)
@@ -196,7 +198,7 @@ class Network(ABC):
             score, losses = self.score(self.module, to_tensors(self.held_out[split], self.device))
         return score.item(), {group: loss.item() for group, loss in losses.items()}
 
-    def state(self, copied: Callable[[Any], Any] = to_arrays) -> State:
+    def state(self, copied: Callable[[Any], Any] = to_arrays) -> SavedState:
         return {
             "weights": copied(self.module.state_dict()),
             "optimiser": copied(self.optimiser.state_dict()["state"]),
@@ -204,7 +206,7 @@ class Network(ABC):
             **self.progress(),
         }
 
-    def state_in_place(self) -> State:
+    def state_in_place(self) -> SavedState:
         """Return the state with weights and slots as tensors on their device; `load` takes it too."""
         return self.state(lambda tree: to_clones(tree, self.device))
 
@@ -212,7 +214,7 @@ class Network(ABC):
         """Return the weights of which each process has its share, the parts of the first axis in order."""
         return [name for name, value in self.module.state_dict().items() if value is not local(value)]
 
-    def progress(self) -> State:
+    def progress(self) -> SavedState:
         """Return the part of the state that is not on the device."""
         return {
             "random": to_arrays(self.generator.get_state()),
@@ -220,7 +222,7 @@ class Network(ABC):
             "trained": self.trained,
         }
 
-    def load(self, state: State, hyperparameters: dict[str, Any]) -> None:
+    def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None:
         own = self.module.state_dict()
         if own.keys() != state["weights"].keys():
             apart = ", ".join(sorted(own.keys() ^ state["weights"].keys()))
@@ -233,12 +235,12 @@ class Network(ABC):
         self.load_progress(state)
         self.adopt(hyperparameters)
 
-    def load_progress(self, state: State) -> None:
+    def load_progress(self, state: SavedState) -> None:
         self.generator.set_state(torch.from_numpy(np.array(state["random"])))
         self.batches.load(state["batches"])
         self.trained = int(state["trained"])
 
-    def load_optimiser(self, slots: State) -> None:
+    def load_optimiser(self, slots: SavedState) -> None:
         weights = list(self.weights().items())
         kind = OPTIMISERS[self.recipe.optimiser]
         names = {*kind.slots, "step"} if kind.counts else set(kind.slots)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainables.decoder import losses_by_token
 
-KEPT = 1024  # batches whose losses are remembered
+REMEMBERED_BATCHES = 1024  # batches whose losses are remembered
 
 
 class Reference:
@@ -27,6 +27,6 @@ class Reference:
         key = hashlib.blake2b(tokens.cpu().numpy().tobytes(), digest_size=16).digest()
         if key not in self.known:
             self.known[key] = losses_by_token(self.module(tokens), tokens).cpu().numpy()
-            if len(self.known) > KEPT:
+            if len(self.known) > REMEMBERED_BATCHES:
                 self.known.popitem(last=False)
         return self.known[key]

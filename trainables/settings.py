@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
-class Shape:
+class DecoderShape:
     """Sizes of the network; `width` is divided evenly among the heads."""
 
     vocabulary: int
@@ -23,7 +23,7 @@ class Shape:
             )
 
 
-OPTIMISERS = ("adamw", "sgd")
+OPTIMISER_NAMES = ("adamw", "sgd")
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Recipe:
     z_loss: float = 0.0  # weight of the squared log-partition (Chowdhery et al., 2022; theirs is 1e-4)
 
     def __post_init__(self) -> None:
-        if self.optimiser not in OPTIMISERS:
-            raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}.")
+        if self.optimiser not in OPTIMISER_NAMES:
+            raise ValueError(f"optimiser must be one of {', '.join(OPTIMISER_NAMES)}, got {self.optimiser!r}.")
 
 
 def numbers(recipe: Recipe) -> dict[str, float]:

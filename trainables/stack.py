@@ -16,7 +16,7 @@ from trainables.network import Network
 from trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
 from trainables.randomness import reseed, restored
 from trainables.settings import rate_at
-from trainables.together import Called, Together, compiled, explained, together
+from trainables.together import Called, StackedLoss, compiled, explained, stacked_loss
 
 NUMBERS = ("weight_decay", "beta1", "beta2", "momentum")  # those of the optimisers
 
@@ -28,17 +28,18 @@ def signature(member: Member) -> tuple[Any, ...]:
     if not isinstance(member, Network) or member.alone or mixed:
         return (id(member),)  # fits nobody else
     tensors = [
-        [(name, value.shape, value.dtype) for name, value in part.items()] for part in (weights, kept(member))
+        [(name, value.shape, value.dtype) for name, value in part.items()]
+        for part in (weights, untrained_tensors(member))
     ]
     cursor = member.batches.state()
     batch = map_nest(lambda leaf: (leaf.shape, leaf.dtype), member.batches.next())
     member.batches.load(cursor)
     words = {name: value for name, value in asdict(member.recipe).items() if name not in member.numbers}
     # as text, since settings of a module need not be hashable
-    return type(member), str(member.device), repr((tensors, settings(member.module), batch, words))
+    return type(member), str(member.device), repr((tensors, module_settings(member.module), batch, words))
 
 
-def settings(module: nn.Module) -> list[Any]:
+def module_settings(module: nn.Module) -> list[Any]:
     """Return what makes modules of the same weights differ, such as a number of heads."""
     return [
         (name, type(part), [item for item in vars(part).items() if item[0][0] != "_" and item[0] != "training"])
@@ -58,7 +59,7 @@ def stacks(members: Mapping[int, Member]) -> list[list[int]]:
     return list(groups.values())
 
 
-def kept(member: Network) -> dict[str, Tensor]:
+def untrained_tensors(member: Network) -> dict[str, Tensor]:
     """Return what is in the module's state but not trained by gradients."""
     state = member.module.state_dict()
     frozen = {name: value for name, value in member.module.named_parameters() if not value.requires_grad}
@@ -78,14 +79,14 @@ class Stack:
 
     def __init__(self, members: Sequence[Network], compile: bool = False):
         self.members, self.compile = list(members), compile
-        self.known: tuple[dict[str, float], Together] | None = None  # what is compiled, for these numbers
+        self.known: tuple[dict[str, float], StackedLoss] | None = None  # what is compiled, for these numbers
         self.check()
         first = self.members[0]
         self.device, self.optimiser = first.device, OPTIMISERS[first.recipe.optimiser]
         weights = first.weights()
-        self.weights = torch.stack([flat(member) for member in self.members])
+        self.weights = torch.stack([flat_weights(member) for member in self.members])
         self.slots = {name: torch.zeros_like(self.weights) for name in self.optimiser.slots}
-        rests = [kept(member) for member in self.members]
+        rests = [untrained_tensors(member) for member in self.members]
         self.kept = {name: torch.stack([rest[name].detach() for rest in rests]) for name in rests[0]}
         self.shapes = [weight.shape for weight in weights.values()]
         # what gradients are taken of
@@ -107,7 +108,7 @@ class Stack:
 
     def seat_weights(self) -> None:
         for place, member in enumerate(self.members):
-            rest = kept(member)
+            rest = untrained_tensors(member)
             for name, weight in member.weights().items():
                 weight.data = self.leaves[name].detach()[place]
             for name, values in self.kept.items():
@@ -167,11 +168,11 @@ class Stack:
     def update(self, steps: int) -> Callable[[int, Sequence[Tensor]], None]:
         """Return what clips the gradients, each `(members, *shape)`, and does the interval's given step."""
         told = [[numbers_at(member, step) for member in self.members] for step in range(steps)]
-        limits = column([member.recipe.clip for member in self.members]).to(self.weights)
+        limits = member_column([member.recipe.clip for member in self.members]).to(self.weights)
         if self.device.type == "cpu" and isinstance(self.optimiser, AdamW):
             return self.update_rows(self.optimiser, told, limits[:, 0])
         optimiser, decayed = self.optimiser, sum(shape.numel() for shape in self.shapes if len(shape) >= 2)
-        table = {name: column([[each[name] for each in now] for now in told]) for name in told[0][0]}
+        table = {name: member_column([[each[name] for each in now] for now in told]) for name in told[0][0]}
         factors = {name: values.to(self.weights) for name, values in optimiser.factors(table).items()}
 
         def update(step: int, gradients: Sequence[Tensor]) -> None:
@@ -213,13 +214,13 @@ class Stack:
         varied = {
             name: torch.tensor(values, device=self.device) for name, values in table.items() if name not in same
         }
-        function = self.compiled(same) if self.compile else together(self.members[0], same)
+        function = self.compiled(same) if self.compile else stacked_loss(self.members[0], same)
         return lambda batch: function(self.tensors(), varied, batch)
 
-    def compiled(self, same: dict[str, float]) -> Together:
+    def compiled(self, same: dict[str, float]) -> StackedLoss:
         """Return the compiled loss of before, if it still is the one."""
         if self.known is None or self.known[0] != same:
-            self.known = same, compiled(together(self.members[0], same), self.device)
+            self.known = same, compiled(stacked_loss(self.members[0], same), self.device)
         return self.known[1]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -274,10 +275,10 @@ def take_over(seats: Mapping[str, Tensor], slots: Mapping[str, Tensor]) -> None:
             seat.copy_(slots[name])
 
 
-def flat(member: Network) -> Tensor:
+def flat_weights(member: Network) -> Tensor:
     return torch.cat([weight.detach().reshape(-1) for weight in member.weights().values()])
 
 
-def column(values: Sequence[Any]) -> Tensor:
+def member_column(values: Sequence[Any]) -> Tensor:
     """Return `(..., members, 1)`."""
     return torch.tensor(values, dtype=torch.float64)[..., None]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-Losses = Callable[[Mapping[str, Tensor], Any], Tensor]  # (weights of the model, batch) -> (rows,)
+RowLossFunction = Callable[[Mapping[str, Tensor], Any], Tensor]  # (weights of the model, batch) -> (rows,)
 
 
 class Rescaler(nn.Module):
@@ -42,7 +42,7 @@ class Rescaler(nn.Module):
 
 
 def meta_loss(
-    losses: Losses,
+    losses: RowLossFunction,
     model: Mapping[str, Tensor],
     batch: Any,
     weights: Tensor,
@@ -61,7 +61,7 @@ def meta_loss(
     return (weigh_second(moved) * losses(moved, second)).sum()
 
 
-def losses_of(module: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]) -> Losses:
+def row_loss_function(module: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]) -> RowLossFunction:
     """Return the losses by row of a module on `(inputs, labels)`, as a function of its weights."""
 
     def losses(weights: Mapping[str, Tensor], batch: Any) -> Tensor:

@@ -11,7 +11,7 @@ from torch.func import functional_call, vmap
 from trainables.network import Network
 
 # from weights, the numbers that differ and a batch, all stacked, to losses `(members,)` and what each returned
-Together = Callable[[dict[str, Tensor], dict[str, Tensor], Any], tuple[Tensor, Tensor]]
+StackedLoss = Callable[[dict[str, Tensor], dict[str, Tensor], Any], tuple[Tensor, Tensor]]
 
 BACKEND = "inductor"  # torch.compile's
 
@@ -31,7 +31,7 @@ class Called(nn.Module):
         return self.method(self.module, *arguments)
 
 
-def together(member: Network, same: Mapping[str, float]) -> Together:
+def stacked_loss(member: Network, same: Mapping[str, float]) -> StackedLoss:
     """Return a member's loss on the weights of many, with the numbers that are the same for all."""
     called = Called(member, "objective")
 
@@ -46,7 +46,7 @@ def together(member: Network, same: Mapping[str, float]) -> Together:
     return each
 
 
-def compiled(function: Together, device: torch.device) -> Together:
+def compiled(function: StackedLoss, device: torch.device) -> StackedLoss:
     """Return the function, compiled at its first call with its gradients; on CUDA they become CUDA graphs."""
     graphs = device.type == "cuda" and BACKEND == "inductor"
     settings: dict[str, Any] = {

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from search.config.run import Run
 from search.errors import InputError
 from trainables.distill.relations import relation_heads_fit
-from trainables.distill.spaces import Shape
+from trainables.distill.spaces import ElasticShape
 
 if TYPE_CHECKING:
     from trainables.distill.teachers import Card
 
-INSTALL = "pip install 'shoal[hf]'"
+INSTALL_HF = "pip install 'shoal[hf]'"
 
 
 def teacher_folder(teacher: str, place: str = "distill.teacher") -> str:
@@ -38,7 +38,7 @@ def read_teacher(run: Run) -> "Card":
     """Return the teacher's card; raises InputError if the extra or the folder is missing or cannot be used."""
     for name in ("transformers", "tokenizers"):
         if importlib.util.find_spec(name) is None:
-            raise InputError(f"kind distill needs the package {name}: {INSTALL}")
+            raise InputError(f"kind distill needs the package {name}: {INSTALL_HF}")
     card = card_of(run.distilling.teacher, "distill.teacher")
     if card.shape is None:
         raise InputError(
@@ -73,7 +73,7 @@ def check_teacher(run: Run) -> None:
         raise InputError("\n".join(problems))
 
 
-def space_problems(run: Run, shape: Shape) -> list[str]:
+def space_problems(run: Run, shape: ElasticShape) -> list[str]:
     problems = []
     for name, settings in run.distilling.spaces.items():
         place = f"distill.spaces.{name}"
@@ -142,7 +142,7 @@ def logit_problems(run: Run, card: "Card") -> list[str]:
     return problems
 
 
-def budget_problems(run: Run, shape: Shape) -> list[str]:
+def budget_problems(run: Run, shape: ElasticShape) -> list[str]:
     """Return which budgets no sub-network meets; a latency is measured here, which may be another machine."""
     search = run.distilling.search
     if not search.budgets:

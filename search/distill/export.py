@@ -63,7 +63,7 @@ def expressed(network: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     found = to_transformers(network)
     if found is not None:
         return found
-    return {"model_type": "shoal", "architectures": [type(network).__name__]}, network.state_dict()
+    return {"model_type": "shoal", "architectures": [network.shape.family.capitalize()]}, network.state_dict()
 
 
 def copy_tokenizer(run: Run, target: Store) -> None:

@@ -27,9 +27,9 @@ def super_networks(
     """Build these members; the teacher is loaded once and asked once for each batch."""
     teacher, origin = open_teacher(run, device)
     if run.distilling.staged:
-        from search.distill.stage import staged  # which needs this module
+        from search.distill.stage import read_staged  # which needs this module
 
-        teacher.staged = staged(run, teacher, device)
+        teacher.staged = read_staged(run, teacher, device)
     spaces = list(spaces_of(run, origin.shape).values())
     return {
         number: super_network(

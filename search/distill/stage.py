@@ -68,7 +68,7 @@ def picks(files: list[str], order: RowOrder, rows: int) -> list[tuple[str, list[
     return found
 
 
-def staged(run: Run, teacher: SharedTeacher, device: str) -> Staged:
+def read_staged(run: Run, teacher: SharedTeacher, device: str) -> Staged:
     """Return what the stage has shown; called on a Ray Train worker, whose node keeps the blocks."""
     one = torch.zeros((1, run.data.sequence_length), dtype=torch.long, device=device)
     found = Staged([part.shape[-1] for part in teacher.look(one, None).tensors])

@@ -21,10 +21,10 @@ from search.distill.teacher import open_teacher
 from trainables.arrays import to_arrays
 from trainables.distill.cost import latency
 from trainables.distill.proxy import Tuning, accuracy, tune_together
-from trainables.distill.spaces import Shape, Subnet, SubSpace
+from trainables.distill.spaces import ElasticShape, Subnet, SubSpace
 from trainables.distill.supernet import SuperNetwork
 
-WHOLE = 512  # networks up to which a space is searched whole
+EXHAUSTIVE_UP_TO = 512  # networks up to which a space is searched whole
 GENERATION = 32  # networks that NSGA-II proposes at once
 Row = dict[str, Any]
 Score = Callable[[Sequence[Subnet]], list[Row]]
@@ -123,7 +123,7 @@ def search_space(
     known: dict[Subnet, Row] = {}
     for first in range(0, evaluations, GENERATION):
         trials = [study.ask() for _ in range(min(GENERATION, evaluations - first))]
-        subnets = [proposed(space, trial) for trial in trials]
+        subnets = [proposed_subnet(space, trial) for trial in trials]
         new = [subnet for subnet in dict.fromkeys(subnets) if subnet not in known]
         known |= {row["subnet"]: row for row in (score(new) if new else [])}
         for trial, subnet in zip(trials, subnets, strict=True):
@@ -131,11 +131,11 @@ def search_space(
     return list(known.values())
 
 
-def proposed(space: SubSpace, trial: optuna.Trial) -> Subnet:
+def proposed_subnet(space: SubSpace, trial: optuna.Trial) -> Subnet:
     return space.at(tuple(trial.suggest_int(name, 0, len(values) - 1) for name, values in space.axes.items()))
 
 
-def search_students(run: Run, shape: Shape, weights: dict[str, Any], held_out: HeldOut) -> list[Row]:
+def search_students(run: Run, shape: ElasticShape, weights: dict[str, Any], held_out: HeldOut) -> list[Row]:
     """Score every space's networks and mark the front of all and the best within each budget.
 
     A row holds space, subnet, loss on validation rows, costs, the `accuracy` on a proxy task if there is one,
@@ -143,7 +143,7 @@ def search_students(run: Run, shape: Shape, weights: dict[str, Any], held_out: H
     """
     chosen, rows = run.distilling.search, []
     for name, space in spaces_of(run, shape).items():
-        method = chosen.method or ("all" if len(space) <= WHOLE else "nsga2")
+        method = chosen.method or ("all" if len(space) <= EXHAUSTIVE_UP_TO else "nsga2")
         score = scorer(run, name, weights[name], held_out)
         rows += search_space(space, score, chosen.objective, method, chosen.evaluations, run.seed)
     scores, costs = [worth(row) for row in rows], [row[chosen.objective] for row in rows]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from search.errors import InputError
 
-console = Console()
+_console = Console()
 
 Address = Annotated[
     str | None,
@@ -19,7 +19,7 @@ Address = Annotated[
 Target = Annotated[str, typer.Argument(help="Job id, or run directory.", metavar="JOB|DIR")]
 
 
-def submit(
+def submit_command(
     file: Annotated[str, typer.Argument(help="YAML file of the run.", metavar="FILE")],
     changes: Annotated[
         list[str] | None, typer.Argument(help="Changes to it.", metavar="[key=value ...]")
@@ -43,7 +43,7 @@ def submit(
     """Send a run to a Ray cluster as a job and follow it; sent again, it goes on where it was."""
     from search.platform import jobs
 
-    given = {name: amount(name, value) for name, value in pairs("--resource", resource or [])}
+    given = {name: resource_amount(name, value) for name, value in pairs("--resource", resource or [])}
     reserved = {"CPU": cpus, "GPU": gpus, **given}
     wanted = jobs.Submission(
         file=file,
@@ -55,17 +55,17 @@ def submit(
         resources={name: value for name, value in reserved.items() if value},
         runtime_env=environment(runtime_env),
     )
-    jobs.submit(wanted, console, not no_wait)
+    jobs.submit_run(wanted, _console, not no_wait)
 
 
-def stop(target: Target, address: Address = None) -> None:
+def stop_command(target: Target, address: Address = None) -> None:
     """Stop a job; its run can be continued."""
     from search.platform import jobs
 
-    jobs.stop(target, address, console)
+    jobs.stop_job(target, address, _console)
 
 
-def logs(
+def logs_command(
     target: Target,
     address: Address = None,
     follow: Annotated[bool, typer.Option("--follow", help="Until the job ends.")] = False,
@@ -73,10 +73,10 @@ def logs(
     """Print what a job has printed."""
     from search.platform import jobs
 
-    jobs.logs(target, address, console, follow)
+    jobs.print_logs(target, address, _console, follow)
 
 
-def top(
+def top_command(
     target: Target,
     address: Address = None,
     once: Annotated[bool, typer.Option("--once", help="Print it as it is now, and leave.")] = False,
@@ -84,7 +84,7 @@ def top(
     """Watch a running population: members, scores, copies, speed and time left."""
     from search.platform import top as watching
 
-    watching.top(target, address, console, once)
+    watching.watch_run(target, address, _console, once)
 
 
 def pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
@@ -95,7 +95,7 @@ def pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in found]
 
 
-def amount(name: str, text: str) -> float:
+def resource_amount(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:

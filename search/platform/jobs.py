@@ -57,17 +57,17 @@ class Submission:
         return shlex.join(["python", "-m", "search", "run", self.name, *self.changes, "--resume", "auto"])
 
 
-def submit(wanted: Submission, console: Console, wait: bool) -> None:
+def submit_run(wanted: Submission, console: Console, wait: bool) -> None:
     """Submit a run as a job; follow it to its end, and submit it again when its driver dies."""
     run = load_run(wanted.file, wanted.changes)
     check_places(load_values(wanted.file, wanted.changes))
     wanted.name  # noqa: B018 - what is wrong with it is known before the network is asked
-    with one_line():
+    with one_line_errors():
         client = jobs.connect(wanted.address)
     job = send(client, run, wanted)
-    say(console, f"job {job}: submitted, see {link(client, job)}")
+    print_plain(console, f"job {job}: submitted, see {link(client, job)}")
     if not wait:
-        say(console, f"follow it with `shoal logs --follow {job}`, stop it with `shoal stop {job}`")
+        print_plain(console, f"follow it with `shoal logs --follow {job}`, stop it with `shoal stop {job}`")
         return
     for left in range(wanted.retries, -1, -1):
         ended = watch(client, job, console)
@@ -76,7 +76,7 @@ def submit(wanted: Submission, console: Console, wait: bool) -> None:
         if not left:
             break
         reason = "was lost with the head" if ended is None else "its driver died"
-        say(console, f"job {job}: {reason}; submitting it again, {left} tries left")
+        print_plain(console, f"job {job}: {reason}; submitting it again, {left} tries left")
         job = send(client, run, wanted)
     conclude(job, ended)
 
@@ -104,7 +104,7 @@ def send(client: jobs.JobSubmissionClient, run: Run, wanted: Submission) -> str:
         DIRECTORY: run.directory,
         ADDRESS: client.get_address(),
     }
-    with tempfile.TemporaryDirectory() as folder, one_line(), jobs.answering(client.get_address()):
+    with tempfile.TemporaryDirectory() as folder, one_line_errors(), jobs.answering(client.get_address()):
         package = Path(folder) / "working-dir.zip"
         try:
             pack(wanted.folder, package)
@@ -129,15 +129,17 @@ def watch(client: jobs.JobSubmissionClient, job: str, console: Console) -> Any:
             return jobs.follow(client, job, write, seen)
         except ConnectionError as error:
             if not lost:
-                say(console, f"job {job}: lost the head ({error}); trying again for {LOST_SECONDS:.0f} s")
+                print_plain(
+                    console, f"job {job}: lost the head ({error}); trying again for {LOST_SECONDS:.0f} s"
+                )
             lost = lost or time.monotonic()
             if time.monotonic() > lost + LOST_SECONDS:
-                raise RunFailed(f"{job}: the head does not answer: {error}. {way_on(job)}") from error
+                raise RunFailed(f"{job}: the head does not answer: {error}. {how_to_follow(job)}") from error
             time.sleep(jobs.SECONDS_BETWEEN_LOOKS)
             if came_back_without(client, job):
                 return None
         except KeyboardInterrupt as error:
-            raise Interrupted(f"job {job} goes on without you. {way_on(job)}") from error
+            raise Interrupted(f"job {job} goes on without you. {how_to_follow(job)}") from error
 
 
 def came_back_without(client: jobs.JobSubmissionClient, job: str) -> bool:
@@ -160,41 +162,41 @@ def conclude(job: str, ended: Any) -> None:
         raise RunFailed(f"job {job} failed: {reason}. Its log has the rest; submit it again to go on.")
 
 
-def stop(target: str, address: str | None, console: Console) -> None:
+def stop_job(target: str, address: str | None, console: Console) -> None:
     """Stop a job named by its id or its run directory; the run can be continued."""
     client, job = found(target, address)
-    with one_line():
+    with one_line_errors():
         status = jobs.stop(client, job)
-    say(console, f"job {job}: {status}. Submit it again to continue the run.")
+    print_plain(console, f"job {job}: {status}. Submit it again to continue the run.")
 
 
-def logs(target: str, address: str | None, console: Console, follow: bool) -> None:
+def print_logs(target: str, address: str | None, console: Console, follow: bool) -> None:
     """Print a job's log so far, or until it ends."""
     client, job = found(target, address)
     if follow:
         conclude(job, watch(client, job, console))
         return
-    with one_line():
+    with one_line_errors():
         console.print(client.get_job_logs(job), end="", highlight=False, soft_wrap=True, markup=False)
 
 
-def status(target: str, address: str | None, console: Console) -> None:
+def print_status(target: str, address: str | None, console: Console) -> None:
     """Say what the cluster knows of a job."""
     client, job = found(target, address)
-    with one_line():
+    with one_line_errors():
         known = jobs.details(client, job)
     assert known is not None
     lasted = ((known.end_time or time.time() * 1000) - (known.start_time or time.time() * 1000)) / 1000
-    say(console, f"job {job}: {known.status}, {lasted:.0f} s, see {link(client, job)}")
-    say(console, f"  run directory {(known.metadata or {}).get(DIRECTORY, '?')}")
+    print_plain(console, f"job {job}: {known.status}, {lasted:.0f} s, see {link(client, job)}")
+    print_plain(console, f"  run directory {(known.metadata or {}).get(DIRECTORY, '?')}")
     if known.message:
-        say(console, f"  {known.message.strip().splitlines()[0]}")
+        print_plain(console, f"  {known.message.strip().splitlines()[0]}")
 
 
 def found(target: str, address: str | None) -> tuple[jobs.JobSubmissionClient, str]:
     """Return a client and the id of a job that is named by its id or by its run directory."""
     noted = noted_job(target)
-    with one_line():
+    with one_line_errors():
         client = jobs.connect(address or noted.get("address") or None)
         job = noted.get("job") or (jobs.find(client, directory_of(target)) if is_directory(target) else target)
         known = job is not None and jobs.details(client, job) is not None
@@ -225,7 +227,7 @@ def noted_job(target: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def one_line() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     """Show what the way to the head or its job server raises as one line."""
     try:
         yield
@@ -241,9 +243,9 @@ def link(client: jobs.JobSubmissionClient, job: str) -> str:
     return f"{client.get_address()}/#/jobs/{job}"
 
 
-def way_on(job: str) -> str:
+def how_to_follow(job: str) -> str:
     return f"See it with `shoal status {job}`, follow it with `shoal logs --follow {job}`."
 
 
-def say(console: Console, text: str) -> None:
+def print_plain(console: Console, text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True, markup=False)

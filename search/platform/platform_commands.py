@@ -17,10 +17,12 @@ k8s = typer.Typer(
     help="Write manifests for KubeRay; `kubectl apply -f -` takes them, or --apply.", no_args_is_help=True
 )
 
-Image = Annotated[str, typer.Option(help="Image with Shoal in it: see the Dockerfile.")]
-Claim = Annotated[str | None, typer.Option(help="PersistentVolumeClaim to mount at /runs.")]
-Namespace = Annotated[str | None, typer.Option(help="Namespace to write into the manifests.")]
-Apply = Annotated[bool, typer.Option("--apply", help="Apply them with kubectl in place of printing them.")]
+ImageOption = Annotated[str, typer.Option(help="Image with Shoal in it: see the Dockerfile.")]
+ClaimOption = Annotated[str | None, typer.Option(help="PersistentVolumeClaim to mount at /runs.")]
+NamespaceOption = Annotated[str | None, typer.Option(help="Namespace to write into the manifests.")]
+ApplyOption = Annotated[
+    bool, typer.Option("--apply", help="Apply them with kubectl in place of printing them.")
+]
 
 
 @k8s.command(epilog="Example: shoal k8s render examples/demo.yaml directory=s3://bucket/demo")
@@ -29,18 +31,18 @@ def render(
     changes: Annotated[
         list[str] | None, typer.Argument(help="Changes to it.", metavar="[key=value ...]")
     ] = None,
-    image: Image = "shoal:0.1.0",
-    claim: Claim = None,
-    namespace: Namespace = None,
+    image: ImageOption = "shoal:0.1.0",
+    claim: ClaimOption = None,
+    namespace: NamespaceOption = None,
     queue: Annotated[str | None, typer.Option(help="Kueue's queue that admits the job.")] = None,
-    apply: Apply = False,
+    apply: ApplyOption = False,
 ) -> None:
     """Print a RayJob for a run, and the ConfigMap that holds the run's file."""
     from search.load import load_run, load_values
-    from search.platform.kubernetes import Place, render_job
+    from search.platform.kubernetes import KubernetesSettings, render_job
 
-    place = Place(image=image, claim=claim, namespace=namespace, queue=queue)
-    deliver(render_job(load_run(file, changes or []), load_values(file, changes or []), place), apply)
+    settings = KubernetesSettings(image=image, claim=claim, namespace=namespace, queue=queue)
+    deliver(render_job(load_run(file, changes or []), load_values(file, changes or []), settings), apply)
 
 
 @k8s.command(epilog="Example: shoal k8s cluster --claim shoal-runs --gpus")
@@ -48,16 +50,16 @@ def cluster(
     name: Annotated[str, typer.Option(help="The RayCluster's name.")] = "shoal",
     most: Annotated[int, typer.Option(min=1, help="Most workers of a group.")] = 8,
     gpus: Annotated[bool, typer.Option("--gpus", help="Also a group of GPU workers.")] = False,
-    image: Image = "shoal:0.1.0",
-    claim: Claim = None,
-    namespace: Namespace = None,
-    apply: Apply = False,
+    image: ImageOption = "shoal:0.1.0",
+    claim: ClaimOption = None,
+    namespace: NamespaceOption = None,
+    apply: ApplyOption = False,
 ) -> None:
     """Print a RayCluster that `shoal submit` sends jobs to."""
-    from search.platform.kubernetes import Place, render_cluster
+    from search.platform.kubernetes import KubernetesSettings, render_cluster
 
-    place = Place(image=image, claim=claim, namespace=namespace, gpus=gpus)
-    deliver([render_cluster(name, place, most)], apply)
+    settings = KubernetesSettings(image=image, claim=claim, namespace=namespace, gpus=gpus)
+    deliver([render_cluster(name, settings, most)], apply)
 
 
 grafana = typer.Typer(help="Set up Shoal's dashboard in Grafana.", no_args_is_help=True)
@@ -68,8 +70,10 @@ def sub_commands() -> None:
     """Keep `install` a word of its own: Typer drops the name of an only command."""
 
 
-@grafana.command(epilog="Example: GRAFANA_TOKEN=... shoal grafana install --url http://127.0.0.1:3000")
-def install(
+@grafana.command(
+    "install", epilog="Example: GRAFANA_TOKEN=... shoal grafana install --url http://127.0.0.1:3000"
+)
+def install_dashboard(
     url: Annotated[str, typer.Option(help="Grafana's address.")],
     prometheus: Annotated[
         str, typer.Option(help="Prometheus's address, as Grafana's server sees it.")

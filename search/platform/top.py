@@ -16,32 +16,32 @@ from search.platform import jobs
 from search.records import directory, tables
 from search.records.lineage import read_lineage
 
-SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_READS = 1.0
 ENDED = ("done", "failed", "interrupted")
 
 
-def top(target: str, address: str | None, console: Console, once: bool) -> None:
+def watch_run(target: str, address: str | None, console: Console, once: bool) -> None:
     """Show members, scores and copies round by round until the run ends; once where nobody watches."""
     run, store = directory.open_run(place_of(target, address))
     view = Progress(run, Console(quiet=True), run.label)
-    seen = Seen()
-    look(view, seen, store)
+    seen = NewestRows()
+    show_newest(view, seen, store)
     if once or not console.is_terminal:
         console.print(view.render())
-        console.print(f"status: {status(store)}", highlight=False)
+        console.print(f"status: {run_status(store)}", highlight=False)
         return
     with Live(get_renderable=view.render, console=console, refresh_per_second=2):
-        while status(store) not in ENDED:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-            look(view, seen, store)
-    console.print(f"status: {status(store)}", highlight=False)
+        while run_status(store) not in ENDED:
+            time.sleep(SECONDS_BETWEEN_READS)
+            show_newest(view, seen, store)
+    console.print(f"status: {run_status(store)}", highlight=False)
 
 
 def place_of(target: str, address: str | None) -> str:
     """Return the run directory of a job, or the target itself if it is one."""
     if jobs.is_directory(target):
         return target
-    with jobs.one_line():
+    with jobs.one_line_errors():
         client = jobs.jobs.connect(address)
         known = jobs.jobs.details(client, target)
     place = (known.metadata or {}).get(DIRECTORY) if known else None
@@ -51,7 +51,7 @@ def place_of(target: str, address: str | None) -> str:
 
 
 @dataclass
-class Seen:
+class NewestRows:
     """What was read of a run's metrics: every part once, and of each member its newest row."""
 
     parts: list[str] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Seen:
         return bool(new)
 
 
-def look(view: Progress, seen: Seen, store: Store) -> None:
+def show_newest(view: Progress, seen: NewestRows, store: Store) -> None:
     """Show the members as they are now, if anything is new."""
     if not seen.read(store):
         return
@@ -85,5 +85,5 @@ def look(view: Progress, seen: Seen, store: Store) -> None:
     view.exploits = sum(event.parent != event.member for event in copies)
 
 
-def status(store: Store) -> str:
+def run_status(store: Store) -> str:
     return str(directory.summary(store).get("status", "not begun"))

@@ -47,7 +47,7 @@ def holds_run(directory: str) -> bool:
 def same_run(given: Run) -> Run:
     """Return the run that its directory holds, on the given cluster; refuses one of other settings."""
     there, store = open_run(given.directory)
-    ours, theirs = (flat(run.model_dump(mode="json", exclude=MOVABLE)) for run in (given, there))
+    ours, theirs = (flat_settings(run.model_dump(mode="json", exclude=MOVABLE)) for run in (given, there))
     differ = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if differ:
         said = f"{differ[0]} is {theirs.get(differ[0])} there, {ours.get(differ[0])} here"
@@ -59,13 +59,13 @@ def same_run(given: Run) -> Run:
     return given
 
 
-def flat(values: Any, place: str = "") -> dict[str, Any]:
+def flat_settings(values: Any, place: str = "") -> dict[str, Any]:
     """Return nested settings by their key paths; places in a job's working directory as they lie in it."""
     if not isinstance(values, dict) or not values:
         return {place: UNPACKED.sub("", values) if isinstance(values, str) else values}
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= flat(value, f"{place}.{key}" if place else key)
+        found |= flat_settings(value, f"{place}.{key}" if place else key)
     return found
 
 
@@ -159,14 +159,14 @@ def whole_weights(run: Run, store: Store, row: dict[str, Any]) -> dict[str, NDAr
     return whole
 
 
-def export(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
+def export_member(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
     """Write a member (the best one by default) as safetensors with a JSON config; return the folder."""
     row = member_of(run, store, member)
     weights = whole_weights(run, store, row)
     config = {
         "format": run.format,
         "trainable": run.trainable,
-        "shape": shape_of(run),
+        "shape": exported_shape(run),
         "tokenizer": run.data.tokenizer,
         "run": run.name,
         "member": row["member"],
@@ -178,8 +178,8 @@ def export(run: Run, store: Store, member: int | None = None, to: Store | None =
     return target.uri
 
 
-def shape_of(run: Run) -> dict[str, Any]:
-    """Return what `trainables.decoder.Shape` takes to build the network around exported weights."""
+def exported_shape(run: Run) -> dict[str, Any]:
+    """Return what `trainables.settings.DecoderShape` takes to build the network around exported weights."""
     if not run.reads_text:
         return {}
     if run.distill is not None:

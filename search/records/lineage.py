@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 from cluster.storage import Store
 from policies.schedule import Setting
+from policies.space import Hyperparameters
 from search.errors import InputError
 from search.records.tables import LINEAGE
-
-Hyperparameters = dict[str, Any]
 
 
 class Event(NamedTuple):
@@ -57,7 +56,7 @@ def read_lineage(store: Store) -> list[Event]:
     """Return the events of a run, starts first; raises InputError if there are none or parts are lost."""
     events = [
         Event(**row | {"before": _parsed(row["before"]), "after": json.loads(row["after"])})
-        for row in read_rows(store, LINEAGE)
+        for row in read_table_rows(store, LINEAGE)
     ]
     events.sort(key=lambda event: (event.round, event.member))
     started = {event.member for event in events if event.event == "start"}
@@ -70,7 +69,7 @@ def read_lineage(store: Store) -> list[Event]:
     return events
 
 
-def read_rows(store: Store, name: str) -> list[dict[str, Any]]:
+def read_table_rows(store: Store, name: str) -> list[dict[str, Any]]:
     """Return a table of the run directory as plain rows; raises InputError if it is not there or is empty."""
     try:
         rows: list[dict[str, Any]] = store.read_table(name).to_pylist()
@@ -125,7 +124,7 @@ def roots(events: Iterable[Event]) -> dict[tuple[int, int], int]:
     return found
 
 
-def schedule(path: Sequence[Segment]) -> list[Setting]:
+def schedule_of(path: Sequence[Segment]) -> list[Setting]:
     """Return an ancestry's hyperparameters over the steps, with one entry per change."""
     settings: list[Setting] = []
     for segment in path:

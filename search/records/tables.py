@@ -133,7 +133,7 @@ def write_mixing(store: Store, round_: int, rows: Sequence[Mapping[str, Any]]) -
         _append(store, MIXING, round_, pa.Table.from_pylist(found, MIXING_SCHEMA))
 
 
-def forget_after(store: Store, round_: int) -> None:
+def drop_rounds_after(store: Store, round_: int) -> None:
     """Drop what was recorded after this round."""
     for folder in (LINEAGE, METRICS, MIXING):
         for part in store.names(folder):

@@ -19,11 +19,11 @@ MEDIAN, FAINT, BAND = "#80848c", "rgba(128,132,140,0.5)", "rgba(128,132,140,0.16
 LABEL_LENGTH = 18  # letters beside a categorical axis; the hover has the whole
 
 Trace = dict[str, Any]
-Points = Sequence[tuple[float, float | None]]
+LinePoints = Sequence[tuple[float, float | None]]
 Axis = dict[str, Any]
 
 
-class Key(NamedTuple):
+class LegendEntry(NamedTuple):
     """One line of a legend."""
 
     swatch: str  # "thick", "line", "dashed", "arrow", "band" or "cross"
@@ -36,12 +36,12 @@ class Figure(NamedTuple):
 
     data: list[Trace]
     layout: dict[str, Any]
-    legend: list[Key]
+    legend: list[LegendEntry]
     note: str = ""
 
 
 class Line(NamedTuple):
-    points: Points
+    points: LinePoints
     label: str | int = ""  # what a hover says of every point
 
 
@@ -88,7 +88,7 @@ def layout(last_step: float, height: int, y: Axis) -> dict[str, Any]:
     }
 
 
-def calm_axis(curves: Sequence[Points], lower_is_better: bool) -> tuple[Axis, str]:
+def calm_axis(curves: Sequence[LinePoints], lower_is_better: bool) -> tuple[Axis, str]:
     """Return an axis on which the end of a run can be told apart, and a note of what it leaves out.
 
     The first fifth of the steps and the worst 2 % of the rest may lie off the axis, if the rest is then
@@ -150,7 +150,7 @@ def short(value: float | None) -> float | None:
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
-def show(value: Any) -> str:
+def readable_value(value: Any) -> str:
     """Return a hyperparameter's value as a person reads it."""
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainables.distill.elastic import Transformer, extract
-from trainables.distill.spaces import Shape, Subnet
+from trainables.distill.spaces import ElasticShape, Subnet
 
 
 class Cost(NamedTuple):
@@ -16,8 +16,8 @@ class Cost(NamedTuple):
     macs: int  # multiplications and additions of one row's forward pass
 
 
-def encoder_cost(shape: Shape, length: int) -> Cost:
-    """Count what an `Encoder` of this shape executes; its pooler reads the first token alone."""
+def encoder_cost(shape: ElasticShape, length: int) -> Cost:
+    """Count what an `ElasticEncoder` of this shape executes; its pooler reads the first token alone."""
     width, inner, attention = shape.width, shape.inner, shape.heads * shape.head_width
     tables = (shape.vocabulary + shape.positions + shape.types) * width + 2 * width
     projections = 3 * (width * attention + attention) + attention * width + width
@@ -28,8 +28,8 @@ def encoder_cost(shape: Shape, length: int) -> Cost:
     return Cost(parameters, shape.layers * products + width * width)
 
 
-def decoder_cost(shape: Shape, length: int) -> Cost:
-    """Count what a `Decoder` of this shape executes, its logits with it; masked scores are computed too."""
+def decoder_cost(shape: ElasticShape, length: int) -> Cost:
+    """Count what an `ElasticDecoder` of this shape executes, its logits with it; masked scores are computed too."""
     width, inner, attention = shape.width, shape.inner, shape.heads * shape.head_width
     weights = 4 * width * attention + 3 * width * inner
     table = shape.vocabulary * width

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.distill.spaces import Shape, Subnet
+from trainables.distill.spaces import ElasticShape, Subnet
 
 ACTIVATIONS = {
     "gelu": functional.gelu,
@@ -22,9 +22,9 @@ LAYER = re.compile(r"(?<=^blocks\.)\d+")
 class Transformer(nn.Module):
     """A transformer whose `forward(tokens, mask, subnet)` may run a part of it; all weights stay in place."""
 
-    shape: Shape
+    shape: ElasticShape
 
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: ElasticShape):
         super().__init__()
         self.shape = shape
 

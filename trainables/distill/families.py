@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.distill.decoder import Decoder
+from trainables.distill.decoder import ElasticDecoder
 from trainables.distill.elastic import ACTIVATIONS, Transformer
-from trainables.distill.encoder import Encoder
-from trainables.distill.spaces import Shape
+from trainables.distill.encoder import ElasticEncoder
+from trainables.distill.spaces import ElasticShape
 
 ENCODERS = ("bert", "roberta", "xlm-roberta", "electra")
 DECODERS = ("llama", "mistral")
-NETWORKS: dict[str, type[Transformer]] = {"encoder": Encoder, "decoder": Decoder}
+NETWORKS: dict[str, type[Transformer]] = {"encoder": ElasticEncoder, "decoder": ElasticDecoder}
 
 # our name -> theirs; an encoder's blocks are `blocks.N` here and `encoder.layer.N` there
 BERT = {
@@ -61,7 +61,7 @@ def family_of(config: Any) -> str:
     return ""
 
 
-def shape_of(config: Any, family: str) -> Shape:
+def shape_from_config(config: Any, family: str) -> ElasticShape:
     """Return the shape of a network of theirs, from its configuration."""
     heads, width = config.num_attention_heads, config.hidden_size
     common = {
@@ -74,7 +74,7 @@ def shape_of(config: Any, family: str) -> Shape:
         "activation": config.hidden_act,
     }
     if family == "encoder":
-        return Shape(
+        return ElasticShape(
             positions=config.max_position_embeddings - skipped_positions(config),
             head_width=width // heads,
             epsilon=config.layer_norm_eps,
@@ -82,7 +82,7 @@ def shape_of(config: Any, family: str) -> Shape:
             **common,
         )
     rope = getattr(config, "rope_parameters", None) or {}
-    return Shape(
+    return ElasticShape(
         positions=config.max_position_embeddings,
         head_width=getattr(config, "head_dim", None) or width // heads,
         epsilon=config.rms_norm_eps,
@@ -127,7 +127,7 @@ def adopt(network: Transformer, family: str, weights: Mapping[str, Tensor], conf
     return missing
 
 
-def host_heads(shape: Shape) -> int | None:
+def host_heads(shape: ElasticShape) -> int | None:
     """Return how many heads a BERT needs that holds these, or None if none can.
 
     BERT's attention is as wide as its stream. Where ours is narrower, its heads are filled up with zeros.
@@ -140,7 +140,7 @@ def host_heads(shape: Shape) -> int | None:
 
 def to_transformers(network: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Return the configuration and weights of the same function in transformers, if it can be put so."""
-    if isinstance(network, Encoder):
+    if isinstance(network, ElasticEncoder):
         return to_bert(network)
     shape = network.shape
     config = {
@@ -162,7 +162,7 @@ def to_transformers(network: Transformer) -> tuple[dict[str, Any], dict[str, Ten
     return config, {their_name(name, "decoder"): value for name, value in network.state_dict().items()}
 
 
-def to_bert(network: Encoder) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+def to_bert(network: ElasticEncoder) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     shape, heads = network.shape, host_heads(network.shape)
     if heads is None:
         return None
@@ -192,7 +192,7 @@ def to_bert(network: Encoder) -> tuple[dict[str, Any], dict[str, Tensor]] | None
     return config, weights
 
 
-def widen(rows: Tensor, shape: Shape, heads: int) -> Tensor:
+def widen(rows: Tensor, shape: ElasticShape, heads: int) -> Tensor:
     """Return the first axis, our heads, as so many heads of `width / heads`, filled up with zeros."""
     wide = rows.new_zeros(heads, shape.width // heads, *rows.shape[1:])
     wide[: shape.heads, : shape.head_width] = rows.unflatten(0, (shape.heads, shape.head_width))

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+def softened_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """Return each row's divergence of softened class probabilities, in nats (Hinton et al., 2015).
 
     Logits `(..., classes)` in, `(...,)` out. The factor temperature^2 keeps the gradient's size.
@@ -18,7 +18,7 @@ def logit_loss(
     student: Tensor, teacher: Tensor, temperature: float = 1.0, mask: Tensor | None = None
 ) -> Tensor:
     """Return the mean divergence over all rows, or over those where `mask` is true."""
-    return masked_mean(divergence(student, teacher, temperature), mask)
+    return masked_mean(softened_divergence(student, teacher, temperature), mask)
 
 
 def hidden_loss(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-KINDS = ("kl", "mse")
+RELATION_KINDS = ("kl", "mse")
 NEVER = -1e30  # a score that softmax makes exactly 0, and finite, since 0 * inf has no value
 
 
@@ -35,13 +35,13 @@ def relation_loss(
     difference of the raw ones, meaned over real pairs. With a `chunk`, so many heads are in memory at
     once, and are computed again for their gradient.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+    if kind not in RELATION_KINDS:
+        raise ValueError(f"kind must be one of {', '.join(RELATION_KINDS)}, got {kind!r}.")
     rows, length = student[0].shape[:2]
     real = student[0].new_ones((rows, length), dtype=torch.bool) if mask is None else mask
     total = torch.zeros((), device=real.device)
     for own, other in zip(student, teacher, strict=True):
-        ours, theirs = split(own, heads), split(other.detach(), heads)
+        ours, theirs = split_relation_heads(own, heads), split_relation_heads(other.detach(), heads)
         step = chunk or heads
         for first in range(0, heads, step):
             part = slice(first, first + step)
@@ -53,7 +53,7 @@ def relation_loss(
     return total / heads
 
 
-def split(x: Tensor, heads: int) -> Tensor:
+def split_relation_heads(x: Tensor, heads: int) -> Tensor:
     """Return `(rows, heads, length, width / heads)` in at least float32."""
     if not relation_heads_fit(x.shape[-1], heads):
         raise ValueError(f"relation heads must divide the width {x.shape[-1]}, got {heads}.")

@@ -130,7 +130,7 @@ AUTODISTIL = {
 
 
 @dataclass(frozen=True)
-class Shape:
+class ElasticShape:
     """Sizes of a network that can be cut, of either family."""
 
     vocabulary: int
@@ -151,7 +151,7 @@ class Shape:
     def whole(self) -> Subnet:
         return Subnet(tuple(range(self.layers)), self.heads, self.width, self.inner, self.head_width)
 
-    def cut(self, subnet: Subnet) -> "Shape":
+    def cut(self, subnet: Subnet) -> "ElasticShape":
         """Return the shape of a sub-network alone; refuses one that is larger than this."""
         sizes = {name: getattr(subnet, name) for name in ("heads", "width", "inner", "head_width")}
         for name, size in sizes.items():

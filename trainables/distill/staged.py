@@ -17,7 +17,7 @@ def flatten(shown: Shown) -> NDArray[np.float16]:
     return lines
 
 
-class Place(NamedTuple):
+class BlockRow(NamedTuple):
     block: int
     row: int
 
@@ -28,11 +28,11 @@ class Staged:
     def __init__(self, widths: Sequence[int]):
         self.widths = widths  # of queries, keys and values, and of the stream if it was shown
         self.blocks: list[NDArray[np.float16]] = []
-        self.places: dict[bytes, Place] = {}
+        self.places: dict[bytes, BlockRow] = {}
 
     def add(self, rows: NDArray[np.integer], lines: NDArray[np.float16]) -> None:
         for row, tokens in enumerate(rows):
-            self.places[key(tokens)] = Place(len(self.blocks), row)
+            self.places[key(tokens)] = BlockRow(len(self.blocks), row)
         self.blocks.append(lines)
 
     def find(self, tokens: Tensor) -> Shown | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.arrays import to_tensors
-from trainables.distill.decoder import Decoder
+from trainables.distill.decoder import ElasticDecoder
 from trainables.distill.elastic import Transformer, extract, linear
 from trainables.distill.losses import hidden_loss, logit_loss
 from trainables.distill.relations import relation_loss, relations
@@ -21,7 +21,7 @@ from trainables.network import Network
 from trainables.settings import Recipe
 from trainables.span import Span
 
-Rows = tuple[Tensor, Tensor | None]  # tokens (rows, length), and a mask that is true at real ones
+MaskedRows = tuple[Tensor, Tensor | None]  # tokens (rows, length), and a mask that is true at real ones
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class SuperNetwork(Network):
         """Train this step's sub-networks one after another, so that only one is in memory at a time."""
         self.set_rates()
         rows = self.batches.next() if self.span is None else self.span.part(self.batches.next())
-        tokens, mask = split(to_tensors(rows, self.device))
+        tokens, mask = tokens_and_mask(to_tensors(rows, self.device))
         target = self.teacher.see(tokens, mask)
         rng = np.random.default_rng([self.relation.seed, self.trained])  # the same on every worker
         subnets = sandwich(self.space, rng, self.relation.random, self.numbers["tilt"])
@@ -138,7 +138,7 @@ class SuperNetwork(Network):
         seen, weights = module(tokens, mask, subnet), self.relation.weights
         project, width = getattr(module, "project", None), self.origin.shape.width
         hidden = linear(project, seen.hidden, width) if isinstance(project, nn.Linear) else None
-        logits = module.logits(seen.hidden) if weights.logits and isinstance(module, Decoder) else None
+        logits = module.logits(seen.hidden) if weights.logits and isinstance(module, ElasticDecoder) else None
         return Shown(relations(seen), hidden, logits)
 
     def distance(self, own: Shown, target: Shown, mask: Tensor | None) -> Tensor:
@@ -156,7 +156,7 @@ class SuperNetwork(Network):
 
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, Any]) -> Tensor:
         """Return the loss of the largest sub-network."""
-        tokens, mask = split(batch)
+        tokens, mask = tokens_and_mask(batch)
         shown = self.show(module, tokens, mask, self.space.largest)
         return self.distance(shown, self.teacher.see(tokens, mask), mask)
 
@@ -193,13 +193,13 @@ def probes(space: SubSpace, count: int = 4) -> list[Subnet]:
     return sandwich(space, np.random.default_rng(0), count)
 
 
-def split(batch: Any) -> Rows:
+def tokens_and_mask(batch: Any) -> MaskedRows:
     tokens, mask = batch if isinstance(batch, tuple | list) else (batch, None)
     return tokens.long(), None if mask is None else mask.bool()
 
 
-def parts(rows: Any, most: int = 64) -> Iterable[Rows]:
-    tokens, mask = split(rows)
+def parts(rows: Any, most: int = 64) -> Iterable[MaskedRows]:
+    tokens, mask = tokens_and_mask(rows)
     for first in range(0, len(tokens), most):
         part = slice(first, first + most)
         yield tokens[part], None if mask is None else mask[part]

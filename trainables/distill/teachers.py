@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainables.distill.decoder import Decoder
+from trainables.distill.decoder import ElasticDecoder
 from trainables.distill.elastic import Transformer
-from trainables.distill.families import NETWORKS, adopt, family_of, shape_of
+from trainables.distill.families import NETWORKS, adopt, family_of, shape_from_config
 from trainables.distill.meal import soft_target
 from trainables.distill.relations import relations
-from trainables.distill.spaces import Shape
+from trainables.distill.spaces import ElasticShape
 
 SEPARATE = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"), ("q_lin", "k_lin", "v_lin"))
-LEAST = 1e-30  # of a probability, so that its logarithm is finite
+LEAST_PROBABILITY = 1e-30  # of a probability, so that its logarithm is finite
 FUSED = ("c_attn", "query_key_value")
 
 
@@ -26,7 +26,7 @@ class Card(NamedTuple):
     """What a teacher's folder says of it, known without its weights."""
 
     family: str  # "encoder", "decoder", or "" where students cannot take its shape and weights
-    shape: Shape | None
+    shape: ElasticShape | None
     vocabulary: int
     layers: int
     width: int  # of its queries
@@ -73,7 +73,9 @@ class Teacher:
         """Return the relations, and on request the stream and the logits, of rows `(rows, length)`."""
         if isinstance(self.module, Transformer):
             seen: Any = self.module(tokens, mask)
-            said = self.module.logits(seen.hidden) if logits and isinstance(self.module, Decoder) else None
+            said = (
+                self.module.logits(seen.hidden) if logits and isinstance(self.module, ElasticDecoder) else None
+            )
             return Shown(relations(seen), seen.hidden if hidden else None, said)
         given = torch.ones_like(tokens) if mask is None else mask.to(tokens.dtype)
         found = self.module(input_ids=tokens, attention_mask=given, output_hidden_states=hidden)
@@ -119,7 +121,7 @@ class Ensemble:
         others = [teacher.show(tokens, mask, logits=True).logits for teacher in self.teachers[1:]]
         # the logarithm of a probability is a logit of it
         mean = soft_target(torch.stack([x for x in (shown.logits, *others) if x is not None]))
-        return shown._replace(logits=mean.clamp_min(LEAST).log())
+        return shown._replace(logits=mean.clamp_min(LEAST_PROBABILITY).log())
 
 
 def projections(module: nn.Module, layer: int | None) -> dict[str, nn.Module]:
@@ -152,7 +154,7 @@ def read_card(folder: str) -> Card:
     family = family_of(config)
     heads = getattr(config, "num_attention_heads", 1)
     head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    shape = shape_of(config, family) if family else None
+    shape = shape_from_config(config, family) if family else None
     return Card(family, shape, config.vocab_size, config.num_hidden_layers, heads * head_width)
 
 
@@ -181,6 +183,6 @@ def load_teacher(
     teacher = Teacher(module, layer, getattr(config, "num_attention_heads", 1))
     if not family:
         return teacher, None
-    network = NETWORKS[family](shape_of(config, family)).to(device)
+    network = NETWORKS[family](shape_from_config(config, family)).to(device)
     adopt(network, family, module.state_dict(), config)
     return teacher, network
