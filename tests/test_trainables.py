@@ -207,7 +207,7 @@ def test_a_state_whose_tensors_stayed_where_they_were_is_as_good(optimiser: str)
     third.load(place, donor.hyperparameters)
     assert third.train(4) == second.train(4)
     with pytest.raises(
-        ValueError, match=r"what is copied must be .* of torch.float32, but is .* torch.float64"
+        ValueError, match=r"the copied array must be .* of torch.float32, but is .* torch.float64"
     ):
         third.load(place | {"weights": {name: x.double() for name, x in place["weights"].items()}}, {})
 
@@ -215,10 +215,10 @@ def test_a_state_whose_tensors_stayed_where_they_were_is_as_good(optimiser: str)
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda state: state["weights"].pop("norm.weight"), "apart are norm.weight"),
+        (lambda state: state["weights"].pop("norm.weight"), "only one has norm.weight"),
         (
             lambda state: state["weights"].update({"norm.weight": np.ones(16)}),
-            "norm.weight: what is copied must be",
+            "norm.weight: the copied array must be",
         ),
         (lambda state: state["weights"].update({"norm.weight": np.ones(16, np.int32)}), "int32"),
         (lambda state: state["optimiser"].update({"99": state["optimiser"]["0"]}), "of weight 99"),

@@ -42,7 +42,7 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, rate: FloatOrTensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x), cosine, sine, rate)
-        # a squared ReLU (So et al., 2021): as good as GELU here and a tenth of a step cheaper on a CPU
+        # squared ReLU (So et al., 2021) is as good as GELU here, and saves a tenth of a step on a CPU
         fed = self.fall(functional.relu(self.rise(self.feed_norm(x))).square())
         return x + dropout(fed, rate, self.training)
 
@@ -86,9 +86,9 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 def trained_decoder(
     shape: DecoderShape, weights: Mapping[str, NDArray[np.floating]], length: int, device: str = "cpu"
 ) -> Decoder:
-    """Return a trained decoder for rows of `length` tokens, to be asked and not trained.
+    """Return a decoder with trained weights, in evaluation mode, for rows of `length` tokens.
 
-    Positions have no weights, so the rows may have another length than those that it was trained on.
+    Positions have no weights, so `length` may differ from the length that it was trained with.
     """
     model = Decoder(replace(shape, sequence_length=length))
     model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
@@ -113,7 +113,7 @@ def token_losses(logits: Tensor, tokens: Tensor, label_smoothing: FloatOrTensor 
 
 
 def losses_by_token(logits: Tensor, tokens: Tensor, label_smoothing: FloatOrTensor = 0.0) -> Tensor:
-    """Return the loss of each token but the first of each row, in nats: `(rows, length - 1)`."""
+    """Return the loss of each token except the first of a row, in nats: `(rows, length - 1)`."""
     rows, length, vocabulary = logits.shape
     flat = cross_entropy(
         logits[:, :-1].reshape(-1, vocabulary).float(), tokens[:, 1:].reshape(-1), label_smoothing

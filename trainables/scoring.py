@@ -1,4 +1,4 @@
-"""What a trained decoder makes of rows: how hard each of them is for it."""
+"""How hard rows of tokens are for a trained decoder."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from trainables.decoder import Decoder, token_losses
 
-ROWS_PER_PASS = 128  # passed together
+ROWS_PER_PASS = 128
 
 
 def row_losses(model: Decoder, rows: NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Functions whose numbers may be searched: a float for one member, a scalar tensor in a stack of them."""
+"""Functions whose numbers may be hyperparameters: a float for one member, a scalar tensor in a stack."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,12 @@ FloatOrTensor = float | Tensor
 
 
 def used(number: FloatOrTensor) -> bool:
-    """Say whether a loss of this weight has to be computed: a tensor is not 0 for every member."""
+    """Say whether a loss of this weight must be computed; a tensor need not be 0 for every member."""
     return isinstance(number, Tensor) or number != 0
 
 
 def dropout(x: Tensor, rate: FloatOrTensor, training: bool) -> Tensor:
+    """Return `x` after torch's dropout, whose rate may be a tensor here."""
     if not isinstance(rate, Tensor):
         return functional.dropout(x, rate, training)
     if not training:
@@ -30,7 +31,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: FloatOrTenso
 
 
 def squared_log_partition(logits: Tensor) -> Tensor:
-    """Return each row's mean square of the log-partition function (Chowdhery et al., 2022).
+    """Return each row's mean square of the log-partition function (Chowdhery et al., 2022): `(rows,)`.
 
     Logits are `(rows, length, classes)`.
     """

@@ -36,7 +36,7 @@ class Rescaler(nn.Module):
         )
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        # every class sees the whole batch, so that its norms have rows enough
+        # every class sees the whole batch, so that its batch norms have enough rows
         weights = torch.stack([layers(features).softmax(dim=-1)[:, 0] for layers in self.each])
         return weights.gather(0, labels[None])[0]
 
@@ -62,7 +62,7 @@ def meta_loss(
 
 
 def row_loss_function(module: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]) -> RowLossFunction:
-    """Return the losses by row of a module on `(inputs, labels)`, as a function of its weights."""
+    """Return the function from a module's weights and a batch `(inputs, labels)` to the losses `(rows,)`."""
 
     def losses(weights: Mapping[str, Tensor], batch: Any) -> Tensor:
         inputs, labels = batch

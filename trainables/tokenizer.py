@@ -1,4 +1,4 @@
-"""Text to token ids and back: what the corpus is packed with and what samples are read by."""
+"""Text to token ids and back: a corpus is packed with them, and samples are read with them."""
 
 from collections.abc import Callable
 from typing import Protocol

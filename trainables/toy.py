@@ -36,6 +36,6 @@ class Toy:
         return {"weights": {"place": self.place.copy()}, "trained": self.trained}
 
     def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None:
-        self.place = np.array(state["weights"]["place"])  # a copy: what Ray hands over is read-only
+        self.place = np.array(state["weights"]["place"])  # a copy, because arrays from Ray are read-only
         self.trained = int(state["trained"])
         self.hyperparameters = dict(hyperparameters)

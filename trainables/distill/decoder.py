@@ -1,7 +1,7 @@
-"""A decoder of Llama's kind (Touvron et al., 2023) that can run as any of its sub-networks.
+"""A decoder like Llama (Touvron et al., 2023) that can run as any of its sub-networks.
 
-Pre-norm, rotary positions, a gated feed-forward part, no biases. Each head has keys and values of its
-own; a teacher that shares them among heads is loaded with copies.
+It has norms before each part, rotary positions, a gated feed-forward part and no biases. Each head has its
+own keys and values: if a teacher's heads share them, they are loaded as copies.
 """
 
 import torch
@@ -46,7 +46,7 @@ class ElasticDecoderBlock(nn.Module):
 class ElasticDecoder(Transformer):
     """Token ids `(rows, length)` in, the stream after the last norm and the last layer's attention out.
 
-    Queries and keys are shown before their rotation. `mask` is true at real tokens.
+    Queries and keys are returned as they are before their rotation. `mask` is true at real tokens.
     """
 
     cosine: Tensor
@@ -67,7 +67,7 @@ class ElasticDecoder(Transformer):
         chosen, length = subnet or self.shape.whole, tokens.shape[1]
         allowed = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()[None, None]
         if mask is not None:
-            # a padded token may look at itself, or its softmax would have nothing to sum to
+            # a padded token attends to itself: otherwise its softmax would have nothing to sum over
             own = torch.eye(length, dtype=torch.bool, device=tokens.device)
             allowed = allowed & (mask[:, None, None, :] | own)
         angles = self.cosine[:length], self.sine[:length]
@@ -78,6 +78,6 @@ class ElasticDecoder(Transformer):
         return seen._replace(hidden=root_norm(self.norm, seen.hidden))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return `(rows, length, vocabulary)` of the stream that `forward` shows."""
+        """Return the logits `(rows, length, vocabulary)` of the stream that `forward` returns."""
         weight = self.embedding.weight if self.shape.tied else self.head.weight
         return functional.linear(hidden, weight[:, : hidden.shape[-1]])

@@ -1,4 +1,4 @@
-"""An encoder of BERT's kind (Devlin et al., 2019) that can run as any of its sub-networks."""
+"""An encoder like BERT (Devlin et al., 2019) that can run as any of its sub-networks."""
 
 from typing import NamedTuple
 
@@ -11,10 +11,10 @@ from trainables.distill.spaces import ElasticShape, Subnet
 
 
 class LayerOutput(NamedTuple):
-    """What a forward pass shows: the stream `(rows, length, width)` after the last layer, and its attention."""
+    """The output of a layer, or of a network's last layer: the residual stream and the attention's inputs."""
 
-    hidden: Tensor
-    queries: Tensor  # (rows, length, attention width), as are keys and values
+    hidden: Tensor  # the stream (rows, length, width)
+    queries: Tensor  # (rows, length, attention width), like keys and values
     keys: Tensor
     values: Tensor
 
@@ -28,9 +28,9 @@ class Embedding(nn.Module):
         self.norm = nn.LayerNorm(shape.width, shape.epsilon)
 
     def forward(self, tokens: Tensor, width: int) -> Tensor:
-        # only the first segment: rows here are one text each
+        # each row is one text, so only the first segment's embedding is used
         place = self.positions.weight[: tokens.shape[1], :width] + self.types.weight[0, :width]
-        # the slice first: a lookup of whole rows would cost the large network's width
+        # cut before the lookup: whole rows would cost as much as in the large network
         words = functional.embedding(tokens, self.words.weight[:, :width])
         return layer_norm(self.norm, words + place)
 
@@ -79,5 +79,5 @@ class ElasticEncoder(Transformer):
         return seen
 
     def pool(self, hidden: Tensor) -> Tensor:
-        """Return what a classifier reads, from the first token: `(rows, width)`."""
+        """Return the features of the first token for a classifier: `(rows, width)`."""
         return torch.tanh(linear(self.pooler, hidden[:, 0], hidden.shape[-1]))
