@@ -42,11 +42,11 @@ GROUP_LEGEND = (
 )
 EQUAL_LEGEND = (*GROUP_LEGEND, LegendEntry("dashed", OTHER, "median of the same members in equal shares"))
 EQUAL_HOVER = "median in equal shares, step %{x}: %{y:.4f}"
-CROWDED = 300  # copies above which their arrows are drawn thin
+CROWDED = 300  # with more copies than this, their arrows are drawn thin
 
 
 def scores(story: Story) -> Figure:
-    """Every member's curve over the steps; a copy is a jump from its own score to its parent's."""
+    """Draw every member's curve over the steps; a copy is a jump from its own score to its parent's."""
     others = [Line(story.score_curve(stay), member) for member, stay in each_stay(story)]
     jumps = [
         Line([(copy.step, story.shown(copy.score)), (copy.began, story.shown(copy.parent_score))], copy.member)
@@ -70,7 +70,7 @@ def scores(story: Story) -> Figure:
 
 
 def genealogy(story: Story) -> Figure:
-    """One lane a member slot; at a copy, weights go from the parent's lane to the child's."""
+    """Draw one lane for each member slot; at a copy, weights go from the parent's lane to the child's."""
     lean = lean_of(story)
     colours = family_colours(story)
     lanes: dict[str, list[Line]] = {}
@@ -100,7 +100,7 @@ def genealogy(story: Story) -> Figure:
 
 
 def schedule_figure(story: Story, name: str) -> Figure:
-    """The values of one hyperparameter along the winning lineage, all members' behind."""
+    """Draw the values of one hyperparameter along the winning lineage, in front of those of all members."""
     labels = categories(story, name)
     place: Callable[[Any], float | None] = (
         finite if labels is None else lambda value: labels.index(readable_value(value))
@@ -133,21 +133,21 @@ def schedule_figure(story: Story, name: str) -> Figure:
 
 
 def group_loss(story: Story, group: str) -> Figure:
-    """One group's validation loss: the winner's weights against the population's median and middle half."""
+    """Draw one group's validation loss: the winner's weights, and the population's median and middle half."""
     column, control = f"loss_{group}", story.controls.get(STRATIFIED)
     equal = quantiles(control.rows, column, (0.5,))[0] if control else None
     return against_members(story, column, story.losses, equal)
 
 
 def kept_rows(story: Story) -> Figure:
-    """The share of the training rows that the running epochs keep."""
+    """Draw the share of the training rows that the running epochs keep."""
     return against_members(story, "kept", False)
 
 
 def against_members(story: Story, column: str, losses: bool, equal: StepValues | None = None) -> Figure:
-    """One column of the metrics along the winner's weights, against the population's median and middle half.
+    """Draw a column of the metrics along the winner's weights, and the population's median and middle half.
 
-    `equal` is the median of the members that had equal shares of all groups, if there are such.
+    `equal` is the median of the members that trained on equal shares of all groups, if there is such a control.
     """
     low, median, high = story.quantiles(column, (0.25, 0.5, 0.75))
     winner = story.column_curve(story.path, column)
@@ -165,7 +165,7 @@ def against_members(story: Story, column: str, losses: bool, equal: StepValues |
 
 
 def against_control(story: Story, control: Control) -> Figure:
-    """The best value any member had reached, here and there."""
+    """Draw the best value that any member had reached, in this run and in the control."""
     ours, alone = story.best_so_far(story.rows), story.best_so_far(control.rows)
     data = [
         trace([Line(alone)], OTHER, 2.4, f"{control.name}<br>step %{{x}}: %{{y:.4f}}", line={"dash": "dash"}),
@@ -185,7 +185,7 @@ def each_stay(story: Story) -> Iterable[tuple[int, Segment]]:
 
 
 def lean_of(story: Story) -> float:
-    """Return how far, in steps, a copy leans to the right, so that copies of one round are told apart."""
+    """Return by how many steps a copy's arrow leans to the right, so that copies of one round stay apart."""
     return 0.45 * min(after - before for before, after in zip([0, *story.steps], story.steps, strict=False))
 
 
@@ -195,7 +195,7 @@ def lane(story: Story, stay: Segment, lean: float) -> list[tuple[float, float | 
 
 
 def failures(story: Story) -> Trace:
-    """Return a cross wherever a member's score was not a number."""
+    """Return a cross at each step where a member's score was not finite."""
     crosses = [
         Line([(step, member)], f"member {member} failed: no finite score at step {step}")
         for member, step in failed(story)
@@ -277,7 +277,7 @@ def held(story: Story, stay: Segment, name: str, place: Callable[[Any], float | 
 
 
 def categories(story: Story, name: str) -> list[str] | None:
-    """Return the labels of a hyperparameter's axis, or None if its values are numbers without names."""
+    """Return the labels of a hyperparameter's axis, or None if the axis is one of numbers."""
     domain = story.domains.get(name, {})
     values = [stay.hyperparameters.get(name) for _, stay in each_stay(story)]
     if domain.get("kind") not in ("ordered", "categorical", "bool") and all(map(is_number, values)):

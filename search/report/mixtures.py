@@ -1,4 +1,4 @@
-"""The part of a report on mixtures: proportions over the steps, what groups do to one another, epochs."""
+"""A report's section on mixtures: proportions over the steps, effects of groups on one another, epochs."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ COLOURS = (WINNER, *FAMILIES)
 
 
 def mixing(story: Story) -> str:
-    """Return the section, or nothing of a run without mixing policies."""
+    """Return the section; it is empty for a run without mixing policies."""
     if not story.mixtures:
         return ""
     groups = story.mixed_groups
@@ -31,12 +31,12 @@ def mixing(story: Story) -> str:
     keys = [LegendEntry("thick", colour, group) for group, colour in colours.items()]
     keys.append(LegendEntry("band", MEDIAN, "middle half of the members"))
     about = (
-        "What share each group had in the winner's training, outside of probes: of the rows, or where a policy "
-        "weighs losses of the loss."
+        "The share of each group in the winner's training, outside of probes: its share of the rows, or of the "
+        "loss where a policy weighs losses."
     )
     figures = [panel("mixture", "Proportions", about, proportions_figure(story, colours), "h3")]
     if any(row["effects"] for row in latest_mixture(story)):
-        told = "By how many thousandths of a nat a step on one group alone lowers each validation loss."
+        told = "How much a step on one group alone lowers each validation loss, in thousandths of a nat."
         figures.append(panel("effects", "Effects of groups", told, effects(story), "h3"))
     columns = ["group", "share", "rows", "tokens", "epochs", "validation loss", "test loss"]
     return section(
@@ -49,7 +49,7 @@ def mixing(story: Story) -> str:
 
 
 def latest_mixture(story: Story) -> list[dict[str, Any]]:
-    """Return what was last recorded of the winner's mixture, a row a group."""
+    """Return the last recorded rows of the winner's mixture, one for each group."""
     rows = [row for row in story.mixtures if row["member"] == story.winner]
     last = max(row["round"] for row in rows)
     return [row for row in rows if row["round"] == last]
@@ -58,17 +58,17 @@ def latest_mixture(story: Story) -> list[dict[str, Any]]:
 def accounts(story: Story) -> str:
     row = latest_mixture(story)[0]
     said = f"; its last round: {row['decision']}" if row["decision"] else ""
-    extra = f" Its policy's reference took {row['extra_steps']} steps besides." if row["extra_steps"] else ""
+    extra = f" Its policy's reference took {row['extra_steps']} more steps." if row["extra_steps"] else ""
     stacked = any(each["stacked"] for each in story.rows[story.winner])
     return (
-        f'<p class="soft">Behind the winner\'s weights are {row["probe_steps"]} probe steps, which count as '
-        f"training, and {row['evaluations']} evaluation passes of its policy{said}.{extra} Members trained "
+        f'<p class="soft">The winner\'s policy took {row["probe_steps"]} probe steps, which count as '
+        f"training, and {row['evaluations']} evaluation passes{said}.{extra} Members trained "
         f"{'as one stacked model' if stacked else 'one by one'}.</p>"
     )
 
 
 def proportions_figure(story: Story, colours: dict[str, str]) -> Figure:
-    """Each group's share along the winning lineage; behind it the middle half of all members."""
+    """Draw each group's share along the winning lineage, in front of the middle half of all members."""
     nothing = {"line": {"width": 0}, "hoverinfo": "skip"}
     data = []
     for group, colour in colours.items():
@@ -83,7 +83,7 @@ def proportions_figure(story: Story, colours: dict[str, str]) -> Figure:
 
 
 def along_path(story: Story, group: str) -> StepValues:
-    """Return the group's share at each ready point, of the weights that became the winner's."""
+    """Return the group's share at each ready point along the winning lineage."""
     shares = {
         (row["member"], row["round"]): row["proportion"] for row in story.mixtures if row["group"] == group
     }
@@ -109,10 +109,10 @@ def faint(colour: str) -> str:
 
 
 def effects(story: Story) -> Figure:
-    """The matrix A with its standard errors: a column is trained, a row is judged."""
+    """Draw the matrix A with its standard errors: a column is a trained group, a row is a judged one."""
     rows = [row for row in latest_mixture(story) if row["effects"]]
     names = [row["group"] for row in rows]
-    # recorded by trained group, drawn by judged group
+    # a recorded row is a trained group, but a drawn row is a judged one
     values = np.array([row["effects"] for row in rows]).T * 1000
     errors = np.array([row["errors"] for row in rows]).T * 1000
     judged = (story.settings.get("mixing") or {}).get("unseen") or names

@@ -94,7 +94,7 @@ SWATCHES = {
 
 
 def document(title: str, sections: Iterable[str]) -> str:
-    """Return the whole page; the browser itself is told to refuse every request and every other script."""
+    """Return the whole page. Its policy tells the browser to refuse every request and every other script."""
     library = get_plotlyjs()
     hashes = " ".join(f"'sha256-{script_hash(script)}'" for script in (library, SCRIPT))
     policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"
@@ -115,7 +115,7 @@ def script_hash(script: str) -> str:
 
 
 def panel(name: str, title: str, about: str, figure: Figure, heading: str = "h2") -> str:
-    """Return a figure with its title, what it shows, and its legend; `name` is its id in the page."""
+    """Return a figure with its title, what it is about, and its legend; `name` is its id in the page."""
     note = f'<p class="soft">{escape(figure.note)}</p>' if figure.note else ""
     said = f'<p class="soft">{escape(about)}</p>' if about else ""
     return (
@@ -135,7 +135,7 @@ def html_legend(keys: Sequence[LegendEntry]) -> str:
 
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]], marked: int | None = None) -> str:
-    """Return a table of plain text; the row at place `marked` is the winner's."""
+    """Return a table of plain text; `marked` is the place of the winner's row."""
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join(table_row(row, place == marked) for place, row in enumerate(rows))
     whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

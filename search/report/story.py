@@ -1,4 +1,4 @@
-"""A run read back from its directory, with what follows from it: who leads, whose weights, which curves."""
+"""A run read back from its directory, and what follows: the winner, where its weights trained, curves."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,13 +17,13 @@ from search.records.directory import CONTROLS, SETTINGS, SUMMARY, summary
 from search.records.lineage import Event, Segment, ancestry, read_lineage, read_table_rows, roots, stays
 from search.records.tables import METRICS, MIXING
 
-RowsByMember = dict[int, list[dict[str, Any]]]  # by member, each in the order of the rounds
+RowsByMember = dict[int, list[dict[str, Any]]]  # member -> its rows in the order of rounds
 StepValues = list[tuple[int, float | None]]  # (step, value); None where a member failed
 
 
 @dataclass(frozen=True)
 class Control:
-    """A run of the same budget that this one is judged by: see CONTROLS."""
+    """A run of the same budget with which this one is compared: see CONTROLS."""
 
     name: str
     rows: RowsByMember
@@ -32,15 +32,15 @@ class Control:
 
 @dataclass(frozen=True)
 class Story:
-    """What a report tells; a run that still goes on has told less."""
+    """What a report tells of a run, as far as the run has come."""
 
-    configuration: str  # run.yaml as it stands
+    configuration: str  # the text of run.yaml
     settings: dict[str, Any]
     summary: dict[str, Any]
     events: list[Event]
     rows: RowsByMember
-    controls: Mapping[str, Control] = field(default_factory=dict)  # by folder
-    mixtures: Sequence[dict[str, Any]] = ()  # a row a round, member and group, where members mix
+    controls: Mapping[str, Control] = field(default_factory=dict)  # folder -> control
+    mixtures: Sequence[dict[str, Any]] = ()  # one row for each round, member and group, if members mix
 
     @property
     def name(self) -> str:
@@ -52,7 +52,7 @@ class Story:
 
     @property
     def unit(self) -> str:
-        """What curves show: only a language model's score is known to be minus a loss."""
+        """What the curves show. Only a language model's score is known to be minus a loss."""
         return "validation loss" if self.settings.get("trainable", "decoder") == "decoder" else "score"
 
     @property
@@ -66,7 +66,7 @@ class Story:
 
     @cached_property
     def domains(self) -> dict[str, dict[str, Any]]:
-        """Every domain, also those of spaces within the space: `optimiser.rate` names such a one."""
+        """Every domain by its whole name, such as `optimiser.rate` for one of a space within the space."""
         return {
             ".".join(path): domain
             for path, domain in domains_by_path(self.settings.get("hyperparameters") or {})
@@ -137,7 +137,7 @@ class Story:
         return self.last_step if segment.to_step is None else segment.to_step
 
     def score_curve(self, segment: Segment) -> StepValues:
-        """Return the scores of one stay of weights, from the score that it began with."""
+        """Return the scores of weights during one stay in a slot, from the score that they came with."""
         curve = [(row["step"], self.shown(row["score"])) for row in self.rows_of(segment)]
         arrival = self._arrivals[segment.member, segment.from_round]
         return curve if arrival.parent is None else [(arrival.began, self.shown(arrival.parent_score)), *curve]
@@ -205,7 +205,7 @@ def read_controls(store: Store) -> dict[str, Control]:
 
 
 def quantiles(rows: RowsByMember, column: str, at: Sequence[float]) -> list[StepValues]:
-    """Return quantiles over the members that did not fail, one curve each."""
+    """Return the quantiles `at` over the members that did not fail, with one curve for each quantile."""
     values: dict[int, list[float]] = {}
     for row in sorted((row for member in rows.values() for row in member), key=lambda row: row["step"]):
         if (value := finite(row.get(column))) is not None:
@@ -222,7 +222,7 @@ def by_member(rows: Iterable[dict[str, Any]]) -> RowsByMember:
 
 
 def domains_by_path(domains: dict[str, Any], above: Path = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield the domains of a run's file by their paths; a space within the space has no kind."""
+    """Yield each domain of a run's file with its path; a space within the space has no kind."""
     for name, domain in domains.items():
         if isinstance(domain.get("kind"), str):
             yield (*above, name), domain
@@ -231,7 +231,7 @@ def domains_by_path(domains: dict[str, Any], above: Path = ()) -> Iterator[tuple
 
 
 def dotted(given: dict[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
-    """Return hyperparameters with those of spaces within by their whole names."""
+    """Return hyperparameters in which those of inner spaces have whole names, such as `optimiser.rate`."""
     within = {path[0] for path in paths}
     kept = {name: value for name, value in given.items() if name not in within}
     return kept | {".".join(path): value_at(given, path) for path in paths}

@@ -27,8 +27,8 @@ from search.report.page import document, grid, html_legend, html_table, panel, s
 from search.report.story import Control, Story, finite, read_story
 
 REPORT = "report.html"
-MOST_CHIPS = 7  # of the winning lineage in the header; the genealogy shows all
-MOST_VALUES = 5  # of a schedule in words; the figure shows all
+MOST_CHIPS = 7  # the header shows so many members of the winning lineage; the genealogy shows all
+MOST_VALUES = 5  # a caption shows so many values of a schedule; the figure shows all
 
 
 def write_report(store: Store) -> str:
@@ -98,7 +98,7 @@ def tiles(story: Story) -> str:
     values += [
         ("exploits", f"{said.get('exploits', len(story.copies)):,}"),
         ("members", f"{len(story.stays):,}"),
-        ("trained", way(story)),
+        ("trained", how_trained(story)),
         ("rounds", rounds(story)),
     ]
     tokens = said.get("tokens") or sum(rows[-1].get("tokens") or 0 for rows in story.rows.values())
@@ -113,7 +113,7 @@ def tiles(story: Story) -> str:
     return f'<dl class="tiles">{"".join(drawn)}</dl>'
 
 
-def way(story: Story) -> str:
+def how_trained(story: Story) -> str:
     """Return whether members trained in stacks, as one model each, or one by one."""
     stacked = sum(any(row.get("stacked") for row in rows) for rows in story.rows.values())
     if not stacked:
@@ -136,7 +136,7 @@ def overview(story: Story) -> str:
 
 
 def schedules(story: Story) -> str:
-    """Return one figure a hyperparameter, and the same as a table with the change at each copy."""
+    """Return a figure for each hyperparameter, and a table of its values with the change at each copy."""
     varied = [name for name in story.hyperparameters if story.domains.get(name, {}).get("kind") != "constant"]
     if not varied:
         return ""
@@ -177,7 +177,7 @@ def steps(story: Story, segment: Segment) -> str:
 
 
 def changed(before: Any, after: Any) -> str:
-    """Return a value, with its factor where a copy multiplied it."""
+    """Return a value as text, with the factor by which a copy changed it."""
     if before == after or isinstance(after, bool) or not isinstance(after, int | float):
         return readable_value(after)
     if isinstance(before, int | float) and before and after / before > 0:
@@ -239,13 +239,13 @@ def comparison_rows(story: Story, control: Control) -> list[list[str]]:
 
 
 def final(story: Story, rows: dict[int, list[dict[str, Any]]]) -> float | None:
-    """Return the best score of the last round, which is what a run hands over."""
+    """Return the best score of the last round, with which a run ends."""
     found = [score for each in rows.values() if (score := finite(each[-1]["score"])) is not None]
     return story.shown(max(found)) if found else None
 
 
 def caught_up(story: Story, control: Control) -> str:
-    """Return the sentence that says when this run had reached what the other ended with."""
+    """Return a sentence that says at which step this run had reached the control's final value."""
     goal = final(story, control.rows)
     if goal is None:
         return ""
