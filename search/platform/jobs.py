@@ -21,21 +21,21 @@ from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run, load_values
 from search.records import directory
 
-LOST_SECONDS = 300.0  # how long a head may be away before its job is given up
-OURS = (1, 2, 130)  # exit codes that the command itself ends with: nothing that another try would change
+LOST_SECONDS = 300.0  # a job is given up if its head is away for longer
+FINAL_EXIT_CODES = (1, 2, 130)  # the command itself ends with these, so another try would end the same way
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What is to be submitted, and where."""
+    """A run to submit as a job, and the address to submit it to."""
 
     file: str
     changes: Sequence[str]
     address: str | None
-    folder: Path  # sent along as the job's working directory
+    folder: Path  # it is sent with the job as its working directory
     retries: int = 3
     metadata: Mapping[str, str] = field(default_factory=dict)
-    resources: Mapping[str, float] = field(default_factory=dict)  # of the driver
+    resources: Mapping[str, float] = field(default_factory=dict)  # the driver reserves them
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -61,7 +61,7 @@ def submit_run(wanted: Submission, console: Console, wait: bool) -> None:
     """Submit a run as a job; follow it to its end, and submit it again when its driver dies."""
     run = load_run(wanted.file, wanted.changes)
     check_places(load_values(wanted.file, wanted.changes))
-    wanted.name  # noqa: B018 - what is wrong with it is known before the network is asked
+    wanted.name  # noqa: B018 - an error in it is raised before the network is used
     with one_line_errors():
         client = jobs.connect(wanted.address)
     job = send(client, run, wanted)
@@ -71,7 +71,7 @@ def submit_run(wanted: Submission, console: Console, wait: bool) -> None:
         return
     for left in range(wanted.retries, -1, -1):
         ended = watch(client, job, console)
-        if ended is not None and (ended.status != "FAILED" or ended.driver_exit_code in OURS):
+        if ended is not None and (ended.status != "FAILED" or ended.driver_exit_code in FINAL_EXIT_CODES):
             break
         if not left:
             break
@@ -82,7 +82,7 @@ def submit_run(wanted: Submission, console: Console, wait: bool) -> None:
 
 
 def check_places(values: Mapping[str, Any]) -> None:
-    """Refuse places that only mean something on this machine's working folder."""
+    """Raise InputError for places that have a meaning only in this machine's working folder."""
     data = values.get("data") or {}
     places = {"directory": values.get("directory")}
     if data.get("groups"):
@@ -116,8 +116,11 @@ def send(client: jobs.JobSubmissionClient, run: Run, wanted: Submission) -> str:
 
 
 def watch(client: jobs.JobSubmissionClient, job: str, console: Console) -> Any:
-    """Write the job's log until it ends; a head that goes away may come back. None: the job is lost."""
-    seen, lost = 0, 0.0  # characters, and when the head went away
+    """Print the job's log until it ends, and return its details; None if it was lost with the head.
+
+    If the head is away, wait for it to come back; raises RunFailed if that takes too long.
+    """
+    seen, lost = 0, 0.0  # characters printed, and the time when the head went away
 
     def write(text: str) -> None:
         nonlocal seen, lost
@@ -214,7 +217,7 @@ def directory_of(target: str) -> str:
 
 
 def noted_job(target: str) -> dict[str, str]:
-    """Return what a run directory that can be seen from here says of its job."""
+    """Return the job that a run directory names, if the directory can be read from here."""
     if not is_directory(target):
         return {}
     try:
@@ -223,12 +226,12 @@ def noted_job(target: str) -> dict[str, str]:
             raise InputError(f"{target} was not run as a job: stop it with Ctrl-C, see it with `shoal status`.")
         return noted
     except OSError:
-        return {}  # a bucket that only the cluster may read: its job server knows the directory
+        return {}  # only the cluster may read this bucket, and its job server knows the directory
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Show what the way to the head or its job server raises as one line."""
+    """Turn errors of the connection or of the job server into InputError or RunFailed with one line."""
     try:
         yield
     except jobs.Unreachable as error:

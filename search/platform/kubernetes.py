@@ -18,10 +18,10 @@ from search.errors import InputError
 KubernetesManifest = dict[str, Any]
 
 LABELS = {"app.kubernetes.io/name": "shoal", "app.kubernetes.io/part-of": "shoal"}
-LONGEST_NAME = 47  # of a RayJob: the operator builds other names from it
+LONGEST_NAME = 47  # letters of a RayJob's name, from which the operator builds longer names
 FILE = "/etc/shoal/run.yaml"
-RUNS_MOUNT = "/runs"  # where the claim is mounted
-AUTH, STORAGE, REDIS = "shoal-auth", "shoal-storage", "shoal-redis"  # secrets, only ever named
+RUNS_MOUNT = "/runs"  # the claim is mounted here
+AUTH, STORAGE, REDIS = "shoal-auth", "shoal-storage", "shoal-redis"  # names of secrets, which are never read
 SECONDS_TO_DRAIN = 90
 HOURS_OF_A_RUN = 72
 HEAD_RESOURCES = {"cpu": "2", "memory": "8Gi"}
@@ -30,13 +30,13 @@ TMP_GIGABYTES, MEMORY_PER_CPU = 4, 2  # GiB
 
 @dataclass(frozen=True)
 class KubernetesSettings:
-    """Where on Kubernetes, and with what, a run is to be."""
+    """Where on Kubernetes a run is placed, and what its pods are given."""
 
     image: str = "shoal:0.1.0"
     claim: str | None = None  # PersistentVolumeClaim that is mounted at /runs
     namespace: str | None = None
-    queue: str | None = None  # of Kueue
-    gpus: bool = False  # whether a cluster also gets a GPU group
+    queue: str | None = None  # name of a queue of Kueue
+    gpus: bool = False  # whether a cluster also has a group of GPU workers
 
 
 def render_job(run: Run, values: Mapping[str, Any], settings: KubernetesSettings) -> list[KubernetesManifest]:
@@ -50,7 +50,7 @@ def render_job(run: Run, values: Mapping[str, Any], settings: KubernetesSettings
     spec: KubernetesManifest = {
         "entrypoint": f"shoal run {FILE} --resume auto",
         "submissionMode": "K8sJobMode",
-        "backoffLimit": 3,  # each retry is a new cluster, and goes on in the run directory
+        "backoffLimit": 3,  # each retry is a new cluster that goes on from the run directory
         "activeDeadlineSeconds": HOURS_OF_A_RUN * 3600,
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": 600,
@@ -59,7 +59,7 @@ def render_job(run: Run, values: Mapping[str, Any], settings: KubernetesSettings
     }
     labels = LABELS | ({"kueue.x-k8s.io/queue-name": settings.queue} if settings.queue else {})
     if settings.queue:
-        spec["suspend"] = True  # until Kueue admits it
+        spec["suspend"] = True  # Kueue ends this when it admits the job
     text = yaml.safe_dump(dict(values), sort_keys=False)
     config: KubernetesManifest = {
         "apiVersion": "v1",
@@ -71,7 +71,7 @@ def render_job(run: Run, values: Mapping[str, Any], settings: KubernetesSettings
 
 
 def render_cluster(name: str, settings: KubernetesSettings, most: int = 8) -> KubernetesManifest:
-    """Return a RayCluster that jobs are submitted to: idle it is a head, busy up to `most` workers a group."""
+    """Return a RayCluster for submitted jobs. Idle it is only a head; each group grows to `most` workers."""
     groups = [group("cpu", 0, most, cpus=4)]
     if settings.gpus:
         groups.append(group("gpu", 0, most, cpus=8, gpus=1))
@@ -122,7 +122,10 @@ def groups_of(run: Run) -> list[KubernetesManifest]:
 
 
 def group(name: str, first: int, most: int, cpus: int, gpus: int = 0) -> KubernetesManifest:
-    """Return a worker group whose pods ask for what they may use; resources are its only key to fill in."""
+    """Return a worker group whose pods request all that they may use.
+
+    It is not complete: `cluster_spec` replaces its `resources` by the template of a pod.
+    """
     resources = {"cpu": str(cpus), "memory": f"{MEMORY_PER_CPU * cpus}Gi"}
     if gpus:
         resources["nvidia.com/gpu"] = str(gpus)
@@ -165,8 +168,8 @@ def cluster_spec(
         },
         "authOptions": {"mode": "token", "secretName": AUTH},
         "headGroupSpec": {
-            # the driver runs here, on the one node that must not be preempted; members do not
-            "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},  # inside the pod network
+            # the driver runs on the head, the one node that must not be preempted; members run elsewhere
+            "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},  # only the pod network reaches it
             "serviceType": "ClusterIP",
             "template": {"metadata": {"labels": LABELS}, "spec": pod_spec(head, settings, config, token=True)},
         },
@@ -217,7 +220,7 @@ def container(
         "name": name,
         "image": settings.image,
         "env": [{"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": "60"}, {"name": "HOME", "value": "/tmp"}],
-        # bucket credentials, if there is such a secret
+        # a secret with credentials for a bucket may exist
         "envFrom": [{"secretRef": {"name": STORAGE, "optional": True}}],
         "resources": {"requests": dict(resources), "limits": dict(resources)},
         "securityContext": CONTAINER_SECURITY,
@@ -229,13 +232,13 @@ def container(
 
 
 def probe(failures: int) -> KubernetesManifest:
-    """Return a look at the node's own agent every 5 s; it answers without a token."""
-    look = {"path": "/api/healthz", "port": 52365}
-    return {"httpGet": look, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": failures}
+    """Return a probe that asks the node's own agent every 5 s, which answers without a token."""
+    request = {"path": "/api/healthz", "port": 52365}
+    return {"httpGet": request, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": failures}
 
 
 def drain() -> KubernetesManifest:
-    """Return the hook that tells Ray of a pod's end while there is still time to write checkpoints."""
+    """Return the hook that tells Ray that a pod will end, in time to write checkpoints."""
     command = (
         "ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message preStop "
         f"--deadline-remaining-seconds {SECONDS_TO_DRAIN} && sleep {SECONDS_TO_DRAIN}"

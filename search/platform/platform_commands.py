@@ -1,4 +1,4 @@
-"""The commands for what runs around a cluster: `shoal k8s` writes manifests, `shoal grafana` a dashboard."""
+"""The commands around a cluster: `shoal k8s` writes manifests, `shoal grafana` sets up a dashboard."""
 
 import json
 import os
@@ -20,9 +20,7 @@ k8s = typer.Typer(
 ImageOption = Annotated[str, typer.Option(help="Image with Shoal in it: see the Dockerfile.")]
 ClaimOption = Annotated[str | None, typer.Option(help="PersistentVolumeClaim to mount at /runs.")]
 NamespaceOption = Annotated[str | None, typer.Option(help="Namespace to write into the manifests.")]
-ApplyOption = Annotated[
-    bool, typer.Option("--apply", help="Apply them with kubectl in place of printing them.")
-]
+ApplyOption = Annotated[bool, typer.Option("--apply", help="Apply them with kubectl instead of printing them.")]
 
 
 @k8s.command(epilog="Example: shoal k8s render examples/demo.yaml directory=s3://bucket/demo")
@@ -34,7 +32,7 @@ def render(
     image: ImageOption = "shoal:0.1.0",
     claim: ClaimOption = None,
     namespace: NamespaceOption = None,
-    queue: Annotated[str | None, typer.Option(help="Kueue's queue that admits the job.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Queue of Kueue that admits the job.")] = None,
     apply: ApplyOption = False,
 ) -> None:
     """Print a RayJob for a run, and the ConfigMap that holds the run's file."""
@@ -48,8 +46,8 @@ def render(
 @k8s.command(epilog="Example: shoal k8s cluster --claim shoal-runs --gpus")
 def cluster(
     name: Annotated[str, typer.Option(help="The RayCluster's name.")] = "shoal",
-    most: Annotated[int, typer.Option(min=1, help="Most workers of a group.")] = 8,
-    gpus: Annotated[bool, typer.Option("--gpus", help="Also a group of GPU workers.")] = False,
+    most: Annotated[int, typer.Option(min=1, help="Largest number of workers in a group.")] = 8,
+    gpus: Annotated[bool, typer.Option("--gpus", help="Add a group of GPU workers.")] = False,
     image: ImageOption = "shoal:0.1.0",
     claim: ClaimOption = None,
     namespace: NamespaceOption = None,
@@ -67,7 +65,7 @@ grafana = typer.Typer(help="Set up Shoal's dashboard in Grafana.", no_args_is_he
 
 @grafana.callback()
 def sub_commands() -> None:
-    """Keep `install` a word of its own: Typer drops the name of an only command."""
+    """Make `install` a subcommand: Typer drops the name of a command that is alone."""
 
 
 @grafana.command(
@@ -81,9 +79,9 @@ def install_dashboard(
     token_file: Annotated[
         Path | None, typer.Option(help="File that holds a service account's token; GRAFANA_TOKEN without it.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the dashboard, ask nobody.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the dashboard.")] = False,
 ) -> None:
-    """Make folder, data source and dashboard, or bring them up to date."""
+    """Create the folder, the data source and the dashboard, or update them."""
     from cluster import grafana as server
     from cluster.dashboard import dashboard
 
@@ -99,7 +97,7 @@ def install_dashboard(
 
 
 def token_of(file: Path | None) -> str:
-    """Return Grafana's token; it has no place on the command line, where every user of the machine reads it."""
+    """Return Grafana's token; on the command line, every user of the machine could read it."""
     if file is None:
         if token := os.environ.get("GRAFANA_TOKEN", "").strip():
             return token
@@ -111,7 +109,7 @@ def token_of(file: Path | None) -> str:
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes every mapping out, without anchors, and a text of several lines as one."""
+    """Writes every mapping in full, without anchors, and a text of several lines as a block."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

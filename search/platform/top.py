@@ -1,4 +1,4 @@
-"""`shoal top`: a running population as its directory shows it, from any machine that can read it."""
+"""`shoal top` shows a running population from its directory, on any machine that can read it."""
 
 import time
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ ENDED = ("done", "failed", "interrupted")
 
 
 def watch_run(target: str, address: str | None, console: Console, once: bool) -> None:
-    """Show members, scores and copies round by round until the run ends; once where nobody watches."""
+    """Show members, scores and copies round by round until the run ends; only once without a terminal."""
     run, store = directory.open_run(place_of(target, address))
     view = Progress(run, Console(quiet=True), run.label)
     seen = NewestRows()
@@ -52,13 +52,13 @@ def place_of(target: str, address: str | None) -> str:
 
 @dataclass
 class NewestRows:
-    """What was read of a run's metrics: every part once, and of each member its newest row."""
+    """The newest row of each member in a run's metrics, whose parts are each read only once."""
 
     parts: list[str] = field(default_factory=list)
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def read(self, store: Store) -> bool:
-        """Read the parts that are new, all again where a run that was resumed has dropped some."""
+        """Read new parts, or all again if a resumed run has dropped some; return whether any was new."""
         there = [part for part in store.names(tables.METRICS) if part.startswith("part-")]
         if there[: len(self.parts)] != self.parts:
             self.parts, self.rows = [], {}
