@@ -1,4 +1,4 @@
-"""The sub-spaces of a run and what their networks cost."""
+"""The sub-spaces of a run and the costs of their networks."""
 
 from search.config.run import Run
 from trainables.distill.cost import decoder_cost, encoder_cost
@@ -20,7 +20,7 @@ def cost_of(run: Run, shape: ElasticShape, subnet: Subnet) -> dict[str, float]:
 
 
 def latency_of(run: Run, shape: ElasticShape, subnet: Subnet) -> float:
-    """Measure the least time in ms of one row, with random weights, on this machine."""
+    """Return a network's time for one row on this machine, in ms: the least of five, with random weights."""
     import torch
 
     from trainables.distill.cost import latency

@@ -1,4 +1,4 @@
-"""Students picked out of trained super-networks without training them again."""
+"""Students are picked out of trained super-networks, without training them again."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from trainables.distill.proxy import Tuning, accuracy, tune_together
 from trainables.distill.spaces import ElasticShape, Subnet, SubSpace
 from trainables.distill.supernet import SuperNetwork
 
-EXHAUSTIVE_UP_TO = 512  # networks up to which a space is searched whole
+EXHAUSTIVE_UP_TO = 512  # a space of at most so many networks is searched whole
 GENERATION = 32  # networks that NSGA-II proposes at once
 Row = dict[str, Any]
 Score = Callable[[Sequence[Subnet]], list[Row]]
@@ -71,7 +71,7 @@ def tune_space(shared: dict[str, Any], seed: int) -> dict[str, Any]:
 
 
 def measure_latencies(shared: dict[str, Any], subnets: Sequence[Subnet]) -> list[float]:
-    """Measure one network after another, in ms for one row; called in a Ray task, with no other beside it."""
+    """Measure one network after another, in ms for one row; called in a Ray task that runs alone."""
     run, member = open_member(shared)
     tokens = torch.zeros((1, run.data.sequence_length), dtype=torch.long, device=member.device)
     return [latency(member.transformer, subnet, tokens) for subnet in subnets]
@@ -104,7 +104,7 @@ def scorer(run: Run, space: str, weights: Any, held_out: HeldOut) -> Score:
 
 
 def worth(row: Row) -> float:
-    """Return what networks are ranked by, higher is better: the proxy task's accuracy, or minus the loss."""
+    """Return the value by which networks are ranked, higher is better: accuracy on the proxy task, or -loss."""
     found: float = row["accuracy"] if "accuracy" in row else -row["loss"]
     return found
 
@@ -112,13 +112,13 @@ def worth(row: Row) -> float:
 def search_space(
     space: SubSpace, score: Score, objective: str, method: str, evaluations: int, seed: int
 ) -> list[Row]:
-    """Return the scored networks of a space: all, or those that NSGA-II (Deb et al., 2002) came to."""
+    """Return the scored networks of a space: all, or those that NSGA-II (Deb et al., 2002) proposed."""
     if method == "all":
         return score(list(dict.fromkeys(space)))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.NSGAIISampler(population_size=GENERATION, seed=seed)
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
-    for share in (0, 1):  # both ends are known to matter
+    for share in (0, 1):  # the smallest and the largest network are always tried
         study.enqueue_trial({name: share * (len(values) - 1) for name, values in space.axes.items()})
     known: dict[Subnet, Row] = {}
     for first in range(0, evaluations, GENERATION):
@@ -136,10 +136,10 @@ def proposed_subnet(space: SubSpace, trial: optuna.Trial) -> Subnet:
 
 
 def search_students(run: Run, shape: ElasticShape, weights: dict[str, Any], held_out: HeldOut) -> list[Row]:
-    """Score every space's networks and mark the front of all and the best within each budget.
+    """Score every space's networks, and mark the Pareto front of all and the best within each budget.
 
     A row holds space, subnet, loss on validation rows, costs, the `accuracy` on a proxy task if there is one,
-    `name` where it is on the front, and the `budgets` that it is the best within.
+    a `name` if it is on the front, and the `budgets` within which it is the best.
     """
     chosen, rows = run.distilling.search, []
     for name, space in spaces_of(run, shape).items():

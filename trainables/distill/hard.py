@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-FORGET = 0.9  # factor of the old mean disagreement at each step
+MEAN_DECAY = 0.9  # factor of the old mean disagreement at each step
 MOST_LOGIT = 30.0  # larger logits are cut to it, so that a disagreement is bounded
 
 
@@ -62,7 +62,7 @@ def next_turn(turn: Turn, disagreed: float, low: float, high: float) -> Turn:
     """
     if not 0 < low < high:
         raise ValueError(f"thresholds must be 0 < low < high, got {low=}, {high=}.")
-    mean = disagreed if turn.mean is None else FORGET * turn.mean + (1 - FORGET) * disagreed
+    mean = disagreed if turn.mean is None else MEAN_DECAY * turn.mean + (1 - MEAN_DECAY) * disagreed
     if turn.student and mean < low:
         return Turn(False, mean)
     if not turn.student and mean > high:
