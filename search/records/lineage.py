@@ -14,7 +14,7 @@ from search.records.tables import LINEAGE
 class Event(NamedTuple):
     """A member's start, or its copy of `parent` after round `round`; scores are from before the copy.
 
-    In a change a member is its own parent: it keeps its weights under other hyperparameters.
+    In a change a member is its own parent: it keeps its weights and gets other hyperparameters.
     """
 
     event: str  # "start", "copy" or "change"
@@ -26,7 +26,7 @@ class Event(NamedTuple):
     parent_score: float | None
     before: Hyperparameters | None
     after: Hyperparameters
-    # of the copied weights, where members count their rounds and steps each for itself; else None
+    # round and step of the copied weights, if each member counts its own; else None
     parent_round: int | None = None
     parent_step: int | None = None
 
@@ -37,7 +37,7 @@ class Event(NamedTuple):
 
     @property
     def began(self) -> int:
-        """How many steps the weights had trained that go on from here."""
+        """How many steps the weights of this event had trained."""
         return self.step if self.parent_step is None else self.parent_step
 
 
@@ -45,10 +45,10 @@ class Segment(NamedTuple):
     """Weights trained in one member's slot, with the same hyperparameters all along."""
 
     from_step: int
-    to_step: int | None  # None: to the end of what was asked for
+    to_step: int | None  # None in the last segment, which is open
     member: int
     hyperparameters: Hyperparameters
-    from_round: int  # the decision that began it; it trained in the rounds after this one
+    from_round: int  # the decision of this round began it, so it trained in the rounds after
     to_round: int | None
 
 
@@ -101,7 +101,7 @@ def ancestry(events: Iterable[Event], member: int, round: int | None = None) -> 
 
 
 def stays(events: Iterable[Event]) -> dict[int, list[Segment]]:
-    """Return what passed through each member's slot, in order; the last stay of each is open."""
+    """Return the weights' stays in each member's slot, in order; the last stay of each is open."""
     return {
         member: [
             _segment(arrival, leaver.step if leaver else None, leaver.round if leaver else None)
@@ -134,8 +134,8 @@ def schedule_of(path: Sequence[Segment]) -> list[Setting]:
 
 
 def _arrival(arrivals: Sequence[Event], round: int) -> Event:
-    """Return what brought the weights that a round scored; its own decision is not in them."""
-    # read from the end: what is copied has mostly come last
+    """Return the event that brought the weights that a round scored; the round's own decision came later."""
+    # searched from the end, because copied weights have mostly come last
     return next(event for event in reversed(arrivals) if event.round < max(round, 1))
 
 
