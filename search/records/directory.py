@@ -184,7 +184,7 @@ def export_member(run: Run, store: Store, member: int | None = None, to: Store |
 def exported_shape(run: Run) -> dict[str, Any]:
     """Return the arguments of `trainables.settings.DecoderShape` for the network of exported weights.
 
-    For a run of kind distill they are its teacher and its spaces, and for an own class there are none.
+    For a run of kind distill they are its teacher and its spaces; a run that reads no text has none.
     """
     if not run.reads_text:
         return {}

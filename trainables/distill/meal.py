@@ -21,7 +21,7 @@ def soft_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """Tells from logits `(rows, classes)` whether they are the student's; one logit a row."""
+    """Takes logits `(rows, classes)` and returns a logit for each row, high for the student's."""
 
     def __init__(self, classes: int):
         super().__init__()
