@@ -27,9 +27,9 @@ from policies.mixers.visits import (
 from policies.mixing import Counts, Vector
 from search.config.mixing import PROBED, settled
 from search.corpus.batches import MixedBatches
-from trainables.alignment import gradients, inner_products, weighted
 from trainables.arrays import to_tensors
 from trainables.decoder import losses_by_token
+from trainables.gradient_products import gradients, inner_products, weighted
 from trainables.language import LanguageModel
 from trainables.member import SavedState
 from trainables.reference import Reference
