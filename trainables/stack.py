@@ -10,13 +10,13 @@ from torch.func import functional_call, vmap
 
 from trainables.arrays import map_nest, stack, to_arrays, to_tensors
 from trainables.batches import alike
-from trainables.layout import attention, linear_layers
 from trainables.member import Member
 from trainables.network import Network
 from trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
 from trainables.randomness import reseed, restored
 from trainables.settings import rate_at
 from trainables.together import Called, StackedLoss, compiled, explained, stacked_loss
+from trainables.vmap_on_cpu import attention, linear_layers
 
 NUMBERS = ("weight_decay", "beta1", "beta2", "momentum")  # the optimisers use these
 
