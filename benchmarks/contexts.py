@@ -20,7 +20,7 @@ from search.config.mixing import PROBED
 from search.corpus.batches import MixedBatches
 from search.members.mixed import MixedModel, train_visits
 from trainables.reference import Reference
-from trainables.searched import FloatOrTensor
+from trainables.searched_numbers import FloatOrTensor
 from trainables.settings import DecoderShape, Recipe
 from trainables.stack import Stack
 

@@ -29,7 +29,7 @@ from trainables.arrays import to_tensors
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel
 from trainables.network import Network
-from trainables.searched import cross_entropy
+from trainables.searched_numbers import cross_entropy
 from trainables.settings import DecoderShape, Recipe, rate_at
 
 CORES = len(os.sched_getaffinity(0))

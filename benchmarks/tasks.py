@@ -23,7 +23,7 @@ from search.corpus.build import prepare_corpus
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel
 from trainables.network import Network
-from trainables.searched import cross_entropy, dropout
+from trainables.searched_numbers import cross_entropy, dropout
 from trainables.settings import DecoderShape, Recipe
 
 RATE = Float(1e-4, 1.0, log=True)

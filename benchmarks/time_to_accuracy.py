@@ -35,7 +35,7 @@ from search.members.sampled import SampledBatches, sample_arrays
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel
 from trainables.network import Network
-from trainables.searched import cross_entropy
+from trainables.searched_numbers import cross_entropy
 from trainables.settings import DecoderShape, Recipe
 
 METHODS: dict[str, Rule] = {

@@ -14,7 +14,7 @@ from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
 from trainables.distill.teachers import Teacher
 from trainables.language import LanguageModel
 from trainables.network import Network
-from trainables.searched import cross_entropy, dropout
+from trainables.searched_numbers import cross_entropy, dropout
 from trainables.settings import DecoderShape, Recipe
 
 SHAPE = DecoderShape(vocabulary=31, sequence_length=12, layers=2, heads=2, width=16)

@@ -13,7 +13,7 @@ from policies.mixing import normalise
 from search.corpus.batches import MixedBatches
 from trainables.batches import Shuffled, alike
 from trainables.network import Network
-from trainables.searched import cross_entropy
+from trainables.searched_numbers import cross_entropy
 from trainables.settings import Recipe
 from trainables.stack import Stack
 from trainables.vmap_on_cpu import Linear, linear_layers

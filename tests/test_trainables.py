@@ -8,7 +8,7 @@ from members import SHAPE, equal, language, points, supernet
 from trainables.arrays import copy_into, to_arrays
 from trainables.batches import Shuffled
 from trainables.decoder import Decoder, initialise, rotary_angles, rotate, token_losses
-from trainables.searched import cross_entropy, dropout, squared_log_partition
+from trainables.searched_numbers import cross_entropy, dropout, squared_log_partition
 from trainables.settings import DecoderShape, Recipe, rate_at
 from trainables.toy import Toy
 

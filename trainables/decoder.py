@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.searched import FloatOrTensor, cross_entropy, dropout
+from trainables.searched_numbers import FloatOrTensor, cross_entropy, dropout
 from trainables.settings import DecoderShape
 
 

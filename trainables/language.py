@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trainables.decoder import Decoder, initialise, token_losses
 from trainables.member import Batches
 from trainables.network import Network
-from trainables.searched import FloatOrTensor, squared_log_partition, used
+from trainables.searched_numbers import FloatOrTensor, squared_log_partition, used
 from trainables.settings import DecoderShape, Recipe
 
 

@@ -14,7 +14,7 @@ from trainables.arrays import check_source, copy_into, tensor_like, to_arrays, t
 from trainables.member import Batches, SavedState
 from trainables.optimise import OPTIMISERS
 from trainables.randomness import reseed, restored
-from trainables.searched import FloatOrTensor
+from trainables.searched_numbers import FloatOrTensor
 from trainables.settings import Recipe, numbers, rate_at
 from trainables.span import Span, local, shared_like
 
