@@ -9,7 +9,7 @@ from test_stack import assert_close, make, numbers
 from torch._dynamo.utils import counters
 
 from search.worker.teams import SMALL, teams
-from trainables import together
+from trainables import stacked_loss
 from trainables.settings import DecoderShape
 from trainables.stack import Stack
 
@@ -19,7 +19,7 @@ NAMES = ("points-adamw", "decoder-adamw")
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a count of what was compiled; the backend traces as inductor's does, and then runs torch's own."""
-    monkeypatch.setattr(together, "BACKEND", "aot_eager")
+    monkeypatch.setattr(stacked_loss, "BACKEND", "aot_eager")
     counters.clear()
     return lambda: counters["stats"]["unique_graphs"]
 
@@ -85,7 +85,7 @@ def test_what_cannot_be_compiled_ends_the_run_and_says_what_to_do(graphs: Any) -
     (team,) = teams({0: torn()}, stack=True)
     assert "error" not in team.train(2)[0]
     (team,) = teams({0: torn()}, stack=True, compile=True)
-    with pytest.raises(together.CompileError, match=r"set cluster\.compile: false"):
+    with pytest.raises(stacked_loss.CompileError, match=r"set cluster\.compile: false"):
         team.train(2)
 
 

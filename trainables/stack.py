@@ -15,7 +15,7 @@ from trainables.network import Network
 from trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
 from trainables.randomness import reseed, restored
 from trainables.settings import rate_at
-from trainables.together import Called, StackedLoss, compiled, explained, stacked_loss
+from trainables.stacked_loss import Called, StackedLoss, compiled, explained, stacked_loss
 from trainables.vmap_on_cpu import attention, linear_layers
 
 NUMBERS = ("weight_decay", "beta1", "beta2", "momentum")  # the optimisers use these

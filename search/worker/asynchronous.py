@@ -17,7 +17,7 @@ from search.errors import Exhausted
 from search.members.build import build_members
 from search.worker.teams import FAILED, Team, read, teams
 from trainables.member import Member, SavedState
-from trainables.together import CompileError
+from trainables.stacked_loss import CompileError
 
 STANDING = "standing"  # the key under which a member's file says what it goes on with
 LOST = FAILED | {"error": "The weights that this member was to copy were lost with their worker."}
