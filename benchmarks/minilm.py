@@ -20,7 +20,7 @@ from trainables.distill.shared import SharedTeacher
 from trainables.distill.spaces import Subnet, SubSpace
 from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
 from trainables.distill.teachers import load_teacher
-from trainables.pieces import Pieces
+from trainables.folder_tokenizer import FolderTokenizer
 
 MINILM = {"layers": 6, "head_width": 32}
 SPACES = {
@@ -48,7 +48,7 @@ class Family:
     def __init__(self, data: str, setting: Setting, seed: int):
         teacher, origin = load_teacher(minilm())
         assert isinstance(origin, ElasticEncoder)
-        pieces = Pieces(minilm())
+        pieces = FolderTokenizer(minilm())
         self.setting, self.seed, self.origin = setting, seed, origin
         train = sentiment(data, "train", pieces)
         tests = [sentiment(data, split, pieces) for split in ("dev", "test")]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Pieces:
+class FolderTokenizer:
     """The tokenizer of a teacher's folder, `tokenizer.json`: rows of the corpus hold its ids."""
 
     def __init__(self, folder: str):
