@@ -6,11 +6,11 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from cluster.storage import Store
+from search import notation
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run
 from search.platform import job_commands, platform_commands
@@ -115,7 +115,7 @@ def schedule(path: Directory, member: Member = None) -> None:
 
     settings, store = directory.open_run(path)
     _, segments = lineage_of(settings, store, member)
-    sys.stdout.write(yaml.safe_dump({"schedule": settings_of(segments)}, sort_keys=False))
+    sys.stdout.write(notation.write({"schedule": settings_of(segments)}))
 
 
 @app.command(epilog="Example: shoal replay runs/demo --member 3")

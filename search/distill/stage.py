@@ -28,8 +28,7 @@ SHOWN = "what the teacher shows of {}"  # name of a group's dataset
 class Look:
     """The teacher in a process of Ray Data: blocks of rows in, the same with a column of what it shows out."""
 
-    def __init__(self, plain: dict[str, Any]):
-        run = Run.model_validate(plain)
+    def __init__(self, run: Run):
         torch.set_num_threads(1)
         self.device = "cuda" if run.cluster.gpus_per_worker else "cpu"
         self.teacher = open_teacher(run, self.device)[0]
@@ -52,7 +51,7 @@ def stage(run: Run) -> dict[str, Any]:
         order = RowOrder(group, file_rows(split), run.seed)
         rows = min(order.rows, math.ceil(run.training.steps * run.training.batch * share) + 1)
         if share:
-            chosen, given = picks(split.files, order, rows), (run.model_dump(mode="json"),)
+            chosen, given = picks(split.files, order, rows), (run,)
             # what reads the rows needs a part of a CPU beside them
             found[SHOWN.format(group)] = look_at(store, chosen, Look, given, processes, 0.75, gpus)
     return found

@@ -32,7 +32,7 @@ Score = Callable[[Sequence[Subnet]], list[Row]]
 
 def open_member(shared: dict[str, Any]) -> tuple[Run, SuperNetwork]:
     """Return a trained super-network inside a Ray task."""
-    run = Run.model_validate(shared["run"])
+    run: Run = shared["run"]
     torch.set_num_threads(1)
     device = "cuda" if run.cluster.gpus_per_worker else "cpu"
     taught = open_teacher(run, device)
@@ -85,7 +85,7 @@ def scorer(run: Run, space: str, weights: Any, held_out: HeldOut) -> Score:
     """Return the function that scores sub-networks of a space as one batch over the cluster's CPUs or GPUs."""
     gpus, has = run.cluster.gpus_per_worker, capacity()
     tasks = max(1, int(has.get("GPU", 0.0) / gpus if gpus else has.get("CPU", 1.0)))
-    shared = {"run": run.model_dump(mode="json"), "space": space, "weights": weights, "held_out": held_out}
+    shared = {"run": run, "space": space, "weights": weights, "held_out": held_out}
     shared |= {"proxy": proxy_rows(run), "tuned": None}
     if shared["proxy"] is not None:
         shared["tuned"] = map_tasks(tune_space, shared, [run.seed], gpus)[0]

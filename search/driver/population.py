@@ -67,7 +67,7 @@ def train_population(
         exchange.give_verdicts.remote if free else after_marks(ledger, exchange.give_orders.remote)
     )
     settings: dict[str, Any] = {
-        "run": run.model_dump(mode="json"),
+        "run": run,
         "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
         "ledger": ledger,
         "state": population.to_plain(conductor.state),

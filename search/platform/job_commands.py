@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 
+from search import notation
 from search.errors import InputError
 
 console = Console()
@@ -107,8 +107,8 @@ def environment(path: Path | None) -> dict[str, object]:
     if path is None:
         return {}
     try:
-        read = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        read = notation.read(path.read_text(encoding="utf-8"), f"--runtime-env: {path}")
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--runtime-env: {path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(read, dict) or "working_dir" in read:
         raise InputError(f"--runtime-env: {path} must be a mapping without working_dir.")

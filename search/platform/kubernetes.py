@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import yaml
-
+from search import notation
 from search.config.run import Run
 from search.errors import InputError
 
@@ -60,7 +59,7 @@ def render_job(run: Run, values: Mapping[str, Any], place: Place) -> list[Manife
     labels = LABELS | ({"kueue.x-k8s.io/queue-name": place.queue} if place.queue else {})
     if place.queue:
         spec["suspend"] = True  # until Kueue admits it
-    text = yaml.safe_dump(dict(values), sort_keys=False)
+    text = notation.write(dict(values))
     config: Manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(name, place, LABELS)}
     job = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": meta(name, place, labels), "spec": spec}
     return [config | {"data": {"run.yaml": text}}, job]

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.lib
-import yaml
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
@@ -14,14 +13,15 @@ from cluster import checkpoints
 from cluster.driver import ADDRESS, running_in
 from cluster.storage import Store
 from policies.standings import rank
+from search.config.places import escaped
 from search.config.run import Run
 from search.errors import InputError
-from search.load import check, dump
+from search.load import check, dump, parse
 from search.records.tables import METRICS
 from trainables.tokenizer import tokenizer_of
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
-MOVABLE = {"directory", "cluster"}  # what may change when a run goes on elsewhere
+MOVABLE = {"code", "directory", "cluster"}  # what may change when a run goes on elsewhere
 UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # a job's working directory, elsewhere in every Ray session
 
 
@@ -47,7 +47,7 @@ def holds_run(directory: str) -> bool:
 def same_run(given: Run) -> Run:
     """Return the run that its directory holds, on the given cluster; refuses one of other settings."""
     there, store = open_run(given.directory)
-    ours, theirs = (flat(run.model_dump(mode="json", exclude=MOVABLE)) for run in (given, there))
+    ours, theirs = (flat(run.model_dump(exclude=MOVABLE)) for run in (given, there))
     differ = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if differ:
         said = f"{differ[0]} is {theirs.get(differ[0])} there, {ours.get(differ[0])} here"
@@ -96,15 +96,16 @@ def open_run(directory: str) -> tuple[Run, Store]:
     try:
         store = Store(directory)
         text = store.read(SETTINGS).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{directory}/{SETTINGS}: is not UTF-8 text, so no run wrote it.") from error
     except FileNotFoundError as error:
         raise InputError(f"{directory} is not a run directory: it has no {SETTINGS}.") from error
     except (OSError, pyarrow.lib.ArrowException) as error:
         raise InputError(f"{directory} cannot be read: {reason(error)}.") from error
-    values = yaml.safe_load(text)
-    if not isinstance(values, dict):
-        raise InputError(f"{directory}/{SETTINGS} is not a run's configuration.")
+    values = parse(text, f"{directory}/{SETTINGS}")
     # a run directory may have been moved since it was written
-    run = check(values | {"directory": store.uri}, f"{directory}/{SETTINGS}")
+    here = {"directory": escaped("directory", store.uri)}
+    run = check(values | here, f"{directory}/{SETTINGS}")
     return run, store
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from cluster.storage import Store
 from policies.schedule import Setting
+from policies.space import frozen
 from search.errors import InputError
 from search.records.tables import LINEAGE
 
@@ -56,7 +57,7 @@ class Segment(NamedTuple):
 def read_lineage(store: Store) -> list[Event]:
     """Return the events of a run, starts first; raises InputError if there are none or parts are lost."""
     events = [
-        Event(**row | {"before": _parsed(row["before"]), "after": json.loads(row["after"])})
+        Event(**row | {"before": _parsed(row["before"]), "after": _parsed(row["after"])})
         for row in read_rows(store, LINEAGE)
     ]
     events.sort(key=lambda event: (event.round, event.member))
@@ -153,4 +154,4 @@ def _segment(arrival: Event, to_step: int | None, to_round: int | None) -> Segme
 
 
 def _parsed(text: str | None) -> Hyperparameters | None:
-    return None if text is None else json.loads(text)
+    return None if text is None else frozen(json.loads(text))

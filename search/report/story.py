@@ -7,12 +7,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import yaml
 
 from cluster.storage import Store
 from policies.space import Path, value_at
 from policies.standings import rank
 from search.errors import InputError
+from search.notation import read
 from search.records.directory import CONTROLS, SETTINGS, SUMMARY, summary
 from search.records.lineage import Event, Segment, ancestry, read_lineage, read_rows, roots, stays
 from search.records.tables import METRICS, MIXING
@@ -180,7 +180,7 @@ def read_story(store: Store) -> Story:
             f"{store.uri}/{METRICS} names members without a start in the lineage: "
             f"{', '.join(map(str, unknown))}; the two must come from one run."
         )
-    settings = yaml.safe_load(text) or {}
+    settings = read(text, f"{store.uri}/{SETTINGS}") or {}
     paths = [path for path, _ in flat(settings.get("hyperparameters") or {}) if len(path) > 1]
     events = [
         event._replace(before=event.before and dotted(event.before, paths), after=dotted(event.after, paths))

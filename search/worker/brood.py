@@ -41,7 +41,7 @@ def train_brood(settings: dict[str, Any]) -> None:
 
 
 def host_members(settings: dict[str, Any]) -> None:
-    run = Run.model_validate(settings["run"])
+    run: Run = settings["run"]
     brood, exchange, state = settings["brood"], settings["exchange"], population.from_plain(settings["state"])
     span = span_of(run)
     store = Store(run.directory)
