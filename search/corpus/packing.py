@@ -28,6 +28,15 @@ class Split:
     sizes: list[int] | None = None  # rows of each file; None where all are full but the last
 
 
+class Built(NamedTuple):
+    """What a builder says of a group whose parts it has written."""
+
+    documents: int
+    duplicates: int
+    splits: dict[str, Split]
+    content: bytes  # digest of all rows
+
+
 class Rows(NamedTuple):
     ids: NDArray[np.int64]  # (rows,) rising
     tokens: NDArray[np.uint16]  # (rows, sequence_length)
@@ -65,13 +74,16 @@ def _row_id(digest: bytes, offset: int) -> int:
     return int.from_bytes(hashed, "little") >> 1  # 63 bits: never negative as int64
 
 
-def write_rows(store: Store, name: str, rows: Rows) -> Iterator[tuple[str, int, bytes]]:
-    """Write rows to files `NAME-0.parquet` and on; yield each one's name, rows and digest of its content."""
+def write_rows(store: Store, stage: str, name: str, rows: Rows) -> Iterator[tuple[str, int, bytes]]:
+    """Write rows to parts in the folder `stage`; yield each one's final name, rows and digest of its content.
+
+    A name says what is in it, so that builds in one place never write over one another.
+    """
     for start in range(0, len(rows.ids), PART_ROWS):
         ids, tokens = rows.ids[start : start + PART_ROWS], rows.tokens[start : start + PART_ROWS]
-        file = f"{name}-{start // PART_ROWS}.parquet"
-        write_part(store, file, ids, tokens)
         content = hashlib.blake2b(ids.astype("<i8").tobytes() + tokens.astype("<u2").tobytes(), digest_size=16)
+        file = f"{name}-{start // PART_ROWS:05d}-{content.hexdigest()[:16]}.parquet"
+        write_part(store, f"{stage}/{file}", ids, tokens)
         yield file, len(ids), content.digest()
 
 
