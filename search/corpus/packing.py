@@ -13,6 +13,7 @@ from cluster.storage import Store
 from cluster.streams import as_column
 from search.config.sections import Data
 from search.corpus.documents import Document
+from search.errors import InputError
 from trainables.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation", "test")
@@ -57,7 +58,7 @@ def pack(documents: Sequence[Document], tokenizer: Tokenizer, length: int) -> Ro
     same documents, and its order is a shuffle, so that neighbours come from different documents.
     """
     end = np.array([tokenizer.end], np.uint16)
-    encoded = [np.append(tokenizer.encode(document.content.decode()), end) for document in documents]
+    encoded = [np.append(encode(tokenizer, document), end) for document in documents]
     tokens = np.concatenate([end[:0], *encoded])
     begins = np.cumsum([0, *(part.size for part in encoded)])
     firsts = np.arange(tokens.size // length) * length
@@ -67,6 +68,13 @@ def pack(documents: Sequence[Document], tokenizer: Tokenizer, length: int) -> Ro
     ids = np.array([_row_id(documents[owner].digest, offset) for owner, offset in pairs], np.int64)
     order = np.argsort(ids)
     return Rows(ids[order], tokens[: firsts.size * length].reshape(-1, length)[order])
+
+
+def encode(tokenizer: Tokenizer, document: Document) -> NDArray[np.uint16]:
+    try:
+        return tokenizer.encode(document.content.decode())
+    except ValueError as error:
+        raise InputError(f"data.tokenizer: {error}") from error
 
 
 def _row_id(digest: bytes, offset: int) -> int:
