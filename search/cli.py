@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.storage import Store
-from search import notation
+from search import notation, traces
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run
 from search.platform import job_commands, platform_commands
@@ -182,8 +182,15 @@ def main() -> None:
         sys.exit(say("interrupted", error, 130))
     except RunFailed as error:
         sys.exit(say("failed", error, 1))
+    except Exception as error:  # a fault of Shoal's own, or of what it stands on
+        sys.exit(say("failed", error, 1))
 
 
 def say(kind: str, error: Exception, code: int) -> int:
-    errors.print(f"{kind}: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+    said, trace = str(error), getattr(error, "trace", "")
+    if not isinstance(error, InputError | RunFailed):
+        said, trace = f"{traces.in_one_line(traces.trace_of(error))}.", traces.trace_of(error)
+    if trace:
+        said = f"{said.rstrip('.')}. {traces.keep(trace)}"
+    errors.print(f"{kind}: {said}", style="red", highlight=False, soft_wrap=True, markup=False)
     return code

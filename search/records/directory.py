@@ -1,7 +1,9 @@
 """The run directory: it is made once and recognised later, and says how its run stands."""
 
 import json
+import os
 import re
+import shlex
 from typing import Any
 
 import numpy as np
@@ -88,8 +90,9 @@ def job_of(directory: str) -> dict[str, str]:
 def refuse_existing(run: Run) -> None:
     """Raise InputError if the run's directory cannot be read or already holds a run."""
     if holds_run(run.directory):
+        way_on = f"continue it with `shoal resume {shlex.quote(run.directory)}`"
         raise InputError(
-            f"{run.directory} already holds a run: continue it with `shoal resume {run.directory}`, "
+            f"{run.directory} already holds a run: {way_on}, "
             f"give another place with directory=..., or delete it."
         )
 
@@ -97,7 +100,8 @@ def refuse_existing(run: Run) -> None:
 def open_run(directory: str) -> tuple[Run, Store]:
     """Return the run of a directory; raises InputError if it holds none, or one of a newer format."""
     try:
-        store = Store(directory)
+        # a command that trains on hands the place to workers, which have another working folder
+        store = Store(directory if "://" in directory else os.path.abspath(os.path.expanduser(directory)))
         text = store.read(SETTINGS).decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{directory}/{SETTINGS}: is not UTF-8 text, so no run wrote it.") from error
