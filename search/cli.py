@@ -104,7 +104,7 @@ def export(
         folder = export_student(settings, store, student, Store(to) if to else None)
         console.print(f"exported: {folder}/model.safetensors", highlight=False, soft_wrap=True)
         return
-    folder = directory.export(settings, store, member, Store(to) if to else None)
+    folder = directory.export_member(settings, store, member, Store(to) if to else None)
     console.print(f"exported: {folder}/model.safetensors", highlight=False, soft_wrap=True)
 
 
@@ -139,7 +139,7 @@ def status(
     if path and elsewhere and not ("/" in path or os.path.exists(path)):
         from search.platform import jobs
 
-        jobs.status(path, address, console)
+        jobs.print_status(path, address, console)
         return
     paths = [path] if path else runs_here()
     if not paths:
@@ -155,10 +155,12 @@ def status(
 
 
 example = "Example: shoal {} --address http://127.0.0.1:8265"
-app.command(epilog=example.format("submit examples/toy.yaml directory=/runs/toy"))(job_commands.submit)
-app.command(epilog=example.format("stop toy-1f2e3d4c"))(job_commands.stop)
-app.command(epilog=example.format("logs --follow /runs/toy"))(job_commands.logs)
-app.command(epilog="Example: shoal top runs/demo")(job_commands.top)
+app.command("submit", epilog=example.format("submit examples/toy.yaml directory=/runs/toy"))(
+    job_commands.submit_command
+)
+app.command("stop", epilog=example.format("stop toy-1f2e3d4c"))(job_commands.stop_command)
+app.command("logs", epilog=example.format("logs --follow /runs/toy"))(job_commands.logs_command)
+app.command("top", epilog="Example: shoal top runs/demo")(job_commands.top_command)
 app.add_typer(platform_commands.k8s, name="k8s")
 app.add_typer(platform_commands.grafana, name="grafana")
 

@@ -11,7 +11,7 @@ from search.config.kinds import SpaceWithin
 from search.config.run import Run
 from search.config.sections import SEARCHED
 from search.errors import nearest
-from trainables.settings import Shape
+from trainables.settings import DecoderShape
 
 
 def check_population(run: Run) -> str:
@@ -167,7 +167,7 @@ def check_model(run: Run) -> str:
     if not run.reads_text or run.kind == "distill":
         return ""
     try:
-        Shape(vocabulary=2, sequence_length=run.data.sequence_length, **run.model.model_dump())
+        DecoderShape(vocabulary=2, sequence_length=run.data.sequence_length, **run.model.model_dump())
     except ValueError as error:
         return f"model: {error}"
     return ""

@@ -138,6 +138,7 @@ class Run(Settings):
             cull=chosen.cull.build() if chosen.cull else None,
             backtrack=chosen.backtrack,
             replacements=chosen.replacements,
+            steps=self.training.steps,
         )
 
     def settings(self) -> list[Setting]:

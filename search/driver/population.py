@@ -110,7 +110,7 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     kind = Arrivals if run.population.mode == "asynchronous" else Conductor
     space, rules = run.space(), run.rules()
     resumed = checkpoints.latest(store, range(run.population.members), run.shares)
-    tables.forget_after(store, -1 if resumed is None else resumed)
+    tables.drop_rounds_after(store, -1 if resumed is None else resumed)
     if resumed is None:
         checkpoints.forget_all_but(store, None)
         state = first_state(run)

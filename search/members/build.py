@@ -24,7 +24,7 @@ from trainables.language import LanguageModel
 from trainables.member import Member
 from trainables.network import Network
 from trainables.reference import Reference
-from trainables.settings import Recipe, Shape
+from trainables.settings import DecoderShape, Recipe
 from trainables.span import Span
 from trainables.toy import Toy
 
@@ -104,7 +104,7 @@ def language_models(
 ) -> dict[int, Member]:
     """Build decoders that share one stream of rows a group."""
     manifest, (batches, held_out) = load_corpus(run.data), text_of(run)
-    shape = Shape(
+    shape = DecoderShape(
         vocabulary=manifest.vocabulary,
         sequence_length=run.data.sequence_length,
         **run.model.model_dump(),
@@ -132,5 +132,6 @@ def open_reference(run: Run, folder: str, device: str) -> Reference:
     config = read_exported("mixing.reference", folder)
     weights = load(Store(folder).read("model.safetensors"))
     return Reference(
-        trained_decoder(Shape(**config["shape"]), weights, run.data.sequence_length, device), config["step"]
+        trained_decoder(DecoderShape(**config["shape"]), weights, run.data.sequence_length, device),
+        config["step"],
     )

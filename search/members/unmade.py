@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from trainables.member import Member, State
+from trainables.member import Member, SavedState
 
-NOTHING: State = {"weights": {}, "trained": 0}  # what is saved of a member that is not there
+NOTHING: SavedState = {"weights": {}, "trained": 0}  # what is saved of a member that is not there
 
 
 class Unmade:
@@ -34,10 +34,10 @@ class Unmade:
     def evaluate(self, split: str = "validation") -> tuple[float, dict[str, float]]:
         return self.there().evaluate(split)
 
-    def state(self) -> State:
+    def state(self) -> SavedState:
         return NOTHING if self.member is None else self.member.state()
 
-    def load(self, state: State, hyperparameters: dict[str, Any]) -> None:
+    def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None:
         if self.member is None:
             try:
                 self.member = self.make(hyperparameters)
