@@ -18,7 +18,7 @@ from search.config.run import Run
 from search.errors import InputError
 from search.load import check, dump, parse
 from search.records.tables import METRICS
-from trainables.tokenizer import tokenizer_of
+from search.tokenizers import open_tokenizer
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
 MOVABLE = {"code", "directory", "cluster"}  # these may change when a run goes on elsewhere
@@ -191,7 +191,7 @@ def exported_shape(run: Run) -> dict[str, Any]:
         return {}
     if run.distill is not None:
         return {"teacher": run.distill.teacher, "spaces": run.distill.model_dump()["spaces"]}
-    vocabulary = tokenizer_of(run.data.tokenizer).vocabulary
+    vocabulary = open_tokenizer(run.data.tokenizer).vocabulary
     return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.model_dump()}
 
 
