@@ -19,9 +19,11 @@ def check_mixing(run: Run) -> str:
     """Return what is wrong with the mixing, as far as that is known without the corpus."""
     if run.mixing is None:
         return check_unmixed(run)
+    if problem := check_company(run):
+        return problem
     if not run.data.groups:
         return ""  # said elsewhere
-    problem = check_company(run) or check_unseen(run) or check_names(run)
+    problem = check_unseen(run) or check_names(run)
     return problem or check_with_rows(run, dict.fromkeys(run.data.groups, UNKNOWN))
 
 

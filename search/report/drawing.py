@@ -154,6 +154,8 @@ def readable_value(value: Any) -> str:
     """Return a hyperparameter's value as text for a reader."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(readable_value, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
