@@ -49,7 +49,7 @@ class FolderTokenizer:
         return text
 
     def _around(self) -> tuple[list[int], list[int]]:
-        """Return the ids that it puts before a text and those it puts behind it; some put only a beginning."""
+        """Return the ids that it puts before a text, and those behind it; some put only a beginning."""
         bare = self.tokenizer.encode(PROBE, add_special_tokens=False).ids
         whole = self.tokenizer.encode(PROBE).ids
         for begin in range(len(whole) - len(bare) + 1):
@@ -59,7 +59,7 @@ class FolderTokenizer:
         return whole[:-1], whole[-1:]
 
     def _named_ends(self, folder: str) -> Iterator[int]:
-        """Yield the ids that end texts: first those that the files beside it name, then those of usual names."""
+        """Yield the ids that end texts: first as the files beside it say, then by usual names."""
         for file in BESIDE:
             settings = read_json(Path(folder, file)) if Path(folder, file).exists() else {}
             named, numbers = settings.get("eos_token"), settings.get("eos_token_id")
