@@ -1,11 +1,16 @@
+import errno
 import math
 from pathlib import Path
 
 import pytest
 
-from cluster.storage import Store
+from cluster import checkpoints
+from cluster.storage import CannotWrite, Store
 from policies import population
+from search.decisions import OVER
 from search.driver.conductor import Conductor
+from search.driver.population import early_end, open_conductor
+from search.driver.scheduler import PopulationScheduler
 from search.load import load_run
 
 TOY = str(Path(__file__).parent.parent / "examples/toy.yaml")
@@ -71,3 +76,45 @@ def test_a_worker_that_is_told_to_go_makes_its_round_a_checkpoint(conductor, tmp
         conductor.receive(reports(round_, [1.0, 0.5, 3.0, 2.0]) | {"leaving": round_ == 3})
         conductor.wait()
     assert [path.parent.name for path in tmp_path.glob("checkpoints/*/decisions.json")] == ["round-000003"]
+
+
+def test_rows_that_end_end_the_run_with_the_round_in_which_they_do(conductor, tmp_path) -> None:
+    settings = conductor.run.checkpoint.model_copy(update={"every": 10})
+    conductor.run = conductor.run.model_copy(update={"checkpoint": settings})
+    conductor.receive(reports(1, [1.0, 0.5, 3.0, 2.0]))
+    last = reports(2, [1.0, 0.5, 3.0, 2.0])
+    for row in last["reports"]:
+        row |= {"step": 7, "ended": ["docs"]}
+    conductor.receive(last)
+    conductor.wait()
+    # nobody copies in the last round, and its checkpoint is written whatever is due
+    assert conductor.given[1] != [] and conductor.given[2] == [OVER]
+    assert [path.parent.name for path in tmp_path.glob("checkpoints/*/decisions.json")] == ["round-000002"]
+    assert not conductor.finished
+    tests = [{"member": member, "losses": {"docs": 1.0}} for member in range(4)]
+    conductor.receive({"tests": tests})
+    assert conductor.finished
+    assert early_end(conductor) == (
+        "the rows ended at step 7 of 200: docs read to the end (data.exhausted: repeat)"
+    )
+    # a driver that begins again with this checkpoint knows it
+    for member in range(4):
+        checkpoints.save_member(Store(str(tmp_path)), 2, member, {})
+    again = open_conductor(conductor.run, Store(str(tmp_path)), Watches())
+    assert again.read_out == ["docs"] and again.is_last(again.round)
+    again.receive({"tests": tests})
+    assert again.finished
+
+
+def test_a_record_that_cannot_be_written_ends_the_run_and_is_named(conductor, monkeypatch) -> None:
+    def full(name: str, content: bytes | str) -> None:
+        raise CannotWrite(f"/run/{name}", OSError(errno.ENOSPC, "no space"))
+
+    monkeypatch.setattr(conductor.store, "write", full)
+    for round_ in (1, 2):
+        told = {"messages": [reports(round_, [1.0, 2.0, 3.0, 4.0])]}
+        PopulationScheduler(conductor).on_trial_result(None, None, told)
+    assert conductor.given[2] is None
+    assert str(conductor.broken) == (
+        "/run/metrics.parquet/part-000001.parquet cannot be written: No space left on device."
+    )

@@ -15,6 +15,7 @@ from rich.console import Console
 from cluster import lease
 from cluster.package import PackageTooLarge, files, pack
 from cluster.storage import Store
+from search.config.run import Run
 from search.driver.scheduler import PopulationScheduler
 from search.errors import InputError, RunFailed
 from search.load import load_run
@@ -279,11 +280,22 @@ def test_resume_auto_begins_where_nothing_is_and_must_refuses(tmp_path, monkeypa
     with pytest.raises(InputError, match="is not a run directory"):
         running.run_new(given, QUIET, resume="must")
     running.run_new(given, QUIET, resume="auto")
-    assert trained == [given] and directory.holds_run(f"{tmp_path}/run")
+    # what stands in the way of the next try is made when Ray has begun
+    assert trained == [given] and not directory.holds_run(f"{tmp_path}/run")
 
 
 def test_resume_auto_of_a_finished_run_is_no_mistake(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(running, "train", lambda *_: pytest.fail("nothing is left to train"))
-    changes = begun(tmp_path)
-    Store(f"{tmp_path}/run").write_json("summary.json", {"status": "done"})
+    closed: list[list[Run]] = []
+    monkeypatch.setattr(running, "train", lambda run, runs, console: closed.append(runs))
+    changes, store = begun(tmp_path), Store(f"{tmp_path}/run")
+    store.write_json("summary.json", {"status": "done"})
+    # it was ended between its training and its report
     running.run_new(load_run(TOY, changes), QUIET, resume="auto")
+    running.run_on(store.uri, QUIET)
+    assert closed == [[], []]
+    for name in ("report.html", "best/config.json"):
+        store.write(name, "{}")
+    running.run_new(load_run(TOY, changes), QUIET, resume="auto")
+    with pytest.raises(InputError, match="is finished"):
+        running.run_on(store.uri, QUIET)
+    assert len(closed) == 2

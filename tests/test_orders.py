@@ -164,3 +164,14 @@ def test_members_on_several_workers_are_decided_by_the_conductor(tmp_path, wire,
     one = ["cluster.broods=1", "cluster.workers_per_brood=1"]
     several = load_run(TOY, [f"directory={tmp_path}", *one, change])
     assert isinstance(way_to_orders(several, wire.conductor.state, 0, None, 0, told=False), FromConductor)
+
+
+@pytest.mark.parametrize("told_by_others", [False, True])
+def test_a_worker_hears_that_rows_have_ended(wire, run, told_by_others: bool) -> None:
+    way = way_to_orders(run, wire.conductor.state, 0, None, 0, told_by_others)
+    assert way.next(1, reports(run, 1, SCORES[0])) and not way.over
+    last = reports(run, 2, SCORES[0])
+    last["reports"][2]["ended"] = ["docs"]
+    assert way.next(2, last) == [] and way.over
+    assert way.settle()
+    assert wire.conductor.is_last(2) and wire.conductor.read_out == ["docs"]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -224,12 +225,40 @@ def test_ctrl_c_stops_ray_and_leaves_a_run_that_resumes(tmp_path) -> None:
     assert not children_of(process.pid)
 
 
+def test_sigterm_to_the_whole_group_ends_a_run_at_once_and_it_resumes(tmp_path) -> None:
+    process = start("run", TOY, f"directory={tmp_path}", "training.steps=40000")
+    wait_for_round(tmp_path, 3, process)
+    assert status_of(tmp_path) == "running"
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGTERM)  # Ray's processes are in groups of their own
+    said, _ = process.communicate(timeout=90)
+    assert time.monotonic() - began < 30  # a driver whose head is gone waits for a minute
+    assert process.returncode == 143, said
+    ends = [line for line in said.splitlines() if not line.startswith("toy: ")]
+    assert ends == [f"interrupted: stopped before the end. Continue with `shoal resume {tmp_path}`."]
+    assert status_of(tmp_path) == "interrupted"
+    assert not children_of(process.pid)
+
+
+def test_a_run_whose_driver_was_killed_is_stopped(tmp_path) -> None:
+    process = start("run", TOY, f"directory={tmp_path}", "training.steps=40000")
+    wait_for_round(tmp_path, 1, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert status_of(tmp_path) == "stopped"
+
+
+def status_of(place: Path) -> str:
+    return str(directory.summary(Store(str(place)))["status"])
+
+
 def processes() -> list[str]:
-    """Return every process as its group, its number and its command line."""
-    found = subprocess.run(["ps", "-eo", "pgid=,pid=,args="], capture_output=True, text=True, check=True)
+    """Return every process as its session, its number and its command line."""
+    found = subprocess.run(["ps", "-eo", "sid=,pid=,args="], capture_output=True, text=True, check=True)
     return found.stdout.splitlines()
 
 
-def children_of(group: int) -> list[str]:
-    """Return the processes that still live in a process group."""
-    return [line for line in processes() if line.split()[0] == str(group)]
+def children_of(session: int) -> list[str]:
+    """Return the processes that still live in a session."""
+    lines = [line for line in processes() if line.split()[0] == str(session)]
+    return [line for line in lines if "<defunct>" not in line]

@@ -1,12 +1,13 @@
 import math
 import os
+import resource
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from cluster import checkpoints, tree
-from cluster.storage import Store
+from cluster.storage import CannotWrite, Store
 
 
 def test_what_is_written_is_read_and_no_temporary_is_left(tmp_path) -> None:
@@ -86,3 +87,17 @@ def test_a_checkpoint_counts_only_when_whole(tmp_path) -> None:
     assert checkpoints.load_member(store, 2, 1) == {"round": 2, "member": 1}
     checkpoints.prune(store, 2)
     assert store.names(checkpoints.FOLDER) == ["round-000002", "round-000003"]
+
+
+def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path) -> None:
+    store, (soft, hard) = Store(str(tmp_path)), resource.getrlimit(resource.RLIMIT_FSIZE)
+    store.write("whole", b"before")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as a disk that is nearly full
+    try:
+        with pytest.raises(CannotWrite, match=f"{tmp_path}/whole cannot be written: File too large"):
+            store.write("whole", bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == ["whole"] and store.read("whole") == b"before"
+    with pytest.raises(CannotWrite, match=f"{tmp_path}/whole/below cannot be written: File exists"):
+        store.write("whole/below", b"")

@@ -5,6 +5,7 @@ import math
 import pytest
 from rich.console import Console
 
+from cluster import lease
 from policies import population
 from search.driver.progress import Progress
 from search.errors import InputError
@@ -36,6 +37,7 @@ def store(tmp_path):
 
 def test_top_prints_the_newest_round(store, shoal) -> None:  # noqa: F811
     store.write_json("summary.json", {"status": "running"})
+    lease.take(store.uri)
     said = shoal("top", store.uri)
     assert said.code == 0
     lines = said.out.splitlines()

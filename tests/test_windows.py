@@ -274,3 +274,21 @@ def test_an_executor_waits_longer_and_longer_until_a_block_is_taken(monkeypatch)
     unhurried.pause = 60.0
     unhurried.on_execution_step(None)
     assert unhurried.pause == 0.001
+
+
+def test_how_many_batches_are_left_is_known_before_they_are_read() -> None:
+    def batches(**choice) -> MixedBatches:
+        streams = {"code": window(), "law": window(bound=100)}
+        return MixedBatches(streams, normalise([3, 1]), 5, limits=[10, 30], **choice)
+
+    for stop, whole in ((True, 3), (False, 8)):  # see the test above
+        rows = batches(stop=stop)
+        for taken in range(whole):
+            assert rows.left(2) == min(2, whole - taken) and rows.left(100) == whole - taken
+            rows.next()
+        assert rows.left(100) == 0
+        with pytest.raises(Exhausted):
+            rows.next()
+        assert rows.read_out() == (["code"] if stop else ["code", "law"])
+    endless = MixedBatches({"code": window()}, np.ones(1), 5)
+    assert endless.left(1000) == 1000
