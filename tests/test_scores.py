@@ -14,7 +14,7 @@ from cluster.streams import as_rows
 from policies.sampling.hardness import EasyToHard
 from search.config.sections import Data
 from search.corpus import scores
-from search.corpus.build import build_corpus
+from search.corpus.build import build_corpus, load_corpus
 from search.corpus.scores import cost, matched, read_scores, score_corpus
 from search.errors import InputError
 from search.members.kept import KeptRows, arranged
@@ -24,15 +24,15 @@ from tests.test_sampled import Memory
 from tests.test_sources import TEXTS, folder
 from trainables.decoder import Decoder, initialise, token_losses, trained_decoder
 from trainables.scoring import row_losses
-from trainables.settings import Shape
+from trainables.settings import DecoderShape
 
-SHAPE = Shape(vocabulary=257, sequence_length=64, layers=1, heads=2, width=8)
+SHAPE = DecoderShape(vocabulary=257, sequence_length=64, layers=1, heads=2, width=8)
 
 
 def test_a_score_is_the_mean_loss_of_a_row_by_hand() -> None:
     # no layers and a norm of ones: after token 0, whose embedding is (1, 0), the logits are (sqrt(2), 0)
     weights = {"embedding.weight": np.eye(2, dtype=np.float32), "norm.weight": np.ones(2, np.float32)}
-    model = trained_decoder(Shape(2, 3, layers=0, heads=1, width=2), weights, length=3)
+    model = trained_decoder(DecoderShape(2, 3, layers=0, heads=1, width=2), weights, length=3)
     same, other = math.log(1 + math.exp(-math.sqrt(2))), math.log(1 + math.exp(math.sqrt(2)))
     rows = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 1]], np.uint16)
     assert row_losses(model, rows).tolist() == pytest.approx([same, other, (same + other) / 2], abs=1e-5)
@@ -84,10 +84,12 @@ def here(monkeypatch) -> None:
     monkeypatch.setattr(scores, "on_actors", on_actors)
 
 
+def first_part(data: Data, group: str) -> str:
+    return load_corpus(data).groups[group].splits["train"].files[0]
+
+
 def expected(data: Data, module: Decoder, group: str) -> np.ndarray:
-    tokens = torch.from_numpy(
-        as_rows(Store(data.corpus).read_table(f"{group}/train/part-00000.parquet")).astype(np.int64)
-    )
+    tokens = torch.from_numpy(as_rows(Store(data.corpus).read_table(first_part(data, group))).astype(np.int64))
     with torch.no_grad():
         return token_losses(module(tokens), tokens).numpy()
 
@@ -105,7 +107,7 @@ def test_rows_have_the_models_loss_and_it_is_known_what_that_cost(data, model, m
 def test_scores_belong_to_row_ids_wherever_they_stand_in_the_file(data, model, here) -> None:
     score_corpus(data, model)
     before, store = read_scores(data, model), Store(data.corpus)
-    name = f"{scores.folder_of(model)}/sea/train/part-00000.parquet"
+    name = f"{scores.folder_of(model, load_corpus(data))}/{first_part(data, 'sea')}"
     table = store.read_table(name)
     store.write_table(name, table.take(np.random.default_rng(0).permutation(len(table))).slice(1))
     after = read_scores(data, model)
@@ -131,7 +133,7 @@ def test_a_corpus_is_scored_once_and_not_by_what_does_not_fit(data, model, here,
         score_corpus(data, "nowhere/best")
     config = Path(model) / "config.json"
     weights.write_bytes(content)
-    Path(data.corpus, scores.folder_of(model), scores.RECORD).unlink()
+    Path(data.corpus, scores.folder_of(model, load_corpus(data)), scores.RECORD).unlink()
     config.write_text(config.read_text().replace("bytes", "words"))
     with pytest.raises(InputError, match="must be a decoder for tokenizer bytes of 257 tokens"):
         score_corpus(data, model)

@@ -28,13 +28,13 @@ from policies.mixers.visits import (
 from policies.mixing import Counts, Vector
 from search.config.mixing import PROBED, settled
 from search.corpus.batches import MixedBatches
-from trainables.alignment import gradients, inner_products, weighted
 from trainables.arrays import to_tensors
 from trainables.decoder import losses_by_token
+from trainables.gradient_products import gradients, inner_products, weighted
 from trainables.language import LanguageModel
-from trainables.member import State
+from trainables.member import SavedState
 from trainables.reference import Reference
-from trainables.settings import Recipe, Shape
+from trainables.settings import DecoderShape, Recipe
 
 
 class VisitBatches:
@@ -103,10 +103,10 @@ class VisitBatches:
             parts = np.split(of_rows.astype(np.float64), ends)
             self.losses.append(np.array([part.mean() if len(part) else np.nan for part in parts]))
 
-    def state(self) -> State:
+    def state(self) -> SavedState:
         return self.mixed.state()
 
-    def load(self, state: State) -> None:
+    def load(self, state: SavedState) -> None:
         self.mixed.load(state)
 
 
@@ -119,7 +119,7 @@ class MixedModel(LanguageModel):
 
     def __init__(
         self,
-        shape: Shape,
+        shape: DecoderShape,
         recipe: Recipe,
         hyperparameters: dict[str, Any],
         batches: MixedBatches,
@@ -252,10 +252,10 @@ class MixedModel(LanguageModel):
         _, losses = super().score(module, rows)
         return -torch.stack([losses[target] for target in self.groups.targets]).mean(), losses
 
-    def progress(self) -> State:
+    def progress(self) -> SavedState:
         return super().progress() | {"mixing": self.mixing_state}
 
-    def load_progress(self, state: State) -> None:
+    def load_progress(self, state: SavedState) -> None:
         super().load_progress(state)
         self.mixing_state, self.visit = state["mixing"], None
 

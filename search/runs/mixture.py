@@ -29,7 +29,7 @@ from search.corpus.build import load_corpus
 from search.driver.start import spread
 from search.errors import InputError
 from search.records import directory
-from search.records.lineage import read_rows
+from search.records.lineage import read_table_rows
 from search.records.tables import METRICS, TESTS
 from search.runs import population as running
 from search.runs.boosting import boosted
@@ -46,7 +46,7 @@ def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "n
         run_on(directory.same_run(run).directory, console)
         return
     directory.refuse_existing(run)
-    rows = prepare(run, console)
+    rows = prepare(run, console, new=True)
     directory.create(run)
     search(run, rows, console)
 
@@ -59,9 +59,9 @@ def run_on(path: str, console: Console) -> None:
     search(run, prepare(run, console), console)
 
 
-def prepare(run: Run, console: Console) -> dict[str, int]:
+def prepare(run: Run, console: Console, new: bool = False) -> dict[str, int]:
     """Build the corpus if it is not there; return each group's training rows, with which the caps can hold."""
-    running.prepare(run, console)
+    running.prepare(run, console, new)
     rows = {name: group.splits["train"].rows for name, group in load_corpus(run.data).groups.items()}
     needed = run.training.steps * run.training.batch
     if (caps := most(run, rows)).sum() < 1:
@@ -178,7 +178,7 @@ def part_of(steps: int) -> int:
 
 def losses_of(run: Run) -> Vector:
     """Return each member's last validation loss of each group, (members, groups)."""
-    rows = sorted(read_rows(Store(run.directory), METRICS), key=lambda row: (row["round"], row["member"]))
+    rows = sorted(read_table_rows(Store(run.directory), METRICS), key=lambda row: (row["round"], row["member"]))
     last = rows[-run.population.members :]
     return np.array([[row[f"loss_{group}"] for group in run.data.groups] for row in last])
 

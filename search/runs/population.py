@@ -1,6 +1,7 @@
 """What the commands `run` and `resume` do around the training: corpus, Ray, report, export."""
 
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from cluster.session import session
 from cluster.storage import Store
 from search.checks.mixing import check_with_rows, note_on_batches
 from search.config.run import Run
-from search.corpus.build import COLUMNS, describe, prepare_corpus
+from search.corpus.build import COLUMNS, describe, prepare_corpus, why_skipped
 from search.corpus.scores import cost, score_corpus
 from search.corpus.streams import windows
 from search.driver.conductor import Watcher
@@ -36,7 +37,7 @@ def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "n
         run_again(run, console, baseline)
         return
     directory.refuse_existing(run)
-    prepare(run, console)
+    prepare(run, console, new=True)
     directory.create(run)
     train(run, [run, *(controls(run) if baseline else [])], console)
 
@@ -85,13 +86,16 @@ def train(run: Run, runs: list[Run], console: Console) -> None:
     close(run, Store(run.directory), console)
 
 
-def prepare(run: Run, console: Console) -> None:
-    """Build the corpus if it is not there, and check that a batch can be cut from it."""
-    if ":" in run.trainable:
-        own_class(run.trainable)
+def prepare(run: Run, console: Console, new: bool = False) -> None:
+    """Build the corpus if it is not there, and check that a batch can be cut from it.
+
+    For a `new` run it is also built again where its sources are no longer what they were.
+    """
+    if run.own:
+        own_class(run.trainable, run.code)
     if not run.reads_text:
         return
-    manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    manifest = prepare_corpus(run.data, partial(say, console), renew=new)
     rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}
     check_rows(run, sum(rows.values()))
     large = windows(run.data, manifest)
@@ -106,19 +110,32 @@ def prepare(run: Run, console: Console) -> None:
         if problem := check_with_rows(run, rows):
             raise InputError(f"{problem}.")
         if note := note_on_batches(run):
-            console.print(note, highlight=False, soft_wrap=True)
+            say(console, note)
 
 
 def show_corpus(run: Run, console: Console) -> None:
     """Build or load the run's corpus and print what it holds."""
     if not run.data.groups:
         raise InputError("data.groups: at least one group is needed, such as `code: installed`.")
-    manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    said: list[str] = []
+
+    def report(line: str) -> None:
+        said.append(line)
+        say(console, line)
+
+    manifest = prepare_corpus(run.data, report, renew=True)
     table = Table(*COLUMNS, box=None, pad_edge=False)
-    for line in describe(manifest):
-        table.add_row(*map(str, line))
+    for row in describe(manifest):
+        table.add_row(*map(str, row))
     console.print(table)
-    console.print(f"corpus: {run.data.corpus}", highlight=False, soft_wrap=True)
+    for line in why_skipped(manifest, run.data.corpus):
+        if line not in said:
+            say(console, line)
+    say(console, f"corpus: {run.data.corpus}")
+
+
+def say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def score_rows(run: Run, console: Console) -> None:
