@@ -28,9 +28,9 @@ class Aioli:
     runs: from the beginning's proportions each round, by effects averaged over rounds with `memory`. The
     two take `rate` differently: the second cannot leave a neighbourhood of the beginning.
     The proportions stay unless the pulls differ by more than chance explains, with the certainty of `noise`
-    standard errors (2: in 5 rounds of 100 it moves by chance); 0 always moves. What chance does by the rows that
-    probes happened to train on shows between sweeps alone, so `noise` needs two of them: of half as many steps
-    a probe, they cost a round no step, but twice as many validation passes. The first `prior_steps` steps
+    standard errors (2: in 5 rounds of 100 it moves by chance); 0 always moves. What chance does by the rows
+    that probes happened to train on shows between sweeps alone, so `noise` needs two of them: of half as many
+    steps a probe, they cost a round no step, but twice as many validation passes. The first `prior_steps` steps
     are trained at the `prior` (the paper's restricted setting), without one at equal shares: probes while
     the rate warms up measure how fast losses fall then. After that it begins from there or, as the published
     code, from uniform. `objective` weighs the targets, and only the weights' ratios count; `perplexity` by
@@ -66,9 +66,9 @@ class Aioli:
             )
         if isinstance(self.objective, str) and self.objective != PERPLEXITY:
             raise ValueError(f"objective must be weights or {PERPLEXITY}, but got {self.objective!r}.")
-        if self.objective and not isinstance(self.objective, str):
-            if not min(self.objective) >= 0 or not 0 < sum(self.objective) < math.inf:
-                raise ValueError(f"objective must be at least 0 and not all 0, but got {list(self.objective)}.")
+        weights = () if isinstance(self.objective, str) else self.objective
+        if weights and not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
+            raise ValueError(f"objective must be at least 0 and not all 0, but got {list(weights)}.")
         for name, allowed in (("update", UPDATES), ("scale", SCALES), ("restart", RESTARTS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, but got {getattr(self, name)!r}.")
@@ -101,15 +101,16 @@ class Aioli:
             )
         if self.noise and self.sweeps < 2:
             raise ValueError(
-                f"noise {self.noise:g} needs at least 2 sweeps, which show what chance does by the rows of a probe, "
-                f"but got {self.sweeps}: give 2, which cost no step more, or move on any difference with noise 0."
+                f"noise {self.noise:g} needs at least 2 sweeps, which show what chance does by the rows of a "
+                f"probe, but got {self.sweeps}: give 2, which cost no step more, or move on any difference "
+                f"with noise 0."
             )
         evaluating = math.ceil((probes + 1) * groups.evaluation_steps)
         if self.prior_steps + probing + evaluating >= groups.steps:
             raise ValueError(
-                f"a round of probes must leave steps to train on what they say, but prior_steps {self.prior_steps}, "
-                f"{probing} steps of probes and {evaluating} of their evaluation leave none of {groups.steps}: probe "
-                f"less or train longer."
+                f"a round of probes must leave steps to train on what they say, but prior_steps "
+                f"{self.prior_steps}, {probing} steps of probes and {evaluating} of their evaluation leave "
+                f"none of {groups.steps}: probe less or train longer."
             )
 
     def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:

@@ -121,7 +121,7 @@ def scaled(effects: Effects, scale: str, objective: Vector) -> float:
     A is weighed by the objective, and only targets that count are looked at: others change no step.
     `total` is the published one: the sum of A less its smallest entry if that is negative, so one wildly
     negative entry freezes the proportions. `median` is as large where all entries are alike, and robust:
-    the number of entries times the median of |A|, or their mean where most are exactly 0. `column` is the mean
+    the number of entries times the median of |A|, or their mean where most are 0. `column` is the mean
     over groups of the largest |A| of each, mostly what a group does to itself: a rate then means the same
     whatever the number of groups. `none` is 1: the step is in nats.
     """
@@ -135,7 +135,8 @@ def scaled(effects: Effects, scale: str, objective: Vector) -> float:
         return float(matrix.sum() - matrix.size * min(float(matrix.min()), 0.0))
     if scale == "column":
         return float(sizes.max(axis=0).mean())
-    return float(matrix.size * (np.median(sizes) or sizes.mean()))
+    median, mean = float(np.median(sizes)), float(sizes.mean())
+    return matrix.size * (median if median > 1e-9 * mean else mean)
 
 
 def similarity(first: Vector, second: Vector) -> float:
@@ -162,7 +163,7 @@ def agreement(measured: Vector, truth: Vector) -> tuple[float, float]:
 
 
 def spread(pull: Vector, errors: Vector) -> float:
-    """Return the root mean square pull in units of its standard error, NaN without one; of two groups it is |t|."""
+    """Return the root mean square pull in standard errors, NaN without these; of two groups it is |t|."""
     noise = float(np.sqrt((errors**2).mean()))
     size = float(np.sqrt((pull**2).mean()))
     if size == 0 or math.isnan(noise):
