@@ -199,7 +199,7 @@ def test_one_absent_group_costs_doge_no_other_group_its_score() -> None:
     assert states[1]["policy"]["scores"] == pytest.approx([6.0, 3.0, 4.5], abs=1e-4)
     # then all three, over a mean norm of 2
     assert states[2]["policy"]["scores"] == pytest.approx([7.5, 5.0, 8.5], abs=1e-4)
-    # absent after it was there: every product stands as it was last measured, the others' are 4, 2 and 1 over 1.5
+    # absent after it was there: its products stand, the others are 4, 2 and 1 over 1.5 again
     told.append(absent)
     norms.append(norms[0])
     last = follow(

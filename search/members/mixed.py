@@ -170,10 +170,10 @@ class MixedModel(LanguageModel):
         return minimised.sum().detach(), losses.detach()
 
     def settle(self, **measured: Vector) -> None:
-        """Take what was measured in this step, and train the step with the weights that the policy makes of it."""
+        """Take what was measured in this step; the step is trained with the weights that come of it."""
         self.visits.note(**measured)
-        outcome = Outcome(**{name: values[None] for name, values in measured.items()})
-        weights, self.mixing_state = reweighed(self.mixing, self.groups, self.mixing_state, outcome)
+        of_step: dict[str, Any] = {name: values[None] for name, values in measured.items()}
+        weights, self.mixing_state = reweighed(self.mixing, self.groups, self.mixing_state, Outcome(**of_step))
         self.visits.by_group = weights
 
     def weighed(self, losses: Tensor, given: Any, by_group: Vector) -> Tensor:
