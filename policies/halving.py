@@ -9,10 +9,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Cull:
-    """Of all that have come to a rung, only the best 1 / `reduction` go on (ASHA: Li et al., 2020).
+    """Of all members on a rung, the best 1 / `reduction`, rounded up, go on (ASHA: Li et al., 2020).
 
-    Rungs are at `grace`, `grace * reduction`, `grace * reduction^2` ... steps; a member is on the rung that
-    its last interval has reached. All are compared at the same age, however early or late they come to it.
+    The boundary is an interpolated quantile, as in Tune's scheduler: of 4, 5, 8 and 9 members with a reduction
+    of 4 the best 1, 2, 2 and 3 go on, and also those whose score equals the last of them. Rungs are at `grace`,
+    `grace * reduction`, `grace * reduction^2` ... steps. A member is on the highest rung that it has reached,
+    and all members of a rung are compared at the same age, however early or late they reach it.
     """
 
     grace: int
@@ -33,5 +35,9 @@ class Cull:
 
     def hopeless(self, own: float, scores: Sequence[float]) -> bool:
         """Say whether a member with this score is not among the best of all scores of its rung, its own too."""
-        finite = [score for score in scores if math.isfinite(score)]
-        return bool(finite) and own < float(np.quantile(finite, 1 - 1 / self.reduction))
+        finite = sorted(score for score in scores if math.isfinite(score))
+        if not finite:
+            return False
+        # 1 - 1 / 3 is rounded: the place of the boundary among ten is 6, not just above it
+        place = round((len(finite) - 1) * (1 - 1 / self.reduction), 9)
+        return own < float(np.interp(place, range(len(finite)), finite))

@@ -78,7 +78,7 @@ def test_rules_that_decide_about_parts_at_once_need_rounds(tmp_path, exploit) ->
         ("population.member=3", "population.member: unknown key; did you mean `members`?"),
         ("populaton.members=3", "populaton: unknown key; did you mean `population`?"),
         ("training.batch=-1", "training.batch: must be greater than or equal to 1, got -1"),
-        ("training.steps=many", "training.steps: must be a valid integer"),
+        ("training.steps=many", "training.steps: must be a whole number"),
         ("population=5", "population: must be a mapping of keys, got 5"),
         (
             "population.exploit={kind: truncation, fraction: 0.7}",
@@ -162,7 +162,7 @@ def test_a_mistake_is_named(tmp_path, change: str, said: str) -> None:
 
 NEST = """
 name: nest
-trainable: tests.members:points
+trainable: tests.members:own_points
 hyperparameters:
   rate: {kind: float, low: 1e-4, high: 1.0, log: true}
   inner:
@@ -209,13 +209,13 @@ def test_the_decoder_takes_no_space_within(tmp_path) -> None:
 
 def test_the_rules_get_what_the_file_says(tmp_path) -> None:
     run = load_run(write(tmp_path, DEMO))
-    assert run.rules() == Rules()
+    assert run.rules() == Rules(steps=run.training.steps)
     changes = ["population.age_window=40", "population.burn_in=60", "population.least=4"]
     changes.append("population.exploit={kind: tournament, rivals: 3}")
     run = load_run(write(tmp_path, DEMO), changes)
-    assert run.rules() == Rules(Tournament(3), age_window=40, burn_in=60, least=4)
+    assert run.rules() == Rules(Tournament(3), age_window=40, burn_in=60, least=4, steps=200)
     run = load_run(write(tmp_path, DEMO), ["population.exploit=none", "population.cull={grace: 40}"])
-    assert run.rules() == Rules(NoExploit(), cull=Cull(40, 4.0))
+    assert run.rules() == Rules(NoExploit(), cull=Cull(40, 4.0), steps=200)
 
 
 def test_nothing_can_be_set_inside_a_value(tmp_path) -> None:

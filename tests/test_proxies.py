@@ -69,7 +69,7 @@ def test_the_swarm_is_a_population_that_reads_back_from_its_file(tmp_path) -> No
         5,
     )
     first = first_state(swarm)[3].hyperparameters["mixing"]["proportions"]
-    assert first == design(run)[3].tolist()
+    assert list(first) == design(run)[3].tolist()
     assert [part_of(steps) for steps in (40, 6, 7, 9)] == [8, 2, 7, 3]
 
 

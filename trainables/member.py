@@ -1,11 +1,12 @@
-"""What the rest of the system knows of a member, whatever it trains."""
+"""The interfaces of a member and of its batches, whatever the member trains."""
 
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-State = dict[str, Any]
+# plain values and arrays: `state` returns them, `load` takes them
+SavedState = dict[str, Any]
 
 
 class Batches(Protocol):
@@ -14,28 +15,28 @@ class Batches(Protocol):
     def next(self) -> Any:
         """Return the next batch: an array, or a nest of arrays, whose first axis is the rows."""
 
-    def state(self) -> State: ...
+    def state(self) -> SavedState: ...
 
-    def load(self, state: State) -> None: ...
+    def load(self, state: SavedState) -> None: ...
 
 
 class Comparable(Batches, Protocol):
-    """Batches that can say when others are the same: a stack then draws once for all its members."""
+    """Batches that can compare themselves with others: if all are alike, a stack draws once for all members."""
 
     def alike(self, other: Batches) -> bool:
-        """Say whether the other's batches are the same ones from here on; it then loads this one's state."""
+        """Say whether the other draws the same batches from now on; if so, it later loads this one's state."""
 
 
 class Sampled(Batches, Protocol):
-    """Batches whose rows carry weights, and which are told the losses of the rows that were trained on.
+    """Batches whose rows have weights. They receive the losses of the rows that were trained on.
 
     `next` returns the batch as "rows" beside its "weights", float32 `(rows,)`.
     """
 
     def weigh(self, losses: Any, weights: Any) -> Any:
-        """Return what each row's loss counts in the sum that is minimised, from tensors `(rows,)`.
+        """Return each row's weight in the sum that is minimised; all are tensors `(rows,)`.
 
-        Called within a training step, in a stack under `vmap`: so it computes, and does not branch on a value.
+        It is called within a training step, in a stack under `vmap`, so it must not branch on a value.
         """
 
     def observe(self, losses: NDArray[np.floating]) -> None:
@@ -46,12 +47,12 @@ class Member(Protocol):
     """One model in training: weights, optimiser state, hyperparameters, data cursor, random state.
 
     `state` returns copies as plain values and numpy arrays, the weights by name under "weights";
-    `load` copies out of what it is given.
+    `load` copies the state that it is given.
     After `load(other.state(), hyperparameters)` a member goes on exactly as the other would have done
     with those hyperparameters.
     """
 
-    trained: int  # optimiser steps behind these weights
+    trained: int  # optimiser steps that these weights have had
 
     def train(self, steps: int) -> float:
         """Train on and return the mean training loss; NaN if it diverged."""
@@ -59,6 +60,6 @@ class Member(Protocol):
     def evaluate(self, split: str = "validation") -> tuple[float, dict[str, float]]:
         """Return the score (higher is better) and the loss per group."""
 
-    def state(self) -> State: ...
+    def state(self) -> SavedState: ...
 
-    def load(self, state: State, hyperparameters: dict[str, Any]) -> None: ...
+    def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None: ...

@@ -1,6 +1,7 @@
 """The main path: one population trained from its configuration to its best member."""
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,8 +29,10 @@ from search.errors import Interrupted, RunFailed
 from search.members.ledger import after_marks, open_ledger
 from search.records import tables
 from search.records.directory import last_rows
+from search.traces import in_one_line
 from search.worker.brood import train_brood
 
+TRACE = "failures/run.txt"  # in the run directory
 BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
 
 
@@ -67,7 +70,7 @@ def train_population(
         exchange.give_verdicts.remote if free else after_marks(ledger, exchange.give_orders.remote)
     )
     settings: dict[str, Any] = {
-        "run": run.model_dump(mode="json"),
+        "run": run,
         "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
         "ledger": ledger,
         "state": population.to_plain(conductor.state),
@@ -80,11 +83,11 @@ def train_population(
         results = tuner(run, trial, conductor).fit()
     conductor.wait()
     if conductor.failure:
-        raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
+        raise failed(run, store, conductor.failure)
     if not conductor.finished:
         clear_away()
         room.check()
-        raise failure(run, results.errors)
+        raise failure(run, store, results.errors)
     store.write_json(tables.TESTS, conductor.tests)
     return outcome(conductor, time.monotonic() - began, settings["threads"])
 
@@ -110,7 +113,7 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     kind = Arrivals if run.population.mode == "asynchronous" else Conductor
     space, rules = run.space(), run.rules()
     resumed = checkpoints.latest(store, range(run.population.members), run.shares)
-    tables.forget_after(store, -1 if resumed is None else resumed)
+    tables.drop_rounds_after(store, -1 if resumed is None else resumed)
     if resumed is None:
         checkpoints.forget_all_but(store, None)
         state = first_state(run)
@@ -166,16 +169,27 @@ def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
     )
 
 
-def failure(run: Run, errors: Sequence[Exception]) -> RunFailed:
+def failure(run: Run, store: Store, errors: Sequence[Exception]) -> RunFailed:
     """Return why a run ended early; Tune takes Ctrl-C itself and then simply returns."""
-    if not errors:
-        return Interrupted(f"stopped before the end. {way_on(run)}")
-    # the last lines of what happened on the worker; Ray wraps it in its own traces
-    return RunFailed(f"{str(errors[0]).strip()}\n{way_on(run)}")
+    return (
+        failed(run, store, str(errors[0])) if errors else Interrupted(f"stopped before the end. {way_on(run)}")
+    )
+
+
+def failed(run: Run, store: Store, reason: str) -> RunFailed:
+    """Return why a run ended, in one line; what a worker or Ray says in more is kept in the run directory."""
+    said = in_one_line(reason).rstrip(".")
+    if "\n" in reason.strip():
+        try:
+            store.write(TRACE, reason)
+            said += f". The whole trace is in {store.uri}/{TRACE}"
+        except Exception as error:  # the run may have failed because nothing can be written
+            said += f". The whole trace cannot be written: {in_one_line(str(error)).rstrip('.')}"
+    return RunFailed(f"{said}. {way_on(run)}")
 
 
 def way_on(run: Run) -> str:
-    return f"Continue with `shoal resume {run.directory}`."
+    return f"Continue with `shoal resume {shlex.quote(run.directory)}`."
 
 
 def _no_orders(round_: int, orders: Any) -> None:

@@ -20,7 +20,7 @@ from search.members.mixed import VisitBatches
 from search.members.views import BroodView, Pace, Shared
 from trainables.arrays import map_nest
 from trainables.batches import Shuffled
-from trainables.member import Batches, State
+from trainables.member import Batches, SavedState
 
 
 class SampledBatches:
@@ -91,11 +91,11 @@ class SampledBatches:
                 found[f"skipped_{group}"] = float(pool.skipped)
         return found
 
-    def state(self) -> State:
+    def state(self) -> SavedState:
         pools = [pool.state() for pool in self.pools]
         return {"batches": self.batches.state(), "drawn": self.pace.drawn, "pools": pools}
 
-    def load(self, state: State) -> None:
+    def load(self, state: SavedState) -> None:
         self.batches.load(state["batches"])
         self.pace.drawn = int(state["drawn"])
         self.waiting.clear()
@@ -129,10 +129,10 @@ class WholePool:
     def next(self) -> Any:
         return self.pool.take(self.pool.taken, self.batch)
 
-    def state(self) -> State:
+    def state(self) -> SavedState:
         return {}
 
-    def load(self, state: State) -> None:
+    def load(self, state: SavedState) -> None:
         pass
 
 

@@ -1,12 +1,13 @@
-"""The run directory: made once, recognised later, and what it says of its run."""
+"""The run directory: it is made once and recognised later, and says how its run stands."""
 
 import json
+import os
 import re
+import shlex
 from typing import Any
 
 import numpy as np
 import pyarrow.lib
-import yaml
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
@@ -14,15 +15,16 @@ from cluster import checkpoints
 from cluster.driver import ADDRESS, running_in
 from cluster.storage import Store
 from policies.standings import rank
+from search.config.places import escaped
 from search.config.run import Run
 from search.errors import InputError
-from search.load import check, dump
+from search.load import check, dump, parse
 from search.records.tables import METRICS
 from search.tokenizers import open_tokenizer
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
-MOVABLE = {"directory", "cluster"}  # what may change when a run goes on elsewhere
-UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # a job's working directory, elsewhere in every Ray session
+MOVABLE = {"code", "directory", "cluster"}  # these may change when a run goes on elsewhere
+UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # every Ray session unpacks a job's files into another folder
 
 
 def create(run: Run) -> Store:
@@ -45,9 +47,12 @@ def holds_run(directory: str) -> bool:
 
 
 def same_run(given: Run) -> Run:
-    """Return the run that its directory holds, on the given cluster; refuses one of other settings."""
+    """Return the given run, whose directory must hold the same one; its cluster may be another.
+
+    Raises InputError if any other setting differs. The new configuration is written into the directory.
+    """
     there, store = open_run(given.directory)
-    ours, theirs = (flat(run.model_dump(mode="json", exclude=MOVABLE)) for run in (given, there))
+    ours, theirs = (flat_settings(run.model_dump(exclude=MOVABLE)) for run in (given, there))
     differ = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if differ:
         said = f"{differ[0]} is {theirs.get(differ[0])} there, {ours.get(differ[0])} here"
@@ -59,13 +64,13 @@ def same_run(given: Run) -> Run:
     return given
 
 
-def flat(values: Any, place: str = "") -> dict[str, Any]:
-    """Return nested settings by their key paths; places in a job's working directory as they lie in it."""
+def flat_settings(values: Any, place: str = "") -> dict[str, Any]:
+    """Return nested settings by their key paths; paths in a job's working directory are relative to it."""
     if not isinstance(values, dict) or not values:
         return {place: UNPACKED.sub("", values) if isinstance(values, str) else values}
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= flat(value, f"{place}.{key}" if place else key)
+        found |= flat_settings(value, f"{place}.{key}" if place else key)
     return found
 
 
@@ -85,31 +90,34 @@ def job_of(directory: str) -> dict[str, str]:
 def refuse_existing(run: Run) -> None:
     """Raise InputError if the run's directory cannot be read or already holds a run."""
     if holds_run(run.directory):
+        way_on = f"continue it with `shoal resume {shlex.quote(run.directory)}`"
         raise InputError(
-            f"{run.directory} already holds a run: continue it with `shoal resume {run.directory}`, "
+            f"{run.directory} already holds a run: {way_on}, "
             f"give another place with directory=..., or delete it."
         )
 
 
 def open_run(directory: str) -> tuple[Run, Store]:
-    """Return the run of a directory; refuses one that is not a run, or of a newer format."""
+    """Return the run of a directory; raises InputError if it holds none, or one of a newer format."""
     try:
-        store = Store(directory)
+        # a command that trains on hands the place to workers, which have another working folder
+        store = Store(directory if "://" in directory else os.path.abspath(os.path.expanduser(directory)))
         text = store.read(SETTINGS).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{directory}/{SETTINGS}: is not UTF-8 text, so no run wrote it.") from error
     except FileNotFoundError as error:
         raise InputError(f"{directory} is not a run directory: it has no {SETTINGS}.") from error
     except (OSError, pyarrow.lib.ArrowException) as error:
         raise InputError(f"{directory} cannot be read: {reason(error)}.") from error
-    values = yaml.safe_load(text)
-    if not isinstance(values, dict):
-        raise InputError(f"{directory}/{SETTINGS} is not a run's configuration.")
+    values = parse(text, f"{directory}/{SETTINGS}")
     # a run directory may have been moved since it was written
-    run = check(values | {"directory": store.uri}, f"{directory}/{SETTINGS}")
+    here = {"directory": escaped("directory", store.uri)}
+    run = check(values | here, f"{directory}/{SETTINGS}")
     return run, store
 
 
 def summary(store: Store) -> dict[str, Any]:
-    """Return what the run last said of itself; an unfinished one may have said nothing."""
+    """Return the summary that the run wrote last; it may be empty until the run is finished."""
     return dict(store.read_json(SUMMARY)) if store.exists(SUMMARY) else {}
 
 
@@ -148,7 +156,7 @@ def member_of(run: Run, store: Store, member: int | None) -> dict[str, Any]:
 
 
 def whole_weights(run: Run, store: Store, row: dict[str, Any]) -> dict[str, NDArray[Any]]:
-    """Return a member's weights by name; the parts of what lies in shares put together."""
+    """Return a member's weights by name; sharded weights are put together."""
     parts = [
         checkpoints.load_member(store, row["round"], row["member"], (part, run.shares))
         for part in range(run.shares)
@@ -159,14 +167,14 @@ def whole_weights(run: Run, store: Store, row: dict[str, Any]) -> dict[str, NDAr
     return whole
 
 
-def export(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
+def export_member(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
     """Write a member (the best one by default) as safetensors with a JSON config; return the folder."""
     row = member_of(run, store, member)
     weights = whole_weights(run, store, row)
     config = {
         "format": run.format,
         "trainable": run.trainable,
-        "shape": shape_of(run),
+        "shape": exported_shape(run),
         "tokenizer": run.data.tokenizer,
         "run": run.name,
         "member": row["member"],
@@ -178,8 +186,11 @@ def export(run: Run, store: Store, member: int | None = None, to: Store | None =
     return target.uri
 
 
-def shape_of(run: Run) -> dict[str, Any]:
-    """Return what `trainables.decoder.Shape` takes to build the network around exported weights."""
+def exported_shape(run: Run) -> dict[str, Any]:
+    """Return the arguments of `trainables.settings.DecoderShape` for the network of exported weights.
+
+    For a run of kind distill they are its teacher and its spaces; a run that reads no text has none.
+    """
     if not run.reads_text:
         return {}
     if run.distill is not None:
@@ -193,4 +204,4 @@ def reason(error: BaseException) -> str:
 
 
 STRATIFIED = "stratified"
-CONTROLS = {"baseline": "without exploits", STRATIFIED: "in equal shares"}  # folder -> what it is called
+CONTROLS = {"baseline": "without exploits", STRATIFIED: "in equal shares"}  # folder -> name in reports

@@ -29,7 +29,7 @@ from search.corpus.build import load_corpus
 from search.driver.start import spread
 from search.errors import InputError
 from search.records import directory
-from search.records.lineage import read_rows
+from search.records.lineage import read_table_rows
 from search.records.tables import METRICS, TESTS
 from search.runs import population as running
 from search.runs.boosting import boosted
@@ -178,7 +178,7 @@ def part_of(steps: int) -> int:
 
 def losses_of(run: Run) -> Vector:
     """Return each member's last validation loss of each group, (members, groups)."""
-    rows = sorted(read_rows(Store(run.directory), METRICS), key=lambda row: (row["round"], row["member"]))
+    rows = sorted(read_table_rows(Store(run.directory), METRICS), key=lambda row: (row["round"], row["member"]))
     last = rows[-run.population.members :]
     return np.array([[row[f"loss_{group}"] for group in run.data.groups] for row in last])
 

@@ -91,8 +91,8 @@ def prepare(run: Run, console: Console, new: bool = False) -> None:
 
     For a `new` run it is also built again where its sources are no longer what they were.
     """
-    if ":" in run.trainable:
-        own_class(run.trainable)
+    if run.own:
+        own_class(run.trainable, run.code)
     if not run.reads_text:
         return
     manifest = prepare_corpus(run.data, partial(say, console), renew=new)

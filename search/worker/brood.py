@@ -20,7 +20,7 @@ from search.members.views import Shared
 from search.worker.asynchronous import train_freely
 from search.worker.orders import way_to_orders
 from search.worker.teams import FAILED, Team, read, teams
-from trainables.member import Member, State
+from trainables.member import Member, SavedState
 from trainables.network import Network
 from trainables.span import Span, open_span
 
@@ -41,7 +41,7 @@ def train_brood(settings: dict[str, Any]) -> None:
 
 
 def host_members(settings: dict[str, Any]) -> None:
-    run = Run.model_validate(settings["run"])
+    run: Run = settings["run"]
     brood, exchange, state = settings["brood"], settings["exchange"], population.from_plain(settings["state"])
     span = span_of(run)
     store = Store(run.directory)
@@ -222,6 +222,6 @@ def follow(
     return {order.member for order in (*orders, *back)} & set(members)
 
 
-def snapshot(member: Member, direct: bool) -> State:
+def snapshot(member: Member, direct: bool) -> SavedState:
     """Return a copy of a member's state, if it may with its tensors left on their device."""
     return member.state_in_place() if direct and isinstance(member, Network) else member.state()

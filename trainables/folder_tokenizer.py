@@ -1,4 +1,4 @@
-"""The tokenizer that a teacher's folder holds. The package `tokenizers` is imported where one is opened."""
+"""The tokenizer in a teacher's folder. The package `tokenizers` is imported only when one is opened."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "generation_config
 PROBE = "a"
 
 
-class Pieces:
+class FolderTokenizer:
     """The tokenizer of a teacher's folder, `tokenizer.json`: rows of the corpus hold its ids."""
 
     def __init__(self, folder: str):
@@ -35,7 +35,7 @@ class Pieces:
         self.end = ends[0]
 
     def encode(self, text: str) -> NDArray[np.uint16]:
-        """Return ids with the tokens that begin texts, if there are any, without those that end them."""
+        """Return the ids of a text with the tokens that begin texts, and without those that end them."""
         try:
             ids = self.tokenizer.encode(text, add_special_tokens=False).ids
         except Exception as error:  # it raises nothing narrower
