@@ -2,6 +2,7 @@
 
 Every line is a folder made by code. It is read by both builders, which must agree, in this process.
 """
+# ruff: noqa: E501
 
 import bz2
 import gzip
