@@ -1,5 +1,6 @@
 """Files on any `pyarrow.fs` filesystem: written whole or not at all."""
 
+import contextlib
 import json
 import os
 import uuid
@@ -8,6 +9,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
+
+
+class CannotWrite(OSError):
+    """A file could not be written: the disk is full, or nobody may write there. One line says where and why."""
+
+    def __init__(self, place: str, error: BaseException):
+        number = getattr(error, "errno", None)
+        self.place, reason = place, os.strerror(number) if number else str(error).splitlines()[0]
+        super().__init__(number, reason)
+
+    def __str__(self) -> str:
+        return f"{self.place} cannot be written: {self.strerror}."
 
 
 class Store:
@@ -41,11 +54,18 @@ class Store:
     def write(self, name: str, content: bytes | str) -> None:
         content = content.encode() if isinstance(content, str) else content
         folder, _, base = self.path(name).rpartition("/")
-        self.filesystem.create_dir(folder, recursive=True)
         temporary = f"{folder}/.{base}.{uuid.uuid4().hex[:8]}"
-        with self.filesystem.open_output_stream(temporary) as stream:
-            stream.write(content)
-        self.filesystem.move(temporary, self.path(name))
+        try:
+            self.filesystem.create_dir(folder, recursive=True)
+            with self.filesystem.open_output_stream(temporary) as stream:
+                stream.write(content)
+            self.filesystem.move(temporary, self.path(name))
+        except BaseException as error:
+            with contextlib.suppress(OSError, pa.ArrowException):  # it may never have come about
+                self.filesystem.delete_file(temporary)
+            if isinstance(error, OSError | pa.ArrowException):
+                raise CannotWrite(self.path(name), error) from error
+            raise
 
     def read(self, name: str) -> bytes:
         with self.filesystem.open_input_stream(self.path(name)) as stream:

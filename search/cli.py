@@ -1,4 +1,4 @@
-"""The command `shoal`. Exit codes: 0 done, 1 the run failed, 2 the input cannot be used, 130 Ctrl-C."""
+"""The command `shoal`. Exit codes: 0 done, 1 the run failed, 2 unusable input, 128 + N ended by signal N."""
 
 import os
 import sys
@@ -9,11 +9,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cluster.storage import Store
+from cluster import ending
+from cluster.errors import NoRay
+from cluster.storage import CannotWrite, Store
 from search import notation, traces
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run
+from search.output import write_document
 from search.platform import job_commands, platform_commands
+from search.program import well_ended
 from search.records import directory
 from search.runs.kinds import runner
 
@@ -69,7 +73,7 @@ def validate(file: File, changes: Changes = None) -> None:
     """Check a file without running it, and print the resolved configuration."""
     from search.load import dump
 
-    sys.stdout.write(dump(load_run(file, changes or [])))
+    write_document(dump(load_run(file, changes or [])))
 
 
 @app.command(epilog="Example: shoal corpus examples/demo.yaml data.megabytes=16")
@@ -115,7 +119,7 @@ def schedule(path: Directory, member: Member = None) -> None:
 
     settings, store = directory.open_run(path)
     _, segments = lineage_of(settings, store, member)
-    sys.stdout.write(notation.write({"schedule": settings_of(segments)}))
+    write_document(notation.write({"schedule": settings_of(segments)}))
 
 
 @app.command(epilog="Example: shoal replay runs/demo --member 3")
@@ -174,21 +178,24 @@ def runs_here() -> list[str]:
 
 def main() -> None:
     """Run the command line; what the user did wrong is one message without a stack trace."""
-    try:
-        app()
-    except InputError as error:
-        sys.exit(say("error", error, 2))
-    except Interrupted as error:
-        sys.exit(say("interrupted", error, 130))
-    except RunFailed as error:
-        sys.exit(say("failed", error, 1))
-    except Exception as error:  # a fault of Shoal's own, or of what it stands on
-        sys.exit(say("failed", error, 1))
+    with well_ended():
+        try:
+            app()
+        except (InputError, NoRay) as error:
+            sys.exit(say("error", error, 2))
+        except Interrupted as error:
+            sys.exit(say("interrupted", error, 130))
+        except RunFailed as error:
+            sys.exit(say("failed", error, 1))
+        except Exception as error:  # a fault of Shoal's own, or of what it stands on
+            sys.exit(say("failed", error, 1))
 
 
 def say(kind: str, error: Exception, code: int) -> int:
     said, trace = str(error), getattr(error, "trace", "")
-    if not isinstance(error, InputError | RunFailed):
+    if kind == "interrupted":
+        ending.say(f"{kind}: {said}")
+    if not isinstance(error, InputError | RunFailed | NoRay | CannotWrite):
         said, trace = f"{traces.in_one_line(traces.trace_of(error))}.", traces.trace_of(error)
     if trace:
         said = f"{said.rstrip('.')}. {traces.keep(trace)}"

@@ -9,6 +9,8 @@ from policies.schedule import keep_to
 from policies.space import Space
 from search.config.run import Run
 
+OVER = "over"  # among a round's orders: it is the last one, since rows have ended
+
 
 def decide_round(
     run: Run, space: Space, rules: Rules, state: State, reports: Sequence[Report], last: bool

@@ -14,7 +14,7 @@ from policies.rules import Rules
 from policies.space import Space
 from policies.standings import rank
 from search.config.run import Run
-from search.decisions import decide_round
+from search.decisions import OVER, decide_round
 from search.records import tables
 
 
@@ -53,6 +53,8 @@ class Conductor:
     leaving: bool = False  # a worker was told to go: this round's checkpoint is written whatever is due
     earlier: list[int] = field(default_factory=list)  # rounds whose weights copies may still go back to
     failure: str = ""  # why the run had to end early
+    read_out: list[str] = field(default_factory=list)  # groups whose rows have ended, and members with them
+    broken: Exception | None = None  # what keeps this driver from recording anything more
     tests: dict[int, dict[str, float]] = field(default_factory=dict)
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     writing: Future[None] | None = None
@@ -94,16 +96,18 @@ class Conductor:
         ]
         assert all(row["round"] == round_ for row in rows)
         reasons = self.note_failures(rows)
+        self.read_out = sorted({group for row in rows for group in row.get("ended", [])})
         if not any(math.isfinite(row["score"]) for row in rows):
             self.end(f"all members have failed by step {rows[0]['step']}.\n{''.join(reasons[-1:])}")
             return
         reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
         before = self.state
-        self.state, orders = decided or self.orders(reports, last=round_ == self.run.rounds)
+        self.state, orders = decided or self.orders(reports, last=self.is_last(round_))
         self.exploits += sum(order.donor != order.member for order in orders)
         self.round, self.last, self.waiting = round_, {row["member"]: row for row in rows}, {}
         # before anything is written: members need not wait for it, and a round without its records is not whole
-        self.give_orders(round_, [tuple(order) for order in orders])
+        over = [OVER] if self.read_out else []
+        self.give_orders(round_, [*map(tuple, orders), *over])
         copies = tables.copy_rows(orders, self.last, before)
         decisions = self.decisions() if self.due(round_) else None
         best = population.archived(self.state)
@@ -116,10 +120,14 @@ class Conductor:
     def due(self, round_: int) -> bool:
         """Say whether this round's checkpoint is to be written."""
         leaving, self.leaving = self.leaving, False
-        return leaving or round_ % self.run.checkpoint.every == 0 or round_ == self.run.rounds
+        return leaving or round_ % self.run.checkpoint.every == 0 or self.is_last(round_)
+
+    def is_last(self, round_: int) -> bool:
+        return round_ == self.run.rounds or bool(self.read_out)
 
     def decisions(self) -> dict[str, Any]:
-        return {"round": self.round, "exploits": self.exploits, "members": population.to_plain(self.state)}
+        found = {"round": self.round, "exploits": self.exploits, "members": population.to_plain(self.state)}
+        return found | {"read_out": self.read_out}
 
     def write(
         self,
@@ -173,7 +181,7 @@ class Conductor:
 
     @property
     def finished(self) -> bool:
-        return self.round == self.run.rounds and len(self.tests) == len(self.state)
+        return self.is_last(self.round) and len(self.tests) == len(self.state)
 
     def best(self) -> int:
         """Return the member with the best last score."""

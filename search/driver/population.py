@@ -47,6 +47,7 @@ class Outcome:
     tokens: int
     threads: int  # of torch, on each worker: another number rounds otherwise
     test_loss: dict[str, float]
+    ended: str | None = None  # what ended the run before its last step, if anything did
 
 
 def train_population(
@@ -74,6 +75,7 @@ def train_population(
         "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
         "ledger": ledger,
         "state": population.to_plain(conductor.state),
+        "over": bool(conductor.read_out),
     }
     place = run.data.corpus, f"{run.directory}/ray"
     trial = brood_trial(loop, settings, exchange, resources, training_files(run), *place, staged(run))
@@ -81,6 +83,8 @@ def train_population(
     # nodes that come later are what it could grow into
     with room, asking_for(asked_for(asked).bundles() if asked.cluster.broods_least else []):
         results = tuner(run, trial, conductor).fit()
+    if conductor.broken is not None:
+        raise conductor.broken
     conductor.wait()
     if conductor.failure:
         raise failed(run, store, conductor.failure)
@@ -125,6 +129,7 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     earlier = [best[1].decision] if best else []
     checkpoints.forget_all_but(store, resumed, run.shares, earlier)
     reached = {"round": resumed, "exploits": plain["exploits"], "last": last_rows(run, store)[0]}
+    reached["read_out"] = plain.get("read_out", [])
     reached["earlier"] = earlier
     if kind is Arrivals:
         reached |= {"arrived": plain["arrived"], "ended": set(plain["ended"])}
@@ -166,14 +171,27 @@ def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
         tokens=sum(row["tokens"] for row in conductor.last.values()),
         threads=threads,
         test_loss=conductor.tests[best],
+        ended=early_end(conductor),
     )
+
+
+def early_end(conductor: Conductor) -> str | None:
+    """Return where and why the rows ended before the last step; None if they did not."""
+    run, steps = conductor.run, sorted(row["step"] for row in conductor.last.values())
+    if not conductor.read_out or steps[0] >= run.training.steps:
+        return None
+    where = f"step {steps[0]}" if steps[0] == steps[-1] else f"steps {steps[0]} to {steps[-1]}"
+    why = f"{', '.join(conductor.read_out)} read to the end (data.exhausted: {run.data.exhausted})"
+    return f"the rows ended at {where} of {run.training.steps}: {why}"
 
 
 def failure(run: Run, store: Store, errors: Sequence[Exception]) -> RunFailed:
-    """Return why a run ended early; Tune takes Ctrl-C itself and then simply returns."""
-    return (
-        failed(run, store, str(errors[0])) if errors else Interrupted(f"stopped before the end. {way_on(run)}")
-    )
+    """Return why a run ended early, or that nobody said why."""
+    return failed(run, store, str(errors[0])) if errors else interrupted(run)
+
+
+def interrupted(run: Run) -> Interrupted:
+    return Interrupted(f"stopped before the end. {way_on(run)}")
 
 
 def failed(run: Run, store: Store, reason: str) -> RunFailed:

@@ -11,7 +11,7 @@ import pyarrow.lib
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from cluster import checkpoints
+from cluster import checkpoints, lease
 from cluster.driver import ADDRESS, running_in
 from cluster.storage import Store
 from policies.standings import rank
@@ -30,9 +30,18 @@ UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # every Ray session unpacks a
 def create(run: Run) -> Store:
     """Make the directory of a new run and write its resolved configuration."""
     refuse_existing(run)
+    return _write(run, SETTINGS, dump(run))
+
+
+def check_place(run: Run) -> None:
+    """Raise InputError if a run's directory cannot be written: known before minutes of work, not after."""
+    _write(run, ".probe", b"").delete(".probe")
+
+
+def _write(run: Run, name: str, content: bytes | str) -> Store:
     try:
         store = Store(run.directory)
-        store.write(SETTINGS, dump(run))
+        store.write(name, content)
     except (OSError, pyarrow.lib.ArrowException) as error:
         raise InputError(f"directory: {run.directory} cannot be written: {error_reason(error)}.") from error
     return store
@@ -117,8 +126,12 @@ def open_run(directory: str) -> tuple[Run, Store]:
 
 
 def summary(store: Store) -> dict[str, Any]:
-    """Return the summary that the run wrote last; it may be empty until the run is finished."""
-    return dict(store.read_json(SUMMARY)) if store.exists(SUMMARY) else {}
+    """Return the summary that the run wrote last; it may be empty until the run is finished.
+
+    A run that says it is running, but whose driver is gone, is stopped.
+    """
+    said = dict(store.read_json(SUMMARY)) if store.exists(SUMMARY) else {}
+    return said | {"status": "stopped"} if said.get("status") == "running" and not lease.alive(store) else said
 
 
 def state_of(path: str) -> tuple[str, ...]:

@@ -52,6 +52,8 @@ def header(story: Story) -> str:
     status = escape(story.status)
     if story.status != "done":
         status += f", step {story.last_step} of {story.planned_steps}"
+    elif story.summary.get("ended"):
+        status += f": {escape(story.summary['ended'])}"
     kind = story.status if story.status in ("done", "failed") else ""
     return (
         f'<header><div class="title"><h1>{escape(story.name)}</h1>'

@@ -9,7 +9,7 @@ from cluster.storage import Store
 from search.config.run import Run
 from search.records import directory
 from search.records.directory import CONTROLS
-from search.report.write import write_report
+from search.report.write import REPORT, write_report
 
 
 def close(run: Run, store: Store, console: Console) -> None:
@@ -25,9 +25,16 @@ def close(run: Run, store: Store, console: Console) -> None:
     folder = directory.export_member(run, store)
     report = write_report(store)
     places = {"report": report, "best member": f"{folder}/model.safetensors", "run directory": store.uri}
+    if found.get("ended"):
+        console.print(f"{run.name}: {found['ended']}", highlight=False, soft_wrap=True)
     console.print(headline(run, found), highlight=False, soft_wrap=True)
     for name, place in places.items():
         console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
+
+
+def is_closed(store: Store) -> bool:
+    """Say whether a run that is done has all that `close` writes: it may have been stopped before."""
+    return store.exists("best/config.json") and store.exists(REPORT)
 
 
 def headline(run: Run, found: dict[str, Any]) -> str:

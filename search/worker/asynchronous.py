@@ -158,7 +158,7 @@ class Turns:
         """Return how many steps the team trains to its ready point: none if it has to wait for an answer."""
         able = [team.members[number] for number in self.left(team) - self.failed]
         to_end = [self.run.training.steps - member.trained for member in able]
-        return max(0, min([self.run.population.interval, *to_end])) if able else 0
+        return team.reach(max(0, min([self.run.population.interval, *to_end]))) if able else 0
 
     def report(self, team: Team, rows: Mapping[int, dict[str, Any]]) -> None:
         """Send the rows of those that wait for no answer, and publish what they reported with."""

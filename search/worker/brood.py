@@ -9,11 +9,13 @@ import torch
 from ray import train
 
 from cluster import checkpoints, workers
+from cluster.lease import LeaseLost, StandingStore
 from cluster.metrics import CLOCK, Meter
-from cluster.storage import Store
+from cluster.storage import CannotWrite, Store
 from policies import population
 from policies.population import Order
 from search.config.run import Run
+from search.errors import Exhausted
 from search.members.build import build_members
 from search.members.ledger import way_to_ledger
 from search.members.views import Shared
@@ -35,8 +37,9 @@ def train_brood(settings: dict[str, Any]) -> None:
     """
     try:
         host_members(settings)
-    except Exception:
-        failed = traceback.format_exc()
+    except Exception as error:
+        plain = isinstance(error, CannotWrite | LeaseLost | Exhausted)
+        failed = str(error) if plain else traceback.format_exc()
         workers.send_report(settings["exchange"], settings["brood"], {"failed": failed})
 
 
@@ -44,7 +47,7 @@ def host_members(settings: dict[str, Any]) -> None:
     run: Run = settings["run"]
     brood, exchange, state = settings["brood"], settings["exchange"], population.from_plain(settings["state"])
     span = span_of(run)
-    store = Store(run.directory)
+    store = StandingStore(run.directory)
     torch.set_num_threads(settings["threads"])
     shared = way_to_ledger(settings["ledger"], run, brood)
     if run.population.mode == "asynchronous":
@@ -53,7 +56,8 @@ def host_members(settings: dict[str, Any]) -> None:
             run, store, exchange, brood, {number: state[number].hyperparameters for number in mine}
         )
     else:
-        trained = train_in_rounds(run, store, exchange, brood, state, span, shared)
+        over = settings.get("over", False)
+        trained = train_in_rounds(run, store, exchange, brood, state, span, shared, over)
     if trained is None:
         return
     members, failed = trained
@@ -73,6 +77,7 @@ def train_in_rounds(
     state: population.State,
     span: Span | None,
     shared: Shared | None,
+    over: bool = False,  # the rows had ended when the driver began
 ) -> tuple[Members, set[int]] | None:
     """Train members in step with all others; return them and who has failed, or None if the run ends before."""
     resumed, state, members, failed = begin(run, store, brood, state, span, shared)
@@ -80,12 +85,11 @@ def train_in_rounds(
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
     meter, direct = Meter(run.label), workers.direct_way(torch.zeros(1, device=run.device), run.cluster.direct)
     for round_ in range(resumed + 1, run.rounds + 1):
+        if over or any(team.ended() for team in found):  # before this worker began
+            break
         with CLOCK.phase("compute"):
             rows = train_teams(found, run.population.interval, failed)
         failed = {row["member"] for row in rows if not np.isfinite(row["score"])}
-        place = {"round": round_, "brood": brood, "step": round_ * run.population.interval}
-        if run.population.backtrack:  # who went back is younger than its round
-            rows = [row | {"step": members[row["member"]].trained} for row in rows]
         # the round before is whole before this one counts: a killed run loses no more than one interval
         with CLOCK.phase("checkpoint"):
             writer.wait()
@@ -93,19 +97,32 @@ def train_in_rounds(
             leaving = run.cluster.spot and workers.leaving()
             if span:
                 span.meet()
-            message = {"reports": [place | row for row in rows], "leaving": leaving} if leads(span) else None
+            reports = reports_of(run, round_, brood, members, rows)
+            message = {"reports": reports, "leaving": leaving} if leads(span) else None
             orders = way.next(round_, message)
             if orders is None:
                 return None
             failed -= follow(exchange, round_, orders, found, share(span), archive(store, span), direct)
         CLOCK.flush(meter)
-        if leaving or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
+        if leaving or way.over or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
                 writer.save(round_, number, member.state(), part_of(span))
         if leaving:
             writer.wait()  # the node may be gone before the next interval ends
+        if way.over:
+            break
     writer.wait()
     return (members, failed) if way.settle() else None
+
+
+def reports_of(
+    run: Run, round_: int, brood: int, members: Members, rows: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the rows with their place; whose rows have ended knows its step itself."""
+    place = {"step": round_ * run.population.interval, "round": round_, "brood": brood}
+    if run.population.backtrack:  # who went back is younger than its round
+        rows = [row | {"step": members[row["member"]].trained} for row in rows]
+    return [place | row for row in rows]
 
 
 def span_of(run: Run) -> Span | None:
