@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from trainables.member import State
+from trainables.member import State, copies
 
 
 class Toy:
@@ -32,9 +32,11 @@ class Toy:
     def evaluate(self, split: str = "validation") -> tuple[float, dict[str, float]]:
         return self.score(), {}
 
+    @copies
     def state(self) -> State:
         return {"weights": {"place": self.place.copy()}, "trained": self.trained}
 
+    @copies
     def load(self, state: State, hyperparameters: dict[str, Any]) -> None:
         self.place = np.array(state["weights"]["place"])  # a copy: what Ray hands over is read-only
         self.trained = int(state["trained"])

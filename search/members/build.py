@@ -1,6 +1,7 @@
 """What a run's configuration says its members are."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -67,7 +68,7 @@ def plain_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> di
         return language_models(run, recipe, hyperparameters)
     make = own_class(run.trainable)
     return {
-        number: make(recipe, values, run.member_seed(number), run.device)
+        number: make(recipe, deepcopy(values), run.member_seed(number), run.device)
         for number, values in hyperparameters.items()
     }
 

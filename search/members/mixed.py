@@ -31,7 +31,7 @@ from trainables.alignment import gradients, inner_products, weighted
 from trainables.arrays import to_tensors
 from trainables.decoder import losses_by_token
 from trainables.language import LanguageModel
-from trainables.member import State
+from trainables.member import State, copies
 from trainables.reference import Reference
 from trainables.settings import Recipe, Shape
 
@@ -96,9 +96,11 @@ class VisitBatches:
             parts = np.split(of_rows.astype(np.float64), ends)
             self.losses.append(np.array([part.mean() if len(part) else np.nan for part in parts]))
 
+    @copies
     def state(self) -> State:
         return self.mixed.state()
 
+    @copies
     def load(self, state: State) -> None:
         self.mixed.load(state)
 
@@ -220,9 +222,11 @@ class MixedModel(LanguageModel):
         _, losses = super().score(module, rows)
         return -torch.stack([losses[target] for target in self.groups.targets]).mean(), losses
 
+    @copies  # a policy makes a new state, and leaves the old one as it is
     def progress(self) -> State:
         return super().progress() | {"mixing": self.mixing_state}
 
+    @copies
     def load_progress(self, state: State) -> None:
         super().load_progress(state)
         self.mixing_state, self.visit = state["mixing"], None

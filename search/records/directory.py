@@ -153,10 +153,19 @@ def whole_weights(run: Run, store: Store, row: dict[str, Any]) -> dict[str, NDAr
         checkpoints.load_member(store, row["round"], row["member"], (part, run.shares))
         for part in range(run.shares)
     ]
-    whole: dict[str, NDArray[Any]] = dict(parts[0]["weights"])
+    whole = named(parts[0]["weights"])
     for name in parts[0].get("shared", []):
         whole[name] = np.concatenate([part["weights"][name] for part in parts])
     return whole
+
+
+def named(weights: Any, name: str = "") -> dict[str, NDArray[Any]]:
+    """Return a nest of arrays as arrays by name: those within others as `outer.inner`."""
+    if isinstance(weights, dict | list | tuple):
+        pairs = weights.items() if isinstance(weights, dict) else enumerate(weights)
+        inner = [named(value, f"{name}.{key}" if name else str(key)) for key, value in pairs]
+        return {key: value for each in inner for key, value in each.items()}
+    return {name or "weights": np.asarray(weights)}
 
 
 def export(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
