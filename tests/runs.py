@@ -11,11 +11,10 @@ import numpy as np
 
 from cluster import checkpoints
 from cluster.storage import Store
+from examples.loop import train as plain_train
 from policies import population
-from policies.population import Report
 from search.load import load_run
 from search.records.lineage import read_lineage
-from trainables.toy import Toy
 
 ROOT = Path(__file__).parent.parent
 TOY = str(ROOT / "examples/toy.yaml")
@@ -91,25 +90,13 @@ def same_weights(first: list[dict], second: list[dict]) -> bool:
 
 
 def without_ray(path: str, *changes: str) -> tuple[list[population.Order], list[tuple[int, int, float]]]:
-    """Run the toy of a file as a plain loop: the reference that Ray has to equal."""
+    """Run the toy of a file as the plain loop of the examples: the reference that Ray has to equal."""
     run = load_run(path, changes)
-    state = population.start(run.space(), run.population.members, run.seed)
-    toys = [Toy(known.hyperparameters) for known in state]
-    copies, said = [], []
-    for round_ in range(1, run.rounds + 1):
-        reports = []
-        for member, toy in enumerate(toys):
-            toy.train(run.population.interval)
-            reports.append(Report(member, round_ * run.population.interval, toy.evaluate()[0]))
-        said += [(round_, report.member, report.score) for report in reports]
-        if round_ == run.rounds:
-            break
-        state, orders = population.decide(run.rules(), run.space(), state, reports, run.seed)
-        states = {order.donor: toys[order.donor].state() for order in orders}
-        for order in orders:
-            toys[order.member].load(states[order.donor], order.hyperparameters)
-        copies += orders
-    return copies, said
+    given = run.population
+    loop = plain_train(run.space(), run.rules(), given.members, run.training.steps, given.interval, run.seed)
+    rounds = list(enumerate(loop, 1))
+    copies = [order for _, (_, orders) in rounds for order in orders]
+    return copies, [(round_, each.member, each.score) for round_, (reports, _) in rounds for each in reports]
 
 
 def write_texts(folder: Path) -> Path:
