@@ -7,17 +7,18 @@ synchronous, it is what the newer driver would write.
 """
 
 import uuid
+from typing import Any
 
-from cluster.storage import Store
+from cluster.storage import Gone, MadeStore, Store
 
 LEASE = "lease.json"
 
 
-class LeaseLost(RuntimeError):
+class LeaseLost(Gone):
     """Another driver has taken the run directory over."""
 
 
-class LeasedStore(Store):
+class LeasedStore(MadeStore):
     """A run directory whose every change needs the lease."""
 
     def __init__(self, uri: str, owner: str):
@@ -25,12 +26,24 @@ class LeasedStore(Store):
         self.owner = owner
 
     def held(self) -> bool:
-        return bool(self.read_json(LEASE)["owner"] == self.owner)
+        return self.lease().get("owner") == self.owner
+
+    def lease(self) -> dict[str, Any]:
+        """Return whose the directory is; nothing if it was deleted."""
+        try:
+            found: dict[str, Any] = self.read_json(LEASE, "owner", "epoch")
+        except FileNotFoundError:
+            return {}
+        return found
 
     def check(self) -> None:
-        if not self.held():
-            epoch = self.read_json(LEASE)["epoch"]
-            raise LeaseLost(f"{self.uri} was taken over by another driver (lease {epoch}); this one stops.")
+        lease = self.lease()
+        if not lease:
+            raise Gone(f"{self.uri} was deleted while its run went on; the run ends.")
+        if lease["owner"] != self.owner:
+            raise LeaseLost(
+                f"{self.uri} was taken over by another driver (lease {lease['epoch']}); this one stops."
+            )
 
     def write(self, name: str, content: bytes | str) -> None:
         self.check()
@@ -44,6 +57,6 @@ class LeasedStore(Store):
 def take(uri: str) -> LeasedStore:
     """Take the lease of a run directory, from whoever has it."""
     plain, owner = Store(uri), uuid.uuid4().hex
-    epoch = plain.read_json(LEASE)["epoch"] + 1 if plain.exists(LEASE) else 1
+    epoch = plain.read_json(LEASE, "owner", "epoch")["epoch"] + 1 if plain.exists(LEASE) else 1
     plain.write_json(LEASE, {"epoch": epoch, "owner": owner})
     return LeasedStore(uri, owner)

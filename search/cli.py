@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from cluster.storage import Store
+from cluster.storage import BrokenFile, Store
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run
 from search.platform import job_commands, platform_commands
@@ -147,9 +147,18 @@ def status(
     table = Table(box=None, pad_edge=False)
     for name in ("run", "status", "step", "best", "member", "exploits"):
         table.add_column(name)
+    broken: list[str] = []
     for place in paths:
-        table.add_row(*directory.state_of(place))
+        try:
+            table.add_row(*directory.state_of(place))
+        except (InputError, BrokenFile) as error:
+            if path:
+                raise
+            table.add_row(os.path.basename(place), "cannot be read")
+            broken.append(str(error))
     console.print(table)
+    for line in broken:
+        errors.print(line, style="red", highlight=False, soft_wrap=True, markup=False)
     if path and (job := directory.job_of(path)):
         console.print(f"job {job['job']}, submitted at {job['address']}", highlight=False, soft_wrap=True)
 
@@ -176,12 +185,14 @@ def main() -> None:
         app()
     except InputError as error:
         sys.exit(say("error", error, 2))
+    except BrokenFile as error:
+        sys.exit(say("error", f"{error}. {directory.way_out(error)}", 2))
     except Interrupted as error:
         sys.exit(say("interrupted", error, 130))
     except RunFailed as error:
         sys.exit(say("failed", error, 1))
 
 
-def say(kind: str, error: Exception, code: int) -> int:
+def say(kind: str, error: object, code: int) -> int:
     errors.print(f"{kind}: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
     return code

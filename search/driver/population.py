@@ -10,6 +10,7 @@ from ray import tune
 
 from cluster import checkpoints
 from cluster.exchange import start_exchange
+from cluster.lease import LeasedStore
 from cluster.order import RowOrder
 from cluster.session import asking_for, clear_away
 from cluster.storage import Store
@@ -20,14 +21,14 @@ from search.corpus.batches import file_rows
 from search.corpus.build import load_corpus
 from search.corpus.streams import windows
 from search.driver.asynchronous import Arrivals
-from search.driver.conductor import Conductor, Watcher
+from search.driver.conductor import Conductor, Watcher, earlier_rounds
 from search.driver.room import Room, asked_for, brood_resources, fitting, with_room
 from search.driver.scheduler import PopulationScheduler
 from search.driver.start import first_state
 from search.errors import Interrupted, RunFailed
 from search.members.ledger import after_marks, open_ledger
 from search.records import tables
-from search.records.directory import last_rows
+from search.records.whole import newest_whole
 from search.worker.brood import train_brood
 
 BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
@@ -80,11 +81,11 @@ def train_population(
         results = tuner(run, trial, conductor).fit()
     conductor.wait()
     if conductor.failure:
-        raise RunFailed(f"{conductor.failure.strip()}\n{way_on(run)}")
+        raise RunFailed(ending(run, store, conductor.failure))
     if not conductor.finished:
         clear_away()
         room.check()
-        raise failure(run, results.errors)
+        raise failure(run, store, results.errors)
     store.write_json(tables.TESTS, conductor.tests)
     return outcome(conductor, time.monotonic() - began, settings["threads"])
 
@@ -106,26 +107,27 @@ def tuner(run: Run, trial: Any, conductor: Conductor) -> tune.Tuner:
 
 
 def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
-    """Return the conductor as the last whole checkpoint left it, or a new one."""
+    """Return the conductor as the newest whole checkpoint left it, or a new one.
+
+    What is not part of that is deleted, after all of it has been read.
+    """
     kind = Arrivals if run.population.mode == "asynchronous" else Conductor
     space, rules = run.space(), run.rules()
-    resumed = checkpoints.latest(store, range(run.population.members), run.shares)
-    tables.forget_after(store, -1 if resumed is None else resumed)
-    if resumed is None:
+    whole = newest_whole(run, store, watcher.say)
+    if whole is None:
+        tables.forget_after(store, -1)
         checkpoints.forget_all_but(store, None)
         state = first_state(run)
         tables.write_starts(store, state)
         return kind(run, store, space, rules, state, _no_orders, watcher)
-    plain = checkpoints.load_decisions(store, resumed)
-    state = population.from_plain(plain["members"])
-    best = population.archived(state)
-    earlier = [best[1].decision] if best else []
-    checkpoints.forget_all_but(store, resumed, run.shares, earlier)
-    reached = {"round": resumed, "exploits": plain["exploits"], "last": last_rows(run, store)[0]}
-    reached["earlier"] = earlier
+    earlier = earlier_rounds(whole.state, run.parts)
+    tables.forget_after(store, whole.round)
+    checkpoints.forget_all_but(store, whole.round, run.shares, earlier)
+    decisions = whole.decisions
+    reached = {"round": whole.round, "exploits": decisions["exploits"], "last": whole.last, "earlier": earlier}
     if kind is Arrivals:
-        reached |= {"arrived": plain["arrived"], "ended": set(plain["ended"])}
-    return kind(run, store, space, rules, state, _no_orders, watcher, **reached)
+        reached |= {"arrived": decisions["arrived"], "ended": set(decisions["ended"])}
+    return kind(run, store, space, rules, whole.state, _no_orders, watcher, **reached)
 
 
 def training_files(run: Run) -> dict[str, list[str]]:
@@ -166,16 +168,19 @@ def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
     )
 
 
-def failure(run: Run, errors: Sequence[Exception]) -> RunFailed:
+def failure(run: Run, store: Store, errors: Sequence[Exception]) -> RunFailed:
     """Return why a run ended early; Tune takes Ctrl-C itself and then simply returns."""
     if not errors:
-        return Interrupted(f"stopped before the end. {way_on(run)}")
+        return Interrupted(ending(run, store, "stopped before the end.", " "))
     # the last lines of what happened on the worker; Ray wraps it in its own traces
-    return RunFailed(f"{str(errors[0]).strip()}\n{way_on(run)}")
+    return RunFailed(ending(run, store, str(errors[0])))
 
 
-def way_on(run: Run) -> str:
-    return f"Continue with `shoal resume {run.directory}`."
+def ending(run: Run, store: Store, why: str, between: str = "\n") -> str:
+    """Return why a run ended and how it can go on, unless its directory is another driver's now, or is gone."""
+    if isinstance(store, LeasedStore) and not store.held():
+        return why.strip()
+    return f"{why.strip()}{between}Continue with `shoal resume {run.directory}`."
 
 
 def _no_orders(round_: int, orders: Any) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from cluster.lease import LeaseLost
+from cluster.storage import Gone
 from search.driver.conductor import Conductor
 
 
@@ -20,7 +20,7 @@ class PopulationScheduler(FIFOScheduler):
         try:
             for message in result["messages"]:
                 self.conductor.receive(message)
-        except LeaseLost as error:
+        except Gone as error:
             self.conductor.end(str(error))  # the broods leave; nothing of this driver is written any more
         return TrialScheduler.CONTINUE
 

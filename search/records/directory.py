@@ -1,26 +1,30 @@
 """The run directory: made once, recognised later, and what it says of its run."""
 
 import json
+import os
 import re
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow.lib
-import yaml
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from cluster import checkpoints
 from cluster.driver import ADDRESS, running_in
-from cluster.storage import Store
+from cluster.lease import LEASE
+from cluster.storage import BrokenFile, Store, reason
 from policies.standings import rank
 from search.config.run import Run
 from search.errors import InputError
-from search.load import check, dump
-from search.records.tables import METRICS
+from search.load import check, dump, parse
+from search.records.tables import METRICS, read_rows
 from trainables.tokenizer import tokenizer_of
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
+LOOKS = 50  # at a run that deletes what was chosen
+Found = TypeVar("Found")
 MOVABLE = {"directory", "cluster"}  # what may change when a run goes on elsewhere
 UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # a job's working directory, elsewhere in every Ray session
 
@@ -79,7 +83,7 @@ def note_job(store: Store) -> None:
 def job_of(directory: str) -> dict[str, str]:
     """Return the id and address of the job that last ran here; nothing if none did."""
     store = Store(directory)
-    return dict(store.read_json(JOB)) if store.exists(JOB) else {}
+    return dict(store.read_json(JOB, "job", "address")) if store.exists(JOB) else {}
 
 
 def refuse_existing(run: Run) -> None:
@@ -98,44 +102,80 @@ def open_run(directory: str) -> tuple[Run, Store]:
         text = store.read(SETTINGS).decode()
     except FileNotFoundError as error:
         raise InputError(f"{directory} is not a run directory: it has no {SETTINGS}.") from error
+    except UnicodeDecodeError as error:
+        raise BrokenFile(f"{directory}/{SETTINGS}", reason(error)) from error
     except (OSError, pyarrow.lib.ArrowException) as error:
         raise InputError(f"{directory} cannot be read: {reason(error)}.") from error
-    values = yaml.safe_load(text)
-    if not isinstance(values, dict):
-        raise InputError(f"{directory}/{SETTINGS} is not a run's configuration.")
+    values = parse(text, f"{directory}/{SETTINGS}")
     # a run directory may have been moved since it was written
     run = check(values | {"directory": store.uri}, f"{directory}/{SETTINGS}")
     return run, store
 
 
+def way_out(broken: BrokenFile) -> str:
+    """Return what to do about a file of a run that is broken."""
+    if os.path.basename(broken.path) in (SUMMARY, JOB, LEASE):
+        return "Delete it: a run goes on without it."
+    if f"/{checkpoints.FOLDER}/" in broken.path or ".parquet" in broken.path:
+        return "`shoal resume` goes back to the newest round that is whole."
+    return "Put it back as it was."
+
+
 def summary(store: Store) -> dict[str, Any]:
     """Return what the run last said of itself; an unfinished one may have said nothing."""
-    return dict(store.read_json(SUMMARY)) if store.exists(SUMMARY) else {}
+    return dict(store.read_json(SUMMARY, "status")) if store.exists(SUMMARY) else {}
 
 
 def state_of(path: str) -> tuple[str, ...]:
     """Return a run's name, status, step, best score, best member and exploits, for a table."""
     run, store = open_run(path)
+    return settled(lambda: _state_of(run, store))
+
+
+def _state_of(run: Run, store: Store) -> tuple[str, ...]:
     said = summary(store)
     step, best, exploits, score = 0, "-", "-", "-"
     last = checkpoints.latest(store, range(run.population.members), run.shares)
-    if last is not None:
-        rows, number = last_rows(run, store)
+    if last is not None and any(checkpoints.load_decisions(store, last)["saved"]):
+        rows, number = _last_rows(run, store, last)
         step = min(row["step"] for row in rows.values())
         best, score = str(number), f"{rows[number]['score']:.4f}"
         exploits = str(checkpoints.load_decisions(store, last)["exploits"])
     return run.name, said.get("status", "not begun"), f"{step}/{run.training.steps}", score, best, exploits
 
 
+def settled(read: Callable[[], Found]) -> Found:
+    """Return what is read of a run that may be under way: again, where it has deleted what was chosen."""
+    for _ in range(LOOKS):
+        try:
+            return read()
+        except FileNotFoundError as error:
+            gone = error
+    raise InputError(f"{reason(gone)}: the run deletes its checkpoints faster than they are read; try again.")
+
+
 def last_rows(run: Run, store: Store) -> tuple[dict[int, dict[str, Any]], int]:
     """Return each member's metrics at its last checkpoint, and the number of the best one."""
-    last = checkpoints.latest(store, range(run.population.members), run.shares)
+    return settled(lambda: _last_rows(run, store))
+
+
+def _last_rows(run: Run, store: Store, last: int | None = None) -> tuple[dict[int, dict[str, Any]], int]:
     if last is None:
+        last = checkpoints.latest(store, range(run.population.members), run.shares)
+    saved = [] if last is None else checkpoints.load_decisions(store, last)["saved"]
+    if not any(saved):
         raise InputError(f"{run.directory} has no checkpoint yet: run or resume it first.")
-    saved = checkpoints.load_decisions(store, last)["saved"]
-    rows = store.read_table(METRICS).to_pylist()
-    found = {row["member"]: row for row in rows if row["round"] == saved[row["member"]]}
+    found = rows_at(store, saved, read_rows(store, METRICS))
     return found, rank({member: row["score"] for member, row in found.items()})[0]
+
+
+def rows_at(store: Store, saved: Sequence[int], rows: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Return each member's row of the round that its file is of; a member that has none was never saved."""
+    found = {row["member"]: row for row in rows if saved[row["member"]] == row["round"]}
+    missing = [(member, round_) for member, round_ in enumerate(saved) if round_ and member not in found]
+    if missing:
+        raise BrokenFile(store.path(METRICS), "it has no row of member {} in round {}".format(*missing[0]))
+    return found
 
 
 def member_of(run: Run, store: Store, member: int | None) -> dict[str, Any]:
@@ -153,6 +193,8 @@ def whole_weights(run: Run, store: Store, row: dict[str, Any]) -> dict[str, NDAr
         checkpoints.load_member(store, row["round"], row["member"], (part, run.shares))
         for part in range(run.shares)
     ]
+    if "weights" not in parts[0]:
+        raise InputError(f"{run.trainable}: what its state() returns has no `weights`, so none can be read.")
     whole = named(parts[0]["weights"])
     for name in parts[0].get("shared", []):
         whole[name] = np.concatenate([part["weights"][name] for part in parts])
@@ -170,8 +212,12 @@ def named(weights: Any, name: str = "") -> dict[str, NDArray[Any]]:
 
 def export(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
     """Write a member (the best one by default) as safetensors with a JSON config; return the folder."""
-    row = member_of(run, store, member)
-    weights = whole_weights(run, store, row)
+
+    def read() -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        chosen = member_of(run, store, member)
+        return chosen, whole_weights(run, store, chosen)
+
+    row, weights = settled(read)
     config = {
         "format": run.format,
         "trainable": run.trainable,
@@ -182,9 +228,18 @@ def export(run: Run, store: Store, member: int | None = None, to: Store | None =
         "step": row["step"],
     }
     target = to or Store(f"{store.uri}/best")
-    target.write("model.safetensors", save(weights))
+    target.write("model.safetensors", as_safetensors(weights))
     target.write("config.json", json.dumps(config, indent=2) + "\n")
     return target.uri
+
+
+def as_safetensors(weights: dict[str, NDArray[Any]]) -> bytes:
+    for name, weight in weights.items():
+        try:
+            save({name: weight[:0] if weight.ndim else weight})
+        except Exception as error:  # safetensors has errors of its own
+            raise InputError(f"{name}: weights of {weight.dtype} cannot be exported as safetensors.") from error
+    return save(weights)
 
 
 def shape_of(run: Run) -> dict[str, Any]:
@@ -195,10 +250,6 @@ def shape_of(run: Run) -> dict[str, Any]:
         return {"teacher": run.distill.teacher, "spaces": run.distill.model_dump()["spaces"]}
     vocabulary = tokenizer_of(run.data.tokenizer).vocabulary
     return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.model_dump()}
-
-
-def reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]
 
 
 STRATIFIED = "stratified"

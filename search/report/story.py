@@ -14,8 +14,8 @@ from policies.space import Path, value_at
 from policies.standings import rank
 from search.errors import InputError
 from search.records.directory import CONTROLS, SETTINGS, SUMMARY, summary
-from search.records.lineage import Event, Segment, ancestry, read_lineage, read_rows, roots, stays
-from search.records.tables import METRICS, MIXING
+from search.records.lineage import Event, Segment, ancestry, read_lineage, roots, stays
+from search.records.tables import METRICS, MIXING, read_rows
 
 Rows = dict[int, list[dict[str, Any]]]  # by member, each in the order of the rounds
 Curve = list[tuple[int, float | None]]  # (step, value); None where a member failed

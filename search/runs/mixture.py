@@ -29,8 +29,7 @@ from search.corpus.build import load_corpus
 from search.driver.start import spread
 from search.errors import InputError
 from search.records import directory
-from search.records.lineage import read_rows
-from search.records.tables import METRICS, TESTS
+from search.records.tables import METRICS, TESTS, read_rows
 from search.runs import population as running
 from search.runs.boosting import boosted
 

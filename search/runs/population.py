@@ -8,7 +8,7 @@ from rich.table import Table
 
 from cluster import lease
 from cluster.session import session
-from cluster.storage import Store
+from cluster.storage import Gone, Store
 from search.checks.mixing import check_with_rows, note_on_batches
 from search.config.run import Run
 from search.corpus.build import COLUMNS, describe, prepare_corpus
@@ -153,7 +153,7 @@ def finish(run: Run, console: Console) -> Outcome:
         if store.held():  # else its new driver has the word
             record(store, run, "interrupted" if isinstance(error, Interrupted) else "failed")
         raise
-    except lease.LeaseLost as error:
+    except Gone as error:
         raise RunFailed(str(error)) from error
     record(store, run, "done", outcome)
     return outcome

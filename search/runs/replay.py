@@ -14,7 +14,7 @@ from search.config.sections import Scheduled
 from search.errors import InputError
 from search.records import directory
 from search.records.lineage import Segment, ancestry, read_lineage, schedule
-from search.records.tables import METRICS
+from search.records.tables import METRICS, read_rows
 from search.runs.closing import close
 from search.runs.population import finish, prepare
 
@@ -67,7 +67,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
     }
     population = run.population.model_copy(update=alone)
     # a stack of one mostly rounds as a larger one does; a member that trains by itself does not
-    rows = store.read_table(METRICS).to_pylist()
+    rows = read_rows(store, METRICS)
     stacked = any(row["stacked"] for row in rows if row["member"] == member)
     threads = directory.summary(store)["threads"]
     one = {"broods": 1, "workers_per_brood": None, "members_per_worker": 1}

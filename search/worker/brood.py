@@ -10,7 +10,7 @@ from ray import train
 
 from cluster import checkpoints, workers
 from cluster.metrics import CLOCK, Meter
-from cluster.storage import Store
+from cluster.storage import BrokenFile, Gone, MadeStore, Store
 from policies import population
 from policies.population import Order
 from search.config.run import Run
@@ -36,6 +36,8 @@ def train_brood(settings: dict[str, Any]) -> None:
     """
     try:
         host_members(settings)
+    except (BrokenFile, Gone) as error:
+        workers.send_report(settings["exchange"], settings["brood"], {"failed": str(error)})
     except Exception:
         failed = traceback.format_exc()
         workers.send_report(settings["exchange"], settings["brood"], {"failed": failed})
@@ -45,7 +47,7 @@ def host_members(settings: dict[str, Any]) -> None:
     run = Run.model_validate(settings["run"])
     brood, exchange, state = settings["brood"], settings["exchange"], population.from_plain(settings["state"])
     span = span_of(run)
-    store = Store(run.directory)
+    store = MadeStore(run.directory)
     torch.set_num_threads(settings["threads"])
     shared = way_to_ledger(settings["ledger"], run, brood)
     if run.population.mode == "asynchronous":
