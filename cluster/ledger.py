@@ -17,7 +17,8 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from cluster.storage import TEMPORARY, MadeStore, Store
+from cluster.lease import StandingStore
+from cluster.storage import TEMPORARY, Store
 
 FOLDER = "ledger"
 SAVED = re.compile(r"mark-\d{6,}-shard-\d{5,}\.parquet")
@@ -46,7 +47,7 @@ class Shard:
     """An actor: the rows `place, place + shards, ...` of the pool."""
 
     def __init__(self, make: Callable[[int], Book], rows: int, uri: str, place: int, keep: int):
-        self.book, self.store, self.place, self.keep = make(rows), MadeStore(uri), place, keep
+        self.book, self.store, self.place, self.keep = make(rows), StandingStore(uri), place, keep
         self.birth = uuid.uuid4().hex
         self.snapshots: dict[int, dict[str, Column]] = {}
         saved = self.saved()

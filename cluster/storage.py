@@ -1,11 +1,11 @@
 """Files on any `pyarrow.fs` filesystem: written whole or not at all."""
 
+import contextlib
 import json
 import os
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -27,8 +27,16 @@ class BrokenFile(ValueError):
         return str(self.args[0])
 
 
-class Gone(RuntimeError):
-    """A directory is not this process's any more: it was deleted, or somebody else has taken it over."""
+class CannotWrite(OSError):
+    """A file could not be written: the disk is full, or nobody may write there. One line says where and why."""
+
+    def __init__(self, place: str, error: BaseException):
+        number = getattr(error, "errno", None)
+        self.place, reason = place, os.strerror(number) if number else str(error).splitlines()[0]
+        super().__init__(number, reason)
+
+    def __str__(self) -> str:
+        return f"{self.place} cannot be written: {self.strerror}."
 
 
 class Store:
@@ -68,11 +76,18 @@ class Store:
     def write(self, name: str, content: bytes | str) -> None:
         content = content.encode() if isinstance(content, str) else content
         inner, _, base = name.rpartition("/")
-        self.make(inner)
         temporary = f"{self.path(inner)}/.{base}.{uuid.uuid4().hex[:8]}"
-        with self.filesystem.open_output_stream(temporary) as stream:
-            stream.write(content)
-        self.filesystem.move(temporary, self.path(name))
+        try:
+            self.make(inner)
+            with self.filesystem.open_output_stream(temporary) as stream:
+                stream.write(content)
+            self.filesystem.move(temporary, self.path(name))
+        except BaseException as error:
+            with contextlib.suppress(OSError, pa.ArrowException):  # it may never have come about
+                self.filesystem.delete_file(temporary)
+            if isinstance(error, OSError | pa.ArrowException):
+                raise CannotWrite(self.path(name), error) from error
+            raise
 
     def read(self, name: str) -> bytes:
         with self.filesystem.open_input_stream(self.path(name)) as stream:
@@ -97,7 +112,7 @@ class Store:
                 raise ValueError(f"it has no {missing[0]}")
             return found
 
-    @contextmanager
+    @contextlib.contextmanager
     def guarded(self, name: str) -> Iterator[None]:
         """Raise BrokenFile for whatever makes a file unreadable that is there."""
         try:
@@ -130,21 +145,6 @@ class Store:
         """Read one Parquet file; `pq.read_table` looks for a data set first, for 1 MiB a third of its time."""
         with self.guarded(name), self.filesystem.open_input_file(self.path(name)) as file:
             return pq.ParquetFile(file, pre_buffer=True).read(**options)
-
-
-class MadeStore(Store):
-    """A directory that was made before: once it is deleted, nothing that is written makes it anew."""
-
-    def make(self, name: str = "") -> None:
-        places = [place for place, sign in enumerate(f"{name}/") if sign == "/" and place]
-        for place in places:
-            self.filesystem.create_dir(self.path(name[:place]), recursive=False)
-
-    def write(self, name: str, content: bytes | str) -> None:
-        try:
-            super().write(name, content)
-        except FileNotFoundError as error:
-            raise Gone(f"{self.uri} was deleted while its run went on; the run ends.") from error
 
 
 def reason(error: BaseException) -> str:

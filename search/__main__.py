@@ -1,5 +1,5 @@
 """`python -m search` is the command `shoal` where it is not installed, as in a job's working directory."""
 
-from search.cli import main
+from search.program import main
 
 main()

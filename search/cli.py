@@ -1,4 +1,4 @@
-"""The command `shoal`. Exit codes: 0 done, 1 the run failed, 2 the input cannot be used, 130 Ctrl-C."""
+"""The command `shoal`. Exit codes: 0 done, 1 the run failed, 2 unusable input, 128 + N ended by signal N."""
 
 import os
 import sys
@@ -10,10 +10,14 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from cluster.storage import BrokenFile, Store
+from cluster import ending
+from cluster.errors import NoRay
+from cluster.storage import BrokenFile, CannotWrite, Store
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run
+from search.output import write_document
 from search.platform import job_commands, platform_commands
+from search.program import well_ended
 from search.records import directory
 from search.runs.kinds import runner
 
@@ -69,7 +73,7 @@ def validate(file: File, changes: Changes = None) -> None:
     """Check a file without running it, and print the resolved configuration."""
     from search.load import dump
 
-    sys.stdout.write(dump(load_run(file, changes or [])))
+    write_document(dump(load_run(file, changes or [])))
 
 
 @app.command(epilog="Example: shoal corpus examples/demo.yaml data.megabytes=16")
@@ -115,7 +119,7 @@ def schedule(path: Directory, member: Member = None) -> None:
 
     settings, store = directory.open_run(path)
     _, segments = lineage_of(settings, store, member)
-    sys.stdout.write(yaml.safe_dump({"schedule": settings_of(segments)}, sort_keys=False))
+    write_document(yaml.safe_dump({"schedule": settings_of(segments)}, sort_keys=False))
 
 
 @app.command(epilog="Example: shoal replay runs/demo --member 3")
@@ -181,18 +185,23 @@ def runs_here() -> list[str]:
 
 def main() -> None:
     """Run the command line; what the user did wrong is one message without a stack trace."""
-    try:
-        app()
-    except InputError as error:
-        sys.exit(say("error", error, 2))
-    except BrokenFile as error:
-        sys.exit(say("error", f"{error}. {directory.way_out(error)}", 2))
-    except Interrupted as error:
-        sys.exit(say("interrupted", error, 130))
-    except RunFailed as error:
-        sys.exit(say("failed", error, 1))
+    with well_ended():
+        try:
+            app()
+        except InputError as error:
+            sys.exit(say("error", error, 2))
+        except BrokenFile as error:
+            sys.exit(say("error", f"{error}. {directory.way_out(error)}", 2))
+        except Interrupted as error:
+            sys.exit(say("interrupted", error, 130))
+        except NoRay as error:
+            sys.exit(say("error", error, 2))
+        except (RunFailed, CannotWrite) as error:
+            sys.exit(say("failed", error, 1))
 
 
 def say(kind: str, error: object, code: int) -> int:
+    if kind == "interrupted":
+        ending.said()
     errors.print(f"{kind}: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
     return code

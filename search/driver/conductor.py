@@ -57,6 +57,7 @@ class Conductor:
     leaving: bool = False  # a worker was told to go: this round's checkpoint is written whatever is due
     earlier: list[int] = field(default_factory=list)  # rounds whose weights copies may still go back to
     failure: str = ""  # why the run had to end early
+    broken: Exception | None = None  # what keeps this driver from recording anything more
     tests: dict[int, dict[str, float]] = field(default_factory=dict)
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     writing: Future[None] | None = None

@@ -79,13 +79,17 @@ def train_population(
     # nodes that come later are what it could grow into
     with room, asking_for(asked_for(asked).bundles() if asked.cluster.broods_least else []):
         results = tuner(run, trial, conductor).fit()
+    if conductor.broken is not None:
+        raise conductor.broken
     conductor.wait()
     if conductor.failure:
-        raise RunFailed(ending(run, store, conductor.failure))
+        if isinstance(store, LeasedStore):
+            store.check()  # a worker that cannot write any more may have been the first to say so
+        raise RunFailed(with_way_on(run, conductor.failure))
     if not conductor.finished:
         clear_away()
         room.check()
-        raise failure(run, store, results.errors)
+        raise failure(run, results.errors)
     store.write_json(tables.TESTS, conductor.tests)
     return outcome(conductor, time.monotonic() - began, settings["threads"])
 
@@ -168,19 +172,26 @@ def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
     )
 
 
-def failure(run: Run, store: Store, errors: Sequence[Exception]) -> RunFailed:
-    """Return why a run ended early; Tune takes Ctrl-C itself and then simply returns."""
+def failure(run: Run, errors: Sequence[Exception]) -> RunFailed:
+    """Return why a run ended early, or that nobody said why."""
     if not errors:
-        return Interrupted(ending(run, store, "stopped before the end.", " "))
+        return interrupted(run)
     # the last lines of what happened on the worker; Ray wraps it in its own traces
-    return RunFailed(ending(run, store, str(errors[0])))
+    return RunFailed(with_way_on(run, str(errors[0])))
 
 
-def ending(run: Run, store: Store, why: str, between: str = "\n") -> str:
-    """Return why a run ended and how it can go on, unless its directory is another driver's now, or is gone."""
-    if isinstance(store, LeasedStore) and not store.held():
-        return why.strip()
-    return f"{why.strip()}{between}Continue with `shoal resume {run.directory}`."
+def interrupted(run: Run) -> Interrupted:
+    return Interrupted(with_way_on(run, "stopped before the end."))
+
+
+def with_way_on(run: Run, reason: str) -> str:
+    """Return why a run ended and how to go on: one line, unless the reason has several."""
+    gap = "\n" if "\n" in reason.strip() else " "
+    return f"{reason.strip()}{gap}{way_on(run)}"
+
+
+def way_on(run: Run) -> str:
+    return f"Continue with `shoal resume {run.directory}`."
 
 
 def _no_orders(round_: int, orders: Any) -> None:

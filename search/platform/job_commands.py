@@ -107,7 +107,7 @@ def environment(path: Path | None) -> dict[str, object]:
     if path is None:
         return {}
     try:
-        read = yaml.safe_load(path.read_text())
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise InputError(f"--runtime-env: {path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(read, dict) or "working_dir" in read:

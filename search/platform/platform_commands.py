@@ -101,7 +101,7 @@ def token_of(file: Path | None) -> str:
             return token
         raise InputError("no token: set GRAFANA_TOKEN, or name a file that holds it with --token-file.")
     try:
-        return file.read_text().strip()
+        return file.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise InputError(f"--token-file: {file} cannot be read: {error.strerror}.") from error
 

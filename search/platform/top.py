@@ -17,7 +17,7 @@ from search.records import directory, tables
 from search.records.lineage import read_lineage
 
 SECONDS_BETWEEN_LOOKS = 1.0
-ENDED = ("done", "failed", "interrupted")
+ENDED = ("done", "failed", "interrupted", "stopped")
 
 
 def top(target: str, address: str | None, console: Console, once: bool) -> None:

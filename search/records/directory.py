@@ -11,9 +11,8 @@ import pyarrow.lib
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from cluster import checkpoints
+from cluster import checkpoints, lease
 from cluster.driver import ADDRESS, running_in
-from cluster.lease import LEASE
 from cluster.storage import BrokenFile, Store, reason
 from policies.standings import rank
 from search.config.run import Run
@@ -32,9 +31,18 @@ UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # a job's working directory, 
 def create(run: Run) -> Store:
     """Make the directory of a new run and write its resolved configuration."""
     refuse_existing(run)
+    return _write(run, SETTINGS, dump(run))
+
+
+def check_place(run: Run) -> None:
+    """Raise InputError if a run's directory cannot be written: known before minutes of work, not after."""
+    _write(run, ".probe", b"").delete(".probe")
+
+
+def _write(run: Run, name: str, content: bytes | str) -> Store:
     try:
         store = Store(run.directory)
-        store.write(SETTINGS, dump(run))
+        store.write(name, content)
     except (OSError, pyarrow.lib.ArrowException) as error:
         raise InputError(f"directory: {run.directory} cannot be written: {reason(error)}.") from error
     return store
@@ -114,7 +122,7 @@ def open_run(directory: str) -> tuple[Run, Store]:
 
 def way_out(broken: BrokenFile) -> str:
     """Return what to do about a file of a run that is broken."""
-    if os.path.basename(broken.path) in (SUMMARY, JOB, LEASE):
+    if os.path.basename(broken.path) in (SUMMARY, JOB, lease.LEASE, lease.BEAT):
         return "Delete it: a run goes on without it."
     if f"/{checkpoints.FOLDER}/" in broken.path or ".parquet" in broken.path:
         return "`shoal resume` goes back to the newest round that is whole."
@@ -122,8 +130,12 @@ def way_out(broken: BrokenFile) -> str:
 
 
 def summary(store: Store) -> dict[str, Any]:
-    """Return what the run last said of itself; an unfinished one may have said nothing."""
-    return dict(store.read_json(SUMMARY, "status")) if store.exists(SUMMARY) else {}
+    """Return what the run last said of itself; an unfinished one may have said nothing.
+
+    A run that says it is running, but whose driver is gone, is stopped.
+    """
+    said = dict(store.read_json(SUMMARY, "status")) if store.exists(SUMMARY) else {}
+    return said | {"status": "stopped"} if said.get("status") == "running" and not lease.alive(store) else said
 
 
 def state_of(path: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from cluster.storage import Store
 from search.config.run import Run
 from search.records import directory
 from search.records.directory import CONTROLS
-from search.report.write import write_report
+from search.report.write import REPORT, write_report
 
 
 def close(run: Run, store: Store, console: Console) -> None:
@@ -28,6 +28,11 @@ def close(run: Run, store: Store, console: Console) -> None:
     console.print(headline(run, found), highlight=False, soft_wrap=True)
     for name, place in places.items():
         console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
+
+
+def is_closed(store: Store) -> bool:
+    """Say whether a run that is done has all that `close` writes: it may have been stopped before."""
+    return store.exists("best/config.json") and store.exists(REPORT)
 
 
 def headline(run: Run, found: dict[str, Any]) -> str:

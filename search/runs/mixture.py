@@ -6,12 +6,14 @@ they resume, and have reports of their own.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from cluster import lease
 from cluster.storage import Store
 from policies.laws.loglinear import fit_law, ridge
 from policies.laws.optimum import best_mixture
@@ -86,23 +88,27 @@ def most(run: Run, rows: dict[str, int]) -> Vector:
 
 def search(run: Run, rows: dict[str, int], console: Console) -> None:
     """Carry out what is left of the search, and say what came of it."""
-    store = Store(run.directory)
-    store.write_json(directory.SUMMARY, {"status": "running"})
-    swarm = as_population(run, "swarm", settings(run).model, settings(run).steps, 1, design(run))
-    carry_out(swarm, console)
-    found = proposal(run, rows, swarm)
-    store.write_json(PROPOSAL, found)
-    mixtures = [np.array(each["mixture"]) for each in found["beside"].values()]
-    repeats = settings(run).repeats
-    confirming = as_population(run, "confirm", run.model, run.training.steps, repeats, mixtures)
-    carry_out(confirming, console)
-    confirm(found, confirming, repeats)
-    store.write_json(PROPOSAL, found)
-    store.write_json(directory.SUMMARY, {"status": "done"})
+    with lease.holding(run.directory) as store, running.well_recorded(run, partial(record, store)):
+        record(store, "running")
+        swarm = as_population(run, "swarm", settings(run).model, settings(run).steps, 1, design(run))
+        carry_out(swarm, console)
+        found = proposal(run, rows, swarm)
+        store.write_json(PROPOSAL, found)
+        mixtures = [np.array(each["mixture"]) for each in found["beside"].values()]
+        repeats = settings(run).repeats
+        confirming = as_population(run, "confirm", run.model, run.training.steps, repeats, mixtures)
+        carry_out(confirming, console)
+        confirm(found, confirming, repeats)
+        store.write_json(PROPOSAL, found)
+        record(store, "done")
     console.print(table(found))
     places = {"proposal": f"{store.uri}/{PROPOSAL}", "report": f"{confirming.directory}/report.html"}
     for name, place in places.items():
         console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
+
+
+def record(store: Store, status: str) -> None:
+    store.write_json(directory.SUMMARY, {"status": status})
 
 
 def carry_out(run: Run, console: Console) -> None:

@@ -45,8 +45,8 @@ def replay(place: str, member: int | None, console: Console) -> None:
     again = as_one_model(run, store, chosen, path)
     directory.refuse_existing(again)
     prepare(again, console)
-    copy = directory.create(again)
     with session():
+        copy = directory.create(again)
         finish(again, console)
     close(again, copy, console)
     console.print(compare(run, store, again, copy, chosen), highlight=False, soft_wrap=True)

@@ -9,8 +9,9 @@ import torch
 from ray import train
 
 from cluster import checkpoints, workers
+from cluster.lease import LeaseLost, StandingStore
 from cluster.metrics import CLOCK, Meter
-from cluster.storage import BrokenFile, Gone, MadeStore, Store
+from cluster.storage import BrokenFile, CannotWrite, Store
 from policies import population
 from policies.population import Order
 from search.config.run import Run
@@ -26,6 +27,7 @@ from trainables.network import Network
 from trainables.span import Span, open_span
 
 Members = dict[int, Member]
+SAID = (BrokenFile, CannotWrite, LeaseLost)  # what says all in one line
 
 
 def train_brood(settings: dict[str, Any]) -> None:
@@ -36,10 +38,8 @@ def train_brood(settings: dict[str, Any]) -> None:
     """
     try:
         host_members(settings)
-    except (BrokenFile, Gone) as error:
-        workers.send_report(settings["exchange"], settings["brood"], {"failed": str(error)})
-    except Exception:
-        failed = traceback.format_exc()
+    except Exception as error:
+        failed = str(error) if isinstance(error, SAID) else traceback.format_exc()
         workers.send_report(settings["exchange"], settings["brood"], {"failed": failed})
 
 
@@ -47,7 +47,7 @@ def host_members(settings: dict[str, Any]) -> None:
     run = Run.model_validate(settings["run"])
     brood, exchange, state = settings["brood"], settings["exchange"], population.from_plain(settings["state"])
     span = span_of(run)
-    store = MadeStore(run.directory)
+    store = StandingStore(run.directory)
     torch.set_num_threads(settings["threads"])
     shared = way_to_ledger(settings["ledger"], run, brood)
     if run.population.mode == "asynchronous":
