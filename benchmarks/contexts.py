@@ -20,8 +20,8 @@ from search.config.mixing import PROBED
 from search.corpus.batches import MixedBatches
 from search.members.mixed import MixedModel, train_visits
 from trainables.reference import Reference
-from trainables.searched import Number
-from trainables.settings import Recipe, Shape
+from trainables.searched_numbers import FloatOrTensor
+from trainables.settings import DecoderShape, Recipe
 from trainables.stack import Stack
 
 BYTES = 128  # what is not ASCII counts as one byte
@@ -36,7 +36,7 @@ class ContextNetwork(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.3)
         nn.init.normal_(self.fall.weight, std=0.02)
 
-    def forward(self, tokens: Tensor, dropout: Number = 0.0) -> Tensor:
+    def forward(self, tokens: Tensor, dropout: FloatOrTensor = 0.0) -> Tensor:
         """Return the logits of the byte after each, `(rows, length, BYTES)`, of the last CONTEXT bytes."""
         embedded = functional.pad(self.embedding(tokens), (0, 0, CONTEXT - 1, 0))
         windows = embedded.unfold(1, CONTEXT, 1).flatten(2)
@@ -71,7 +71,7 @@ def members(
     steps: int,
 ) -> list[ContextModel]:
     groups = Groups(tuple(train), tuple(map(len, train.values())), batch, steps)
-    shape, even = Shape(BYTES, 64, layers=1, heads=1, width=2), normalise([1.0] * len(train))
+    shape, even = DecoderShape(BYTES, 64, layers=1, heads=1, width=2), normalise([1.0] * len(train))
     rows = {name: ascii_only(values) for name, values in train.items()}
     held = {split: {name: ascii_only(r) for name, r in of.items()} for split, of in held_out.items()}
     held[PROBED] = held["validation"]

@@ -26,7 +26,7 @@ from search.corpus.batches import MixedBatches, first_rows
 from search.corpus.build import prepare_corpus
 from trainables.language import LanguageModel
 from trainables.merging import merge
-from trainables.settings import Recipe, Shape
+from trainables.settings import DecoderShape, Recipe
 
 GROUPS = ("code", "docs", "law")
 LENGTH, BATCH, HELD_OUT = 64, 16, 48  # tokens of a row, rows of a step, rows a group
@@ -50,7 +50,7 @@ class Bench:
         self.streams = {name: Memory(store, name, split["train"], seed) for name, split in splits.items()}
         rows = {name: first_rows(store, split["validation"], HELD_OUT) for name, split in splits.items()}
         self.held_out, self.seed = {"validation": rows}, seed
-        self.shape = Shape(manifest.vocabulary, LENGTH, layers=1, heads=2, width=32)
+        self.shape = DecoderShape(manifest.vocabulary, LENGTH, layers=1, heads=2, width=32)
         self.start = self.member(np.full(3, 1 / 3))
         self.start.train(START)
 

@@ -14,13 +14,13 @@ from benchmarks.sentences import LENGTH, installed, minilm, sentiment
 from trainables.batches import Shuffled
 from trainables.distill.cost import encoder_cost
 from trainables.distill.elastic import extract
-from trainables.distill.encoder import Encoder
+from trainables.distill.encoder import ElasticEncoder
 from trainables.distill.proxy import Labelled, Tuning, accuracy, tune
 from trainables.distill.shared import SharedTeacher
 from trainables.distill.spaces import Subnet, SubSpace
 from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
 from trainables.distill.teachers import load_teacher
-from trainables.pieces import Pieces
+from trainables.folder_tokenizer import FolderTokenizer
 
 MINILM = {"layers": 6, "head_width": 32}
 SPACES = {
@@ -47,8 +47,8 @@ class Family:
 
     def __init__(self, data: str, setting: Setting, seed: int):
         teacher, origin = load_teacher(minilm())
-        assert isinstance(origin, Encoder)
-        pieces = Pieces(minilm())
+        assert isinstance(origin, ElasticEncoder)
+        pieces = FolderTokenizer(minilm())
         self.setting, self.seed, self.origin = setting, seed, origin
         train = sentiment(data, "train", pieces)
         tests = [sentiment(data, split, pieces) for split in ("dev", "test")]
@@ -89,19 +89,19 @@ class Family:
         assert space.largest == subnet
         return self.distil(name, space, self.setting.steps)
 
-    def scratch(self, subnet: Subnet) -> Encoder:
+    def scratch(self, subnet: Subnet) -> ElasticEncoder:
         """Return a network of this shape with random weights, as BERT draws them."""
         torch.manual_seed(self.seed)
-        network = Encoder(self.origin.shape.cut(subnet))
+        network = ElasticEncoder(self.origin.shape.cut(subnet))
         for weight in network.parameters():
             if weight.dim() == 2:
                 torch.nn.init.normal_(weight, 0.0, 0.02)
         return network
 
-    def truncated(self, subnet: Subnet) -> Encoder:
+    def truncated(self, subnet: Subnet) -> ElasticEncoder:
         return extract(self.origin, subnet)
 
-    def tuned(self, network: Encoder, seeds: int | None = None) -> list[float]:
+    def tuned(self, network: ElasticEncoder, seeds: int | None = None) -> list[float]:
         """Fine-tune copies of a network on SST-2; return the test accuracy of each seed."""
         began, found = time.perf_counter(), []
         steps = self.setting.epochs * (len(self.labelled.tokens) // BATCH)

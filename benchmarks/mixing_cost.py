@@ -32,10 +32,10 @@ from search.corpus.batches import MixedBatches
 from search.members.mixed import MixedModel
 from trainables.decoder import Decoder
 from trainables.reference import Reference
-from trainables.settings import Recipe, Shape
+from trainables.settings import DecoderShape, Recipe
 
 NAMES, LENGTH, BATCH, HELD = ("code", "docs", "law"), 64, 8, 32
-SHAPE = Shape(vocabulary=257, sequence_length=LENGTH, layers=2, heads=2, width=64)
+SHAPE = DecoderShape(vocabulary=257, sequence_length=LENGTH, layers=2, heads=2, width=64)
 STATIC = "stratified"
 
 

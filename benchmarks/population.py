@@ -29,13 +29,13 @@ from trainables.arrays import to_tensors
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel
 from trainables.network import Network
-from trainables.searched import cross_entropy
-from trainables.settings import Recipe, Shape, rate_at
+from trainables.searched_numbers import cross_entropy
+from trainables.settings import DecoderShape, Recipe, rate_at
 
 CORES = len(os.sched_getaffinity(0))
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SHAPE = Shape(vocabulary=257, sequence_length=128, layers=3, heads=4, width=96)  # the demo's
-LARGER = Shape(vocabulary=257, sequence_length=128, layers=5, heads=4, width=128)
+SHAPE = DecoderShape(vocabulary=257, sequence_length=128, layers=3, heads=4, width=96)  # the demo's
+LARGER = DecoderShape(vocabulary=257, sequence_length=128, layers=5, heads=4, width=128)
 
 
 @cache

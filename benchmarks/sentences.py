@@ -7,7 +7,7 @@ from pathlib import Path
 from search.config.sections import Data
 from search.corpus.sources import documents
 from trainables.distill.proxy import Labelled, labelled
-from trainables.pieces import Pieces
+from trainables.folder_tokenizer import FolderTokenizer
 
 LENGTH = 32  # tokens of a row
 
@@ -20,14 +20,14 @@ def minilm() -> str:
     return str(Path(spec.submodule_search_locations[0], "model"))
 
 
-def sentiment(folder: str, split: str, pieces: Pieces) -> Labelled:
+def sentiment(folder: str, split: str, pieces: FolderTokenizer) -> Labelled:
     """Return a split of SST-2 (Socher et al., 2013)."""
     lines = Path(folder, f"{split}.tsv").read_text(encoding="utf-8").splitlines()
     pairs = [line.rsplit("\t", 1) for line in lines if line.rsplit("\t", 1)[-1] in ("0", "1")]
     return labelled([text for text, _ in pairs], [int(label) for _, label in pairs], pieces, LENGTH)
 
 
-def installed(count: int, pieces: Pieces) -> Labelled:
+def installed(count: int, pieces: FolderTokenizer) -> Labelled:
     """Return sentences of the documentation that is installed, as in the demo's corpus."""
     found: list[str] = []
     for _, text in documents("docs", Data(groups={"docs": "installed"})):

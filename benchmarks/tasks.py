@@ -23,8 +23,8 @@ from search.corpus.build import prepare_corpus
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel
 from trainables.network import Network
-from trainables.searched import cross_entropy, dropout
-from trainables.settings import Recipe, Shape
+from trainables.searched_numbers import cross_entropy, dropout
+from trainables.settings import DecoderShape, Recipe
 
 RATE = Float(1e-4, 1.0, log=True)
 MEMBERS = 16
@@ -123,7 +123,7 @@ def text(corpus: str) -> tuple[dict[str, Memory], dict[str, dict[str, NDArray[np
 
 def make_decoder(corpus: str, hyperparameters: dict[str, Any], seed: int) -> Network:
     streams, held_out = text(corpus)
-    shape = Shape(vocabulary=257, sequence_length=16, layers=1, heads=2, width=16)
+    shape = DecoderShape(vocabulary=257, sequence_length=16, layers=1, heads=2, width=16)
     # small batches for long: after 600 steps of 8 x 32 tokens a rate lowered by hand ends no better than the
     # best constant one, so there was no schedule to find
     recipe = Recipe(steps=4000, warmup=20, final_rate=1.0)

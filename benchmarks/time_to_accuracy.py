@@ -35,8 +35,8 @@ from search.members.sampled import SampledBatches, sample_arrays
 from trainables.batches import Shuffled
 from trainables.language import LanguageModel
 from trainables.network import Network
-from trainables.searched import cross_entropy
-from trainables.settings import Recipe, Shape
+from trainables.searched_numbers import cross_entropy
+from trainables.settings import DecoderShape, Recipe
 
 METHODS: dict[str, Rule] = {
     "full": RandomSubset(1.0),
@@ -101,7 +101,7 @@ def sentences(corpus: str, rows: int) -> np.ndarray:
 
 
 def make_decoder(corpus: str, rows: int, seed: int, steps: int) -> Network:
-    shape = Shape(vocabulary=257, sequence_length=64, layers=2, heads=2, width=48)
+    shape = DecoderShape(vocabulary=257, sequence_length=64, layers=2, heads=2, width=48)
     recipe = Recipe(steps=steps, warmup=20, final_rate=0.0)
     batches = Shuffled(sentences(corpus, rows), 8, seed)
     held_out = {"test": {group: each[:64] for group, each in text(corpus)[1]["test"].items()}}

@@ -13,6 +13,7 @@ from policies.explore import Interval, Past, Perturb
 from policies.gaussian import Inputs
 from policies.region import LARGEST, SMALLEST, half_length
 from policies.space import Hyperparameters, Space
+from policies.statistics import ROUNDING
 
 FEWEST = 4  # rows below which there is nothing to learn from
 FITTED = 100  # newest rows that the kernel is fitted to: the time goes with their cube
@@ -154,6 +155,7 @@ def _stacked(first: Points, second: Points) -> Points:
 
 
 def _unit(values: Array) -> Array:
-    """Return the values scaled to [0, 1], or zeros where all are equal."""
+    """Return the values scaled to [0, 1], or zeros where all are equal but for rounding."""
     span = values.max() - values.min()
-    return (values - values.min()) / span if span > 0 else np.zeros_like(values)
+    # equal values may differ by rounding
+    return (values - values.min()) / span if span > ROUNDING * np.abs(values).max() else np.zeros_like(values)

@@ -23,8 +23,10 @@ class Fire:
     who evolve greedily by score. An evaluator takes its parent's weights, trains them for `patience`
     decisions under the hyperparameters of the best child, and so shows what the weights are worth once
     somebody turns greedy. Then the worst quarter of the parents, ranked by the rate of improvement that
-    their evaluators saw, clone the best quarter, and all evaluators begin anew. An evaluator that has come
-    among the best of the children is cloned by the worst of them: what the parents gain reaches the children.
+    their evaluators saw, clone the best quarter, and all evaluators begin anew. A parent whose evaluator has
+    not trained its weights for so long, as at the first decision, is neither cloned nor replaced: its score
+    says nothing here. An evaluator that has come among the best of the children is cloned by the worst of
+    them: what the parents gain reaches the children.
     """
 
     patience: int = 2
@@ -61,6 +63,8 @@ class Fire:
 
     def patient(self, parent: int, parents: range, standings: Standings) -> Copy | None:
         ranking = self.by_rate(parents, standings)
+        if parent not in ranking:
+            return None
         worst = _from_last(parent, ranking)
         if worst >= len(ranking) // 4 or not math.isfinite(standings.scores[ranking[worst]]):
             return None
@@ -69,21 +73,30 @@ class Fire:
     def restart(self, parent: int, parents: range, children: range, standings: Standings) -> Copy | None:
         """Return what the parent's evaluator begins with: the weights that the parent has from now on."""
         able = standings.ranking[: standings.able]
-        replaced = self.patient(parent, parents, standings) if parent in standings.places else None
+        replaced = self.patient(parent, parents, standings)
         donor = replaced.donor if replaced else parent
         model = next((each for each in able if each in children), donor)
         return Copy(donor, model, explore=False) if donor in able else None
 
     def by_rate(self, parents: range, standings: Standings) -> list[int]:
-        """Rank the parents by how many others their evaluators' curves outpace, then by score."""
-        known = [parent for parent in standings.ranking if parent in parents]
-        curves = []
-        for parent in known:
-            history = standings.histories.get(parent + len(parents), ())[-self.patience - 1 :]
-            whole = len(history) == self.patience + 1 and all(map(math.isfinite, history))
-            curves.append(smoothed(history, self.smoothing) if whole else ())
-        won = wins(tuple(curves))
-        return [known[place] for place in sorted(range(len(known)), key=lambda place: (-won[place], place))]
+        """Rank the evaluated parents by how many others their evaluators' curves outpace, then by score."""
+        curves = {
+            parent: curve
+            for parent in standings.ranking
+            if parent in parents and (curve := self.curve(parent, parent + len(parents), standings))
+        }
+        won = dict(zip(curves, wins(tuple(curves.values())), strict=True))
+        return sorted(curves, key=lambda parent: -won[parent])  # stable: equals stay in the order of scores
+
+    def curve(self, parent: int, evaluator: int, standings: Standings) -> Curve:
+        """Return what the evaluator saw of the weights that the parent has, or nothing."""
+        began = standings.decision - self.patience
+        since = standings.since
+        if since.get(evaluator, began) != began or since.get(parent, began) > began:
+            return ()
+        history = standings.histories.get(evaluator, ())[-self.patience - 1 :]
+        whole = len(history) == self.patience + 1 and all(map(math.isfinite, history))
+        return smoothed(history, self.smoothing) if whole else ()
 
 
 @lru_cache(maxsize=8)  # all parents and evaluators of a decision ask the same

@@ -9,9 +9,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Cull:
-    """Of all that have come to a rung, only the best 1 / `reduction` go on (ASHA: Li et al., 2020).
+    """Of all that have come to a rung, only the best 1 / `reduction`, rounded up, go on (ASHA: Li et al., 2020).
 
-    Rungs are at `grace`, `grace * reduction`, `grace * reduction^2` ... steps; a member is on the rung that
+    The boundary is an interpolated quantile, as in Tune's scheduler: of 4, 5, 8 and 9 with a reduction of 4
+    the best 1, 2, 2 and 3 go on, and whoever scores as the last of them. Rungs are at `grace`, `grace * reduction`, `grace * reduction^2` ... steps; a member is on the rung that
     its last interval has reached. All are compared at the same age, however early or late they come to it.
     """
 
@@ -33,5 +34,9 @@ class Cull:
 
     def hopeless(self, own: float, scores: Sequence[float]) -> bool:
         """Say whether a member with this score is not among the best of all scores of its rung, its own too."""
-        finite = [score for score in scores if math.isfinite(score)]
-        return bool(finite) and own < float(np.quantile(finite, 1 - 1 / self.reduction))
+        finite = sorted(score for score in scores if math.isfinite(score))
+        if not finite:
+            return False
+        # 1 - 1 / 3 is rounded: the place of the boundary among ten is 6, not just above it
+        place = round((len(finite) - 1) * (1 - 1 / self.reduction), 9)
+        return own < float(np.interp(place, range(len(finite)), finite))

@@ -14,7 +14,7 @@ import numpy as np
 from policies.exploit import Copy, clone
 from policies.explore import NOTHING, Interval, Past, explore, with_constants
 from policies.rules import Rules
-from policies.space import Hyperparameters, Space, sample
+from policies.space import Hyperparameters, Space, frozen, sample
 from policies.standings import Standings, standings
 
 HISTORY = 32  # scores of a member that are kept for the rules that look back
@@ -68,6 +68,7 @@ class MemberState(NamedTuple):
     history: tuple[float, ...] = ()  # the last scores of these weights, oldest first
     begun: tuple[int, float] | None = None  # step and score that the running interval began with
     explored: bool = False  # whether the running interval is the first under these hyperparameters
+    since: int = 0  # at which of its decisions it last took weights; 0 if it has only had its own
     failures: int = 0  # how often it reported without a finite score
     best: Best | None = None  # where the rules backtrack
     rungs: tuple[Rung, ...] = ()  # the newest score of each rung, as far as members are culled
@@ -106,7 +107,7 @@ def decide(
     best = archived(state) if rules.backtrack else None
     for member, (copy, rng) in copies.items():
         source = _source(told, copy, best)
-        past = _past(told, copies, orders, source) if rules.explore.memory else NOTHING
+        past = _past(rules, told, copies, orders, source) if rules.explore.memory else NOTHING
         taken = _taken(rules, space, source.hyperparameters, told[member].hyperparameters, copy, past, rng)
         orders.append(Order(member, source.donor, taken, source.decision))
         members[member] = told[member]._replace(
@@ -116,6 +117,7 @@ def decide(
             history=() if copy.explore else (source.score,),
             begun=(source.step, source.score),
             explored=copy.explore,
+            since=told[member].decisions,
             # what was reported is overwritten before anybody could keep it
             best=state[member].best,
         )
@@ -145,19 +147,25 @@ def to_plain(state: State) -> list[dict[str, Any]]:
 
 
 def from_plain(plain: Sequence[dict[str, Any]]) -> State:
+    """Return the state that `to_plain` gave, also after JSON has made lists of its tuples."""
     return tuple(
         MemberState(
             **known
             | {
+                "hyperparameters": frozen(known["hyperparameters"]),
                 "history": tuple(known["history"]),
                 "begun": known["begun"] and tuple(known["begun"]),
-                "best": known["best"] and Best(*known["best"]),
+                "best": known["best"] and _with_tuples(Best(*known["best"])),
                 "rungs": tuple(Rung(*rung) for rung in known["rungs"]),
-                "past": tuple(Interval(*interval) for interval in known["past"]),
+                "past": tuple(_with_tuples(Interval(*interval)) for interval in known["past"]),
             }
         )
         for known in plain
     )
+
+
+def _with_tuples(known: Any) -> Any:
+    return known._replace(hyperparameters=frozen(known.hyperparameters))
 
 
 def _heard(known: MemberState, report: Report, rules: Rules) -> MemberState:
@@ -209,7 +217,9 @@ def _hopeless(rules: Rules, told: State, member: int) -> bool:
 
 
 def _standings(rules: Rules, told: State, step: int, decision: int) -> Standings:
-    """Return who can be compared at this age; nobody if they are too few."""
+    """Return who can be compared at this age; nobody if they are too few. Who has failed for good is left out:
+    it would fill the places of the worst, whom nothing replaces.
+    """
     scores = {
         number: known.score
         for number, known in enumerate(told)
@@ -217,8 +227,22 @@ def _standings(rules: Rules, told: State, step: int, decision: int) -> Standings
     }
     if len(scores) < rules.least:
         scores = {}
+    scores = {number: score for number, score in scores.items() if not _given_up(rules, told[number])}
     histories = {number: told[number].history for number in scores}
-    return standings(scores, histories, len(told), decision)
+    since = {number: told[number].since for number in scores}
+    return standings(scores, histories, len(told), decision, since)
+
+
+def _given_up(rules: Rules, known: MemberState) -> bool:
+    """Say whether a member has failed for good: it has no score, and nothing replaces it any more."""
+    failed = known.score is not None and not math.isfinite(known.score)
+    return failed and known.failures > rules.replacements
+
+
+def _trains_on(rules: Rules, known: MemberState) -> bool:
+    """Say whether a member that copies nothing now trains, with something to learn from it."""
+    failed = known.score is not None and not math.isfinite(known.score)
+    return not failed and (known.begun is None or known.begun[0] < rules.steps)
 
 
 def _copies(
@@ -276,8 +300,14 @@ def _source(told: State, copy: Copy, best: tuple[int, Best] | None) -> _Source:
     return _Source(copy.donor, None, donor.step, donor.score, told[copy.model].hyperparameters)
 
 
-def _past(told: State, copies: Mapping[int, Any], orders: Sequence[Order], source: _Source) -> Past:
-    staying = [known.hyperparameters for number, known in enumerate(told) if number not in copies]
+def _past(
+    rules: Rules, told: State, copies: Mapping[int, Any], orders: Sequence[Order], source: _Source
+) -> Past:
+    staying = [
+        known.hyperparameters
+        for number, known in enumerate(told)
+        if number not in copies and _trains_on(rules, known)
+    ]
     running = (*staying, *(order.hyperparameters for order in orders))
     intervals = tuple(interval for known in told for interval in known.past)
     return Past(intervals, running, source.step, source.score)

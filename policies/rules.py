@@ -37,7 +37,7 @@ class Rules:
     finite score has failed: it becomes a clone of one of the best quarter where the exploit rule leaves it
     alone, but no more than `replacements` times; then it stays as it is. So does one that falls behind on a
     rung of `cull`, as often as that happens. With `backtrack` clones are of the best weights of all earlier
-    decisions, where these are better than the donor's of now.
+    decisions, where these are better than the donor's of now. Weights that have trained `steps` train no more.
     """
 
     exploit: Exploit = Truncation()
@@ -48,6 +48,7 @@ class Rules:
     burn_in: int = 0
     cull: Cull | None = None
     backtrack: bool = False
+    steps: float = math.inf
 
     def __post_init__(self) -> None:
         if self.least < 2:

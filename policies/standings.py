@@ -16,6 +16,7 @@ class Standings(NamedTuple):
     able: int  # how many of the ranking, from its head, have a finite score and may donate
     members: int  # of the whole population, also those that cannot be compared
     decision: int  # which of its decisions the asking member has come to, from 1
+    since: Mapping[int, int]  # at which of its decisions each last took weights, 0 if never, as far as is known
 
     def rivals(self, member: int, count: int, rng: np.random.Generator) -> list[int]:
         """Draw up to `count` different other members that may donate, best first."""
@@ -28,13 +29,17 @@ class Standings(NamedTuple):
 
 
 def standings(
-    scores: Mapping[int, float], histories: Mapping[int, tuple[float, ...]], members: int, decision: int
+    scores: Mapping[int, float],
+    histories: Mapping[int, tuple[float, ...]],
+    members: int,
+    decision: int,
+    since: Mapping[int, int] | None = None,
 ) -> Standings:
     """Rank the members that have a score."""
     ranking = tuple(rank(scores))
     able = int(np.isfinite(np.fromiter(scores.values(), np.float64, len(scores))).sum())
     places = dict(zip(ranking, range(len(ranking)), strict=True))
-    return Standings(ranking, places, scores, histories, able, members, decision)
+    return Standings(ranking, places, scores, histories, able, members, decision, since or {})
 
 
 def rank(scores: Mapping[int, float]) -> list[int]:

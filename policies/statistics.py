@@ -1,26 +1,41 @@
-"""Welch's t-test in plain numpy."""
+"""Means, deviations and Welch's t-test in plain numpy, exact where all values are equal."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
+ROUNDING = 16 * np.finfo(np.float64).eps  # relative to the largest value: differences below it mean nothing
 MOST_TERMS = 500  # of the continued fraction; it converges within some tens
+
+
+def moments(values: Sequence[float], freedom: int = 0) -> tuple[float, float]:
+    """Return the mean and the variance; of equal values they are that value and 0, not nearly so.
+
+    The mean of `[0.3] * 10` as numpy sums it is another number than 0.3. The variance is a sum of squares
+    over their number less `freedom`.
+    """
+    given = np.asarray(values, dtype=np.float64)
+    apart = given - given[0]
+    mean = float(apart.mean())
+    return float(given[0] + mean), float(((apart - mean) ** 2).sum() / (len(given) - freedom))
 
 
 def welch(better: Sequence[float], worse: Sequence[float]) -> float:
     """Return the one-sided p-value of Welch's unequal-variance t-test that `better` has the higher mean.
 
-    Both need at least two values. Two constant series leave the statistic undefined: p is then 0 if
-    `better` is higher and 1 if not.
+    Both need at least two values. Two series that are constant but for rounding leave the statistic
+    undefined: p is then 0 if `better` is higher by more than that and 1 if not.
     """
-    first, second = np.asarray(better, dtype=np.float64), np.asarray(worse, dtype=np.float64)
-    difference = float(first.mean() - second.mean())
-    errors = np.array([first.var(ddof=1) / first.size, second.var(ddof=1) / second.size])
-    if errors.sum() == 0:
-        return 0.0 if difference > 0 else 1.0
-    freedom = errors.sum() ** 2 / (errors[0] ** 2 / (first.size - 1) + errors[1] ** 2 / (second.size - 1))
-    return student_tail(difference / math.sqrt(errors.sum()), float(freedom))
+    (first, spread), (second, other) = moments(better, 1), moments(worse, 1)
+    errors = spread / len(better), other / len(worse)
+    rounding = ROUNDING * max(map(abs, (*better, *worse)))
+    if math.sqrt(sum(errors)) <= rounding:
+        return 0.0 if first - second > rounding else 1.0
+    # shares of the error, since the square of a small one may be 0
+    shares = [error / sum(errors) for error in errors]
+    freedom = 1 / (shares[0] ** 2 / (len(better) - 1) + shares[1] ** 2 / (len(worse) - 1))
+    return student_tail((first - second) / math.sqrt(sum(errors)), freedom)
 
 
 def student_tail(t: float, freedom: float) -> float:

@@ -6,13 +6,13 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from cluster import ending
 from cluster.errors import NoRay
 from cluster.storage import BrokenFile, CannotWrite, Store
+from search import notation
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run
 from search.output import write_document
@@ -108,7 +108,7 @@ def export(
         folder = export_student(settings, store, student, Store(to) if to else None)
         console.print(f"exported: {folder}/model.safetensors", highlight=False, soft_wrap=True)
         return
-    folder = directory.export(settings, store, member, Store(to) if to else None)
+    folder = directory.export_member(settings, store, member, Store(to) if to else None)
     console.print(f"exported: {folder}/model.safetensors", highlight=False, soft_wrap=True)
 
 
@@ -119,7 +119,7 @@ def schedule(path: Directory, member: Member = None) -> None:
 
     settings, store = directory.open_run(path)
     _, segments = lineage_of(settings, store, member)
-    write_document(yaml.safe_dump({"schedule": settings_of(segments)}, sort_keys=False))
+    write_document(notation.write({"schedule": settings_of(segments)}))
 
 
 @app.command(epilog="Example: shoal replay runs/demo --member 3")
@@ -143,7 +143,7 @@ def status(
     if path and elsewhere and not ("/" in path or os.path.exists(path)):
         from search.platform import jobs
 
-        jobs.status(path, address, console)
+        jobs.print_status(path, address, console)
         return
     paths = [path] if path else runs_here()
     if not paths:
@@ -168,10 +168,12 @@ def status(
 
 
 example = "Example: shoal {} --address http://127.0.0.1:8265"
-app.command(epilog=example.format("submit examples/toy.yaml directory=/runs/toy"))(job_commands.submit)
-app.command(epilog=example.format("stop toy-1f2e3d4c"))(job_commands.stop)
-app.command(epilog=example.format("logs --follow /runs/toy"))(job_commands.logs)
-app.command(epilog="Example: shoal top runs/demo")(job_commands.top)
+app.command("submit", epilog=example.format("submit examples/toy.yaml directory=/runs/toy"))(
+    job_commands.submit_command
+)
+app.command("stop", epilog=example.format("stop toy-1f2e3d4c"))(job_commands.stop_command)
+app.command("logs", epilog=example.format("logs --follow /runs/toy"))(job_commands.logs_command)
+app.command("top", epilog="Example: shoal top runs/demo")(job_commands.top_command)
 app.add_typer(platform_commands.k8s, name="k8s")
 app.add_typer(platform_commands.grafana, name="grafana")
 

@@ -7,18 +7,17 @@ import torch
 from torch import nn
 
 from trainables.batches import Shuffled
-from trainables.distill.encoder import Encoder
+from trainables.distill.encoder import ElasticEncoder
 from trainables.distill.shared import SharedTeacher
-from trainables.distill.spaces import Shape as CutShape
-from trainables.distill.spaces import SubSpace
+from trainables.distill.spaces import ElasticShape, SubSpace
 from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
 from trainables.distill.teachers import Teacher
 from trainables.language import LanguageModel
 from trainables.network import Network
-from trainables.searched import cross_entropy, dropout
-from trainables.settings import Recipe, Shape
+from trainables.searched_numbers import cross_entropy, dropout
+from trainables.settings import DecoderShape, Recipe
 
-SHAPE = Shape(vocabulary=31, sequence_length=12, layers=2, heads=2, width=16)
+SHAPE = DecoderShape(vocabulary=31, sequence_length=12, layers=2, heads=2, width=16)
 
 
 class Rows:
@@ -42,7 +41,9 @@ class Rows:
 HELD_OUT = {split: {"code": Rows().next(), "law": Rows().next()[:2]} for split in ("validation", "test")}
 
 
-def language(seed: int = 0, shape: Shape = SHAPE, batch: int = 4, kind: str = "adamw", **hyperparameters):
+def language(
+    seed: int = 0, shape: DecoderShape = SHAPE, batch: int = 4, kind: str = "adamw", **hyperparameters
+):
     recipe = Recipe(steps=40, warmup=4, optimiser=kind)
     return LanguageModel(shape, recipe, hyperparameters, Rows(batch), HELD_OUT, seed)
 
@@ -86,14 +87,21 @@ def points(seed: int = 0, kind: str = "adamw", **hyperparameters) -> Points:
     return Points(Recipe(steps=60, warmup=4, optimiser=kind), hyperparameters, rows, POINTS, seed)
 
 
+def own_points(recipe, hyperparameters, seed, device) -> Points:
+    """Make one as a run makes a member of its user's own class."""
+    return Points(recipe, hyperparameters, Shuffled((_points, _labels), batch=8, seed=seed), POINTS, seed)
+
+
 SPACE = SubSpace((1, 2, 3), (1, 2), (16, 24), (1.0, 2.0), layers=3, head_width=8)
 
 
-def encoder(seed: int = 0, space: SubSpace = SPACE) -> Encoder:
+def encoder(seed: int = 0, space: SubSpace = SPACE) -> ElasticEncoder:
     """Return a teacher that a space's largest network is as large as, with weights large enough to attend."""
     torch.manual_seed(seed)
     whole = space.whole
-    made = Encoder(CutShape(31, 12, space.layers, whole.heads, whole.width, whole.inner, space.head_width))
+    made = ElasticEncoder(
+        ElasticShape(31, 12, space.layers, whole.heads, whole.width, whole.inner, space.head_width)
+    )
     with torch.no_grad():
         for weight in made.parameters():
             if weight.dim() == 2:

@@ -18,7 +18,7 @@ from tests.members import language, supernet
 from tests.test_policies_in_members import EXAMPLES
 from tests.test_policies_in_members import member as member_of
 from trainables.batches import Shuffled
-from trainables.member import State
+from trainables.member import SavedState
 from trainables.span import open_span
 
 
@@ -29,7 +29,7 @@ def losses(sharded: bool) -> dict[str, list[float] | list[list[int]]]:
     for member in (first, second):
         member.spread(span)
     said = [first.train(3), second.train(2)]
-    state: State = first.state()
+    state: SavedState = first.state()
     second.load(state, {"learning_rate": 0.01})
     said += [first.train(4), second.train(4)]
     scores = [first.evaluate()[0], second.evaluate()[0]]

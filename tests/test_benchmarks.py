@@ -19,7 +19,7 @@ from cluster.streams import WholeStream
 from policies.population import start as first_members
 from policies.rules import ALONE, Rules
 from policies.space import Float
-from trainables.distill.encoder import Encoder
+from trainables.distill.encoder import ElasticEncoder
 from trainables.distill.shared import SharedTeacher
 from trainables.distill.teachers import Teacher
 from trainables.toy import Toy
@@ -91,8 +91,8 @@ def test_the_stream_benchmark_counts_batches_until_the_new_mixture_and_reads_wha
 
 def test_the_plain_loop_trains_as_the_shared_weights_do() -> None:
     torch.manual_seed(0)
-    origin = Encoder(distill_speed.TEACHER)
-    shared = SharedTeacher(Teacher(Encoder(distill_speed.TEACHER)))
+    origin = ElasticEncoder(distill_speed.TEACHER)
+    shared = SharedTeacher(Teacher(ElasticEncoder(distill_speed.TEACHER)))
     first, second = (distill_speed.member(shared, origin) for _ in range(2))
     first.step()
     distill_speed.plain_step(second)

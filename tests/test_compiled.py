@@ -9,8 +9,8 @@ from test_stack import assert_close, make, numbers
 from torch._dynamo.utils import counters
 
 from search.worker.teams import SMALL, teams
-from trainables import together
-from trainables.settings import Shape
+from trainables import stacked_loss
+from trainables.settings import DecoderShape
 from trainables.stack import Stack
 
 NAMES = ("points-adamw", "decoder-adamw")
@@ -19,7 +19,7 @@ NAMES = ("points-adamw", "decoder-adamw")
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a count of what was compiled; the backend traces as inductor's does, and then runs torch's own."""
-    monkeypatch.setattr(together, "BACKEND", "aot_eager")
+    monkeypatch.setattr(stacked_loss, "BACKEND", "aot_eager")
     counters.clear()
     return lambda: counters["stats"]["unique_graphs"]
 
@@ -64,7 +64,7 @@ def test_each_member_drops_out_others(graphs: Any) -> None:
 
 
 def test_members_that_are_to_be_compiled_are_stacked() -> None:
-    found = {place: language(place, Shape(31, 12, 2, 2, 128)) for place in range(2)}
+    found = {place: language(place, DecoderShape(31, 12, 2, 2, 128)) for place in range(2)}
     assert sum(weight.numel() for weight in found[0].weights().values()) > SMALL
     assert [len(teams(found, *chosen)) for chosen in ((None,), (None, True), (False, True))] == [2, 1, 2]
 
@@ -85,7 +85,7 @@ def test_what_cannot_be_compiled_ends_the_run_and_says_what_to_do(graphs: Any) -
     (team,) = teams({0: torn()}, stack=True)
     assert "error" not in team.train(2)[0]
     (team,) = teams({0: torn()}, stack=True, compile=True)
-    with pytest.raises(together.CompileError, match=r"set cluster\.compile: false"):
+    with pytest.raises(stacked_loss.CompileError, match=r"set cluster\.compile: false"):
         team.train(2)
 
 

@@ -41,7 +41,7 @@ def table(config, group, split):
 def rows(config, group, split):
     """Return (row ids, tokens)."""
     read = table(config, group, split)
-    # as docs/design.md says to those who have no Shoal
+    # as docs/design/data.md says to those who have no Shoal
     tokens = np.frombuffer(b"".join(read["tokens"].to_pylist()), "<u2").reshape(read.num_rows, -1)
     return read["row_id"].to_numpy(), tokens
 

@@ -179,7 +179,7 @@ def test_a_tasks_rows_are_cut_and_padded(file, tmp_path) -> None:
     ("train", "test", "message"),
     [
         ("w0\ta\nw1 b\n", "w0\ta\n", "a line must be a text, a tab and a label, but line 2 is not"),
-        ("w0\ta\nw1\ta\n", "w0\ta\n", "train must have two labels or more"),
+        ("w0\ta\nw1\ta\n", "w0\ta\n", "train must have at least two labels"),
         ("w0\ta\nw1\tb\n", "w0\tc\n", "and test no others, but train has a, b and test c"),
         ("w0\ta\n", "w0\ta\n", r"proxy.batch: must be at most 1, the lines of train"),
     ],

@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from tests.test_supernet import Text, markov
 from trainables.distill.cost import encoder_cost
-from trainables.distill.encoder import Encoder
+from trainables.distill.encoder import ElasticEncoder
 from trainables.distill.meal import soft_loss, soft_target
 from trainables.distill.rotations import TURNS, rotated, self_distillation_loss
 from trainables.distill.shared import SharedTeacher
-from trainables.distill.spaces import Shape, Subnet, SubSpace
+from trainables.distill.spaces import ElasticShape, Subnet, SubSpace
 from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
 from trainables.distill.teachers import Teacher
 
@@ -38,7 +38,7 @@ def one_thread():
 def shared() -> SharedTeacher:
     """Return a teacher of 4 layers, 4 heads and width 64 that attends."""
     torch.manual_seed(0)
-    teacher = Encoder(Shape(40, 16, 4, 4, 64, 256, 16))
+    teacher = ElasticEncoder(ElasticShape(40, 16, 4, 4, 64, 256, 16))
     with torch.no_grad():
         for weight in teacher.parameters():
             if weight.dim() == 2:

@@ -7,13 +7,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.distill.cost import decoder_cost, encoder_cost, latency, published_cost
-from trainables.distill.decoder import Decoder
+from trainables.distill.decoder import ElasticDecoder
 from trainables.distill.elastic import extract
-from trainables.distill.encoder import Encoder
-from trainables.distill.spaces import AUTODISTIL, Shape, Subnet, SubSpace, kept_layers, sandwich
+from trainables.distill.encoder import ElasticEncoder
+from trainables.distill.spaces import AUTODISTIL, ElasticShape, Subnet, SubSpace, kept_layers, sandwich
 
 SPACE = SubSpace((2, 3, 4), (2, 3, 4), (32, 48, 64), (1.0, 2.0, 4.0), layers=4, head_width=16)
-FAMILIES = {"encoder": (Encoder, encoder_cost), "decoder": (Decoder, decoder_cost)}
+FAMILIES = {"encoder": (ElasticEncoder, encoder_cost), "decoder": (ElasticDecoder, decoder_cost)}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -25,9 +25,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def shape_of(family: str, subnet: Subnet, vocabulary: int = 61) -> Shape:
+def shape_of(family: str, subnet: Subnet, vocabulary: int = 61) -> ElasticShape:
     own = {"encoder": {}, "decoder": {"family": "decoder", "activation": "silu", "epsilon": 1e-6}}[family]
-    return Shape(
+    return ElasticShape(
         vocabulary=vocabulary,
         positions=20,
         layers=len(subnet.layers),
@@ -93,7 +93,7 @@ def test_the_papers_cost_table(depth, heads, width, ratio, published, executed) 
     cost = published_cost(subnet)
     assert (round(cost.parameters / 1e6, 2), pytest.approx(cost.macs / 1e9, abs=0.006)) == published
     if executed:
-        bert = Shape(30522, 512, 12, 12, 768, 3072, 64)
+        bert = ElasticShape(30522, 512, 12, 12, 768, 3072, 64)
         cost = encoder_cost(bert.cut(subnet), 128)
         assert (round(cost.parameters / 1e6, 2), round(cost.macs / 1e9, 3)) == executed
 

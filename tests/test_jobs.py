@@ -172,9 +172,9 @@ def test_a_job_whose_driver_died_is_submitted_again(ends, tries, error, monkeypa
     wanted = jobs.Submission(TOY, ["directory=/r"], None, ROOT)
     if error:
         with pytest.raises(error):
-            jobs.submit(wanted, QUIET, True)
+            jobs.submit_run(wanted, QUIET, True)
     else:
-        jobs.submit(wanted, QUIET, True)
+        jobs.submit_run(wanted, QUIET, True)
     assert len(sent) == tries
 
 

@@ -7,7 +7,7 @@ import pytest
 from cluster.storage import Store
 from policies.schedule import Setting
 from search.errors import InputError
-from search.records.lineage import Event, Segment, ancestry, read_lineage, roots, schedule, stays
+from search.records.lineage import Event, Segment, ancestry, read_lineage, roots, schedule_of, stays
 from search.records.tables import LINEAGE_SCHEMA
 
 
@@ -116,8 +116,8 @@ def test_a_schedule_joins_equal_settings():
         Segment(10, 20, 2, {"h": 1}, 1, 2),
         Segment(20, None, 5, {"h": 3}, 2, None),
     ]
-    assert schedule(path) == [Setting(0, {"h": 1}), Setting(20, {"h": 3})]
-    assert schedule(ancestry([start(0, 1)], 0)) == [Setting(0, {"h": 1})]
+    assert schedule_of(path) == [Setting(0, {"h": 1}), Setting(20, {"h": 3})]
+    assert schedule_of(ancestry([start(0, 1)], 0)) == [Setting(0, {"h": 1})]
 
 
 def row(event):

@@ -78,7 +78,7 @@ def test_rules_that_decide_about_parts_at_once_need_rounds(tmp_path, exploit) ->
         ("population.member=3", "population.member: unknown key; did you mean `members`?"),
         ("populaton.members=3", "populaton: unknown key; did you mean `population`?"),
         ("training.batch=-1", "training.batch: must be greater than or equal to 1, got -1"),
-        ("training.steps=many", "training.steps: must be a valid integer"),
+        ("training.steps=many", "training.steps: must be a whole number"),
         ("population=5", "population: must be a mapping of keys, got 5"),
         (
             "population.exploit={kind: truncation, fraction: 0.7}",
@@ -162,7 +162,7 @@ def test_a_mistake_is_named(tmp_path, change: str, said: str) -> None:
 
 NEST = """
 name: nest
-trainable: tests.members:points
+trainable: tests.members:own_points
 hyperparameters:
   rate: {kind: float, low: 1e-4, high: 1.0, log: true}
   inner:

@@ -13,9 +13,9 @@ from search.config.mixing import PROBED, settled
 from search.corpus.batches import MixedBatches
 from search.members.mixed import MixedModel, VisitBatches
 from search.worker.teams import teams
-from trainables.settings import Recipe, Shape
+from trainables.settings import DecoderShape, Recipe
 
-SHAPE = Shape(vocabulary=16, sequence_length=8, layers=1, heads=1, width=8)
+SHAPE = DecoderShape(vocabulary=16, sequence_length=8, layers=1, heads=1, width=8)
 NAMES = ("code", "law")
 AIOLI = Aioli(every=10, probe_share=0.6, sweeps=1, noise=0.0, rate=0.5)  # probes of 3 steps
 

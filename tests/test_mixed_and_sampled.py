@@ -20,7 +20,7 @@ from search.load import load_run
 from search.members.mixed import MixedModel, VisitBatches
 from search.members.sampled import sample
 from search.worker.teams import teams
-from trainables.settings import Recipe, Shape
+from trainables.settings import DecoderShape, Recipe
 
 AIOLI = Aioli(every=10, probe_share=0.6, sweeps=1, noise=0.0, rate=0.5)
 
@@ -31,7 +31,9 @@ def member(rule, seed: int = 0, policy=AIOLI) -> MixedModel:
     held_out = dict.fromkeys(("validation", "test", PROBED), by_group)
     groups = Groups(tuple(STREAMS), tuple(stream.order.rows for stream in STREAMS.values()), batch=4, steps=60)
     batches = MixedBatches(STREAMS, np.array([0.5, 0.5]), 4)
-    shape = Shape(vocabulary=31, sequence_length=12, layers=SHAPE.layers, heads=SHAPE.heads, width=SHAPE.width)
+    shape = DecoderShape(
+        vocabulary=31, sequence_length=12, layers=SHAPE.layers, heads=SHAPE.heads, width=SHAPE.width
+    )
     found = MixedModel(
         shape,
         Recipe(steps=60, warmup=2, learning_rate=0.01),

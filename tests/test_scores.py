@@ -24,15 +24,15 @@ from tests.test_sampled import Memory
 from tests.test_sources import TEXTS, folder
 from trainables.decoder import Decoder, initialise, token_losses, trained_decoder
 from trainables.scoring import row_losses
-from trainables.settings import Shape
+from trainables.settings import DecoderShape
 
-SHAPE = Shape(vocabulary=257, sequence_length=64, layers=1, heads=2, width=8)
+SHAPE = DecoderShape(vocabulary=257, sequence_length=64, layers=1, heads=2, width=8)
 
 
 def test_a_score_is_the_mean_loss_of_a_row_by_hand() -> None:
     # no layers and a norm of ones: after token 0, whose embedding is (1, 0), the logits are (sqrt(2), 0)
     weights = {"embedding.weight": np.eye(2, dtype=np.float32), "norm.weight": np.ones(2, np.float32)}
-    model = trained_decoder(Shape(2, 3, layers=0, heads=1, width=2), weights, length=3)
+    model = trained_decoder(DecoderShape(2, 3, layers=0, heads=1, width=2), weights, length=3)
     same, other = math.log(1 + math.exp(-math.sqrt(2))), math.log(1 + math.exp(math.sqrt(2)))
     rows = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 1]], np.uint16)
     assert row_losses(model, rows).tolist() == pytest.approx([same, other, (same + other) / 2], abs=1e-5)

@@ -12,11 +12,11 @@ from torch import nn
 from policies.mixing import normalise
 from search.corpus.batches import MixedBatches
 from trainables.batches import Shuffled, alike
-from trainables.layout import Linear, linear_layers
 from trainables.network import Network
-from trainables.searched import cross_entropy
+from trainables.searched_numbers import cross_entropy
 from trainables.settings import Recipe
 from trainables.stack import Stack
+from trainables.vmap_on_cpu import Linear, linear_layers
 
 _rng = np.random.default_rng(0)
 ROWS = _rng.normal(size=(64, 6)).astype(np.float32), _rng.integers(0, 3, 64)

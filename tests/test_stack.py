@@ -6,7 +6,7 @@ import torch
 from members import SHAPE, Points, equal, language, points
 
 from trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
-from trainables.settings import Shape
+from trainables.settings import DecoderShape
 from trainables.stack import Stack, stackable, stacks
 from trainables.toy import Toy
 
@@ -141,7 +141,7 @@ class TestStack:
 
 
 def test_members_that_differ_are_put_into_stacks_of_their_own() -> None:
-    wide, heads = Shape(31, 12, 2, 2, 32), Shape(31, 12, 2, 4, 16)
+    wide, heads = DecoderShape(31, 12, 2, 2, 32), DecoderShape(31, 12, 2, 4, 16)
     members = {
         3: language(0),
         1: language(1, learning_rate=0.1),

@@ -7,7 +7,7 @@ from search.load import load_run
 
 FILE = """
 name: start
-trainable: tests.members:points
+trainable: tests.members:own_points
 hyperparameters:
   learning_rate: {kind: float, low: 1e-4, high: 1e-1, log: true}
   dropout: {kind: float, low: 0.0, high: 0.5}

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from policies.sampling.storm import FEATURES, LEAST, Passes, divergence, features, overlap
-from trainables.storm import Rescaler, losses_of, meta_loss
+from trainables.storm import Rescaler, meta_loss, row_loss_function
 
 
 def row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ def linear(seed: int = 0) -> tuple[nn.Module, dict[str, torch.Tensor], tuple, tu
 
 def test_the_meta_gradient_is_that_of_finite_differences_and_of_the_identity() -> None:  # G10
     module, model, first, second = linear()
-    losses, rate = losses_of(module, row_losses), 0.3
+    losses, rate = row_loss_function(module, row_losses), 0.3
     weights = torch.rand(6, dtype=torch.double, requires_grad=True)
 
     def meta(values: torch.Tensor) -> torch.Tensor:
@@ -122,7 +122,7 @@ def train_on_noise(seed: int) -> tuple[float, float]:
     flipped = rng.random(800) < 0.3
     labels = torch.from_numpy(np.where(flipped, 1 - true, true))
     module = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 2))
-    rescaler, losses = Rescaler(FEATURES, 2), losses_of(module, row_losses)
+    rescaler, losses = Rescaler(FEATURES, 2), row_loss_function(module, row_losses)
     optimisers = torch.optim.Adam(module.parameters(), 3e-3), torch.optim.Adam(rescaler.parameters(), 1e-2)
     memory: list[Passes | None] = [None]
 

@@ -7,10 +7,10 @@ from members import HELD_OUT, SPACE, Rows, encoder, supernet
 
 from search.worker.teams import teams
 from trainables.distill.elastic import extract
-from trainables.distill.encoder import Encoder
+from trainables.distill.encoder import ElasticEncoder
 from trainables.distill.relations import relation_loss, relations
 from trainables.distill.shared import SharedTeacher
-from trainables.distill.spaces import Shape, SubSpace, sandwich
+from trainables.distill.spaces import ElasticShape, SubSpace, sandwich
 from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
 from trainables.distill.teachers import Teacher
 from trainables.stack import stacks
@@ -125,7 +125,7 @@ class Text:
 def test_a_family_learns_from_its_teacher() -> None:
     torch.manual_seed(0)
     space = SubSpace((2, 3, 4), (2, 3, 4), (32, 48, 64), (1.0, 2.0, 4.0), layers=4, head_width=16)
-    teacher = Encoder(Shape(40, 16, 4, 4, 64, 256, 16))
+    teacher = ElasticEncoder(ElasticShape(40, 16, 4, 4, 64, 256, 16))
     with torch.no_grad():
         for weight in teacher.parameters():
             if weight.dim() == 2:

@@ -16,7 +16,7 @@ from trainables.distill.families import host_heads, to_transformers
 from trainables.distill.relations import relation_loss, relations
 from trainables.distill.spaces import Subnet
 from trainables.distill.teachers import Teacher, load_teacher, projections, read_card
-from trainables.pieces import Pieces
+from trainables.folder_tokenizer import FolderTokenizer
 
 SMALL = {"vocab_size": 90, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 CONFIGS = {
@@ -173,7 +173,7 @@ def test_a_teacher_never_changes(tmp_path) -> None:
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"must hold tokenizer\.json"):
-        Pieces(str(tmp_path))
+        FolderTokenizer(str(tmp_path))
 
 
 def minilm() -> str:
@@ -185,7 +185,7 @@ def minilm() -> str:
 
 def test_minilm_is_read_whole() -> None:
     teacher, network = load_teacher(minilm())
-    pieces = Pieces(minilm())
+    pieces = FolderTokenizer(minilm())
     ids = pieces.encode("A school of fish.")
     assert (pieces.vocabulary, pieces.end, ids[0]) == (30522, 102, 101)
     assert pieces.decode(ids[1:]) == "a school of fish."

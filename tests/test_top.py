@@ -48,10 +48,10 @@ def test_top_prints_the_newest_round(store, shoal) -> None:  # noqa: F811
 def test_a_look_sees_only_what_is_new(store) -> None:
     run, _ = directory.open_run(store.uri)
     view = Progress(run, Console(quiet=True))
-    seen = top.Seen()
-    top.look(view, seen, store)
+    seen = top.NewestRows()
+    top.show_newest(view, seen, store)
     assert view.round_ == 2 and view.resumed == 2
-    top.look(view, seen, store)
+    top.show_newest(view, seen, store)
     assert not view.rounds_per_second()
     rows = [
         {
@@ -67,26 +67,26 @@ def test_a_look_sees_only_what_is_new(store) -> None:
         for member in range(4)
     ]
     tables.write_metrics(store, 3, rows)
-    top.look(view, seen, store)
+    top.show_newest(view, seen, store)
     assert view.round_ == 3 and view.exploits == 1 and view.parents == {}
     # members that are not level: only one is in the newest part, the others stay as they were
     tables.write_metrics(store, 4, [rows[2] | {"score": 7.0, "round": 9}])
-    top.look(view, seen, store)
+    top.show_newest(view, seen, store)
     assert [row["score"] for row in view.rows][2] == 7.0 and len(view.rows) == 4
     # a run that was resumed drops what came after its checkpoint
-    tables.forget_after(store, 2)
-    top.look(view, seen, store)
+    tables.drop_rounds_after(store, 2)
+    top.show_newest(view, seen, store)
     assert view.round_ == 2
 
 
 def test_top_waits_for_the_end(store, monkeypatch) -> None:
     said = iter(["running", "running", "done", "done"])
     looks = []
-    monkeypatch.setattr(top, "status", lambda store: next(said))
-    monkeypatch.setattr(top, "look", lambda *_: looks.append(1))
-    monkeypatch.setattr(top, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(top, "run_status", lambda store: next(said))
+    monkeypatch.setattr(top, "show_newest", lambda *_: looks.append(1))
+    monkeypatch.setattr(top, "SECONDS_BETWEEN_READS", 0.0)
     console = Console(force_terminal=True, record=True, quiet=False, width=100)
-    top.top(store.uri, None, console, once=False)
+    top.watch_run(store.uri, None, console, once=False)
     assert len(looks) == 3 and "status: done" in console.export_text()
 
 

@@ -8,8 +8,8 @@ from members import SHAPE, equal, language, points, supernet
 from trainables.arrays import copy_into, to_arrays
 from trainables.batches import Shuffled
 from trainables.decoder import Decoder, initialise, rotary_angles, rotate, token_losses
-from trainables.searched import cross_entropy, dropout, squared_log_partition
-from trainables.settings import Recipe, Shape, rate_at
+from trainables.searched_numbers import cross_entropy, dropout, squared_log_partition
+from trainables.settings import DecoderShape, Recipe, rate_at
 from trainables.toy import Toy
 
 
@@ -178,7 +178,7 @@ def test_each_epoch_has_all_rows_in_another_order() -> None:
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(ValueError, match="width=10, heads=3"):
-        Shape(vocabulary=2, sequence_length=8, heads=3, width=10)
+        DecoderShape(vocabulary=2, sequence_length=8, heads=3, width=10)
 
 
 def test_weights_of_another_shape_are_refused() -> None:
@@ -207,7 +207,7 @@ def test_a_state_whose_tensors_stayed_where_they_were_is_as_good(optimiser: str)
     third.load(place, donor.hyperparameters)
     assert third.train(4) == second.train(4)
     with pytest.raises(
-        ValueError, match=r"what is copied must be .* of torch.float32, but is .* torch.float64"
+        ValueError, match=r"the copied array must be .* of torch.float32, but is .* torch.float64"
     ):
         third.load(place | {"weights": {name: x.double() for name, x in place["weights"].items()}}, {})
 
@@ -215,10 +215,10 @@ def test_a_state_whose_tensors_stayed_where_they_were_is_as_good(optimiser: str)
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda state: state["weights"].pop("norm.weight"), "apart are norm.weight"),
+        (lambda state: state["weights"].pop("norm.weight"), "only one has norm.weight"),
         (
             lambda state: state["weights"].update({"norm.weight": np.ones(16)}),
-            "norm.weight: what is copied must be",
+            "norm.weight: the copied array must be",
         ),
         (lambda state: state["weights"].update({"norm.weight": np.ones(16, np.int32)}), "int32"),
         (lambda state: state["optimiser"].update({"99": state["optimiser"]["0"]}), "of weight 99"),

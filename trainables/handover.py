@@ -14,21 +14,21 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from trainables.arrays import to_arrays
-from trainables.member import State
+from trainables.member import SavedState
 
 TENSORS = "tensors of torch"  # the key of a state under which stand the paths and types of what were tensors
 PLAIN = (type(None), bool, int, float, complex, str, bytes)  # what nobody can change
 KEPT = "dicts, lists, tuples, numbers, words, numpy arrays and torch tensors"
 
 
-def handed_out(state: Callable[[], State]) -> State:
+def handed_out(state: Callable[[], SavedState]) -> SavedState:
     """Return what a bound `state` returns as a copy that its object changes no more."""
     found = state()
     if getattr(state, "copies", False):
         return found
     named = f"{type(getattr(state, '__self__', state)).__name__}.state()"
     tensors: list[list[Any]] = []
-    copied: State = _copied(found, named, [], {}, tensors)
+    copied: SavedState = _copied(found, named, [], {}, tensors)
     if tensors and not isinstance(copied, dict):
         raise TypeError(
             f"{named} must return a dict where it has tensors, but returned a {type(found).__name__}."
@@ -36,7 +36,7 @@ def handed_out(state: Callable[[], State]) -> State:
     return copied | {TENSORS: tensors} if tensors else copied
 
 
-def hand_in(load: Callable[..., None], state: State, *others: Any) -> None:
+def hand_in(load: Callable[..., None], state: SavedState, *others: Any) -> None:
     """Give a bound `load` a state of its own, and copies of what else it takes."""
     if not getattr(load, "copies", False):
         plain, tensors = state, {}

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
-class Shape:
+class DecoderShape:
     """Sizes of the network; `width` is divided evenly among the heads."""
 
     vocabulary: int
@@ -23,7 +23,7 @@ class Shape:
             )
 
 
-OPTIMISERS = ("adamw", "sgd")
+OPTIMISER_NAMES = ("adamw", "sgd")
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,23 @@ class Recipe:
     warmup: int = 20
     final_rate: float = 0.1  # share of the learning rate that is left at the last step
     learning_rate: float = 1e-3
-    weight_decay: float = 0.1  # of weights with at least two dimensions
+    weight_decay: float = 0.1  # only weights with at least two dimensions decay
     beta1: float = 0.9
     beta2: float = 0.95
     dropout: float = 0.0
-    clip: float = 1.0  # most norm of all gradients together
+    clip: float = 1.0  # largest norm of all gradients together
     optimiser: str = "adamw"
-    momentum: float = 0.9  # of sgd
+    momentum: float = 0.9  # only sgd uses it
     label_smoothing: float = 0.0
     z_loss: float = 0.0  # weight of the squared log-partition (Chowdhery et al., 2022; theirs is 1e-4)
 
     def __post_init__(self) -> None:
-        if self.optimiser not in OPTIMISERS:
-            raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}.")
+        if self.optimiser not in OPTIMISER_NAMES:
+            raise ValueError(f"optimiser must be one of {', '.join(OPTIMISER_NAMES)}, got {self.optimiser!r}.")
 
 
 def numbers(recipe: Recipe) -> dict[str, float]:
-    """Return what of a recipe can be searched."""
+    """Return a recipe's numbers by name; any of them can be a searched hyperparameter."""
     return {name: float(value) for name, value in asdict(recipe).items() if isinstance(value, int | float)}
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from trainables.member import State, copies
+from trainables.member import SavedState, copies
 
 
 class Toy:
@@ -33,11 +33,11 @@ class Toy:
         return self.score(), {}
 
     @copies
-    def state(self) -> State:
+    def state(self) -> SavedState:
         return {"weights": {"place": self.place.copy()}, "trained": self.trained}
 
     @copies
-    def load(self, state: State, hyperparameters: dict[str, Any]) -> None:
+    def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None:
         self.place = np.array(state["weights"]["place"])  # a copy: what Ray hands over is read-only
         self.trained = int(state["trained"])
         self.hyperparameters = dict(hyperparameters)

@@ -5,8 +5,10 @@ from dataclasses import fields
 from typing import Any
 
 from policies.mixers import visits
-from search.config.kinds import AnyDomain, SpaceWithin
-from search.config.mixing import ByGroup, settled
+from search.checks.values import ends, setting, wrong
+from search.config.explain import shown
+from search.config.kinds import SpaceWithin
+from search.config.mixing import ByGroup, Mixing, settled
 from search.config.run import Run
 
 WEIGHTS = {"objective", "graph"}  # given by group name, but no proportions
@@ -145,22 +147,46 @@ def check_probes(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
 
 
 def check_searched(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
-    """Return what is wrong with the settings of the policy that are searched, at each end of their domains."""
+    """Return what is wrong with the settings of the policy that are searched, at each end of their domains.
+
+    The same holds for those that a schedule or a start names.
+    """
     space = run.hyperparameters.get("mixing")
-    if space is None:
-        return ""
-    if not isinstance(space, SpaceWithin):
+    if space is not None and not isinstance(space, SpaceWithin):
         return "hyperparameters.mixing: must hold domains by name, such as `rate: {kind: float, ...}`"
-    known, kind = searchable(built), run.mixing.policy.kind if run.mixing else ""
-    for name, domain in space.root.items():
-        key = f"hyperparameters.mixing.{name}"
-        if name not in known:
-            return f"{key}: {kind} has no such number; it has {', '.join(known)}"
-        for value in ends(domain):
-            try:
-                visits.check(settled(built, {name: value}), groups)
-            except (ValueError, TypeError) as error:
-                return f"{key}: {value!r} cannot be: {error}"
+    given: dict[str, Any] = {"hyperparameters": {"mixing": space.root if space else {}}}
+    given |= {f"schedule.{place}": entry.hyperparameters for place, entry in enumerate(run.schedule)}
+    given |= {f"starts.{place}": entry.hyperparameters for place, entry in enumerate(run.starts)}
+    for place, hyperparameters in given.items():
+        settings = hyperparameters.get("mixing", {})
+        if not isinstance(settings, Mapping):
+            return f"{place}.mixing: must be a mapping of keys, got {shown(settings)}"
+        for name, domain in settings.items():
+            if problem := check_setting(run.mixing, built, groups, name, domain):
+                return f"{place}.mixing.{name}: {problem}"
+    return ""
+
+
+def check_setting(
+    mixing: Mixing | None, built: visits.Mixing, groups: visits.Groups, name: str, domain: Any
+) -> str:
+    """Return why a setting cannot have each value of a domain, or the value that is given."""
+    assert mixing is not None
+    known = searchable(built)
+    # no search has domains of proportions, but each small run of a search for a mixture begins with its own
+    proportions = name == "proportions" and not hasattr(domain, "kind")
+    if name not in known and not proportions:
+        return f"{mixing.policy.kind} has no such number; it has {', '.join(known)}"
+    bound = name in Mixing.model_fields
+    section, above = (Mixing, "mixing") if bound else (type(mixing.policy), "mixing.policy")
+    problem = "" if proportions else wrong(f"{above}.{name}", setting(section, name), domain)
+    if problem:
+        return problem
+    for value in ends(domain):
+        try:
+            visits.check(settled(built, {name: value}), groups)
+        except (ValueError, TypeError) as error:
+            return f"{shown(value)} cannot be: {error}"
     return ""
 
 
@@ -172,13 +198,3 @@ def searchable(built: visits.Mixing) -> list[str]:
         if isinstance(getattr(built.policy, field.name), int | float) and field.name != "prior_steps"
     ]
     return [*numbers, "floor", "epochs"]
-
-
-def ends(domain: AnyDomain) -> list[Any]:
-    """Return a domain's bounds, or all its values."""
-    if isinstance(domain, SpaceWithin):
-        return ["a space"]
-    low, high = getattr(domain, "low", None), getattr(domain, "high", None)
-    if low is not None:
-        return [low, high]
-    return list(getattr(domain, "values", [])) or [getattr(domain, "value", True)]

@@ -5,12 +5,13 @@ from search.checks.cluster import check_broods, check_compile, check_room, check
 from search.checks.distill import check_distill
 from search.checks.mixing import check_mixing
 from search.checks.swarm import check_swarm
+from search.checks.values import check_values
 from search.config import distill as distilling
 from search.config.kinds import SpaceWithin
 from search.config.run import Run
 from search.config.sections import SEARCHED
 from search.errors import nearest
-from trainables.settings import Shape
+from trainables.settings import DecoderShape
 
 
 def check_population(run: Run) -> str:
@@ -118,14 +119,15 @@ def check_schedule(run: Run) -> str:
 
 
 def check_hyperparameters(run: Run) -> str:
-    if ":" in run.trainable:
+    if run.own:
         return ""  # only the user's own class knows
     kind = "distill" if run.kind == "distill" else run.trainable
     decoder = SEARCHED | ({"mixing"} if run.mixing else set())
     known = {"toy": {"h0", "h1"}, "decoder": decoder, "distill": distilling.SEARCHED}[kind]
     searched = {"hyperparameters": set(run.hyperparameters)}
     scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
-    for place, names in (scheduled or searched).items():
+    begun = {f"starts.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.starts)}
+    for place, names in (begun or scheduled or searched).items():
         for name in sorted(names - known):
             return f"{place}.{name}: {kind} has no such hyperparameter{nearest(name, known)}"
         for name in names:
@@ -165,7 +167,7 @@ def check_model(run: Run) -> str:
     if not run.reads_text or run.kind == "distill":
         return ""
     try:
-        Shape(vocabulary=2, sequence_length=run.data.sequence_length, **run.model.model_dump())
+        DecoderShape(vocabulary=2, sequence_length=run.data.sequence_length, **run.model.model_dump())
     except ValueError as error:
         return f"model: {error}"
     return ""
@@ -211,6 +213,7 @@ CHECKS = (
     check_mode,
     check_schedule,
     check_hyperparameters,
+    check_values,
     check_data,
     check_mixing,
     check_starts,

@@ -10,6 +10,7 @@ from policies.mixers.rules import MIXERS
 from policies.rules import EXPLOITS, EXPLORES
 from policies.sampling.rules import SAMPLERS
 from policies.space import DOMAINS
+from search import notation
 from search.config.run import Run
 from search.errors import nearest
 
@@ -35,15 +36,39 @@ def explain(detail: ErrorDetails) -> list[str]:
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         kinds = KINDS.get(key, DOMAINS)
         if not isinstance(value, dict):
-            return [f"{key}: must be a mapping of keys, got {value!r}"]
-        return [f"{key}.kind: must be one of {', '.join(kinds)}, got {value.get('kind')!r}"]
-    if kind == "string_pattern_mismatch":
-        if key == "trainable":
-            return [f"{key}: must be decoder, toy, or a class of your own as module:Class, got {value!r}"]
-        return [f"{key}: must be letters, digits, - and _, and begin with one of the first two, got {value!r}"]
-    if kind in ("model_attributes_type", "model_type", "dict_type"):
-        return [f"{key}: must be a mapping of keys, got {value!r}"]
-    return [f"{key}: must be {detail['msg'].removeprefix('Input should be ')}, got {value!r}"]
+            return [f"{key}: {MAPPING}, got {shown(value)}"]
+        return [f"{key}.kind: must be one of {', '.join(kinds)}, got {shown(value.get('kind'))}"]
+    if kind == "string_pattern_mismatch" and key == "trainable":
+        return [f"{key}: must be decoder, toy, or a class of your own as module:Class, got {shown(value)}"]
+    return [f"{key}: {wanted(kind, detail['msg'])}, got {shown(value)}{ADVICE.get(kind, '')}"]
+
+
+MAPPING, LIST = "must be a mapping of keys", "must be a list"
+WANTED = {
+    "string_pattern_mismatch": "must be letters, digits, - and _, and begin with one of the first two",
+    "model_attributes_type": MAPPING,
+    "model_type": MAPPING,
+    "dict_type": MAPPING,
+    "list_type": LIST,
+    "tuple_type": LIST,
+    "string_type": "must be a word",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+}
+ADVICE = {"string_type": "; if it is meant as a word, put it in quotes"}
+
+
+def wanted(kind: str, said: str) -> str:
+    """Return what must hold, from the kind and the message of pydantic's finding."""
+    return WANTED.get(kind) or f"must be {said.removeprefix('Input should be ')}"
+
+
+def shown(value: Any) -> str:
+    """Return a value of the file as YAML has it, in one short line; words in quotes."""
+    if value is None or isinstance(value, bool | int | float):
+        return notation.short(notation.write(value).removesuffix("...\n"))
+    return notation.short(repr(value))
 
 
 def written(place: list[str]) -> list[str]:

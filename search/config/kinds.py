@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AllowInfNan,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     RootModel,
+    Strict,
     Tag,
     model_validator,
 )
@@ -19,18 +21,27 @@ from policies.population import HISTORY
 from policies.region import LARGEST, SMALLEST
 from policies.rules import EXPLOITS, EXPLORES
 from policies.sampling.rules import SAMPLERS
-from policies.space import DOMAINS, Space
+from policies.space import DOMAINS, Space, frozen
 
-Share = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+
+def whole(value: Any) -> Any:
+    """Let 1e4 stand for a whole number, which YAML reads as one that is not."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# a word is no number, and neither is true; Python's limits of numbers are larger than numpy's and Parquet's
+Real = Annotated[float, Strict(), AllowInfNan(False)]
+Unbounded = Annotated[float, Strict()]  # infinity means that there is no limit
+Whole = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63), BeforeValidator(whole)]
+Flag = Annotated[bool, Strict()]
+Share = Annotated[Real, Field(gt=0, lt=1)]
+Count = Annotated[Whole, Field(ge=1)]
+Values = Annotated[tuple[Any, ...], BeforeValidator(frozen)]
+Hyperparameters = Annotated[dict[str, Any], BeforeValidator(frozen)]
 
 
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 class Kind(Settings):
@@ -42,32 +53,32 @@ class Kind(Settings):
         return self
 
     def build(self) -> Any:
-        values = {name: _tuples(value) for name, value in self}
-        return {**DOMAINS, **EXPLOITS, **EXPLORES, **SAMPLERS}[values.pop("kind")](**values)
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in self}
+        return {**DOMAINS, **EXPLOITS, **EXPLORES, **SAMPLERS}[str(values.pop("kind"))](**values)
 
 
 class FloatDomain(Kind):
     kind: Literal["float"]
-    low: float
-    high: float
-    log: bool = False
+    low: Real
+    high: Real
+    log: Flag = False
 
 
 class IntDomain(Kind):
     kind: Literal["int"]
-    low: int
-    high: int
-    log: bool = False
+    low: Whole
+    high: Whole
+    log: Flag = False
 
 
 class OrderedDomain(Kind):
     kind: Literal["ordered"]
-    values: list[Any]
+    values: Values
 
 
 class CategoricalDomain(Kind):
     kind: Literal["categorical"]
-    values: list[Any]
+    values: Values
 
 
 class BoolDomain(Kind):
@@ -76,7 +87,7 @@ class BoolDomain(Kind):
 
 class ConstantDomain(Kind):
     kind: Literal["constant"]
-    value: Any
+    value: Annotated[Any, BeforeValidator(frozen)]
 
 
 class SpaceWithin(RootModel[dict[str, "AnyDomain"]]):
@@ -111,13 +122,13 @@ SpaceWithin.model_rebuild()
 
 class TruncationRule(Kind):
     kind: Literal["truncation"]
-    fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    fraction: Annotated[Real, Field(gt=0, le=0.5)] = 0.25
 
 
 class TTestRule(Kind):
     kind: Literal["t_test"]
     alpha: Share = 0.05
-    window: Annotated[int, Field(ge=2, le=HISTORY)] = 10
+    window: Annotated[Whole, Field(ge=2, le=HISTORY)] = 10
 
 
 class TournamentRule(Kind):
@@ -131,8 +142,8 @@ class WinnerTakesAllRule(Kind):
 
 class ThresholdRule(Kind):
     kind: Literal["threshold"]
-    deviations: Annotated[float, Field(ge=0)] = 1.0
-    distance: Annotated[float, Field(ge=0)] = 0.0
+    deviations: Annotated[Real, Field(ge=0)] = 1.0
+    distance: Annotated[Real, Field(ge=0)] = 0.0
 
 
 class MultipleFrequencyRule(Kind):
@@ -142,8 +153,8 @@ class MultipleFrequencyRule(Kind):
 
 class FireRule(Kind):
     kind: Literal["fire"]
-    patience: Annotated[int, Field(ge=1, lt=HISTORY)] = 2
-    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    patience: Annotated[Whole, Field(ge=1, lt=HISTORY)] = 2
+    smoothing: Annotated[Real, Field(ge=0, lt=1)] = 0.5
 
 
 class NoExploitRule(Kind):
@@ -152,8 +163,8 @@ class NoExploitRule(Kind):
 
 class PerturbRule(Kind):
     kind: Literal["perturb"]
-    resample: Annotated[float, Field(ge=0, le=1)] = 0.25
-    factors: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]] = (0.8, 1.25)
+    resample: Annotated[Real, Field(ge=0, le=1)] = 0.25
+    factors: tuple[Annotated[Real, Field(gt=0, lt=1)], Annotated[Real, Field(gt=1)]] = (0.8, 1.25)
 
 
 class ResampleRule(Kind):
@@ -162,42 +173,42 @@ class ResampleRule(Kind):
 
 class AdditiveRule(Kind):
     kind: Literal["additive"]
-    scale: Annotated[float, Field(gt=0, le=1)] = 0.1
+    scale: Annotated[Real, Field(gt=0, le=1)] = 0.1
 
 
 class BayesianRule(Kind):
     kind: Literal["bayesian"]
-    window: Annotated[int, Field(ge=FEWEST)] = 200
+    window: Annotated[Whole, Field(ge=FEWEST)] = 200
     memory: Count = 50
-    region: Annotated[float, Field(ge=SMALLEST, le=LARGEST)] | None = None
+    region: Annotated[Real, Field(ge=SMALLEST, le=LARGEST)] | None = None
 
 
 class RandomSubsetRule(Kind):
     kind: Literal["random_subset"]
-    ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
-    replacement: bool = False
+    ratio: Annotated[Real, Field(gt=0, le=1)] = 0.1
+    replacement: Flag = False
 
 
 class SeTaRule(Kind):
     kind: Literal["seta"]
-    prune: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    prune: Annotated[Real, Field(ge=0, le=0.9)] = 0.0
     groups: Count = 10
     window: Count = 5
-    until: Annotated[float, Field(ge=0, le=1)] = 0.875
+    until: Annotated[Real, Field(ge=0, le=1)] = 0.875
     age: Count = 12
 
 
 class InfoBatchRule(Kind):
     kind: Literal["infobatch"]
-    prune: Annotated[float, Field(ge=0, le=0.9)] = 0.5
-    until: Annotated[float, Field(ge=0, le=1)] = 0.875
+    prune: Annotated[Real, Field(ge=0, le=0.9)] = 0.5
+    until: Annotated[Real, Field(ge=0, le=1)] = 0.875
 
 
 class DynamicRule(Kind):
     kind: Literal["lin_upper", "quadratic", "extremes"]
-    temperature: Annotated[float, Field(ge=0.01)] = 1.0
-    reach: Annotated[float, Field(gt=0)] = 1.0
-    burn_in: Annotated[int, Field(ge=0)] = 0
+    temperature: Annotated[Real, Field(ge=0.01)] = 1.0
+    reach: Annotated[Real, Field(gt=0)] = 1.0
+    burn_in: Annotated[Whole, Field(ge=0)] = 0
 
 
 class EasyToHardRule(Kind):

@@ -8,10 +8,10 @@ from pydantic import BeforeValidator, Field
 
 from policies.mixers import visits
 from policies.mixers.rules import MIXERS
-from search.config.kinds import Count, Settings, Share, named
+from search.config.kinds import Count, Flag, Real, Settings, Share, Unbounded, Whole, named
 
-ByGroup = dict[str, Annotated[float, Field(ge=0)]]  # a group that is left out has 0
-Unit = Annotated[float, Field(ge=0, lt=1)]
+ByGroup = dict[str, Annotated[Real, Field(ge=0)]]  # a group that is left out has 0
+Unit = Annotated[Real, Field(ge=0, lt=1)]
 PROBED = "mixing"  # the held-out split of the rows that a policy is told about
 
 
@@ -56,16 +56,16 @@ class ProportionalMixture(Mixture):
 
 class TemperatureMixture(Mixture):
     kind: Literal["temperature"]
-    temperature: float = 2.0
+    temperature: Real = 2.0
 
 
 class RandomMixture(Mixture):
     kind: Literal["random"]
-    strength: float = 1.0
+    strength: Real = 1.0
 
 
 class Stage(Settings):
-    from_step: Annotated[int, Field(ge=0)]
+    from_step: Annotated[Whole, Field(ge=0)]
     proportions: ByGroup
 
 
@@ -80,24 +80,24 @@ class StagesMixture(Mixture):
 class EndUpsamplingMixture(Mixture):
     kind: Literal["end_upsampling"]
     final: ByGroup
-    share: float = 0.2
+    share: Real = 0.2
     base: ByGroup = Field(default_factory=dict)
     without: str = ""
 
 
 class AioliMixture(Mixture):
     kind: Literal["aioli"]
-    rate: Annotated[float, Field(ge=0)] = 0.2
-    every: Annotated[int, Field(ge=2)] = 250
+    rate: Annotated[Real, Field(ge=0)] = 0.2
+    every: Annotated[Whole, Field(ge=2)] = 250
     probe_share: Unit = 0.13
     sweeps: Count = 4
     smoothing: Unit = 0.5
     update: Literal["cumulative", "from_uniform_ema"] = "from_uniform_ema"
     memory: Unit = 0.1
     scale: Literal["total", "median", "column", "none"] = "median"
-    noise: Annotated[float, Field(ge=0)] = 2.0
+    noise: Annotated[Real, Field(ge=0)] = 2.0
     prior: ByGroup = Field(default_factory=dict)
-    prior_steps: Annotated[int, Field(ge=0)] = 0
+    prior_steps: Annotated[Whole, Field(ge=0)] = 0
     restart: Literal["uniform", "prior"] = "prior"
     objective: ByGroup | Literal["perplexity"] = Field(default_factory=dict)
 
@@ -106,18 +106,18 @@ class AdoMixture(Mixture):
     kind: Literal["ado"]
     every: Count = 10
     refit: Count = 100
-    skip: Annotated[int, Field(ge=0)] = 50
+    skip: Annotated[Whole, Field(ge=0)] = 50
     fresh: Share = 0.1
     recency: Share = 0.1
-    power: Annotated[float, Field(ge=0, le=1)] = 0.5
+    power: Annotated[Real, Field(ge=0, le=1)] = 0.5
     least: Unit = 0.01
-    slowest: Annotated[float, Field(ge=0, le=1)] = 0.05
+    slowest: Annotated[Real, Field(ge=0, le=1)] = 0.05
 
 
 class SkillItMixture(Mixture):
     kind: Literal["skill_it"]
-    graph: dict[str, dict[str, float]]  # of the group that is trained, what it does to each
-    rate: Annotated[float, Field(ge=0)] = 0.2
+    graph: dict[str, dict[str, Real]]  # of the group that is trained, what it does to each
+    rate: Annotated[Real, Field(ge=0)] = 0.2
     every: Count = 100
     window: Count = 3
 
@@ -129,22 +129,22 @@ class SkillItMixture(Mixture):
 
 class DoReMiMixture(Mixture):
     kind: Literal["doremi"]
-    rate: Annotated[float, Field(ge=0)] = 1.0
+    rate: Annotated[Real, Field(ge=0)] = 1.0
     every: Count = 1
-    smoothing: Annotated[float, Field(ge=0, le=1)] = 1e-3
-    proxy_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    smoothing: Annotated[Real, Field(ge=0, le=1)] = 1e-3
+    proxy_share: Annotated[Real, Field(gt=0, le=1)] = 0.5
 
 
 class DoGEMixture(Mixture):
     kind: Literal["doge"]
-    rate: Annotated[float, Field(ge=0)] = 0.05
+    rate: Annotated[Real, Field(ge=0)] = 0.05
     every: Count = 1
-    smoothing: Annotated[float, Field(ge=0, le=1)] = 0.0
-    proxy_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    own: bool = False
-    by_norm: bool = True
-    least: float = 0.0
-    most: float = 5.0
+    smoothing: Annotated[Real, Field(ge=0, le=1)] = 0.0
+    proxy_share: Annotated[Real, Field(gt=0, le=1)] = 0.5
+    own: Flag = False
+    by_norm: Flag = True
+    least: Real = 0.0
+    most: Real = 5.0
 
 
 AnyMixture = Annotated[
@@ -171,7 +171,7 @@ class Mixing(Settings):
     policy: AnyMixture
     reference: str | None = None  # the folder of an exported model, such as runs/NAME/best: for doremi
     floor: Unit = 0.0  # least share of each group, probes excepted
-    epochs: Annotated[float, Field(gt=0)] | None = None  # most passes over a group
+    epochs: Annotated[Unbounded, Field(gt=0)] | None = None  # most passes over a group
     evaluation_rows: Count | None = None  # that the policy is told about; as many as training.evaluation_rows
     unseen: list[str] = Field(default_factory=list)  # groups that count in place of those that are trained on
 

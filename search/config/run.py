@@ -12,7 +12,7 @@ from policies.rules import ALONE, Rules
 from policies.schedule import Setting
 from policies.space import Space
 from search.config.distill import Distill
-from search.config.kinds import AnyDomain, Settings
+from search.config.kinds import AnyDomain, Settings, Whole
 from search.config.mixing import Mixing
 from search.config.sections import (
     Checkpoint,
@@ -45,9 +45,10 @@ class Run(Settings):
     name: Name
     kind: Annotated[str, AfterValidator(known_kind)] = "population"
     format: Literal[2] = FORMAT
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
     directory: str = ""
     trainable: Annotated[str, Field(pattern=r"^(decoder|toy|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "decoder"
+    code: str = ""  # the folder of the file that has a class of the user's own; the YAML file's by default
     data: Data = Data()
     mixing: Mixing | None = None
     model: Model = Model()
@@ -57,7 +58,7 @@ class Run(Settings):
     starts: list[Start] = Field(default_factory=list)
     swarm: Swarm | None = None
     schedule: list[Scheduled] = Field(default_factory=list)
-    root: Annotated[int, Field(ge=0)] = 0  # member 0 starts as this member of a population would
+    root: Annotated[Whole, Field(ge=0)] = 0  # member 0 starts as this member of a population would
     population: Population = Population()
     distill: Distill | None = None
     cluster: Cluster = Cluster()
@@ -67,6 +68,11 @@ class Run(Settings):
     def reads_text(self) -> bool:
         """Whether members train on rows of a corpus and score themselves by minus a loss in nats."""
         return self.trainable == "decoder" or self.kind == "distill"
+
+    @property
+    def own(self) -> bool:
+        """Whether members are of a class of the user's own."""
+        return ":" in self.trainable and self.kind != "distill"
 
     @property
     def distilling(self) -> Distill:
@@ -132,6 +138,7 @@ class Run(Settings):
             cull=chosen.cull.build() if chosen.cull else None,
             backtrack=chosen.backtrack,
             replacements=chosen.replacements,
+            steps=self.training.steps,
         )
 
     def settings(self) -> list[Setting]:

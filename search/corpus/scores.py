@@ -25,7 +25,7 @@ from search.errors import InputError
 from search.exported import check_exported, read_exported
 from trainables.decoder import trained_decoder
 from trainables.scoring import row_losses
-from trainables.settings import Shape
+from trainables.settings import DecoderShape
 
 FOLDER, RECORD = "scores", "scored.json"  # the record is written last: where it is, the scores are whole
 KEY = "sampling.scorer"
@@ -39,7 +39,7 @@ class Scorer:
         import torch
 
         torch.set_num_threads(1)
-        shape = Shape(**read_exported(KEY, model)["shape"])
+        shape = DecoderShape(**read_exported(KEY, model)["shape"])
         self.store, self.folder = Store(corpus), folder
         self.model = trained_decoder(shape, load(Store(model).read("model.safetensors")), length, device)
 

@@ -1,4 +1,4 @@
-"""The super-networks of a worker: one teacher, the same rows, each in its own sub-space."""
+"""The super-networks of a worker. They share a teacher and their rows; each has its own sub-space."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,9 +27,9 @@ def super_networks(
     """Build these members; the teacher is loaded once and asked once for each batch."""
     teacher, origin = open_teacher(run, device)
     if run.distilling.staged:
-        from search.distill.stage import staged  # which needs this module
+        from search.distill.stage import read_staged  # it loads Ray Data, which few runs need
 
-        teacher.staged = staged(run, teacher, device)
+        teacher.staged = read_staged(run, teacher, device)
     spaces = list(spaces_of(run, origin.shape).values())
     return {
         number: super_network(
@@ -78,13 +78,13 @@ def trained(
 ) -> SuperNetwork:
     """Return the super-network of a sub-space with weights of a checkpoint, to be scored and not trained."""
     space = spaces_of(run, taught[1].shape)[name]
-    member = super_network(run, space, taught, {}, Nothing(), held_out, 0, device)
+    member = super_network(run, space, taught, {}, NoBatches(), held_out, 0, device)
     state = {key: torch.from_numpy(value.copy()) for key, value in weights.items()}
     member.module.load_state_dict(state)
     return member
 
 
-class Nothing:
+class NoBatches:
     """The batches of a network that is not trained."""
 
     def next(self) -> Sequence[Any]:

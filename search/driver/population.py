@@ -68,7 +68,7 @@ def train_population(
         exchange.give_verdicts.remote if free else after_marks(ledger, exchange.give_orders.remote)
     )
     settings: dict[str, Any] = {
-        "run": run.model_dump(mode="json"),
+        "run": run,
         "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
         "ledger": ledger,
         "state": population.to_plain(conductor.state),
@@ -117,15 +117,15 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     """
     kind = Arrivals if run.population.mode == "asynchronous" else Conductor
     space, rules = run.space(), run.rules()
-    whole = newest_whole(run, store, watcher.say)
+    whole = newest_whole(run, store, lambda line: watcher.say(line))
     if whole is None:
-        tables.forget_after(store, -1)
+        tables.drop_rounds_after(store, -1)
         checkpoints.forget_all_but(store, None)
         state = first_state(run)
         tables.write_starts(store, state)
         return kind(run, store, space, rules, state, _no_orders, watcher)
     earlier = earlier_rounds(whole.state, run.parts)
-    tables.forget_after(store, whole.round)
+    tables.drop_rounds_after(store, whole.round)
     checkpoints.forget_all_but(store, whole.round, run.shares, earlier)
     decisions = whole.decisions
     reached = {"round": whole.round, "exploits": decisions["exploits"], "last": whole.last, "earlier": earlier}

@@ -27,13 +27,13 @@ from policies.mixers.visits import (
 from policies.mixing import Counts, Vector
 from search.config.mixing import PROBED, settled
 from search.corpus.batches import MixedBatches
-from trainables.alignment import gradients, inner_products, weighted
 from trainables.arrays import to_tensors
 from trainables.decoder import losses_by_token
+from trainables.gradient_products import gradients, inner_products, weighted
 from trainables.language import LanguageModel
-from trainables.member import State, copies
+from trainables.member import SavedState, copies
 from trainables.reference import Reference
-from trainables.settings import Recipe, Shape
+from trainables.settings import DecoderShape, Recipe
 
 
 class VisitBatches:
@@ -97,11 +97,11 @@ class VisitBatches:
             self.losses.append(np.array([part.mean() if len(part) else np.nan for part in parts]))
 
     @copies
-    def state(self) -> State:
+    def state(self) -> SavedState:
         return self.mixed.state()
 
     @copies
-    def load(self, state: State) -> None:
+    def load(self, state: SavedState) -> None:
         self.mixed.load(state)
 
 
@@ -114,7 +114,7 @@ class MixedModel(LanguageModel):
 
     def __init__(
         self,
-        shape: Shape,
+        shape: DecoderShape,
         recipe: Recipe,
         hyperparameters: dict[str, Any],
         batches: MixedBatches,
@@ -223,11 +223,11 @@ class MixedModel(LanguageModel):
         return -torch.stack([losses[target] for target in self.groups.targets]).mean(), losses
 
     @copies  # a policy makes a new state, and leaves the old one as it is
-    def progress(self) -> State:
+    def progress(self) -> SavedState:
         return super().progress() | {"mixing": self.mixing_state}
 
     @copies
-    def load_progress(self, state: State) -> None:
+    def load_progress(self, state: SavedState) -> None:
         super().load_progress(state)
         self.mixing_state, self.visit = state["mixing"], None
 

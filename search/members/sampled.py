@@ -20,7 +20,7 @@ from search.members.mixed import VisitBatches
 from search.members.views import BroodView, Pace, Shared
 from trainables.arrays import map_nest
 from trainables.batches import Shuffled
-from trainables.member import Batches, State, copies
+from trainables.member import Batches, SavedState, copies
 
 
 class SampledBatches:
@@ -92,12 +92,12 @@ class SampledBatches:
         return found
 
     @copies
-    def state(self) -> State:
+    def state(self) -> SavedState:
         pools = [pool.state() for pool in self.pools]
         return {"batches": self.batches.state(), "drawn": self.pace.drawn, "pools": pools}
 
     @copies
-    def load(self, state: State) -> None:
+    def load(self, state: SavedState) -> None:
         self.batches.load(state["batches"])
         self.pace.drawn = int(state["drawn"])
         self.waiting.clear()
@@ -131,10 +131,10 @@ class WholePool:
     def next(self) -> Any:
         return self.pool.take(self.pool.taken, self.batch)
 
-    def state(self) -> State:
+    def state(self) -> SavedState:
         return {}
 
-    def load(self, state: State) -> None:
+    def load(self, state: SavedState) -> None:
         pass
 
 

@@ -1,4 +1,4 @@
-"""`shoal top`: a running population as its directory shows it, from any machine that can read it."""
+"""`shoal top` shows a running population from its directory, on any machine that can read it."""
 
 import time
 from dataclasses import dataclass, field
@@ -16,32 +16,32 @@ from search.platform import jobs
 from search.records import directory, tables
 from search.records.lineage import read_lineage
 
-SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_READS = 1.0
 ENDED = ("done", "failed", "interrupted", "stopped")
 
 
-def top(target: str, address: str | None, console: Console, once: bool) -> None:
-    """Show members, scores and copies round by round until the run ends; once where nobody watches."""
+def watch_run(target: str, address: str | None, console: Console, once: bool) -> None:
+    """Show members, scores and copies round by round until the run ends; only once without a terminal."""
     run, store = directory.open_run(place_of(target, address))
     view = Progress(run, Console(quiet=True), run.label)
-    seen = Seen()
-    look(view, seen, store)
+    seen = NewestRows()
+    show_newest(view, seen, store)
     if once or not console.is_terminal:
         console.print(view.render())
-        console.print(f"status: {status(store)}", highlight=False)
+        console.print(f"status: {run_status(store)}", highlight=False)
         return
     with Live(get_renderable=view.render, console=console, refresh_per_second=2):
-        while status(store) not in ENDED:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-            look(view, seen, store)
-    console.print(f"status: {status(store)}", highlight=False)
+        while run_status(store) not in ENDED:
+            time.sleep(SECONDS_BETWEEN_READS)
+            show_newest(view, seen, store)
+    console.print(f"status: {run_status(store)}", highlight=False)
 
 
 def place_of(target: str, address: str | None) -> str:
     """Return the run directory of a job, or the target itself if it is one."""
     if jobs.is_directory(target):
         return target
-    with jobs.one_line():
+    with jobs.one_line_errors():
         client = jobs.jobs.connect(address)
         known = jobs.jobs.details(client, target)
     place = (known.metadata or {}).get(DIRECTORY) if known else None
@@ -51,14 +51,14 @@ def place_of(target: str, address: str | None) -> str:
 
 
 @dataclass
-class Seen:
-    """What was read of a run's metrics: every part once, and of each member its newest row."""
+class NewestRows:
+    """The newest row of each member in a run's metrics, whose parts are each read only once."""
 
     parts: list[str] = field(default_factory=list)
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def read(self, store: Store) -> bool:
-        """Read the parts that are new, all again where a run that was resumed has dropped some."""
+        """Read new parts, or all again if a resumed run has dropped some; return whether any was new."""
         there = store.parts(tables.METRICS)
         if there[: len(self.parts)] != self.parts:
             self.parts, self.rows = [], {}
@@ -74,7 +74,7 @@ class Seen:
         return bool(new)
 
 
-def look(view: Progress, seen: Seen, store: Store) -> None:
+def show_newest(view: Progress, seen: NewestRows, store: Store) -> None:
     """Show the members as they are now, if anything is new."""
     if not seen.read(store):
         return
@@ -89,5 +89,5 @@ def look(view: Progress, seen: Seen, store: Store) -> None:
     view.exploits = sum(event.parent != event.member for event in copies)
 
 
-def status(store: Store) -> str:
+def run_status(store: Store) -> str:
     return str(directory.summary(store).get("status", "not begun"))

@@ -1,4 +1,4 @@
-"""The run directory: made once, recognised later, and what it says of its run."""
+"""The run directory: it is made once and recognised later, and says how its run stands."""
 
 import json
 import os
@@ -15,17 +15,18 @@ from cluster import checkpoints, lease
 from cluster.driver import ADDRESS, running_in
 from cluster.storage import BrokenFile, Store, reason
 from policies.standings import rank
+from search.config.places import escaped
 from search.config.run import Run
 from search.errors import InputError
 from search.load import check, dump, parse
-from search.records.tables import METRICS, read_rows
+from search.records.tables import METRICS, read_table_rows
 from trainables.tokenizer import tokenizer_of
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
-LOOKS = 50  # at a run that deletes what was chosen
+READS = 50  # tries to read a run that deletes its older checkpoints meanwhile
 Found = TypeVar("Found")
-MOVABLE = {"directory", "cluster"}  # what may change when a run goes on elsewhere
-UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # a job's working directory, elsewhere in every Ray session
+MOVABLE = {"code", "directory", "cluster"}  # these may change when a run goes on elsewhere
+UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # every Ray session unpacks a job's files into another folder
 
 
 def create(run: Run) -> Store:
@@ -57,9 +58,12 @@ def holds_run(directory: str) -> bool:
 
 
 def same_run(given: Run) -> Run:
-    """Return the run that its directory holds, on the given cluster; refuses one of other settings."""
+    """Return the given run, whose directory must hold the same one; its cluster may be another.
+
+    Raises InputError if any other setting differs. The new configuration is written into the directory.
+    """
     there, store = open_run(given.directory)
-    ours, theirs = (flat(run.model_dump(mode="json", exclude=MOVABLE)) for run in (given, there))
+    ours, theirs = (flat_settings(run.model_dump(exclude=MOVABLE)) for run in (given, there))
     differ = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if differ:
         said = f"{differ[0]} is {theirs.get(differ[0])} there, {ours.get(differ[0])} here"
@@ -71,13 +75,13 @@ def same_run(given: Run) -> Run:
     return given
 
 
-def flat(values: Any, place: str = "") -> dict[str, Any]:
-    """Return nested settings by their key paths; places in a job's working directory as they lie in it."""
+def flat_settings(values: Any, place: str = "") -> dict[str, Any]:
+    """Return nested settings by their key paths; paths in a job's working directory are relative to it."""
     if not isinstance(values, dict) or not values:
         return {place: UNPACKED.sub("", values) if isinstance(values, str) else values}
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= flat(value, f"{place}.{key}" if place else key)
+        found |= flat_settings(value, f"{place}.{key}" if place else key)
     return found
 
 
@@ -104,7 +108,7 @@ def refuse_existing(run: Run) -> None:
 
 
 def open_run(directory: str) -> tuple[Run, Store]:
-    """Return the run of a directory; refuses one that is not a run, or of a newer format."""
+    """Return the run of a directory; raises InputError if it holds none, or one of a newer format."""
     try:
         store = Store(directory)
         text = store.read(SETTINGS).decode()
@@ -116,7 +120,8 @@ def open_run(directory: str) -> tuple[Run, Store]:
         raise InputError(f"{directory} cannot be read: {reason(error)}.") from error
     values = parse(text, f"{directory}/{SETTINGS}")
     # a run directory may have been moved since it was written
-    run = check(values | {"directory": store.uri}, f"{directory}/{SETTINGS}")
+    here = {"directory": escaped("directory", store.uri)}
+    run = check(values | here, f"{directory}/{SETTINGS}")
     return run, store
 
 
@@ -130,7 +135,7 @@ def way_out(broken: BrokenFile) -> str:
 
 
 def summary(store: Store) -> dict[str, Any]:
-    """Return what the run last said of itself; an unfinished one may have said nothing.
+    """Return the summary that the run wrote last; it may be empty until the run is finished.
 
     A run that says it is running, but whose driver is gone, is stopped.
     """
@@ -158,7 +163,7 @@ def _state_of(run: Run, store: Store) -> tuple[str, ...]:
 
 def settled(read: Callable[[], Found]) -> Found:
     """Return what is read of a run that may be under way: again, where it has deleted what was chosen."""
-    for _ in range(LOOKS):
+    for _ in range(READS):
         try:
             return read()
         except FileNotFoundError as error:
@@ -177,7 +182,7 @@ def _last_rows(run: Run, store: Store, last: int | None = None) -> tuple[dict[in
     saved = [] if last is None else checkpoints.load_decisions(store, last)["saved"]
     if not any(saved):
         raise InputError(f"{run.directory} has no checkpoint yet: run or resume it first.")
-    found = rows_at(store, saved, read_rows(store, METRICS))
+    found = rows_at(store, saved, read_table_rows(store, METRICS))
     return found, rank({member: row["score"] for member, row in found.items()})[0]
 
 
@@ -200,7 +205,7 @@ def member_of(run: Run, store: Store, member: int | None) -> dict[str, Any]:
 
 
 def whole_weights(run: Run, store: Store, row: dict[str, Any]) -> dict[str, NDArray[Any]]:
-    """Return a member's weights by name; the parts of what lies in shares put together."""
+    """Return a member's weights by name; sharded weights are put together."""
     parts = [
         checkpoints.load_member(store, row["round"], row["member"], (part, run.shares))
         for part in range(run.shares)
@@ -222,7 +227,7 @@ def named(weights: Any, name: str = "") -> dict[str, NDArray[Any]]:
     return {name or "weights": np.asarray(weights)}
 
 
-def export(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
+def export_member(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
     """Write a member (the best one by default) as safetensors with a JSON config; return the folder."""
 
     def read() -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -233,7 +238,7 @@ def export(run: Run, store: Store, member: int | None = None, to: Store | None =
     config = {
         "format": run.format,
         "trainable": run.trainable,
-        "shape": shape_of(run),
+        "shape": exported_shape(run),
         "tokenizer": run.data.tokenizer,
         "run": run.name,
         "member": row["member"],
@@ -254,8 +259,11 @@ def as_safetensors(weights: dict[str, NDArray[Any]]) -> bytes:
     return save(weights)
 
 
-def shape_of(run: Run) -> dict[str, Any]:
-    """Return what `trainables.decoder.Shape` takes to build the network around exported weights."""
+def exported_shape(run: Run) -> dict[str, Any]:
+    """Return the arguments of `trainables.settings.DecoderShape` for the network of exported weights.
+
+    For a run of kind distill they are its teacher and its spaces; a run that reads no text has none.
+    """
     if not run.reads_text:
         return {}
     if run.distill is not None:
@@ -265,4 +273,4 @@ def shape_of(run: Run) -> dict[str, Any]:
 
 
 STRATIFIED = "stratified"
-CONTROLS = {"baseline": "without exploits", STRATIFIED: "in equal shares"}  # folder -> what it is called
+CONTROLS = {"baseline": "without exploits", STRATIFIED: "in equal shares"}  # folder -> name in reports

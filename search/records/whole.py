@@ -63,5 +63,5 @@ def read_whole(run: Run, store: Store, round_: int) -> Whole:
             tables.read_part(store, f"{tables.MIXING}/{part}")
     for name in ledger.saved(store, round_):
         store.read_table(name)
-    rows = tables.read_rows(store, tables.METRICS, round_) if any(saved) else []
+    rows = tables.read_table_rows(store, tables.METRICS, round_) if any(saved) else []
     return Whole(round_, decisions, state, rows_at(store, saved, rows))

@@ -23,7 +23,7 @@ def close(run: Run, store: Store, console: Console) -> None:
     if beside:
         console.print(compare(run, found, beside))
     report = write_report(store)
-    folder = directory.export(run, store)
+    folder = directory.export_member(run, store)
     places = {"report": report, "best member": f"{folder}/model.safetensors", "run directory": store.uri}
     console.print(headline(run, found), highlight=False, soft_wrap=True)
     for name, place in places.items():

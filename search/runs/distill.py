@@ -22,7 +22,7 @@ from search.distill.students import SCORED, STUDENTS, Row, search_students
 from search.distill.teacher import open_teacher
 from search.errors import InputError
 from search.records import directory
-from search.records.tables import METRICS, read_rows
+from search.records.tables import METRICS, read_table_rows
 from search.runs import population as running
 from trainables.distill.spaces import Subnet
 
@@ -90,7 +90,7 @@ def nearest_to(run: Run, rows: list[Row]) -> str:
 
 def winners_of(run: Run, store: Store) -> dict[str, int]:
     """Return the best member of each sub-space at the last round."""
-    rows = read_rows(store, METRICS)
+    rows = read_table_rows(store, METRICS)
     last = max(row["round"] for row in rows)
     found = {}
     for part, name in enumerate(run.distilling.spaces):

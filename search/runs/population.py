@@ -98,8 +98,8 @@ def train_all(run: Run, runs: list[Run], console: Console) -> None:
 
 def prepare(run: Run, console: Console) -> None:
     """Build the corpus if it is not there, and check that a batch can be cut from it."""
-    if ":" in run.trainable:
-        own_class(run.trainable)
+    if run.own:
+        own_class(run.trainable, run.code)
     if not run.reads_text:
         return
     manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))

@@ -13,8 +13,8 @@ from search.config.run import Run
 from search.config.sections import Scheduled
 from search.errors import InputError
 from search.records import directory
-from search.records.lineage import Segment, ancestry, read_lineage, schedule
-from search.records.tables import METRICS, read_rows
+from search.records.lineage import Segment, ancestry, read_lineage, schedule_of
+from search.records.tables import METRICS, read_table_rows
 from search.runs.closing import close
 from search.runs.population import finish, prepare
 
@@ -27,7 +27,7 @@ def lineage_of(run: Run, store: Store, member: int | None = None) -> tuple[int, 
 
 def settings_of(path: list[Segment]) -> list[dict[str, object]]:
     """Return a lineage's schedule as `schedule:` of a run's file holds it."""
-    return [setting._asdict() for setting in schedule(path)]
+    return [setting._asdict() for setting in schedule_of(path)]
 
 
 def replay(place: str, member: int | None, console: Console) -> None:
@@ -54,7 +54,7 @@ def replay(place: str, member: int | None, console: Console) -> None:
 
 def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Run:
     """Return the run of one member that starts as the lineage's first and keeps to its schedule."""
-    settings: list[Setting] = schedule(path)
+    settings: list[Setting] = schedule_of(path)
     # in a stack, copies may come between the ready points: the schedule then needs a finer interval
     interval = math.gcd(run.population.interval, *(setting.from_step for setting in settings))
     alone = {
@@ -67,7 +67,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
     }
     population = run.population.model_copy(update=alone)
     # a stack of one mostly rounds as a larger one does; a member that trains by itself does not
-    rows = read_rows(store, METRICS)
+    rows = read_table_rows(store, METRICS)
     stacked = any(row["stacked"] for row in rows if row["member"] == member)
     threads = directory.summary(store)["threads"]
     one = {"broods": 1, "workers_per_brood": None, "members_per_worker": 1}

@@ -17,8 +17,8 @@ from search.errors import Exhausted
 from search.members.build import build_members
 from search.worker.teams import FAILED, Team, read, teams
 from trainables.handover import hand_in, handed_out
-from trainables.member import Member, State
-from trainables.together import CompileError
+from trainables.member import Member, SavedState
+from trainables.stacked_loss import CompileError
 
 STANDING = "standing"  # the key under which a member's file says what it goes on with
 LOST = FAILED | {"error": "The weights that this member was to copy were lost with their worker."}
@@ -99,7 +99,9 @@ class Turns:
     inbox: Inbox
     writer: checkpoints.Writer
     failed: set[int] = field(default_factory=set)
-    asked: dict[int, State] = field(default_factory=dict)  # what members reported with that have no answer yet
+    asked: dict[int, SavedState] = field(
+        default_factory=dict
+    )  # what members reported with that have no answer yet
 
     @property
     def members(self) -> dict[int, Member]:
@@ -162,7 +164,7 @@ class Turns:
     def report(self, team: Team, rows: Mapping[int, dict[str, Any]]) -> None:
         """Send the rows of those that wait for no answer, and publish what they reported with."""
         told: list[dict[str, Any]] = []
-        states: dict[int, State] = {}
+        states: dict[int, SavedState] = {}
         for number in sorted((self.left(team) - self.asked.keys()) & rows.keys()):
             row = rows[number] if number not in self.failed else LOST
             state = self.asked[number] = handed_out(team.members[number].state)
@@ -207,9 +209,9 @@ class Turns:
         standing = {"hyperparameters": self.hyperparameters[number], "ended": verdict.ended}
         self.writer.save(verdict.round, number, {**state, STANDING: standing})
 
-    def donated(self, verdict: Verdict) -> State | None:
+    def donated(self, verdict: Verdict) -> SavedState | None:
         """Return what the donor reported with; from its file if the published one is lost, else None."""
-        state: State | None = workers.fetch(verdict.weights)
+        state: SavedState | None = workers.fetch(verdict.weights)
         if state is None and verdict.source is not None:
             with contextlib.suppress(FileNotFoundError):  # not yet written, or kept no longer
                 state = checkpoints.load_member(self.store, *verdict.source)

@@ -22,7 +22,7 @@ from search.worker.asynchronous import train_freely
 from search.worker.orders import way_to_orders
 from search.worker.teams import FAILED, Team, read, teams
 from trainables.handover import hand_in, handed_out
-from trainables.member import Member, State
+from trainables.member import Member, SavedState
 from trainables.network import Network
 from trainables.span import Span, open_span
 
@@ -44,7 +44,7 @@ def train_brood(settings: dict[str, Any]) -> None:
 
 
 def host_members(settings: dict[str, Any]) -> None:
-    run = Run.model_validate(settings["run"])
+    run: Run = settings["run"]
     brood, exchange, state = settings["brood"], settings["exchange"], population.from_plain(settings["state"])
     span = span_of(run)
     store = StandingStore(run.directory)
@@ -225,7 +225,7 @@ def follow(
     return {order.member for order in (*orders, *back)} & set(members)
 
 
-def snapshot(member: Member, direct: bool) -> State:
+def snapshot(member: Member, direct: bool) -> SavedState:
     """Return a copy of a member's state, if it may with its tensors left on their device."""
     if direct and isinstance(member, Network) and may_stay(member):
         return member.state_in_place()

@@ -16,7 +16,7 @@ from search.members.sampled import SampledBatches
 from trainables.member import Member
 from trainables.network import Network
 from trainables.stack import Stack, stacks
-from trainables.together import CompileError
+from trainables.stacked_loss import CompileError
 
 FAILED = {
     "score": np.nan,

@@ -1,4 +1,4 @@
-"""The tokenizer that a teacher's folder holds. The package `tokenizers` is imported where one is opened."""
+"""The tokenizer in a teacher's folder. The package `tokenizers` is imported only when one is opened."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Pieces:
+class FolderTokenizer:
     """The tokenizer of a teacher's folder, `tokenizer.json`: rows of the corpus hold its ids."""
 
     def __init__(self, folder: str):
@@ -21,7 +21,7 @@ class Pieces:
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.vocabulary = self.tokenizer.get_vocab_size()
-        ids = self.tokenizer.encode("").ids  # what it puts around a text
+        ids = self.tokenizer.encode("").ids  # the ids that it puts around a text
         known = [self.tokenizer.token_to_id(name) for name in ("[SEP]", "</s>", "<|endoftext|>", "<eos>")]
         ends = [*ids[-1:], *(found for found in known if found is not None)]
         if not ends or self.vocabulary > 65536:
@@ -33,7 +33,7 @@ class Pieces:
         self.start = ids[0] if len(ids) > 1 else None
 
     def encode(self, text: str) -> NDArray[np.uint16]:
-        """Return ids with the token that begins texts, if there is one, without the one that ends them."""
+        """Return a text's ids. The token that begins a text is included, if there is one; its end is not."""
         ids = self.tokenizer.encode(text, add_special_tokens=False).ids
         return np.array(ids if self.start is None else [self.start, *ids], np.uint16)
 

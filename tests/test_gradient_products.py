@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.alignment import gradients, inner_products, weighted
+from trainables.gradient_products import gradients, inner_products, weighted
 
 
 def test_inner_products_by_hand() -> None:

@@ -1,18 +1,21 @@
-"""Inner products of groups' gradients, as DoGE scores them: block by block, never as one flat matrix."""
+"""Inner products of groups' gradients, by which DoGE scores the groups (Fan et al., 2024).
+
+They are summed over one tensor after another, so that no matrix of all parameters is built.
+"""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-Gradient = tuple[Tensor, ...]  # one tensor a parameter
+Gradient = tuple[Tensor, ...]  # one tensor for each parameter
 
 
 def gradients(losses: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Gradient]:
     """Return each loss's gradient; the losses may share a graph, which is freed after the last one.
 
-    A parameter that a loss does not depend on has a gradient of zeros. A loss that is NaN, of a group without
-    a row, has gradients of NaN.
+    A parameter that a loss does not depend on has a gradient of zeros. The loss of a group without rows is
+    NaN, and so are its gradients.
     """
     found = []
     for place, loss in enumerate(losses):
@@ -38,10 +41,13 @@ def inner_products(first: Sequence[Gradient], second: Sequence[Gradient]) -> Ten
 
 
 def weighted(groups: Sequence[Gradient], weights: Sequence[float]) -> Gradient:
-    """Return the gradient of the sum of weight * loss; a group of weight 0 is left out, also if it is NaN."""
+    """Return the gradient of the sum of weight * loss. A group of weight 0 is skipped, so it may be NaN.
+
+    Raises ValueError if all weights are 0.
+    """
     counted = [(gradient, weight) for gradient, weight in zip(groups, weights, strict=True) if weight]
     if not counted:
-        raise ValueError("a group must have a weight above 0.")
+        raise ValueError(f"at least one group must have a weight above 0, got {list(weights)}.")
     blocks = zip(*(gradient for gradient, _ in counted), strict=True)
     return tuple(
         torch.stack([weight * part for part, (_, weight) in zip(block, counted, strict=True)]).sum(dim=0)

@@ -1,18 +1,19 @@
-"""Functions whose numbers may be searched: a float for one member, a scalar tensor in a stack of them."""
+"""Functions whose numbers may be hyperparameters: a float for one member, a scalar tensor in a stack."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Number = float | Tensor
+FloatOrTensor = float | Tensor
 
 
-def used(number: Number) -> bool:
-    """Say whether a loss of this weight has to be computed: a tensor is not 0 for every member."""
+def used(number: FloatOrTensor) -> bool:
+    """Say whether a loss of this weight must be computed; a tensor need not be 0 for every member."""
     return isinstance(number, Tensor) or number != 0
 
 
-def dropout(x: Tensor, rate: Number, training: bool) -> Tensor:
+def dropout(x: Tensor, rate: FloatOrTensor, training: bool) -> Tensor:
+    """Return `x` after torch's dropout, whose rate may be a tensor here."""
     if not isinstance(rate, Tensor):
         return functional.dropout(x, rate, training)
     if not training:
@@ -20,7 +21,7 @@ def dropout(x: Tensor, rate: Number, training: bool) -> Tensor:
     return x * (torch.rand_like(x) >= rate) / (1 - rate)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: Number = 0.0) -> Tensor:
+def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: FloatOrTensor = 0.0) -> Tensor:
     """Return the loss of each row, in nats: logits `(rows, classes)`, targets and losses `(rows,)`."""
     if not isinstance(label_smoothing, Tensor):
         return functional.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
@@ -30,7 +31,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: Number = 0.0
 
 
 def squared_log_partition(logits: Tensor) -> Tensor:
-    """Return each row's mean square of the log-partition function (Chowdhery et al., 2022).
+    """Return each row's mean square of the log-partition function (Chowdhery et al., 2022): `(rows,)`.
 
     Logits are `(rows, length, classes)`.
     """

@@ -1,4 +1,4 @@
-"""The loss of all members of a stack as one function, compiled by torch if asked for."""
+"""The loss of all members of a stack as one function, which torch compiles on request."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,14 +10,14 @@ from torch.func import functional_call, vmap
 
 from trainables.network import Network
 
-# from weights, the numbers that differ and a batch, all stacked, to losses `(members,)` and what each returned
-Together = Callable[[dict[str, Tensor], dict[str, Tensor], Any], tuple[Tensor, Tensor]]
+# (weights, numbers that differ, batch), all stacked -> losses `(members,)`, and each member's own result
+StackedLoss = Callable[[dict[str, Tensor], dict[str, Tensor], Any], tuple[Tensor, Tensor]]
 
-BACKEND = "inductor"  # torch.compile's
+BACKEND = "inductor"  # torch.compile uses it
 
 
 class CompileError(RuntimeError):
-    """A stack's loss cannot be compiled: the fault of a setting, and of no member."""
+    """A stack's loss cannot be compiled. The cause is a setting, not a member."""
 
 
 class Called(nn.Module):
@@ -31,8 +31,8 @@ class Called(nn.Module):
         return self.method(self.module, *arguments)
 
 
-def together(member: Network, same: Mapping[str, float]) -> Together:
-    """Return a member's loss on the weights of many, with the numbers that are the same for all."""
+def stacked_loss(member: Network, same: Mapping[str, float]) -> StackedLoss:
+    """Return a function that computes a member's loss on the weights of many; all share the numbers `same`."""
     called = Called(member, "objective")
 
     def one(tensors: dict[str, Tensor], numbers: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
@@ -46,30 +46,30 @@ def together(member: Network, same: Mapping[str, float]) -> Together:
     return each
 
 
-def compiled(function: Together, device: torch.device) -> Together:
-    """Return the function, compiled at its first call with its gradients; on CUDA they become CUDA graphs."""
+def compiled(function: StackedLoss, device: torch.device) -> StackedLoss:
+    """Return the function, compiled with its gradients at the first call; on CUDA they become CUDA graphs."""
     graphs = device.type == "cuda" and BACKEND == "inductor"
     settings: dict[str, Any] = {
         "backend": BACKEND,
         "fullgraph": True,
         "dynamic": False,
         "mode": "reduce-overhead" if graphs else None,
-        "isolate_recompiles": True,  # else all stacks of a process would share one limit
+        "isolate_recompiles": True,  # otherwise all stacks of a process would share one limit
     }
     made = torch.compile(function, **settings)
 
     def call(tensors: dict[str, Tensor], numbers: dict[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
         torch.compiler.cudagraph_mark_step_begin()
         losses, rows = made(tensors, numbers, batch)
-        return losses, rows.clone() if graphs else rows  # the next step's graph writes where this one's did
+        return losses, rows.clone() if graphs else rows  # the next step's graph writes to the same memory
 
     return call
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Raise CompileError for what torch cannot compile, be it the loss or its gradients."""
-    # at the head of the file it would cost every worker a second or more
+    """Raise CompileError if torch cannot compile the loss or its gradients."""
+    # this import takes a second or more, which workers that do not compile are spared
     from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
     try:

@@ -1,4 +1,4 @@
-"""What vmap does badly on a CPU, done better while a stack trains."""
+"""Two operations that `vmap` runs slowly on a CPU are replaced while a stack trains."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,15 +10,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 @contextmanager
 def attention(device: torch.device) -> Iterator[None]:
-    """The CPU's flash attention has no rule for vmap, which would take the members one by one."""
+    """Use plain attention on a CPU: its flash attention has no vmap rule, so members would run one by one."""
     with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
         yield
 
 
 class Linear(nn.Linear):
-    """A linear layer whose weight's gradient comes out of vmap as the weight lies, and not transposed.
+    """A linear layer whose weight gradient leaves vmap in the weight's own memory layout, not transposed.
 
-    To transpose the gradient would take as long as to compute it; of few rows the outputs are less.
+    Transposing the gradient would take as long as computing it. With few rows the output is smaller than the
+    weight, so the output is transposed instead.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ class Linear(nn.Linear):
 
 @contextmanager
 def linear_layers(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Let the module's linear layers be such ones on a CPU, but not what is derived from them."""
+    """Turn the module's `nn.Linear` layers into `Linear` while it trains on a CPU, but no subclass of them."""
     layers = [part for part in module.modules() if type(part) is nn.Linear and device.type == "cpu"]
     try:
         for layer in layers:
