@@ -12,7 +12,7 @@ Path = tuple[str, ...]  # the names on the way to a value, outermost first
 
 
 def frozen(value: Any) -> Any:
-    """Return a value of a hyperparameter in its one form, in which every list is a tuple.
+    """Return a value of a hyperparameter in its one form: lists are tuples, and keys of mappings are words.
 
     A value must come back equal from a file, from a checkpoint and from another process, whatever each of
     them does to it. So ValueError refuses what text cannot hold, and NaN, which equals nothing.
@@ -23,8 +23,8 @@ def frozen(value: Any) -> Any:
         return value
     if isinstance(value, list | tuple):
         return tuple(frozen(item) for item in value)
-    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
-        return {name: frozen(item) for name, item in value.items()}
+    if isinstance(value, dict) and len({str(name) for name in value}) == len(value):
+        return {str(name): frozen(item) for name, item in value.items()}
     raise ValueError(
         f"a value must be a number, a word, true, false, null, a list of such, or a mapping from words to "
         f"such, but got {value!r} ({type(value).__name__})."

@@ -12,7 +12,7 @@ from rich.table import Table
 from cluster import ending
 from cluster.errors import NoRay
 from cluster.storage import BrokenFile, CannotWrite, Store
-from search import notation
+from search import notation, traces
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run
 from search.output import write_document
@@ -193,17 +193,26 @@ def main() -> None:
         except InputError as error:
             sys.exit(say("error", error, 2))
         except BrokenFile as error:
-            sys.exit(say("error", f"{error}. {directory.way_out(error)}", 2))
+            sys.exit(say("error", InputError(f"{error}. {directory.way_out(error)}"), 2))
+        except NoRay as error:
+            sys.exit(say("error", InputError(str(error)), 2))
         except Interrupted as error:
             sys.exit(say("interrupted", error, 130))
-        except NoRay as error:
-            sys.exit(say("error", error, 2))
-        except (RunFailed, CannotWrite) as error:
+        except RunFailed as error:
+            sys.exit(say("failed", error, 1))
+        except CannotWrite as error:
+            sys.exit(say("failed", RunFailed(str(error)), 1))
+        except Exception as error:  # a fault of Shoal's own, or of what it stands on
             sys.exit(say("failed", error, 1))
 
 
-def say(kind: str, error: object, code: int) -> int:
+def say(kind: str, error: Exception, code: int) -> int:
     if kind == "interrupted":
         ending.said()
-    errors.print(f"{kind}: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+    said, trace = str(error), getattr(error, "trace", "")
+    if not isinstance(error, InputError | RunFailed):
+        said, trace = f"{traces.in_one_line(traces.trace_of(error))}.", traces.trace_of(error)
+    if trace:
+        said = f"{said.rstrip('.')}. {traces.keep(trace)}"
+    errors.print(f"{kind}: {said}", style="red", highlight=False, soft_wrap=True, markup=False)
     return code

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from cluster.storage import Store
 from search.config.sections import Data
 from search.corpus.build import COLUMNS, SPLITS, build_corpus, describe, load_corpus, prepare_corpus
+from search.corpus.manifest import name_of
 from search.errors import InputError
 from trainables.tokenizer import Bytes
 
@@ -57,9 +59,11 @@ def files(config):
 
 
 def named(manifest):
-    """Return the names of all files that a corpus with this manifest should hold."""
+    """Return the names of all files that a place with this corpus should hold."""
     splits = [split for group in manifest.groups.values() for split in group.splits.values()]
-    return {"manifest.json", *(file for split in splits for file in split.files)}
+    name = name_of(manifest)
+    kept = {"manifest.json", f"manifests/{name}", f"sources/{name}"}
+    return {*kept, *(file for split in splits for file in split.files)}
 
 
 @pytest.fixture
@@ -160,7 +164,7 @@ def test_train_is_cut_into_files_of_one_row_group(tmp_path):
     config = data(tmp_path, sequence_length=8, groups={"sea": folder(tmp_path / "sea", texts(500))})
     split = build_corpus(config, **QUIET).groups["sea"].splits["train"]
     metadata = [pq.read_metadata(os.path.join(config.corpus, file)) for file in split.files]
-    assert split.files[0] == "sea/train/part-00000.parquet"
+    assert re.fullmatch(r"sea/train/part-00000-[0-9a-f]{16}\.parquet", split.files[0])
     assert [part.num_row_groups for part in metadata] == [1] * len(metadata)
     assert [part.num_rows for part in metadata[:-1]] == [4096] * (len(metadata) - 1)
     assert sum(part.num_rows for part in metadata) == split.rows > 4096
@@ -206,13 +210,22 @@ def test_a_corpus_that_cannot_be_written_is_refused(tmp_path):
             build_corpus(data(tmp_path, corpus=corpus, groups=groups), **QUIET)
 
 
-def test_a_build_that_fails_leaves_no_manifest_and_the_next_one_no_stale_parts(two_groups, tmp_path):
-    good = build_corpus(two_groups.model_copy(update={"sequence_length": 4}), **QUIET)
-    assert len(good.groups["sea"].splits["train"].files) == 2
-    fails(two_groups.model_copy(update={"groups": {**two_groups.groups, "land": str(tmp_path / "land")}}))
-    (tmp_path / "corpus" / "sea" / "train" / ".part-00000.parquet.0123abcd").write_text("half")
+def test_a_build_that_fails_leaves_nothing_and_what_others_left_stays(two_groups, tmp_path):
+    land = tmp_path / "land"
+    land.mkdir()
+    (land / "0.txt").write_text("too little")
+    fails(
+        two_groups.model_copy(update={"groups": {**two_groups.groups, "land": str(land)}}), "data.groups.land"
+    )
+    assert files(two_groups) == {}  # though two groups had been packed
+    mine = tmp_path / "corpus" / "sea" / "train" / "part-mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
     manifest = prepare_corpus(two_groups, **QUIET)
-    assert set(files(two_groups)) == named(manifest)
+    assert set(files(two_groups)) == named(manifest) | {"sea/train/part-mine.txt"}
+    with pytest.raises(InputError, match="lake"):
+        prepare_corpus(two_groups.model_copy(update={"groups": {"lake": str(tmp_path / "lake")}}), **QUIET)
+    assert load_corpus(two_groups) == manifest and mine.read_text() == "mine"
 
 
 def test_a_corpus_inside_its_own_source_is_not_read_back(tmp_path):
@@ -252,9 +265,9 @@ def test_load_says_what_to_do_when_nothing_is_there(tmp_path):
 def test_load_names_each_difference_and_the_way_out(two_groups, change, word):
     build_corpus(two_groups, **QUIET)
     with pytest.raises(InputError) as caught:
-        prepare_corpus(two_groups.model_copy(update=change), **QUIET)
+        load_corpus(two_groups.model_copy(update=change))
     assert word in str(caught.value)
-    assert "Delete" in str(caught.value) and "another data.corpus" in str(caught.value)
+    assert "`shoal corpus FILE`" in str(caught.value) and "another data.corpus" in str(caught.value)
 
 
 def test_proportions_may_change_without_a_new_corpus(two_groups):
@@ -267,9 +280,10 @@ def test_load_refuses_a_manifest_or_a_corpus_that_is_broken(two_groups, tmp_path
     path = tmp_path / "corpus" / "manifest.json"
     for broken in ("{", "[]", "{}", json.dumps({**dataclasses.asdict(manifest), "format": 99})):
         path.write_text(broken)
-        with pytest.raises(InputError, match="no manifest of format 1 or 2"):
+        with pytest.raises(InputError, match="no manifest of format 1, 2 or 3"):
             load_corpus(two_groups)
     path.write_text(json.dumps(dataclasses.asdict(manifest)))
+    assert load_corpus(two_groups) == manifest
     (tmp_path / "corpus" / manifest.groups["air"].splits["test"].files[0]).unlink()
     with pytest.raises(InputError, match="has lost air/test/part-00000"):
         load_corpus(two_groups)

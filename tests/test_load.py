@@ -209,13 +209,13 @@ def test_the_decoder_takes_no_space_within(tmp_path) -> None:
 
 def test_the_rules_get_what_the_file_says(tmp_path) -> None:
     run = load_run(write(tmp_path, DEMO))
-    assert run.rules() == Rules()
+    assert run.rules() == Rules(steps=run.training.steps)
     changes = ["population.age_window=40", "population.burn_in=60", "population.least=4"]
     changes.append("population.exploit={kind: tournament, rivals: 3}")
     run = load_run(write(tmp_path, DEMO), changes)
-    assert run.rules() == Rules(Tournament(3), age_window=40, burn_in=60, least=4)
+    assert run.rules() == Rules(Tournament(3), age_window=40, burn_in=60, least=4, steps=200)
     run = load_run(write(tmp_path, DEMO), ["population.exploit=none", "population.cull={grace: 40}"])
-    assert run.rules() == Rules(NoExploit(), cull=Cull(40, 4.0))
+    assert run.rules() == Rules(NoExploit(), cull=Cull(40, 4.0), steps=200)
 
 
 def test_nothing_can_be_set_inside_a_value(tmp_path) -> None:

@@ -27,6 +27,7 @@ from policies.mixers.visits import (
     mixture,
     observe,
     plan,
+    reweighed,
 )
 from policies.mixing import Vector, exponentiated, normalise
 
@@ -167,6 +168,80 @@ def test_doge_gives_one_group_named_twice_equal_weights() -> None:
     assert found[0] == pytest.approx(found[1]) and found[0] > found[2]
 
 
+def test_doge_hears_of_groups_that_no_batch_holds_together_with_all_others() -> None:
+    # batches of 2 rows of 3 groups: each step lacks one. The first two help one another, the last helps nobody
+    products = np.array([[1.0, 0.9, 0.1], [0.9, 1.0, 0.1], [0.1, 0.1, 1.0]])
+
+    def measure(step: int, visit: Visit) -> Outcome:
+        seen = visit.counts > 0
+        both = seen[:, :, None] & seen[:, None, :]
+        return Outcome(alignment=np.where(both, products, np.nan), norms=np.where(seen, 1.0, np.nan))
+
+    policy, groups = DoGE(rate=0.1, every=3, proxy_share=1.0), groups_of((9, 9, 9), 60, 2)
+    state = follow(policy, groups, measure)[-1]["policy"]
+    # once each pair was in a batch the scores are sums over the others: 1.0, 1.0 and 0.2
+    assert state["scores"] == pytest.approx([1.0, 1.0, 0.2], abs=1e-5)
+    odds = np.log(state["weights"] / state["weights"][2])
+    assert odds[0] == pytest.approx(odds[1], abs=0.3) and 58 * 0.08 < odds[0] < 62 * 0.08
+    shares = answer({"policy": state})
+    assert shares[0] == pytest.approx(shares[1], abs=0.05) and shares[2] < 0.2
+
+
+def test_one_absent_group_costs_doge_no_other_group_its_score() -> None:
+    products = np.array([[4.0, 2.0, 9.0], [2.0, 1.0, 7.0], [9.0, 7.0, 1.0]])
+    absent = products.copy()
+    absent[2], absent[:, 2] = np.nan, np.nan
+    groups, policy = groups_of((9, 9, 9), 2), DoGE(rate=0.1, proxy_share=1.0, own=True, most=np.inf)
+    told = [absent, products]
+    norms = [np.array([[2.0, 1.0, np.nan]]), np.array([[2.0, 1.0, 3.0]])]
+    states = follow(policy, groups, lambda step, visit: Outcome(alignment=told[step][None], norms=norms[step]))
+    # known products over a mean norm of 1.5, times 3 targets over 2: 6 and 3; the absent group takes their mean
+    assert states[1]["policy"]["scores"] == pytest.approx([6.0, 3.0, 4.5], abs=1e-4)
+    # then all three, over a mean norm of 2
+    assert states[2]["policy"]["scores"] == pytest.approx([7.5, 5.0, 8.5], abs=1e-4)
+    # absent after it was there: every product stands as it was last measured, the others' are 4, 2 and 1 over 1.5
+    told.append(absent)
+    norms.append(norms[0])
+    last = follow(
+        policy,
+        replace(groups, steps=3),
+        lambda step, visit: Outcome(None, None, None, None, told[step][None], norms[step]),
+    )
+    assert last[3]["policy"]["scores"] == pytest.approx([4 + 4.5, 2 + 3.5, 8.5], abs=1e-4)
+
+
+def test_doge_without_a_finite_product_stays_where_it_is() -> None:
+    lost = lambda step, visit: Outcome(  # noqa: E731
+        alignment=np.full((1, 2, 2), np.inf), norms=np.full((1, 2), np.nan)
+    )
+    assert answer(follow(DoGE(proxy_share=1.0), groups_of((9, 9), 5), lost)[-1]).tolist() == [0.5, 0.5]
+    finite = lambda step, visit: Outcome(alignment=np.ones((1, 2, 2)), norms=np.full((1, 2), np.nan))  # noqa: E731
+    assert answer(follow(DoGE(proxy_share=1.0), groups_of((9, 9), 5), finite)[-1]).tolist() == [0.5, 0.5]
+
+
+def test_a_group_that_was_never_measured_moves_with_the_mean_of_the_others() -> None:
+    groups, told = groups_of((9, 9, 9), 1), np.array([[0.2, 0.8, np.nan]])
+    policy = DoReMi(smoothing=0.0, proxy_share=1.0)
+    state = follow(policy, groups, lambda step, visit: Outcome(excess=told))[-1]["policy"]
+    assert np.log(state["weights"] / state["weights"][2]) == pytest.approx([-0.3, 0.3, 0.0])
+
+
+def test_what_follows_within_a_visit_is_what_is_learnt_of_it_as_a_whole() -> None:
+    excess = np.array([[0.5, 0.1], [np.nan, 0.4], [0.3, 0.3]])
+    policy, groups = DoReMi(every=3, proxy_share=1.0), groups_of((9, 9), 3)
+    visit, state = plan(Mixing(policy, floor=0.4), groups, begin(Mixing(policy), groups, 0))
+    used, waiting = [], state
+    for row in excess:
+        weights, waiting = reweighed(Mixing(policy, floor=0.4), groups, waiting, Outcome(excess=row[None]))
+        used.append(weights)
+    # the first step is trained with the weights of its own score: log odds 0.4, and the floor
+    odds = np.exp(0.4) / (1 + np.exp(0.4))
+    assert used[0] == pytest.approx([0.999 * odds + 5e-4, 1 - (0.999 * odds + 5e-4)])
+    assert used[1] == pytest.approx([0.6, 0.4], abs=0.02) and state["part"].keys() != waiting["part"].keys()
+    end = observe(Mixing(policy), groups, waiting, visit, Outcome(excess=excess))["policy"]
+    assert (end["weights"] == waiting["part"]["policy"]["weights"]).all() and end["updates"] == 3
+
+
 CURVES = (Curve(2.0, 20.0, 0.3), Curve(2.0, 20.0, 0.3), Curve(2.0, 20.0, 0.3))
 
 
@@ -294,6 +369,13 @@ def test_settings_that_do_not_fit_the_groups_are_refused() -> None:
         SkillIt(((1.0,), (1.0, 2.0)))
     with pytest.raises(ValueError, match="1 steps of 2 rows are fewer"):
         begin(Mixing(DoReMi()), groups_of((1, 1, 1), 10, 2), 0)
+    with pytest.raises(ValueError, match=r"0\.01 of 40 steps is 0\.4: give a larger share or more steps"):
+        begin(Mixing(DoGE(proxy_share=0.01)), groups_of((1, 1, 1), 40), 0)
+    # two batches of 2 rows are always groups 0 and 1, then 2 and 3
+    with pytest.raises(ValueError, match="each pair of 4 groups must come together in some batch"):
+        begin(Mixing(DoGE(every=2)), groups_of((1, 1, 1, 1), 400, 2), 0)
+    assert begin(Mixing(DoGE(every=4)), groups_of((1, 1, 1, 1), 400, 3), 0)
+    assert begin(Mixing(DoReMi(every=2)), groups_of((1, 1, 1, 1), 400, 2), 0)
     with pytest.raises(ValueError, match="least must be at most 1/3"):
         begin(Mixing(ADO(least=0.5)), groups_of((1, 1, 1), 10), 0)
 

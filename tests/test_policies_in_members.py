@@ -128,6 +128,41 @@ def test_doge_hears_inner_products_of_the_groups_gradients() -> None:
     assert model.account()["groups"][0]["proportion"] in (pytest.approx(0.3), pytest.approx(0.7))
 
 
+@pytest.mark.parametrize(
+    "policy", [DoReMi(rate=1e4, proxy_share=1.0), DoGE(rate=1e4, own=True, proxy_share=1.0)]
+)
+def test_a_step_is_trained_with_the_weights_of_its_own_score(policy: Any) -> None:
+    # so high a rate leaves one group: the step is that on its two rows alone, and not on all four
+    model, plain = member(replace(policy, smoothing=0.0), floor=0.0), member(Stratified())
+    rows = [stream.take(0, 2).astype(np.int64) for stream in model.visits.mixed.streams]
+    model.train(1)
+    weights = model.mixing_state["policy"]["weights"]
+    assert weights.max() == 1.0 and (model.visits.by_group == weights).all()
+    tokens = torch.from_numpy(rows[int(weights.argmax())])
+    plain.set_rates()
+    plain.module.train()
+    plain.loss(plain.module, tokens, plain.numbers).mean().backward()
+    plain.descend()
+    for name, weight in model.weights().items():
+        assert weight.detach().numpy() == pytest.approx(plain.weights()[name].detach().numpy(), abs=1e-6)
+
+
+def test_dropout_is_no_excess() -> None:
+    model = member(DoReMi(proxy_share=1.0), dropout=0.5)
+    assert model.reference is not None
+    model.reference.module.load_state_dict(model.module.state_dict())
+    model.train(1)
+    assert model.mixing_state["policy"]["scores"] == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert model.mixing_state["policy"]["weights"] == pytest.approx([0.5, 0.5], abs=1e-6)
+
+
+def test_a_batch_of_groups_without_weight_counts_its_rows() -> None:
+    model = member(Stratified())
+    model.visits.counts, model.visits.done = np.array([[0, 4]]), 1
+    model.visits.by_group = np.array([1.0, 0.0])
+    assert model.visits.shares.tolist() == [0.0, 1.0]
+
+
 def test_a_step_by_groups_is_the_step_on_their_weighted_sum() -> None:
     # a rate of 0 keeps equal weights, and there are as many rows of each: the mean over rows
     split, plain = member(DoGE(rate=0.0, proxy_share=1.0)), member(Stratified())

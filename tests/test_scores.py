@@ -14,7 +14,7 @@ from cluster.streams import as_rows
 from policies.sampling.hardness import EasyToHard
 from search.config.sections import Data
 from search.corpus import scores
-from search.corpus.build import build_corpus
+from search.corpus.build import build_corpus, load_corpus
 from search.corpus.scores import cost, matched, read_scores, score_corpus
 from search.errors import InputError
 from search.members.kept import KeptRows, arranged
@@ -84,10 +84,12 @@ def here(monkeypatch) -> None:
     monkeypatch.setattr(scores, "on_actors", on_actors)
 
 
+def first_part(data: Data, group: str) -> str:
+    return load_corpus(data).groups[group].splits["train"].files[0]
+
+
 def expected(data: Data, module: Decoder, group: str) -> np.ndarray:
-    tokens = torch.from_numpy(
-        as_rows(Store(data.corpus).read_table(f"{group}/train/part-00000.parquet")).astype(np.int64)
-    )
+    tokens = torch.from_numpy(as_rows(Store(data.corpus).read_table(first_part(data, group))).astype(np.int64))
     with torch.no_grad():
         return token_losses(module(tokens), tokens).numpy()
 
@@ -105,7 +107,7 @@ def test_rows_have_the_models_loss_and_it_is_known_what_that_cost(data, model, m
 def test_scores_belong_to_row_ids_wherever_they_stand_in_the_file(data, model, here) -> None:
     score_corpus(data, model)
     before, store = read_scores(data, model), Store(data.corpus)
-    name = f"{scores.folder_of(model)}/sea/train/part-00000.parquet"
+    name = f"{scores.folder_of(model, load_corpus(data))}/{first_part(data, 'sea')}"
     table = store.read_table(name)
     store.write_table(name, table.take(np.random.default_rng(0).permutation(len(table))).slice(1))
     after = read_scores(data, model)
@@ -131,7 +133,7 @@ def test_a_corpus_is_scored_once_and_not_by_what_does_not_fit(data, model, here,
         score_corpus(data, "nowhere/best")
     config = Path(model) / "config.json"
     weights.write_bytes(content)
-    Path(data.corpus, scores.folder_of(model), scores.RECORD).unlink()
+    Path(data.corpus, scores.folder_of(model, load_corpus(data)), scores.RECORD).unlink()
     config.write_text(config.read_text().replace("bytes", "words"))
     with pytest.raises(InputError, match="must be a decoder for tokenizer bytes of 257 tokens"):
         score_corpus(data, model)

@@ -3,14 +3,13 @@ import json
 import os
 import sys
 import tarfile
-from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from search.config.sections import Data
-from search.corpus import sources
+from search.corpus import installed, listing, opening, sources
 from search.corpus.documents import gather
 from search.corpus.quarantine import Quarantine
 from search.errors import InputError
@@ -144,18 +143,18 @@ def test_empty_and_undecodable_documents_are_counted(tmp_path):
     (tmp_path / "c.jsonl").write_bytes(b'{"text": "\\ud800"}\n{"text": "\xff"}\n\n{"text": null}\n')
     found, duplicates, skipped = read(tmp_path)
     assert sorted(found) == sorted(TEXTS)
-    assert (duplicates, skipped) == (1, 8)
+    assert (duplicates, skipped) == (1, 6)  # files that are empty are nothing, and no mistake
 
 
 def test_megabytes_bounds_a_group_and_spares_reading(tmp_path, monkeypatch):
     opened = []
-    real = sources._spans
+    real = sources.contents
 
-    def counting(stream, key, size):
-        opened.append(key)
-        return real(stream, key, size)
+    def counting(file):
+        opened.append(file.key)
+        return real(file)
 
-    monkeypatch.setattr(sources, "_spans", counting)
+    monkeypatch.setattr(sources, "contents", counting)
     folder(tmp_path, TEXTS)
     found = read(tmp_path, megabytes=0.004)[0]
     assert 3996 < len("".join(found)) <= 4000
@@ -165,7 +164,7 @@ def test_megabytes_bounds_a_group_and_spares_reading(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "parquet"])
 def test_a_file_far_too_large_is_read_in_part_and_from_all_over(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(sources, "SPAN", 4_000)
+    monkeypatch.setattr(opening, "SPAN", 4_000)
     contents = [f"fish {index} " + "x" * 150 + "\n" for index in range(4000)]
     path = tmp_path / f"large.{kind}"
     write = {"txt": lambda p, c: p.write_text("".join(c)), "jsonl": as_lines, "parquet": as_parquet}[kind]
@@ -182,8 +181,9 @@ def test_spans_hold_each_line_once(tmp_path, monkeypatch):
     path = tmp_path / "lines.txt"
     path.write_bytes(b"".join(lines))
     for span in [*range(1, 80), 1000, 2000]:
-        monkeypatch.setattr(sources, "SPAN", span)
-        found = list(sources._spans(partial(open, path, "rb"), "lines.txt", path.stat().st_size))
+        monkeypatch.setattr(opening, "SPAN", span)
+        with open(path, "rb") as raw:
+            found = list(opening.spans(raw, "lines.txt", path.stat().st_size))
         assert all(stretch.endswith(b"\n") for stretch in found)
         assert sorted(b"".join(found).splitlines()) == sorted(line.strip() for line in lines)
 
@@ -256,16 +256,16 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path):
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
-    def refuse(stream, key, size):
+    def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
     folder(tmp_path, TEXTS)
-    monkeypatch.setattr(sources, "_spans", refuse)
+    monkeypatch.setattr(listing, "opened", refuse)
     fails(tmp_path, "data.groups.sea", str(tmp_path), ".txt", "Permission denied")
 
 
 def test_installed_is_three_groups_that_need_no_download():
-    found = {group: read("installed", group, megabytes=0.2) for group in sources.INSTALLED}
+    found = {group: read("installed", group, megabytes=0.2) for group in installed.INSTALLED}
     assert list(found) == ["code", "docs", "law"]
     for contents, _, _ in found.values():
         assert 40_000 < sum(len(text.encode()) for text in contents) <= 200_000
@@ -285,7 +285,7 @@ def test_installed_takes_descriptions_without_headers_and_skips_what_cannot_be_r
     (tmp_path / "README.md").symlink_to(tmp_path / "gone")
     (tmp_path / "site-packages").mkdir()
     (tmp_path / "site-packages" / "other.md").write_text("of another installation")
-    monkeypatch.setattr(sources.sysconfig, "get_paths", lambda: dict.fromkeys(sources.ROOTS, str(tmp_path)))
+    monkeypatch.setattr(installed.sysconfig, "get_paths", lambda: dict.fromkeys(installed.ROOTS, str(tmp_path)))
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     assert read("installed", "docs", bad_share=0.6) == (["# What it is\n\n" + TEXTS[0]], 0, 1)
     assert "Permission is granted" in read("installed", "law")[0]

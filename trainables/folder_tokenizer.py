@@ -1,42 +1,103 @@
 """The tokenizer in a teacher's folder. The package `tokenizers` is imported only when one is opened."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+LARGEST = 65536  # ids that uint16 holds
+# by which a tokenizer is known to end texts where neither it nor the files beside it say how
+ENDS = ("</s>", "<|endoftext|>", "<eos>", "<|end_of_text|>", "[SEP]")
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "config.json")
+PROBE = "a"
+
 
 class FolderTokenizer:
     """The tokenizer of a teacher's folder, `tokenizer.json`: rows of the corpus hold its ids."""
 
     def __init__(self, folder: str):
-        from tokenizers import Tokenizer
-
-        file = Path(folder, "tokenizer.json")
-        if not file.exists():
-            raise ValueError(f"a folder with a tokenizer must hold tokenizer.json, but {folder} does not.")
         self.name = folder
-        self.tokenizer = Tokenizer.from_file(str(file))
+        self.tokenizer = opened(folder)
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        self.vocabulary = self.tokenizer.get_vocab_size()
-        ids = self.tokenizer.encode("").ids  # the ids that it puts around a text
-        known = [self.tokenizer.token_to_id(name) for name in ("[SEP]", "</s>", "<|endoftext|>", "<eos>")]
-        ends = [*ids[-1:], *(found for found in known if found is not None)]
-        if not ends or self.vocabulary > 65536:
+        ids = self.tokenizer.get_vocab().values()
+        self.vocabulary = max([self.tokenizer.get_vocab_size(), *(found + 1 for found in ids)])
+        self.starts, last = self._around()
+        ends = last[-1:] or list(self._named_ends(folder))
+        if not ends or self.vocabulary > LARGEST:
             raise ValueError(
-                f"a tokenizer must have a token that ends texts and at most 65536 tokens, "
+                f"a tokenizer must have a token that ends texts and at most {LARGEST} tokens, "
                 f"but that of {folder} has {self.vocabulary} tokens and {'one' if ends else 'none'}."
             )
         self.end = ends[0]
-        self.start = ids[0] if len(ids) > 1 else None
 
     def encode(self, text: str) -> NDArray[np.uint16]:
-        """Return a text's ids. The token that begins a text is included, if there is one; its end is not."""
-        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return np.array(ids if self.start is None else [self.start, *ids], np.uint16)
+        """Return the ids of a text with the tokens that begin texts, and without those that end them."""
+        try:
+            ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # it raises nothing narrower
+            raise ValueError(
+                f"the tokenizer of {self.name} must be able to write any text, but {reason(error)}."
+            ) from error
+        return np.array([*self.starts, *ids], np.uint16)
 
     def decode(self, ids: Any) -> str:
         text: str = self.tokenizer.decode(np.asarray(ids).reshape(-1).tolist())
         return text
+
+    def _around(self) -> tuple[list[int], list[int]]:
+        """Return the ids that it puts before a text and behind it: some put only a beginning."""
+        bare = self.tokenizer.encode(PROBE, add_special_tokens=False).ids
+        whole = self.tokenizer.encode(PROBE).ids
+        for begin in range(len(whole) - len(bare) + 1):
+            if bare and whole[begin : begin + len(bare)] == bare:
+                return whole[:begin], whole[begin + len(bare) :]
+        whole = self.tokenizer.encode("").ids  # it writes nothing for the probe
+        return whole[:-1], whole[-1:]
+
+    def _named_ends(self, folder: str) -> Iterator[int]:
+        """Yield the ids that end texts as the files beside it say, then by everyday names."""
+        for file in BESIDE:
+            settings = read_json(Path(folder, file)) if Path(folder, file).exists() else {}
+            named, numbers = settings.get("eos_token"), settings.get("eos_token_id")
+            if isinstance(named, dict):
+                named = named.get("content")
+            if isinstance(named, str) and (found := self.tokenizer.token_to_id(named)) is not None:
+                yield found
+            for number in numbers if isinstance(numbers, list) else [numbers]:
+                if type(number) is int and 0 <= number < self.vocabulary:
+                    yield number
+        yield from (found for name in ENDS if (found := self.tokenizer.token_to_id(name)) is not None)
+
+
+def opened(folder: str) -> Any:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise ValueError(
+            f"a folder's tokenizer needs the package tokenizers (pip install 'shoal[hf]'), got {folder}."
+        ) from error
+    file = Path(folder, "tokenizer.json")
+    if not Path(folder).is_dir():
+        raise ValueError(f"must be `bytes` or a folder that holds tokenizer.json, but {folder} is no folder.")
+    if not file.exists():
+        raise ValueError(f"a folder with a tokenizer must hold tokenizer.json, but {folder} does not.")
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # it raises nothing narrower
+        raise ValueError(f"{file} must be a tokenizer of the package tokenizers: {reason(error)}.") from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} must be JSON that can be read: {reason(error)}.") from error
+    return found if isinstance(found, dict) else {}
+
+
+def reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

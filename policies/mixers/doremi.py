@@ -21,9 +21,12 @@ class DoReMi(Proxy):
 
     signals: ClassVar[frozenset[str]] = frozenset({EXCESS})
 
-    def scores(self, groups: Groups, outcome: Outcome) -> Vector:
+    def measured(self, groups: Groups, outcome: Outcome) -> Vector:
         assert outcome.excess is not None
         return outcome.excess
+
+    def scores(self, groups: Groups, known: Vector) -> Vector:
+        return known
 
 
 def clipped_excess(

@@ -158,6 +158,11 @@ def check_data(run: Run) -> str:
     for group in given:
         if group not in run.data.groups:
             return f"data.proportions.{group}: no such group{nearest(group, run.data.groups)}"
+    if missing := [group for group in run.data.groups if group not in given]:
+        return (
+            f"data.proportions: must name all groups or none, but {', '.join(missing)} "
+            f"{'has' if len(missing) == 1 else 'have'} no share there; give 0 to one that is not trained on"
+        )
     if sum(given.values()) <= 0:
         return "data.proportions: at least one must be above 0"
     return ""

@@ -87,6 +87,15 @@ def expanded(key: str, place: str, variables: Mapping[str, str] = os.environ) ->
     return home
 
 
+def refuse_variables(key: str, place: Any) -> None:
+    """Raise InputError where a place of a job names environment variables."""
+    if "$" in str(place).replace("$$", ""):
+        raise InputError(
+            f"{key}: the cluster's environment variables may be others than here; write the place out, "
+            f"got {place}."
+        )
+
+
 def escaped(key: str, place: str) -> str:
     """Return a place as a file has it, in which a dollar sign begins a variable."""
     return place.replace("$", "$$")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from policies.halving import Cull
 from search.config.kinds import (
@@ -22,6 +22,17 @@ from search.config.kinds import (
 )
 from trainables.settings import Recipe
 
+
+def one_place(given: object) -> object:
+    if isinstance(given, list | tuple | dict):
+        raise ValueError(
+            f"must be one place, got {given!r}; a glob stands for several, such as `texts/*.jsonl` or "
+            f"`{{one,two}}/*.jsonl`"
+        )
+    return given
+
+
+Source = Annotated[str, BeforeValidator(one_place)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
@@ -29,7 +40,7 @@ class Data(Settings):
     """Which text, how it becomes rows, and how much of each group a batch holds."""
 
     corpus: str = "runs/corpus"
-    groups: dict[Name, str] = Field(default_factory=dict)
+    groups: dict[Name, Source] = Field(default_factory=dict)
     text_field: str = "text"
     tokenizer: str = "bytes"  # or a folder with tokenizer.json: the teacher's, in a run of kind distill
     sequence_length: Annotated[Whole, Field(ge=8, le=65536)] = 128

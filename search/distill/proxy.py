@@ -5,8 +5,8 @@ from pathlib import Path
 from search.config.distill import Proxy
 from search.config.run import Run
 from search.errors import InputError
+from search.tokenizers import open_tokenizer
 from trainables.distill.proxy import Labelled, labelled
-from trainables.tokenizer import tokenizer_of
 
 Lines = list[tuple[str, str]]  # text and label
 
@@ -50,7 +50,7 @@ def proxy_rows(run: Run) -> tuple[Labelled, Labelled] | None:
         return None
     train, test = check_proxy(proxy)
     names = sorted({label for _, label in train})
-    tokenizer, length = tokenizer_of(run.data.tokenizer), run.data.sequence_length
+    tokenizer, length = open_tokenizer(run.data.tokenizer), run.data.sequence_length
     rows = [
         labelled([text for text, _ in lines], [names.index(label) for _, label in lines], tokenizer, length)
         for lines in (train, test)

@@ -1,6 +1,7 @@
 """The main path: one population trained from its configuration to its best member."""
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,8 +30,10 @@ from search.errors import Interrupted, RunFailed
 from search.members.ledger import after_marks, open_ledger
 from search.records import tables
 from search.records.whole import newest_whole
+from search.traces import in_one_line
 from search.worker.brood import train_brood
 
+TRACE = "failures/run.txt"  # in the run directory
 BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
 
 
@@ -85,11 +88,11 @@ def train_population(
     if conductor.failure:
         if isinstance(store, LeasedStore):
             store.check()  # a worker that cannot write any more may have been the first to say so
-        raise RunFailed(with_way_on(run, conductor.failure))
+        raise failed(run, store, conductor.failure)
     if not conductor.finished:
         clear_away()
         room.check()
-        raise failure(run, results.errors)
+        raise failure(run, store, results.errors)
     store.write_json(tables.TESTS, conductor.tests)
     return outcome(conductor, time.monotonic() - began, settings["threads"])
 
@@ -172,26 +175,33 @@ def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
     )
 
 
-def failure(run: Run, errors: Sequence[Exception]) -> RunFailed:
+def failure(run: Run, store: Store, errors: Sequence[Exception]) -> RunFailed:
     """Return why a run ended early, or that nobody said why."""
-    if not errors:
-        return interrupted(run)
-    # the last lines of what happened on the worker; Ray wraps it in its own traces
-    return RunFailed(with_way_on(run, str(errors[0])))
+    return failed(run, store, str(errors[0])) if errors else interrupted(run)
 
 
 def interrupted(run: Run) -> Interrupted:
     return Interrupted(with_way_on(run, "stopped before the end."))
 
 
+def failed(run: Run, store: Store, reason: str) -> RunFailed:
+    """Return why a run ended, in one line; what a worker or Ray says in more is kept in the run directory."""
+    said = in_one_line(reason).rstrip(".")
+    if "\n" in reason.strip():
+        try:
+            store.write(TRACE, reason)
+            said += f". The whole trace is in {store.uri}/{TRACE}"
+        except Exception as error:  # the run may have failed because nothing can be written
+            said += f". The whole trace cannot be written: {in_one_line(str(error)).rstrip('.')}"
+    return RunFailed(with_way_on(run, f"{said}."))
+
+
 def with_way_on(run: Run, reason: str) -> str:
-    """Return why a run ended and how to go on: one line, unless the reason has several."""
-    gap = "\n" if "\n" in reason.strip() else " "
-    return f"{reason.strip()}{gap}{way_on(run)}"
+    return f"{reason.strip()} {way_on(run)}"
 
 
 def way_on(run: Run) -> str:
-    return f"Continue with `shoal resume {run.directory}`."
+    return f"Continue with `shoal resume {shlex.quote(run.directory)}`."
 
 
 def _no_orders(round_: int, orders: Any) -> None:

@@ -16,6 +16,7 @@ from cluster import jobs
 from cluster.driver import ADDRESS, DIRECTORY
 from cluster.package import PackageTooLarge, files, pack
 from cluster.storage import Store
+from search.config.places import refuse_variables
 from search.config.run import Run
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run, load_values
@@ -67,7 +68,8 @@ def submit_run(wanted: Submission, console: Console, wait: bool) -> None:
     job = send(client, run, wanted)
     print_plain(console, f"job {job}: submitted, see {link(client, job)}")
     if not wait:
-        print_plain(console, f"follow it with `shoal logs --follow {job}`, stop it with `shoal stop {job}`")
+        named = shlex.quote(job)
+        print_plain(console, f"follow it with `shoal logs --follow {named}`, stop it with `shoal stop {named}`")
         return
     for left in range(wanted.retries, -1, -1):
         ended = watch(client, job, console)
@@ -89,6 +91,7 @@ def check_places(values: Mapping[str, Any]) -> None:
         places["data.corpus"] = data.get("corpus")
         places |= {f"data.groups.{name}": place for name, place in data["groups"].items()}
     for key, place in places.items():
+        refuse_variables(key, place)
         if place == "installed" or (place and ("://" in place or place.startswith("/"))):
             continue
         raise InputError(
@@ -247,6 +250,7 @@ def link(client: jobs.JobSubmissionClient, job: str) -> str:
 
 
 def how_to_follow(job: str) -> str:
+    job = shlex.quote(job)
     return f"See it with `shoal status {job}`, follow it with `shoal logs --follow {job}`."
 
 

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from search import notation
+from search.config.places import refuse_variables
 from search.config.run import Run
 from search.errors import InputError
 
@@ -103,6 +104,7 @@ def check_storage(values: Mapping[str, Any], settings: KubernetesSettings) -> No
     if data.get("groups"):
         places["data.corpus"] = data.get("corpus")
     for key, kept in places.items():
+        refuse_variables(key, kept)
         if kept and ("://" in kept or (settings.claim and kept.startswith(f"{RUNS_MOUNT}/"))):
             continue
         raise InputError(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from search.config.run import Run
 from search.errors import InputError
 from search.load import check, dump, parse
 from search.records.tables import METRICS, read_table_rows
-from trainables.tokenizer import tokenizer_of
+from search.tokenizers import open_tokenizer
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
 READS = 50  # tries to read a run that deletes its older checkpoints meanwhile
@@ -101,8 +102,9 @@ def job_of(directory: str) -> dict[str, str]:
 def refuse_existing(run: Run) -> None:
     """Raise InputError if the run's directory cannot be read or already holds a run."""
     if holds_run(run.directory):
+        way_on = f"continue it with `shoal resume {shlex.quote(run.directory)}`"
         raise InputError(
-            f"{run.directory} already holds a run: continue it with `shoal resume {run.directory}`, "
+            f"{run.directory} already holds a run: {way_on}, "
             f"give another place with directory=..., or delete it."
         )
 
@@ -110,7 +112,8 @@ def refuse_existing(run: Run) -> None:
 def open_run(directory: str) -> tuple[Run, Store]:
     """Return the run of a directory; raises InputError if it holds none, or one of a newer format."""
     try:
-        store = Store(directory)
+        # a command that trains on hands the place to workers, which have another working folder
+        store = Store(directory if "://" in directory else os.path.abspath(os.path.expanduser(directory)))
         text = store.read(SETTINGS).decode()
     except FileNotFoundError as error:
         raise InputError(f"{directory} is not a run directory: it has no {SETTINGS}.") from error
@@ -268,7 +271,7 @@ def exported_shape(run: Run) -> dict[str, Any]:
         return {}
     if run.distill is not None:
         return {"teacher": run.distill.teacher, "spaces": run.distill.model_dump()["spaces"]}
-    vocabulary = tokenizer_of(run.data.tokenizer).vocabulary
+    vocabulary = open_tokenizer(run.data.tokenizer).vocabulary
     return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.model_dump()}
 
 

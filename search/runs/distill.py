@@ -1,5 +1,6 @@
 """What `shoal run` and `shoal resume` do with a run of kind `distill`: a population, then its students."""
 
+import shlex
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def pick(run: Run, console: Console) -> None:
         )
     console.print(
         f"{len(rows)} networks scored, {len(students)} students on the front: "
-        f"`shoal export {run.directory} --student {students[0]['name']}`",
+        f"`shoal export {shlex.quote(run.directory)} --student {shlex.quote(students[0]['name'])}`",
         highlight=False,
         soft_wrap=True,
     )

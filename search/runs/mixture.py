@@ -48,7 +48,7 @@ def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "n
         run_on(directory.same_run(run).directory, console)
         return
     directory.refuse_existing(run)
-    rows = prepare(run, console)
+    rows = prepare(run, console, new=True)
     directory.create(run)
     search(run, rows, console)
 
@@ -61,9 +61,9 @@ def run_on(path: str, console: Console) -> None:
     search(run, prepare(run, console), console)
 
 
-def prepare(run: Run, console: Console) -> dict[str, int]:
+def prepare(run: Run, console: Console, new: bool = False) -> dict[str, int]:
     """Build the corpus if it is not there; return each group's training rows, with which the caps can hold."""
-    running.prepare(run, console)
+    running.prepare(run, console, new)
     rows = {name: group.splits["train"].rows for name, group in load_corpus(run.data).groups.items()}
     needed = run.training.steps * run.training.batch
     if (caps := most(run, rows)).sum() < 1:

@@ -14,7 +14,7 @@ from cluster.session import session
 from cluster.storage import CannotWrite, Store
 from search.checks.mixing import check_with_rows, note_on_batches
 from search.config.run import Run
-from search.corpus.build import COLUMNS, describe, prepare_corpus
+from search.corpus.build import COLUMNS, describe, prepare_corpus, why_skipped
 from search.corpus.scores import cost, score_corpus
 from search.corpus.streams import windows
 from search.driver.conductor import Watcher
@@ -40,7 +40,7 @@ def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "n
         return
     directory.refuse_existing(run)
     directory.check_place(run)
-    prepare(run, console)
+    prepare(run, console, new=True)
     train(run, [run, *(controls(run) if baseline else [])], console)
 
 
@@ -96,13 +96,16 @@ def train_all(run: Run, runs: list[Run], console: Console) -> None:
             finish(each, console)
 
 
-def prepare(run: Run, console: Console) -> None:
-    """Build the corpus if it is not there, and check that a batch can be cut from it."""
+def prepare(run: Run, console: Console, new: bool = False) -> None:
+    """Build the corpus if it is not there, and check that a batch can be cut from it.
+
+    For a `new` run it is also built again where its sources are no longer what they were.
+    """
     if run.own:
         own_class(run.trainable, run.code)
     if not run.reads_text:
         return
-    manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    manifest = prepare_corpus(run.data, partial(say, console), renew=new)
     rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}
     check_rows(run, sum(rows.values()))
     large = windows(run.data, manifest)
@@ -117,19 +120,32 @@ def prepare(run: Run, console: Console) -> None:
         if problem := check_with_rows(run, rows):
             raise InputError(f"{problem}.")
         if note := note_on_batches(run):
-            console.print(note, highlight=False, soft_wrap=True)
+            say(console, note)
 
 
 def show_corpus(run: Run, console: Console) -> None:
     """Build or load the run's corpus and print what it holds."""
     if not run.data.groups:
         raise InputError("data.groups: at least one group is needed, such as `code: installed`.")
-    manifest = prepare_corpus(run.data, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    said: list[str] = []
+
+    def report(line: str) -> None:
+        said.append(line)
+        say(console, line)
+
+    manifest = prepare_corpus(run.data, report, renew=True)
     table = Table(*COLUMNS, box=None, pad_edge=False)
-    for line in describe(manifest):
-        table.add_row(*map(str, line))
+    for row in describe(manifest):
+        table.add_row(*map(str, row))
     console.print(table)
-    console.print(f"corpus: {run.data.corpus}", highlight=False, soft_wrap=True)
+    for line in why_skipped(manifest, run.data.corpus):
+        if line not in said:
+            say(console, line)
+    say(console, f"corpus: {run.data.corpus}")
+
+
+def say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def score_rows(run: Run, console: Console) -> None:

@@ -1,6 +1,7 @@
 """One model trained along the schedule that a population found, with the data of its winning lineage."""
 
 import math
+import shlex
 
 import numpy as np
 from rich.console import Console
@@ -34,13 +35,16 @@ def replay(place: str, member: int | None, console: Console) -> None:
     """Train the member's lineage once more as one model, and say how near it comes."""
     run, store = directory.open_run(place)
     if directory.summary(store).get("status") != "done":
-        raise InputError(f"{place} is not finished: continue it with `shoal resume {place}`, then replay it.")
+        raise InputError(
+            f"{place} is not finished: continue it with `shoal resume {shlex.quote(place)}`, then replay it."
+        )
     chosen, path = lineage_of(run, store, member)
     steps = directory.member_of(run, store, chosen)["step"]
     if run.population.backtrack and steps != run.training.steps:
         raise InputError(
             f"{place}: member {chosen} went back to earlier weights and has trained {steps} steps of the run's "
-            f"{run.training.steps}, so no run repeats it; `shoal schedule {place}` prints its schedule."
+            f"{run.training.steps}, so no run repeats it; its schedule is printed by "
+            f"`shoal schedule {shlex.quote(place)}`."
         )
     again = as_one_model(run, store, chosen, path)
     directory.refuse_existing(again)
