@@ -86,12 +86,20 @@ def rounds(store: Store) -> list[int]:
 
 def complete(store: Store, round_: int, members: Sequence[int], parts: int = 1) -> bool:
     """Say whether the decisions of a round and these members' files are there, whatever is in them."""
-    if not store.exists(_name(round_, DECISIONS)):
-        return False
+    return decided(store, round_) and not missing(store, round_, members, parts)
+
+
+def decided(store: Store, round_: int) -> bool:
+    return store.exists(decisions_of(round_))
+
+
+def missing(store: Store, round_: int, members: Sequence[int], parts: int = 1) -> list[str]:
+    """Return the names of these members' files that a decided round should have, but has not."""
     saved = load_decisions(store, round_)["saved"]
     places = {saved[member] for member in members} - {0}
     found = {_name(each, file) for each in places for file in store.names(_folder(each))}
-    return all(found >= _files(saved[member], member, parts) for member in members if saved[member])
+    wanted = [_files(saved[member], member, parts) for member in members if saved[member]]
+    return sorted(set().union(*wanted) - found)
 
 
 def verify(store: Store, saved: Sequence[tuple[int, int]], parts: int = 1) -> None:

@@ -30,22 +30,25 @@ def newest_whole(run: Run, store: Store, say: Callable[[str], None]) -> Whole | 
     A file that is broken is told of, and the round before taken. Raises InputError where no round is left.
     Nothing is deleted.
     """
-    members, broken = range(run.population.members), None
-    for round_ in checkpoints.rounds(store):
+    rounds = [each for each in checkpoints.rounds(store) if checkpoints.decided(store, each)]
+    lost: list[str] = []
+    for round_ in rounds:
         try:
-            if not checkpoints.complete(store, round_, members, run.shares):
+            if gone := checkpoints.missing(store, round_, range(run.population.members), run.shares):
+                # a killed run leaves such a newest round, since members write after the decision
+                lost += [] if round_ == rounds[0] else [f"{store.path(gone[0])} is missing"]
                 continue
             found = read_whole(run, store, round_)
         except BrokenFile as error:
-            broken = broken or error
+            lost.append(str(error))
             continue
-        if broken:
-            say(f"{broken}; going on from round {round_}")
+        if lost:
+            say(f"{lost[0]}; going on from round {round_}")
         return found
-    if broken:
+    if lost:
         raise InputError(
-            f"{broken}, and no round before it is whole. Put it back as it was, or delete {run.directory} to "
-            f"begin anew."
+            f"{lost[0]}, and no other round is whole. Put it back as it was, or delete {run.directory} "
+            f"to begin anew."
         )
     return None
 
