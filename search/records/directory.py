@@ -16,10 +16,11 @@ from cluster import checkpoints, lease
 from cluster.driver import ADDRESS, running_in
 from cluster.storage import BrokenFile, Store, reason
 from policies.standings import rank
-from search.config.places import escaped
+from search.config.places import absolute, escaped
 from search.config.run import Run
 from search.errors import InputError
 from search.load import check, dump, parse
+from search.records import inputs
 from search.records.tables import METRICS, read_table_rows
 from search.tokenizers import open_tokenizer
 
@@ -33,6 +34,8 @@ UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # every Ray session unpacks a
 def create(run: Run) -> Store:
     """Make the directory of a new run and write its resolved configuration."""
     refuse_existing(run)
+    noted = inputs.inputs_of(run)
+    _write(run, inputs.INPUTS, json.dumps(noted, indent=2) + "\n")
     return _write(run, SETTINGS, dump(run))
 
 
@@ -59,13 +62,22 @@ def holds_run(directory: str) -> bool:
 
 
 def same_run(given: Run) -> Run:
-    """Return the given run, whose directory must hold the same one; its cluster may be another.
+    """Return the given run with the rows of the one in its directory, which must be the same.
 
-    Raises InputError if any other setting differs. The new configuration is written into the directory.
+    Its cluster may be another, and its places others that hold the same. Raises InputError if anything else
+    differs. The new configuration is written into the directory.
     """
-    there, store = open_run(given.directory)
+    there, store, _ = recorded(given.directory)
+    data = given.data.model_copy(update={"content": given.data.content or there.data.content})
+    given = given.model_copy(update={"data": data})
+    known = inputs.check_same(given, store)
     ours, theirs = (flat_settings(run.model_dump(exclude=MOVABLE)) for run in (given, there))
     differ = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    differ = [key for key in differ if not known(key)]
+    if data.content is not None and data.content == there.data.content:
+        # the rows are the same ones, whatever they were made from and wherever they lie
+        groups = {f"data.groups.{name}" for name in given.data.groups.keys() & there.data.groups.keys()}
+        differ = [key for key in differ if key not in groups | {"data.corpus"}]
     if differ:
         said = f"{differ[0]} is {theirs.get(differ[0])} there, {ours.get(differ[0])} here"
         raise InputError(
@@ -110,7 +122,28 @@ def refuse_existing(run: Run) -> None:
 
 
 def open_run(directory: str) -> tuple[Run, Store]:
-    """Return the run of a directory; raises InputError if it holds none, or one of a newer format."""
+    """Return the run of a directory; raises InputError if it holds none, or one of a newer format.
+
+    The directory may have been moved since it was written, and what lay beside it with it.
+    """
+    run, store, before = recorded(directory)
+    return inputs.moved(run, before), store
+
+
+def going_on(directory: str) -> tuple[Run, Store]:
+    """Return the run of a directory that is to train on with what it began with, wherever that lies now.
+
+    Raises InputError where something else lies there.
+    """
+    run, store, before = recorded(directory)
+    found = inputs.moved(inputs.at_home(run, store, before), before)
+    if found != run or before != run.directory:
+        store.write(SETTINGS, dump(found))
+    return found, store
+
+
+def recorded(directory: str) -> tuple[Run, Store, str]:
+    """Return a directory's run with its places as they were written, and where it lay then."""
     try:
         # a command that trains on hands the place to workers, which have another working folder
         store = Store(directory if "://" in directory else os.path.abspath(os.path.expanduser(directory)))
@@ -122,10 +155,9 @@ def open_run(directory: str) -> tuple[Run, Store]:
     except (OSError, pyarrow.lib.ArrowException) as error:
         raise InputError(f"{directory} cannot be read: {reason(error)}.") from error
     values = parse(text, f"{directory}/{SETTINGS}")
-    # a run directory may have been moved since it was written
-    here = {"directory": escaped("directory", store.uri)}
-    run = check(values | here, f"{directory}/{SETTINGS}")
-    return run, store
+    run = check(values | {"directory": escaped("directory", store.uri)}, f"{directory}/{SETTINGS}")
+    before = values.get("directory")
+    return run, store, absolute("directory", before) if isinstance(before, str) and before else run.directory
 
 
 def way_out(broken: BrokenFile) -> str:

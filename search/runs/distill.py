@@ -31,12 +31,12 @@ from trainables.distill.spaces import Subnet
 def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
     """Train a population of super-networks, then pick students out of them."""
     running.run_new(run, console, baseline, resume)
-    pick(run, console)
+    pick(directory.open_run(run.directory)[0], console)  # it knows its rows
 
 
 def run_on(path: str, console: Console) -> None:
     """Continue the training, or only the search if the training is done."""
-    run, store = directory.open_run(path)
+    run, store = directory.going_on(path)
     if directory.summary(store).get("status") != "done":
         running.run_on(path, console)
     elif store.exists(STUDENTS):

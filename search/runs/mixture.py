@@ -48,22 +48,25 @@ def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "n
         run_on(directory.same_run(run).directory, console)
         return
     directory.refuse_existing(run)
-    rows = prepare(run, console, new=True)
+    run, rows = prepare(run, console, new=True)
     directory.create(run)
     search(run, rows, console)
 
 
 def run_on(path: str, console: Console) -> None:
     """Go on with a search where it stopped: in the swarm, or in the confirming run."""
-    run, store = directory.open_run(path)
+    run, store = directory.going_on(path)
     if directory.summary(store).get("status") == "done":
         raise InputError(f"{path} is finished: see {store.uri}/{PROPOSAL}.")
-    search(run, prepare(run, console), console)
+    search(*prepare(run, console), console)
 
 
-def prepare(run: Run, console: Console, new: bool = False) -> dict[str, int]:
-    """Build the corpus if it is not there; return each group's training rows, with which the caps can hold."""
-    running.prepare(run, console, new)
+def prepare(run: Run, console: Console, new: bool = False) -> tuple[Run, dict[str, int]]:
+    """Build the corpus if it is not there; return the run of its rows, and how many each group trains on.
+
+    The caps can hold with these.
+    """
+    run = running.prepare(run, console, new)
     rows = {name: group.splits["train"].rows for name, group in load_corpus(run.data).groups.items()}
     needed = run.training.steps * run.training.batch
     if (caps := most(run, rows)).sum() < 1:
@@ -71,7 +74,7 @@ def prepare(run: Run, console: Console, new: bool = False) -> dict[str, int]:
             f"swarm.epochs: {settings(run).epochs:g} passes over all groups are {int(caps.sum() * needed)} "
             f"rows, but the confirming run trains {needed}; allow more or train less."
         )
-    return rows
+    return run, rows
 
 
 def settings(run: Run) -> Swarm:

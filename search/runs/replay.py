@@ -33,7 +33,7 @@ def settings_of(path: list[Segment]) -> list[dict[str, object]]:
 
 def replay(place: str, member: int | None, console: Console) -> None:
     """Train the member's lineage once more as one model, and say how near it comes."""
-    run, store = directory.open_run(place)
+    run, store = directory.going_on(place)
     if directory.summary(store).get("status") != "done":
         raise InputError(
             f"{place} is not finished: continue it with `shoal resume {shlex.quote(place)}`, then replay it."
@@ -48,7 +48,7 @@ def replay(place: str, member: int | None, console: Console) -> None:
         )
     again = as_one_model(run, store, chosen, path)
     directory.refuse_existing(again)
-    prepare(again, console)
+    again = prepare(again, console)
     with session():
         copy = directory.create(again)
         finish(again, console)
