@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-PART = re.compile(r"part-\d+(-\d+)*\.parquet")  # of a table; what else lies in its folder is not ours
+PART = re.compile(r"part-\d+\.parquet")  # of a run's table; what else lies in its folder is not ours
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}")  # of a write that is under way, or was killed
 
 
@@ -131,14 +131,15 @@ class Store:
         """Read one Parquet file, or a folder of parts in the order of their names."""
         if self.filesystem.get_file_info(self.path(name)).type != fs.FileType.Directory:
             return self.read_part(name, **options)
-        tables = [self.read_part(f"{name}/{part}", **options) for part in self.parts(name)]
+        names = [each for each in self.names(name) if each.endswith(".parquet") and each[0] != "."]
+        tables = [self.read_part(f"{name}/{part}", **options) for part in names]
         if not tables:
             raise FileNotFoundError(f"{self.path(name)} holds no Parquet parts.")
         with self.guarded(name):
             return pa.concat_tables(tables, promote_options="default")
 
     def parts(self, folder: str) -> list[str]:
-        """Return the names of a table's parts, in their order."""
+        """Return the names of the parts of a run's table, in their order."""
         return [name for name in self.names(folder) if PART.fullmatch(name)]
 
     def read_part(self, name: str, **options: Any) -> pa.Table:
