@@ -440,3 +440,11 @@ def test_a_browser_draws_every_figure_without_a_complaint(store, tmp_path):
     for name, drawn in plots.items():
         assert "main-svg" in drawn and re.search(r'class="(js-line|point)"[^>]* d="M', drawn), name
     assert (tmp_path / "page.png").stat().st_size > 50_000
+
+
+def test_lists_and_infinities_are_shown_as_the_file_has_them(store):
+    sizes = {"kind": "ordered", "values": [[32], [64, 32], [128, math.inf]]}
+    searched = {"sizes": sizes, "clip": {"kind": "categorical", "values": [0.5, math.inf]}}
+    page = page_of(make(store, Made(members=4, rounds=4, planned=4, searched=searched)))
+    axes = [figure["layout"]["yaxis"]["ticktext"] for name, figure in figures_of(page).items() if "sch" in name]
+    assert axes == [["[32]", "[64, 32]", "[128, inf]"], ["0.5", "inf"]]

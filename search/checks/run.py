@@ -1,5 +1,7 @@
 """What must hold between the keys of a run's file; each check returns a problem or nothing."""
 
+import math
+
 from policies.sampling.interface import needs_losses
 from search.checks.cluster import check_broods, check_compile, check_room, check_span
 from search.checks.distill import check_distill
@@ -11,7 +13,6 @@ from search.config.kinds import SpaceWithin
 from search.config.run import Run
 from search.config.sections import SEARCHED
 from search.errors import nearest
-from trainables.settings import DecoderShape
 
 
 def check_population(run: Run) -> str:
@@ -23,35 +24,43 @@ def check_population(run: Run) -> str:
         )
     if exploit.kind == "none":
         return ""
-    if chosen.members < 2:
+    size, who = compared(run)
+    if size < 2:
         return (
-            f"population.members: exploit needs at least 2 members, got {chosen.members}; "
-            f"add members or set population.exploit: none"
+            f"population.members: exploit needs at least 2 members{' of each sub-space' * (run.parts > 1)}, "
+            f"got {size}; add members or set population.exploit: none"
         )
     if chosen.burn_in >= run.training.steps:
         return (
             f"population.burn_in: must be less than training.steps ({run.training.steps}), or nobody would "
             f"ever copy, got {chosen.burn_in}"
         )
-    if chosen.least > chosen.members:
-        return f"population.least: must be at most population.members ({chosen.members}), got {chosen.least}"
+    if chosen.least > size:
+        return f"population.least: must be at most population.members ({who}), got {chosen.least}"
     if not run.hyperparameters:
         return "hyperparameters: exploit needs at least one to vary; name one or set population.exploit: none"
     return ""
 
 
+def compared(run: Run) -> tuple[int, str]:
+    """Return how many members are compared with one another, and how to say so: those of a sub-space."""
+    members, parts = run.population.members, run.parts
+    return members // parts, str(members) if parts == 1 else f"the {members // parts} members of a sub-space"
+
+
 def check_exploit(run: Run) -> str:
     """Refuse a rule that would never do its work in this run."""
-    chosen, exploit = run.population, run.population.exploit
-    if exploit.kind == "truncation" and chosen.members > 1 and exploit.build().tail(chosen.members) < 1:
+    exploit, (size, who) = run.population.exploit, compared(run)
+    if exploit.kind == "truncation" and size > 1 and exploit.build().tail(size) < 1:
+        of = f"{who} members" if run.parts == 1 else who
         return (
-            f"population.exploit.fraction: {exploit.fraction:g} of {chosen.members} members is less than one "
-            f"member, so nobody would ever copy; use at least {1 / chosen.members:.3g}"
+            f"population.exploit.fraction: {exploit.fraction:g} of {of} is less than one "
+            f"member, so nobody would ever copy; use at least {math.ceil(1000 / size) / 1000:g}"
         )
-    if exploit.kind == "multiple_frequency" and chosen.members < 4 * len(exploit.frequencies):
+    if exploit.kind == "multiple_frequency" and size < 4 * len(exploit.frequencies):
         return (
             f"population.exploit.frequencies: each of {len(exploit.frequencies)} needs 4 members, so that a "
-            f"quarter is one member, but population.members is {chosen.members}"
+            f"quarter is one member, but copies are among {who}"
         )
     if exploit.kind == "multiple_frequency" and max(exploit.frequencies) >= max(run.rounds, 2):
         # no decision follows the last interval
@@ -59,10 +68,10 @@ def check_exploit(run: Run) -> str:
             f"population.exploit.frequencies: a part that evolves at every {max(exploit.frequencies)}th "
             f"decision never does in the {run.rounds - 1} decisions of {run.training.steps} steps"
         )
-    if exploit.kind == "fire" and chosen.members < 12:
+    if exploit.kind == "fire" and size < 12:
         return (
             f"population.exploit: fire needs 12 members, so that a quarter of the parents, a third of all, "
-            f"is one member, but population.members is {chosen.members}"
+            f"is one member, but copies are among {who}"
         )
     if exploit.kind == "fire" and exploit.patience > run.rounds - 2:
         return (
@@ -169,12 +178,8 @@ def check_data(run: Run) -> str:
 
 
 def check_model(run: Run) -> str:
-    if not run.reads_text or run.kind == "distill":
-        return ""
-    try:
-        DecoderShape(vocabulary=2, sequence_length=run.data.sequence_length, **run.model.model_dump())
-    except ValueError as error:
-        return f"model: {error}"
+    if run.reads_text and run.model.layers < 1:
+        return f"model.layers: must be at least 1, got {run.model.layers}"
     return ""
 
 

@@ -122,4 +122,6 @@ class Progress:
 
 def show(value: Any) -> str:
     """Return a hyperparameter's value, short."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(show, value))}]"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
