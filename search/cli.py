@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cluster import ending
 from cluster.errors import NoRay
-from cluster.storage import CannotWrite, Store
+from cluster.storage import BrokenFile, CannotWrite, Store
 from search import notation, traces
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run
@@ -151,9 +151,18 @@ def status(
     table = Table(box=None, pad_edge=False)
     for name in ("run", "status", "step", "best", "member", "exploits"):
         table.add_column(name)
+    broken: list[str] = []
     for place in paths:
-        table.add_row(*directory.state_of(place))
+        try:
+            table.add_row(*directory.state_of(place))
+        except (InputError, BrokenFile) as error:
+            if path:
+                raise
+            table.add_row(os.path.basename(place), "cannot be read")
+            broken.append(str(error))
     console.print(table)
+    for line in broken:
+        errors.print(line, style="red", highlight=False, soft_wrap=True, markup=False)
     if path and (job := directory.job_of(path)):
         console.print(f"job {job['job']}, submitted at {job['address']}", highlight=False, soft_wrap=True)
 
@@ -183,6 +192,8 @@ def main() -> None:
             app()
         except (InputError, NoRay) as error:
             sys.exit(say("error", error, 2))
+        except BrokenFile as error:
+            sys.exit(say("error", InputError(f"{error}. {directory.way_out(error)}"), 2))
         except Interrupted as error:
             sys.exit(say("interrupted", error, 130))
         except RunFailed as error:

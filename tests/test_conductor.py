@@ -15,6 +15,8 @@ class Watches:
     def __init__(self) -> None:
         self.failures: list[tuple[int, str]] = []
 
+    def say(self, line) -> None: ...
+
     def failed(self, row, trace) -> None:
         self.failures.append((row["member"], trace))
 
