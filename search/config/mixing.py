@@ -118,7 +118,7 @@ class SkillItMixture(Mixture):
     kind: Literal["skill_it"]
     graph: dict[str, dict[str, Real]]  # of the group that is trained, what it does to each
     rate: Annotated[Real, Field(ge=0)] = 0.2
-    every: Count = 100
+    every: Count = 50
     window: Count = 3
 
     def tables(self) -> dict[str, ByGroup]:
