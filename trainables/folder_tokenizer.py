@@ -81,8 +81,6 @@ def tokenizer_in_folder(folder: str) -> Any:
             f"a folder's tokenizer needs the package tokenizers (pip install 'shoal[hf]'), got {folder}."
         ) from error
     file = Path(folder, "tokenizer.json")
-    if not Path(folder).is_dir():
-        raise ValueError(f"must be `bytes` or a folder that holds tokenizer.json, but {folder} is no folder.")
     if not file.exists():
         raise ValueError(f"a folder with a tokenizer must hold tokenizer.json, but {folder} does not.")
     try:
