@@ -64,6 +64,7 @@ def test_a_vocabulary_with_gaps_holds_its_last_id(tmp_path) -> None:
     [
         ({"words": {"<s>": 0, "a": 1}, "template": "<s> $A", "unknown": "<s>"}, "has 2 tokens and none"),
         ({"words": {**WORDS, "late": 70_000}}, "at most 65536 tokens"),
+        ({"words": {"</s>": 0, "b": 1}, "unknown": "<no such word>"}, "must be able to write any text"),
         ({"template": "<s> $A", "beside": {"config.json": "{"}}, "config.json must be JSON that can be read"),
         ({"beside": {"tokenizer.json": ""}}, "tokenizer.json must be a tokenizer of the package tokenizers"),
         ({"beside": {"tokenizer.json": "[]"}}, "tokenizer.json must be a tokenizer of the package tokenizers"),
