@@ -149,7 +149,7 @@ def test_every_policy_can_be_named_and_has_the_same_defaults_as_itself(tmp_path,
             "mixing.policy.graph.code.lw: no such group",
         ),
         ("mixing.policy.probe_share=0.99", "mixing: the probes of a round must be shorter than the round"),
-        ("mixing.floor=0.4", "mixing: floor must be at most 1/3 for 3 groups, but got 0.4"),
+        ("mixing.floor=0.4", "mixing.floor: must be at most 1/3 for 3 groups, but got 0.4"),
         ("data.exhausted=stop", "data.exhausted: must be repeat with mixing, whose epochs bound it, got stop"),
         ("mixing.policy=aiolo", "mixing.policy.kind: must be one of fixed, stratified"),
         ("mixing.policy.rat=1", "mixing.policy.rat: unknown key; did you mean `rate`?"),
@@ -213,7 +213,7 @@ DOREMI = "mixing.policy=doremi; hyperparameters.mixing={rate: {kind: float, low:
         ),
         (
             f"{DOREMI.replace('doremi', 'doge')}; mixing.policy.proxy_share=0",
-            "mixing.policy.proxy_share: must be greater than 0, got 0",
+            "mixing.policy.proxy_share: must be in (0, 1], but got 0",
         ),
     ],
 )

@@ -106,4 +106,4 @@ def test_a_job_that_is_not_ours_is_refused(monkeypatch) -> None:
     monkeypatch.setattr(top.jobs.jobs, "connect", lambda address: None)
     monkeypatch.setattr(top.jobs.jobs, "details", lambda client, job: None)
     with pytest.raises(InputError, match="neither a run directory nor"):
-        top.place_of("other-1", None)
+        top.run_directory_of("other-1", None)

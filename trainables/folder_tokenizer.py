@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST = 65536  # ids that uint16 holds
-# by which a tokenizer is known to end texts where neither it nor the files beside it say how
+LARGEST = 65536  # uint16 holds so many ids
+# one of these ends texts if neither the tokenizer nor the files beside it name an end
 ENDS = ("</s>", "<|endoftext|>", "<eos>", "<|end_of_text|>", "[SEP]")
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "config.json")
 PROBE = "a"
@@ -20,7 +20,7 @@ class FolderTokenizer:
 
     def __init__(self, folder: str):
         self.name = folder
-        self.tokenizer = opened(folder)
+        self.tokenizer = tokenizer_in_folder(folder)
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         ids = self.tokenizer.get_vocab().values()
@@ -38,9 +38,9 @@ class FolderTokenizer:
         """Return the ids of a text with the tokens that begin texts, and without those that end them."""
         try:
             ids = self.tokenizer.encode(text, add_special_tokens=False).ids
-        except Exception as error:  # it raises nothing narrower
+        except Exception as error:  # tokenizers raises nothing narrower
             raise ValueError(
-                f"the tokenizer of {self.name} must be able to write any text, but {reason(error)}."
+                f"the tokenizer of {self.name} must be able to write any text, but {error_text(error)}."
             ) from error
         return np.array([*self.starts, *ids], np.uint16)
 
@@ -49,7 +49,7 @@ class FolderTokenizer:
         return text
 
     def _around(self) -> tuple[list[int], list[int]]:
-        """Return the ids that it puts before a text and behind it: some put only a beginning."""
+        """Return the ids that it puts before a text, and those behind it; some put only a beginning."""
         bare = self.tokenizer.encode(PROBE, add_special_tokens=False).ids
         whole = self.tokenizer.encode(PROBE).ids
         for begin in range(len(whole) - len(bare) + 1):
@@ -59,7 +59,7 @@ class FolderTokenizer:
         return whole[:-1], whole[-1:]
 
     def _named_ends(self, folder: str) -> Iterator[int]:
-        """Yield the ids that end texts as the files beside it say, then by everyday names."""
+        """Yield the ids that end texts: first as the files beside it say, then by usual names."""
         for file in BESIDE:
             settings = read_json(Path(folder, file)) if Path(folder, file).exists() else {}
             named, numbers = settings.get("eos_token"), settings.get("eos_token_id")
@@ -73,7 +73,7 @@ class FolderTokenizer:
         yield from (found for name in ENDS if (found := self.tokenizer.token_to_id(name)) is not None)
 
 
-def opened(folder: str) -> Any:
+def tokenizer_in_folder(folder: str) -> Any:
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
@@ -87,17 +87,19 @@ def opened(folder: str) -> Any:
         raise ValueError(f"a folder with a tokenizer must hold tokenizer.json, but {folder} does not.")
     try:
         return Tokenizer.from_file(str(file))
-    except Exception as error:  # it raises nothing narrower
-        raise ValueError(f"{file} must be a tokenizer of the package tokenizers: {reason(error)}.") from error
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(
+            f"{file} must be a tokenizer of the package tokenizers: {error_text(error)}."
+        ) from error
 
 
 def read_json(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file} must be JSON that can be read: {reason(error)}.") from error
+        raise ValueError(f"{file} must be JSON that can be read: {error_text(error)}.") from error
     return found if isinstance(found, dict) else {}
 
 
-def reason(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,11 @@ class DecoderShape:
     expansion: float = 4.0
 
     def __post_init__(self) -> None:
+        if self.layers < 0:
+            raise ValueError(f"layers must be at least 0, but got {self.layers}.")
+        for name in ("heads", "width", "expansion"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, but got {getattr(self, name)}.")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
                 f"width / heads must be a whole even number (rotary positions turn pairs), "
@@ -38,15 +44,26 @@ class Recipe:
     beta1: float = 0.9
     beta2: float = 0.95
     dropout: float = 0.0
-    clip: float = 1.0  # largest norm of all gradients together
+    clip: Annotated[float, "may be infinite"] = 1.0  # largest norm of all gradients together
     optimiser: str = "adamw"
     momentum: float = 0.9  # only sgd uses it
     label_smoothing: float = 0.0
     z_loss: float = 0.0  # weight of the squared log-partition (Chowdhery et al., 2022; theirs is 1e-4)
 
     def __post_init__(self) -> None:
+        for name in ("steps", "learning_rate", "clip"):
+            self._must(name, getattr(self, name) > 0, "above 0")
+        for name in ("warmup", "weight_decay", "z_loss"):
+            self._must(name, getattr(self, name) >= 0, "at least 0")
+        for name in ("beta1", "beta2", "dropout", "momentum", "label_smoothing"):
+            self._must(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self._must("final_rate", 0 <= self.final_rate <= 1, "at least 0 and at most 1")
         if self.optimiser not in OPTIMISER_NAMES:
             raise ValueError(f"optimiser must be one of {', '.join(OPTIMISER_NAMES)}, got {self.optimiser!r}.")
+
+    def _must(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} must be {what}, but got {getattr(self, name)}.")
 
 
 def numbers(recipe: Recipe) -> dict[str, float]:

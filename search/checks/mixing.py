@@ -6,7 +6,7 @@ from typing import Any
 
 from policies.mixers import visits
 from search.checks.values import ends, setting, wrong
-from search.config.explain import shown
+from search.config.explain import shown, told_at
 from search.config.kinds import SpaceWithin
 from search.config.mixing import ByGroup, Mixing, settled
 from search.config.run import Run
@@ -89,7 +89,9 @@ def check_with_rows(run: Run, rows: Mapping[str, int]) -> str:
         built = run.mixing.build(list(rows))
         visits.check(built, groups)
     except ValueError as error:
-        return f"mixing: {error}"
+        keys = type(run.mixing.policy).model_fields
+        at = "mixing.policy" if str(error).partition(" ")[0] in keys else "mixing"
+        return told_at(at, str(error), {*keys, "floor", "epochs"})
     return check_within(run, built) or check_probes(run, built, groups) or check_searched(run, built, groups)
 
 

@@ -1,15 +1,17 @@
 """What is refused for a constant is refused for each value that a hyperparameter may take."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from search.config.distill import Distill
 from search.config.explain import shown, wanted
-from search.config.kinds import FloatDomain, Real, Settings, SpaceWithin
+from search.config.kinds import SpaceWithin
 from search.config.run import Run
 from search.config.sections import Training
+from search.config.sections_of import Real, Settings
 
 
 def check_values(run: Run) -> str:
@@ -33,12 +35,15 @@ def named(run: Run) -> Iterator[tuple[str, str, Any]]:
 
 def check_value(run: Run, name: str, domain: Any) -> str:
     if run.trainable == "toy":
-        return wrong("a parameter of the toy", Annotated[Real, ...], domain)
-    section: type[Settings] = Training if name in Training.model_fields else Distill
+        return wrong("a parameter of the toy", Real, domain)
+    section = Training if name in Training.model_fields else Distill
     key = f"{'training' if section is Training else 'distill'}.{name}"
     if name not in section.model_fields:
         return ""  # said elsewhere
-    return wrong(key, setting(section, name), domain)
+    problem = wrong(key, setting(section, name), domain)
+    if problem or section is Distill:
+        return problem
+    return refused(key, lambda value: Training.model_validate({name: value}), domain)
 
 
 def setting(section: type[Settings], name: str) -> Any:
@@ -50,15 +55,28 @@ def setting(section: type[Settings], name: str) -> Any:
 def wrong(key: str, kind: Any, domain: Any) -> str:
     """Return why a setting of this type cannot have each value of a domain, or a value alone."""
     taken: TypeAdapter[Any] = TypeAdapter(kind)
-    for value in ends(domain):
-        try:
-            taken.validate_python(value)
-        except ValidationError as error:
-            found = error.errors()[0]
-            return f"{key} {wanted(found['type'], found['msg'])}, but may become {shown(value)}"
-    if isinstance(domain, FloatDomain) and taken.json_schema().get("type") == "integer":
+    if problem := refused(key, taken.validate_python, domain):
+        return problem
+    if getattr(domain, "kind", "") == "float" and taken.json_schema().get("type") == "integer":
         return f"{key} must be a whole number; give it `kind: int` in place of float"
     return ""
+
+
+def refused(key: str, check: Callable[[Any], Any], domain: Any) -> str:
+    for value in ends(domain):
+        try:
+            check(value)
+        except ValidationError as error:
+            return f"{key} {explained(error.errors()[0])}, but may become {shown(value)}"
+    return ""
+
+
+def explained(found: ErrorDetails) -> str:
+    """Return what must hold, as the finding says it: `must be at least 0`."""
+    if found["type"] != "value_error":
+        return wanted(found["type"], found["msg"])
+    said = str(found["ctx"]["error"]).partition(", but got")[0]
+    return said[said.index("must") :] if "must" in said else said
 
 
 def ends(domain: Any) -> list[Any]:

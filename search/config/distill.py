@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from search.config.kinds import Count, Flag, Real, Settings, Whole
+from search.config.sections_of import Count, Flag, Real, Settings, Whole
 from trainables.distill.spaces import SubSpace
 from trainables.settings import Recipe
 

@@ -1,6 +1,6 @@
 """What a finding of pydantic means to the writer of a run's file."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -32,7 +32,7 @@ def explain(detail: ErrorDetails) -> list[str]:
     if kind == "missing":
         return [f"{key}: is required"]
     if kind == "value_error":
-        return [f"{key}: {detail['ctx']['error']}"]
+        return [told_at(key, str(detail["ctx"]["error"]), value if isinstance(value, dict) else {})]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         kinds = KINDS.get(key, DOMAINS)
         if not isinstance(value, dict):
@@ -41,6 +41,12 @@ def explain(detail: ErrorDetails) -> list[str]:
     if kind == "string_pattern_mismatch" and key == "trainable":
         return [f"{key}: must be decoder, toy, or a class of your own as module:Class, got {shown(value)}"]
     return [f"{key}: {wanted(kind, detail['msg'])}, got {shown(value)}{ADVICE.get(kind, '')}"]
+
+
+def told_at(place: str, said: str, keys: Collection[str]) -> str:
+    """Return a message about a place, at the one of its keys that the message begins with, if it does."""
+    name, _, rest = said.partition(" ")
+    return f"{place}.{name}: {rest}" if name in keys and rest.startswith("must") else f"{place}: {said}"
 
 
 MAPPING, LIST = "must be a mapping of keys", "must be a list"

@@ -12,7 +12,7 @@ from policies.rules import ALONE, Rules
 from policies.schedule import Setting
 from policies.space import Space
 from search.config.distill import Distill
-from search.config.kinds import AnyDomain, Settings, Whole
+from search.config.kinds import AnyDomain
 from search.config.mixing import Mixing
 from search.config.sections import (
     Checkpoint,
@@ -26,6 +26,7 @@ from search.config.sections import (
     Start,
     Training,
 )
+from search.config.sections_of import Settings, Whole
 from search.config.swarm import Swarm
 
 FORMAT: Literal[2] = 2  # of the run directory; a reader refuses another one
@@ -129,17 +130,14 @@ class Run(Settings):
         chosen = self.population
         if chosen.exploit.kind == "none" and chosen.cull is None:
             return ALONE
-        return Rules(
-            chosen.exploit.build(),
-            chosen.explore.build(),
-            least=chosen.least,
+        made: Rules = chosen.build(
+            exploit=chosen.exploit.build(),
+            explore=chosen.explore.build(),
             age_window=math.inf if chosen.age_window is None else chosen.age_window,
-            burn_in=chosen.burn_in,
-            cull=chosen.cull.build() if chosen.cull else None,
-            backtrack=chosen.backtrack,
-            replacements=chosen.replacements,
+            cull=chosen.cull and chosen.cull.build(),
             steps=self.training.steps,
         )
+        return made
 
     def settings(self) -> list[Setting]:
         return [Setting(entry.from_step, entry.hyperparameters) for entry in self.schedule]

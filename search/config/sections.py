@@ -5,22 +5,20 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from policies.halving import Cull
-from search.config.kinds import (
-    AnyExploit,
-    AnyExplore,
-    AnySampler,
+from policies.rules import Rules
+from search.config.kinds import EXPLOIT, EXPLORE, AnyExploit, AnyExplore, AnySampler
+from search.config.sections_of import (
     Count,
     Flag,
     Hyperparameters,
-    PerturbRule,
     Real,
     Settings,
     Share,
-    TruncationRule,
     Unbounded,
     Whole,
+    section_of,
 )
-from trainables.settings import Recipe
+from trainables.settings import DecoderShape, Recipe
 
 
 def one_place(given: object) -> object:
@@ -56,62 +54,38 @@ class Data(Settings):
     proportions: dict[str, Annotated[Real, Field(ge=0)]] | None = None
 
 
-class Model(Settings):
+BESIDE = {"vocabulary": 2, "sequence_length": 8}  # of the shape, from other sections
+
+
+class Model(section_of(DecoderShape, BESIDE, checked_with=BESIDE)):  # type: ignore[misc]
     """Shape of the decoder-only transformer."""
 
-    layers: Count = 4
-    heads: Count = 4
-    width: Count = 128
-    expansion: Annotated[Real, Field(gt=0)] = 4.0
 
-
-class Training(Settings):
+class Training(section_of(Recipe)):  # type: ignore[misc]
     """What every member does alike; a searched hyperparameter of the same name goes before it."""
 
-    steps: Count = 200
     batch: Count = 16
     evaluation_rows: Count = 32
-    warmup: Annotated[Whole, Field(ge=0)] = 20
-    final_rate: Annotated[Real, Field(ge=0, le=1)] = 0.1
-    learning_rate: Annotated[Real, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[Real, Field(ge=0)] = 0.1
-    beta1: Annotated[Real, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[Real, Field(ge=0, lt=1)] = 0.95
-    dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
-    clip: Annotated[Unbounded, Field(gt=0)] = 1.0
-    optimiser: Literal["adamw", "sgd"] = "adamw"
-    momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9  # of sgd
-    label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = 0.0
-    z_loss: Annotated[Real, Field(ge=0)] = 0.0  # weight of the squared log-partition
 
 
-class CullRule(Settings):
-    """ASHA for members that never recover: who falls behind on a rung becomes a clone of a good one."""
-
-    grace: Count  # steps of the first rung
-    reduction: Annotated[Real, Field(gt=1)] = 4.0  # from rung to rung; one in so many goes on
-
-    def build(self) -> Cull:
-        return Cull(self.grace, self.reduction)
+OWN_TYPES = ("exploit", "explore", "age_window", "cull", "steps")  # of Rules, where a file says it otherwise
 
 
-class Population(Settings):
+class CullSection(section_of(Cull)):  # type: ignore[misc]
+    """ASHA for members that never recover: one that falls behind on a rung becomes a clone of a good one."""
+
+
+class Population(section_of(Rules, without=OWN_TYPES)):  # type: ignore[misc]
     """How many members, when they are ready, and by which rules they copy and vary."""
 
     members: Count = 8
     interval: Count = 20
     mode: Literal["synchronous", "asynchronous"] = "synchronous"  # asynchronous: nobody waits for anybody
     start: Literal["random", "optuna"] = "random"  # first hyperparameters: drawn, or spread evenly
-    exploit: AnyExploit = TruncationRule(kind="truncation")
-    explore: AnyExplore = PerturbRule(kind="perturb")
-    least: Annotated[Whole, Field(ge=2)] = 2  # members with a score before anybody copies
+    exploit: AnyExploit = EXPLOIT["truncation"](kind="truncation")
+    explore: AnyExplore = EXPLORE["perturb"](kind="perturb")
     age_window: Annotated[Whole, Field(ge=0)] | None = None  # steps by which the members compared may differ
-    burn_in: Annotated[Whole, Field(ge=0)] = 0  # steps before anybody copies
-    cull: CullRule | None = None
-    backtrack: Flag = (
-        False  # clones are of the best weights of all earlier decisions, if better than the donor's
-    )
-    replacements: Annotated[Whole, Field(ge=0)] = 8  # times that a failed member becomes a clone of a good one
+    cull: CullSection | None = None
 
 
 class Cluster(Settings):

@@ -86,7 +86,8 @@ def own_members(
 
 
 def recipe_of(run: Run) -> Recipe:
-    return Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))
+    made: Recipe = run.training.build()
+    return made
 
 
 def plain_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> dict[int, Member]:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from policies.mixers.doremi import clipped_excess
 from policies.mixers.visits import (
-    ALIGNMENT,
     EXCESS,
     TRAINING,
     VALIDATION,

@@ -108,7 +108,7 @@ def token_of(file: Path | None) -> str:
         raise InputError(f"--token-file: {file} cannot be read: {error.strerror}.") from error
 
 
-class Dumper(yaml.SafeDumper):
+class ManifestDumper(yaml.SafeDumper):
     """Writes every mapping in full, without anchors, and a text of several lines as a block."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -119,12 +119,12 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
 
 
-Dumper.add_representer(str, _text)
+ManifestDumper.add_representer(str, _text)
 
 
 def deliver(manifests: Sequence[dict[str, Any]], applied: bool) -> None:
     """Print manifests, or apply them to kubectl's current cluster."""
-    text = yaml.dump_all(manifests, Dumper=Dumper, sort_keys=False, width=110)
+    text = yaml.dump_all(manifests, Dumper=ManifestDumper, sort_keys=False, width=110)
     if not applied:
         sys.stdout.write(text)
         return

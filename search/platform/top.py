@@ -22,7 +22,7 @@ ENDED = ("done", "failed", "interrupted")
 
 def watch_run(target: str, address: str | None, console: Console, once: bool) -> None:
     """Show members, scores and copies round by round until the run ends; only once without a terminal."""
-    run, store = directory.open_run(place_of(target, address))
+    run, store = directory.open_run(run_directory_of(target, address))
     view = Progress(run, Console(quiet=True), run.label)
     seen = NewestRows()
     show_newest(view, seen, store)
@@ -37,7 +37,7 @@ def watch_run(target: str, address: str | None, console: Console, once: bool) ->
     console.print(f"status: {run_status(store)}", highlight=False)
 
 
-def place_of(target: str, address: str | None) -> str:
+def run_directory_of(target: str, address: str | None) -> str:
     """Return the run directory of a job, or the target itself if it is one."""
     if jobs.is_directory(target):
         return target

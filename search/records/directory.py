@@ -34,7 +34,7 @@ def create(run: Run) -> Store:
         store = Store(run.directory)
         store.write(SETTINGS, dump(run))
     except (OSError, pyarrow.lib.ArrowException) as error:
-        raise InputError(f"directory: {run.directory} cannot be written: {reason(error)}.") from error
+        raise InputError(f"directory: {run.directory} cannot be written: {error_reason(error)}.") from error
     return store
 
 
@@ -43,7 +43,7 @@ def holds_run(directory: str) -> bool:
     try:
         return Store(directory).exists(SETTINGS)
     except (OSError, pyarrow.lib.ArrowException) as error:
-        raise InputError(f"directory: {directory} cannot be read: {reason(error)}.") from error
+        raise InputError(f"directory: {directory} cannot be read: {error_reason(error)}.") from error
 
 
 def same_run(given: Run) -> Run:
@@ -108,7 +108,7 @@ def open_run(directory: str) -> tuple[Run, Store]:
     except FileNotFoundError as error:
         raise InputError(f"{directory} is not a run directory: it has no {SETTINGS}.") from error
     except (OSError, pyarrow.lib.ArrowException) as error:
-        raise InputError(f"{directory} cannot be read: {reason(error)}.") from error
+        raise InputError(f"{directory} cannot be read: {error_reason(error)}.") from error
     values = parse(text, f"{directory}/{SETTINGS}")
     # a run directory may have been moved since it was written
     here = {"directory": escaped("directory", store.uri)}
@@ -199,7 +199,7 @@ def exported_shape(run: Run) -> dict[str, Any]:
     return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.model_dump()}
 
 
-def reason(error: BaseException) -> str:
+def error_reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error).splitlines()[0]
 
 

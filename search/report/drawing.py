@@ -49,8 +49,8 @@ def trace(lines: Sequence[Line], colour: str, width: float, hover: str, **style:
     """Return one scatter trace of many lines; `hover` is a template with %{x}, %{y} and %{text}."""
     x, y, text = [], [], []
     for line in lines:
-        x += [short(step) for step, _ in line.points] + [None]
-        y += [short(value) for _, value in line.points] + [None]
+        x += [six_digits(step) for step, _ in line.points] + [None]
+        y += [six_digits(value) for _, value in line.points] + [None]
         text += [line.label] * len(line.points) + [None]
     known = {
         "type": "scatter",
@@ -143,7 +143,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001] or [low, high]
 
 
-def short(value: float | None) -> float | None:
+def six_digits(value: float | None) -> float | None:
     """Return a value with six digits, as many as a screen can show; None if there is nothing to draw."""
     if value is None or not math.isfinite(value):
         return None

@@ -198,13 +198,13 @@ def failures(story: Story) -> Trace:
     """Return a cross at each step where a member's score was not finite."""
     crosses = [
         Line([(step, member)], f"member {member} failed: no finite score at step {step}")
-        for member, step in failed(story)
+        for member, step in failed_steps(story)
     ]
     marker = {"symbol": "x", "size": 7, "color": MEDIAN}
     return trace(crosses, MEDIAN, 1, "%{text}", mode="markers", marker=marker)
 
 
-def failed(story: Story) -> list[tuple[int, int]]:
+def failed_steps(story: Story) -> list[tuple[int, int]]:
     return [
         (member, row["step"])
         for member, rows in story.rows.items()
@@ -240,7 +240,7 @@ def genealogy_legend(story: Story, colours: dict[int, str]) -> list[LegendEntry]
         )
     if story.copies:
         keys.append(LegendEntry("arrow", MEDIAN, "a copy, parent to child"))
-    if failed(story):
+    if failed_steps(story):
         keys.append(LegendEntry("cross", MEDIAN, "a failed member"))
     return keys
 

@@ -13,7 +13,7 @@ from search.report.drawing import (
     LegendEntry,
     Line,
     layout,
-    short,
+    six_digits,
     trace,
 )
 from search.report.page import grid, html_legend, html_table, panel, section
@@ -121,7 +121,7 @@ def effects(story: Story) -> Figure:
         "type": "heatmap",
         "x": names,
         "y": judged,
-        "z": [[short(value) for value in line] for line in values.tolist()],
+        "z": [[six_digits(value) for value in line] for line in values.tolist()],
         "text": [
             [f"{value:.2g} ± {error:.1g}" for value, error in zip(*pair, strict=True)]
             for pair in zip(values.tolist(), errors.tolist(), strict=True)

@@ -20,8 +20,8 @@ from policies.mixing import Vector, normalise
 from policies.ranks import spearman
 from policies.space import Float
 from search.checks.run import problems
-from search.config.kinds import NoExploitRule
-from search.config.mixing import FixedMixture, Mixing
+from search.config.kinds import NO_EXPLOIT
+from search.config.mixing import POLICY, Mixing
 from search.config.run import Run
 from search.config.sections import Cluster, Model, Population, Start, Training
 from search.config.swarm import Swarm
@@ -131,7 +131,7 @@ def as_population(
     run: Run, part: str, model: Model, steps: int, repeats: int, mixtures: Sequence[Vector]
 ) -> Run:
     """Return the population that trains each mixture with each of so many seeds."""
-    equal = FixedMixture(kind="fixed", proportions=dict.fromkeys(run.data.groups, 1 / len(run.data.groups)))
+    equal = POLICY["fixed"](kind="fixed", proportions=dict.fromkeys(run.data.groups, 1 / len(run.data.groups)))
     starts = [
         Start(hyperparameters={"mixing": {"proportions": mixture.tolist()}}, seed=seed)
         for mixture in mixtures
@@ -140,7 +140,7 @@ def as_population(
     training: Training = run.training.model_copy(
         update={"steps": steps, "warmup": min(run.training.warmup, steps // 4)}
     )
-    population = Population(members=len(starts), interval=part_of(steps), exploit=NoExploitRule(kind="none"))
+    population = Population(members=len(starts), interval=part_of(steps), exploit=NO_EXPLOIT)
     made = run.model_copy(
         update={
             "kind": "population",

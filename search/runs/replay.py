@@ -9,7 +9,7 @@ from rich.console import Console
 from cluster.session import session
 from cluster.storage import Store
 from policies.schedule import Setting
-from search.config.kinds import NoExploitRule
+from search.config.kinds import NO_EXPLOIT
 from search.config.run import Run
 from search.config.sections import Scheduled
 from search.errors import InputError
@@ -63,7 +63,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
     interval = math.gcd(run.population.interval, *(setting.from_step for setting in settings))
     alone = {
         "members": 1,
-        "exploit": NoExploitRule(kind="none"),
+        "exploit": NO_EXPLOIT,
         "cull": None,
         "backtrack": False,
         "mode": "synchronous",

@@ -44,11 +44,11 @@ def augmentor_loss(
     The term with weight `consistency` keeps the teacher's answer close to the one on the original rows. The
     gradient reaches only the augmentor that made `augmented`, neither student nor teacher.
     """
-    before, after = frozen(teacher, rows), frozen(teacher, augmented)
-    return consistency * disagreement(after, before) - disagreement(frozen(student, augmented), after)
+    before, after = output_of_frozen(teacher, rows), output_of_frozen(teacher, augmented)
+    return consistency * disagreement(after, before) - disagreement(output_of_frozen(student, augmented), after)
 
 
-def frozen(module: nn.Module, rows: Tensor) -> Tensor:
+def output_of_frozen(module: nn.Module, rows: Tensor) -> Tensor:
     """Return a module's output for rows, with a gradient for the rows but not for the module's weights."""
     fixed = {name: weight.detach() for name, weight in module.named_parameters()}
     made: Tensor = functional_call(module, fixed, (rows,))
