@@ -71,9 +71,12 @@ def resume(path: Directory) -> None:
 @app.command(epilog="Example: shoal validate examples/demo.yaml training.steps=1000")
 def validate(file: File, changes: Changes = None) -> None:
     """Check a file without running it, and print the resolved configuration."""
-    from search.load import dump
+    from search.load import dump, left_to_do
 
-    write_document(dump(load_run(file, changes or [])))
+    settings = load_run(file, changes or [])
+    write_document(dump(settings))
+    if missing := left_to_do(settings):
+        errors.print(f"note: {missing}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command(epilog="Example: shoal corpus examples/demo.yaml data.megabytes=16")

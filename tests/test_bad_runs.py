@@ -63,9 +63,12 @@ FILES = [
     # keys
     (TOY + "seed: 1\nseed: 2\n", "run.yaml:10: the key `seed` stands here and in line 9"),
     (TOY + "population: {interval: 10}\n", "run.yaml:9: the key `population` stands here and in line 7"),
-    (TOY.replace("high: 1.0}", "high: 1.0, high: 0.5}", 1), "run.yaml:5: the key `high` stands here and in"),
+    (
+        TOY.replace("high: 1.0}", "high: 1.0, high: 0.5}", 1),
+        "run.yaml:5: the key `high` stands twice in this line",
+    ),
     (TOY + "seed: 1\n'seed': 2\n", "run.yaml:10: the key `seed`"),
-    ("a: &a {x: 1}\n" + TOY.replace("{steps: 200}", "{<<: *a, <<: *a}"), "the key `<<` stands here"),
+    ("a: &a {x: 1}\n" + TOY.replace("{steps: 200}", "{<<: *a, <<: *a}"), "the key `<<` stands twice"),
     (TOY + "on: push\n", "run.yaml:9: a key must be a word, but `on` is read as true or false; put it in"),
     (TOY + "1: x\n", "run.yaml:9: a key must be a word, but `1` is read as a number; put it in quotes"),
     (TOY + "~: x\n", "run.yaml:9: a key must be a word, but `~` is read as nothing"),
@@ -139,7 +142,7 @@ CHANGES = [
     (TOY, "training={steps: 40} # short", "`# short` would be left out of it"),
     (TOY, "training={steps: &n 40}", "would be left out of it"),
     (TOY, "training={steps: !!int 40}", "would be left out of it"),
-    (TOY, "training={steps: 40, steps: 80}", "the key `steps` stands here and in line 1"),
+    (TOY, "training={steps: 40, steps: 80}", "the key `steps` stands twice in this line"),
     (TOY, "name=2024-31-12", "looks like a date, which no value is; put it in quotes. As a word it is written"),
     (TOY, "seed=010", "010 begins with 0; write 10"),
     (TOY, f"seed={'7' * 5000}", "a number of more than 4300 digits cannot be"),
