@@ -10,6 +10,7 @@ run that goes on from one whose driver was killed.
 """
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cluster.storage import Store
+from cluster.storage import CannotWrite, Store
 
 LEASE, BEAT = "lease.json", "beat.json"
 SECONDS_BETWEEN_BEATS = 15.0
@@ -29,7 +30,26 @@ class LeaseLost(RuntimeError):
     """Another driver has taken the run directory over."""
 
 
-class LeasedStore(Store):
+class StandingStore(Store):
+    """A run directory as its run writes to it: one that was deleted is not made anew."""
+
+    def make(self, name: str = "") -> None:
+        for place in [place for place, sign in enumerate(f"{name}/") if sign == "/" and place]:
+            self.filesystem.create_dir(self.path(name[:place]), recursive=False)
+
+    def write(self, name: str, content: bytes | str) -> None:
+        try:
+            super().write(name, content)
+        except CannotWrite as error:
+            if error.errno == errno.ENOENT:  # also a folder within it, while all of it is being deleted
+                raise self.deleted() from error
+            raise
+
+    def deleted(self) -> LeaseLost:
+        return LeaseLost(f"{self.uri} was deleted or moved under the run, which stops.")
+
+
+class LeasedStore(StandingStore):
     """A run directory whose every change needs the lease."""
 
     def __init__(self, uri: str, owner: str):
@@ -42,7 +62,7 @@ class LeasedStore(Store):
     def check(self) -> None:
         found = holder(self)
         if found is None:
-            raise LeaseLost(f"{self.uri} was deleted or moved under the run, which stops.")
+            raise self.deleted()
         if found["owner"] != self.owner:
             raise LeaseLost(
                 f"{self.uri} was taken over by another driver (lease {found['epoch']}); this one stops."
@@ -57,19 +77,10 @@ class LeasedStore(Store):
         super().delete(name)
 
 
-class StandingStore(Store):
-    """A run directory as its workers write to it: they never make one that was deleted anew."""
-
-    def write(self, name: str, content: bytes | str) -> None:
-        if not self.exists():
-            raise LeaseLost(f"{self.uri} was deleted or moved under the run, which stops.")
-        super().write(name, content)
-
-
 def holder(store: Store) -> dict[str, Any] | None:
     """Return the lease of a directory, or None where there is none."""
     try:
-        return dict(store.read_json(LEASE))
+        return dict(store.read_json(LEASE, "owner", "epoch"))
     except FileNotFoundError:
         return None
 
@@ -77,7 +88,7 @@ def holder(store: Store) -> dict[str, Any] | None:
 def take(uri: str) -> LeasedStore:
     """Take the lease of a run directory, from whoever has it."""
     plain, owner = Store(uri), uuid.uuid4().hex
-    epoch = plain.read_json(LEASE)["epoch"] + 1 if plain.exists(LEASE) else 1
+    epoch = plain.read_json(LEASE, "owner", "epoch")["epoch"] + 1 if plain.exists(LEASE) else 1
     process = {"machine": machine(), "process": os.getpid(), "started": started(os.getpid())}
     plain.write_json(LEASE, {"epoch": epoch, "owner": owner, "time": time.time(), **process})
     return LeasedStore(uri, owner)
@@ -113,7 +124,7 @@ def alive(store: Store) -> bool:
         return True  # it was taken by an older Shoal, which said no more
     if found["machine"] and found["machine"] == machine():
         return found["started"] is not None and started(found["process"]) == found["started"]
-    beat = store.read_json(BEAT) if store.exists(BEAT) else found
+    beat = store.read_json(BEAT, "owner", "time") if store.exists(BEAT) else found
     last = beat["time"] if beat["owner"] == found["owner"] else found["time"]
     return bool(time.time() - last < SECONDS_WITHOUT)
 

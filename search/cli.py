@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cluster import ending
 from cluster.errors import NoRay
-from cluster.storage import CannotWrite, Store
+from cluster.storage import BrokenFile, CannotWrite, Store
 from search import notation, traces
 from search.errors import InputError, Interrupted, RunFailed
 from search.load import load_run
@@ -71,9 +71,12 @@ def resume(path: Directory) -> None:
 @app.command(epilog="Example: shoal validate examples/demo.yaml training.steps=1000")
 def validate(file: File, changes: Changes = None) -> None:
     """Check a file without running it, and print the resolved configuration."""
-    from search.load import dump
+    from search.load import dump, left_to_do
 
-    write_document(dump(load_run(file, changes or [])))
+    settings = load_run(file, changes or [])
+    write_document(dump(settings))
+    if missing := left_to_do(settings):
+        errors.print(f"note: {missing}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command(epilog="Example: shoal corpus examples/demo.yaml data.megabytes=16")
@@ -151,9 +154,18 @@ def status(
     table = Table(box=None, pad_edge=False)
     for name in ("run", "status", "step", "best", "member", "exploits"):
         table.add_column(name)
+    broken: list[str] = []
     for place in paths:
-        table.add_row(*directory.state_of(place))
+        try:
+            table.add_row(*directory.state_of(place))
+        except (InputError, BrokenFile) as error:
+            if path:
+                raise
+            table.add_row(os.path.basename(place), "cannot be read")
+            broken.append(str(error))
     console.print(table)
+    for line in broken:
+        errors.print(line, style="red", highlight=False, soft_wrap=True, markup=False)
     if path and (job := directory.job_of(path)):
         console.print(f"job {job['job']}, submitted at {job['address']}", highlight=False, soft_wrap=True)
 
@@ -183,6 +195,8 @@ def main() -> None:
             app()
         except (InputError, NoRay) as error:
             sys.exit(say("error", error, 2))
+        except BrokenFile as error:
+            sys.exit(say("error", InputError(f"{error}. {directory.way_out(error)}"), 2))
         except Interrupted as error:
             sys.exit(say("interrupted", error, 130))
         except RunFailed as error:

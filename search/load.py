@@ -30,12 +30,22 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
     run = check(load_values(path, changes), path)
     if run.own:
         run = run.model_copy(update={"code": run.code or os.path.dirname(os.path.abspath(path))})
-        own_class(run.trainable, run.code)
+        own_class(run.trainable, run.code, draft=True)
     refuse(path, idle(run))  # a run directory's own file, which is older or of all keys, may name them
     if run.kind == "distill":
         check_teacher(run)
     check_reference(run)
     return run
+
+
+def left_to_do(run: Run) -> str:
+    """Return what a class of the user's own lacks before it can train; nothing if it can."""
+    try:
+        if run.own:
+            own_class(run.trainable, run.code)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def load_values(path: str, changes: Sequence[str] = ()) -> dict[str, Any]:

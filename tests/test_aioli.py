@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.worlds import Linear, Noisy, live, toy_world
 from cluster import tree
-from policies.mixers.aioli import Aioli
+from policies.mixers.aioli import Aioli, together
 from policies.mixers.effects import by_chance, learn_effects, smoothed_one_hot
 from policies.mixers.plain import Stratified
 from policies.mixers.visits import Groups, Mixing, Outcome, begin, left, observe, plan
@@ -290,10 +290,108 @@ def test_nothing_moves_while_the_spread_is_inside_the_noise(update: str) -> None
     assert state["decision"] == "moved" and state["proportions"][0] > 0.36 and state["chance"] < 0.01
 
 
-def test_one_sequence_and_one_sweep_tell_no_error() -> None:
-    mixing = Mixing(Aioli(every=61, probe_share=0.5, sweeps=1))
-    with pytest.raises(ValueError, match="two validation sequences of each target or two sweeps"):
-        last(mixing, many(3, 61), toy_world())
+def test_one_sequence_or_one_sweep_tells_no_error() -> None:
+    with pytest.raises(ValueError, match=r"noise 2 needs at least 2 sweeps, .* but got 1"):
+        begin(Mixing(Aioli(every=61, probe_share=0.5, sweeps=1)), many(3, 61), 0)
+    with pytest.raises(ValueError, match="two validation sequences of each target and two sweeps"):
+        last(Mixing(Aioli(every=61, probe_share=0.5, sweeps=2)), many(3, 61), toy_world())
+    # without a gate neither is asked for; the errors say that they are not known
+    state = last(Mixing(Aioli(every=61, probe_share=0.5, sweeps=1, noise=0)), many(3, 61), toy_world())[
+        "policy"
+    ]
+    assert state["decision"] == "moved" and np.isnan(state["errors"]).all() and np.isnan(state["spread"])
+    # one group is never probed, so it needs no sweeps
+    begin(Mixing(Aioli(sweeps=1)), many(1, 61), 0)
+
+
+@pytest.mark.parametrize(("noise", "share"), [(2.0, 0.0455), (1.0, 0.3173)])
+def test_the_gate_has_its_size_where_the_rows_of_a_probe_are_the_noise(noise: float, share: float) -> None:
+    policy, moved = Aioli(every=50, probe_share=0.25, sweeps=2, noise=noise), 0
+    for seed in range(300):
+        world = Noisy(
+            Linear(np.full((3, 3), 0.001), np.full(3, 5.0)), 16, 0.0, np.random.default_rng(seed), 0.004
+        )
+        moved += last(Mixing(policy), many(3, 50), world, seed=seed)["policy"]["decision"] == "moved"
+    assert abs(moved / 300 - share) < 3.5 * np.sqrt(share * (1 - share) / 300)
+
+
+def test_only_the_ratios_of_an_objective_count() -> None:
+    effects = np.array([[0.3, -0.1], [0.1, 0.2]])
+    policy = Aioli(rate=0.3, every=16, probe_share=0.5, sweeps=2, noise=0.0)
+    odds = {}
+    for scale in ("total", "median", "column", "none"):
+        for objective in ((), (1.0, 1.0), (10.0, 10.0), (0.5, 0.5), (3.0, 1.0), (0.3, 0.1)):
+            told = replace(policy, scale=scale, objective=objective)
+            shares = last(Mixing(told), many(2, 16), Linear(effects, np.full(2, 9.0)))["policy"]["proportions"]
+            odds[scale, objective] = float(np.log(np.divide(*shares)))
+        equal = [odds[scale, weights] for weights in ((), (1.0, 1.0), (10.0, 10.0), (0.5, 0.5))]
+        assert equal == pytest.approx([equal[0]] * 4)
+        assert odds[scale, (3.0, 1.0)] == pytest.approx(odds[scale, (0.3, 0.1)]) != equal[0]
+    # weights 1.5 and 0.5: rows (0.45, -0.15) and (0.05, 0.1), columns 0.5 and -0.05; their median size is 0.125
+    assert odds["median", (3.0, 1.0)] == pytest.approx(0.3 * 0.55 / 0.5)
+    # published scale: their sum 0.45 and four times 0.15
+    assert odds["total", (3.0, 1.0)] == pytest.approx(0.3 * 0.55 / 1.05)
+    assert odds["none", (3.0, 1.0)] == pytest.approx(0.3 * 0.55)
+
+
+@pytest.mark.parametrize("scale", ["total", "median", "column"])
+def test_a_target_that_does_not_count_changes_no_step(scale: str) -> None:
+    policy = Aioli(rate=0.3, every=16, probe_share=0.5, sweeps=2, noise=0.0, scale=scale, objective=(1.0, 0.0))
+    shares = [
+        last(Mixing(policy), many(2, 16), Linear(np.array([[0.3, 0.1], row]), np.full(2, 9.0)))["policy"][
+            "proportions"
+        ]
+        for row in ([0.0, 0.0], [5.0, -7.0])
+    ]
+    assert shares[0] == pytest.approx(shares[1]) and shares[0][0] > 0.5
+
+
+def test_effects_of_which_most_are_0_are_no_reason_to_stay() -> None:
+    # six of nine entries are 0, so their median is: their mean size of 0.06 / 9 stands in
+    policy = Aioli(rate=0.3, every=64, probe_share=0.4, sweeps=2, noise=0.0)
+    state = last(Mixing(policy), many(3, 64), Linear(np.diag([0.04, 0.01, 0.01]), np.full(3, 9.0)))["policy"]
+    assert np.log(np.divide(*state["proportions"][:2])) == pytest.approx(0.3 * 0.03 / 0.06)
+
+
+def test_a_world_without_any_spread_moves() -> None:
+    # three equal sequences and two sweeps, which differ by rounding alone: no degrees of freedom are left
+    class Threefold(Linear):
+        def losses(self) -> tuple[Any, ...]:
+            return tuple(np.full(3, value) for value in self.loss)
+
+    decisions = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        policy = Aioli(every=50, probe_share=0.3, sweeps=2, update=("cumulative", "from_uniform_ema")[seed % 2])
+        world = Threefold(rng.normal(0.01, 0.01, (3, 3)), np.full(3, 4.0))
+        state = last(Mixing(policy), many(3, 150), world, seed=seed)["policy"]
+        decisions.append(state["decision"])
+        assert np.isfinite(state["proportions"]).all()
+    assert set(decisions) == {"moved"}
+
+
+def test_degrees_of_freedom_by_hand() -> None:
+    # equal variances of 4 and 6 degrees: (1 + 1)^2 / (1 / 4 + 1 / 6) = 9.6
+    one = np.ones(3)
+    assert together(one, 4.0, one, 6.0) == pytest.approx(9.6)
+    # an old error of half the size: (1 + 0.25)^2 / (1 / 4 + 0.0625 / 6)
+    assert together(one, 4.0, 0.5 * one, 6.0) == pytest.approx(6.0)
+    assert together(one, 4.0, 0 * one, np.inf) == pytest.approx(4.0)
+    assert together(1e-100 * one, 4.0, 1e-100 * one, 6.0) == pytest.approx(9.6)  # whatever the unit
+    assert together(0 * one, 0.0, 0 * one, np.inf) == np.inf
+
+
+def test_the_average_of_rounds_keeps_the_freedom_of_the_old_ones() -> None:
+    policy = Aioli(every=61, probe_share=0.9, sweeps=2, memory=0.5, noise=2.0, scale="none")
+    world = Noisy(Linear(np.full((3, 3), 0.01), np.full(3, 9.0)), 40, 0.02, np.random.default_rng(0), 0.02)
+    first, *_, second = [
+        state["policy"] for state in live(Mixing(policy), many(3, 122), world) if not state["policy"]["order"]
+    ]
+    assert first["rounds"] == 1 and second["rounds"] == 2
+    new = np.sqrt(second["average_errors"] ** 2 - (0.5 * first["average_errors"]) ** 2)
+    alone = together(new, first["freedom"], 0 * new, np.inf)
+    # two rounds of errors of about the same size have about twice the degrees of freedom of one
+    assert second["freedom"] > 1.2 * max(alone, first["freedom"])
 
 
 @pytest.mark.parametrize(("restart", "expected"), [("prior", (0.6, 0.2, 0.2)), ("uniform", (1 / 3,) * 3)])

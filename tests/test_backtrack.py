@@ -1,6 +1,7 @@
 """Clones of the best weights ever: the checkpoint of then is kept, copied, recorded and found on resume."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,6 +40,8 @@ class Own(Peaked):
 
 
 class Silent:
+    def say(self, line) -> None: ...
+
     def failed(self, row, trace) -> None: ...
 
     def round(self, round_, rows, orders) -> None: ...
@@ -102,6 +105,38 @@ def test_the_best_weights_outlive_later_checkpoints_and_a_resume(conductor) -> N
         state = checkpoints.load_member(resumed.store, 5, number)
         member.load(state, resumed.state[number].hyperparameters)
     assert train(resumed, again, range(6, 7)) == train(conductor, members, range(6, 7))
+
+
+def test_of_each_part_the_best_weights_are_kept(conductor) -> None:
+    """Two parts, of which the other's scores are always higher; this one is best in round 1."""
+    half = load_run(
+        TOY,
+        [
+            f"directory={conductor.run.directory}",
+            *CHANGES,
+            "population.exploit={kind: truncation, fraction: 0.5}",
+        ],
+    )
+    found = half.model_copy(update={"distill": SimpleNamespace(spaces={"small": 0, "large": 1})})
+    conductor.run, conductor.rules, asked = found, found.rules(), []
+    conductor.give_orders = lambda round_, orders: asked.extend(Order(*order) for order in orders)
+    for round_ in range(1, 6):
+        scores = [round_ * 1.0, -float(round_), round_ + 0.5, -round_ - 0.5]
+        rows = [
+            {"member": member, "round": round_, "step": 4 * round_, "brood": 0, "score": score}
+            for member, score in enumerate(scores)
+        ]
+        conductor.receive({"reports": rows})
+        for member in range(4):
+            checkpoints.save_member(conductor.store, round_, member, {"weights": {}, "round": round_})
+    conductor.wait()
+    assert {1, 4, 5} <= set(checkpoints.rounds(conductor.store))
+    back = [order for order in asked if order.decision is not None]
+    assert {order.decision for order in back if order.member % 2} == {1}
+    for order in back:
+        checkpoints.load_member(conductor.store, order.decision, order.donor)
+    resumed = open_conductor(found, conductor.store, Silent())
+    assert resumed.earlier == [1, 5] and checkpoints.rounds(conductor.store) == [5, 1]
 
 
 def test_backtracking_needs_every_checkpoint_and_rounds(tmp_path) -> None:

@@ -63,9 +63,12 @@ FILES = [
     # keys
     (TOY + "seed: 1\nseed: 2\n", "run.yaml:10: the key `seed` stands here and in line 9"),
     (TOY + "population: {interval: 10}\n", "run.yaml:9: the key `population` stands here and in line 7"),
-    (TOY.replace("high: 1.0}", "high: 1.0, high: 0.5}", 1), "run.yaml:5: the key `high` stands here and in"),
+    (
+        TOY.replace("high: 1.0}", "high: 1.0, high: 0.5}", 1),
+        "run.yaml:5: the key `high` stands twice in this line",
+    ),
     (TOY + "seed: 1\n'seed': 2\n", "run.yaml:10: the key `seed`"),
-    ("a: &a {x: 1}\n" + TOY.replace("{steps: 200}", "{<<: *a, <<: *a}"), "the key `<<` stands here"),
+    ("a: &a {x: 1}\n" + TOY.replace("{steps: 200}", "{<<: *a, <<: *a}"), "the key `<<` stands twice"),
     (TOY + "on: push\n", "run.yaml:9: a key must be a word, but `on` is read as true or false; put it in"),
     (TOY + "1: x\n", "run.yaml:9: a key must be a word, but `1` is read as a number; put it in quotes"),
     (TOY + "~: x\n", "run.yaml:9: a key must be a word, but `~` is read as nothing"),
@@ -139,7 +142,7 @@ CHANGES = [
     (TOY, "training={steps: 40} # short", "`# short` would be left out of it"),
     (TOY, "training={steps: &n 40}", "would be left out of it"),
     (TOY, "training={steps: !!int 40}", "would be left out of it"),
-    (TOY, "training={steps: 40, steps: 80}", "the key `steps` stands here and in line 1"),
+    (TOY, "training={steps: 40, steps: 80}", "the key `steps` stands twice in this line"),
     (TOY, "name=2024-31-12", "looks like a date, which no value is; put it in quotes. As a word it is written"),
     (TOY, "seed=010", "010 begins with 0; write 10"),
     (TOY, f"seed={'7' * 5000}", "a number of more than 4300 digits cannot be"),
@@ -171,21 +174,29 @@ CHANGES = [
     (TEXT, "model.expansion=.inf", "model.expansion: must be a finite number, got .inf"),
     (TEXT, "data.proportions={code: .inf, more: 1}", "data.proportions.code: must be a finite number"),
     (TEXT, "training.learning_rate=.inf", "training.learning_rate: must be a finite number, got .inf"),
-    (TEXT, "training.clip=.nan", "training.clip: must be greater than 0, got .nan"),
+    (TEXT, "training.clip=.nan", "training.clip: must be above 0, but got nan"),
     (TEXT, "training.steps=99999999999999999999", "training.steps: must be less than 9223372036854775808"),
     (TOY, "training.steps=.inf", "training.steps: must be a whole number, got .inf"),
     # domains
     (
         TEXT,
         "hyperparameters.dropout={kind: float, low: 0, high: 2}",
-        "training.dropout must be less than 1, but",
+        "training.dropout must be at least 0 and below 1, but",
     ),
-    (TEXT, "hyperparameters.beta2={kind: ordered, values: [0.9, 1.5]}", "training.beta2 must be less than 1"),
+    (
+        TEXT,
+        "hyperparameters.beta2={kind: ordered, values: [0.9, 1.5]}",
+        "training.beta2 must be at least 0 and below 1",
+    ),
     (TEXT, "hyperparameters.weight_decay={kind: float, low: -1, high: -0.5}", "may become -1.0"),
-    (TEXT, "hyperparameters.learning_rate={kind: float, low: -1, high: 1}", "must be greater than 0, but may"),
+    (TEXT, "hyperparameters.learning_rate={kind: float, low: -1, high: 1}", "must be above 0, but may"),
     (TEXT, "hyperparameters.learning_rate={kind: ordered, values: [low, high]}", "may become 'low'"),
     (TEXT, "hyperparameters.dropout={kind: bool}", "training.dropout must be a number, but may become false"),
-    (TEXT, "hyperparameters.dropout={kind: constant, value: 1}", "must be less than 1, but may become 1"),
+    (
+        TEXT,
+        "hyperparameters.dropout={kind: constant, value: 1}",
+        "must be at least 0 and below 1, but may become 1",
+    ),
     (TEXT, "hyperparameters.dropout={kind: categorical, values: [[0.1], 0]}", "must be a number"),
     (TEXT, "hyperparameters.warmup={kind: float, low: 1, high: 9}", "give it `kind: int` in place of float"),
     (TEXT, "hyperparameters.clip={kind: ordered, values: [1, .nan]}", "nan equals nothing"),
@@ -194,7 +205,7 @@ CHANGES = [
     (TOY, "hyperparameters.h0={kind: float, low: -1e308, high: 1e308}", "low and high must be finite, and so"),
     (TOY, "hyperparameters.h0={kind: categorical, values: [a, b]}", "must be a number, but may become 'a'"),
     (TOY, "hyperparameters.h0={kind: int, low: 0, high: true}", "h0.high: must be a whole number, got true"),
-    (MIXED, "hyperparameters.mixing.rate.low=-1", "mixing.policy.rate must be greater than or equal to 0, but"),
+    (MIXED, "hyperparameters.mixing.rate.low=-1", "rate must be at least 0, but got -1"),
     (MIXED, "hyperparameters.mixing.sweeps={kind: float, low: 1, high: 3}", "give it `kind: int` in place"),
     (MIXED, "hyperparameters.mixing.floor={kind: ordered, values: [0, a]}", "mixing.floor must be a number"),
     # places
@@ -230,7 +241,7 @@ SEVERAL = [
     (
         TEXT,
         [*AGAINST, "population.members=1", "cluster.broods=1", "starts=[{hyperparameters: {dropout: -1}}]"],
-        "starts.0.dropout: training.dropout must be greater than or equal to 0",
+        "starts.0.dropout: training.dropout must be at least 0 and below 1",
     ),
 ]
 

@@ -12,6 +12,7 @@ from search.driver.conductor import Conductor
 from search.driver.population import early_end, open_conductor
 from search.driver.scheduler import PopulationScheduler
 from search.load import load_run
+from search.records import tables
 
 TOY = str(Path(__file__).parent.parent / "examples/toy.yaml")
 
@@ -19,6 +20,8 @@ TOY = str(Path(__file__).parent.parent / "examples/toy.yaml")
 class Watches:
     def __init__(self) -> None:
         self.failures: list[tuple[int, str]] = []
+
+    def say(self, line) -> None: ...
 
     def failed(self, row, trace) -> None:
         self.failures.append((row["member"], trace))
@@ -79,6 +82,7 @@ def test_a_worker_that_is_told_to_go_makes_its_round_a_checkpoint(conductor, tmp
 
 
 def test_rows_that_end_end_the_run_with_the_round_in_which_they_do(conductor, tmp_path) -> None:
+    tables.write_starts(conductor.store, conductor.state)
     settings = conductor.run.checkpoint.model_copy(update={"every": 10})
     conductor.run = conductor.run.model_copy(update={"checkpoint": settings})
     conductor.receive(reports(1, [1.0, 0.5, 3.0, 2.0]))

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from policies.laws.loglinear import Law, _misfit, fit_law, log_linear, ridge
+from policies.laws import loglinear, optimum
+from policies.laws.loglinear import HUBER, Law, _misfit, fit_law, log_linear, ridge
 from policies.laws.olmix import collapse, expand, simulate, without
 from policies.laws.optimum import best_mixture
 from policies.laws.regmix import GRID, draw_mixtures, proposals, propose
@@ -47,6 +48,43 @@ def test_the_laws_gradient_is_that_of_differences() -> None:
         step = 1e-6 * np.eye(4)[place]
         ends = [_misfit(point + sign * step, mixtures, heights, 0.02, 1e-3)[0] for sign in (1, -1)]
         assert gradient[place] == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-4)
+
+
+def uneven(runs: int, seed: int) -> tuple[Vector, Vector]:
+    """Return runs of 17 groups, some of which have small shares everywhere, and noisy losses of two targets."""
+    law, rng = planted(17, 2, seed), np.random.default_rng(seed)
+    mixtures = draw_mixtures(np.geomspace(1.0, 0.001, 17), runs, rng)
+    return mixtures, law.losses(mixtures) * np.exp(0.02 * rng.standard_normal((runs, 2)))
+
+
+def test_a_fit_ends_at_a_minimum_also_where_some_groups_were_hardly_sampled() -> None:
+    mixtures, losses = uneven(200, 0)
+    found = fit_law(mixtures, losses)
+    for target in range(2):
+        level = float(np.median(losses[:, target]))
+        given = mixtures, losses[:, target] / level, HUBER / level, 1e-6
+        point = np.append(found.floors[target], found.slopes[target]) - np.log(level)
+        theirs = minimize(_misfit, point, given, jac=True, method="BFGS", options={"gtol": 1e-9})
+        assert _misfit(point, *given)[0] <= theirs.fun + 1e-8
+        assert np.exp(mixtures @ point[1:]) == pytest.approx(np.exp(mixtures @ theirs.x[1:]), abs=1e-4)
+
+
+def test_a_fit_that_has_not_ended_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    mixtures, losses = uneven(40, 1)
+    monkeypatch.setattr(loglinear, "ROUNDS", 1)
+    monkeypatch.setattr(loglinear, "ITERATIONS", 3)
+    with pytest.warns(RuntimeWarning, match="has not converged"):
+        fit_law(mixtures, losses)
+
+
+@pytest.mark.parametrize("unit", [0.1, 1.0, 10.0])
+def test_runs_that_went_wrong_hardly_count_whatever_the_losses_level(unit: float) -> None:
+    law, mixtures = planted(3, 1, 0), drawn(60, 3, 0)
+    losses = unit * law.losses(mixtures)
+    wrong = losses.copy()
+    wrong[::10] += 0.5  # nats: 25 widths of the Huber loss
+    found = fit_law(mixtures, wrong, decay=0.0)
+    assert np.abs(found.losses(mixtures) - losses).max() < 0.02
 
 
 def test_too_few_runs_are_refused() -> None:
@@ -118,6 +156,41 @@ def test_small_slopes_make_a_linear_law_whose_best_is_a_corner() -> None:
     # exp(k + s p) is k + s p to first order
     mixtures = drawn(5, 3, 0)
     assert law.losses(mixtures)[:, 0] == pytest.approx(2 + mixtures @ law.slopes[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("steep", [15.0, 22.0, 26.0, 30.0, 40.0, 107.0, 800.0])
+def test_a_steep_group_does_not_stop_the_search(steep: float) -> None:
+    # exp(-x0 + steep x1) is least at (1, 0, 0)
+    found = best_mixture(Law(np.zeros(1), np.array([[-1.0, steep, 0.0]])), np.ones(3))
+    assert found == pytest.approx([1, 0, 0], abs=1e-8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 12), st.integers(1, 6), st.floats(-2, 2.5), st.integers(0, 9999))
+def test_no_mixture_is_better_by_more_than_the_gap(groups: int, targets: int, size: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shift = rng.normal(0, 10, (targets, 1))  # a factor of each loss
+    law = Law(np.zeros(targets), rng.normal(0, 10**size, (groups, targets)).T + shift)
+    strength, caps = float(rng.choice([0.0, 0.05, 1e4])), np.minimum(rng.dirichlet(np.ones(groups)) * 3, 1.0)
+    if caps.sum() < 1.01:
+        return
+    prior = rng.dirichlet(np.full(groups, 2.0)) + 1e-9
+    found = best_mixture(law, prior, strength, caps)
+    falling = np.exp(law.slopes @ found)
+    slope = law.slopes.T @ falling + strength * np.log(np.maximum(found, 1e-300) / prior)
+    # the objective is convex, so its value anywhere is at least what the slope here says: least in a corner
+    corner, left = np.zeros(groups), 1.0
+    for group in np.argsort(slope):
+        corner[group] = min(caps[group], left)
+        left -= corner[group]
+    assert slope @ (found - corner) <= 1e-7 * (falling.sum() + strength)
+    assert found.sum() == pytest.approx(1) and (found <= caps + 1e-12).all()
+
+
+def test_an_optimum_that_is_not_found_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimum, "NEWTON", 1)
+    with pytest.raises(ArithmeticError, match="found no optimum"):
+        best_mixture(planted(6, 4, 1), np.full(6, 1 / 6))
 
 
 def test_a_group_without_effect_leaves_the_others_ratios() -> None:

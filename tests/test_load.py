@@ -152,6 +152,11 @@ def test_rules_that_decide_about_parts_at_once_need_rounds(tmp_path, exploit) ->
         ("hyperparameters={}", "exploit needs at least one to vary"),
         ("data.proportions.cod=1", "data.proportions.cod: no such group"),
         ("data.proportions.code=0", "at least one must be above 0"),
+        (
+            "data={groups: {a: x, b: y}, proportions: {a: 3}}",
+            "must name all groups or none, but b has no share",
+        ),
+        ("data.groups.more=[x, y]", "data.groups.more: must be one place, got ['x', 'y']; a glob stands for"),
         ("data.groups={}", "data.groups: at least one group"),
         ("model.heads=3", "width / heads must be a whole even number"),
         ("name=a/b", "name: must be letters, digits"),

@@ -22,6 +22,19 @@ def test_it_ends_where_scipy_does() -> None:
         assert ours.value <= theirs.fun + 1e-12 and ours.point == pytest.approx(theirs.x, abs=1e-5)
 
 
+@pytest.mark.parametrize("unit", [1e-14, 1e-6, 1e12])
+def test_the_functions_unit_does_not_matter(unit: float) -> None:
+    # of 1e-14 times the function no gradient is above 3e-12, not even at the start
+    found = minimise(lambda at: tuple(unit * part for part in rosenbrock(at)), np.array([-1.2, 1.0]))
+    assert found.point == pytest.approx([1, 1], abs=1e-6) and found.converged
+
+
+def test_a_search_that_was_cut_off_says_so() -> None:
+    cut, whole = (minimise(rosenbrock, np.array([-1.2, 1.0]), iterations) for iterations in (5, 500))
+    assert not cut.converged and cut.value > 0.1
+    assert whole.converged and whole.value < 1e-12
+
+
 def test_a_quadratic_is_solved_exactly() -> None:
     # x^2 + 2 y^2 + x y - 3 x: gradient (2x + y - 3, 4y + x) = 0 at x = 12/7, y = -3/7
     curvature = np.array([[2.0, 1.0], [1.0, 4.0]])

@@ -226,6 +226,11 @@ def test_a_batch_may_be_smaller_than_the_number_of_groups() -> None:
         (lambda: EndUpsampling((1.0,), 1.5), r"share must be in \[0, 1\]"),
         (lambda: begin(Mixing(EndUpsampling((0, 0, 1.0), without="mail")), THREE, 0), "without must be one of"),
         (lambda: begin(Mixing(EndUpsampling((0, 0, 1.0), without="law")), THREE, 0), "have another group than"),
+        (lambda: begin(Mixing(EndUpsampling((0, 0, 1.0), 0.002)), THREE, 0), r"0\.002 of 200 steps is 0\.4"),
+        (
+            lambda: begin(Mixing(Stages(((0, (1.0, 0, 0)), (200, (0, 1.0, 0))))), THREE, 0),
+            "within the run's 200 steps, but one does at 200",
+        ),
         (lambda: begin(Mixing(Fixed((0.5, 0.5))), THREE, 0), "for 3 groups, .*but got 2"),
         (lambda: begin(Mixing(Proportional(), floor=0.4), THREE, 0), "floor must be at most 1/3"),
         (

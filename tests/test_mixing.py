@@ -43,6 +43,33 @@ def test_changing_proportions_keep_the_debt_small(groups: int, batch: int, seed:
         assert np.abs(debt).max() <= groups and abs(debt.sum()) < 1e-6
 
 
+def test_a_group_without_share_that_is_owed_nothing_gets_no_row() -> None:
+    # dues of 2.999, -0.571 and 2.952 rows give 2, 0 and 2; one more each to the two that are owed nearly a row.
+    # Of the groups without share the fourth is owed most of one
+    proportions = np.array([0, 0.469, 0, 0, 0, 0.057, 0.474])
+    debt = np.array([-0.25, -0.284, 0.55, 0.67, 0.65, -0.97, -0.366])
+    counts, owed = apportion(proportions, 7, debt)
+    assert counts.tolist() == [0, 3, 0, 1, 0, 0, 3] and owed[0] == -0.25
+
+
+@given(st.integers(3, 8), st.integers(1, 24), st.integers(0, 2**31))
+def test_no_group_gets_a_row_without_share_or_debt(groups: int, batch: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(60):
+        weights = rng.dirichlet(np.ones(groups)) * (rng.random(groups) < 0.4)
+        proportions = normalise(weights) if weights.sum() > 0 else np.eye(groups)[0]
+        debt = rng.uniform(-0.7, 0.7, groups)  # as after a change of proportions
+        debt -= debt.mean()
+        counts, _ = apportion(proportions, batch, debt)
+        assert counts.sum() == batch and not counts[(proportions == 0) & (debt <= 0)].any()
+
+
+def test_rows_that_are_not_left_go_first_to_groups_that_are_trained() -> None:
+    # two of ten rows are not there: the second group has room, and the third, which has most, no share
+    assert within(np.array([10, 5, 0]), np.array([8, 20, 1000])).tolist() == [8, 7, 0]
+    assert within(np.array([10, 5, 0]), np.array([8, 6, 1000])).tolist() == [8, 6, 1]
+
+
 @pytest.mark.parametrize("weights", [[], [0.0, 0.0], [1.0, -0.1], [np.nan, 1.0], [np.inf, 1.0]])
 def test_weights_that_are_no_mixture_are_refused(weights: list[float]) -> None:
     with pytest.raises(ValueError, match="weights must be"):

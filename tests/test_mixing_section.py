@@ -19,7 +19,7 @@ name: mixed
 data: {groups: {code: installed, docs: installed, law: installed}}
 training: {steps: 100, batch: 8}
 population: {members: 4, interval: 20}
-mixing: {policy: {kind: aioli, every: 20, sweeps: 1, probe_share: 0.4}, floor: 0.05}
+mixing: {policy: {kind: aioli, every: 20, sweeps: 2, probe_share: 0.4}, floor: 0.05}
 hyperparameters:
   learning_rate: {kind: float, low: 1e-4, high: 1e-2, log: true}
   mixing:
@@ -36,7 +36,7 @@ def write(tmp_path, text: str = RUN) -> str:
 def test_a_policy_is_built_for_the_groups_in_their_order(tmp_path) -> None:
     run = load_run(write(tmp_path), ["mixing.policy.objective={law: 2, code: 1}", "mixing.epochs=4"])
     built = run.mixing.build(("code", "docs", "law"))
-    assert built.policy == Aioli(every=20, sweeps=1, probe_share=0.4, objective=(1.0, 0.0, 2.0))
+    assert built.policy == Aioli(every=20, sweeps=2, probe_share=0.4, objective=(1.0, 0.0, 2.0))
     assert (built.floor, built.epochs) == (0.05, 4.0)
     assert check(run.model_dump(mode="json"), "again") == run and "probe_share" in dump(run)
 
@@ -148,7 +148,7 @@ def test_every_policy_can_be_named_and_has_the_same_defaults_as_itself(tmp_path,
             "mixing.policy={kind: skill_it, graph: {code: {lw: 1}}}",
             "mixing.policy.graph.code.lw: no such group",
         ),
-        ("mixing.policy.probe_share=0.99", "mixing: the probes of a round must be shorter than the round"),
+        ("mixing.policy.every=6", "mixing: the probes of a round must be shorter than the round"),
         ("mixing.floor=0.4", "mixing.floor: must be at most 1/3 for 3 groups, but got 0.4"),
         ("data.exhausted=stop", "data.exhausted: must be repeat with mixing, whose epochs bound it, got stop"),
         ("mixing.policy=aiolo", "mixing.policy.kind: must be one of fixed, stratified"),
@@ -157,7 +157,13 @@ def test_every_policy_can_be_named_and_has_the_same_defaults_as_itself(tmp_path,
             "training.batch=2; mixing.policy.probe_share=0.2",
             "training.batch: a probe of 1 steps of 2 rows must hold a row of each of 3 groups",
         ),
-        ("training.evaluation_rows=1", "mixing.policy.noise: errors need two sweeps or two evaluation_rows"),
+        ("training.evaluation_rows=1", "mixing.policy.noise: errors need two sweeps and two evaluation_rows"),
+        ("mixing.policy.sweeps=1", "mixing: noise 2 needs at least 2 sweeps, which show what chance does by"),
+        ("mixing.policy.objective={law: 0}", "mixing: objective must be at least 0 and not all 0, but got"),
+        (
+            "mixing.policy.prior_steps=94",
+            "prior_steps 94, 6 steps of probes and 0 of their evaluation leave none of 100",
+        ),
         ("data.proportions={code: 1}", "mixing: stands in place of data.proportions"),
         (
             "mixing=null",
@@ -254,6 +260,6 @@ def test_caps_that_cannot_hold_are_found_when_the_rows_are_known(tmp_path) -> No
 
 def test_small_batches_are_said_to_hold_proportions_over_visits(tmp_path) -> None:
     assert note_on_batches(load_run(write(tmp_path))) == ""
-    small = load_run(write(tmp_path), ["training.batch=2"])
+    small = load_run(write(tmp_path), ["training.batch=2", "mixing.policy.probe_share=0.6"])
     assert "a batch of 2 rows is smaller than the 3 groups" in note_on_batches(small)
     assert np.isfinite(small.mixing.floor)

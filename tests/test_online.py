@@ -62,6 +62,28 @@ def test_skill_it_by_hand() -> None:
     assert odds == pytest.approx([0.12, 0.34, 0.58, 0.58])
 
 
+def test_skill_it_looks_back_as_far_as_its_window() -> None:
+    identity, groups = ((1.0, 0.0), (0.0, 1.0)), groups_of((9, 9), 60)
+    states = follow(
+        SkillIt(identity, rate=0.1, every=10, window=2), groups, lambda step, visit: validation(step, 0.0)
+    )
+    odds = [np.log(np.divide(*state["policy"]["proportions"])) for state in states]
+    # losses 0, 10, 20, 30, 40: the last two of them, times 0.1
+    assert odds == pytest.approx([0.0, 0.0, 1.0, 3.0, 5.0, 7.0, 7.0])
+
+
+def test_a_target_whose_loss_is_not_finite_costs_skill_it_no_other() -> None:
+    identity = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    told = [(2.0, 1.0, np.nan), (3.0, np.inf, 4.0), (np.nan,) * 3, (1.0, 1.0, 1.0)]
+    policy, groups = SkillIt(identity, rate=0.1, every=10, window=1), groups_of((9, 9, 9), 40)
+    states = follow(policy, groups, lambda step, visit: validation(*told[step // 10]))
+    shares = [state["policy"]["proportions"] for state in states[1:4]]
+    odds = [np.log(each / each[0]) for each in shares]
+    # never measured: the mean of the others, 1.5; later what it had, 1; of none that is finite nothing comes
+    assert odds[0] == pytest.approx([0, -0.1, -0.05])
+    assert odds[1] == pytest.approx([0, -0.2, 0.1]) and odds[2] == pytest.approx(odds[1])
+
+
 def test_skill_it_reads_the_graph_by_rows_trained() -> None:
     groups = groups_of((9, 9, 9), 20)
     same = lambda step, visit: validation(2.0, 2.0, 2.0)  # noqa: E731
@@ -199,7 +221,7 @@ def test_one_absent_group_costs_doge_no_other_group_its_score() -> None:
     assert states[1]["policy"]["scores"] == pytest.approx([6.0, 3.0, 4.5], abs=1e-4)
     # then all three, over a mean norm of 2
     assert states[2]["policy"]["scores"] == pytest.approx([7.5, 5.0, 8.5], abs=1e-4)
-    # absent after it was there: every product stands as it was last measured, the others' are 4, 2 and 1 over 1.5
+    # absent after it was there: its products stand, the others are 4, 2 and 1 over 1.5 again
     told.append(absent)
     norms.append(norms[0])
     last = follow(
@@ -290,17 +312,89 @@ def test_ado_by_hand() -> None:
     assert state["policy"]["proportions"] == pytest.approx(np.array([4.8, 0.6]) / 5.4)
 
 
+def test_ado_uses_a_slope_that_is_believed_by_hand() -> None:
+    # an alpha of 0.01 counts as 0.05 in the slope: 0.8 * 0.3 * 20 to 0.6 * 0.05 * 10 at n = 1
+    policy, groups = ADO(power=0.5, fresh=1.0, recency=0.0, least=0.0), groups_of((9, 9), 100)
+    state = begin(Mixing(policy), groups, 0)
+    known = {"curves": np.array([[2.0, 20.0, 0.3], [2.0, 10.0, 0.01]]), "credit": np.array([0.64, 0.36])}
+    state["policy"] |= known | {"rows": -299.0}
+    visit, state = plan(Mixing(policy), groups, state)
+    state = observe(Mixing(policy), groups, state, visit, Outcome(training=np.ones((10, 2))))
+    assert state["policy"]["proportions"] == pytest.approx(np.array([4.8, 0.3]) / 5.1)
+
+
+def test_ado_takes_credit_and_a_point_of_each_step_by_hand() -> None:
+    policy, groups = ADO(every=2, skip=1, least=0.0), groups_of((9, 9), 100, 4)
+    losses = np.array([[7.0, 8.0], [3.0, np.nan]])
+    measure = lambda step, visit: Outcome(np.array([[3, 1], [4, 0]]), training=losses - step / 2)  # noqa: E731
+    first, second = (state["policy"] for state in follow(policy, groups, measure)[1:3])
+    # 0.9 * 0.5 + 0.1 * 3/4 = 0.525, then 0.9 * 0.525 + 0.1 = 0.5725
+    assert first["credit"] == pytest.approx([0.5725, 0.4275])
+    # the second step's four rows have their middle at 6; the first is skipped, also to fill in from
+    assert first["at"].tolist() == [6.0] and first["losses"][0].tolist() == [3.0]
+    assert np.isnan(first["losses"][1]).all()
+    assert second["at"].tolist() == [6.0, 10.0, 14.0]
+    assert second["losses"][0].tolist() == [3.0, 6.0, 2.0]
+    assert second["losses"][1].tolist()[1:] == [7.0, 7.0]  # absent in the last step: as it was
+
+
+def test_ado_defaults_move_within_a_run_of_the_default_length() -> None:
+    curves = (Curve(2.0, 40.0, 0.3), Curve(2.0, 10.0, 0.3))
+    groups = groups_of((9, 9), 200)
+    states = follow(ADO(), groups, lossy(curves, 30))
+    moved = [state["step"] for state in states if state["policy"]["proportions"][0] > 0.5 + 1e-9]
+    # 30 steps after the 50 that are skipped, and from then on
+    assert moved[0] == 80 and states[-1]["policy"]["proportions"][0] > 0.55
+    for policy, first, steps in ((ADO(), 80, 80), (ADO(every=25), 100, 90), (ADO(skip=200), 230, 200)):
+        with pytest.raises(ValueError, match=f"moves first after step {first}, .* but the run has {steps}:"):
+            begin(Mixing(policy), replace(groups, steps=steps), 0)
+    begin(Mixing(ADO()), replace(groups, steps=81), 0)
+
+
 def test_ado_fits_no_law_to_few_points_and_fills_in_absent_groups() -> None:
     groups, policy = groups_of((98, 1, 1), 290, 4), ADO(every=10, refit=10, skip=0, least=0.0)
     states = follow(policy, groups, lossy(CURVES, 4))
-    assert np.isnan(states[-1]["policy"]["curves"]).all() and len(states[-1]["policy"]["at"]) < 30
-    assert np.isfinite(states[-1]["policy"]["losses"]).all()
-    longer = follow(policy, replace(groups, steps=400), lossy(CURVES, 4))[-1]["policy"]
-    assert np.isfinite(longer["curves"]).all()
-    history = follow(replace(policy, every=1, refit=300), replace(groups, steps=1500), lossy(CURVES, 4))[-1][
-        "policy"
-    ]
-    assert history["losses"].shape[1] < 600 and (np.diff(history["at"]) > 0).all()
+    by_step = {state["step"]: state["policy"] for state in states}
+    assert np.isnan(by_step[20]["curves"]).all() and len(by_step[20]["at"]) == 20
+    assert np.isfinite(by_step[30]["curves"][0]).all()
+    assert np.isfinite(states[-1]["policy"]["losses"][:, -200:]).all()  # once seen, it has a point a step
+    assert np.isfinite(states[-1]["policy"]["curves"]).all()
+
+
+def test_ado_merges_old_points_in_pairs() -> None:
+    curves, groups = CURVES, groups_of((9, 9, 9), 1500, 4)
+    found = [follow(ADO(every=every, skip=0), groups, lossy(curves, 4))[-1]["policy"] for every in (1, 100)]
+    for history in found:
+        assert 300 <= history["losses"].shape[1] < 600 and (np.diff(history["at"]) > 0).all()
+    # at steps 600, 900, 1200 and 1500 there are 600 points, which become 300: the oldest are means of 16 steps
+    known = curves[0].eps + curves[0].beta * (2 + 4 * np.arange(16.0)) ** -curves[0].alpha
+    for history in found:
+        assert history["at"][0] == 32.0 and history["losses"][0, 0] == pytest.approx(known.mean(), rel=1e-6)
+
+
+def test_a_group_that_is_never_seen_keeps_its_share_and_the_others_move() -> None:
+    curves, groups = (Curve(2.0, 40.0, 0.3), Curve(2.0, 20.0, 0.3)), groups_of((40, 40, 20), 300, 100)
+    policy = ADO(power=0.0, fresh=1.0)
+
+    def measure(step: int, visit: Visit) -> Outcome:
+        training = lossy((*curves, curves[0]), 100)(step, visit).training
+        assert training is not None
+        training[:, 2] = np.nan
+        return Outcome(training=training)
+
+    shares = follow(policy, groups, measure)[-1]["policy"]["proportions"]
+    # the slopes are as 2 to 1, of what the two have
+    assert shares == pytest.approx([0.8 * 2 / 3, 0.8 / 3, 0.2], abs=0.02)
+
+
+def test_ado_begins_and_stays_at_a_prior_without_evidence() -> None:
+    groups, mixing = groups_of((90, 10), 400, 100), Mixing(ADO(power=0.0, fresh=1.0))
+    state = begin(mixing, groups, 0, prior=np.array([0.25, 0.75]))
+    while left(groups, state):
+        visit, state = plan(mixing, groups, state)
+        state = observe(mixing, groups, state, visit, lossy(CURVES[:2], 100)(state["step"], visit))
+    assert state["policy"]["mixtures"] > 9
+    assert state["policy"]["proportions"] == pytest.approx([0.25, 0.75], abs=1e-3)
 
 
 def quadratics(rng: np.random.Generator) -> tuple[Vector, Callable[[Vector], Vector]]:
@@ -367,6 +461,10 @@ def test_settings_that_do_not_fit_the_groups_are_refused() -> None:
         begin(Mixing(SkillIt(GRAPH)), groups_of((1, 1, 1), 10), 0)
     with pytest.raises(ValueError, match="a finite number for each group"):
         SkillIt(((1.0,), (1.0, 2.0)))
+    with pytest.raises(ValueError, match=r"every must be less than the run's 10 steps, .* but got 10"):
+        begin(Mixing(SkillIt(GRAPH, every=10)), groups_of((1, 1), 10), 0)
+    with pytest.raises(ValueError, match="losses of before must be above 0"):
+        skills_graph(np.array([1.0, 0.0]), np.ones((2, 2)))
     with pytest.raises(ValueError, match="1 steps of 2 rows are fewer"):
         begin(Mixing(DoReMi()), groups_of((1, 1, 1), 10, 2), 0)
     with pytest.raises(ValueError, match=r"0\.01 of 40 steps is 0\.4: give a larger share or more steps"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cluster.storage import Store
@@ -17,6 +18,7 @@ from search.members.build import build_members
 from search.members.own_class import own_class
 from search.members.unmade import Unmade
 from search.records.directory import open_run
+from search.runs.population import prepare
 from search.worker.teams import teams
 from tests.test_bad_runs import CLASS, OWN, TOY
 
@@ -65,6 +67,16 @@ def test_what_a_module_prints_is_not_in_the_configuration(monkeypatch) -> None:
     Path("run.yaml").write_text(OWN.replace("MODULE", "printing_class"))
     said = CliRunner().invoke(cli.app, ["validate", "run.yaml"])
     assert said.exit_code == 0 and said.stdout.startswith("name: own")
+
+
+def test_a_class_that_is_only_begun_is_noted_and_does_not_run() -> None:
+    begun = CLASS[: CLASS.index("    def train")]
+    run = project("p", "begun_class", begun)
+    said = CliRunner().invoke(cli.app, ["validate", "p/run.yaml"])
+    assert said.exit_code == 0 and said.stdout == dump(run)
+    assert "note: trainable: p/begun_class.py:4: Slope must have the method train(steps)" in said.stderr
+    with pytest.raises(InputError, match=r"Slope must have the method train\(steps\), but has none"):
+        prepare(run, Console())
 
 
 def test_a_configuration_shows_what_counts_and_reads_back() -> None:

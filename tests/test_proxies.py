@@ -1,10 +1,13 @@
 """Runs of kind `mixture` without Ray: the design, what is proposed from a swarm's losses, and its mistakes."""
 
+import io
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from cluster.storage import Store
 from policies.laws.loglinear import Law
@@ -33,8 +36,11 @@ def load(tmp_path, *changes: str):
     return load_run(str(path), [f"directory={tmp_path}/run", *changes])
 
 
-def trained(run, name: str, mixtures, repeats: int, steps: int = 40):
-    """Return a population of the mixtures, with metrics as if it had trained in the world of the law."""
+def trained(run, name: str, mixtures, repeats: int, steps: int = 40, failed=()):
+    """Return a population of the mixtures, with metrics as if it had trained in the world of the law.
+
+    Who has `failed` did so before the last round, and so has no losses there.
+    """
     made = as_population(run, name, run.model, steps, repeats, mixtures)
     shares = np.array([start.hyperparameters["mixing"]["proportions"] for start in made.starts])
     rows = [
@@ -42,9 +48,12 @@ def trained(run, name: str, mixtures, repeats: int, steps: int = 40):
         | {f"loss_{group}": float(loss) for group, loss in zip(ROWS, losses, strict=True)}
         for member, losses in enumerate(WORLD.losses(shares))
     ]
+    tests = {str(row["member"]): {group: row[f"loss_{group}"] for group in ROWS} for row in rows}
+    for member in failed:
+        rows[member] = {"round": 5, "step": steps, "member": member, "score": math.nan}
+        tests[str(member)] = {}
     store = Store(made.directory)
     tables.write_metrics(store, 5, rows)
-    tests = {str(row["member"]): {group: row[f"loss_{group}"] for group in ROWS} for row in rows}
     store.write(tables.TESTS, json.dumps(tests))
     return made
 
@@ -97,6 +106,37 @@ def test_the_proposal_is_the_worlds_best_mixture_with_the_controls_beside_it(
     told = found["beside"]["stratified"]
     assert told["validation"] == pytest.approx(WORLD.losses(np.full((1, 3), 1 / 3)).mean())
     assert table(found).row_count == 7
+
+
+def test_runs_that_failed_are_left_out_and_counted(tmp_path) -> None:
+    run = load(tmp_path)
+    mixtures = design(run)
+    found = proposal(run, ROWS, trained(run, "swarm", mixtures, 1, failed=(0, 7)))
+    assert found["runs"] == 18
+    # the law is exact, so the proposal is what all runs lead to
+    whole = proposal(run, ROWS, trained(load(tmp_path, f"directory={tmp_path}/whole"), "swarm", mixtures, 1))
+    ours, theirs = (np.array(each["beside"]["proposal"]["mixture"])[None] for each in (found, whole))
+    assert WORLD.losses(ours).mean() == pytest.approx(WORLD.losses(theirs).mean(), abs=1e-3)
+    few = load(tmp_path, f"directory={tmp_path}/few")
+    with pytest.raises(InputError, match="only 4 of 20 runs went well, and 5 are needed"):
+        proposal(few, ROWS, trained(few, "swarm", mixtures, 1, failed=range(16)))
+
+
+def test_a_mixture_is_confirmed_by_the_seeds_that_went_well(tmp_path) -> None:
+    run = load(tmp_path)
+    mixtures = design(run)[:3]
+    beside = {str(place): {"mixture": each.tolist(), "predicted": 0.0} for place, each in enumerate(mixtures)}
+    found = {"groups": list(ROWS), "beside": beside, "low": [0.0] * 3, "high": [1.0] * 3}
+    confirm(found, trained(run, "confirm", mixtures, 2, failed=(2, 4, 5)), 2)
+    assert [each["seeds"] for each in beside.values()] == [2, 1, 0]
+    expected = WORLD.losses(np.array(mixtures))
+    assert beside["1"]["validation"] == pytest.approx(expected[1].mean())
+    assert beside["1"]["test"] == pytest.approx(dict(zip(ROWS, expected[1], strict=True)))
+    assert beside["2"]["validation"] is None and set(beside["2"]["test"].values()) == {None}
+    json.loads(json.dumps(found), parse_constant=pytest.fail)  # NaN is no JSON
+    drawn = Console(width=200, file=io.StringIO())
+    drawn.print(table(found))
+    assert drawn.file.getvalue().count("failed") == 2
 
 
 def test_each_small_run_may_be_a_trial_of_its_own(tmp_path) -> None:

@@ -1,12 +1,14 @@
 import math
 import os
 import resource
+import shutil
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from cluster import checkpoints, tree
+from cluster.lease import LeaseLost, StandingStore, take
 from cluster.storage import CannotWrite, Store
 
 
@@ -101,3 +103,31 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path) -> 
     assert os.listdir(tmp_path) == ["whole"] and store.read("whole") == b"before"
     with pytest.raises(CannotWrite, match=f"{tmp_path}/whole/below cannot be written: File exists"):
         store.write("whole/below", b"")
+
+
+def test_a_directory_that_was_deleted_is_not_made_anew(tmp_path) -> None:
+    Store(str(tmp_path / "run")).write("run.yaml", "name: x")
+    worker, driver = StandingStore(str(tmp_path / "run")), take(str(tmp_path / "run"))
+    worker.write("checkpoints/round-000001/member-00000.safetensors", b"1")
+    shutil.rmtree(tmp_path / "run")
+    for store, name in ((worker, "checkpoints/round-000002/member-00000.safetensors"), (driver, "x.json")):
+        with pytest.raises(LeaseLost, match="was deleted or moved under the run"):
+            store.write(name, b"2")
+    assert not driver.held() and os.listdir(tmp_path) == []
+
+
+def test_a_directory_that_is_being_deleted_is_not_made_anew(tmp_path, monkeypatch) -> None:
+    store = StandingStore(str(tmp_path / "run"))
+    Store(store.uri).write("run.yaml", "name: x")
+    plain = store.exists
+
+    def just_then(name: str = "") -> bool:
+        found = plain(name)
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)  # between a look and the write
+        return found
+
+    monkeypatch.setattr(store, "exists", just_then)
+    store.exists()
+    with pytest.raises(LeaseLost):
+        store.write("checkpoints/round-000002/member-00000.safetensors", b"2")
+    assert os.listdir(tmp_path) == []

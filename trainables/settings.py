@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Recipe:
     beta1: float = 0.9
     beta2: float = 0.95
     dropout: float = 0.0
-    clip: float = 1.0  # largest norm of all gradients together
+    clip: Annotated[float, "may be infinite"] = 1.0  # largest norm of all gradients together
     optimiser: str = "adamw"
     momentum: float = 0.9  # only sgd uses it
     label_smoothing: float = 0.0

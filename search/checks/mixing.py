@@ -142,9 +142,9 @@ def check_probes(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
             f"mixing.policy.probe_share"
         )
     told = run.mixing.evaluation_rows if run.mixing else None
-    if policy.noise and policy.sweeps < 2 and (told or run.training.evaluation_rows) < 2:
+    if policy.noise and (told or run.training.evaluation_rows) < 2:
         return (
-            "mixing.policy.noise: errors need two sweeps or two evaluation_rows of each group; give them, or "
+            "mixing.policy.noise: errors need two sweeps and two evaluation_rows of each group; give them, or "
             "move on any difference with noise: 0"
         )
     return ""

@@ -38,6 +38,9 @@ class Data(Settings):
     """Which text, how it becomes rows, and how much of each group a batch holds."""
 
     corpus: str = "runs/corpus"
+    content: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = (
+        None  # hash of the rows that a run began with
+    )
     groups: dict[Name, Source] = Field(default_factory=dict)
     text_field: str = "text"
     tokenizer: str = "bytes"  # or a folder with tokenizer.json: the teacher's, in a run of kind distill

@@ -12,6 +12,7 @@ from policies.mixing import Vector, cut
 from policies.supply import share_out
 from search.corpus.build import PART_ROWS, Split
 from search.errors import Exhausted
+from trainables.member import copies
 
 
 class Rows(Protocol):
@@ -104,6 +105,7 @@ class MixedBatches:
                 found[f"skipped_{group}"] = float(self.skipped[place])
         return found
 
+    @copies
     def state(self) -> dict[str, Any]:
         return {
             "cursors": list(self.cursors),
@@ -112,6 +114,7 @@ class MixedBatches:
             "proportions": self.proportions.copy(),
         }
 
+    @copies
     def load(self, state: dict[str, Any]) -> None:
         self.cursors = list(state["cursors"])
         self.skipped = list(state["skipped"])

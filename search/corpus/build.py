@@ -23,6 +23,7 @@ from search.corpus.manifest import (
     key_of,
     load_corpus,
     open_store,
+    other_rows,
     publish,
     unwritable,
 )
@@ -42,6 +43,8 @@ def prepare_corpus(settings: Data, report: Callable[[str], None] = print, renew:
 
     One that is older than its sources is built again with `renew`, and else used; either is said.
     """
+    if settings.content is not None:
+        return same_rows(settings, report)
     manifest = find_corpus(settings)
     if manifest is None:
         return build_corpus(settings, report)
@@ -59,6 +62,22 @@ def prepare_corpus(settings: Data, report: Callable[[str], None] = print, renew:
         with contextlib.suppress(OSError):  # a corpus may lie where one may only read
             publish(store, manifest)
     return manifest
+
+
+def same_rows(settings: Data, report: Callable[[str], None]) -> Manifest:
+    """Return the corpus that has the rows which the settings ask for by their content.
+
+    Where it is gone it is built again. Raises InputError where the sources do not give these rows any more.
+    """
+    if (manifest := find_corpus(settings)) is not None:
+        return manifest
+    plain, store = settings.model_copy(update={"content": None}), open_store(settings)
+    found = find_corpus(plain)
+    if found is None or not all(change.gone for change in freshness.changes(store, found, plain)):
+        found = build_corpus(plain, report)
+    if found.content != settings.content:
+        raise other_rows(settings, found)
+    return found
 
 
 def describe(manifest: Manifest) -> list[tuple[str | int, ...]]:

@@ -90,7 +90,7 @@ class Arrivals(Conductor):
         return [((member, row["round"], order and tuple(order), source, member in self.ended), source)]
 
     def end(self, failure: str) -> None:
-        self.failure = failure
+        self.failure = self.failure or failure
         self.give_orders(None)
 
     def settle(self) -> None:

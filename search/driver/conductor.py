@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from cluster import checkpoints
 from cluster.storage import Store
 from policies import population
+from policies.parts import archived_within
 from policies.population import Order, Report, State
 from policies.rules import Rules
 from policies.space import Space
@@ -20,6 +21,9 @@ from search.records import tables
 
 class Watcher(Protocol):
     """Sees every round as it is decided; shows progress."""
+
+    def say(self, line: str) -> None:
+        """See what else there is to know."""
 
     def failed(self, row: dict[str, Any], trace: str) -> None:
         """See a member's failure when it comes about, not again while it lasts."""
@@ -110,11 +114,11 @@ class Conductor:
         self.give_orders(round_, [*map(tuple, orders), *over])
         copies = tables.copy_rows(orders, self.last, before)
         decisions = self.decisions() if self.due(round_) else None
-        best = population.archived(self.state)
-        # also the one before: a brood that comes back follows the last orders again
-        self.earlier = [*self.earlier[-1:], *([best[1].decision] if best else [])]
+        # also those before: a brood that comes back follows the last orders again
+        before_last, self.earlier = self.earlier, earlier_rounds(self.state, self.run.parts)
         # in a thread, for writing here would keep the orders waiting in this process
-        self.writing = self.writer.submit(self.write, round_, rows, copies, decisions, self.earlier)
+        spared = [*before_last, *self.earlier]
+        self.writing = self.writer.submit(self.write, round_, rows, copies, decisions, spared)
         self.watcher.round(round_, rows, orders)
 
     def due(self, round_: int) -> bool:
@@ -154,8 +158,8 @@ class Conductor:
             self.writing.result()
 
     def end(self, failure: str) -> None:
-        """Let all broods leave where they wait for orders."""
-        self.failure = failure
+        """Let all broods leave where they wait for orders; what ended the run first is why it ended."""
+        self.failure = self.failure or failure
         self.give_orders(self.round + 1, None)
 
     def note_failures(self, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -186,3 +190,8 @@ class Conductor:
     def best(self) -> int:
         """Return the member with the best last score."""
         return rank({member: row["score"] for member, row in self.last.items()})[0]
+
+
+def earlier_rounds(state: State, parts: int) -> list[int]:
+    """Return the rounds whose weights copies may go back to: of each part the best there ever were."""
+    return sorted({best.decision for _, best in archived_within(state, parts)})

@@ -21,6 +21,10 @@ class Watchers:
     def __init__(self, *watchers: Watcher):
         self.watchers = watchers
 
+    def say(self, line: str) -> None:
+        for watcher in self.watchers:
+            watcher.say(line)
+
     def failed(self, row: dict[str, Any], trace: str) -> None:
         for watcher in self.watchers:
             watcher.failed(row, trace)
@@ -46,6 +50,9 @@ class Measure:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.meter.__exit__()
+
+    def say(self, line: str) -> None:
+        """Do nothing: words are for people."""
 
     def failed(self, row: dict[str, Any], trace: str) -> None:
         self.meter.add(metrics.FAILURES, 1)

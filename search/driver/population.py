@@ -11,6 +11,7 @@ from ray import tune
 
 from cluster import checkpoints
 from cluster.exchange import start_exchange
+from cluster.lease import LeasedStore
 from cluster.order import RowOrder
 from cluster.session import asking_for, clear_away
 from cluster.storage import Store
@@ -21,14 +22,14 @@ from search.corpus.batches import file_rows
 from search.corpus.build import load_corpus
 from search.corpus.streams import windows
 from search.driver.asynchronous import Arrivals
-from search.driver.conductor import Conductor, Watcher
+from search.driver.conductor import Conductor, Watcher, earlier_rounds
 from search.driver.room import Room, asked_for, brood_resources, fitting, with_room
 from search.driver.scheduler import PopulationScheduler
 from search.driver.start import first_state
 from search.errors import Interrupted, RunFailed
 from search.members.ledger import after_marks, open_ledger
 from search.records import tables
-from search.records.directory import last_rows
+from search.records.whole import newest_whole
 from search.traces import in_one_line
 from search.worker.brood import train_brood
 
@@ -87,6 +88,8 @@ def train_population(
         raise conductor.broken
     conductor.wait()
     if conductor.failure:
+        if isinstance(store, LeasedStore):
+            store.check()  # a worker that cannot write any more may have been the first to say so
         raise failed(run, store, conductor.failure)
     if not conductor.finished:
         clear_away()
@@ -113,27 +116,28 @@ def tuner(run: Run, trial: Any, conductor: Conductor) -> tune.Tuner:
 
 
 def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
-    """Return the conductor as the last whole checkpoint left it, or a new one."""
+    """Return the conductor as the newest whole checkpoint left it, or a new one.
+
+    What is not part of that is deleted, after all of it has been read.
+    """
     kind = Arrivals if run.population.mode == "asynchronous" else Conductor
     space, rules = run.space(), run.rules()
-    resumed = checkpoints.latest(store, range(run.population.members), run.shares)
-    tables.drop_rounds_after(store, -1 if resumed is None else resumed)
-    if resumed is None:
+    whole = newest_whole(run, store, lambda line: watcher.say(line))
+    if whole is None:
+        tables.drop_rounds_after(store, -1)
         checkpoints.forget_all_but(store, None)
         state = first_state(run)
         tables.write_starts(store, state)
         return kind(run, store, space, rules, state, _no_orders, watcher)
-    plain = checkpoints.load_decisions(store, resumed)
-    state = population.from_plain(plain["members"])
-    best = population.archived(state)
-    earlier = [best[1].decision] if best else []
-    checkpoints.forget_all_but(store, resumed, run.shares, earlier)
-    reached = {"round": resumed, "exploits": plain["exploits"], "last": last_rows(run, store)[0]}
-    reached["read_out"] = plain.get("read_out", [])
-    reached["earlier"] = earlier
+    earlier = earlier_rounds(whole.state, run.parts)
+    tables.drop_rounds_after(store, whole.round)
+    checkpoints.forget_all_but(store, whole.round, run.shares, earlier)
+    decisions = whole.decisions
+    reached = {"round": whole.round, "exploits": decisions["exploits"], "last": whole.last, "earlier": earlier}
+    reached["read_out"] = decisions.get("read_out", [])
     if kind is Arrivals:
-        reached |= {"arrived": plain["arrived"], "ended": set(plain["ended"])}
-    return kind(run, store, space, rules, state, _no_orders, watcher, **reached)
+        reached |= {"arrived": decisions["arrived"], "ended": set(decisions["ended"])}
+    return kind(run, store, space, rules, whole.state, _no_orders, watcher, **reached)
 
 
 def training_files(run: Run) -> dict[str, list[str]]:

@@ -48,6 +48,9 @@ class Progress:
         if not self.console.is_terminal:
             self.console.print(self.line(), highlight=False, soft_wrap=True)
 
+    def say(self, line: str) -> None:
+        self.console.print(f"{self.title}: {line}", highlight=False, soft_wrap=True, markup=False)
+
     def failed(self, row: dict[str, Any], trace: str) -> None:
         why = trace.strip().splitlines()[-1]
         self.console.print(

@@ -5,7 +5,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from cluster.lease import LeaseLost
-from cluster.storage import CannotWrite
+from cluster.storage import BrokenFile, CannotWrite
 from search.driver.conductor import Conductor
 
 
@@ -21,7 +21,7 @@ class PopulationScheduler(FIFOScheduler):
         try:
             for message in result["messages"]:
                 self.conductor.receive(message)
-        except (LeaseLost, CannotWrite) as error:
+        except (BrokenFile, CannotWrite, LeaseLost) as error:
             self.conductor.broken = error
             self.conductor.end(str(error))  # the broods leave; nothing of this driver is written any more
         return TrialScheduler.CONTINUE

@@ -1,6 +1,7 @@
 """What a run's configuration says its members are."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -69,7 +70,7 @@ def own_members(
     of_class, recipe = own_class(run.trainable, run.code), recipe_of(run)
 
     def make(number: int, values: dict[str, Any]) -> Member:
-        return of_class(recipe, values, run.member_seed(number), run.device)
+        return of_class(recipe, deepcopy(values), run.member_seed(number), run.device)
 
     def complete_one(number: int, values: dict[str, Any]) -> Member:
         return complete(number, make(number, values))

@@ -20,7 +20,7 @@ from search.members.mixed import VisitBatches
 from search.members.views import BroodView, Pace, Shared
 from trainables.arrays import map_nest
 from trainables.batches import Shuffled
-from trainables.member import Batches, SavedState
+from trainables.member import Batches, SavedState, copies
 
 
 class SampledBatches:
@@ -91,10 +91,12 @@ class SampledBatches:
                 found[f"skipped_{group}"] = float(pool.skipped)
         return found
 
+    @copies
     def state(self) -> SavedState:
         pools = [pool.state() for pool in self.pools]
         return {"batches": self.batches.state(), "drawn": self.pace.drawn, "pools": pools}
 
+    @copies
     def load(self, state: SavedState) -> None:
         self.batches.load(state["batches"])
         self.pace.drawn = int(state["drawn"])

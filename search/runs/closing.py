@@ -22,8 +22,8 @@ def close(run: Run, store: Store, console: Console) -> None:
     }
     if beside:
         console.print(compare(run, found, beside))
-    folder = directory.export_member(run, store)
     report = write_report(store)
+    folder = directory.export_member(run, store)
     places = {"report": report, "best member": f"{folder}/model.safetensors", "run directory": store.uri}
     if found.get("ended"):
         console.print(f"{run.name}: {found['ended']}", highlight=False, soft_wrap=True)

@@ -23,7 +23,7 @@ from search.distill.students import SCORED, STUDENTS, Row, search_students
 from search.distill.teacher import open_teacher
 from search.errors import InputError
 from search.records import directory
-from search.records.tables import METRICS
+from search.records.tables import METRICS, read_table_rows
 from search.runs import population as running
 from trainables.distill.spaces import Subnet
 
@@ -31,12 +31,12 @@ from trainables.distill.spaces import Subnet
 def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
     """Train a population of super-networks, then pick students out of them."""
     running.run_new(run, console, baseline, resume)
-    pick(run, console)
+    pick(directory.open_run(run.directory)[0], console)  # it knows its rows
 
 
 def run_on(path: str, console: Console) -> None:
     """Continue the training, or only the search if the training is done."""
-    run, store = directory.open_run(path)
+    run, store = directory.going_on(path)
     if directory.summary(store).get("status") != "done":
         running.run_on(path, console)
     elif store.exists(STUDENTS):
@@ -91,7 +91,7 @@ def nearest_to(run: Run, rows: list[Row]) -> str:
 
 def winners_of(run: Run, store: Store) -> dict[str, int]:
     """Return the best member of each sub-space at the last round."""
-    rows = store.read_table(METRICS).to_pylist()
+    rows = read_table_rows(store, METRICS)
     last = max(row["round"] for row in rows)
     found = {}
     for part, name in enumerate(run.distilling.spaces):

@@ -40,13 +40,13 @@ def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "n
         return
     directory.refuse_existing(run)
     directory.check_place(run)
-    prepare(run, console, new=True)
+    run = prepare(run, console, new=True)
     train(run, [run, *(controls(run) if baseline else [])], console)
 
 
 def run_on(path: str, console: Console) -> None:
     """Continue a run, and its controls if they were begun, from the last checkpoints."""
-    run, store = directory.open_run(path)
+    run, store = directory.going_on(path)
     baseline = store.exists(f"baseline/{directory.SETTINGS}")
     unfinished = unfinished_of(run, baseline)
     if not unfinished and is_closed(store):
@@ -96,16 +96,17 @@ def train_all(run: Run, runs: list[Run], console: Console) -> None:
             finish(each, console)
 
 
-def prepare(run: Run, console: Console, new: bool = False) -> None:
-    """Build the corpus if it is not there, and check that a batch can be cut from it.
+def prepare(run: Run, console: Console, new: bool = False) -> Run:
+    """Build the corpus if it is not there, and check that a batch can be cut from it; return its run.
 
     For a `new` run it is also built again where its sources are no longer what they were.
     """
     if run.own:
         own_class(run.trainable, run.code)
     if not run.reads_text:
-        return
+        return run
     manifest = prepare_corpus(run.data, partial(say, console), renew=new)
+    run = run.model_copy(update={"data": run.data.model_copy(update={"content": manifest.content})})
     rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}
     check_rows(run, sum(rows.values()))
     large = windows(run.data, manifest)
@@ -121,6 +122,7 @@ def prepare(run: Run, console: Console, new: bool = False) -> None:
             raise InputError(f"{problem}.")
         if note := note_on_batches(run):
             say(console, note)
+    return run
 
 
 def show_corpus(run: Run, console: Console) -> None:

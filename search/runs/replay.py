@@ -15,7 +15,7 @@ from search.config.sections import Scheduled
 from search.errors import InputError
 from search.records import directory
 from search.records.lineage import Segment, ancestry, read_lineage, schedule_of
-from search.records.tables import METRICS
+from search.records.tables import METRICS, read_table_rows
 from search.runs.closing import close
 from search.runs.population import finish, prepare
 
@@ -33,7 +33,7 @@ def settings_of(path: list[Segment]) -> list[dict[str, object]]:
 
 def replay(place: str, member: int | None, console: Console) -> None:
     """Train the member's lineage once more as one model, and say how near it comes."""
-    run, store = directory.open_run(place)
+    run, store = directory.going_on(place)
     if directory.summary(store).get("status") != "done":
         raise InputError(
             f"{place} is not finished: continue it with `shoal resume {shlex.quote(place)}`, then replay it."
@@ -48,7 +48,7 @@ def replay(place: str, member: int | None, console: Console) -> None:
         )
     again = as_one_model(run, store, chosen, path)
     directory.refuse_existing(again)
-    prepare(again, console)
+    again = prepare(again, console)
     with session():
         copy = directory.create(again)
         finish(again, console)
@@ -71,7 +71,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
     }
     population = run.population.model_copy(update=alone)
     # a stack of one mostly rounds as a larger one does; a member that trains by itself does not
-    rows = store.read_table(METRICS).to_pylist()
+    rows = read_table_rows(store, METRICS)
     stacked = any(row["stacked"] for row in rows if row["member"] == member)
     threads = directory.summary(store)["threads"]
     one = {"broods": 1, "workers_per_brood": None, "members_per_worker": 1}

@@ -16,6 +16,7 @@ from search.config.run import Run
 from search.errors import Exhausted
 from search.members.build import build_members
 from search.worker.teams import FAILED, Team, read, teams
+from trainables.handover import hand_in, handed_out
 from trainables.member import Member, SavedState
 from trainables.stacked_loss import CompileError
 
@@ -166,7 +167,7 @@ class Turns:
         states: dict[int, SavedState] = {}
         for number in sorted((self.left(team) - self.asked.keys()) & rows.keys()):
             row = rows[number] if number not in self.failed else LOST
-            state = self.asked[number] = team.members[number].state()
+            state = self.asked[number] = handed_out(team.members[number].state)
             if not np.isfinite(row["score"]):
                 self.failed.add(number)
             # a member that came back from its file repeats a report that may have been answered
@@ -201,7 +202,7 @@ class Turns:
             if state is None:
                 self.failed.add(number)
                 return
-            member.load(state, verdict.order.hyperparameters)
+            hand_in(member.load, state, verdict.order.hyperparameters)
         if verdict.ended:
             self.ended.add(number)
         assert state is not None
@@ -235,7 +236,7 @@ def train_freely(
     hyperparameters = {**starts, **given}
     members = build_members(run, hyperparameters)
     for number, state in states.items():
-        members[number].load(state, hyperparameters[number])
+        hand_in(members[number].load, state, hyperparameters[number])
     ended = {number for number, standing in standings.items() if standing["ended"]}
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
     turns = Turns(

@@ -11,7 +11,7 @@ from ray import train
 from cluster import checkpoints, workers
 from cluster.lease import LeaseLost, StandingStore
 from cluster.metrics import CLOCK, Meter
-from cluster.storage import CannotWrite, Store
+from cluster.storage import BrokenFile, CannotWrite, Store
 from policies import population
 from policies.population import Order
 from search.config.run import Run
@@ -22,11 +22,14 @@ from search.members.views import Shared
 from search.worker.asynchronous import train_freely
 from search.worker.orders import way_to_orders
 from search.worker.teams import FAILED, Team, read, teams
+from trainables.handover import hand_in, handed_out
 from trainables.member import Member, SavedState
 from trainables.network import Network
 from trainables.span import Span, open_span
 
 Members = dict[int, Member]
+# these say in one line all that there is to say
+SAID = (BrokenFile, CannotWrite, Exhausted, LeaseLost)
 
 
 def train_brood(settings: dict[str, Any]) -> None:
@@ -38,8 +41,7 @@ def train_brood(settings: dict[str, Any]) -> None:
     try:
         host_members(settings)
     except Exception as error:
-        plain = isinstance(error, CannotWrite | LeaseLost | Exhausted)
-        failed = str(error) if plain else traceback.format_exc()
+        failed = str(error) if isinstance(error, SAID) else traceback.format_exc()
         workers.send_report(settings["exchange"], settings["brood"], {"failed": failed})
 
 
@@ -106,7 +108,7 @@ def train_in_rounds(
         CLOCK.flush(meter)
         if leaving or way.over or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
-                writer.save(round_, number, member.state(), part_of(span))
+                writer.save(round_, number, handed_out(member.state), part_of(span))
         if leaving:
             writer.wait()  # the node may be gone before the next interval ends
         if way.over:
@@ -169,7 +171,7 @@ def begin(
         return 0, state, members, set()
     for number, member in members.items():
         saved = checkpoints.load_member(store, resumed, number, part_of(span))
-        member.load(saved, state[number].hyperparameters)
+        hand_in(member.load, saved, state[number].hyperparameters)
     # a clone has no score yet
     failed = {number for number in mine if np.isnan(0.0 if (score := state[number].score) is None else score)}
     return resumed, state, members, failed
@@ -225,20 +227,27 @@ def follow(
     states = {donor: snapshot(members[donor], direct) for donor in donors}
     for donor in {order.donor for order in left if order.member not in members} & donors:
         # what has no tensors cannot go by NIXL
-        way = direct and isinstance(members[donor], Network)
+        way = direct and may_stay(members[donor])
         workers.post_weights(exchange, (round_, donor, part), states[donor], way)
     for team in found:
         team.copy([order for order in orders if team.holds(order)])
     for order in left:
         if order.member in members:
             state = states.get(order.donor) or workers.take_weights(exchange, (round_, order.donor, part))
-            members[order.member].load(state, order.hyperparameters)
+            hand_in(members[order.member].load, state, order.hyperparameters)
     for order in back:
         assert earlier is not None
-        members[order.member].load(earlier(order), order.hyperparameters)
+        hand_in(members[order.member].load, earlier(order), order.hyperparameters)
     return {order.member for order in (*orders, *back)} & set(members)
 
 
 def snapshot(member: Member, direct: bool) -> SavedState:
     """Return a copy of a member's state, if it may with its tensors left on their device."""
-    return member.state_in_place() if direct and isinstance(member, Network) else member.state()
+    if direct and isinstance(member, Network) and may_stay(member):
+        return member.state_in_place()
+    return handed_out(member.state)
+
+
+def may_stay(member: Member) -> bool:
+    """Say whether a member's tensors may stay on their device; what a class adds to its state may not."""
+    return type(member).state is Network.state
