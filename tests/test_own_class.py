@@ -79,6 +79,27 @@ def test_a_class_that_is_only_begun_is_noted_and_does_not_run() -> None:
         prepare(run, Console())
 
 
+NETWORK = """\
+from trainables.network import Network
+
+
+class Slope(Network):
+    def __init__(self, recipe, hyperparameters, seed, device): ...
+    def build(self): ...
+    def loss(self, module, batch, numbers): ...
+    def score(self, module, rows): ...
+"""
+
+
+def test_a_network_of_ones_own_has_the_bounds_of_what_it_inherits() -> None:
+    high = "hyperparameters.dropout={kind: float, low: 0, high: 2}"
+    with pytest.raises(
+        InputError, match=r"hyperparameters.dropout: training.dropout must be less than 1, but may"
+    ):
+        project("p", "network_class", NETWORK, high)
+    project("q", "free_class", CLASS, high)  # what dropout means to this one, it alone knows
+
+
 def test_a_configuration_shows_what_counts_and_reads_back() -> None:
     run = project("p", "shown_class")
     Path("again.yaml").write_text(dump(run))

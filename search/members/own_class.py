@@ -137,6 +137,11 @@ def unusable(found: Any) -> str:
     return ""
 
 
+def is_network(found: Any) -> bool:
+    """Say whether a class inherits from Network, which is not imported for that."""
+    return inspect.isclass(found) and any(base.__module__ == "trainables.network" for base in found.__mro__)
+
+
 def is_draft(found: Any) -> bool:
     """Say whether a class is only begun: what its file searches can be looked at before it can train."""
     return inspect.isclass(found) and not any(hasattr(found, name) for name, _ in METHODS)
