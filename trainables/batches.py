@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-from trainables.arrays import map_nest, same_memory
-from trainables.member import Batches, SavedState, copies
+from shoal.trainables.arrays import map_nest, same_memory
+from shoal.trainables.member import Batches, SavedState, copies
 
 
 class Shuffled:

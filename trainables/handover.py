@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from shoal.trainables.arrays import to_arrays
+from shoal.trainables.member import SavedState
 from torch.distributed.tensor import DTensor
-
-from trainables.arrays import to_arrays
-from trainables.member import SavedState
 
 TENSORS = "tensors of torch"  # the key of a state under which stand the paths and types of what were tensors
 PLAIN = (type(None), bool, int, float, complex, str, bytes)  # what nobody can change

@@ -5,14 +5,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-
-from policies.sampling.dynamic import Extremes, LinUpper, Quadratic
-from policies.sampling.hardness import EasyToHard
-from policies.sampling.infobatch import InfoBatch
-from policies.sampling.interface import Context, Decision, Plan, Rule
-from policies.sampling.losses import LastLosses
-from policies.sampling.random_subset import RandomSubset
-from policies.sampling.seta import SeTa
+from shoal.policies.sampling.dynamic import Extremes, LinUpper, Quadratic
+from shoal.policies.sampling.hardness import EasyToHard
+from shoal.policies.sampling.infobatch import InfoBatch
+from shoal.policies.sampling.interface import Context, Decision, Plan, Rule
+from shoal.policies.sampling.losses import LastLosses
+from shoal.policies.sampling.random_subset import RandomSubset
+from shoal.policies.sampling.seta import SeTa
 
 SAMPLERS: dict[str, type] = {
     "random_subset": RandomSubset,

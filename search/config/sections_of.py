@@ -25,8 +25,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import CoreSchema
-
-from policies.space import frozen
+from shoal.policies.space import frozen
 
 
 def whole(value: Any) -> Any:

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from shoal.trainables.distill.elastic import Transformer, extract
+from shoal.trainables.distill.spaces import ElasticShape, Subnet
 from torch import Tensor
-
-from trainables.distill.elastic import Transformer, extract
-from trainables.distill.spaces import ElasticShape, Subnet
 
 
 class Cost(NamedTuple):

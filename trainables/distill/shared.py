@@ -4,10 +4,9 @@ import hashlib
 from collections import OrderedDict
 
 import torch
+from shoal.trainables.distill.staged import Staged
+from shoal.trainables.distill.teachers import Ensemble, Shown, Teacher
 from torch import Tensor
-
-from trainables.distill.staged import Staged
-from trainables.distill.teachers import Ensemble, Shown, Teacher
 
 
 class SharedTeacher:

@@ -6,9 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from shoal.trainables.distill.teachers import Shown
 from torch import Tensor
-
-from trainables.distill.teachers import Shown
 
 
 def flatten(shown: Shown) -> NDArray[np.float16]:
