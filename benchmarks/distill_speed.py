@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
+
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.distill.decoder import ElasticDecoder
 from shoal.trainables.distill.elastic import LAYER, Transformer, extract
@@ -28,7 +30,6 @@ from shoal.trainables.distill.shared import SharedTeacher
 from shoal.trainables.distill.spaces import ElasticShape, Subnet, SubSpace, sandwich
 from shoal.trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
 from shoal.trainables.distill.teachers import Teacher
-from torch.nn import functional
 
 SPACE = SubSpace((3, 4), (5, 6), (160, 192), (2.0, 3.0), layers=6, head_width=32)
 TEACHER = ElasticShape(2000, 64, 6, 12, 384, 1536, 32)  # MiniLM-L6-H384 with fewer words

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import ray
+
 from shoal.cluster.ledger import ROWS_A_CALL, Sender, start_ledger
 from shoal.cluster.session import session
 from shoal.policies.sampling.losses import BYTES_A_ROW, LastLosses

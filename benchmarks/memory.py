@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
+
+from benchmarks.parts.family import memory
+from benchmarks.stream import BATCH, FILE_ROWS, GROUPS, LENGTH, streamed, write_groups
 from shoal.cluster.feed import blocks_of, open_dataset, read_files, row_bytes
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.errors import Exhausted
-
-from benchmarks.parts.family import memory
-from benchmarks.stream import BATCH, FILE_ROWS, GROUPS, LENGTH, streamed, write_groups
 
 WINDOWS = 0.65  # of the budget
 

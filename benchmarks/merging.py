@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from benchmarks.parts.tasks import Memory
 from shoal.cluster.storage import Store
 from shoal.policies.laws.merged import ranked, trust
 from shoal.policies.mixing import Vector
@@ -25,8 +27,6 @@ from shoal.search.corpus.build import prepare_corpus
 from shoal.trainables.language import LanguageModel
 from shoal.trainables.merging import merge
 from shoal.trainables.settings import DecoderShape, Recipe
-
-from benchmarks.parts.tasks import Memory
 
 GROUPS = ("code", "docs", "law")
 LENGTH, BATCH, HELD_OUT = 64, 16, 48  # tokens of a row, rows of a step, rows a group

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
 from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli
 from shoal.policies.mixers.doge import DoGE

@@ -18,6 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+
+from benchmarks.scale import Clock
 from shoal.cluster.session import session
 from shoal.search.config.run import Run
 from shoal.search.driver.population import train_population
@@ -28,9 +31,6 @@ from shoal.trainables.language import LanguageModel
 from shoal.trainables.network import Network
 from shoal.trainables.searched_numbers import cross_entropy
 from shoal.trainables.settings import DecoderShape, Recipe, rate_at
-from torch import nn
-
-from benchmarks.scale import Clock
 
 CORES = len(os.sched_getaffinity(0))
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from benchmarks.parts.asha import train_by_asha
+from benchmarks.parts.tasks import Task, tasks
 from shoal.policies import population
 from shoal.policies.bayesian import Bayesian
 from shoal.policies.exploit import Truncation
@@ -31,9 +34,6 @@ from shoal.policies.standings import rank
 from shoal.search.worker.brood import follow
 from shoal.search.worker.teams import teams
 from shoal.trainables.member import Member
-
-from benchmarks.parts.asha import train_by_asha
-from benchmarks.parts.tasks import Task, tasks
 
 RANDOM = "random search"
 METHODS = {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from shoal.policies.laws.loglinear import log_linear, ridge
 from shoal.policies.mixing import Vector
 from shoal.policies.ranks import spearman

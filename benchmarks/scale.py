@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.parts.shoal_toy import Silent, toy
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
 from shoal.policies import population
@@ -21,8 +22,6 @@ from shoal.search.driver.asynchronous import Arrivals
 from shoal.search.driver.conductor import Conductor
 from shoal.search.driver.population import train_population
 from shoal.search.records import directory
-
-from benchmarks.parts.shoal_toy import Silent, toy
 
 INTERVAL = 4
 ROW = "{:>8}{:>24}{:>24}{:>24}{:>24}"

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from benchmarks.population import CORES, DEVICE, Perceptron, tokens
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.language import LanguageModel
 from shoal.trainables.network import Network
 from shoal.trainables.settings import DecoderShape, Recipe
 from shoal.trainables.stack import Stack
-
-from benchmarks.population import CORES, DEVICE, Perceptron, tokens
 
 RECIPE = Recipe(steps=10_000)
 ROW = "{:<34}{:>9}{:>9}{:>9}{:>14}{:>13}{:>11}"

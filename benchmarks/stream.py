@@ -20,6 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 from numpy.typing import NDArray
+
+from benchmarks.parts import loaders
+from benchmarks.parts.family import core_seconds
 from shoal.cluster.feed import blocks_of, open_dataset, read_on, row_bytes
 from shoal.cluster.order import RowOrder
 from shoal.cluster.session import session
@@ -28,9 +31,6 @@ from shoal.cluster.streams import RowStream, WholeStream, WindowStream
 from shoal.search.config.sections import Data
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.corpus.packing import write_part
-
-from benchmarks.parts import loaders
-from benchmarks.parts.family import core_seconds
 
 GROUPS, LENGTH, BATCH = ("code", "docs", "law"), 128, 64
 FILE_ROWS = 4096  # as `shoal corpus` writes them

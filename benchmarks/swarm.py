@@ -12,6 +12,8 @@ import time
 from typing import Any
 
 import numpy as np
+
+from benchmarks.scale import Clock
 from shoal.cluster.session import session
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Cluster, Data, Model
@@ -20,8 +22,6 @@ from shoal.search.corpus.build import prepare_corpus
 from shoal.search.driver.population import train_population
 from shoal.search.records import directory
 from shoal.search.runs.mixture import as_population, design, losses_of, settings
-
-from benchmarks.scale import Clock
 
 GROUPS = ("code", "docs", "law")
 ROW = "{:<28}{:>10}{:>14}{:>18}"

@@ -22,6 +22,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+
+from benchmarks.parts.tasks import digits, text
+from benchmarks.quality import interval
 from shoal.policies.sampling.dynamic import LinUpper
 from shoal.policies.sampling.infobatch import InfoBatch
 from shoal.policies.sampling.interface import Rule
@@ -33,10 +37,6 @@ from shoal.trainables.language import LanguageModel
 from shoal.trainables.network import Network
 from shoal.trainables.searched_numbers import cross_entropy
 from shoal.trainables.settings import DecoderShape, Recipe
-from torch import nn
-
-from benchmarks.parts.tasks import digits, text
-from benchmarks.quality import interval
 
 METHODS: dict[str, Rule] = {
     "full": RandomSubset(1.0),

@@ -10,6 +10,7 @@ import sys
 import grpc
 from ray._common.utils import get_default_ray_temp_dir
 from ray._private import services
+
 from shoal.cluster.errors import NoRay
 
 # Without an address Ray looks for a cluster that `ray start` left on this machine, also a dead one.

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+
 from shoal.cluster.order import RowOrder, drawn
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import Chunk, Tokens, as_column, as_rows

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import requests
 from grafana_api.grafana_api import GrafanaClientError, GrafanaException, GrafanaUnauthorizedError
 from grafana_api.grafana_face import GrafanaFace
+
 from shoal.cluster.dashboard import DATASOURCE, TITLE, UID, dashboard
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 from numpy.typing import NDArray
+
 from shoal.cluster.lease import StandingStore
 from shoal.cluster.storage import TEMPORARY, Store
 

@@ -18,6 +18,7 @@ from ray._private import utils as ray_utils
 from ray._private.state import state
 from ray.autoscaler.sdk import request_resources
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+
 from shoal.cluster import ending
 from shoal.cluster.address import EMBEDDED, check_address, folder, wanted
 from shoal.cluster.errors import NoRay

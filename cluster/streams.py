@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
 from shoal.cluster.metrics import CLOCK
 from shoal.cluster.order import RowOrder
 

@@ -14,6 +14,7 @@ import ray
 from ray import train, tune
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
+
 from shoal.cluster.feed import open_dataset
 from shoal.cluster.session import bookkeeping
 from shoal.cluster.storage import Store

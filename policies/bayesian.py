@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+
 from shoal.policies import gaussian
 from shoal.policies.encoding import Array, Coding, Places, Points, coding, decode, encode, snapped
 from shoal.policies.explore import Interval, Past, Perturb

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
 from shoal.policies.space import Constant, Domain, Hyperparameters, Space
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from itertools import accumulate, combinations
 
 import numpy as np
+
 from shoal.policies.exploit import Copy, clone
 from shoal.policies.standings import Standings
 

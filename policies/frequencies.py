@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+
 from shoal.policies.exploit import Copy, clone
 from shoal.policies.standings import Standings
 

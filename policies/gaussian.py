@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+
 from shoal.policies.encoding import Array, Places
 
 JITTERS = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)

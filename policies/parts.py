@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
+
 from shoal.policies.population import Best, Order, Report, State, archived, decide
 from shoal.policies.rules import Rules
 from shoal.policies.space import Space

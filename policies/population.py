@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from shoal.policies.exploit import Copy, clone
 from shoal.policies.explore import NOTHING, Interval, Past, explore, with_constants
 from shoal.policies.rules import Rules

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+
 from shoal.cluster import ending
 from shoal.cluster.errors import NoRay
 from shoal.cluster.storage import BrokenFile, CannotWrite, Store

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 import pyarrow.lib
+
 from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+
 from shoal.search import notation
 from shoal.search.checks.idle import idle, idle_keys
 from shoal.search.checks.run import problems as problems_of

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
+
 from shoal.search.errors import InputError
 
 DEEPEST = 64  # levels of nesting: far more than any run has, and fewer than Python's stack holds

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from shoal.trainables.arrays import map_nest, same_memory
 from shoal.trainables.member import Batches, SavedState, copies
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from shoal.trainables.searched_numbers import FloatOrTensor, cross_entropy, dropout
-from shoal.trainables.settings import DecoderShape
 from torch import Tensor, nn
 from torch.nn import functional
+
+from shoal.trainables.searched_numbers import FloatOrTensor, cross_entropy, dropout
+from shoal.trainables.settings import DecoderShape
 
 
 class Attention(nn.Module):

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.tensor import DTensor
+
 from shoal.trainables.arrays import to_arrays
 from shoal.trainables.member import SavedState
-from torch.distributed.tensor import DTensor
 
 TENSORS = "tensors of torch"  # the key of a state under which stand the paths and types of what were tensors
 PLAIN = (type(None), bool, int, float, complex, str, bytes)  # what nobody can change

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+
 from shoal.trainables.decoder import Decoder, initialise, token_losses
 from shoal.trainables.member import Batches
 from shoal.trainables.network import Network
 from shoal.trainables.searched_numbers import FloatOrTensor, squared_log_partition, used
 from shoal.trainables.settings import DecoderShape, Recipe
-from torch import Tensor, nn
 
 
 class LanguageModel(Network):

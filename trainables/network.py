@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from shoal.trainables.arrays import check_source, copy_into, tensor_like, to_arrays, to_clones, to_tensors
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Batches, SavedState, copies
@@ -16,7 +18,6 @@ from shoal.trainables.randomness import reseed, restored
 from shoal.trainables.searched_numbers import FloatOrTensor
 from shoal.trainables.settings import Recipe, numbers, rate_at
 from shoal.trainables.span import Span, local, shared_like
-from torch import Tensor, nn
 
 
 class Network(ABC):

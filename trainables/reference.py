@@ -6,8 +6,9 @@ from collections import OrderedDict
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from shoal.trainables.decoder import losses_by_token
 from torch import Tensor, nn
+
+from shoal.trainables.decoder import losses_by_token
 
 REMEMBERED_BATCHES = 1024  # batches whose losses are remembered
 

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
 from shoal.trainables.decoder import Decoder, token_losses
 
 ROWS_PER_PASS = 128

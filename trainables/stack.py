@@ -5,6 +5,9 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
 from shoal.trainables.arrays import map_nest, stack, to_arrays, to_tensors
 from shoal.trainables.batches import alike
 from shoal.trainables.handover import hand_in, handed_out
@@ -15,8 +18,6 @@ from shoal.trainables.randomness import reseed, restored
 from shoal.trainables.settings import rate_at
 from shoal.trainables.stacked_loss import Called, StackedLoss, compiled, explained, stacked_loss
 from shoal.trainables.vmap_on_cpu import attention, linear_layers
-from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 NUMBERS = ("weight_decay", "beta1", "beta2", "momentum")  # the optimisers use these
 

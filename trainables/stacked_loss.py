@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from shoal.trainables.network import Network
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+
+from shoal.trainables.network import Network
 
 # (weights, numbers that differ, batch), all stacked -> losses `(members,)`, and each member's own result
 StackedLoss = Callable[[dict[str, Tensor], dict[str, Tensor], Any], tuple[Tensor, Tensor]]

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+
+from benchmarks.parts.tasks import Task
 from shoal.policies import population
 from shoal.search.worker.teams import teams
 from shoal.trainables.member import Member
-
-from benchmarks.parts.tasks import Task
 
 DIVERGED = -1e30  # Tune would let a trial without a finite score go on for ever
 

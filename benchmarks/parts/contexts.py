@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.parts.texts import HeldOut, Memory
 from shoal.policies.mixers.visits import Groups, Mixing
 from shoal.policies.mixing import normalise
 from shoal.search.config.mixing import PROBED
@@ -19,10 +23,6 @@ from shoal.trainables.reference import Reference
 from shoal.trainables.searched_numbers import FloatOrTensor
 from shoal.trainables.settings import DecoderShape, Recipe
 from shoal.trainables.stack import Stack
-from torch import Tensor, nn
-from torch.nn import functional
-
-from benchmarks.parts.texts import HeldOut, Memory
 
 BYTES = 128  # what is not ASCII counts as one byte
 CONTEXT, WIDTH, HIDDEN = 8, 12, 96

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+
 from shoal.cluster.feed import open_dataset
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import as_rows
-from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 SETTLE = 2.0  # seconds before a streaming loader's clock: its processes start, and begin to read ahead
 

@@ -9,6 +9,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import torch
+
+from benchmarks.parts.sentences import LENGTH, installed, minilm, sentiment
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.distill.cost import encoder_cost
 from shoal.trainables.distill.elastic import extract
@@ -19,8 +21,6 @@ from shoal.trainables.distill.spaces import Subnet, SubSpace
 from shoal.trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
 from shoal.trainables.distill.teachers import load_teacher
 from shoal.trainables.folder_tokenizer import FolderTokenizer
-
-from benchmarks.parts.sentences import LENGTH, installed, minilm, sentiment
 
 MINILM = {"layers": 6, "head_width": 32}
 SPACES = {

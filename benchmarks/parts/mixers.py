@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+
+from benchmarks.parts.contexts import ContextModel, Job, losses, members, train_together
+from benchmarks.parts.texts import GIVEN, INSTALLED, held_out, rows
 from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli
 from shoal.policies.mixers.doge import DoGE
@@ -16,9 +19,6 @@ from shoal.policies.mixers.skillit import SkillIt, skills_graph
 from shoal.policies.mixers.visits import Mixer, Mixing
 from shoal.trainables.reference import Reference
 from shoal.trainables.settings import Recipe
-
-from benchmarks.parts.contexts import ContextModel, Job, losses, members, train_together
-from benchmarks.parts.texts import GIVEN, INSTALLED, held_out, rows
 
 BATCH, VALIDATION, TEST = 16, 128, 256  # rows: of a step, of each group held out
 FEW = 250  # rows of a group that has few: 16 kB

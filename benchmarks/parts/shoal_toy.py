@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from ray import train
+
+from benchmarks.parts.processes import PROCESS, first_starts, note_start, processes_started, starts
 from shoal.policies.population import Order
 from shoal.search.config.run import Run
 from shoal.search.driver.population import train_population
@@ -18,8 +20,6 @@ from shoal.search.records import directory
 from shoal.search.records.lineage import read_lineage
 from shoal.search.worker import brood
 from shoal.search.worker.brood import train_brood
-
-from benchmarks.parts.processes import PROCESS, first_starts, note_start, processes_started, starts
 
 
 class Silent:

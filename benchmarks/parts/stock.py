@@ -23,7 +23,6 @@ import numpy as np
 import ray
 from ray import train, tune
 from ray.tune.schedulers import PopulationBasedTraining
-from shoal.trainables.toy import Toy
 
 from benchmarks.parts.processes import (
     Measurement,
@@ -36,6 +35,7 @@ from benchmarks.parts.processes import (
     starts,
     wait_for_starts,
 )
+from shoal.trainables.toy import Toy
 
 TRIAL_SHARE = 0.1  # of a member's CPUs, for the trial that only waits for its Train worker
 SPREAD = 0.15  # of the starting weights, from the first member to the last

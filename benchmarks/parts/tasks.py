@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
+
 from shoal.cluster.order import RowOrder
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import as_rows
@@ -23,7 +25,6 @@ from shoal.trainables.language import LanguageModel
 from shoal.trainables.network import Network
 from shoal.trainables.searched_numbers import cross_entropy, dropout
 from shoal.trainables.settings import DecoderShape, Recipe
-from torch import nn
 
 RATE = Float(1e-4, 1.0, log=True)
 MEMBERS = 16

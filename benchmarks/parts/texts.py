@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import RowOrder, as_rows
 from shoal.search.config.sections import Data

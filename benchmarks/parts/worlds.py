@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+
 from shoal.policies.mixers.visits import (
     ALIGNMENT,
     EXCESS,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
 from shoal.policies.minimise import Function, Minimum, Vector, minimise
 
 HUBER = 0.02  # nats

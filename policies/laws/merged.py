@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+
 from shoal.policies.mixing import Vector
 from shoal.policies.ranks import spearman
 

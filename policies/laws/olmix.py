@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+
 from shoal.policies.laws.regmix import Predictor
 from shoal.policies.mixing import Vector, bounded, normalise
 

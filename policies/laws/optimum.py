@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+
 from shoal.policies.laws.loglinear import Law
 from shoal.policies.mixing import Vector, bounded, normalise
 

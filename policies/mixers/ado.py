@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
 from shoal.policies.mixers.curves import Curve, fit_curve
 from shoal.policies.mixers.mixer import TRAINING, Groups, Outcome, State, Wish
 from shoal.policies.mixing import Counts, Vector, bounded, normalise

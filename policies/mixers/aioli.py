@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+
 from shoal.policies.mixers.effects import Effects, by_chance, learn_effects, scaled, smoothed_one_hot, spread
 from shoal.policies.mixers.mixer import VALIDATION, Groups, Outcome, State, Wish
 from shoal.policies.mixers.plain import one_each, sums_to_one

@@ -5,6 +5,7 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+
 from shoal.policies.minimise import Vector, minimise, multistart
 
 HUBER = 1e-3  # of the logarithm of the loss

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
 from shoal.policies.mixers.mixer import ALIGNMENT, Groups, Outcome
 from shoal.policies.mixers.proxy import Proxy
 from shoal.policies.mixing import Vector, apportion, dealt

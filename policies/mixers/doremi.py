@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
 from shoal.policies.mixers.mixer import EXCESS, Groups, Outcome
 from shoal.policies.mixers.proxy import Proxy
 from shoal.policies.mixing import Vector

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
 from shoal.policies.mixing import Vector
 from shoal.policies.ranks import spearman
 from shoal.policies.statistics import incomplete_beta

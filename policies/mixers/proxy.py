@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
 from shoal.policies.mixers.mixer import Groups, Outcome, State, Wish
 from shoal.policies.mixing import Vector, exponentiated
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
 from shoal.policies.mixers.mixer import VALIDATION, Groups, Outcome, State, Wish
 from shoal.policies.mixing import Vector, exponentiated
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from shoal.policies.mixers.mixer import (
     ALIGNMENT,
     EXCESS,

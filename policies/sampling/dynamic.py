@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+
 from shoal.policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
 
 

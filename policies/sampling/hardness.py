@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
 from shoal.policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
 
 Vector = NDArray[np.float64]

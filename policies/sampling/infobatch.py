@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
 from shoal.policies.sampling.chance import uniform
 from shoal.policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
 

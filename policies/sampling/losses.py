@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from shoal.policies.sampling.interface import Ids
 
 BYTES_A_ROW = 20

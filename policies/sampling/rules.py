@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
 from shoal.policies.sampling.dynamic import Extremes, LinUpper, Quadratic
 from shoal.policies.sampling.hardness import EasyToHard
 from shoal.policies.sampling.infobatch import InfoBatch

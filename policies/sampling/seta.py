@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
 from shoal.policies.sampling.chance import uniform
 from shoal.policies.sampling.clusters import cut_points
 from shoal.policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision

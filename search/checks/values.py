@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
+
 from shoal.search.config.distill import Distill
 from shoal.search.config.explain import shown, wanted
 from shoal.search.config.kinds import SpaceWithin

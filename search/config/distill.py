@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
+
 from shoal.search.config.sections_of import Count, Flag, Real, Settings, Whole
 from shoal.trainables.distill.spaces import SubSpace
 from shoal.trainables.settings import Recipe

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic_core import ErrorDetails
+
 from shoal.policies.mixers.rules import MIXERS
 from shoal.policies.rules import EXPLOITS, EXPLORES
 from shoal.policies.sampling.rules import SAMPLERS

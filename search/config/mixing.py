@@ -8,6 +8,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import Field, create_model
+
 from shoal.policies.mixers import visits
 from shoal.policies.mixers.rules import MIXERS
 from shoal.search.config.sections_of import (

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field
+
 from shoal.policies.mixers.mixer import Groups
 from shoal.policies.rules import ALONE, Rules
 from shoal.policies.schedule import Setting

@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import CoreSchema
+
 from shoal.policies.space import frozen
 
 

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from pydantic import Field
+
 from shoal.search.config.mixing import ByGroup
 from shoal.search.config.sections import Model
 from shoal.search.config.sections_of import Count, Real, Settings, Whole

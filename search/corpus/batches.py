@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import RowStream, WindowStream, as_rows
 from shoal.policies.mixing import Vector, cut

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
+
 from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
 from shoal.search.corpus import freshness, stages

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from shoal.search.corpus.archives import archive
 from shoal.search.corpus.opening import (
     ARROW_STREAM,

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from pyarrow import fs
+
 from shoal.cluster.storage import Store
 from shoal.search.corpus.opening import known
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs
+
 from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
 from shoal.search.corpus.packing import Split

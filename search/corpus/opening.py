@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
+
 from shoal.search.corpus.quarantine import Bad
 
 HEAD = 1 << 16  # bytes that a file is known by

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import as_column
 from shoal.search.config.sections import Data

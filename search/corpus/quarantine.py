@@ -4,6 +4,7 @@ from collections import Counter
 from typing import NamedTuple
 
 import pyarrow as pa
+
 from shoal.cluster.storage import Store
 from shoal.search.errors import InputError
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import ray.data
 from numpy.typing import NDArray
 from safetensors.numpy import load
+
 from shoal.cluster.session import capacity
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import as_rows

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 import pyarrow as pa
+
 from shoal.search.config.sections import Data
 from shoal.search.corpus.formats import File, broken, contents, of_system
 from shoal.search.corpus.installed import INSTALLED, Entry

@@ -17,6 +17,7 @@ import numpy as np
 import ray
 import ray.data
 from numpy.typing import NDArray
+
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from pyarrow import fs
+
 from shoal.cluster.storage import Store
 
 PREFIX = ".build-"

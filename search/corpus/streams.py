@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from ray import train
+
 from shoal.cluster.feed import blocks_of, read_on, row_bytes
 from shoal.cluster.order import RowOrder
 from shoal.cluster.session import capacity

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+
 from shoal.cluster.storage import Store
 from shoal.policies.mixing import normalise
 from shoal.search.config.run import Run

@@ -22,6 +22,7 @@ def cost_of(run: Run, shape: ElasticShape, subnet: Subnet) -> dict[str, float]:
 def latency_of(run: Run, shape: ElasticShape, subnet: Subnet) -> float:
     """Return a network's time for one row on this machine, in ms: the least of five, with random weights."""
     import torch
+
     from shoal.trainables.distill.cost import latency
     from shoal.trainables.distill.families import NETWORKS
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
+
 from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.search.config.run import Run

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+
 from shoal.policies.parts import part_of
 from shoal.search.config.run import Run
 from shoal.search.corpus.text import HeldOut

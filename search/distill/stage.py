@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from ray import train
+
 from shoal.cluster.feed import blocks_of, look_at
 from shoal.cluster.order import RowOrder
 from shoal.cluster.session import capacity

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
+from torch import nn
+
 from shoal.cluster.batch import map_tasks
 from shoal.cluster.session import capacity
 from shoal.policies.pareto import choose, front
@@ -21,7 +23,6 @@ from shoal.trainables.distill.cost import latency
 from shoal.trainables.distill.proxy import Tuning, accuracy, tune_together
 from shoal.trainables.distill.spaces import ElasticShape, Subnet, SubSpace
 from shoal.trainables.distill.supernet import SuperNetwork
-from torch import nn
 
 EXHAUSTIVE_UP_TO = 512  # a space of at most so many networks is searched whole
 GENERATION = 32  # networks that NSGA-II proposes at once

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
+
 from shoal.cluster import checkpoints
 from shoal.cluster.exchange import start_exchange
 from shoal.cluster.lease import LeasedStore

@@ -9,6 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
 from shoal.policies.population import Order
 from shoal.search.config.run import Run
 

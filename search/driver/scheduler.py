@@ -3,6 +3,7 @@
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
 from shoal.cluster.lease import LeaseLost
 from shoal.cluster.storage import BrokenFile, CannotWrite
 from shoal.search.driver.conductor import Conductor

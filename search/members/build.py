@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from safetensors.numpy import load
+
 from shoal.cluster.storage import Store
 from shoal.search.config.mixing import PROBED
 from shoal.search.config.run import Run

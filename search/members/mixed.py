@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+
 from shoal.policies.mixers.doremi import clipped_excess
 from shoal.policies.mixers.visits import (
     EXCESS,
@@ -32,7 +34,6 @@ from shoal.trainables.language import LanguageModel
 from shoal.trainables.member import SavedState, copies
 from shoal.trainables.reference import Reference
 from shoal.trainables.settings import DecoderShape, Recipe
-from torch import Tensor, nn
 
 
 class VisitBatches:

@@ -4,6 +4,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from shoal.cluster.ledger import Sender
 from shoal.policies.sampling.interface import Ids
 from shoal.policies.sampling.losses import LastLosses

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+
 from shoal.search import notation
 from shoal.search.errors import InputError
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+
 from shoal.cluster import jobs
 from shoal.cluster.driver import ADDRESS, DIRECTORY
 from shoal.cluster.package import PackageTooLarge, files, pack

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 from rich.console import Console
+
 from shoal.search.errors import InputError
 
 k8s = typer.Typer(

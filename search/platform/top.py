@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+
 from shoal.cluster.driver import DIRECTORY
 from shoal.cluster.storage import Store
 from shoal.policies.population import Order

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.lib
 from numpy.typing import NDArray
 from safetensors.numpy import save
+
 from shoal.cluster import checkpoints, lease
 from shoal.cluster.driver import ADDRESS, running_in
 from shoal.cluster.storage import BrokenFile, Store, reason

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.lib
 from pyarrow import fs
+
 from shoal.cluster.storage import Store
 from shoal.search.config.places import with_places
 from shoal.search.config.run import Run

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+
 from shoal.cluster.storage import PART, TEMPORARY, BrokenFile, Store
 from shoal.policies.population import Order, State
 from shoal.search.errors import InputError

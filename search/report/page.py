@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from plotly.offline import get_plotlyjs
+
 from shoal.search.report.drawing import Figure, LegendEntry, to_json
 
 STYLE = """

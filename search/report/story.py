@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+
 from shoal.cluster.storage import Store
 from shoal.policies.space import Path, value_at
 from shoal.policies.standings import rank

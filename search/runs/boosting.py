@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+
 from shoal.policies.mixing import Vector
 from shoal.search.errors import InputError
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
 from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
 from shoal.search.records import directory

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
+
 from shoal.cluster import checkpoints
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+
 from shoal.cluster import lease
 from shoal.cluster.storage import Store
 from shoal.policies.laws.loglinear import fit_law, ridge

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
 from shoal.cluster import ending, lease
 from shoal.cluster.session import session
 from shoal.cluster.storage import CannotWrite, Store

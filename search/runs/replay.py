@@ -5,6 +5,7 @@ import shlex
 
 import numpy as np
 from rich.console import Console
+
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
 from shoal.policies.schedule import Setting

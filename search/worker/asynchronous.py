@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from shoal.cluster import checkpoints, workers
 from shoal.cluster.storage import Store
 from shoal.policies.population import Order

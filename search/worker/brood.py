@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from ray import train
+
 from shoal.cluster import checkpoints, workers
 from shoal.cluster.lease import LeaseLost, StandingStore
 from shoal.cluster.metrics import CLOCK, Meter

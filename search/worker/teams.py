@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from shoal.policies.population import Order
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.errors import Exhausted

@@ -6,6 +6,7 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+
 from shoal.cluster import address
 from shoal.cluster.address import check_address, folder
 from shoal.cluster.errors import NoRay

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+
 from shoal.cluster import workers
 from shoal.policies.population import Order
 from shoal.search.worker import brood
 from shoal.search.worker.teams import Team
 from shoal.trainables.toy import Toy
-
 from tests.helpers.members import language
 from tests.helpers.runs import events, members, same_weights, scores, shoal, small_run
 

@@ -30,7 +30,7 @@ def ended(program: str, *signals: signal.Signals, **options) -> tuple[int, str, 
 
 WAITS = """
     import time
-    from shoal.search.program import well_ended
+    from shoal.search.signals import well_ended
     with well_ended():
         print("here", flush=True)
         time.sleep(60)
@@ -48,7 +48,7 @@ def test_what_breaks_after_a_signal_is_no_trace() -> None:
     program = """
         import time
         from shoal.cluster import ending
-        from shoal.search.program import well_ended
+        from shoal.search.signals import well_ended
         with well_ended():
             ending.say("interrupted: go on with this.")
             print("here", flush=True)
@@ -65,7 +65,7 @@ def test_who_cannot_be_interrupted_says_the_last_words_and_is_ended() -> None:
     program = """
         import contextlib, time
         from shoal.cluster import ending
-        from shoal.search.program import well_ended
+        from shoal.search.signals import well_ended
 
         def fail():
             raise OSError("no space left")
@@ -85,7 +85,7 @@ def test_a_second_signal_does_not_wait_for_the_closing_that_the_first_began() ->
     program = """
         import os, signal, threading, time
         from shoal.cluster import ending
-        from shoal.search.program import well_ended
+        from shoal.search.signals import well_ended
         ending.TOGETHER = 0.1
         threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
         with well_ended():
@@ -101,7 +101,7 @@ def test_a_second_signal_does_not_wait_for_the_closing_that_the_first_began() ->
 def test_an_interrupt_that_python_only_prints_is_raised_again() -> None:
     program = """
         import time
-        from shoal.search.program import well_ended
+        from shoal.search.signals import well_ended
 
         class Closes:
             def __del__(self):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shoal.cluster import feed
 from shoal.cluster.order import RowOrder
 from shoal.cluster.session import session

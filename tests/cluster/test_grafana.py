@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import promql_parser
 import pytest
 import yaml
-from shoal.cluster import dashboard, metrics
 
+from shoal.cluster import dashboard, metrics
 from tests.helpers.grafana_server import TOKEN, Grafana
 from tests.helpers.manifests import K8S
 from tests.search.platform.test_cli import refused, shoal  # noqa: F401 - fixtures

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from shoal.cluster import lease
 from shoal.cluster.storage import Store
 from shoal.search.records import directory

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+
 from shoal.cluster import ledger
 from shoal.cluster.ledger import FLIGHT, Sender, start_ledger
 from shoal.cluster.session import session

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shoal.cluster import checkpoints, tree
 from shoal.cluster.lease import LeaseLost, StandingStore, take
 from shoal.cluster.storage import CannotWrite, Store

@@ -3,6 +3,7 @@ import threading
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shoal.cluster.order import RowOrder
 from shoal.cluster.streams import WholeStream, as_column, as_rows
 from shoal.policies.mixing import normalise

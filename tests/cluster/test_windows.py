@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from shoal.cluster import feed as feeding
 from shoal.cluster.order import RowOrder, drawn
 from shoal.cluster.storage import Store

@@ -6,6 +6,7 @@ import numpy as np
 import tokenizers
 import torch
 import transformers
+
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.distill import students
 from shoal.search.distill.members import super_networks

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shoal.search.records.tables import METRICS
-
 from tests.helpers.runs import TOY, events, scores, start, without_ray
 
 ROUNDS = 400

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.distill.encoder import ElasticEncoder
 from shoal.trainables.distill.shared import SharedTeacher
@@ -14,7 +16,6 @@ from shoal.trainables.language import LanguageModel
 from shoal.trainables.network import Network
 from shoal.trainables.searched_numbers import cross_entropy, dropout
 from shoal.trainables.settings import DecoderShape, Recipe
-from torch import nn
 
 SHAPE = DecoderShape(vocabulary=31, sequence_length=12, layers=2, heads=2, width=16)
 

@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+
+from examples.loop import train as plain_train
 from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.policies import population
 from shoal.search.load import load_run
 from shoal.search.records.lineage import read_lineage
-
-from examples.loop import train as plain_train
 
 ROOT = Path(__file__).parents[2]
 TOY = str(ROOT / "examples/toy.yaml")

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed as dist
+
 from shoal.policies.sampling.dynamic import LinUpper
 from shoal.policies.sampling.infobatch import InfoBatch
 from shoal.policies.sampling.interface import Rule
@@ -15,8 +17,6 @@ from shoal.search.members.sampled import sample_arrays
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.member import SavedState
 from shoal.trainables.span import open_span
-from torch import distributed as dist
-
 from tests.helpers.members import language, supernet
 from tests.search.members.test_policies_in_members import EXAMPLES
 from tests.search.members.test_policies_in_members import member as member_of

@@ -6,6 +6,14 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+
+from benchmarks import distill_speed, mixing, stream
+from benchmarks.exploit import median
+from benchmarks.parts import loaders, processes
+from benchmarks.parts.asha import train_by_asha
+from benchmarks.parts.mixers import METHODS, Result, choose, grid
+from benchmarks.parts.tasks import Task
+from benchmarks.quality import better, interval, summary, train
 from shoal.cluster.order import RowOrder
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import WholeStream
@@ -16,14 +24,6 @@ from shoal.trainables.distill.encoder import ElasticEncoder
 from shoal.trainables.distill.shared import SharedTeacher
 from shoal.trainables.distill.teachers import Teacher
 from shoal.trainables.toy import Toy
-
-from benchmarks import distill_speed, mixing, stream
-from benchmarks.exploit import median
-from benchmarks.parts import loaders, processes
-from benchmarks.parts.asha import train_by_asha
-from benchmarks.parts.mixers import METHODS, Result, choose, grid
-from benchmarks.parts.tasks import Task
-from benchmarks.quality import better, interval, summary, train
 
 
 def start(process: str, trial: str, time: float, source: str = "") -> dict:

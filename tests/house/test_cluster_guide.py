@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from shoal.search.config.sections import Cluster
 
+from shoal.search.config.sections import Cluster
 from tests.search.platform.test_cli import shoal  # noqa: F401 - fixture
 
 ROOT = Path(__file__).parents[2]

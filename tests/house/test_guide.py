@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shoal.cluster.storage import Store
 
+from shoal.cluster.storage import Store
 from tests.helpers.runs import shoal
 
 GUIDE = (Path(__file__).parents[2] / "docs/own-model.md").read_text()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+
 from shoal.policies import gaussian, population
 from shoal.policies.bayesian import Bayesian, copula, standardised
 from shoal.policies.encoding import coding, decode, encode, snapped

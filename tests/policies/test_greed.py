@@ -1,6 +1,7 @@
 """Greed in its smallest form: lowering the rate pays at once, and training needs it high."""
 
 import numpy as np
+
 from shoal.policies import population
 from shoal.policies.exploit import Truncation
 from shoal.policies.explore import Perturb

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+
 from shoal.policies.minimise import minimise, multistart
 
 

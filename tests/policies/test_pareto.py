@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from shoal.policies.pareto import choose, front, hypervolume
 
 

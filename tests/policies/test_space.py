@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from shoal.policies.explore import Perturb, Resample, explore
 from shoal.policies.rules import EXPLORES
 from shoal.policies.space import Bool, Categorical, Constant, Domain, Float, Int, Ordered, sample

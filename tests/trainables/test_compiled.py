@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
+
 from shoal.search.worker.teams import SMALL, teams
 from shoal.trainables import stacked_loss
 from shoal.trainables.settings import DecoderShape
 from shoal.trainables.stack import Stack
-from torch._dynamo.utils import counters
-
 from tests.helpers.members import Points, language, points
 from tests.trainables.test_stack import assert_close, make, numbers
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
-from shoal.trainables.gradient_products import gradients, inner_products, weighted
 from torch import nn
+
+from shoal.trainables.gradient_products import gradients, inner_products, weighted
 
 
 def test_inner_products_by_hand() -> None:

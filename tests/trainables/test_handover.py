@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from shoal.cluster import checkpoints, tree, workers
 from shoal.cluster.storage import Store
 from shoal.policies.population import Order
@@ -20,7 +21,6 @@ from shoal.trainables.batches import Shuffled
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.stack import Stack
 from shoal.trainables.toy import Toy
-
 from tests.helpers.members import Points, _labels, _points
 from tests.helpers.runs import shoal
 
@@ -219,7 +219,6 @@ class Counting(Shuffled):
 
 def test_batches_of_ones_own_do_not_run_ahead_of_a_state_or_a_stack() -> None:
     from shoal.trainables.settings import Recipe
-
     from tests.helpers.members import POINTS
 
     made = [Points(Recipe(steps=60, warmup=4), {}, Counting(), POINTS, seed) for seed in range(3)]

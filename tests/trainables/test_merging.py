@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from shoal.policies.laws.merged import ranked, trust
 from shoal.policies.mixers.effects import learn_effects
 from shoal.policies.ranks import spearman
 from shoal.trainables.merging import merge
-from torch import Tensor, nn
 
 GROUPS, SYMBOLS = 4, 12
 

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from shoal.policies.mixing import normalise
 from shoal.search.corpus.batches import MixedBatches
 from shoal.trainables.batches import Shuffled, alike
@@ -13,8 +15,6 @@ from shoal.trainables.searched_numbers import cross_entropy
 from shoal.trainables.settings import Recipe
 from shoal.trainables.stack import Stack
 from shoal.trainables.vmap_on_cpu import Linear, linear_layers
-from torch import nn
-
 from tests.helpers.members import POINTS, Points, language
 from tests.trainables.test_stack import assert_close
 

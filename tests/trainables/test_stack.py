@@ -3,11 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from shoal.trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
 from shoal.trainables.settings import DecoderShape
 from shoal.trainables.stack import Stack, stackable, stacks
 from shoal.trainables.toy import Toy
-
 from tests.helpers.members import SHAPE, Points, equal, language, points
 
 MAKERS = {"decoder": language, "points": points}

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from shoal.trainables.tokenizer import TOKENIZERS, Bytes
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -7,12 +7,12 @@ import pytest
 
 pytest.importorskip("tokenizers", reason="the extra shoal[hf] is not installed")
 
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
 from shoal.search.config.sections import Data
 from shoal.search.corpus.build import build_corpus
 from shoal.search.errors import InputError
 from shoal.search.tokenizers import open_tokenizer
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
 from tests.helpers.odd_files import holds, lines
 
 WORDS = {"<unk>": 0, "<s>": 1, "</s>": 2, "[CLS]": 3, "[SEP]": 4, "<|im_end|>": 5, "a": 6, "b": 7}

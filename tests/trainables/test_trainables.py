@@ -3,13 +3,13 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from shoal.trainables.arrays import copy_into, to_arrays
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.decoder import Decoder, initialise, rotary_angles, rotate, token_losses
 from shoal.trainables.searched_numbers import cross_entropy, dropout, squared_log_partition
 from shoal.trainables.settings import DecoderShape, Recipe, rate_at
 from shoal.trainables.toy import Toy
-
 from tests.helpers.members import SHAPE, equal, language, points, supernet
 
 

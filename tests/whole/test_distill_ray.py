@@ -15,7 +15,6 @@ from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.search.distill.export import export_student
 from shoal.search.records.directory import open_run
-
 from tests.helpers.distillation import save_teacher, write_run
 from tests.helpers.runs import events, scores, shoal, start, wait_for_round
 

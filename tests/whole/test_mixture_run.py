@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from shoal.cluster.storage import Store
 
+from shoal.cluster.storage import Store
 from tests.helpers.runs import scores, shoal, small_run, start, wait_for_round, write_texts
 
 pytestmark = pytest.mark.ray

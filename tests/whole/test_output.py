@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from shoal.search.errors import RunFailed
 from shoal.search.output import Steady, steady, write_document
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load
+
 from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.search.records import directory
 from shoal.search.records.lineage import ancestry
-
 from tests.helpers.listening import addresses, descendants
 from tests.helpers.runs import (
     TOY,

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shoal.search.load import load_run
 
+from shoal.search.load import load_run
 from tests.helpers.listening import addresses
 from tests.helpers.nodes import Nodes
 from tests.helpers.runs import TOY, scores, start, without_ray

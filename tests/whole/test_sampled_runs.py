@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shoal.cluster.storage import Store
 
+from shoal.cluster.storage import Store
 from tests.helpers.runs import members, same_weights, scores, shoal, start, wait_for_round
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from shoal.search.load import load_run
 from shoal.search.records import directory
-
 from tests.helpers.members import language, supernet
 from tests.helpers.runs import ROOT, events, scores, shoal, small_run, start, wait_for_round
 from tests.helpers.span import RULES, mixing, outcome, sampled

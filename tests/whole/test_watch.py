@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+
 from shoal.cluster import dashboard
 from shoal.cluster.storage import Store
 from shoal.search.records.lineage import read_lineage
-
 from tests.cluster.test_grafana import expressions, filled
 from tests.helpers.listening import addresses, descendants
 from tests.helpers.runs import small_run, start

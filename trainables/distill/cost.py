@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
+
 from shoal.trainables.distill.elastic import Transformer, extract
 from shoal.trainables.distill.spaces import ElasticShape, Subnet
-from torch import Tensor
 
 
 class Cost(NamedTuple):

@@ -5,12 +5,13 @@ own keys and values: if a teacher's heads share them, they are loaded as copies.
 """
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from shoal.trainables.decoder import rotary_angles, rotate
 from shoal.trainables.distill.elastic import ACTIVATIONS, Transformer, attend, linear, root_norm, split_heads
 from shoal.trainables.distill.encoder import LayerOutput
 from shoal.trainables.distill.spaces import ElasticShape, Subnet
-from torch import Tensor, nn
-from torch.nn import functional
 
 
 class ElasticDecoderBlock(nn.Module):

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
-from shoal.trainables.distill.spaces import ElasticShape, Subnet
 from torch import Tensor, nn
 from torch.nn import functional
+
+from shoal.trainables.distill.spaces import ElasticShape, Subnet
 
 ACTIVATIONS = {
     "gelu": functional.gelu,

@@ -3,10 +3,11 @@
 from typing import NamedTuple
 
 import torch
-from shoal.trainables.distill.elastic import ACTIVATIONS, Transformer, attend, layer_norm, linear, split_heads
-from shoal.trainables.distill.spaces import ElasticShape, Subnet
 from torch import Tensor, nn
 from torch.nn import functional
+
+from shoal.trainables.distill.elastic import ACTIVATIONS, Transformer, attend, layer_norm, linear, split_heads
+from shoal.trainables.distill.spaces import ElasticShape, Subnet
 
 
 class LayerOutput(NamedTuple):

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from shoal.trainables.distill.decoder import ElasticDecoder
 from shoal.trainables.distill.elastic import ACTIVATIONS, Transformer
 from shoal.trainables.distill.encoder import ElasticEncoder
 from shoal.trainables.distill.spaces import ElasticShape
-from torch import Tensor
 
 ENCODERS = ("bert", "roberta", "xlm-roberta", "electra")
 DECODERS = ("llama", "mistral")

@@ -6,12 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.distill.elastic import Transformer, linear
 from shoal.trainables.distill.spaces import Subnet, SubSpace, sandwich
 from shoal.trainables.tokenizer import Tokenizer
-from torch import Tensor, nn
-from torch.nn import functional
 
 
 class Labelled(NamedTuple):

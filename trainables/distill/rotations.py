@@ -7,9 +7,10 @@ next deeper one. Without the heads, the network has its usual form.
 from collections.abc import Sequence
 
 import torch
-from shoal.trainables.distill.losses import logit_loss
 from torch import Tensor
 from torch.nn import functional
+
+from shoal.trainables.distill.losses import logit_loss
 
 TURNS = 4
 

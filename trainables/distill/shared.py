@@ -4,9 +4,10 @@ import hashlib
 from collections import OrderedDict
 
 import torch
+from torch import Tensor
+
 from shoal.trainables.distill.staged import Staged
 from shoal.trainables.distill.teachers import Ensemble, Shown, Teacher
-from torch import Tensor
 
 
 class SharedTeacher:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from shoal.trainables.distill.teachers import Shown
 from torch import Tensor
+
+from shoal.trainables.distill.teachers import Shown
 
 
 def flatten(shown: Shown) -> NDArray[np.float16]:

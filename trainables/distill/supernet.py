@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from shoal.trainables.arrays import to_tensors
 from shoal.trainables.distill.decoder import ElasticDecoder
 from shoal.trainables.distill.elastic import Transformer, extract, linear
@@ -18,7 +20,6 @@ from shoal.trainables.member import Batches
 from shoal.trainables.network import Network
 from shoal.trainables.settings import Recipe
 from shoal.trainables.span import Span
-from torch import Tensor, nn
 
 MaskedRows = tuple[Tensor, Tensor | None]  # tokens (rows, length), and a mask that is true at real ones
 

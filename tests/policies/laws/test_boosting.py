@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from shoal.policies.laws.loglinear import Law
 from shoal.policies.ranks import spearman
 from shoal.search.runs.boosting import boosted

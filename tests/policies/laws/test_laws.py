@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+
 from shoal.policies.laws import loglinear, optimum
 from shoal.policies.laws.loglinear import HUBER, Law, _misfit, fit_law, log_linear, ridge
 from shoal.policies.laws.olmix import collapse, expand, simulate, without

@@ -8,13 +8,13 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from benchmarks.parts.worlds import Linear, Noisy, live, toy_world
 from shoal.cluster import tree
 from shoal.policies.mixers.aioli import Aioli, together
 from shoal.policies.mixers.effects import by_chance, learn_effects, smoothed_one_hot
 from shoal.policies.mixers.plain import Stratified
 from shoal.policies.mixers.visits import Groups, Mixing, Outcome, begin, left, observe, plan
-
-from benchmarks.parts.worlds import Linear, Noisy, live, toy_world
 
 PUBLISHED: dict[str, Any] = {"scale": "total", "noise": 0.0}
 

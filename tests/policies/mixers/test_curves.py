@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from shoal.policies.mixers.curves import Curve, _misfit, fit_curve
 
 NEVER = Curve(np.nan, np.nan, np.nan)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from shoal.cluster import tree
 from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from shoal.policies.mixing import apportion, bounded, dealt, exponentiated, normalise, within
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli
 from shoal.policies.mixers.curves import Curve

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from shoal.policies.sampling.chance import keys, uniform
 from shoal.policies.sampling.clusters import cut_points
 from shoal.policies.sampling.dynamic import Dynamic, Extremes, LinUpper, Quadratic

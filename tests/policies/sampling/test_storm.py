@@ -6,10 +6,11 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import torch
-from shoal.policies.sampling.storm import FEATURES, LEAST, Passes, divergence, features, overlap
-from shoal.trainables.storm import Rescaler, meta_loss, row_loss_function
 from torch import nn
 from torch.nn.functional import cross_entropy
+
+from shoal.policies.sampling.storm import FEATURES, LEAST, Passes, divergence, features, overlap
+from shoal.trainables.storm import Rescaler, meta_loss, row_loss_function
 
 
 def row_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

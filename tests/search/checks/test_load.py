@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from shoal.policies.exploit import NoExploit, Tournament
 from shoal.policies.halving import Cull
 from shoal.policies.rules import Rules

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from shoal.policies.mixers.aioli import Aioli
 from shoal.policies.mixers.plain import Stages, Stratified
 from shoal.policies.mixers.rules import MIXERS

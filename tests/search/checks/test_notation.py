@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.policies import population
@@ -23,7 +24,6 @@ from shoal.search.load import check, dump, load_run
 from shoal.search.records import tables
 from shoal.search.records.directory import open_run
 from shoal.search.records.lineage import read_lineage
-
 from tests.search.checks.test_bad_runs import CLASS, OWN
 
 # words that YAML would take for something else, and what JSON does not have

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
+
 from shoal.cluster.storage import Store
 from shoal.search import cli, traces
 from shoal.search.config.run import Run
@@ -18,8 +20,6 @@ from shoal.search.members.unmade import Unmade
 from shoal.search.records.directory import open_run
 from shoal.search.runs.population import prepare
 from shoal.search.worker.teams import teams
-from typer.testing import CliRunner
-
 from tests.search.checks.test_bad_runs import CLASS, OWN, TOY
 
 PICKY = CLASS.replace(

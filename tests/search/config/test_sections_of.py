@@ -3,6 +3,7 @@
 from dataclasses import MISSING, fields
 
 import pytest
+
 from shoal.policies.mixers.rules import MIXERS
 from shoal.policies.rules import EXPLOITS, EXPLORES, Rules
 from shoal.policies.sampling.rules import SAMPLERS

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pytest
+
 from shoal.search.config.sections import Data
 from shoal.search.corpus import stages
 from shoal.search.corpus.build import build_corpus
 from shoal.search.errors import InputError
-
 from tests.helpers.odd_files import (
     BIG,
     BOM,

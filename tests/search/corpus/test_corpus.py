@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
 from shoal.search.corpus.build import COLUMNS, SPLITS, build_corpus, describe, load_corpus, prepare_corpus

@@ -11,6 +11,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from pyarrow import fs
+
 from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
 from shoal.search.corpus import stages, staging
@@ -19,7 +20,6 @@ from shoal.search.corpus.listing import Place, files_of
 from shoal.search.corpus.manifest import Manifest
 from shoal.search.corpus.sources import listed
 from shoal.search.errors import InputError
-
 from tests.helpers.odd_files import all_of, array, holds, lines, link
 
 

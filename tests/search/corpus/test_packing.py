@@ -3,6 +3,7 @@ import hashlib
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from shoal.search.corpus.build import pack
 from shoal.search.corpus.documents import Document
 from shoal.trainables.tokenizer import Bytes

@@ -5,11 +5,11 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
 from shoal.search.corpus.build import build_corpus
 from shoal.search.errors import InputError
-
 from tests.search.corpus.test_sources import TEXTS, as_archive
 
 BAD = {

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save
+
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import as_rows
 from shoal.policies.sampling.hardness import EasyToHard
@@ -21,7 +22,6 @@ from shoal.search.members.views import Pace
 from shoal.trainables.decoder import Decoder, initialise, token_losses, trained_decoder
 from shoal.trainables.scoring import row_losses
 from shoal.trainables.settings import DecoderShape
-
 from tests.helpers.runs import shoal
 from tests.search.corpus.test_sources import TEXTS, folder
 from tests.search.members.test_sampled import Memory

@@ -7,6 +7,7 @@ import tarfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from shoal.search.config.sections import Data
 from shoal.search.corpus import installed, listing, opening, sources
 from shoal.search.corpus.documents import gather

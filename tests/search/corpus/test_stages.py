@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import as_rows
 from shoal.search.config.sections import Data
@@ -11,7 +12,6 @@ from shoal.search.corpus import stages
 from shoal.search.corpus.batches import file_rows
 from shoal.search.corpus.build import build_corpus, load_corpus
 from shoal.search.errors import InputError
-
 from tests.search.corpus.test_sources import TEXTS, as_archive, as_lines, as_parquet, folder
 
 

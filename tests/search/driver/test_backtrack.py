@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.policies import population
@@ -18,7 +19,6 @@ from shoal.search.records.lineage import ancestry, read_lineage
 from shoal.search.worker import brood
 from shoal.search.worker.teams import Team
 from shoal.trainables.toy import Toy
-
 from tests.helpers.runs import shoal
 
 TOY = str(Path(__file__).parents[3] / "examples/toy.yaml")

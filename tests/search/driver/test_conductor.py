@@ -3,6 +3,7 @@ import math
 from pathlib import Path
 
 import pytest
+
 from shoal.cluster import checkpoints
 from shoal.cluster.storage import CannotWrite, Store
 from shoal.policies import population

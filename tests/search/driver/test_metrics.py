@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
+
 from shoal.cluster import metrics
 from shoal.cluster.metrics import Clock, Meter
 from shoal.policies.population import Order

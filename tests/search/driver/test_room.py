@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+
 from shoal.cluster import session
 from shoal.search.driver import room as room_module
 from shoal.search.driver.room import Regrouped, Room

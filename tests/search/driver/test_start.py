@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from shoal.policies.space import flat, nested, value_at
 from shoal.search.driver.start import first_state
 from shoal.search.load import load_run

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from shoal.cluster import tree
 from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from shoal.policies.mixers.aioli import Aioli
 from shoal.policies.mixers.doge import DoGE
 from shoal.policies.mixers.plain import Stratified
@@ -18,7 +19,6 @@ from shoal.search.members.mixed import MixedModel, VisitBatches
 from shoal.search.members.sampled import sample
 from shoal.search.worker.teams import teams
 from shoal.trainables.settings import DecoderShape, Recipe
-
 from tests.search.members.test_mixed import SHAPE, same
 from tests.search.members.test_sampled import STREAMS
 

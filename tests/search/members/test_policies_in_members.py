@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from shoal.cluster import tree
 from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli
@@ -29,7 +30,6 @@ from shoal.search.worker.teams import teams
 from shoal.trainables.decoder import Decoder, initialise
 from shoal.trainables.reference import Reference
 from shoal.trainables.settings import Recipe
-
 from tests.search.members.test_mixed import NAMES, SHAPE, batches, same
 
 EXAMPLES: dict[str, Any] = {

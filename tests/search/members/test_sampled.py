@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from shoal.cluster import tree
 from shoal.cluster.order import RowOrder
 from shoal.policies.mixing import normalise
@@ -20,7 +21,6 @@ from shoal.trainables.batches import Shuffled
 from shoal.trainables.language import LanguageModel
 from shoal.trainables.settings import Recipe
 from shoal.trainables.stack import Stack
-
 from tests.helpers.members import HELD_OUT, SHAPE, equal, points
 from tests.helpers.members import language as plain
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from shoal.cluster.order import RowOrder
 from shoal.policies.sampling.infobatch import InfoBatch
 from shoal.policies.sampling.random_subset import RandomSubset
@@ -12,7 +13,6 @@ from shoal.search.members.mixed import VisitBatches
 from shoal.search.members.sampled import SampledBatches, sample_groups
 from shoal.search.members.views import Pace
 from shoal.search.worker.teams import read
-
 from tests.cluster.test_windows import ROWS, SIZES, expected, stored, window
 
 RULES = [RandomSubset(0.3), RandomSubset(0.5, replacement=True), SeTa(0.1, 4, 2), InfoBatch(0.5)]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+
 from shoal.cluster.storage import Store
 from shoal.search.cli import main
 

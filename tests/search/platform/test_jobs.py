@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+
 from shoal.cluster import lease
 from shoal.cluster.package import PackageTooLarge, files, pack
 from shoal.cluster.storage import Store
@@ -22,7 +23,6 @@ from shoal.search.platform import jobs
 from shoal.search.platform.job_commands import pairs
 from shoal.search.records import directory
 from shoal.search.runs import population as running
-
 from tests.search.driver.test_conductor import conductor, reports  # noqa: F401 - fixture
 from tests.search.platform.test_cli import TOY, refused, shoal  # noqa: F401 - fixtures
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 from rich.console import Console
+
 from shoal.cluster import lease
 from shoal.policies import population
 from shoal.search.driver.progress import Progress
@@ -11,7 +12,6 @@ from shoal.search.errors import InputError
 from shoal.search.load import load_run
 from shoal.search.platform import top
 from shoal.search.records import directory, tables
-
 from tests.search.platform.test_cli import TOY, refused, shoal  # noqa: F401 - fixtures
 
 

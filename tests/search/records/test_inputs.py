@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from safetensors.numpy import save
+
 from shoal.cluster.storage import Store
 from shoal.search.corpus.build import load_corpus
 from shoal.search.corpus.manifest import MANIFEST

@@ -3,6 +3,7 @@ import math
 
 import pyarrow as pa
 import pytest
+
 from shoal.cluster.storage import Store
 from shoal.policies.schedule import Setting
 from shoal.search.errors import InputError

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from plotly import graph_objects
 from plotly.offline import get_plotlyjs
+
 from shoal.cluster import lease
 from shoal.cluster.storage import Store
 from shoal.policies import population, space

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from plotly import graph_objects
+
 from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
 from shoal.search.load import load_run
@@ -12,7 +13,6 @@ from shoal.search.records.directory import CONTROLS
 from shoal.search.report.mixtures import along_path, of_groups
 from shoal.search.report.story import read_story
 from shoal.search.runs.controls import controls
-
 from tests.search.report.test_report import STEPS, Made, figures_of, make, page_of
 
 GROUPS = ("code", "docs", "law")

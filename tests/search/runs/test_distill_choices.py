@@ -13,6 +13,7 @@ transformers = pytest.importorskip("transformers", reason="the extra shoal[hf] i
 pytest.importorskip("tokenizers", reason="the extra shoal[hf] is not installed")
 
 from rich.console import Console
+
 from shoal.cluster.order import RowOrder
 from shoal.cluster.storage import Store
 from shoal.search.distill.export import export_student
@@ -29,7 +30,6 @@ from shoal.search.runs.distill import nearest_to, table, unmet
 from shoal.trainables.distill.shared import SharedTeacher
 from shoal.trainables.distill.staged import Staged, flatten
 from shoal.trainables.distill.teachers import Ensemble, load_teacher
-
 from tests.helpers.distillation import (
     HELD_OUT,
     networks,

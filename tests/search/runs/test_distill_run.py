@@ -16,6 +16,7 @@ transformers = pytest.importorskip("transformers", reason="the extra shoal[hf] i
 tokenizers = pytest.importorskip("tokenizers", reason="the extra shoal[hf] is not installed")
 
 from rich.console import Console
+
 from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.policies.population import Order
@@ -41,7 +42,6 @@ from shoal.search.worker.brood import follow, train_teams
 from shoal.search.worker.teams import teams
 from shoal.trainables.distill.spaces import AUTODISTIL, Subnet, SubSpace
 from shoal.trainables.tokenizer import tokenizer_of
-
 from tests.helpers.distillation import (
     HELD_OUT,
     batches,

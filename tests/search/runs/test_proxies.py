@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+
 from shoal.cluster.storage import Store
 from shoal.policies.laws.loglinear import Law
 from shoal.search.driver.start import first_state

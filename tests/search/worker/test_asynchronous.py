@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from shoal.cluster import checkpoints, workers
 from shoal.cluster.storage import Store
 from shoal.policies import population
@@ -25,7 +26,6 @@ from shoal.search.records.tables import METRICS
 from shoal.search.worker import asynchronous as turns
 from shoal.search.worker.asynchronous import train_freely
 from shoal.trainables.toy import Toy
-
 from tests.helpers.members import language
 from tests.helpers.runs import TOY, shoal, start, wait_for_round
 from tests.search.driver.test_conductor import Watches

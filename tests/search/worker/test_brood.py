@@ -1,12 +1,12 @@
 import math
 
 import pytest
+
 from shoal.cluster import workers
 from shoal.policies.population import Order
 from shoal.search.worker import brood
 from shoal.search.worker.teams import Team, teams
 from shoal.trainables.toy import Toy
-
 from tests.helpers.members import language
 
 

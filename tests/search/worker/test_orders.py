@@ -2,6 +2,7 @@ import math
 from pathlib import Path
 
 import pytest
+
 from shoal.cluster import workers
 from shoal.cluster.storage import Store
 from shoal.policies import population

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
+from torch import nn
+from torch.nn import functional
+
 from shoal.trainables.distill.cost import encoder_cost
 from shoal.trainables.distill.encoder import ElasticEncoder
 from shoal.trainables.distill.meal import soft_loss, soft_target
@@ -15,9 +18,6 @@ from shoal.trainables.distill.shared import SharedTeacher
 from shoal.trainables.distill.spaces import ElasticShape, Subnet, SubSpace
 from shoal.trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
 from shoal.trainables.distill.teachers import Teacher
-from torch import nn
-from torch.nn import functional
-
 from tests.trainables.distill.test_supernet import Text, markov
 
 pytestmark = pytest.mark.slow

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from shoal.trainables.distill.hard import Shift, Turn, augmentor_loss, disagreement, next_turn, student_loss
 from shoal.trainables.distill.losses import hidden_loss, logit_loss
 from shoal.trainables.distill.meal import Discriminator, adversarial_loss, soft_loss, soft_target
 from shoal.trainables.distill.rotations import class_logits, joint_labels, rotated, self_distillation_loss
-from torch import nn
 
 
 def logits(seed: int, rows: int = 5, classes: int = 4) -> torch.Tensor:

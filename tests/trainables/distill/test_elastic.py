@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
 from shoal.trainables.distill.cost import decoder_cost, encoder_cost, latency, published_cost
 from shoal.trainables.distill.decoder import ElasticDecoder
 from shoal.trainables.distill.elastic import extract
 from shoal.trainables.distill.encoder import ElasticEncoder
 from shoal.trainables.distill.spaces import AUTODISTIL, ElasticShape, Subnet, SubSpace, kept_layers, sandwich
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 SPACE = SubSpace((2, 3, 4), (2, 3, 4), (32, 48, 64), (1.0, 2.0, 4.0), layers=4, head_width=16)
 FAMILIES = {"encoder": (ElasticEncoder, encoder_cost), "decoder": (ElasticDecoder, decoder_cost)}

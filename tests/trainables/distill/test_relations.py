@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from shoal.trainables.distill.relations import relation_loss
 
 

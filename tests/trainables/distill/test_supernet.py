@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from shoal.search.worker.teams import teams
 from shoal.trainables.distill.elastic import extract
 from shoal.trainables.distill.encoder import ElasticEncoder
@@ -12,7 +13,6 @@ from shoal.trainables.distill.spaces import ElasticShape, SubSpace, sandwich
 from shoal.trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
 from shoal.trainables.distill.teachers import Teacher
 from shoal.trainables.stack import stacks
-
 from tests.helpers.members import HELD_OUT, SPACE, Rows, encoder, supernet
 
 
