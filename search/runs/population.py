@@ -13,6 +13,7 @@ from cluster import ending, lease
 from cluster.session import session
 from cluster.storage import CannotWrite, Store
 from search.checks.mixing import check_with_rows, note_on_batches
+from search.checks.run import note_on_epochs
 from search.config.run import Run
 from search.corpus.build import COLUMNS, describe, prepare_corpus, why_skipped
 from search.corpus.scores import cost, score_corpus
@@ -122,6 +123,8 @@ def prepare(run: Run, console: Console, new: bool = False) -> Run:
             raise InputError(f"{problem}.")
         if note := note_on_batches(run):
             say(console, note)
+    if note := note_on_epochs(run, rows):
+        say(console, note)
     return run
 
 
