@@ -34,7 +34,7 @@ check: $(STAMP)
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy policies search
-	$(RUN)/python -m pytest tests/test_layers.py
+	$(RUN)/python -m pytest tests/house/test_layers.py
 
 k8s: $(STAMP)
 	@echo "k8s: writes the generated manifests again"

@@ -5,13 +5,13 @@ import os
 import sys
 from collections.abc import Iterator
 
-from cluster import ending
-from search.output import steady
+from shoal.cluster import ending
+from shoal.search.output import steady
 
 
 def main() -> None:
     with well_ended():
-        from search.cli import main as command
+        from shoal.search.cli import main as command
 
         command()
 
