@@ -13,6 +13,7 @@ from shoal.cluster import ending, lease
 from shoal.cluster.session import session
 from shoal.cluster.storage import CannotWrite, Store
 from shoal.search.checks.mixing import check_with_rows, note_on_batches
+from shoal.search.checks.run import note_on_epochs
 from shoal.search.config.run import Run
 from shoal.search.corpus.build import COLUMNS, describe, prepare_corpus, why_skipped
 from shoal.search.corpus.scores import cost, score_corpus
@@ -122,6 +123,8 @@ def prepare(run: Run, console: Console, new: bool = False) -> Run:
             raise InputError(f"{problem}.")
         if note := note_on_batches(run):
             say(console, note)
+    if note := note_on_epochs(run, rows):
+        say(console, note)
     return run
 
 

@@ -109,6 +109,9 @@ def test_the_rate_by_hand() -> None:
     assert rate_at(55, recipe) == pytest.approx(0.55)  # half way down: 0.1 + 0.9 / 2
     assert rate_at(100, recipe) == pytest.approx(0.1)
     assert rate_at(500, recipe) == pytest.approx(0.1)
+    # a step of warm-up, then cosines of 0 and of a quarter turn: the last step still trains
+    short = Recipe(steps=3, warmup=1, learning_rate=1.0, final_rate=0.0)
+    assert [rate_at(step, short) for step in range(4)] == pytest.approx([1.0, 1.0, 0.5, 0.0])
 
 
 def test_no_token_sees_a_later_one() -> None:

@@ -291,7 +291,7 @@ def test_nothing_moves_while_the_spread_is_inside_the_noise(update: str) -> None
 
 
 def test_one_sequence_or_one_sweep_tells_no_error() -> None:
-    with pytest.raises(ValueError, match=r"noise 2 needs at least 2 sweeps, .* but got 1"):
+    with pytest.raises(ValueError, match=r"sweeps must be at least 2 with noise 2, .* but got 1"):
         begin(Mixing(Aioli(every=61, probe_share=0.5, sweeps=1)), many(3, 61), 0)
     with pytest.raises(ValueError, match="two validation sequences of each target and two sweeps"):
         last(Mixing(Aioli(every=61, probe_share=0.5, sweeps=2)), many(3, 61), toy_world())

@@ -5,7 +5,6 @@ import pickle
 import random
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,7 +18,7 @@ from shoal.policies.sampling.infobatch import InfoBatch
 from shoal.policies.sampling.interface import Context
 from shoal.policies.sampling.losses import BYTES_A_ROW, LastLosses
 from shoal.policies.sampling.random_subset import RandomSubset
-from shoal.policies.sampling.rules import SAMPLERS, Sampling
+from shoal.policies.sampling.rules import SAMPLERS
 from shoal.policies.sampling.seta import SeTa
 
 ROWS = 2000
@@ -37,14 +36,6 @@ WEIGHING = [LinUpper, Quadratic, Extremes]
 
 def context(epoch: int = 3, epochs: float = 20, seed: int = 5, rows: int = ROWS) -> Context:
     return Context(epoch, epochs, seed, rows)
-
-
-def table(ids, losses, steps, versions=None) -> pa.Table:
-    ids = np.asarray(ids, np.int64)
-    steps = np.broadcast_to(np.asarray(steps, np.int64), ids.shape)
-    versions = np.zeros_like(ids) if versions is None else np.asarray(versions, np.int64)
-    losses = np.asarray(losses, np.float32)
-    return pa.table({"sample_id": ids, "loss": losses, "step": steps, "model_version": versions})
 
 
 def known(losses) -> dict:
@@ -113,17 +104,15 @@ class TestContract:
         rng = np.random.default_rng(2)
         ids, steps = rng.integers(0, ROWS, 9000), rng.integers(0, 40, 9000)
         losses, versions = rng.exponential(2, 9000), rng.integers(0, 3, 9000)
-        inorder = Sampling(rule, ROWS)
-        inorder.observe(table(ids, losses, steps, versions))
-        shuffled = Sampling(rule, ROWS)
+        inorder, shuffled, restored = LastLosses(ROWS), LastLosses(ROWS), LastLosses(ROWS)
+        inorder.observe(ids, losses, steps, versions)
         twice = np.concatenate([rng.permutation(9000), rng.integers(0, 9000, 3000)])
         for part in np.array_split(twice, 13):
-            shuffled.observe(table(ids[part], losses[part], steps[part], versions[part]))
-        restored = Sampling(rule, ROWS)
+            shuffled.observe(ids[part], losses[part], steps[part], versions[part])
         restored.restore(pickle.loads(pickle.dumps(shuffled.state())))
-        expected = decided(inorder.plan(context()), losses=inorder.columns()["loss"])
+        expected = decided(rule.plan(IDS, known(inorder.loss), context()), losses=inorder.loss)
         for other in (shuffled, restored):
-            found = decided(other.plan(context()), losses=other.columns()["loss"])
+            found = decided(rule.plan(IDS, known(other.loss), context()), losses=other.loss)
             for one, two in zip(expected, found, strict=True):
                 assert np.array_equal(one, two, equal_nan=True)
 
@@ -386,18 +375,41 @@ class TestSeTa:
         # the window has rows 2 and 3; rows 1 and 5 were dropped 3 and 4 times in a row
         assert plan.decide(np.arange(6), columns).copies.tolist() == [0, 1, 1, 1, 0, 1]
 
-    def test_nobody_is_dropped_longer_than_the_age_whatever_becomes_of_the_losses(self) -> None:
-        """A stale loss is too high: without a cap the row would wait for a window that never comes to it."""
-        pool, rng, longest = Sampling(SeTa(0.0, 6, 2, until=1.0, age=4), 60), np.random.default_rng(0), 0
-        for epoch in range(40):
-            columns = pool.columns()
-            found = pool.plan(context(epoch, 1e6)).decide(np.arange(60), columns)
-            pool.decided(found)
-            ids = np.flatnonzero(found.copies)
-            losses = np.exp(rng.normal(-0.2 * epoch, 0.1, len(ids)))  # what is trained falls, what waits stays
-            pool.observe(table(ids, losses, epoch))
-            longest = max(longest, int(pool.age.max()))
-        assert longest == 4
+    @pytest.mark.parametrize("change", [lambda x: -x, lambda x: x - 3, lambda x: x + 2e4, lambda x: 1e-9 * x])
+    def test_losses_of_any_sign_and_size_are_grouped_as_others(self, change) -> None:
+        """Logarithmic bins put all losses at or below 0 into one, and large ones with small differences too."""
+        plain = np.round(LOSSES.astype(np.float64), 2)
+        for values in (plain, np.round(np.random.default_rng(9).exponential(2.0, 20_000), 4)):
+            ids, moved = np.arange(len(values)), change(values)
+            mirrored = moved[values.argmin()] > moved[values.argmax()]
+            cuts, expected = cut_points(moved, 10), cut_points(-values if mirrored else values, 10)
+            assert len(cuts) == 9
+            found, wanted = (
+                np.searchsorted(edges, each, side="right")
+                for edges, each in ((cuts, moved), (expected, -values if mirrored else values))
+            )
+            assert (found != wanted).mean() < 0.002
+            keep = kept(SeTa().plan(ids, known(moved), context(3, 1e6, rows=len(ids))), ids, moved)
+            assert 0.02 < len(keep) / len(ids) < 0.98
+
+    def test_one_outlier_is_a_group_of_its_own_and_does_not_hide_the_others(self) -> None:
+        for outlier in (1e5, -1e5):
+            values = np.append(np.random.default_rng(1).normal(size=9000), outlier)
+            cuts = cut_points(values, 4)
+            sizes = np.bincount(np.searchsorted(cuts, values, side="right"), minlength=4)
+            assert sorted(sizes.tolist())[0] == 1 and sorted(sizes.tolist())[1] > 1000
+
+    def test_few_values_are_grouped_exactly_also_where_most_are_equal(self) -> None:
+        values = np.concatenate(
+            [np.full(5000, 2.0), np.random.default_rng(2).normal(2, 1e-3, 3000), [5.0, 5.1]]
+        )
+        assert cut_points(values, 2).tolist() == [5.0]
+        rng = np.random.default_rng(3)
+        for _ in range(5):
+            values = np.sort(rng.normal(-5, 2, 200))
+            group = np.searchsorted(cut_points(values, 5), values, side="right")
+            error = sum(values[group == g].var() * (group == g).sum() for g in range(5))
+            assert error == pytest.approx(exact_error(values, 5), rel=1e-9)
 
     def test_what_is_kept_is_what_the_cuts_say(self) -> None:
         plan = SeTa(0.2, 10, 4).plan(IDS, known(LOSSES), context(3))
@@ -554,8 +566,13 @@ class TestHardness:
             assert recovered_gap(none, np.full(5, easy), hard, rng).share == pytest.approx(share)
         gap = recovered_gap(none, np.array([0.5, 0.6, 0.7]), hard, rng)
         assert gap.share == pytest.approx(0.5) and gap.low < gap.share < gap.high
-        with pytest.raises(ValueError, match="at least"):
+        with pytest.raises(ValueError, match="must gain at least"):
             recovered_gap(none, none, none, rng)
+        with pytest.raises(ValueError, match="must gain at least"):
+            recovered_gap(none, none, none, rng, least=0.0)
+        # of single repeats the interval would have no width
+        with pytest.raises(ValueError, match="at least 2 repeats of each, but got 1, 1, 1"):
+            recovered_gap(np.array([0.4]), np.array([0.6]), np.array([0.8]), rng)
 
     def test_rows_come_easy_first_and_unknown_ones_where_they_are(self) -> None:
         losses = np.array([3.0, np.nan, 1.0], np.float32)

@@ -9,6 +9,7 @@ from shoal.policies.rules import Rules
 from shoal.policies.sampling.dynamic import Extremes
 from shoal.policies.sampling.infobatch import InfoBatch
 from shoal.policies.space import Bool, Categorical, Constant, Float, Int, Ordered
+from shoal.search.checks.run import note_on_epochs
 from shoal.search.errors import InputError
 from shoal.search.load import check, dump, load_run
 
@@ -43,6 +44,18 @@ def test_a_resolved_run_reads_back_equal(tmp_path) -> None:
     run = load_run(write(tmp_path, DEMO), changes)
     assert run.space()["warmup"] == Int(1, 30) and run.space()["beta2"] == Ordered((0.9, 0.99))
     assert check(yaml.safe_load(dump(run)), "run.yaml") == run
+
+
+def test_a_rule_by_losses_is_said_to_keep_all_rows_of_a_run_without_a_second_epoch(tmp_path) -> None:
+    changes = ["sampling.rule=infobatch", "training.steps=200", "training.batch=8"]
+    groups = ["data.groups={code: installed, docs: installed}", "data.proportions={code: 3, docs: 1}"]
+    run = load_run(write(tmp_path, DEMO), [*changes, *groups])
+    # 1600 rows: 1200 of code and 400 of docs
+    assert "200 steps of 8 rows end within the first epoch" in note_on_epochs(run, {"code": 1200, "docs": 400})
+    assert note_on_epochs(run, {"code": 1199, "docs": 400}) == ""
+    assert note_on_epochs(run, {"code": 1200, "docs": 399}) == ""
+    drawn = load_run(write(tmp_path, DEMO), [*changes, *groups, "sampling.rule=random_subset"])
+    assert note_on_epochs(drawn, {"code": 1200, "docs": 400}) == ""
 
 
 def test_a_sampling_rule_is_named_by_a_word_or_with_its_settings(tmp_path) -> None:
@@ -89,6 +102,10 @@ def test_rules_that_decide_about_parts_at_once_need_rounds(tmp_path, exploit) ->
         (
             "sampling.rule={kind: seta, window: 11}",
             "sampling.rule.window: must be 1 to groups (10)",
+        ),
+        (
+            "sampling.rule={kind: lin_upper, burn_in: 4000}",
+            "sampling.rule.burn_in: must be less than training.steps (",
         ),
         ("sampling.rule={kind: seta, widow: 3}", "sampling.rule.widow: unknown key; did you mean `window`?"),
         ("sampling.view=brood", "sampling.view: needs sampling.rule"),
@@ -271,6 +288,10 @@ def test_a_missing_file_a_folder_and_bytes_are_named(tmp_path) -> None:
         (
             "[{from_step: 0, hyperparameters: {}}, {from_step: 30, hyperparameters: {}}]",
             "schedule: from_step must be a multiple of population.interval (20), got 30",
+        ),
+        (
+            "[{from_step: 0, hyperparameters: {}}, {from_step: 4000, hyperparameters: {}}]",
+            "or the entry would never hold, got 4000",
         ),
         (
             "[{from_step: 0, hyperparameters: {clib: 1.0}}]",

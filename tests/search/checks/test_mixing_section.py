@@ -158,14 +158,8 @@ def test_every_policy_can_be_named_and_has_the_same_defaults_as_itself(tmp_path,
             "training.batch: a probe of 1 steps of 2 rows must hold a row of each of 3 groups",
         ),
         ("training.evaluation_rows=1", "mixing.policy.noise: errors need two sweeps and two evaluation_rows"),
-        (
-            "mixing.policy.sweeps=1",
-            "mixing.policy: noise 2 needs at least 2 sweeps, which show what chance",
-        ),
-        (
-            "mixing.policy.objective={law: 0}",
-            "mixing.policy.objective: must be at least 0 and not all 0",
-        ),
+        ("mixing.policy.sweeps=1", "mixing.policy.sweeps: must be at least 2 with noise 2, since what"),
+        ("mixing.policy.objective={law: 0}", "mixing.policy.objective: must be at least 0 and not all 0"),
         (
             "mixing.policy.prior_steps=94",
             "prior_steps 94, 6 steps of probes and 0 of their evaluation leave none of 100",
@@ -183,6 +177,36 @@ def test_every_policy_can_be_named_and_has_the_same_defaults_as_itself(tmp_path,
         (
             "hyperparameters.mixing={floor: {kind: float, low: 0, high: 0.5}}",
             "hyperparameters.mixing.floor: 0.5 cannot be: floor must be at most 1/3",
+        ),
+        (
+            "mixing.policy.noise=0; hyperparameters.mixing={sweeps: {kind: int, low: 1, high: 2}, "
+            "noise: {kind: float, low: 0, high: 2}}",
+            "hyperparameters.mixing: sweeps 1, noise 2.0 cannot be: sweeps must be at least 2",
+        ),
+        (
+            "hyperparameters.mixing={probe_share: {kind: float, low: 0.05, high: 0.4}}; training.batch=2",
+            "training.batch: a probe of 1 steps of 2 rows must hold a row of each of 3 groups",
+        ),
+        (
+            "mixing.policy={kind: ado, skip: 70}",
+            "mixing: ado moves first after step 100, when 30 steps after skip 70 are seen",
+        ),
+        (
+            "mixing.policy={kind: skill_it, graph: {code: {code: 1}}, every: 100}",
+            "mixing.policy.every: must be less than the run's 100 steps, or no loss would ever be heard",
+        ),
+        (
+            "mixing.policy={kind: doge, proxy_share: 0.004}",
+            "mixing.policy.proxy_share: must make at least one step, but 0.004 of 100 steps is 0.4",
+        ),
+        (
+            "mixing.policy={kind: end_upsampling, final: {law: 1}, share: 0.004}",
+            "mixing.policy.share: must make at least one step, but 0.004 of 100 steps is 0.4",
+        ),
+        (
+            "mixing.policy={kind: stages, stages: [{from_step: 0, proportions: {law: 1}}, "
+            "{from_step: 100, proportions: {code: 1}}]}",
+            "mixing.policy.stages: must begin within the run's 100 steps, but one does at 100",
         ),
         (
             "hyperparameters.mixing={kind: float, low: 0, high: 1}",

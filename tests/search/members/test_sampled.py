@@ -89,6 +89,36 @@ def test_an_epoch_gives_the_kept_rows_once_in_their_order() -> None:
             pool.position = (epoch + 1) * 40
 
 
+def test_nobody_is_dropped_longer_than_the_age_whatever_becomes_of_the_losses() -> None:
+    """A stale loss is too high: without a cap a row would wait for a window that never comes."""
+    pool = KeptRows(Memory("code", 60), SeTa(0.0, 6, 2, until=1.0, age=4), 0, Pace(10), epochs=1e6)
+    rng, waited, longest = np.random.default_rng(0), np.zeros(60, int), 0
+    for epoch in range(40):
+        pool.position = 60 * epoch
+        pool.begin()
+        waited = np.where(pool.keep, 0, waited + 1)  # epochs in a row without the row
+        assert pool.age.tolist() == waited.tolist()
+        longest = max(longest, int(waited.max()))
+        ids = np.flatnonzero(pool.keep)
+        losses = np.exp(rng.normal(-0.2 * epoch, 0.1, len(ids)))  # what is trained falls, what waits stays
+        pool.observe(ids, losses, np.full(len(ids), epoch))
+    assert longest == 4
+
+
+def test_epochs_are_expected_by_where_the_running_one_ends() -> None:
+    # 5 batches of 8 are the first epoch; if all 40 rows are kept the second ends after 10 of 20: so there are 4
+    pace = Pace(20)
+    pool = KeptRows(STREAMS["code"], RandomSubset(1.0), 0, pace)
+    assert pool.expected(0) == np.inf
+    for _ in range(5):
+        pool.take(0, 8)
+        pace.drawn += 1
+    assert pool.expected(1) == pytest.approx(4.0)
+    # of 20 rows it ends after 7.5 batches
+    pool.keep[:20] = False
+    assert pool.expected(1) == pytest.approx(2 * 20 / 7.5)
+
+
 def test_an_epoch_that_would_keep_nothing_keeps_all() -> None:
     pool = KeptRows(Memory("few", 3), RandomSubset(0.1, replacement=True), 0, Pace(10), epochs=10.0)
     assert len(pool.take(0, 5)) == 5

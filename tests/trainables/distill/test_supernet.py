@@ -80,6 +80,28 @@ def test_super_networks_are_never_stacked() -> None:
     assert [team.stack for team in teams(members, stack=True)] == [None, None]
 
 
+def test_each_step_draws_other_sub_networks_and_a_resumed_one_the_same() -> None:
+    def drawn(member, steps: int) -> list[str]:
+        found, forward = [], member.module.forward
+
+        def spy(tokens, mask=None, subnet=None):
+            found.append(repr(subnet))
+            return forward(tokens, mask, subnet)
+
+        member.module.forward = spy
+        member.train(steps)
+        member.module.forward = forward
+        return found
+
+    whole, first, resumed = supernet(), supernet(), supernet()
+    all_steps = drawn(whole, 6)
+    ends = {repr(SPACE.largest), repr(SPACE.smallest)}
+    assert len(set(all_steps) - ends) > 2  # two a step: the same ones in all steps would be two
+    first.train(3)
+    resumed.load(first.state(), {})
+    assert drawn(resumed, 3) == all_steps[len(all_steps) // 2 :]
+
+
 def test_the_tilt_reaches_the_choice_of_sub_networks() -> None:
     drawn = []
     member = supernet(tilt=5.0)
