@@ -125,7 +125,7 @@ def test_nohup_keeps_a_command_from_a_terminal_that_closes() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize("module", ["cluster.storage", "pyarrow.lib", "shoal.search.runs.kinds"])
+@pytest.mark.parametrize("module", ["shoal.cluster.storage", "pyarrow.lib", "shoal.search.runs.kinds"])
 def test_ctrl_c_while_modules_are_imported_is_one_line(module: str) -> None:
     program = f"""
         import os, signal, sys
