@@ -21,22 +21,22 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from trainables.batches import Shuffled
-from trainables.distill.decoder import Decoder
-from trainables.distill.elastic import LAYER, Transformer, extract
-from trainables.distill.encoder import Encoder
-from trainables.distill.relations import relation_loss, relations
-from trainables.distill.shared import SharedTeacher
-from trainables.distill.spaces import Shape, Subnet, SubSpace, sandwich
-from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
-from trainables.distill.teachers import Teacher
+from shoal.trainables.batches import Shuffled
+from shoal.trainables.distill.decoder import ElasticDecoder
+from shoal.trainables.distill.elastic import LAYER, Transformer, extract
+from shoal.trainables.distill.encoder import ElasticEncoder
+from shoal.trainables.distill.relations import relation_loss, relations
+from shoal.trainables.distill.shared import SharedTeacher
+from shoal.trainables.distill.spaces import ElasticShape, Subnet, SubSpace, sandwich
+from shoal.trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
+from shoal.trainables.distill.teachers import Teacher
 
 SPACE = SubSpace((3, 4), (5, 6), (160, 192), (2.0, 3.0), layers=6, head_width=32)
-TEACHER = Shape(2000, 64, 6, 12, 384, 1536, 32)  # MiniLM-L6-H384 with fewer words
+TEACHER = ElasticShape(2000, 64, 6, 12, 384, 1536, 32)  # MiniLM-L6-H384 with fewer words
 ROWS, LENGTH = 16, 64
 # whittle's super-network is its largest network, so ours has no more layers than that here
 DECODERS = SubSpace((3, 4), (5, 6), (160, 192), (2.0, 3.0), layers=4, head_width=32)
-DECODER = Shape(2000, LENGTH, 4, 6, 192, 576, 32, "decoder", 1e-5, activation="silu", tied=False)
+DECODER = ElasticShape(2000, LENGTH, 4, 6, 192, 576, 32, "decoder", 1e-5, activation="silu", tied=False)
 MEMBERS = 3  # that share a teacher
 
 
@@ -55,7 +55,7 @@ def labels_step(own: SuperNetwork) -> None:
     tokens = torch.from_numpy(own.batches.next())
     own.optimiser.zero_grad(set_to_none=True)
     network = own.transformer
-    assert isinstance(network, Decoder)
+    assert isinstance(network, ElasticDecoder)
     for subnet in sandwich(DECODERS, np.random.default_rng([0, own.trained])):
         logits = network.logits(network(tokens, None, subnet).hidden)[:, :-1]
         functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
@@ -96,8 +96,12 @@ def build(variant: str) -> list[SuperNetwork]:
     """Return the members that a variant trains."""
     torch.manual_seed(0)
     if variant.startswith("decoder"):
-        return [member(SharedTeacher(Teacher(Decoder(DECODER)), 2000), Decoder(DECODER), space=DECODERS)]
-    origin, teacher = Encoder(TEACHER), Teacher(Encoder(TEACHER))
+        return [
+            member(
+                SharedTeacher(Teacher(ElasticDecoder(DECODER)), 2000), ElasticDecoder(DECODER), space=DECODERS
+            )
+        ]
+    origin, teacher = ElasticEncoder(TEACHER), Teacher(ElasticEncoder(TEACHER))
     count = MEMBERS if variant.startswith("teacher") else 1
     shared = SharedTeacher(teacher, 2000)
     each = [SharedTeacher(teacher, 2000) if variant == "teacher_each" else shared for _ in range(count)]

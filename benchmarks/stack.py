@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from benchmarks.population import CORES, DEVICE, Perceptron, tokens
-from trainables.batches import Shuffled
-from trainables.language import LanguageModel
-from trainables.network import Network
-from trainables.settings import Recipe, Shape
-from trainables.stack import Stack
+from shoal.trainables.batches import Shuffled
+from shoal.trainables.language import LanguageModel
+from shoal.trainables.network import Network
+from shoal.trainables.settings import DecoderShape, Recipe
+from shoal.trainables.stack import Stack
 
 RECIPE = Recipe(steps=10_000)
 ROW = "{:<34}{:>9}{:>9}{:>9}{:>14}{:>13}{:>11}"
@@ -30,7 +30,7 @@ def perceptron(number: int) -> Network:
 def decoder(number: int, width: int, layers: int, length: int, rows: int) -> Network:
     held_out = {"validation": {"chance": tokens()[:16, :length]}}
     batches = Shuffled(tokens()[:, :length], rows)
-    shape = Shape(257, length, layers, 4, width)
+    shape = DecoderShape(257, length, layers, 4, width)
     return LanguageModel(
         shape, RECIPE, {"learning_rate": 1e-4 * (1 + number)}, batches, held_out, number, DEVICE
     )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.space import (
+from shoal.policies.space import (
     Bool,
     Categorical,
     Float,
@@ -16,6 +16,7 @@ from policies.space import (
     Path,
     Space,
     flat,
+    frozen,
     value_at,
 )
 
@@ -53,10 +54,10 @@ def encode(coding: Coding, given: Sequence[Hyperparameters]) -> Points:
     for column, (path, domain) in enumerate(coding.numbers.items()):
         values = [value_at(each, path) for each in given]
         if isinstance(domain, Ordered):
-            values = [domain.values.index(value) for value in values]
+            values = [domain.place(value) for value in values]
         numbers[:, column] = _scaled(domain, np.array(values, dtype=np.float64))
     for column, (path, choices) in enumerate(coding.categories.items()):
-        categories[:, column] = [choices.index(value_at(each, path)) for each in given]
+        categories[:, column] = [choices.index(frozen(value_at(each, path))) for each in given]
     return Points(numbers, categories)
 
 

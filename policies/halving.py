@@ -9,12 +9,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Cull:
-    """Of all that have come to a rung only the best go on, 1 / `reduction` of them (ASHA: Li et al., 2020).
+    """Of all members on a rung, the best 1 / `reduction`, rounded up, go on (ASHA: Li et al., 2020).
 
-    Parts of a member are rounded up: of 4, 5, 8 and 9 with a reduction of 4 the best 1, 2, 2 and 3 go on, and
-    whoever scores as the last of them. Rungs are at `grace`, `grace * reduction`, `grace * reduction^2` ...
-    steps; a member is on the rung that its last interval has reached. All are compared at the same age, however
-    early or late they come to it.
+    The boundary is an interpolated quantile, as in Tune's scheduler: of 4, 5, 8 and 9 members with a reduction
+    of 4 the best 1, 2, 2 and 3 go on, and also those whose score equals the last of them. Rungs are at `grace`,
+    `grace * reduction`, `grace * reduction^2` ... steps. A member is on the highest rung that it has reached,
+    and all members of a rung are compared at the same age, however early or late they reach it.
     """
 
     grace: int
@@ -38,6 +38,6 @@ class Cull:
         finite = sorted(score for score in scores if math.isfinite(score))
         if not finite:
             return False
-        # interpolated, as in Tune; 1 - 1 / 3 is rounded, and of ten the place is 6, not just above it
+        # 1 - 1 / 3 is rounded: the place of the boundary among ten is 6, not just above it
         place = round((len(finite) - 1) * (1 - 1 / self.reduction), 9)
         return own < float(np.interp(place, range(len(finite)), finite))

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from policies.exploit import Copy, clone
-from policies.explore import NOTHING, Interval, Past, explore, with_constants
-from policies.rules import Rules
-from policies.space import Hyperparameters, Space, sample
-from policies.standings import Standings, standings
+from shoal.policies.exploit import Copy, clone
+from shoal.policies.explore import NOTHING, Interval, Past, explore, with_constants
+from shoal.policies.rules import Rules
+from shoal.policies.space import Hyperparameters, Space, frozen, sample
+from shoal.policies.standings import Standings, standings
 
 HISTORY = 32  # scores of a member that are kept for the rules that look back
 
@@ -147,19 +147,25 @@ def to_plain(state: State) -> list[dict[str, Any]]:
 
 
 def from_plain(plain: Sequence[dict[str, Any]]) -> State:
+    """Return the state that `to_plain` gave, also after JSON has made lists of its tuples."""
     return tuple(
         MemberState(
             **known
             | {
+                "hyperparameters": frozen(known["hyperparameters"]),
                 "history": tuple(known["history"]),
                 "begun": known["begun"] and tuple(known["begun"]),
-                "best": known["best"] and Best(*known["best"]),
+                "best": known["best"] and _with_tuples(Best(*known["best"])),
                 "rungs": tuple(Rung(*rung) for rung in known["rungs"]),
-                "past": tuple(Interval(*interval) for interval in known["past"]),
+                "past": tuple(_with_tuples(Interval(*interval)) for interval in known["past"]),
             }
         )
         for known in plain
     )
+
+
+def _with_tuples(known: Any) -> Any:
+    return known._replace(hyperparameters=frozen(known.hyperparameters))
 
 
 def _heard(known: MemberState, report: Report, rules: Rules) -> MemberState:

@@ -13,6 +13,26 @@ Path = tuple[str, ...]  # the names on the way to a value, outermost first
 NEAR = 0.1  # of the larger bound's size: below it a number that may be negative moves by even steps
 
 
+def frozen(value: Any) -> Any:
+    """Return a value of a hyperparameter in its one form: lists are tuples, and keys of mappings are words.
+
+    A value must come back equal from a file, from a checkpoint and from another process, whatever each of
+    them does to it. So ValueError refuses what text cannot hold, and NaN, which equals nothing.
+    """
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError("nan equals nothing, not even itself, so no value can be nan.")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(frozen(item) for item in value)
+    if isinstance(value, dict) and len({str(name) for name in value}) == len(value):
+        return {str(name): frozen(item) for name, item in value.items()}
+    raise ValueError(
+        f"a value must be a number, a word, true, false, null, a list of such, or a mapping from words to "
+        f"such, but got {value!r} ({type(value).__name__})."
+    )
+
+
 @dataclass(frozen=True)
 class Float:
     """A real number in [low, high]; `log` samples it evenly over orders of magnitude.
@@ -99,23 +119,27 @@ class Ordered:
     values: tuple[Any, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "values", frozen(self.values))
         _check_values(self.values)
 
     def sample(self, rng: np.random.Generator) -> Any:
         return self.values[int(rng.integers(len(self.values)))]
 
     def perturb(self, value: Any, factor: float, rng: np.random.Generator) -> Any:
-        return self._at(self.values.index(value) + (1 if factor > 1 else -1))
+        return self._at(self.place(value) + (1 if factor > 1 else -1))
 
     def shift(self, value: Any, amount: float, rng: np.random.Generator) -> Any:
         places = max(round(abs(amount) * (len(self.values) - 1)), 1)
-        return self._at(self.values.index(value) + (places if amount > 0 else -places))
+        return self._at(self.place(value) + (places if amount > 0 else -places))
+
+    def place(self, value: Any) -> int:
+        return self.values.index(frozen(value))
 
     def _at(self, place: int) -> Any:
         return self.values[min(max(place, 0), len(self.values) - 1)]
 
     def contains(self, value: Any) -> bool:
-        return value in self.values
+        return frozen(value) in self.values
 
 
 @dataclass(frozen=True)
@@ -125,6 +149,7 @@ class Categorical:
     values: tuple[Any, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "values", frozen(self.values))
         _check_values(self.values)
 
     def sample(self, rng: np.random.Generator) -> Any:
@@ -137,7 +162,7 @@ class Categorical:
         return self.sample(rng)
 
     def contains(self, value: Any) -> bool:
-        return value in self.values
+        return frozen(value) in self.values
 
 
 @dataclass(frozen=True)
@@ -164,6 +189,9 @@ class Constant:
     """A value that belongs to the member (its seed, its shard): never varied and never cloned."""
 
     value: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", frozen(self.value))
 
     def sample(self, rng: np.random.Generator) -> Any:
         return self.value
@@ -231,8 +259,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_bounds(low: float, high: float, log: bool) -> None:
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"low and high must be finite, but got {low=}, {high=}.")
+    if not math.isfinite(high - low):  # also of two numbers that are too far apart to draw between
+        raise ValueError(f"low and high must be finite, and so must high - low, but got {low=}, {high=}.")
     if not low < high:
         raise ValueError(f"low < high must hold, but got {low=}, {high=}.")
     if log and low <= 0:

@@ -5,7 +5,14 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used: says what must hold, what came, and what to do (exit code 2)."""
+    """What the user gave cannot be used: says what must hold, what came, and what to do (exit code 2).
+
+    Where code of the user's own raised, `trace` has the whole of it.
+    """
+
+    def __init__(self, said: str, trace: str = ""):
+        super().__init__(said)
+        self.trace = trace
 
 
 class RunFailed(RuntimeError):

@@ -6,10 +6,10 @@ from typing import Any
 
 import pyarrow.lib
 
-from cluster.storage import Store
-from search.config.run import Run
-from search.errors import InputError
-from trainables.tokenizer import tokenizer_of
+from shoal.cluster.storage import Store
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
+from shoal.search.tokenizers import open_tokenizer
 
 
 def read_exported(key: str, folder: str) -> dict[str, Any]:
@@ -45,8 +45,5 @@ def check_reference(run: Run) -> None:
     """Raise InputError if the run names a reference that is not there, or that reads other tokens."""
     if run.mixing is None or run.mixing.reference is None:
         return
-    try:
-        vocabulary = tokenizer_of(run.data.tokenizer).vocabulary
-    except ValueError as error:
-        raise InputError(f"data.tokenizer: {error}") from error
+    vocabulary = open_tokenizer(run.data.tokenizer).vocabulary
     check_exported("mixing.reference", run.mixing.reference, run.data.tokenizer, vocabulary)

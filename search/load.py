@@ -1,31 +1,25 @@
 """A YAML file, and `key=value` changes to it, to one checked `Run`; every mistake with its place."""
 
+import json
 import os
-import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from search.checks.run import problems as problems_of
-from search.config.distill import Distill
-from search.config.explain import explain
-from search.config.run import FORMAT, Run
-from search.distill.card import check_teacher, teacher_folder
-from search.errors import InputError
-from search.exported import check_reference
-from search.members.own_class import own_class
-from trainables.tokenizer import TOKENIZERS
-
-
-class Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-3 for a word; everybody who writes it means a number."""
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+from shoal.search import notation
+from shoal.search.checks.idle import idle, idle_keys
+from shoal.search.checks.run import problems as problems_of
+from shoal.search.checks.values import check_each
+from shoal.search.config.explain import explain
+from shoal.search.config.places import absolute, escaped, with_places
+from shoal.search.config.run import FORMAT, Run
+from shoal.search.distill.card import check_teacher, teacher_folder
+from shoal.search.errors import InputError
+from shoal.search.exported import check_reference
+from shoal.search.members.own_class import is_network, own_class, refuse_hiding
 
 
 def load_run(path: str, changes: Sequence[str] = ()) -> Run:
@@ -33,13 +27,28 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
 
     Raises InputError that names the file, the key path, the value and what is allowed.
     """
+    refuse_hiding()
     run = check(load_values(path, changes), path)
-    if ":" in run.trainable:
-        own_class(run.trainable)
+    if run.own:
+        run = run.model_copy(update={"code": run.code or os.path.dirname(os.path.abspath(path))})
+        found = own_class(run.trainable, run.code, draft=True)
+        problem = check_each(run) if is_network(found) else ""
+        refuse(path, [problem] if problem else [])
+    refuse(path, idle(run))  # a run directory's own file, which is older or of all keys, may name them
     if run.kind == "distill":
         check_teacher(run)
     check_reference(run)
     return run
+
+
+def left_to_do(run: Run) -> str:
+    """Return what a class of the user's own lacks before it can train; nothing if it can."""
+    try:
+        if run.own:
+            own_class(run.trainable, run.code)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def load_values(path: str, changes: Sequence[str] = ()) -> dict[str, Any]:
@@ -57,27 +66,43 @@ def load_values(path: str, changes: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def parse(text: str, path: str) -> dict[str, Any]:
-    try:
-        values = yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    values = notation.read(text, path)
+    if values is None:
+        raise InputError(f"{path}: must be a mapping of keys such as `name: demo`, but is empty.")
     if not isinstance(values, dict):
-        raise InputError(
-            f"{path}: must be a mapping of keys such as `name: demo`, got {type(values).__name__}."
-        )
+        kind = "a list" if isinstance(values, list) else f"`{notation.short(str(values))}`"
+        raise InputError(f"{path}: must be a mapping of keys such as `name: demo`, got {kind}.")
     return values
 
 
 def make_change(values: dict[str, Any], change: str) -> None:
     name, sign, text = change.partition("=")
-    if not sign or not name:
-        raise InputError(f"{change}: a change must be written key=value, such as population.members=4.")
+    said = notation.short(change)
     *parents, last = name.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
+    if not sign or not all([*parents, last]):
+        raise InputError(f"{said}: a change must be written key=value, such as population.members=4.")
+    for place, parent in enumerate(parents, start=1):
+        if values.get(parent) is None:  # a section that the file names and leaves empty is as good as none
+            values[parent] = {}
+        values = values[parent]
         if not isinstance(values, dict):
-            raise InputError(f"{change}: {parent} holds a value, so nothing can be set inside it.")
-    values[last] = yaml.load(text, Loader)
+            kind, key = "a list" if isinstance(values, list) else "a value", ".".join(parents[:place])
+            raise InputError(
+                f"{said}: {key} holds {kind}, so nothing can be set inside it; give it as a whole."
+            )
+    try:
+        values[last] = notation.read_change(text)
+    except yaml.YAMLError as error:
+        quoted = f"{name}={json.dumps(notation.short(text, 40), ensure_ascii=False)}"
+        raise InputError(
+            f"{said}: {notation.what(error)}. As a word it is written {shlex.quote(quoted)}."
+        ) from error
+
+
+def refuse(path: str, problems: Sequence[str], cause: Exception | None = None) -> None:
+    """Raise InputError with a line for each problem of a file, if there are any."""
+    if problems:
+        raise InputError("\n".join(f"{path}: {problem}" for problem in problems)) from cause
 
 
 def check(values: dict[str, Any], path: str) -> Run:
@@ -88,45 +113,21 @@ def check(values: dict[str, Any], path: str) -> Run:
     try:
         run = Run.model_validate(values)
     except ValidationError as error:
-        problems = [problem for detail in error.errors() for problem in explain(detail)]
-        raise InputError("\n".join(f"{path}: {problem}" for problem in problems)) from error
-    if wrong := problems_of(run):
-        raise InputError("\n".join(f"{path}: {problem}" for problem in wrong))
+        refuse(path, [problem for detail in error.errors() for problem in explain(detail)], error)
+    refuse(path, problems_of(run))
     return resolve(run)
 
 
 def resolve(run: Run) -> Run:
     """Return the run with its places made absolute, since workers have another working folder."""
-    corpus = absolute(run.data.corpus)
-    groups = {
-        name: source if source == "installed" else absolute(source) for name, source in run.data.groups.items()
-    }
-    tokenizer = run.data.tokenizer
-    if run.distill is not None and "tokenizer" not in run.data.model_fields_set:
-        tokenizer = teacher_folder(run.distill.teacher)
-    elif tokenizer not in TOKENIZERS:
-        tokenizer = absolute(tokenizer)
-    data = run.data.model_copy(update={"corpus": corpus, "groups": groups, "tokenizer": tokenizer})
-    mixing = run.mixing
-    if mixing is not None and mixing.reference is not None:
-        mixing = mixing.model_copy(update={"reference": absolute(mixing.reference)})
-    changes = {"directory": absolute(run.directory or f"runs/{run.name}"), "data": data, "mixing": mixing}
-    return run.model_copy(update=changes | ({"distill": at_home(run.distill)} if run.distill else {}))
-
-
-def at_home(distill: Distill) -> Distill:
-    """Return the section with its files and folders made absolute."""
-    search, proxy = distill.search, distill.search.proxy
-    if proxy is not None:
-        files = {"train": absolute(proxy.train), "test": absolute(proxy.test)}
-        search = search.model_copy(update={"proxy": proxy.model_copy(update=files)})
-    folders = [folder if folder.startswith("package:") else absolute(folder) for folder in distill.teachers]
-    return distill.model_copy(update={"teacher": folders[0], "ensemble": folders[1:], "search": search})
-
-
-def absolute(place: str) -> str:
-    return place if "://" in place else os.path.abspath(os.path.expanduser(place))
+    own = run.distill is None or "tokenizer" in run.data.model_fields_set
+    run = with_places(run.model_copy(update={"directory": run.directory or f"runs/{run.name}"}), absolute)
+    if own:
+        return run
+    data = run.data.model_copy(update={"tokenizer": teacher_folder(run.distilling.teacher)})
+    return run.model_copy(update={"data": data})
 
 
 def dump(run: Run) -> str:
-    return yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
+    """Return the run as text, of which `check` makes an equal run again."""
+    return notation.write(with_places(run, escaped).model_dump(exclude=idle_keys(run)))

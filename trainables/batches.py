@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from trainables.arrays import map_nest, same_memory
-from trainables.member import Batches, State
+from shoal.trainables.arrays import map_nest, same_memory
+from shoal.trainables.member import Batches, SavedState, copies
 
 
 class Shuffled:
-    """Whole batches of an array's rows, or of a nest of arrays alike; each epoch has an order of its own."""
+    """Draws batches of rows from an array, or from a nest of equally long arrays, in a new order each epoch.
+
+    Every batch is full: the rows that are left at the end of an epoch are skipped.
+    """
 
     def __init__(self, arrays: Any, batch: int, seed: int = 0):
         self.arrays, self.batch, self.seed = arrays, batch, seed
@@ -19,7 +22,7 @@ class Shuffled:
         if len(set(lengths)) != 1 or lengths[0] < batch:
             raise ValueError(f"all arrays must have the same rows, at least {batch}, but have {lengths}.")
         self.rows = lengths[0]
-        self.cursor = 0  # batches drawn
+        self.cursor = 0  # number of batches drawn
         self.epoch, self.order = -1, np.arange(0)
 
     def next(self) -> Any:
@@ -31,23 +34,25 @@ class Shuffled:
         return map_nest(lambda array: array[chosen], self.arrays)
 
     def alike(self, other: Batches) -> bool:
-        """Say whether the other's batches are the same ones from here on, of the same arrays."""
-        # what is derived may draw in its own way
+        """Say whether the other draws the same batches from the same arrays from now on."""
+        # a subclass may draw in another way
         if self is other or type(self) is not Shuffled or type(other) is not Shuffled:
             return False
         places = [(each.batch, each.seed, each.cursor) for each in (self, other)]
         return places[0] == places[1] and same_memory(self.arrays, other.arrays)
 
-    def state(self) -> State:
+    @copies
+    def state(self) -> SavedState:
         return {"cursor": self.cursor, "seed": self.seed}
 
-    def load(self, state: State) -> None:
+    @copies
+    def load(self, state: SavedState) -> None:
         if int(state["seed"]) != self.seed:
             self.epoch = -1
         self.cursor, self.seed = int(state["cursor"]), int(state["seed"])
 
 
 def alike(batches: Sequence[Batches]) -> bool:
-    """Say whether all are at the same place of the same rows, as far as they can tell: `Comparable`."""
+    """Say whether all draw the same batches from now on; False if they cannot tell (see `Comparable`)."""
     tells = getattr(batches[0], "alike", None)
     return tells is not None and all(tells(other) for other in batches[1:])

@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.searched import Number, cross_entropy, dropout
-from trainables.settings import Shape
+from shoal.trainables.searched_numbers import FloatOrTensor, cross_entropy, dropout
+from shoal.trainables.settings import DecoderShape
 
 
 class Attention(nn.Module):
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: DecoderShape):
         super().__init__()
         self.heads = shape.heads
         self.project = nn.Linear(shape.width, 3 * shape.width, bias=False)
         self.output = nn.Linear(shape.width, shape.width, bias=False)
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, rate: Number) -> Tensor:
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, rate: FloatOrTensor) -> Tensor:
         rows, length, width = x.shape
         # (rows, length, 3 * width) -> three of (rows, heads, length, width / heads)
         q, k, v = self.project(x).view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -30,8 +30,8 @@ class Attention(nn.Module):
         return dropout(mixed, rate, self.training)
 
 
-class Block(nn.Module):
-    def __init__(self, shape: Shape):
+class DecoderBlock(nn.Module):
+    def __init__(self, shape: DecoderShape):
         super().__init__()
         hidden = round(shape.expansion * shape.width)
         self.attention_norm = nn.RMSNorm(shape.width)
@@ -40,9 +40,9 @@ class Block(nn.Module):
         self.rise = nn.Linear(shape.width, hidden, bias=False)
         self.fall = nn.Linear(hidden, shape.width, bias=False)
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, rate: Number) -> Tensor:
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, rate: FloatOrTensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x), cosine, sine, rate)
-        # a squared ReLU (So et al., 2021): as good as GELU here and a tenth of a step cheaper on a CPU
+        # squared ReLU (So et al., 2021) is as good as GELU here, and saves a tenth of a step on a CPU
         fed = self.fall(functional.relu(self.rise(self.feed_norm(x))).square())
         return x + dropout(fed, rate, self.training)
 
@@ -53,17 +53,17 @@ class Decoder(nn.Module):
     cosine: Tensor
     sine: Tensor
 
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: DecoderShape):
         super().__init__()
         self.shape = shape
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.blocks = nn.ModuleList(DecoderBlock(shape) for _ in range(shape.layers))
         self.norm = nn.RMSNorm(shape.width)
         cosine, sine = rotary_angles(shape.sequence_length, shape.width // shape.heads)
         self.register_buffer("cosine", cosine, persistent=False)
         self.register_buffer("sine", sine, persistent=False)
 
-    def forward(self, tokens: Tensor, dropout: Number = 0.0) -> Tensor:
+    def forward(self, tokens: Tensor, dropout: FloatOrTensor = 0.0) -> Tensor:
         length = tokens.shape[1]
         x = self.embedding(tokens)
         for block in self.blocks:
@@ -84,11 +84,11 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 def trained_decoder(
-    shape: Shape, weights: Mapping[str, NDArray[np.floating]], length: int, device: str = "cpu"
+    shape: DecoderShape, weights: Mapping[str, NDArray[np.floating]], length: int, device: str = "cpu"
 ) -> Decoder:
-    """Return a trained decoder for rows of `length` tokens, to be asked and not trained.
+    """Return a decoder with trained weights, in evaluation mode, for rows of `length` tokens.
 
-    Positions have no weights, so the rows may have another length than those that it was trained on.
+    Positions have no weights, so `length` may differ from the length that it was trained with.
     """
     model = Decoder(replace(shape, sequence_length=length))
     model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
@@ -107,13 +107,13 @@ def initialise(model: Decoder, generator: torch.Generator) -> None:
             weight.normal_(0.0, scale, generator=generator)
 
 
-def token_losses(logits: Tensor, tokens: Tensor, label_smoothing: Number = 0.0) -> Tensor:
+def token_losses(logits: Tensor, tokens: Tensor, label_smoothing: FloatOrTensor = 0.0) -> Tensor:
     """Return the mean next-token loss of each row, in nats: `(rows,)`."""
     return losses_by_token(logits, tokens, label_smoothing).mean(dim=1)
 
 
-def losses_by_token(logits: Tensor, tokens: Tensor, label_smoothing: Number = 0.0) -> Tensor:
-    """Return the loss of each token but the first of each row, in nats: `(rows, length - 1)`."""
+def losses_by_token(logits: Tensor, tokens: Tensor, label_smoothing: FloatOrTensor = 0.0) -> Tensor:
+    """Return the loss of each token except the first of a row, in nats: `(rows, length - 1)`."""
     rows, length, vocabulary = logits.shape
     flat = cross_entropy(
         logits[:, :-1].reshape(-1, vocabulary).float(), tokens[:, 1:].reshape(-1), label_smoothing

@@ -8,19 +8,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.decoder import Decoder, initialise, token_losses
-from trainables.member import Batches
-from trainables.network import Network
-from trainables.searched import Number, squared_log_partition, used
-from trainables.settings import Recipe, Shape
+from shoal.trainables.decoder import Decoder, initialise, token_losses
+from shoal.trainables.member import Batches
+from shoal.trainables.network import Network
+from shoal.trainables.searched_numbers import FloatOrTensor, squared_log_partition, used
+from shoal.trainables.settings import DecoderShape, Recipe
 
 
 class LanguageModel(Network):
-    """One decoder in training on token rows; scores itself by minus the mean validation loss."""
+    """A decoder that trains on rows of tokens. Its score is minus the mean validation loss, in nats a token."""
 
     def __init__(
         self,
-        shape: Shape,
+        shape: DecoderShape,
         recipe: Recipe,
         hyperparameters: dict[str, Any],
         batches: Batches,
@@ -36,19 +36,19 @@ class LanguageModel(Network):
         initialise(model, self.generator)
         return model
 
-    def loss(self, module: nn.Module, batch: Tensor, numbers: Mapping[str, Number]) -> Tensor:
+    def loss(self, module: nn.Module, batch: Tensor, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         tokens = batch.long()
         return self.losses_of(module(tokens, numbers["dropout"]), tokens, numbers)
 
-    def losses_of(self, logits: Tensor, tokens: Tensor, numbers: Mapping[str, Number]) -> Tensor:
-        """Return what is minimised of each row, `(rows,)`."""
+    def losses_of(self, logits: Tensor, tokens: Tensor, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
+        """Return each row's training loss `(rows,)`, in nats: its mean token loss, and the z-loss if used."""
         loss = token_losses(logits, tokens, numbers["label_smoothing"])
         if used(numbers["z_loss"]):
             loss = loss + numbers["z_loss"] * squared_log_partition(logits[:, :-1])
         return loss
 
     def row_losses(self, module: nn.Module, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the loss of each row of each group, `(rows,)`."""
+        """Return the loss of each row `(rows,)`, in nats, by group."""
         losses = {}
         for group, all_tokens in rows.items():
             parts = [part.long() for part in all_tokens.split(64)]

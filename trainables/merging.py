@@ -9,9 +9,10 @@ from torch import Tensor
 def merge(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
     """Return the weighted average of state dicts, as an approximation of training on the weighted data.
 
-    The models must come from one start (Na et al., 2024): averages of unrelated ones are worth nothing. Sums
-    are taken in at least single precision and stored as they came; what is not a floating number, a counter,
-    is the first state's. The weights must be at least 0 and sum to 1.
+    The models must come from one start (Na et al., 2024); an average of unrelated models is useless. Sums are
+    taken in at least single precision and stored in the tensors' own type. A tensor that is not floating
+    point, such as a counter, is taken from the first state. Raises ValueError unless the weights are at least
+    0 and sum to 1, and all states have the same names and shapes.
     """
     if len(states) != len(weights) or not states:
         raise ValueError(f"there must be a weight for each state, but got {len(weights)} for {len(states)}.")

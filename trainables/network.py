@@ -10,17 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainables.arrays import check_source, copy_into, tensor_like, to_arrays, to_clones, to_tensors
-from trainables.member import Batches, State
-from trainables.optimise import OPTIMISERS
-from trainables.randomness import reseed, restored
-from trainables.searched import Number
-from trainables.settings import Recipe, numbers, rate_at
-from trainables.span import Span, local, shared_like
+from shoal.trainables.arrays import check_source, copy_into, tensor_like, to_arrays, to_clones, to_tensors
+from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.member import Batches, SavedState, copies
+from shoal.trainables.optimise import OPTIMISERS
+from shoal.trainables.randomness import reseed, restored
+from shoal.trainables.searched_numbers import FloatOrTensor
+from shoal.trainables.settings import Recipe, numbers, rate_at
+from shoal.trainables.span import Span, local, shared_like
 
 
 class Network(ABC):
-    """A module, its optimiser, its schedule and its random numbers. A subclass says what is learnt:
+    """A module, its optimiser, its schedule and its random numbers. A subclass says what it learns:
 
         class Digits(Network):
             def build(self):
@@ -45,7 +46,7 @@ class Network(ABC):
     share. A subclass with a step of its own says `own_step = True`.
     """
 
-    own_step = False  # if so, its members are never stacked
+    own_step = False  # if True, its members are never stacked
 
     def __init__(
         self,
@@ -57,10 +58,10 @@ class Network(ABC):
         device: str = "cpu",
     ):
         self.base, self.held_out = recipe, held_out
-        self.batches: Any = batches  # `Batches`, or `Sampled` ones that a run puts in their place
+        self.batches: Any = batches  # `Batches`; a run may replace them with `Sampled` ones
         self.device = torch.device(device)
         self.span: Span | None
-        self.called: nn.Module  # the module, as training calls it
+        self.called: nn.Module  # training calls this: the module, or what wraps it for several processes
         self.generator = torch.Generator().manual_seed(seed)
         self.trained = 0
         self.adopt(hyperparameters)
@@ -71,10 +72,11 @@ class Network(ABC):
         self.optimiser = self.build_optimiser()
 
     def spread(self, span: Span) -> None:
-        """Train over several processes from here on; all of them must do so with a member alike.
+        """Train over several processes from now on. Each of them must call this with an equal member.
 
-        Each trains its rows of every batch. The mean over them is the whole batch's if `loss` is a mean over
-        rows. Each evaluates all held-out rows, and only what `loss` does may differ between them.
+        A process trains on its part of every batch. If `loss` is a mean over rows, the mean over the processes
+        is the loss of the whole batch. Every process evaluates all held-out rows. Only what happens inside
+        `loss` may differ between processes.
         """
         self.span, self.called = span, span.cover(self.module)
         self.optimiser = self.build_optimiser()  # sharding has replaced the weights
@@ -89,18 +91,20 @@ class Network(ABC):
         """Return the module with its first weights; torch's random numbers are seeded for it."""
 
     @abstractmethod
-    def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, Number]) -> Tensor:
-        """Return the training loss of what `batches` gave, as tensors: of each row, `(rows,)`, or one scalar.
+    def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
+        """Return the training loss of a batch, whose arrays are now tensors: `(rows,)`, or one scalar.
 
-        Only losses by row can be weighed, and told to a sampling policy.
+        A sampling policy needs the loss of each row.
         """
 
     @abstractmethod
     def score(self, module: nn.Module, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the score (higher is better) on held-out rows, and the loss per group: all scalars."""
 
-    def objective(self, module: nn.Module, batch: Any, numbers: Mapping[str, Number]) -> tuple[Tensor, Tensor]:
-        """Return the scalar that is minimised, and what `loss` returned; of sampled batches for all rows."""
+    def objective(
+        self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the scalar that is minimised, and the losses: those of all processes' rows if sampled."""
         if not self.sampled:
             losses = self.loss(module, batch, numbers)
             return losses.mean(), losses
@@ -112,10 +116,10 @@ class Network(ABC):
             )
         if self.span is None:
             return (self.batches.weigh(losses.detach(), batch["weights"]) * losses).sum(), losses
-        # weights are of the whole batch: what a row counts depends on the rows that the other processes have
+        # a row's weight may depend on any row of the batch, so the other processes' losses are needed too
         whole = self.span.whole(losses.detach())
         weights = self.span.part(self.batches.weigh(whole, batch["weights"]))
-        # gradients are averaged over the processes, and are to be summed
+        # gradients are averaged over the processes but must be summed, so the loss is scaled up
         return self.span.size * (weights * losses).sum(), whole
 
     @property
@@ -130,7 +134,7 @@ class Network(ABC):
         self.numbers = numbers(self.recipe)
 
     def weights(self) -> dict[str, nn.Parameter]:
-        """Return what is trained, in the optimiser's order: what decays comes first."""
+        """Return the trained weights in the optimiser's order: those that decay come first."""
         found = [(name, weight) for name, weight in self.module.named_parameters() if weight.requires_grad]
         return dict(sorted(found, key=lambda item: item[1].dim() < 2))
 
@@ -147,10 +151,10 @@ class Network(ABC):
         self.module.train()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         by_row: list[Tensor] = []
-        # members of a brood take turns in one process: each brings its own random numbers
+        # members of a brood take turns in one process, and each has its own random numbers
         with restored(self.device):
             for seed in self.draw_seeds(steps).tolist():
-                # processes of one member see different rows, and drop out for themselves
+                # the processes of a member see different rows, so each draws its own dropout
                 reseed(seed + (self.span.rank if self.span else 0), self.device)
                 loss, losses = self.step()
                 total += loss
@@ -184,7 +188,7 @@ class Network(ABC):
         recipe = self.recipe
         for group in self.optimiser.param_groups:
             group["lr"] = rate_at(self.trained, recipe)
-            # AdamW does not look at the momentum, nor SGD at the betas
+            # AdamW ignores the momentum, and SGD ignores the betas
             group["betas"], group["momentum"] = (recipe.beta1, recipe.beta2), recipe.momentum
         self.optimiser.param_groups[0]["weight_decay"] = recipe.weight_decay
 
@@ -196,49 +200,54 @@ class Network(ABC):
             score, losses = self.score(self.module, to_tensors(self.held_out[split], self.device))
         return score.item(), {group: loss.item() for group, loss in losses.items()}
 
-    def state(self, copied: Callable[[Any], Any] = to_arrays) -> State:
+    @copies
+    def state(self, copied: Callable[[Any], Any] = to_arrays) -> SavedState:
         return {
             "weights": copied(self.module.state_dict()),
             "optimiser": copied(self.optimiser.state_dict()["state"]),
             **({"shared": self.shared()} if self.span else {}),
-            **self.progress(),
+            **handed_out(self.progress),
         }
 
-    def state_in_place(self) -> State:
-        """Return the state with weights and slots as tensors on their device; `load` takes it too."""
+    def state_in_place(self) -> SavedState:
+        """Return the state with weights and slots as tensors on their device; `load` accepts it too."""
         return self.state(lambda tree: to_clones(tree, self.device))
 
     def shared(self) -> list[str]:
-        """Return the weights of which each process has its share, the parts of the first axis in order."""
+        """Return the names of sharded weights: each process holds a part of the first axis, by its rank."""
         return [name for name, value in self.module.state_dict().items() if value is not local(value)]
 
-    def progress(self) -> State:
+    @copies
+    def progress(self) -> SavedState:
         """Return the part of the state that is not on the device."""
         return {
             "random": to_arrays(self.generator.get_state()),
-            "batches": self.batches.state(),
+            "batches": handed_out(self.batches.state),
             "trained": self.trained,
         }
 
-    def load(self, state: State, hyperparameters: dict[str, Any]) -> None:
+    @copies
+    def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None:
         own = self.module.state_dict()
         if own.keys() != state["weights"].keys():
             apart = ", ".join(sorted(own.keys() ^ state["weights"].keys()))
             raise ValueError(
-                f"the copied weights must come from a network of the same layers; apart are {apart}."
+                f"the copied weights must come from a network of the same layers, but only one has {apart}."
             )
         for name, target in own.items():
             copy_into(local(target), state["weights"][name], name)
         self.load_optimiser(state["optimiser"])
-        self.load_progress(state)
+        rest = {key: value for key, value in state.items() if key not in ("weights", "optimiser")}
+        hand_in(self.load_progress, rest)
         self.adopt(hyperparameters)
 
-    def load_progress(self, state: State) -> None:
+    @copies
+    def load_progress(self, state: SavedState) -> None:
         self.generator.set_state(torch.from_numpy(np.array(state["random"])))
-        self.batches.load(state["batches"])
+        hand_in(self.batches.load, state["batches"])
         self.trained = int(state["trained"])
 
-    def load_optimiser(self, slots: State) -> None:
+    def load_optimiser(self, slots: SavedState) -> None:
         weights = list(self.weights().items())
         kind = OPTIMISERS[self.recipe.optimiser]
         names = {*kind.slots, "step"} if kind.counts else set(kind.slots)
@@ -254,12 +263,12 @@ class Network(ABC):
             }
 
     def slot(self, named: tuple[str, nn.Parameter], name: str, value: Any) -> Tensor:
-        """Return a copied slot as the optimiser keeps it beside a weight."""
+        """Return a copied slot in the form in which the optimiser keeps it for a weight."""
         if name == "step":
             return tensor_like(torch.zeros(()), value).to(
                 "cpu", copy=True
             )  # AdamW keeps its count of steps on the CPU
         check_source(local(named[1]), value, f"{name} of {named[0]}")
-        # a copy of its own: what was handed over may go to several members
+        # copied, because several members may load the same slots
         copied = tensor_like(local(named[1]), value).to(named[1].device, copy=True)
         return shared_like(named[1], copied)

@@ -1,8 +1,8 @@
-"""Optimisers of many members at once: torch.optim's formulas, every number a vector over members.
+"""Optimisers for many members at once: torch.optim's formulas, where each number is a vector over members.
 
-Weights, gradients and slots are matrices `(members, parameters)`; the first `decayed` columns decay. All
-is done in place, also in the gradients: for small networks a new matrix costs more than the arithmetic.
-Slots have torch.optim's names, so that a member's own optimiser can go on with its row.
+Weights, gradients and slots are matrices `(members, parameters)`; the first `decayed` columns decay.
+Everything is done in place, in the gradients too: for small networks a new matrix costs more than the
+arithmetic. Slots have torch.optim's names, so that a member's own optimiser can go on with its row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ class Optimiser(Protocol):
     counts: bool  # whether torch.optim keeps the number of steps beside the slots
 
     def factors(self, numbers: Factors) -> dict[str, Tensor]:
-        """Return what `update` multiplies by, from numbers of any one shape.
+        """Return the factors that `update` needs, from float64 numbers of one shape.
 
-        They are "rate" (scheduled), "age" (steps with this one) and those of the recipe. In float64: a
-        float32 has only three digits of 1 - beta2 left.
+        The numbers are "rate" (after the schedule), "age" (steps, this one included) and those of the recipe.
+        In float32 only three digits of 1 - beta2 would be left.
         """
 
     def update(
@@ -41,7 +41,7 @@ class AdamW:
 
     def factors(self, numbers: Factors) -> dict[str, Tensor]:
         rate, age = numbers["rate"], numbers["age"]
-        spread = (1 - numbers["beta2"] ** age).sqrt()  # bias correction of the root mean square
+        spread = (1 - numbers["beta2"] ** age).sqrt()  # corrects the bias of the root mean square
         return {
             "keep": 1 - rate * numbers["weight_decay"],
             "new_mean": 1 - numbers["beta1"],
@@ -71,16 +71,16 @@ class AdamW:
         decayed: int,
         divisor: Tensor,
     ) -> None:
-        """Do one member's step in one pass over memory, where `update` needs one an operation.
+        """Do one member's step in a single pass over memory; `update` needs a pass for each operation.
 
-        On a CPU that is several times quicker. The numbers are those that `factors` takes, the first
-        `decayed` weights decay, and the gradients are divided by a scalar.
+        On a CPU that is several times faster. The numbers are those that `factors` takes, the first `decayed`
+        weights decay, and the gradients are divided by the scalar `divisor`.
         """
         age = torch.tensor(float(numbers["age"]))
         for part, decay in ((slice(decayed), numbers["weight_decay"]), (slice(decayed, None), 0.0)):
             if not weights[part]:
                 continue
-            # what torch.optim.AdamW calls with fused=True
+            # torch.optim.AdamW calls this with fused=True
             torch._fused_adamw_(
                 weights[part],
                 gradients[part],
@@ -125,11 +125,11 @@ OPTIMISERS: dict[str, Optimiser] = {"adamw": AdamW(), "sgd": Momentum()}
 
 
 def clip(gradients: Tensor, limits: Tensor) -> None:
-    """Scale each member's gradients in place to at most its norm, as torch's clip_grad_norm_ does."""
+    """Scale each member's gradients in place to a norm of at most its limit, as torch's clip_grad_norm_."""
     gradients.div_(clip_divisors([gradients], limits[:, 0])[:, None])
 
 
 def clip_divisors(gradients: Sequence[Tensor], limits: Tensor) -> Tensor:
-    """Return what `clip` divides by, `(members,)`, from gradients `(members, ...)` and limits `(members,)`."""
+    """Return the divisors of `clip` `(members,)`, from gradients `(members, ...)` and limits `(members,)`."""
     norms = torch.stack([gradient.flatten(start_dim=1).norm(dim=1) for gradient in gradients]).norm(dim=0)
     return ((norms + 1e-6) / limits).clamp(min=1.0)

@@ -8,13 +8,13 @@ import torch
 
 @contextmanager
 def restored(device: torch.device) -> Iterator[None]:
-    """Leave the global random numbers as they were, whatever is drawn inside."""
+    """Restore the global random numbers at the end, whatever was drawn inside."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
 
 def reseed(seed: int, device: torch.device) -> None:
-    # torch.manual_seed asks every kind of device there is: 0.1 ms, a tenth of a small network's step
+    # torch.manual_seed also asks every other kind of device: 0.1 ms, a tenth of a small network's step
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)

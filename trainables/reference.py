@@ -1,4 +1,4 @@
-"""A trained model that stands still, and tells what each token of the rows that others train on costs it."""
+"""A trained model that is trained no further, and gives the loss of each token that members train on."""
 
 import hashlib
 from collections import OrderedDict
@@ -8,25 +8,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.decoder import losses_by_token
+from shoal.trainables.decoder import losses_by_token
 
-KEPT = 1024  # batches whose losses are remembered
+REMEMBERED_BATCHES = 1024  # batches whose losses are remembered
 
 
 class Reference:
-    """Shared by the members of a worker: they train an interval each in turn, mostly on the same batches."""
+    """Shared by the members of a worker, which train one after another, mostly on the same batches."""
 
     def __init__(self, module: nn.Module, steps: int):
         self.module = module.eval().requires_grad_(False)
-        self.steps = steps  # that it was trained for
+        self.steps = steps  # number of steps it was trained for
         self.known: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
 
     @torch.no_grad()
     def losses(self, tokens: Tensor) -> NDArray[np.float32]:
-        """Return the loss of each token but the first, `(rows, length - 1)`, in nats."""
+        """Return the loss of each token except the first of a row, in nats: `(rows, length - 1)`."""
         key = hashlib.blake2b(tokens.cpu().numpy().tobytes(), digest_size=16).digest()
         if key not in self.known:
             self.known[key] = losses_by_token(self.module(tokens), tokens).cpu().numpy()
-            if len(self.known) > KEPT:
+            if len(self.known) > REMEMBERED_BATCHES:
                 self.known.popitem(last=False)
         return self.known[key]

@@ -1,12 +1,12 @@
-"""What a trained decoder makes of rows: how hard each of them is for it."""
+"""How hard rows of tokens are for a trained decoder."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainables.decoder import Decoder, token_losses
+from shoal.trainables.decoder import Decoder, token_losses
 
-ROWS = 128  # passed together
+ROWS_PER_PASS = 128
 
 
 def row_losses(model: Decoder, rows: NDArray[np.uint16]) -> NDArray[np.float32]:
@@ -14,7 +14,7 @@ def row_losses(model: Decoder, rows: NDArray[np.uint16]) -> NDArray[np.float32]:
     device = model.embedding.weight.device
     found = np.empty(len(rows), np.float32)
     with torch.inference_mode():
-        for start in range(0, len(rows), ROWS):
-            part = torch.from_numpy(rows[start : start + ROWS].astype(np.int64)).to(device)
-            found[start : start + ROWS] = token_losses(model(part), part).cpu().numpy()
+        for start in range(0, len(rows), ROWS_PER_PASS):
+            part = torch.from_numpy(rows[start : start + ROWS_PER_PASS].astype(np.int64)).to(device)
+            found[start : start + ROWS_PER_PASS] = token_losses(model(part), part).cpu().numpy()
     return found

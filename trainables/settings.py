@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 
 @dataclass(frozen=True)
-class Shape:
+class DecoderShape:
     """Sizes of the network; `width` is divided evenly among the heads."""
 
     vocabulary: int
@@ -16,6 +17,11 @@ class Shape:
     expansion: float = 4.0
 
     def __post_init__(self) -> None:
+        if self.layers < 0:
+            raise ValueError(f"layers must be at least 0, but got {self.layers}.")
+        for name in ("heads", "width", "expansion"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, but got {getattr(self, name)}.")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
                 f"width / heads must be a whole even number (rotary positions turn pairs), "
@@ -23,7 +29,7 @@ class Shape:
             )
 
 
-OPTIMISERS = ("adamw", "sgd")
+OPTIMISER_NAMES = ("adamw", "sgd")
 
 
 @dataclass(frozen=True)
@@ -32,30 +38,45 @@ class Recipe:
 
     steps: int = 200
     warmup: int = 20
-    final_rate: float = 0.1  # share of the learning rate that is left at the last step
+    final_rate: float = 0.1  # share of the learning rate that the cosine ends at, one step after the last one
     learning_rate: float = 1e-3
-    weight_decay: float = 0.1  # of weights with at least two dimensions
+    weight_decay: float = 0.1  # only weights with at least two dimensions decay
     beta1: float = 0.9
     beta2: float = 0.95
     dropout: float = 0.0
-    clip: float = 1.0  # most norm of all gradients together
+    clip: Annotated[float, "may be infinite"] = 1.0  # largest norm of all gradients together
     optimiser: str = "adamw"
-    momentum: float = 0.9  # of sgd
+    momentum: float = 0.9  # only sgd uses it
     label_smoothing: float = 0.0
     z_loss: float = 0.0  # weight of the squared log-partition (Chowdhery et al., 2022; theirs is 1e-4)
 
     def __post_init__(self) -> None:
-        if self.optimiser not in OPTIMISERS:
-            raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}.")
+        for name in ("steps", "learning_rate", "clip"):
+            self._must(name, getattr(self, name) > 0, "above 0")
+        for name in ("warmup", "weight_decay", "z_loss"):
+            self._must(name, getattr(self, name) >= 0, "at least 0")
+        for name in ("beta1", "beta2", "dropout", "momentum", "label_smoothing"):
+            self._must(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self._must("final_rate", 0 <= self.final_rate <= 1, "at least 0 and at most 1")
+        if self.optimiser not in OPTIMISER_NAMES:
+            raise ValueError(f"optimiser must be one of {', '.join(OPTIMISER_NAMES)}, got {self.optimiser!r}.")
+
+    def _must(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} must be {what}, but got {getattr(self, name)}.")
 
 
 def numbers(recipe: Recipe) -> dict[str, float]:
-    """Return what of a recipe can be searched."""
+    """Return a recipe's numbers by name; any of them can be a searched hyperparameter."""
     return {name: float(value) for name, value in asdict(recipe).items() if isinstance(value, int | float)}
 
 
 def rate_at(step: int, recipe: Recipe) -> float:
-    """Return the learning rate of a step counted from 0: linear warm-up, then a half cosine down."""
+    """Return the learning rate of a step counted from 0: linear warm-up, then a half cosine down.
+
+    The cosine reaches `final_rate` where a step after the last one would be, so no step is trained at a rate
+    of 0.
+    """
     if step < recipe.warmup:
         return recipe.learning_rate * (step + 1) / recipe.warmup
     done = min((step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1), 1.0)

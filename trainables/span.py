@@ -11,14 +11,14 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from trainables.arrays import map_nest
+from shoal.trainables.arrays import map_nest
 
 
 @dataclass(frozen=True)
 class Span:
     """The processes of one member, as one of them sees it."""
 
-    mesh: DeviceMesh  # one axis
+    mesh: DeviceMesh  # has one axis
     sharded: bool
 
     @property
@@ -30,7 +30,7 @@ class Span:
         return self.mesh.size()
 
     def cover(self, module: nn.Module) -> nn.Module:
-        """Return what training calls in place of the module; sharded, its weights become shares in place."""
+        """Return the module that training calls. If sharded, the given module's weights become shares."""
         if not self.sharded:
             device = next(module.parameters()).device
             ids = [device] if device.type == "cuda" else None
@@ -41,7 +41,7 @@ class Span:
         return module
 
     def part(self, batch: Any) -> Any:
-        """Return this process's rows of a batch, all processes' being equally many."""
+        """Return this process's rows of a batch; each process gets equally many."""
         return map_nest(self._rows, batch)
 
     def _rows(self, array: Any) -> Any:
@@ -54,7 +54,7 @@ class Span:
         return array[self.rank * each : (self.rank + 1) * each]
 
     def whole(self, rows: Tensor) -> Tensor:
-        """Return what all processes have of a batch, from this one's rows, in the batch's order."""
+        """Return the whole batch's values `(rows, ...)`, in its order, from those of this process's rows."""
         parts = [torch.empty_like(rows) for _ in range(self.size)]
         dist.all_gather(parts, rows.contiguous(), group=self.mesh.get_group())
         return torch.cat(parts)
@@ -65,7 +65,7 @@ class Span:
         return total / self.size
 
     def agreed(self, values: Tensor) -> Tensor:
-        """Return the first process's values, so that all decide alike, however they rounded."""
+        """Return the first process's values, so that all decide alike even if they rounded differently."""
         dist.broadcast(values, group=self.mesh.get_group(), group_src=0)
         return values
 
@@ -75,7 +75,7 @@ class Span:
 
 
 def open_span(size: int, sharded: bool, device: str) -> Span:
-    """Cut all processes into neighbouring groups of `size`, and return the own one; all must call it."""
+    """Divide all processes into groups of `size` neighbours; return this process's group. All must call it."""
     shape = dist.get_world_size() // size, size
     return Span(init_device_mesh(device, shape, mesh_dim_names=("host", "member"))["member"], sharded)
 
@@ -86,7 +86,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def shared_like(weight: Tensor, share: Tensor) -> Tensor:
-    """Return a share as a tensor that is spread over processes as the weight is."""
+    """Return a share as a tensor that is sharded as the weight is."""
     if not isinstance(weight, DTensor):
         return share
     mesh, placements = weight.device_mesh, weight.placements

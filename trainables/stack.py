@@ -8,17 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from trainables.arrays import map_nest, stack, to_arrays, to_tensors
-from trainables.batches import alike
-from trainables.layout import attention, linear_layers
-from trainables.member import Member
-from trainables.network import Network
-from trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
-from trainables.randomness import reseed, restored
-from trainables.settings import rate_at
-from trainables.together import Called, Together, compiled, explained, together
+from shoal.trainables.arrays import map_nest, stack, to_arrays, to_tensors
+from shoal.trainables.batches import alike
+from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.member import Member
+from shoal.trainables.network import Network
+from shoal.trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
+from shoal.trainables.randomness import reseed, restored
+from shoal.trainables.settings import rate_at
+from shoal.trainables.stacked_loss import Called, StackedLoss, compiled, explained, stacked_loss
+from shoal.trainables.vmap_on_cpu import attention, linear_layers
 
-NUMBERS = ("weight_decay", "beta1", "beta2", "momentum")  # those of the optimisers
+NUMBERS = ("weight_decay", "beta1", "beta2", "momentum")  # the optimisers use these
 
 
 def signature(member: Member) -> tuple[Any, ...]:
@@ -26,20 +27,21 @@ def signature(member: Member) -> tuple[Any, ...]:
     weights = member.weights() if isinstance(member, Network) else {}
     mixed = len({weight.dtype for weight in weights.values()}) != 1
     if not isinstance(member, Network) or member.alone or mixed:
-        return (id(member),)  # fits nobody else
+        return (id(member),)  # equal to no other member's
     tensors = [
-        [(name, value.shape, value.dtype) for name, value in part.items()] for part in (weights, kept(member))
+        [(name, value.shape, value.dtype) for name, value in part.items()]
+        for part in (weights, untrained_tensors(member))
     ]
-    cursor = member.batches.state()
+    cursor = handed_out(member.batches.state)
     batch = map_nest(lambda leaf: (leaf.shape, leaf.dtype), member.batches.next())
-    member.batches.load(cursor)
+    hand_in(member.batches.load, cursor)
     words = {name: value for name, value in asdict(member.recipe).items() if name not in member.numbers}
-    # as text, since settings of a module need not be hashable
-    return type(member), str(member.device), repr((tensors, settings(member.module), batch, words))
+    # compared as text, because a module's settings may not be hashable
+    return type(member), str(member.device), repr((tensors, module_settings(member.module), batch, words))
 
 
-def settings(module: nn.Module) -> list[Any]:
-    """Return what makes modules of the same weights differ, such as a number of heads."""
+def module_settings(module: nn.Module) -> list[Any]:
+    """Return the settings in which modules with the same weights can differ, such as the number of heads."""
     return [
         (name, type(part), [item for item in vars(part).items() if item[0][0] != "_" and item[0] != "training"])
         for name, part in module.named_modules()
@@ -51,18 +53,18 @@ def stackable(first: Member, second: Member) -> bool:
 
 
 def stacks(members: Mapping[int, Member]) -> list[list[int]]:
-    """Return the members' numbers in groups that can be stacked; who fits nobody is a group of one."""
+    """Return the members' numbers in groups that can be stacked; a member that fits no other is alone."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for number, member in members.items():
         groups.setdefault(signature(member), []).append(number)
     return list(groups.values())
 
 
-def kept(member: Network) -> dict[str, Tensor]:
-    """Return what is in the module's state but not trained by gradients."""
+def untrained_tensors(member: Network) -> dict[str, Tensor]:
+    """Return the tensors of the module's state that are not trained by gradients."""
     state = member.module.state_dict()
     frozen = {name: value for name, value in member.module.named_parameters() if not value.requires_grad}
-    # buffers outside the state do not travel with it, so they are the same constants in every member
+    # buffers outside the state are not copied with it, so they are the same constants in every member
     return frozen | {name: value for name, value in member.module.named_buffers() if name in state}
 
 
@@ -72,23 +74,23 @@ class Stack:
     The members' weights and slots become rows of the stack's matrices `(members, parameters)`. A member
     stays whole: its `state`, `load`, `evaluate` and even `train` read and write its row.
 
-    The loss and the score are those of the first member, on every member's weights. Dropout draws from
-    one generator, seeded by the random states of all: what is dropped depends on who is in the stack.
+    The first member's loss and score are computed on every member's weights. Dropout draws from one
+    generator that is seeded by the random states of all, so it depends on which members are in the stack.
     """
 
     def __init__(self, members: Sequence[Network], compile: bool = False):
         self.members, self.compile = list(members), compile
-        self.known: tuple[dict[str, float], Together] | None = None  # what is compiled, for these numbers
+        self.known: tuple[dict[str, float], StackedLoss] | None = None  # the compiled loss, and its numbers
         self.check()
         first = self.members[0]
         self.device, self.optimiser = first.device, OPTIMISERS[first.recipe.optimiser]
         weights = first.weights()
-        self.weights = torch.stack([flat(member) for member in self.members])
+        self.weights = torch.stack([flat_weights(member) for member in self.members])
         self.slots = {name: torch.zeros_like(self.weights) for name in self.optimiser.slots}
-        rests = [kept(member) for member in self.members]
+        rests = [untrained_tensors(member) for member in self.members]
         self.kept = {name: torch.stack([rest[name].detach() for rest in rests]) for name in rests[0]}
         self.shapes = [weight.shape for weight in weights.values()]
-        # what gradients are taken of
+        # gradients are taken with respect to these
         self.leaves = {
             name: part.detach().requires_grad_()
             for name, part in zip(weights, self.shaped(self.weights), strict=True)
@@ -101,20 +103,20 @@ class Stack:
             raise ValueError("all members of a stack must be stackable: group them by `stacks`.")
 
     def shaped(self, matrix: Tensor) -> list[Tensor]:
-        """Return a matrix's columns as each weight's `(members, *shape)`, in the matrix's own memory."""
+        """Return views of a matrix's columns, one for each weight: `(members, *shape)`."""
         parts = matrix.split([shape.numel() for shape in self.shapes], dim=1)
         return [part.view(-1, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def seat_weights(self) -> None:
         for place, member in enumerate(self.members):
-            rest = kept(member)
+            rest = untrained_tensors(member)
             for name, weight in member.weights().items():
                 weight.data = self.leaves[name].detach()[place]
             for name, values in self.kept.items():
                 rest[name].data = values[place]
 
     def seat_slots(self) -> None:
-        """Make the rows the members' slots, also after one has loaded or trained on its own."""
+        """Make the rows the members' slots again: one that loaded or trained alone has slots of its own."""
         parts = {name: self.shaped(matrix) for name, matrix in self.slots.items()}
         for place, member in enumerate(self.members):
             for index, weight in enumerate(member.weights().values()):
@@ -124,7 +126,7 @@ class Stack:
                 member.optimiser.state[weight] = seats | count
 
     def train(self, steps: int) -> list[float]:
-        """Return each member's mean training loss; one that diverges leaves the others alone."""
+        """Train, and return each member's mean training loss. One that diverges does not change the others."""
         self.seat_slots()
         module, leaves = self.members[0].module.train(), list(self.leaves.values())
         batches = [member.batches for member in self.members]
@@ -132,19 +134,19 @@ class Stack:
         loss, update = self.loss(), self.update(steps)
         seeds = torch.stack([member.draw_seeds(steps) for member in self.members]).sum(dim=0)
         total = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
-        by_row: list[Tensor] = []  # (members, rows) a step
+        by_row: list[Tensor] = []  # (members, rows) for each step
         way = explained() if self.compile else linear_layers(module, self.device)
         with restored(self.device), attention(self.device), way:
             for step, seed in enumerate(seeds.tolist()):
                 reseed(seed, self.device)
                 losses, rows = loss(self.shared_batch() if shared else self.own_batches())
                 by_row += [rows.detach()] if self.members[0].sampled else []
-                # no loss depends on another's weights, so the gradient of the sum is each one's own
+                # no loss depends on another member's weights, so the sum's gradient holds each one's own
                 update(step, torch.autograd.grad(losses.sum(), leaves, materialize_grads=True))
                 total += losses.detach()
         if shared:
             for each in batches[1:]:
-                each.load(batches[0].state())
+                hand_in(each.load, handed_out(batches[0].state))
         if by_row:
             for member, losses in zip(self.members, to_arrays(torch.stack(by_row, dim=1)), strict=True):
                 member.batches.observe(losses)
@@ -158,20 +160,20 @@ class Stack:
         return to_tensors(map_nest(stack, *(member.batches.next() for member in self.members)), self.device)
 
     def shared_batch(self) -> Any:
-        """Return the first member's next batch as a stack of all members', in the memory of one."""
+        """Return the first member's next batch, repeated for all members in the memory of one."""
         batch = to_tensors(self.members[0].batches.next(), self.device)
         all_alike = map_nest(lambda leaf: leaf.expand(len(self.members), *leaf.shape), batch)
-        # else it would be compiled once more for members that draw for themselves
+        # separate batches are contiguous: another layout would be compiled once more
         return map_nest(Tensor.contiguous, all_alike) if self.compile else all_alike
 
     def update(self, steps: int) -> Callable[[int, Sequence[Tensor]], None]:
-        """Return what clips the gradients, each `(members, *shape)`, and does the interval's given step."""
+        """Return the function that clips gradients `(members, *shape)` and does one step of the interval."""
         told = [[numbers_at(member, step) for member in self.members] for step in range(steps)]
-        limits = column([member.recipe.clip for member in self.members]).to(self.weights)
+        limits = member_column([member.recipe.clip for member in self.members]).to(self.weights)
         if self.device.type == "cpu" and isinstance(self.optimiser, AdamW):
             return self.update_rows(self.optimiser, told, limits[:, 0])
         optimiser, decayed = self.optimiser, sum(shape.numel() for shape in self.shapes if len(shape) >= 2)
-        table = {name: column([[each[name] for each in now] for now in told]) for name in told[0][0]}
+        table = {name: member_column([[each[name] for each in now] for now in told]) for name in told[0][0]}
         factors = {name: values.to(self.weights) for name, values in optimiser.factors(table).items()}
 
         def update(step: int, gradients: Sequence[Tensor]) -> None:
@@ -185,15 +187,15 @@ class Stack:
     def update_rows(
         self, optimiser: AdamW, told: Sequence[Sequence[dict[str, float]]], limits: Tensor
     ) -> Callable[[int, Sequence[Tensor]], None]:
-        """Return the same, member by member from the gradients where they are: on a CPU memory is slow."""
+        """Return the same function for a CPU, where memory is slow: member by member and without copies."""
         decayed = sum(len(shape) >= 2 for shape in self.shapes)
         weights = list(zip(*self.shaped(self.weights), strict=True))
         slots = {name: list(zip(*self.shaped(matrix), strict=True)) for name, matrix in self.slots.items()}
         rows = [(row, {name: slots[name][place] for name in slots}) for place, row in enumerate(weights)]
 
         def update(step: int, gradients: Sequence[Tensor]) -> None:
-            laid = [gradient.contiguous() for gradient in gradients]  # as the weights are
-            divisors = clip_divisors(laid, limits).float()  # whatever the weights are
+            laid = [gradient.contiguous() for gradient in gradients]  # the weights are contiguous too
+            divisors = clip_divisors(laid, limits).float()  # float32 for weights of any type
             each = zip(rows, zip(*laid, strict=True), told[step], divisors, strict=True)
             for seats, gradient, numbers, divisor in each:
                 optimiser.update_one(*seats, gradient, numbers, decayed, divisor)
@@ -201,25 +203,25 @@ class Stack:
         return update
 
     def loss(self) -> Callable[[Any], tuple[Tensor, Tensor]]:
-        """Return the function from a stacked batch to the losses `(members,)`, and to what each returned."""
+        """Return the function from a stacked batch to losses `(members,)`, and each member's own result."""
         each = [member.numbers for member in self.members]
         table = {name: [numbers[name] for numbers in each] for name in each[0]}
-        # what may come to differ is a tensor from the start, so that nothing is compiled again for a copy
+        # a searched number may differ later: it is a tensor at once, so that no copy causes a compilation
         searched = {name for member in self.members for name in member.hyperparameters if self.compile}
-        # what is one number for all stays a float: a dropout of 0 costs nothing
+        # a number that all members share stays a float, so that a dropout of 0 costs nothing
         same = {
             name: values[0] for name, values in table.items() if len(set(values)) == 1 and name not in searched
         }
         varied = {
             name: torch.tensor(values, device=self.device) for name, values in table.items() if name not in same
         }
-        function = self.compiled(same) if self.compile else together(self.members[0], same)
+        function = self.compiled(same) if self.compile else stacked_loss(self.members[0], same)
         return lambda batch: function(self.tensors(), varied, batch)
 
-    def compiled(self, same: dict[str, float]) -> Together:
-        """Return the compiled loss of before, if it still is the one."""
+    def compiled(self, same: dict[str, float]) -> StackedLoss:
+        """Return the compiled loss; it is compiled anew only if the shared numbers have changed."""
         if self.known is None or self.known[0] != same:
-            self.known = same, compiled(together(self.members[0], same), self.device)
+            self.known = same, compiled(stacked_loss(self.members[0], same), self.device)
         return self.known[1]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -228,7 +230,7 @@ class Stack:
     def evaluate(self, split: str = "validation") -> list[tuple[float, dict[str, float]]]:
         """Return each member's score and losses."""
         shared = all(member.held_out is self.members[0].held_out for member in self.members)
-        # a CPU gains nothing: held-out rows are many, so one member's pass is long enough
+        # a CPU gains nothing: held-out rows are many, so the pass of one member keeps it busy
         if shared and self.device.type != "cpu" and split in self.members[0].held_out:
             return self.evaluate_together(split)
         return [member.evaluate(split) for member in self.members]
@@ -246,27 +248,30 @@ class Stack:
         ]
 
     def gather(self, parents: Sequence[int], hyperparameters: Sequence[dict[str, Any]]) -> None:
-        """Let each place go on as its parent was, with these hyperparameters; it may be its own parent."""
+        """Give each member its parent's state and new hyperparameters; parents are places in the stack.
+
+        A member may be its own parent.
+        """
         self.seat_slots()
         targets = [place for place, parent in enumerate(parents) if parent != place]
         donors = [parents[place] for place in targets]
-        progress = {donor: self.members[donor].progress() for donor in set(donors)}
+        progress = {donor: handed_out(self.members[donor].progress) for donor in set(donors)}
         for matrix in (self.weights, *self.slots.values(), *self.kept.values()):
             matrix[targets] = matrix[donors]
         for target, donor in zip(targets, donors, strict=True):
-            self.members[target].load_progress(progress[donor])
+            hand_in(self.members[target].load_progress, progress[donor])
         for member, values in zip(self.members, hyperparameters, strict=True):
             member.adopt(values)
 
 
 def numbers_at(member: Network, step: int) -> dict[str, float]:
-    """Return what the optimiser needs at a step of the interval that begins."""
+    """Return the optimiser's numbers at a step of the interval that begins now, counted from 0."""
     known = {name: member.numbers[name] for name in NUMBERS}
     return known | {"rate": rate_at(member.trained + step, member.recipe), "age": member.trained + step + 1}
 
 
 def take_over(seats: Mapping[str, Tensor], slots: Mapping[str, Tensor]) -> None:
-    """Copy slots into their seats where they are not there yet; torch.optim has none before the first step."""
+    """Copy slots into their seats unless they lie there. Before the first step there are none: they are 0."""
     for name, seat in seats.items():
         if name not in slots:
             seat.zero_()
@@ -274,10 +279,10 @@ def take_over(seats: Mapping[str, Tensor], slots: Mapping[str, Tensor]) -> None:
             seat.copy_(slots[name])
 
 
-def flat(member: Network) -> Tensor:
+def flat_weights(member: Network) -> Tensor:
     return torch.cat([weight.detach().reshape(-1) for weight in member.weights().values()])
 
 
-def column(values: Sequence[Any]) -> Tensor:
+def member_column(values: Sequence[Any]) -> Tensor:
     """Return `(..., members, 1)`."""
     return torch.tensor(values, dtype=torch.float64)[..., None]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-Losses = Callable[[Mapping[str, Tensor], Any], Tensor]  # (weights of the model, batch) -> (rows,)
+RowLossFunction = Callable[[Mapping[str, Tensor], Any], Tensor]  # (weights of the model, batch) -> (rows,)
 
 
 class Rescaler(nn.Module):
@@ -36,13 +36,13 @@ class Rescaler(nn.Module):
         )
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        # every class sees the whole batch, so that its norms have rows enough
+        # every class sees the whole batch, so that its batch norms have enough rows
         weights = torch.stack([layers(features).softmax(dim=-1)[:, 0] for layers in self.each])
         return weights.gather(0, labels[None])[0]
 
 
 def meta_loss(
-    losses: Losses,
+    losses: RowLossFunction,
     model: Mapping[str, Tensor],
     batch: Any,
     weights: Tensor,
@@ -61,8 +61,8 @@ def meta_loss(
     return (weigh_second(moved) * losses(moved, second)).sum()
 
 
-def losses_of(module: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]) -> Losses:
-    """Return the losses by row of a module on `(inputs, labels)`, as a function of its weights."""
+def row_loss_function(module: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]) -> RowLossFunction:
+    """Return the function from a module's weights and a batch `(inputs, labels)` to the losses `(rows,)`."""
 
     def losses(weights: Mapping[str, Tensor], batch: Any) -> Tensor:
         inputs, labels = batch

@@ -1,4 +1,4 @@
-"""Text to token ids and back: what the corpus is packed with and what samples are read by."""
+"""Text to token ids and back: a corpus is packed with them, and samples are read with them."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -46,6 +46,6 @@ def tokenizer_of(name: str) -> Tokenizer:
     """Return the tokenizer of this name, or that of a folder which holds `tokenizer.json`."""
     if name in TOKENIZERS:
         return TOKENIZERS[name]()
-    from trainables.pieces import Pieces
+    from shoal.trainables.folder_tokenizer import FolderTokenizer
 
-    return Pieces(name)
+    return FolderTokenizer(name)

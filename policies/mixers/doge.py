@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies.mixers.mixer import ALIGNMENT, Groups, Outcome
-from policies.mixers.proxy import Proxy
-from policies.mixing import Vector
+from shoal.policies.mixers.mixer import ALIGNMENT, Groups, Outcome
+from shoal.policies.mixers.proxy import Proxy
+from shoal.policies.mixing import Vector, apportion, dealt
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,9 @@ class DoGE(Proxy):
     opposed gradients count as 0. `own` keeps the product of a group with itself where the targets are the
     groups; the published code drops it. `rate` stands for the paper's learning rate / mu, which follows
     the learning rate's schedule there.
+
+    A product is measured where a batch has rows of both groups, and stands until both are in a batch again. A
+    pair that has not been in any batch yet counts as the mean of the group's other pairs.
     """
 
     rate: float = 0.05
@@ -34,16 +37,44 @@ class DoGE(Proxy):
         if not self.least < self.most:
             raise ValueError(f"least must be below most, but got {self.least}, {self.most}.")
 
-    def scores(self, groups: Groups, outcome: Outcome) -> Vector:
+    def check(self, groups: Groups) -> None:
+        super().check(groups)
+        if groups.targets == groups.names and not self._all_meet(groups):
+            raise ValueError(
+                f"each pair of {groups.count} groups must come together in some batch, since their gradients "
+                f"are multiplied, but batches of {groups.batch} rows, dealt out over {self.every} steps, keep "
+                f"some apart: give larger batches (of {groups.count} rows for certain) or another every."
+            )
+
+    def _all_meet(self, groups: Groups) -> bool:
+        """Say whether each pair of groups is in some batch of the proxy, as far as is looked."""
+        together = np.eye(groups.count, dtype=bool)
+        uniform, debt = np.full(groups.count, 1 / groups.count), np.zeros(groups.count)
+        left = min(self.proxy_steps(groups), self.every * groups.count**2)
+        while left > 0 and not together.all():
+            steps = min(self.every, left)
+            counts, debt = apportion(uniform, steps * groups.batch, debt)
+            seen = dealt(counts, steps) > 0
+            together |= (seen[:, :, None] & seen[:, None, :]).any(axis=0)
+            left -= steps
+        return bool(together.all())
+
+    def measured(self, groups: Groups, outcome: Outcome) -> Vector:
         assert outcome.alignment is not None
         aligned = np.array(outcome.alignment, dtype=np.float64)  # (steps, groups, targets)
+        if not self.by_norm:
+            return aligned
+        assert outcome.norms is not None, "alignment comes with the norms of the gradients"
+        told = np.isfinite(outcome.norms)
+        sums = np.where(told, outcome.norms, 0.0).sum(axis=1)
+        norms = np.where(told.any(axis=1), sums / np.maximum(told.sum(axis=1), 1), np.nan)
+        return np.asarray(aligned / (norms[:, None, None] + 1e-6))
+
+    def scores(self, groups: Groups, known: Vector) -> Vector:
+        counted = np.full(known.shape, True)
         if not self.own and groups.targets == groups.names:
-            diagonal = np.arange(groups.count)
-            aligned[:, diagonal, diagonal] = np.where(np.isfinite(aligned[:, diagonal, diagonal]), 0.0, np.nan)
-        scores = aligned.sum(axis=2)
-        if self.by_norm:
-            assert outcome.norms is not None, "alignment comes with the norms of the gradients"
-            measured = np.isfinite(outcome.norms)
-            norms = np.where(measured, outcome.norms, 0.0).sum(axis=1) / np.maximum(measured.sum(axis=1), 1)
-            scores = scores / (norms[:, None] + 1e-6)
-        return np.asarray(np.clip(scores, self.least, self.most))  # NaN stays NaN
+            np.fill_diagonal(counted, False)
+        told = counted & np.isfinite(known)
+        sums, pairs = np.where(told, known, 0.0).sum(axis=1), told.sum(axis=1)
+        found = np.where(pairs > 0, sums * counted.sum(axis=1) / np.maximum(pairs, 1), np.nan)
+        return np.asarray(np.clip(found, self.least, self.most))  # NaN stays NaN

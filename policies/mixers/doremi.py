@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.mixers.mixer import EXCESS, Groups, Outcome
-from policies.mixers.proxy import Proxy
-from policies.mixing import Vector
+from shoal.policies.mixers.mixer import EXCESS, Groups, Outcome
+from shoal.policies.mixers.proxy import Proxy
+from shoal.policies.mixing import Vector
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,12 @@ class DoReMi(Proxy):
 
     signals: ClassVar[frozenset[str]] = frozenset({EXCESS})
 
-    def scores(self, groups: Groups, outcome: Outcome) -> Vector:
+    def measured(self, groups: Groups, outcome: Outcome) -> Vector:
         assert outcome.excess is not None
         return outcome.excess
+
+    def scores(self, groups: Groups, known: Vector) -> Vector:
+        return known
 
 
 def clipped_excess(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from policies.mixing import Counts, Vector, normalise
+from shoal.policies.mixing import Counts, Vector, normalise
 
 State = dict[str, Any]
 
@@ -84,13 +84,18 @@ class Outcome(NamedTuple):
 class Mixer(Protocol):
     """A mixing policy: settings only. Methods are pure; states are never changed in place.
 
-    A state that has a mixture of its own keeps it under `proportions`.
+    A state that has a mixture of its own keeps it under `proportions`. A policy whose signals are measured
+    within a step also has `follow(groups, state, outcome)`: the state after one step's measurements, with the
+    `weights` that this very step is trained with.
     """
 
     signals: ClassVar[frozenset[str]]  # all that it may ask for
 
     def check(self, groups: Groups) -> None:
-        """Raise ValueError where these groups cannot be served; called before anything trains."""
+        """Raise ValueError where it cannot serve these groups, or would never act in a run of these steps.
+
+        Called before anything trains.
+        """
 
     def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
         """Return the state to begin with; what learns begins at the `prior` if there is one."""

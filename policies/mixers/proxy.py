@@ -6,21 +6,23 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies.mixers.mixer import Groups, Outcome, State, Wish
-from policies.mixing import Vector, exponentiated
+from shoal.policies.mixers.mixer import Groups, Outcome, State, Wish
+from shoal.policies.mixing import Vector, exponentiated
 
 
 @dataclass(frozen=True)
 class Proxy(ABC):
     """Draws groups equally and trains on the sum of weight * mean loss; a score a step moves the weights.
 
-    That is the proxy, for the first `proxy_share` of the steps; the others are trained at its `answer`. The
-    papers train the proxy and the model that uses the answer in two runs: with a share of 1 the whole run is
-    the proxy, and its answer is for another run, as `Fixed`.
+    A step is trained with the weights that its own score has moved, as in the papers. That is the proxy, for
+    the first `proxy_share` of the steps; the others are trained at its `answer`. The papers train the proxy
+    and the model that uses the answer in two runs: with a share of 1 the whole run is the proxy, and its
+    answer is for another run, as `Fixed`. What a batch does not measure keeps its last value; a group that
+    was never measured moves with the mean of the others.
     """
 
     rate: float = 1.0
-    every: int = 1  # steps that are trained with the same weights
+    every: int = 1  # steps over which rows are dealt out together: small batches need several to see all groups
     smoothing: float = 1e-3  # of the weights towards uniform
     proxy_share: float = 0.5
     signals: ClassVar[frozenset[str]] = frozenset()
@@ -35,11 +37,20 @@ class Proxy(ABC):
             raise ValueError(f"proxy_share must be in (0, 1], but got {self.proxy_share}.")
 
     def check(self, groups: Groups) -> None:
-        if groups.batch * self.every < groups.count:
+        steps = min(self.every, self.proxy_steps(groups))
+        if steps < 1:
             raise ValueError(
-                f"each of {groups.count} groups must be seen between two updates, but {self.every} steps of "
+                f"proxy_share must make at least one step, but {self.proxy_share:g} of {groups.steps} steps is "
+                f"{self.proxy_share * groups.steps:g}: give a larger share or more steps."
+            )
+        if groups.batch * steps < groups.count:
+            raise ValueError(
+                f"each of {groups.count} groups must be seen between two updates, but {steps} steps of "
                 f"{groups.batch} rows are fewer: give a larger batch or every."
             )
+
+    def proxy_steps(self, groups: Groups) -> int:
+        return round(self.proxy_share * groups.steps)
 
     def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
         self.check(groups)
@@ -47,13 +58,14 @@ class Proxy(ABC):
         return {
             "base": base,
             "weights": base,
-            "scores": np.zeros(groups.count),  # the last one of each group
+            "known": np.zeros(0),  # what was last measured of each group, NaN where nothing was
+            "scores": np.zeros(groups.count),  # that the weights last moved by
             "sum": np.zeros(groups.count),
             "updates": 0,
         }
 
     def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
-        turn = round(self.proxy_share * groups.steps)
+        turn = self.proxy_steps(groups)
         if step >= turn:
             return Wish(left, mean_weights(state))
         uniform = np.full(groups.count, 1 / groups.count)
@@ -63,20 +75,38 @@ class Proxy(ABC):
     def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
         if wish.weights is None:
             return state
-        weights, scores, total = state["weights"], state["scores"], state["sum"]
-        found = self.scores(groups, outcome)
-        for measured in found:
-            # a group that is absent from a batch keeps its last score
-            scores = np.where(np.isfinite(measured), measured, scores)
-            weights = exponentiated(weights, scores, self.rate)
-            weights = (1 - self.smoothing) * weights + self.smoothing / groups.count
-            total = total + weights
-        updates = state["updates"] + len(found)
-        return state | {"weights": weights, "scores": scores, "sum": total, "updates": updates}
+        for measured in self.measured(groups, outcome):
+            state = self._moved(groups, state, measured)
+        return state
+
+    def follow(self, groups: Groups, state: State, outcome: Outcome) -> State:
+        """Return the state after what one step has measured: the step itself is trained with its `weights`."""
+        (measured,) = self.measured(groups, outcome)
+        return self._moved(groups, state, measured)
+
+    def _moved(self, groups: Groups, state: State, measured: Vector) -> State:
+        before = state["known"] if len(state["known"]) else np.full_like(measured, np.nan)
+        known = np.where(np.isfinite(measured), measured, before)
+        scores = self.scores(groups, known)
+        told = np.isfinite(scores)
+        scores = np.where(told, scores, scores[told].mean() if told.any() else 0.0)
+        weights = exponentiated(state["weights"], scores, self.rate)
+        weights = (1 - self.smoothing) * weights + self.smoothing / groups.count
+        return state | {
+            "weights": weights,
+            "known": known,
+            "scores": scores,
+            "sum": state["sum"] + weights,
+            "updates": state["updates"] + 1,
+        }
 
     @abstractmethod
-    def scores(self, groups: Groups, outcome: Outcome) -> Vector:
-        """Return a score a step, (steps, groups); not finite where a group was not measured."""
+    def measured(self, groups: Groups, outcome: Outcome) -> Vector:
+        """Return what each step measured of each group, (steps, groups, ...), not finite where nothing was."""
+
+    @abstractmethod
+    def scores(self, groups: Groups, known: Vector) -> Vector:
+        """Return each group's score from its last measurements, (groups,); NaN of one that has none."""
 
 
 def answer(state: State) -> Vector:

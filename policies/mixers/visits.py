@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.mixers.mixer import (
+from shoal.policies.mixers.mixer import (
     ALIGNMENT,
     EXCESS,
     TRAINING,
@@ -30,7 +30,7 @@ from policies.mixers.mixer import (
     Visit,
     Wish,
 )
-from policies.mixing import Counts, Vector, apportion, bounded, dealt, normalise, within
+from shoal.policies.mixing import Counts, Vector, apportion, bounded, dealt, normalise, within
 
 __all__ = [
     "ALIGNMENT",
@@ -53,6 +53,7 @@ __all__ = [
     "mixture",
     "observe",
     "plan",
+    "reweighed",
 ]
 
 
@@ -151,6 +152,17 @@ def observe(mixing: Mixing, groups: Groups, state: State, visit: Visit, outcome:
     return after | {"policy": learnt, "part": {}, "debt": part["debt"]}
 
 
+def reweighed(mixing: Mixing, groups: Groups, state: State, outcome: Outcome) -> tuple[Vector, State]:
+    """Return the weights that a step of the visit is trained with, and the state that waits for the next step.
+
+    `outcome` is what was measured within the step, before its weights were needed. When the visit is whole,
+    `observe` takes the same way again.
+    """
+    policy: Any = mixing.policy  # one whose signals are measured within a step
+    after = policy.follow(groups, state["part"].get("policy", state["policy"]), outcome)
+    return _weighed(mixing, after["weights"]), state | {"part": state["part"] | {"policy": after}}
+
+
 def mixture(mixing: Mixing, groups: Groups, state: State) -> Vector:
     """Return the proportions that are trained at outside of probes, within the bounds."""
     policy = state["policy"]
@@ -199,14 +211,12 @@ def _now(mixing: Mixing, groups: Groups, state: State) -> tuple[Vector, Vector |
         return np.array(state["part"]["proportions"]), _weights(state["part"])
     wish = mixing.policy.wish(groups, state["policy"], state["step"], max(left(groups, state), 1))
     wanted = wish.proportions if wish.probe else _inside(mixing, groups, state, wish.proportions)
-    return wanted, _weighed(mixing, groups, wish)
+    return wanted, None if wish.weights is None else _weighed(mixing, wish.weights)
 
 
-def _weighed(mixing: Mixing, groups: Groups, wish: Wish) -> Vector | None:
+def _weighed(mixing: Mixing, given: Vector) -> Vector:
     """Return the weights of the groups' losses, which sum to 1, above the floor."""
-    if wish.weights is None:
-        return None
-    weights = normalise(wish.weights)
+    weights = normalise(given)
     return bounded(weights, mixing.floor, 1.0) if mixing.floor else weights
 
 
@@ -219,7 +229,7 @@ def _part(mixing: Mixing, groups: Groups, state: State) -> State:
     wanted = wish.proportions if wish.probe else _inside(mixing, groups, state, wish.proportions)
     debt = np.zeros(groups.count) if wish.probe else state["debt"]
     counts, owed = apportion(wanted, steps * groups.batch, debt)
-    weights = _weighed(mixing, groups, wish)
+    weights = np.zeros(0) if wish.weights is None else _weighed(mixing, wish.weights)
     if np.isfinite(mixing.epochs):
         counts = within(counts, _allowance(mixing, groups) - state["seen"])
     return {
@@ -230,7 +240,7 @@ def _part(mixing: Mixing, groups: Groups, state: State) -> State:
         "signals": sorted(wish.signals),
         "name": wish.name,
         "probe": int(wish.probe),
-        "weights": np.zeros(0) if weights is None else weights,
+        "weights": weights,
         "debt": state["debt"] if wish.probe else owed,
         "heard": [],
     }

@@ -1,10 +1,10 @@
 """What must hold of the section `distill:`, between its keys and with other sections."""
 
-from search.config.run import Run
+from shoal.search.config.run import Run
 
 
 def check_distill(run: Run) -> str:
-    """Return what is wrong between the keys, for `search.checks.run.CHECKS`."""
+    """Return what is wrong between the keys, for `shoal.search.checks.run.CHECKS`."""
     if (run.distill is not None) != (run.kind == "distill"):
         return "distill: goes with kind: distill, and that needs it"
     if run.distill is None:
@@ -22,12 +22,6 @@ def check_distill(run: Run) -> str:
         return (
             f"population.members: must be a multiple of the {spaces} sub-spaces, so that each has as many, "
             f"got {members}; {members + spaces - members % spaces} would do"
-        )
-    exploit, each = run.population.exploit, members // spaces
-    if exploit.kind == "truncation" and exploit.build().tail(each) < 1:
-        return (
-            f"population.exploit.fraction: {exploit.fraction:g} of the {each} members of a sub-space is less "
-            f"than one member, so nobody would ever copy; add members or set population.exploit: none"
         )
     return ""
 

@@ -1,15 +1,19 @@
 """What must hold of the section `mixing:`: between its keys, with other sections, with the rows of groups."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from policies.mixers import visits
-from search.config.kinds import AnyDomain, SpaceWithin
-from search.config.mixing import ByGroup, settled
-from search.config.run import Run
+from shoal.policies.mixers import visits
+from shoal.search.checks.values import ends, setting, wrong
+from shoal.search.config.explain import shown, told_at
+from shoal.search.config.kinds import SpaceWithin
+from shoal.search.config.mixing import ByGroup, Mixing, settled
+from shoal.search.config.run import Run
 
 WEIGHTS = {"objective", "graph"}  # given by group name, but no proportions
+MOST_CORNERS = 1024  # of the space of searched settings, that are looked at
 UNKNOWN = 10**9  # rows of a group before the corpus is there: enough for any budget
 
 
@@ -17,9 +21,11 @@ def check_mixing(run: Run) -> str:
     """Return what is wrong with the mixing, as far as that is known without the corpus."""
     if run.mixing is None:
         return check_unmixed(run)
+    if problem := check_company(run):
+        return problem
     if not run.data.groups:
         return ""  # said elsewhere
-    problem = check_company(run) or check_unseen(run) or check_names(run)
+    problem = check_unseen(run) or check_names(run)
     return problem or check_with_rows(run, dict.fromkeys(run.data.groups, UNKNOWN))
 
 
@@ -85,7 +91,9 @@ def check_with_rows(run: Run, rows: Mapping[str, int]) -> str:
         built = run.mixing.build(list(rows))
         visits.check(built, groups)
     except ValueError as error:
-        return f"mixing: {error}"
+        keys = type(run.mixing.policy).model_fields
+        at = "mixing.policy" if str(error).partition(" ")[0] in keys else "mixing"
+        return told_at(at, str(error), {*keys, "floor", "epochs"})
     return check_within(run, built) or check_probes(run, built, groups) or check_searched(run, built, groups)
 
 
@@ -136,31 +144,77 @@ def check_probes(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
             f"mixing.policy.probe_share"
         )
     told = run.mixing.evaluation_rows if run.mixing else None
-    if policy.noise and policy.sweeps < 2 and (told or run.training.evaluation_rows) < 2:
+    if policy.noise and (told or run.training.evaluation_rows) < 2:
         return (
-            "mixing.policy.noise: errors need two sweeps or two evaluation_rows of each group; give them, or "
+            "mixing.policy.noise: errors need two sweeps and two evaluation_rows of each group; give them, or "
             "move on any difference with noise: 0"
         )
     return ""
 
 
 def check_searched(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
-    """Return what is wrong with the settings of the policy that are searched, at each end of their domains."""
+    """Return what is wrong with the settings of the policy that are searched, at each end of their domains.
+
+    The same holds for those that a schedule or a start names.
+    """
     space = run.hyperparameters.get("mixing")
-    if space is None:
-        return ""
-    if not isinstance(space, SpaceWithin):
+    if space is not None and not isinstance(space, SpaceWithin):
         return "hyperparameters.mixing: must hold domains by name, such as `rate: {kind: float, ...}`"
-    known, kind = searchable(built), run.mixing.policy.kind if run.mixing else ""
-    for name, domain in space.root.items():
-        key = f"hyperparameters.mixing.{name}"
-        if name not in known:
-            return f"{key}: {kind} has no such number; it has {', '.join(known)}"
-        for value in ends(domain):
-            try:
-                visits.check(settled(built, {name: value}), groups)
-            except (ValueError, TypeError) as error:
-                return f"{key}: {value!r} cannot be: {error}"
+    given: dict[str, Any] = {"hyperparameters": {"mixing": space.root if space else {}}}
+    given |= {f"schedule.{place}": entry.hyperparameters for place, entry in enumerate(run.schedule)}
+    given |= {f"starts.{place}": entry.hyperparameters for place, entry in enumerate(run.starts)}
+    for place, hyperparameters in given.items():
+        settings = hyperparameters.get("mixing", {})
+        if not isinstance(settings, Mapping):
+            return f"{place}.mixing: must be a mapping of keys, got {shown(settings)}"
+        for name, domain in settings.items():
+            if problem := check_setting(run.mixing, built, groups, name, domain):
+                return f"{place}.mixing.{name}: {problem}"
+        if problem := check_corners(run, built, groups, settings):
+            return f"{place}.mixing: {problem}"
+    return ""
+
+
+def check_corners(run: Run, built: visits.Mixing, groups: visits.Groups, settings: Mapping[str, Any]) -> str:
+    """Return which ends of the domains cannot be together, though each of them could alone.
+
+    A gate needs two sweeps, but only where there is a gate.
+    """
+    for values in itertools.islice(itertools.product(*map(ends, settings.values())), MOST_CORNERS):
+        changes = dict(zip(settings, values, strict=True))
+        try:
+            changed = settled(built, changes)
+            visits.check(changed, groups)
+        except (ValueError, TypeError) as error:
+            problem = str(error)
+        else:
+            problem = check_probes(run, changed, groups)
+        if problem:
+            told = ", ".join(f"{name} {shown(value)}" for name, value in changes.items())
+            return f"{told} cannot be: {problem}"
+    return ""
+
+
+def check_setting(
+    mixing: Mixing | None, built: visits.Mixing, groups: visits.Groups, name: str, domain: Any
+) -> str:
+    """Return why a setting cannot have each value of a domain, or the value that is given."""
+    assert mixing is not None
+    known = searchable(built)
+    # no search has domains of proportions, but each small run of a search for a mixture begins with its own
+    proportions = name == "proportions" and not hasattr(domain, "kind")
+    if name not in known and not proportions:
+        return f"{mixing.policy.kind} has no such number; it has {', '.join(known)}"
+    bound = name in Mixing.model_fields
+    section, above = (Mixing, "mixing") if bound else (type(mixing.policy), "mixing.policy")
+    problem = "" if proportions else wrong(f"{above}.{name}", setting(section, name), domain)
+    if problem:
+        return problem
+    for value in ends(domain):
+        try:
+            visits.check(settled(built, {name: value}), groups)
+        except (ValueError, TypeError) as error:
+            return f"{shown(value)} cannot be: {error}"
     return ""
 
 
@@ -172,13 +226,3 @@ def searchable(built: visits.Mixing) -> list[str]:
         if isinstance(getattr(built.policy, field.name), int | float) and field.name != "prior_steps"
     ]
     return [*numbers, "floor", "epochs"]
-
-
-def ends(domain: AnyDomain) -> list[Any]:
-    """Return a domain's bounds, or all its values."""
-    if isinstance(domain, SpaceWithin):
-        return ["a space"]
-    low, high = getattr(domain, "low", None), getattr(domain, "high", None)
-    if low is not None:
-        return [low, high]
-    return list(getattr(domain, "values", [])) or [getattr(domain, "value", True)]

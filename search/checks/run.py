@@ -1,16 +1,19 @@
 """What must hold between the keys of a run's file; each check returns a problem or nothing."""
 
-from policies.sampling.interface import needs_losses
-from search.checks.cluster import check_broods, check_compile, check_room, check_span
-from search.checks.distill import check_distill
-from search.checks.mixing import check_mixing
-from search.checks.swarm import check_swarm
-from search.config import distill as distilling
-from search.config.kinds import SpaceWithin
-from search.config.run import Run
-from search.config.sections import SEARCHED
-from search.errors import nearest
-from trainables.settings import Shape
+import math
+from collections.abc import Mapping
+
+from shoal.policies.sampling.interface import needs_losses
+from shoal.search.checks.cluster import check_broods, check_compile, check_room, check_span
+from shoal.search.checks.distill import check_distill
+from shoal.search.checks.mixing import check_mixing
+from shoal.search.checks.swarm import check_swarm
+from shoal.search.checks.values import check_values
+from shoal.search.config import distill as distilling
+from shoal.search.config.kinds import SpaceWithin
+from shoal.search.config.run import Run
+from shoal.search.config.sections import SEARCHED
+from shoal.search.errors import nearest
 
 
 def check_population(run: Run) -> str:
@@ -22,35 +25,43 @@ def check_population(run: Run) -> str:
         )
     if exploit.kind == "none":
         return ""
-    if chosen.members < 2:
+    size, who = compared(run)
+    if size < 2:
         return (
-            f"population.members: exploit needs at least 2 members, got {chosen.members}; "
-            f"add members or set population.exploit: none"
+            f"population.members: exploit needs at least 2 members{' of each sub-space' * (run.parts > 1)}, "
+            f"got {size}; add members or set population.exploit: none"
         )
     if chosen.burn_in >= run.training.steps:
         return (
             f"population.burn_in: must be less than training.steps ({run.training.steps}), or nobody would "
             f"ever copy, got {chosen.burn_in}"
         )
-    if chosen.least > chosen.members:
-        return f"population.least: must be at most population.members ({chosen.members}), got {chosen.least}"
+    if chosen.least > size:
+        return f"population.least: must be at most population.members ({who}), got {chosen.least}"
     if not run.hyperparameters:
         return "hyperparameters: exploit needs at least one to vary; name one or set population.exploit: none"
     return ""
 
 
+def compared(run: Run) -> tuple[int, str]:
+    """Return how many members are compared with one another, and how to say so: those of a sub-space."""
+    members, parts = run.population.members, run.parts
+    return members // parts, str(members) if parts == 1 else f"the {members // parts} members of a sub-space"
+
+
 def check_exploit(run: Run) -> str:
     """Refuse a rule that would never do its work in this run."""
-    chosen, exploit = run.population, run.population.exploit
-    if exploit.kind == "truncation" and chosen.members > 1 and exploit.build().tail(chosen.members) < 1:
+    exploit, (size, who) = run.population.exploit, compared(run)
+    if exploit.kind == "truncation" and size > 1 and exploit.build().tail(size) < 1:
+        of = f"{who} members" if run.parts == 1 else who
         return (
-            f"population.exploit.fraction: {exploit.fraction:g} of {chosen.members} members is less than one "
-            f"member, so nobody would ever copy; use at least {1 / chosen.members:.3g}"
+            f"population.exploit.fraction: {exploit.fraction:g} of {of} is less than one "
+            f"member, so nobody would ever copy; use at least {math.ceil(1000 / size) / 1000:g}"
         )
-    if exploit.kind == "multiple_frequency" and chosen.members < 4 * len(exploit.frequencies):
+    if exploit.kind == "multiple_frequency" and size < 4 * len(exploit.frequencies):
         return (
             f"population.exploit.frequencies: each of {len(exploit.frequencies)} needs 4 members, so that a "
-            f"quarter is one member, but population.members is {chosen.members}"
+            f"quarter is one member, but copies are among {who}"
         )
     if exploit.kind == "multiple_frequency" and max(exploit.frequencies) >= max(run.rounds, 2):
         # no decision follows the last interval
@@ -58,10 +69,10 @@ def check_exploit(run: Run) -> str:
             f"population.exploit.frequencies: a part that evolves at every {max(exploit.frequencies)}th "
             f"decision never does in the {run.rounds - 1} decisions of {run.training.steps} steps"
         )
-    if exploit.kind == "fire" and chosen.members < 12:
+    if exploit.kind == "fire" and size < 12:
         return (
             f"population.exploit: fire needs 12 members, so that a quarter of the parents, a third of all, "
-            f"is one member, but population.members is {chosen.members}"
+            f"is one member, but copies are among {who}"
         )
     if exploit.kind == "fire" and exploit.patience > run.rounds - 2:
         return (
@@ -114,18 +125,24 @@ def check_schedule(run: Run) -> str:
     if odd:
         interval = run.population.interval
         return f"schedule: from_step must be a multiple of population.interval ({interval}), got {odd[0]}"
+    if starts[-1] >= run.training.steps:
+        return (
+            f"schedule: from_step must be less than training.steps ({run.training.steps}), or the entry would "
+            f"never hold, got {starts[-1]}"
+        )
     return ""
 
 
 def check_hyperparameters(run: Run) -> str:
-    if ":" in run.trainable:
+    if run.own:
         return ""  # only the user's own class knows
     kind = "distill" if run.kind == "distill" else run.trainable
     decoder = SEARCHED | ({"mixing"} if run.mixing else set())
     known = {"toy": {"h0", "h1"}, "decoder": decoder, "distill": distilling.SEARCHED}[kind]
     searched = {"hyperparameters": set(run.hyperparameters)}
     scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
-    for place, names in (scheduled or searched).items():
+    begun = {f"starts.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.starts)}
+    for place, names in (begun or scheduled or searched).items():
         for name in sorted(names - known):
             return f"{place}.{name}: {kind} has no such hyperparameter{nearest(name, known)}"
         for name in names:
@@ -156,18 +173,19 @@ def check_data(run: Run) -> str:
     for group in given:
         if group not in run.data.groups:
             return f"data.proportions.{group}: no such group{nearest(group, run.data.groups)}"
+    if missing := [group for group in run.data.groups if group not in given]:
+        return (
+            f"data.proportions: must name all groups or none, but {', '.join(missing)} "
+            f"{'has' if len(missing) == 1 else 'have'} no share there; give 0 to one that is not trained on"
+        )
     if sum(given.values()) <= 0:
         return "data.proportions: at least one must be above 0"
     return ""
 
 
 def check_model(run: Run) -> str:
-    if not run.reads_text or run.kind == "distill":
-        return ""
-    try:
-        Shape(vocabulary=2, sequence_length=run.data.sequence_length, **run.model.model_dump())
-    except ValueError as error:
-        return f"model: {error}"
+    if run.reads_text and run.model.layers < 1:
+        return f"model.layers: must be at least 1, got {run.model.layers}"
     return ""
 
 
@@ -198,7 +216,29 @@ def check_sampling(run: Run) -> str:
         return (
             f"data.exhausted: must be repeat with sampling.rule, which counts epochs, got {run.data.exhausted}"
         )
+    if getattr(rule, "burn_in", 0) >= run.training.steps:
+        return (
+            f"sampling.rule.burn_in: must be less than training.steps ({run.training.steps}), or nothing would "
+            f"ever be weighed, got {run.sampling.rule.model_dump()['burn_in']}"
+        )
     return ""
+
+
+def note_on_epochs(run: Run, rows: Mapping[str, int]) -> str:
+    """Return what to expect of a rule by losses, in a run that ends within every group's first epoch."""
+    rule = run.sampling.rule
+    if rule is None or not needs_losses(rule.build()):
+        return ""
+    given = run.data.proportions or dict.fromkeys(rows, 1.0)
+    total, trained = sum(given.values()), run.training.steps * run.training.batch
+    # a mixing policy may give all rows to one group
+    most = {group: trained * (1.0 if run.mixing else given.get(group, 0.0) / total) for group in rows}
+    if any(most[group] > rows[group] for group in rows):
+        return ""
+    return (
+        f"sampling.rule: {rule.kind} chooses by the losses of earlier epochs, but {run.training.steps} steps "
+        f"of {run.training.batch} rows end within the first epoch of {', '.join(rows)}, so it keeps every row"
+    )
 
 
 CHECKS = (
@@ -211,6 +251,7 @@ CHECKS = (
     check_mode,
     check_schedule,
     check_hyperparameters,
+    check_values,
     check_data,
     check_mixing,
     check_starts,

@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from search.config.kinds import Count, Settings
-from trainables.distill.spaces import SubSpace
-from trainables.settings import Recipe
+from shoal.search.config.sections_of import Count, Flag, Real, Settings, Whole
+from shoal.trainables.distill.spaces import SubSpace
+from shoal.trainables.settings import Recipe
 
-Weight = Annotated[float, Field(ge=0)]
+Weight = Annotated[Real, Field(ge=0)]
 
 Objective = Literal["macs", "parameters", "latency"]
 UNITS = {"macs": "million MACs", "parameters": "million weights", "latency": "ms"}
@@ -24,7 +24,7 @@ class SpaceSettings(Settings):
     depths: Annotated[list[Count], Field(min_length=1)]
     heads: Annotated[list[Count], Field(min_length=1)]
     widths: Annotated[list[Count], Field(min_length=1)]
-    ratios: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    ratios: Annotated[list[Annotated[Real, Field(gt=0)]], Field(min_length=1)]
 
     @model_validator(mode="after")
     def check(self) -> "SpaceSettings":
@@ -48,7 +48,7 @@ class Losses(Settings):
     relation: Weight = 1.0
     hidden: Weight = 0.0  # of the last stream
     logits: Weight = 0.0  # of decoders, with those of the teachers in `ensemble`
-    temperature: Annotated[float, Field(gt=0)] = 1.0  # of the logits
+    temperature: Annotated[Real, Field(gt=0)] = 1.0  # of the logits
 
     @model_validator(mode="after")
     def check(self) -> "Losses":
@@ -64,7 +64,7 @@ class Proxy(Settings):
     test: str
     steps: Count = 100  # of tuning each super-network to it
     batch: Count = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    learning_rate: Annotated[Real, Field(gt=0)] = 5e-4
 
 
 class StudentSearch(Settings):
@@ -74,22 +74,22 @@ class StudentSearch(Settings):
     evaluations: Count = 256  # of each space that is not searched whole
     objective: Objective = "macs"  # the cost that budgets are of
     proxy: Proxy | None = None  # ranked by the loss on held-out rows by default
-    budgets: list[Annotated[float, Field(gt=0)]] = Field(default_factory=list)
+    budgets: list[Annotated[Real, Field(gt=0)]] = Field(default_factory=list)
 
 
 class Distill(Settings):
     teacher: str  # a folder, or package:NAME/FOLDER inside an installed package
     ensemble: list[str] = Field(default_factory=list)  # further teachers: their classes count like the first's
-    layer: Annotated[int, Field(ge=0)] | None = None  # of the teacher, the last by default
+    layer: Annotated[Whole, Field(ge=0)] | None = None  # of the teacher, the last by default
     losses: Losses = Losses()
     relation_heads: Count = 16
     relation: Literal["kl", "mse"] = "kl"
     chunk: Count | None = None  # relation heads in memory at once
-    random: Annotated[int, Field(ge=0)] = 2  # sub-networks of a step beside the largest and the smallest
-    tilt: float = 0.0
-    inplace: Annotated[float, Field(ge=0, le=1)] = 0.0
-    cache_megabytes: Annotated[float, Field(gt=0)] = 1024.0  # most of what the teacher showed that is kept
-    staged: bool = False  # the teacher looks at the rows in a stage of Ray Data, and not on the workers
+    random: Annotated[Whole, Field(ge=0)] = 2  # sub-networks of a step beside the largest and the smallest
+    tilt: Real = 0.0
+    inplace: Annotated[Real, Field(ge=0, le=1)] = 0.0
+    cache_megabytes: Annotated[Real, Field(gt=0)] = 1024.0  # most of what the teacher showed that is kept
+    staged: Flag = False  # the teacher looks at the rows in a stage of Ray Data, and not on the workers
     spaces: Annotated[dict[str, SpaceSettings], Field(min_length=1)]
     search: StudentSearch = StudentSearch()
 

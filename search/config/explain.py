@@ -1,17 +1,18 @@
 """What a finding of pydantic means to the writer of a run's file."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic_core import ErrorDetails
 
-from policies.mixers.rules import MIXERS
-from policies.rules import EXPLOITS, EXPLORES
-from policies.sampling.rules import SAMPLERS
-from policies.space import DOMAINS
-from search.config.run import Run
-from search.errors import nearest
+from shoal.policies.mixers.rules import MIXERS
+from shoal.policies.rules import EXPLOITS, EXPLORES
+from shoal.policies.sampling.rules import SAMPLERS
+from shoal.policies.space import DOMAINS
+from shoal.search import notation
+from shoal.search.config.run import Run
+from shoal.search.errors import nearest
 
 RULES = (["population", "exploit"], ["population", "explore"], ["sampling", "rule"], ["mixing", "policy"])
 KINDS: dict[str, Iterable[str]] = {
@@ -31,19 +32,49 @@ def explain(detail: ErrorDetails) -> list[str]:
     if kind == "missing":
         return [f"{key}: is required"]
     if kind == "value_error":
-        return [f"{key}: {detail['ctx']['error']}"]
+        return [told_at(key, str(detail["ctx"]["error"]), value if isinstance(value, dict) else {})]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         kinds = KINDS.get(key, DOMAINS)
         if not isinstance(value, dict):
-            return [f"{key}: must be a mapping of keys, got {value!r}"]
-        return [f"{key}.kind: must be one of {', '.join(kinds)}, got {value.get('kind')!r}"]
-    if kind == "string_pattern_mismatch":
-        if key == "trainable":
-            return [f"{key}: must be decoder, toy, or a class of your own as module:Class, got {value!r}"]
-        return [f"{key}: must be letters, digits, - and _, and begin with one of the first two, got {value!r}"]
-    if kind in ("model_attributes_type", "model_type", "dict_type"):
-        return [f"{key}: must be a mapping of keys, got {value!r}"]
-    return [f"{key}: must be {detail['msg'].removeprefix('Input should be ')}, got {value!r}"]
+            return [f"{key}: {MAPPING}, got {shown(value)}"]
+        return [f"{key}.kind: must be one of {', '.join(kinds)}, got {shown(value.get('kind'))}"]
+    if kind == "string_pattern_mismatch" and key == "trainable":
+        return [f"{key}: must be decoder, toy, or a class of your own as module:Class, got {shown(value)}"]
+    return [f"{key}: {wanted(kind, detail['msg'])}, got {shown(value)}{ADVICE.get(kind, '')}"]
+
+
+def told_at(place: str, said: str, keys: Collection[str]) -> str:
+    """Return a message about a place, at the one of its keys that the message begins with, if it does."""
+    name, _, rest = said.partition(" ")
+    return f"{place}.{name}: {rest}" if name in keys and rest.startswith("must") else f"{place}: {said}"
+
+
+MAPPING, LIST = "must be a mapping of keys", "must be a list"
+WANTED = {
+    "string_pattern_mismatch": "must be letters, digits, - and _, and begin with one of the first two",
+    "model_attributes_type": MAPPING,
+    "model_type": MAPPING,
+    "dict_type": MAPPING,
+    "list_type": LIST,
+    "tuple_type": LIST,
+    "string_type": "must be a word",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+}
+ADVICE = {"string_type": "; if it is meant as a word, put it in quotes"}
+
+
+def wanted(kind: str, said: str) -> str:
+    """Return what must hold, from the kind and the message of pydantic's finding."""
+    return WANTED.get(kind) or f"must be {said.removeprefix('Input should be ')}"
+
+
+def shown(value: Any) -> str:
+    """Return a value of the file as YAML has it, in one short line; words in quotes."""
+    if value is None or isinstance(value, bool | int | float):
+        return notation.short(notation.write(value).removesuffix("...\n"))
+    return notation.short(repr(value))
 
 
 def written(place: list[str]) -> list[str]:

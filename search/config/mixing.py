@@ -2,25 +2,68 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Annotated, Any, Literal
+from functools import cache, reduce
+from operator import or_
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, create_model
 
-from policies.mixers import visits
-from policies.mixers.rules import MIXERS
-from search.config.kinds import Count, Settings, Share, named
+from shoal.policies.mixers import visits
+from shoal.policies.mixers.rules import MIXERS
+from shoal.search.config.sections_of import (
+    Count,
+    OneOf,
+    Real,
+    Settings,
+    Unbounded,
+    Whole,
+    in_file,
+    remade,
+    settings_of,
+)
 
-ByGroup = dict[str, Annotated[float, Field(ge=0)]]  # a group that is left out has 0
-Unit = Annotated[float, Field(ge=0, lt=1)]
+ByGroup = dict[str, Annotated[Real, Field(ge=0)]]  # a group that is left out has 0
+Unit = Annotated[Real, Field(ge=0, lt=1)]
 PROBED = "mixing"  # the held-out split of the rows that a policy is told about
+SHARES = tuple[float, ...]  # how a policy has what a file gives by group name
 
 
-class Mixture(Settings):
-    """A mixing policy as a file gives it."""
+class Stage(Settings):
+    from_step: Annotated[Whole, Field(ge=0)]
+    proportions: ByGroup
+
+
+# what a policy has in the order of the groups, a file gives by their names
+BY_NAME: dict[Any, Any] = {
+    SHARES: ByGroup,
+    tuple[SHARES, ...]: dict[str, dict[str, Real]],  # a row for each group that is trained
+    tuple[tuple[int, SHARES], ...]: list[Stage],
+}
+
+
+def by_name(hint: Any) -> Any:
+    """Return the type that a value in a file must have where the policy has this one."""
+    if get_origin(hint) in (Union, UnionType):
+        return reduce(or_, map(by_name, get_args(hint)))
+    return BY_NAME.get(hint) or in_file(hint)
+
+
+class Policy(Settings):
+    """A mixing policy as a file gives it, with groups by name."""
 
     def tables(self) -> dict[str, ByGroup]:
         """Return what is given by group name, by the place of it below `mixing.policy`."""
-        return {name: value for name, value in self if isinstance(value, dict)}
+        found: dict[str, Any] = {}
+        for name, value in self:
+            if isinstance(value, list):
+                found |= {f"{name}.{place}.proportions": stage.proportions for place, stage in enumerate(value)}
+            elif isinstance(value, dict) and any(isinstance(row, dict) for row in value.values()):
+                found |= {name: dict.fromkeys(value, 1.0)}
+                found |= {f"{name}.{group}": row for group, row in value.items()}
+            elif isinstance(value, dict):
+                found[name] = value
+        return found
 
     def build(self, groups: Sequence[str], targets: Sequence[str]) -> visits.Mixer:
         values = {
@@ -28,6 +71,10 @@ class Mixture(Settings):
         }
         mixer: visits.Mixer = MIXERS[values.pop("kind")](**values)
         return mixer
+
+    def __reduce__(self) -> Any:
+        values = dict(self)
+        return remade, (policy_of, (values["kind"], MIXERS[values["kind"]]), values, self.model_fields_set)
 
 
 def _settled(value: Any, groups: Sequence[str], targets: Sequence[str]) -> Any:
@@ -41,137 +88,25 @@ def _settled(value: Any, groups: Sequence[str], targets: Sequence[str]) -> Any:
     return value
 
 
-class FixedMixture(Mixture):
-    kind: Literal["fixed"]
-    proportions: ByGroup
+@cache
+def policy_of(kind: str, mixer: type) -> Any:
+    """Return the section that names a mixing policy by its kind, and sets it."""
+    keys = settings_of(mixer, convert=by_name)
+    # a policy's empty tuple is a file's empty table
+    keys = {name: (hint, {} if default == () else default) for name, (hint, default) in keys.items()}
+    return create_model(mixer.__name__, __base__=Policy, kind=(Literal[kind], ...), **keys)  # type: ignore[arg-type]
 
 
-class StratifiedMixture(Mixture):
-    kind: Literal["stratified"]
-
-
-class ProportionalMixture(Mixture):
-    kind: Literal["proportional"]
-
-
-class TemperatureMixture(Mixture):
-    kind: Literal["temperature"]
-    temperature: float = 2.0
-
-
-class RandomMixture(Mixture):
-    kind: Literal["random"]
-    strength: float = 1.0
-
-
-class Stage(Settings):
-    from_step: Annotated[int, Field(ge=0)]
-    proportions: ByGroup
-
-
-class StagesMixture(Mixture):
-    kind: Literal["stages"]
-    stages: list[Stage]
-
-    def tables(self) -> dict[str, ByGroup]:
-        return {f"stages.{place}.proportions": stage.proportions for place, stage in enumerate(self.stages)}
-
-
-class EndUpsamplingMixture(Mixture):
-    kind: Literal["end_upsampling"]
-    final: ByGroup
-    share: float = 0.2
-    base: ByGroup = Field(default_factory=dict)
-    without: str = ""
-
-
-class AioliMixture(Mixture):
-    kind: Literal["aioli"]
-    rate: Annotated[float, Field(ge=0)] = 0.2
-    every: Annotated[int, Field(ge=2)] = 250
-    probe_share: Unit = 0.13
-    sweeps: Count = 4
-    smoothing: Unit = 0.5
-    update: Literal["cumulative", "from_uniform_ema"] = "from_uniform_ema"
-    memory: Unit = 0.1
-    scale: Literal["total", "median", "column", "none"] = "median"
-    noise: Annotated[float, Field(ge=0)] = 2.0
-    prior: ByGroup = Field(default_factory=dict)
-    prior_steps: Annotated[int, Field(ge=0)] = 0
-    restart: Literal["uniform", "prior"] = "prior"
-    objective: ByGroup | Literal["perplexity"] = Field(default_factory=dict)
-
-
-class AdoMixture(Mixture):
-    kind: Literal["ado"]
-    every: Count = 10
-    refit: Count = 100
-    skip: Annotated[int, Field(ge=0)] = 50
-    fresh: Share = 0.1
-    recency: Share = 0.1
-    power: Annotated[float, Field(ge=0, le=1)] = 0.5
-    least: Unit = 0.01
-    slowest: Annotated[float, Field(ge=0, le=1)] = 0.05
-
-
-class SkillItMixture(Mixture):
-    kind: Literal["skill_it"]
-    graph: dict[str, dict[str, float]]  # of the group that is trained, what it does to each
-    rate: Annotated[float, Field(ge=0)] = 0.2
-    every: Count = 100
-    window: Count = 3
-
-    def tables(self) -> dict[str, ByGroup]:
-        return {"graph": dict.fromkeys(self.graph, 1.0)} | {
-            f"graph.{group}": row for group, row in self.graph.items()
-        }
-
-
-class DoReMiMixture(Mixture):
-    kind: Literal["doremi"]
-    rate: Annotated[float, Field(ge=0)] = 1.0
-    every: Count = 1
-    smoothing: Annotated[float, Field(ge=0, le=1)] = 1e-3
-    proxy_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-
-
-class DoGEMixture(Mixture):
-    kind: Literal["doge"]
-    rate: Annotated[float, Field(ge=0)] = 0.05
-    every: Count = 1
-    smoothing: Annotated[float, Field(ge=0, le=1)] = 0.0
-    proxy_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    own: bool = False
-    by_norm: bool = True
-    least: float = 0.0
-    most: float = 5.0
-
-
-AnyMixture = Annotated[
-    FixedMixture
-    | StratifiedMixture
-    | ProportionalMixture
-    | TemperatureMixture
-    | RandomMixture
-    | StagesMixture
-    | EndUpsamplingMixture
-    | AioliMixture
-    | AdoMixture
-    | SkillItMixture
-    | DoReMiMixture
-    | DoGEMixture,
-    Field(discriminator="kind"),
-    BeforeValidator(named),
-]
+POLICY = {kind: policy_of(kind, mixer) for kind, mixer in MIXERS.items()}
 
 
 class Mixing(Settings):
     """How each member chooses what share of its rows comes from which group."""
 
-    policy: AnyMixture
+    policy: Annotated[Any, OneOf(POLICY)]
     reference: str | None = None  # the folder of an exported model, such as runs/NAME/best: for doremi
     floor: Unit = 0.0  # least share of each group, probes excepted
-    epochs: Annotated[float, Field(gt=0)] | None = None  # most passes over a group
+    epochs: Annotated[Unbounded, Field(gt=0)] | None = None  # most passes over a group
     evaluation_rows: Count | None = None  # that the policy is told about; as many as training.evaluation_rows
     unseen: list[str] = Field(default_factory=list)  # groups that count in place of those that are trained on
 

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from policies.mixers.mixer import Groups
-from policies.rules import ALONE, Rules
-from policies.schedule import Setting
-from policies.space import Space
-from search.config.distill import Distill
-from search.config.kinds import AnyDomain, Settings
-from search.config.mixing import Mixing
-from search.config.sections import (
+from shoal.policies.mixers.mixer import Groups
+from shoal.policies.rules import ALONE, Rules
+from shoal.policies.schedule import Setting
+from shoal.policies.space import Space
+from shoal.search.config.distill import Distill
+from shoal.search.config.kinds import AnyDomain
+from shoal.search.config.mixing import Mixing
+from shoal.search.config.sections import (
     Checkpoint,
     Cluster,
     Data,
@@ -26,7 +26,8 @@ from search.config.sections import (
     Start,
     Training,
 )
-from search.config.swarm import Swarm
+from shoal.search.config.sections_of import Settings, Whole
+from shoal.search.config.swarm import Swarm
 
 FORMAT: Literal[2] = 2  # of the run directory; a reader refuses another one
 
@@ -40,14 +41,15 @@ def known_kind(kind: str) -> str:
 
 
 class Run(Settings):
-    """A whole run, resolved. What must hold between its sections stands in `search.checks`."""
+    """A whole run, resolved. What must hold between its sections stands in `shoal.search.checks`."""
 
     name: Name
     kind: Annotated[str, AfterValidator(known_kind)] = "population"
     format: Literal[2] = FORMAT
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
     directory: str = ""
     trainable: Annotated[str, Field(pattern=r"^(decoder|toy|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "decoder"
+    code: str = ""  # the folder of the file that has a class of the user's own; the YAML file's by default
     data: Data = Data()
     mixing: Mixing | None = None
     model: Model = Model()
@@ -57,7 +59,7 @@ class Run(Settings):
     starts: list[Start] = Field(default_factory=list)
     swarm: Swarm | None = None
     schedule: list[Scheduled] = Field(default_factory=list)
-    root: Annotated[int, Field(ge=0)] = 0  # member 0 starts as this member of a population would
+    root: Annotated[Whole, Field(ge=0)] = 0  # member 0 starts as this member of a population would
     population: Population = Population()
     distill: Distill | None = None
     cluster: Cluster = Cluster()
@@ -67,6 +69,11 @@ class Run(Settings):
     def reads_text(self) -> bool:
         """Whether members train on rows of a corpus and score themselves by minus a loss in nats."""
         return self.trainable == "decoder" or self.kind == "distill"
+
+    @property
+    def own(self) -> bool:
+        """Whether members are of a class of the user's own."""
+        return ":" in self.trainable and self.kind != "distill"
 
     @property
     def distilling(self) -> Distill:
@@ -123,17 +130,14 @@ class Run(Settings):
         chosen = self.population
         if chosen.exploit.kind == "none" and chosen.cull is None:
             return ALONE
-        return Rules(
-            chosen.exploit.build(),
-            chosen.explore.build(),
-            least=chosen.least,
+        made: Rules = chosen.build(
+            exploit=chosen.exploit.build(),
+            explore=chosen.explore.build(),
             age_window=math.inf if chosen.age_window is None else chosen.age_window,
-            burn_in=chosen.burn_in,
-            cull=chosen.cull.build() if chosen.cull else None,
-            backtrack=chosen.backtrack,
-            replacements=chosen.replacements,
+            cull=chosen.cull and chosen.cull.build(),
             steps=self.training.steps,
         )
+        return made
 
     def settings(self) -> list[Setting]:
         return [Setting(entry.from_step, entry.hyperparameters) for entry in self.schedule]

@@ -1,22 +1,36 @@
 """The sections of a run's file: what each key may hold, and what it is if it is not given."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from policies.halving import Cull
-from search.config.kinds import (
-    AnyExploit,
-    AnyExplore,
-    AnySampler,
+from shoal.policies.halving import Cull
+from shoal.policies.rules import Rules
+from shoal.search.config.kinds import EXPLOIT, EXPLORE, AnyExploit, AnyExplore, AnySampler
+from shoal.search.config.sections_of import (
     Count,
-    PerturbRule,
+    Flag,
+    Hyperparameters,
+    Real,
     Settings,
     Share,
-    TruncationRule,
+    Unbounded,
+    Whole,
+    section_of,
 )
-from trainables.settings import Recipe
+from shoal.trainables.settings import DecoderShape, Recipe
 
+
+def one_place(given: object) -> object:
+    if isinstance(given, list | tuple | dict):
+        raise ValueError(
+            f"must be one place, got {given!r}; a glob stands for several, such as `texts/*.jsonl` or "
+            f"`{{one,two}}/*.jsonl`"
+        )
+    return given
+
+
+Source = Annotated[str, BeforeValidator(one_place)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
@@ -24,78 +38,57 @@ class Data(Settings):
     """Which text, how it becomes rows, and how much of each group a batch holds."""
 
     corpus: str = "runs/corpus"
-    groups: dict[Name, str] = Field(default_factory=dict)
+    content: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = (
+        None  # hash of the rows that a run began with
+    )
+    groups: dict[Name, Source] = Field(default_factory=dict)
     text_field: str = "text"
     tokenizer: str = "bytes"  # or a folder with tokenizer.json: the teacher's, in a run of kind distill
-    sequence_length: Annotated[int, Field(ge=8, le=65536)] = 128
-    megabytes: Annotated[float, Field(gt=0)] = 8.0  # most text of a group
-    memory_megabytes: Annotated[float, Field(gt=0)] = 1024.0  # most rows that a worker holds; the rest streams
+    sequence_length: Annotated[Whole, Field(ge=8, le=65536)] = 128
+    megabytes: Annotated[Real, Field(gt=0)] = 8.0  # most text of a group
+    memory_megabytes: Annotated[Unbounded, Field(gt=0)] = 1024.0  # of rows in each worker; the rest streams
     exhausted: Literal["repeat", "drop", "stop"] = "repeat"  # what a group does that was read to its end
     epochs: Count | None = None  # passes before it drops out or stops; repeats without end by default
-    document_megabytes: Annotated[float, Field(gt=0)] | None = None  # longer ones are bad
+    document_megabytes: Annotated[Unbounded, Field(gt=0)] | None = None  # longer ones are bad
     builder: Literal["local", "ray"] = "local"  # ray: in stages on the cluster, for what is too much for one
     bad_share: Share = 0.1  # of a group's documents; more bad ones than that end the build
     validation: Share = 0.05
     test: Share = 0.05
-    proportions: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    proportions: dict[str, Annotated[Real, Field(ge=0)]] | None = None
 
 
-class Model(Settings):
+BESIDE = {"vocabulary": 2, "sequence_length": 8}  # of the shape, from other sections
+
+
+class Model(section_of(DecoderShape, BESIDE, checked_with=BESIDE)):  # type: ignore[misc]
     """Shape of the decoder-only transformer."""
 
-    layers: Count = 4
-    heads: Count = 4
-    width: Count = 128
-    expansion: Annotated[float, Field(gt=0)] = 4.0
 
-
-class Training(Settings):
+class Training(section_of(Recipe)):  # type: ignore[misc]
     """What every member does alike; a searched hyperparameter of the same name goes before it."""
 
-    steps: Count = 200
     batch: Count = 16
     evaluation_rows: Count = 32
-    warmup: Annotated[int, Field(ge=0)] = 20
-    final_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip: Annotated[float, Field(gt=0)] = 1.0
-    optimiser: Literal["adamw", "sgd"] = "adamw"
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of sgd
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    z_loss: Annotated[float, Field(ge=0)] = 0.0  # weight of the squared log-partition
 
 
-class CullRule(Settings):
-    """ASHA for members that never recover: who falls behind on a rung becomes a clone of a good one."""
-
-    grace: Count  # steps of the first rung
-    reduction: Annotated[float, Field(gt=1)] = 4.0  # from rung to rung; one in so many goes on
-
-    def build(self) -> Cull:
-        return Cull(self.grace, self.reduction)
+OWN_TYPES = ("exploit", "explore", "age_window", "cull", "steps")  # of Rules, where a file says it otherwise
 
 
-class Population(Settings):
+class CullSection(section_of(Cull)):  # type: ignore[misc]
+    """ASHA for members that never recover: one that falls behind on a rung becomes a clone of a good one."""
+
+
+class Population(section_of(Rules, without=OWN_TYPES)):  # type: ignore[misc]
     """How many members, when they are ready, and by which rules they copy and vary."""
 
     members: Count = 8
     interval: Count = 20
     mode: Literal["synchronous", "asynchronous"] = "synchronous"  # asynchronous: nobody waits for anybody
     start: Literal["random", "optuna"] = "random"  # first hyperparameters: drawn, or spread evenly
-    exploit: AnyExploit = TruncationRule(kind="truncation")
-    explore: AnyExplore = PerturbRule(kind="perturb")
-    least: Annotated[int, Field(ge=2)] = 2  # members with a score before anybody copies
-    age_window: Annotated[int, Field(ge=0)] | None = None  # steps by which members that are compared may differ
-    burn_in: Annotated[int, Field(ge=0)] = 0  # steps before anybody copies
-    cull: CullRule | None = None
-    backtrack: bool = (
-        False  # clones are of the best weights of all earlier decisions, if better than the donor's
-    )
-    replacements: Annotated[int, Field(ge=0)] = 8  # times that a failed member becomes a clone of a good one
+    exploit: AnyExploit = EXPLOIT["truncation"](kind="truncation")
+    explore: AnyExplore = EXPLORE["perturb"](kind="perturb")
+    age_window: Annotated[Whole, Field(ge=0)] | None = None  # steps by which the members compared may differ
+    cull: CullSection | None = None
 
 
 class Cluster(Settings):
@@ -107,19 +100,19 @@ class Cluster(Settings):
     members_per_worker: Count | None = None
     workers_per_member: Count = 1
     span: Literal["ddp", "fsdp"] = "ddp"  # of a member over workers: whole weights in each, or a share
-    cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
-    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
-    restarts: Annotated[int, Field(ge=0)] = 3  # of a brood that lost a worker
-    stack: bool | None = None  # members as one model; by default on GPUs, and of small members on CPUs
-    compile: bool = False  # loss and gradients of stacks, by torch.compile; then all are stacked that can be
-    direct: bool | None = None  # weights from memory to memory by NIXL; by default from GPUs where it is there
+    cpus_per_worker: Annotated[Real, Field(gt=0)] | None = None
+    gpus_per_worker: Annotated[Real, Field(ge=0)] = 0.0
+    restarts: Annotated[Whole, Field(ge=0)] = 3  # of a brood that lost a worker
+    stack: Flag | None = None  # members as one model; by default on GPUs, and of small members on CPUs
+    compile: Flag = False  # loss and gradients of stacks, by torch.compile; then all are stacked that can be
+    direct: Flag | None = None  # weights from memory to memory by NIXL; by default from GPUs where it is there
     threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
-    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)  # others, of each worker
-    patience: Annotated[float, Field(ge=0)] = 0.0  # seconds to wait for a cluster that can still grow
-    spot: bool = False  # workers may be taken away: told so, they write a checkpoint at once
+    resources: dict[str, Annotated[Real, Field(gt=0)]] = Field(default_factory=dict)  # others, of each worker
+    patience: Annotated[Unbounded, Field(ge=0)] = 0.0  # seconds to wait for a cluster that can still grow
+    spot: Flag = False  # workers may be taken away: told so, they write a checkpoint at once
     # how workers are laid out over nodes: close together, or far apart so that a lost node takes few members
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
-    dashboard: bool = False  # of an embedded Ray: also what Prometheus needs to find it
+    dashboard: Flag = False  # of an embedded Ray: also what Prometheus needs to find it
 
 
 class Sampling(Settings):
@@ -136,17 +129,17 @@ SEARCHED = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}
 class Scheduled(Settings):
     """Hyperparameters that hold after `from_step`, until the next entry's: what `shoal schedule` prints."""
 
-    from_step: Annotated[int, Field(ge=0)]
-    hyperparameters: dict[str, Any]
+    from_step: Annotated[Whole, Field(ge=0)]
+    hyperparameters: Hyperparameters
 
 
 class Start(Settings):
     """What a member begins with, in place of what is drawn; equal seeds begin with equal weights."""
 
-    hyperparameters: dict[str, Any]
-    seed: Annotated[int, Field(ge=0)] = 0
+    hyperparameters: Hyperparameters
+    seed: Annotated[Whole, Field(ge=0)] = 0
 
 
 class Checkpoint(Settings):
     every: Count = 1
-    keep: Annotated[int, Field(ge=2)] = 2
+    keep: Annotated[Whole, Field(ge=2)] = 2

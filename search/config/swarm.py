@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from search.config.kinds import Count, Settings
-from search.config.mixing import ByGroup
-from search.config.sections import Model
+from shoal.search.config.mixing import ByGroup
+from shoal.search.config.sections import Model
+from shoal.search.config.sections_of import Count, Real, Settings, Whole
 
 
 class Swarm(Settings):
@@ -18,7 +18,7 @@ class Swarm(Settings):
     design: Literal["dirichlet", "optuna"] = "dirichlet"  # which mixtures they have
     law: Literal["log_linear", "ridge", "boosted_trees"] = "log_linear"
     prior: ByGroup = Field(default_factory=dict)  # what mixtures are drawn around; equal shares by default
-    strength: Annotated[float, Field(ge=0)] = 0.0  # by which the proposal is held to the prior, in nats
-    epochs: Annotated[float, Field(gt=0)] | None = None  # most passes over a group in the confirming run
-    draws: Annotated[int, Field(ge=10)] = 50  # of other samples of the runs, for the interval
+    strength: Annotated[Real, Field(ge=0)] = 0.0  # by which the proposal is held to the prior, in nats
+    epochs: Annotated[Real, Field(gt=0)] | None = None  # most passes over a group in the confirming run
+    draws: Annotated[Whole, Field(ge=10)] = 50  # of other samples of the runs, for the interval
     repeats: Count = 2  # seeds of each mixture in the confirming run

@@ -3,130 +3,81 @@
 Everything is decided by hashes of content, so the same sources give the same rows, row ids and splits.
 """
 
+import contextlib
+import errno
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from cluster.storage import Store
-from search.config.sections import Data
-from search.corpus import stages
-from search.corpus.documents import Document, gather
-from search.corpus.packing import PART_ROWS, SPLITS, Rows, Split, pack, split_of, write_part
-from search.corpus.quarantine import Quarantine
-from search.errors import InputError
-from trainables.tokenizer import tokenizer_of
-
-FORMAT = 2
-READABLE = (1, FORMAT)  # format 1 has tokens as lists: read alike, but slower
-MANIFEST = "manifest.json"
-# what decides a corpus's content beside its sources
-SETTINGS = (
-    *("tokenizer", "sequence_length", "text_field", "megabytes", "document_megabytes"),
-    *("validation", "test", "builder"),
+from shoal.cluster.storage import Store
+from shoal.search.config.sections import Data
+from shoal.search.corpus import freshness, stages
+from shoal.search.corpus.documents import Document, gather
+from shoal.search.corpus.manifest import (
+    FORMAT,
+    MANIFEST,
+    Group,
+    Manifest,
+    find_corpus,
+    key_of,
+    load_corpus,
+    open_store,
+    other_rows,
+    publish,
+    unwritable,
 )
+from shoal.search.corpus.packing import PART_ROWS, SPLITS, Built, Split, pack, split_of, write_rows
+from shoal.search.corpus.quarantine import FOLDER, Quarantine
+from shoal.search.corpus.staging import move, staged
+from shoal.search.errors import InputError
+from shoal.search.tokenizers import open_tokenizer
+
+__all__ = ["COLUMNS", "PART_ROWS", "SPLITS", "Manifest", "build_corpus", "describe", "load_corpus"]
 COLUMNS = ("group", "documents", "duplicates", "skipped", *SPLITS, "tokens")
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-@dataclass(frozen=True)
-class Group:
-    """`documents` counts what splits are made of: texts, or pieces of texts too long for that."""
+def prepare_corpus(settings: Data, report: Callable[[str], None] = print, renew: bool = False) -> Manifest:
+    """Return the corpus of these settings, built first where there is none.
 
-    source: str
-    documents: int
-    duplicates: int
-    skipped: int  # bad ones, in the quarantine
-    splits: dict[str, Split]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a corpus holds and was made from; written last, so where it is, the corpus is whole."""
-
-    format: int
-    tokenizer: str
-    vocabulary: int
-    sequence_length: int
-    text_field: str
-    megabytes: float
-    validation: float
-    test: float
-    content: str  # hash of all row ids and tokens
-    groups: dict[str, Group]
-    document_megabytes: float | None = None
-    builder: str = "local"
-
-    @classmethod
-    def of(cls, plain: dict[str, Any]) -> "Manifest":
-        """Return the manifest that `asdict` made plain."""
-        if plain["format"] not in READABLE:
-            raise ValueError(f"format must be one of {READABLE}, got {plain['format']}.")
-        groups = {}
-        for name, group in plain["groups"].items():
-            splits = {split: Split(**value) for split, value in group["splits"].items()}
-            groups[name] = Group(**{**group, "splits": splits})
-        return cls(**{**plain, "groups": groups})
-
-
-def prepare_corpus(settings: Data, report: Callable[[str], None] = print) -> Manifest:
-    """Return the corpus of these settings, built first where there is none."""
-    if _store(settings).exists(MANIFEST):
-        return load_corpus(settings)
-    return build_corpus(settings, report)
-
-
-def load_corpus(settings: Data) -> Manifest:
-    """Return the manifest of a finished corpus that fits the settings and still has all its files."""
-    store = _store(settings)
-    way_out = f"Delete {settings.corpus} to build it again, or choose another data.corpus."
-    if not store.exists(MANIFEST):
-        raise InputError(
-            f"data.corpus: no finished corpus in {settings.corpus}. Build it with `shoal corpus FILE`."
-        )
-    try:
-        manifest = Manifest.of(store.read_json(MANIFEST))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"data.corpus: {store.path(MANIFEST)} is no manifest of format {READABLE[0]} or {FORMAT}. {way_out}"
-        ) from error
-    if differences := list(_differences(manifest, settings)):
-        raise InputError(
-            f"data.corpus: {settings.corpus} was built otherwise: {'; '.join(differences)}. {way_out}"
-        )
-    for name, group in manifest.groups.items():
-        for split, value in group.splits.items():
-            there = {f"{name}/{split}/{file}" for file in store.names(f"{name}/{split}")}
-            if missing := sorted(set(value.files) - there):
-                raise InputError(f"data.corpus: {settings.corpus} has lost {missing[0]}. {way_out}")
+    One that is older than its sources is built again with `renew`, and else used; either is said.
+    """
+    if settings.content is not None:
+        return same_rows(settings, report)
+    manifest = find_corpus(settings)
+    if manifest is None:
+        return build_corpus(settings, report)
+    store = open_store(settings)
+    changed = freshness.changes(store, manifest, settings)
+    said = "; ".join(f"{change.group}: {change.said}" for change in changed)
+    if changed and all(change.gone for change in changed):
+        report(f"data.corpus: the corpus in {settings.corpus} is used, though of its sources {said}")
+    elif changed and renew:
+        report(f"data.corpus: built again, since the sources are not what they were: {said}")
+        return build_corpus(settings, report)
+    elif changed:
+        report(f"data.corpus: {settings.corpus} is older than its sources and used as it is: {said}")
+    if Manifest.of(store.read_json(MANIFEST)) != manifest:
+        with contextlib.suppress(OSError):  # a corpus may lie where one may only read
+            publish(store, manifest)
     return manifest
 
 
-def _store(settings: Data, write: bool = False) -> Store:
-    try:
-        store = Store(settings.corpus)
-        if write:  # known before minutes of work, not after
-            store.write(".probe", b"")
-            store.delete(".probe")
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(
-            f"data.corpus must be a directory or URI that can be written, got {settings.corpus}: {error}"
-        ) from error
-    return store
+def same_rows(settings: Data, report: Callable[[str], None]) -> Manifest:
+    """Return the corpus that has the rows which the settings ask for by their content.
 
-
-def _differences(manifest: Manifest, settings: Data) -> Iterator[str]:
-    for name in SETTINGS:
-        built, wanted = getattr(manifest, name), getattr(settings, name)
-        if built != wanted:
-            yield f"{name} is {built} there, {wanted} in the settings"
-    for name in dict.fromkeys([*manifest.groups, *settings.groups]):
-        built = manifest.groups[name].source if name in manifest.groups else "absent"
-        wanted = settings.groups.get(name, "absent")
-        if built != wanted:
-            yield f"groups.{name} is {built} there, {wanted} in the settings"
+    Where it is gone it is built again. Raises InputError where the sources do not give these rows any more.
+    """
+    if (manifest := find_corpus(settings)) is not None:
+        return manifest
+    plain, store = settings.model_copy(update={"content": None}), open_store(settings)
+    found = find_corpus(plain)
+    if found is None or not all(change.gone for change in freshness.changes(store, found, plain)):
+        found = build_corpus(plain, report)
+    if found.content != settings.content:
+        raise other_rows(settings, found)
+    return found
 
 
 def describe(manifest: Manifest) -> list[tuple[str | int, ...]]:
@@ -144,44 +95,84 @@ def describe(manifest: Manifest) -> list[tuple[str | int, ...]]:
     ]
 
 
+def why_skipped(manifest: Manifest, place: str) -> list[str]:
+    """Return a line for each group of which documents were skipped: why, and where they are kept."""
+    return [
+        f"{name}: {group.skipped} skipped: {group.reasons}; they are in {place}/{group.quarantine}"
+        for name, group in manifest.groups.items()
+        if group.reasons
+    ]
+
+
 def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manifest:
-    """Write the corpus, its manifest last; what an earlier build left in the directory is replaced."""
+    """Write the corpus, its manifest last; what other builds left in the directory stays as it is."""
     _check(settings)
-    store, tokenizer = _store(settings, write=True), tokenizer_of(settings.tokenizer)
-    store.delete(MANIFEST)
+    tokenizer = open_tokenizer(settings.tokenizer)
+    store, key = open_store(settings), key_of(settings)
+    sources = freshness.sources_of(settings, report)  # before they are read: a later change is one
     seen: set[bytes] = set()  # digests of the documents of this and earlier groups
     content = hashlib.blake2b(digest_size=16)
-    groups = {}
+    groups: dict[str, Group] = {}
     build = build_group if settings.builder == "local" else stages.build_group
-    for name, source in settings.groups.items():
-        quarantine = Quarantine(name)
-        try:
-            documents, duplicates, splits, digest = build(name, settings, seen, quarantine)
-        finally:
-            quarantine.write(store)  # also where there is too much of it
-        for split, value in splits.items():
-            if not value.rows:
-                raise no_rows(name, split, documents, settings)
-        content.update(digest)
-        groups[name] = Group(source, documents, duplicates, quarantine.documents, splits)
-        counts = ", ".join(f"{split} {value.rows}" for split, value in splits.items())
-        report(f"{name}: {documents} documents from {source}; rows: {counts}")
-    manifest = Manifest(
-        format=FORMAT,
-        tokenizer=tokenizer.name,
-        vocabulary=tokenizer.vocabulary,
-        sequence_length=settings.sequence_length,
-        text_field=settings.text_field,
-        megabytes=settings.megabytes,
-        validation=settings.validation,
-        test=settings.test,
-        content=content.hexdigest(),
-        groups=groups,
-        document_megabytes=settings.document_megabytes,
-        builder=settings.builder,
-    )
-    store.write_json(MANIFEST, asdict(manifest))
+    with _writing(settings, store) as stage:
+        for name, source in settings.groups.items():
+            quarantine = Quarantine(name, f"{FOLDER}/{name}-{key}.parquet")
+            try:
+                built = build(name, settings, seen, quarantine, stage)
+            finally:
+                quarantine.write(store)  # also where there is too much of it
+            for split, value in built.splits.items():
+                if not value.rows:
+                    raise no_rows(name, split, built.documents, settings)
+            content.update(built.content)
+            groups[name] = _group(source, built, quarantine)
+            counts = ", ".join(f"{split} {value.rows}" for split, value in built.splits.items())
+            report(f"{name}: {built.documents} documents from {source}; rows: {counts}")
+        manifest = Manifest(
+            format=FORMAT,
+            tokenizer=tokenizer.name,
+            vocabulary=tokenizer.vocabulary,
+            sequence_length=settings.sequence_length,
+            text_field=settings.text_field,
+            megabytes=settings.megabytes,
+            validation=settings.validation,
+            test=settings.test,
+            content=content.hexdigest(),
+            groups=groups,
+            document_megabytes=settings.document_megabytes,
+            builder=settings.builder,
+        )
+        splits = [split for group in groups.values() for split in group.splits.values()]
+        move(store, stage, [file for split in splits for file in split.files])
+        freshness.record(store, manifest, sources)
+        publish(store, manifest)
+    for line in why_skipped(manifest, settings.corpus):
+        report(line)
     return manifest
+
+
+def _group(source: str, built: Built, quarantine: Quarantine) -> Group:
+    skipped = quarantine.documents
+    reasons, place = (quarantine.said(), quarantine.place) if skipped else ("", "")
+    return Group(source, built.documents, built.duplicates, skipped, built.splits, reasons, place)
+
+
+@contextlib.contextmanager
+def _writing(settings: Data, store: Store) -> Iterator[str]:
+    """Give a folder to write parts to; what the system refuses while they are written is the user's to mend."""
+    begun = False
+    try:
+        with staged(store) as stage:
+            begun = True
+            yield stage
+    except OSError as error:
+        if not begun:  # known before minutes of work, not after
+            raise unwritable(settings, error) from error
+        way_out = "Free some room there" if error.errno in NO_ROOM else "Put that right"
+        raise InputError(
+            f"data.corpus: {settings.corpus} cannot be written: {' '.join(str(error).split())}. {way_out} or "
+            f"choose another data.corpus, and give the same command again; nothing of this build is left there."
+        ) from error
 
 
 def _check(settings: Data) -> None:
@@ -193,11 +184,9 @@ def _check(settings: Data) -> None:
         )
 
 
-def build_group(
-    group: str, settings: Data, seen: set[bytes], quarantine: Quarantine
-) -> tuple[int, int, dict[str, Split], bytes]:
-    """Write a group's rows; returns its documents, its duplicates, its splits, and a digest of all rows."""
-    store, tokenizer = _store(settings), tokenizer_of(settings.tokenizer)
+def build_group(group: str, settings: Data, seen: set[bytes], quarantine: Quarantine, stage: str) -> Built:
+    """Write a group's rows to parts in the folder `stage`."""
+    store, tokenizer = Store(settings.corpus), open_tokenizer(settings.tokenizer)
     documents, duplicates = gather(group, settings, seen, quarantine)
     parts: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for document in documents:
@@ -208,8 +197,9 @@ def build_group(
         content.update(f"{group}/{split}/{len(rows.ids)}\n".encode())
         content.update(rows.ids.astype("<i8").tobytes() + rows.tokens.astype("<u2").tobytes())
         assert np.unique(rows.ids).size == rows.ids.size, "two rows share a row id"
-        splits[split] = _write(store, f"{group}/{split}", rows)
-    return len(documents), duplicates, splits, content.digest()
+        written = list(write_rows(store, stage, f"{group}/{split}/part", rows))
+        splits[split] = Split(len(rows.ids), rows.tokens.size, [file for file, _, _ in written])
+    return Built(len(documents), duplicates, splits, content.digest())
 
 
 def no_rows(group: str, split: str, documents: int, settings: Data) -> InputError:
@@ -219,16 +209,3 @@ def no_rows(group: str, split: str, documents: int, settings: Data) -> InputErro
         f"{documents} documents has not one row of {settings.sequence_length} tokens. Give the "
         f"group more text, raise its share, or lower data.sequence_length."
     )
-
-
-def _write(store: Store, folder: str, rows: Rows) -> Split:
-    for name in store.names(folder):
-        if name.lstrip(".").startswith("part-"):  # of an earlier build, perhaps one that was killed
-            store.delete(f"{folder}/{name}")
-    files = []
-    for start in range(0, len(rows.ids), PART_ROWS):
-        files.append(f"{folder}/part-{start // PART_ROWS:05d}.parquet")
-        write_part(
-            store, files[-1], rows.ids[start : start + PART_ROWS], rows.tokens[start : start + PART_ROWS]
-        )
-    return Split(len(rows.ids), rows.tokens.size, files)

@@ -5,10 +5,11 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from search.config.sections import Data
-from search.corpus import sources
-from search.corpus.quarantine import Bad, Quarantine, checked
-from search.errors import InputError
+from shoal.search.config.sections import Data
+from shoal.search.corpus import sources
+from shoal.search.corpus.opening import bytes_of
+from shoal.search.corpus.quarantine import Bad, Quarantine, checked
+from shoal.search.errors import InputError
 
 FEW = 5  # a split that expects fewer documents than this may well get none
 PIECE_BYTES = (512, 65536)  # least and most bytes of a piece of a document that is cut
@@ -21,15 +22,16 @@ class Document(NamedTuple):
 
 def gather(group: str, settings: Data, seen: set[bytes], quarantine: Quarantine) -> tuple[list[Document], int]:
     """Return at most `megabytes` of new documents, and how many were duplicates; bad ones are put aside."""
-    room = int(settings.megabytes * 1e6)
+    room = bytes_of(settings.megabytes)
     longest = (settings.document_megabytes or math.inf) * 1e6
     documents: list[Document] = []
-    duplicates = 0
+    duplicates = good = size = 0
     for source, content in sources.documents(group, settings):
         text = content if isinstance(content, Bad) else checked(content, longest)
         if isinstance(text, Bad):
             quarantine.add(source, text)
             continue
+        good, size = good + 1, size + len(text)
         fresh = _fresh([text], seen)
         duplicates += not fresh
         if fresh and len(text) > room:
@@ -38,14 +40,24 @@ def gather(group: str, settings: Data, seen: set[bytes], quarantine: Quarantine)
         room -= sum(len(document.content) for document in fresh)
         if room < 4:  # bytes: a character may need as many
             break
-    quarantine.check(len(documents) + duplicates, settings.bad_share, settings.groups[group])
+    quarantine.check(good, size, settings.bad_share, settings.groups[group])
     if not documents:
-        raise InputError(
-            f"data.groups.{group} ({settings.groups[group]}): no text of its own: {quarantine.documents} "
-            f"documents cannot be used, {duplicates} stand in an earlier group. It must be {sources.ALLOWED}."
-        )
+        raise no_text(group, settings, duplicates, quarantine)
     documents, repeated = _cut_long(documents, settings, seen)
     return documents, duplicates + repeated
+
+
+def no_text(group: str, settings: Data, duplicates: int, quarantine: Quarantine) -> InputError:
+    """Return what is wrong with a group that has no document."""
+    why = "all its files are empty"
+    if duplicates:
+        why = f"all of its {duplicates} documents stand in an earlier group"
+    if quarantine.documents:
+        why = f"{quarantine.documents} documents cannot be used: {quarantine.said()}"
+    return InputError(
+        f"data.groups.{group} ({settings.groups[group]}): no text of its own: {why}. "
+        f"It must be {sources.ALLOWED}."
+    )
 
 
 def _fresh(contents: Iterable[bytes], seen: set[bytes]) -> list[Document]:

@@ -1,117 +1,226 @@
-"""Texts out of one file of each format; what is no text comes as `Bad`, and reading goes on."""
+"""Texts out of a file of any format, known by what it holds; what is none comes as `Bad`, and one reads on."""
 
-import json
 import os
-import tarfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from search.corpus.quarantine import EXCERPT, Bad
+from shoal.search.corpus.archives import archive
+from shoal.search.corpus.opening import (
+    ARROW_STREAM,
+    HEAD,
+    KINDS,
+    ending,
+    foreign,
+    spans,
+    turn,
+    unpacked,
+    whole_or_stretches,
+)
+from shoal.search.corpus.opening import stretches as stretches_of
+from shoal.search.corpus.quarantine import EXCERPT, Bad
+from shoal.search.corpus.records import Content, bare, json_form, records, some, utf8, values
 
-Content = bytes | Bad
 Opens = Callable[[], Any]  # opens the file
-BROKEN = (OSError, ValueError, EOFError, pa.ArrowException, tarfile.TarError, zlib.error)  # what reading raises
+BEFORE_MESSAGE = b"\xff\xff\xff\xff"  # of an Arrow stream, since 0.15
+NO_MESSAGE = b"\x00\x00\x00\x00"  # in place of the length of one: the end
+BINARY = {
+    pa.string(): pa.binary(),
+    pa.large_string(): pa.large_binary(),
+    pa.string_view(): pa.binary_view(),
+}
 
 
-def records(spans: Iterable[Content], field: str) -> Iterator[Content]:
-    """Yield the field of each line of JSON."""
-    for span in spans:
-        if isinstance(span, Bad):
-            yield span
-            continue
-        for line in span.split(b"\n"):
-            if line.strip():
-                yield record(line, field)
+class File(NamedTuple):
+    """A file of a source: its place in the source, its bytes, and how many bytes are wanted of its group."""
+
+    opens: Opens
+    key: str
+    size: int
+    wanted: int
+    field: str
 
 
-def record(line: bytes, field: str) -> Content:
-    try:
-        found = json.loads(line.decode())
-    except UnicodeDecodeError:
-        return Bad("not UTF-8", line[:EXCERPT])
-    except json.JSONDecodeError:
-        return Bad("each line must be JSON", line[:EXCERPT])
-    if not isinstance(found, dict):
-        return Bad("each line must be a JSON object", line[:EXCERPT])
-    if field not in found:
-        return Bad(f"no field {field!r}; set data.text_field to one of {sorted(found)}", line[:EXCERPT])
-    return utf8(found[field], field)
+def contents(file: File) -> Iterator[Content]:
+    """Yield the texts of a file; what is lost where it breaks off is counted by its share of the bytes.
 
-
-def parquet(opens: Opens, turn: Callable[[str], bytes], field: str) -> Iterator[Content]:
-    """Yield a column's values, row groups in the order of their turns."""
-    with opens() as opened:
-        file = pq.ParquetFile(opened)
-        names = file.schema_arrow.names
-        if field not in names:
-            yield no_column(field, names, file.metadata.num_rows)
-            return
-        for index in sorted(range(file.num_row_groups), key=lambda index: turn(str(index))):
-            for batch in file.iter_batches(1024, row_groups=[index], columns=[field]):
-                yield from column(batch, field)
-
-
-def arrow(opens: Opens, field: str) -> Iterator[Content]:
-    """Yield a column's values of an Arrow stream, as `save_to_disk` of Hugging Face's datasets writes it."""
-    with opens() as opened:
-        stream = pa.ipc.open_stream(opened)
-        for batch in stream:
-            if field not in stream.schema.names:
-                yield no_column(field, stream.schema.names, batch.num_rows)
-            else:
-                yield from column(batch, field)
-
-
-def archive(opens: Opens, field: str) -> Iterator[Content]:
-    """Yield the text of each sample of a WebDataset: files of one tar, in a row, that share a name.
-
-    A sample's text is its member `.txt` or `.FIELD`, else the field of its member `.json`.
+    Only what the system refuses is an error.
     """
-    with opens() as opened, tarfile.open(fileobj=opened, mode="r|*") as tar:
-        name, parts = "", dict[str, bytes]()
-        for member in tar:
-            folder, base = os.path.split(member.name)
-            key, _, extension = base.partition(".")
-            if not member.isfile() or base.startswith("."):
-                continue
-            if (key := f"{folder}/{key}") != name and parts:
-                yield sample(parts, field)
-                parts = {}
-            file = tar.extractfile(member)
-            assert file is not None, "a plain file"
-            name, parts[extension.lower()] = key, file.read()
-        if parts:
-            yield sample(parts, field)
+    with file.opens() as raw:
+        found = 0
+        try:
+            for content in _contents(raw, file):
+                found += content.documents if isinstance(content, Bad) else 1
+                yield content
+        except Exception as error:
+            if of_system(error):
+                raise
+            left = max(file.size - raw.tell(), 0)
+            documents = round(found * left / max(file.size - left, 1)) if found else 0
+            yield Bad(broken(error), documents=max(documents, 1), lost=0 if found else file.size)
 
 
-def sample(parts: dict[str, bytes], field: str) -> Content:
-    for extension in (field, "txt"):
-        if extension in parts:
-            return parts[extension]
-    if "json" in parts:
-        return record(parts["json"], field)
-    return Bad(f"no member .txt, .{field} or .json in a sample of {sorted(parts)}")
+def of_system(error: Exception) -> bool:
+    """Say whether the system refused to read: what is undecodable has no number."""
+    return isinstance(error, OSError) and error.errno is not None
 
 
-def column(batch: pa.RecordBatch, field: str) -> Iterator[Content]:
-    for value in batch.column(field).to_pylist():
-        yield utf8(value, field)
+def broken(error: Exception) -> str:
+    said = str(error)[:EXCERPT] or type(error).__name__
+    return f"cannot be read: {said}"
 
 
-def no_column(field: str, names: list[str], rows: int) -> Bad:
-    return Bad(f"no column {field!r}; set data.text_field to one of {names}", documents=rows)
+def _contents(raw: Any, file: File) -> Iterator[Content]:
+    stream, head = unpacked(raw)
+    whole = len(head) < HEAD
+    if whole and not bare(head):
+        return  # an empty file is nothing, and no mistake
+    kind = KINDS.get(ending(file.key), "text")
+    if bad := foreign(head, _unzipped(raw) if head.startswith(b"PK") else file.size):
+        yield bad._replace(lost=bad.lost or (file.size if kind != "text" else 0))
+        return
+    seekable = raw if stream is raw else None
+    if head.startswith(b"PAR1"):
+        kind = "parquet"
+    elif head.startswith(b"ARROW1") or ARROW_STREAM.match(head):
+        kind = "arrow"
+    elif head[257:262] == b"ustar":
+        kind = "tar"
+    form = json_form(head, whole, kind == "json", file.field) if kind in ("json", "text") else ""
+    if kind in ("parquet", "arrow"):
+        read = parquet if kind == "parquet" else arrow
+        yield from read(seekable or pa.BufferReader(stream.read()), file)
+    elif kind == "tar":
+        yield from archive(stream, file.field)
+    elif form == "values":
+        yield from values(stream.read(), file.field)
+    elif form == "lines":
+        yield from records(_parts(seekable, stream, file) if seekable else stretches_of(stream), file.field)
+    else:
+        yield from _parts(seekable, stream, file)
 
 
-def utf8(value: object, field: str) -> Content:
-    if isinstance(value, str):
-        return value.encode(errors="surrogatepass")  # a lone surrogate of JSON is no text: put aside later
-    if isinstance(value, bytes):
-        return value
-    if value is None:
-        return Bad("empty")
-    reason = f"{field!r} (data.text_field) must hold text, got {type(value).__name__}"
-    return Bad(reason, repr(value)[:EXCERPT].encode(errors="replace"))
+def _unzipped(raw: Any) -> int:
+    """Return how many bytes a zip archive holds, at least as many as it has itself."""
+    size: int = raw.seek(0, os.SEEK_END)
+    try:
+        with zipfile.ZipFile(raw) as opened:
+            return max(size, sum(member.file_size for member in opened.infolist()))
+    except Exception:  # it is left out anyhow
+        return size
+
+
+def _parts(seekable: Any, stream: Any, file: File) -> Iterator[bytes]:
+    """Yield a text whole, or in stretches where it is more than is wanted."""
+    if seekable is None:
+        yield from whole_or_stretches(stream, file.wanted)
+    elif file.size > file.wanted:
+        yield from spans(seekable, file.key, file.size)
+    else:
+        yield seekable.read()
+
+
+def parquet(source: Any, file: File) -> Iterator[Content]:
+    """Yield a column's values, row groups in the order of their turns; one that is damaged is lost alone."""
+    opened = pq.ParquetFile(source, page_checksum_verification=True)
+    if bad := _not_one(file.field, opened.schema_arrow.names, opened.metadata.num_rows):
+        yield bad
+        return
+    for index in sorted(range(opened.num_row_groups), key=lambda index: turn(f"{file.key}#{index}")):
+        left = opened.metadata.row_group(index).num_rows
+        try:
+            for batch in opened.iter_batches(1024, row_groups=[index], columns=[file.field]):
+                for content in column(batch.column(0), file.field):
+                    left -= 1
+                    yield content
+        except Exception as error:
+            if of_system(error):
+                raise
+            yield Bad(broken(error), documents=max(left, 1))
+
+
+def arrow(source: Any, file: File) -> Iterator[Content]:
+    """Yield a column's values of an Arrow file or stream, as Hugging Face's `save_to_disk` writes."""
+    source.seek(0)
+    if source.read(6) == b"ARROW1":
+        yield from _arrow_file(source, file)
+        return
+    source.seek(0)
+    size = source.size() if hasattr(source, "size") else file.size
+    while source.tell() < size:  # streams that were joined are one after another
+        end = BEFORE_MESSAGE + NO_MESSAGE if source.read(4) == BEFORE_MESSAGE else NO_MESSAGE
+        source.seek(-4, os.SEEK_CUR)
+        stream = pa.ipc.open_stream(source)
+        for batch in stream:
+            yield from _batch(batch, file.field)
+        place = source.tell()
+        source.seek(max(place - 8, 0))
+        if not source.read(8).endswith(end):
+            yield Bad("an Arrow stream must end in its mark, but this one breaks off")
+
+
+def _arrow_file(source: Any, file: File) -> Iterator[Content]:
+    opened = pa.ipc.open_file(source)
+    most = 1
+    for index in range(opened.num_record_batches):
+        try:
+            batch = opened.get_batch(index)
+        except Exception as error:
+            if of_system(error):
+                raise
+            yield Bad(broken(error), documents=most)  # how many rows it had cannot be read either
+        else:
+            most = max(most, batch.num_rows)
+            yield from _batch(batch, file.field)
+
+
+def _batch(batch: pa.RecordBatch, field: str) -> Iterator[Content]:
+    names = batch.schema.names
+    if bad := _not_one(field, names, batch.num_rows):
+        yield bad
+        return
+    left = batch.num_rows
+    try:
+        for content in column(batch.column(names.index(field)), field):
+            left -= 1
+            yield content
+    except Exception as error:
+        yield Bad(broken(error), documents=max(left, 1))
+
+
+def column(found: pa.Array, field: str) -> Iterator[Content]:
+    """Yield a column's values, each decoded by itself."""
+    if isinstance(found, pa.ExtensionArray):
+        found = found.storage
+    if pa.types.is_dictionary(found.type):
+        found = found.dictionary_decode()
+    if pa.types.is_run_end_encoded(found.type):
+        found = pc.run_end_decode(found)
+    found = found.cast(BINARY.get(found.type, found.type))
+    found.validate(full=True)  # what lies outside of its buffers would end the process
+    if found.type in BINARY.values():
+        for value in found.to_pylist():
+            yield utf8(value, field)
+        return
+    for scalar in found:
+        try:
+            plain = scalar.as_py()
+        except Exception:  # such as a time beyond the year 9999
+            yield Bad(f"{field!r} (data.text_field) must hold text, got {found.type}")
+        else:
+            yield utf8(plain, field)
+
+
+def _not_one(field: str, names: list[str], rows: int) -> Bad | None:
+    """Return what is wrong where the column is not there, or twice."""
+    if names.count(field) == 1:
+        return None
+    if field in names:
+        return Bad(
+            f"{names.count(field)} columns are called {field!r} (data.text_field)", documents=max(rows, 1)
+        )
+    return Bad(f"no column {field!r}; set data.text_field to one of {some(names)}", documents=rows)

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cluster.storage import Store
-from cluster.streams import as_column
-from search.config.sections import Data
-from search.corpus.documents import Document
-from trainables.tokenizer import Tokenizer
+from shoal.cluster.storage import Store
+from shoal.cluster.streams import as_column
+from shoal.search.config.sections import Data
+from shoal.search.corpus.documents import Document
+from shoal.search.errors import InputError
+from shoal.trainables.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation", "test")
 PART_ROWS = 4096  # most rows of a file, which is one row group: small, so that a stream starts early
@@ -26,6 +27,15 @@ class Split:
     tokens: int
     files: list[str]  # below the corpus directory
     sizes: list[int] | None = None  # rows of each file; None where all are full but the last
+
+
+class Built(NamedTuple):
+    """What a builder says of a group whose parts it has written."""
+
+    documents: int
+    duplicates: int
+    splits: dict[str, Split]
+    content: bytes  # digest of all rows
 
 
 class Rows(NamedTuple):
@@ -48,7 +58,7 @@ def pack(documents: Sequence[Document], tokenizer: Tokenizer, length: int) -> Ro
     same documents, and its order is a shuffle, so that neighbours come from different documents.
     """
     end = np.array([tokenizer.end], np.uint16)
-    encoded = [np.append(tokenizer.encode(document.content.decode()), end) for document in documents]
+    encoded = [np.append(encode(tokenizer, document), end) for document in documents]
     tokens = np.concatenate([end[:0], *encoded])
     begins = np.cumsum([0, *(part.size for part in encoded)])
     firsts = np.arange(tokens.size // length) * length
@@ -60,18 +70,28 @@ def pack(documents: Sequence[Document], tokenizer: Tokenizer, length: int) -> Ro
     return Rows(ids[order], tokens[: firsts.size * length].reshape(-1, length)[order])
 
 
+def encode(tokenizer: Tokenizer, document: Document) -> NDArray[np.uint16]:
+    try:
+        return tokenizer.encode(document.content.decode())
+    except ValueError as error:
+        raise InputError(f"data.tokenizer: {error}") from error
+
+
 def _row_id(digest: bytes, offset: int) -> int:
     hashed = hashlib.blake2b(digest + offset.to_bytes(8, "little"), digest_size=8).digest()
     return int.from_bytes(hashed, "little") >> 1  # 63 bits: never negative as int64
 
 
-def write_rows(store: Store, name: str, rows: Rows) -> Iterator[tuple[str, int, bytes]]:
-    """Write rows to files `NAME-0.parquet` and on; yield each one's name, rows and digest of its content."""
+def write_rows(store: Store, stage: str, name: str, rows: Rows) -> Iterator[tuple[str, int, bytes]]:
+    """Write rows to parts in the folder `stage`; yield each one's final name, rows and digest of its content.
+
+    A name says what is in it, so that builds in one place never write over one another.
+    """
     for start in range(0, len(rows.ids), PART_ROWS):
         ids, tokens = rows.ids[start : start + PART_ROWS], rows.tokens[start : start + PART_ROWS]
-        file = f"{name}-{start // PART_ROWS}.parquet"
-        write_part(store, file, ids, tokens)
         content = hashlib.blake2b(ids.astype("<i8").tobytes() + tokens.astype("<u2").tobytes(), digest_size=16)
+        file = f"{name}-{start // PART_ROWS:05d}-{content.hexdigest()[:16]}.parquet"
+        write_part(store, f"{stage}/{file}", ids, tokens)
         yield file, len(ids), content.digest()
 
 

@@ -5,12 +5,15 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from cluster.storage import Store
-from search.errors import InputError
+from shoal.cluster.storage import Store
+from shoal.search.errors import InputError
 
 FOLDER = "quarantine.parquet"  # in the corpus directory: one part a group
 KEPT = 100_000  # records of a group; all are counted
 EXCERPT = 200  # bytes
+MOST = 10**12  # documents that one record counts: what a damaged file says of itself may be anything
+NAMED = 3  # reasons that a message gives
+BOM = b"\xef\xbb\xbf"  # what editors of Windows put before a text
 SCHEMA = pa.schema(
     [
         ("group", pa.string()),
@@ -28,10 +31,18 @@ class Bad(NamedTuple):
     reason: str
     excerpt: bytes = b""
     documents: int = 1  # more where a whole file cannot be used
+    lost: int = 0  # bytes, where nobody can say how many documents they held
+
+
+class Record(NamedTuple):
+    source: str
+    bad: Bad
 
 
 def checked(content: bytes, most: float) -> bytes | Bad:
-    """Return the content, or why it is no text of at most `most` bytes."""
+    """Return the content without byte order marks, or why it is no text of at most `most` bytes."""
+    while content.startswith(BOM):
+        content = content[len(BOM) :]
     if not content.strip():
         return Bad("empty")
     if len(content) > most:
@@ -43,42 +54,82 @@ def checked(content: bytes, most: float) -> bytes | Bad:
     return content
 
 
-class Quarantine:
-    """The bad documents of one group."""
+def one_line(text: str) -> str:
+    """Return a text that fits in a line of a terminal and a column of UTF-8."""
+    try:  # names of files that are not UTF-8, byte by byte
+        plain = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:
+        plain = text.encode(errors="backslashreplace").decode()
+    return " ".join(plain.split())
 
-    def __init__(self, group: str):
+
+class Quarantine:
+    """The bad documents of one group; `place` is the file of the corpus that keeps them."""
+
+    def __init__(self, group: str, place: str = ""):
         self.group = group
-        self.records: list[tuple[str, str, str, int, bytes]] = []
+        self.place = place or f"{FOLDER}/{group}.parquet"
+        self.records: list[Record] = []
         self.reasons: Counter[str] = Counter()
         self.places: dict[str, str] = {}  # reason -> the first source that gave it
+        self.unsettled: list[Record] = []  # of which only the bytes are known
 
     def add(self, source: str, bad: Bad) -> None:
-        self.reasons[bad.reason] += bad.documents
-        self.places.setdefault(bad.reason, source)
+        documents = min(bad.documents, MOST)
+        bad = bad._replace(reason=one_line(bad.reason), excerpt=bad.excerpt[:EXCERPT], documents=documents)
+        record = Record(one_line(source), bad)
+        self.places.setdefault(bad.reason, record.source)
+        if bad.lost:
+            self.unsettled.append(record)
+        else:
+            self._count(record)
+
+    def _count(self, record: Record) -> None:
+        self.reasons[record.bad.reason] += record.bad.documents
         if len(self.records) < KEPT:
-            self.records.append((self.group, source, bad.reason, bad.documents, bad.excerpt[:EXCERPT]))
+            self.records.append(record)
 
     @property
     def documents(self) -> int:
         return self.reasons.total()
 
-    def write(self, store: Store) -> None:
-        """Write what there is, or drop what an earlier build had."""
-        name = f"{FOLDER}/{self.group}.parquet"
-        if self.records:
-            columns = zip(*self.records, strict=True)
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-            store.write_table(name, pa.table(arrays, schema=SCHEMA))
-        else:
-            store.delete(name)
+    def settle(self, good: int, size: int) -> None:
+        """Count what is known by its bytes as documents of the mean size of `good` ones of `size` bytes."""
+        for source, bad in self.unsettled:
+            documents = round(bad.lost * good / size) if size else 0
+            self._count(Record(source, bad._replace(documents=max(documents, bad.documents), lost=0)))
+        self.unsettled = []
 
-    def check(self, good: int, share: float, source: str) -> None:
-        """Refuse a group of which more than this share is bad; says why, most frequent reasons first."""
+    def write(self, store: Store) -> None:
+        """Write what there is, or drop what an earlier build of the same settings had."""
+        self.settle(0, 0)
+        if not self.records:
+            store.delete(self.place)
+            return
+        rows = [(self.group, source, bad.reason, bad.documents, bad.excerpt) for source, bad in self.records]
+        columns = zip(*rows, strict=True)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+        store.write_table(self.place, pa.table(arrays, schema=SCHEMA))
+
+    def check(self, good: int, size: int, share: float, source: str) -> None:
+        """Refuse a group of which more than this share is bad; says why, most frequent reasons first.
+
+        `good` documents of it have `size` bytes.
+        """
+        self.settle(good, size)
         bad = self.documents
         if bad <= share * (bad + good):
             return
-        said = [f"{count} x {reason} ({self.places[reason]})" for reason, count in self.reasons.most_common(3)]
         raise InputError(
             f"data.groups.{self.group} ({source}): {bad} of {bad + good} documents cannot be used, more than "
-            f"data.bad_share ({share:g}) allows: {'; '.join(said)}. They are in {FOLDER} of data.corpus."
+            f"data.bad_share ({share:g}) allows: {self.said()}. They are in {self.place} of data.corpus."
         )
+
+    def said(self) -> str:
+        """Return the most frequent reasons, each with how often and where first."""
+        said = [
+            f"{count} x {reason} ({self.places[reason]})" for reason, count in self.reasons.most_common(NAMED)
+        ]
+        if (others := len(self.reasons) - NAMED) > 0:
+            said.append(f"and {others} other reason{'s' * (others > 1)}")
+        return "; ".join(said)

@@ -1,8 +1,8 @@
 """Scores of a corpus's training rows by an exported model: a stage of Ray Data, run once and kept.
 
 A row's score is the model's mean loss on it. The actors of the stage write the scores of each training file as
-a Parquet file of the same name, `row_id` beside `score`, into `scores/MODEL` of the corpus. What it cost stands
-there too, since a run that uses the scores owes it to them.
+a Parquet file of the same name, `row_id` beside `score`, into `scores/MODEL-CONTENT` of the corpus. What it
+cost stands there too, since a run that uses the scores owes it to them.
 """
 
 import hashlib
@@ -16,16 +16,16 @@ import ray.data
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
-from cluster.session import capacity
-from cluster.storage import Store
-from cluster.streams import as_rows
-from search.config.sections import Data
-from search.corpus.build import Manifest, load_corpus
-from search.errors import InputError
-from search.exported import check_exported, read_exported
-from trainables.decoder import trained_decoder
-from trainables.scoring import row_losses
-from trainables.settings import Shape
+from shoal.cluster.session import capacity
+from shoal.cluster.storage import Store
+from shoal.cluster.streams import as_rows
+from shoal.search.config.sections import Data
+from shoal.search.corpus.build import Manifest, load_corpus
+from shoal.search.errors import InputError
+from shoal.search.exported import check_exported, read_exported
+from shoal.trainables.decoder import trained_decoder
+from shoal.trainables.scoring import row_losses
+from shoal.trainables.settings import DecoderShape
 
 FOLDER, RECORD = "scores", "scored.json"  # the record is written last: where it is, the scores are whole
 KEY = "sampling.scorer"
@@ -39,7 +39,7 @@ class Scorer:
         import torch
 
         torch.set_num_threads(1)
-        shape = Shape(**read_exported(KEY, model)["shape"])
+        shape = DecoderShape(**read_exported(KEY, model)["shape"])
         self.store, self.folder = Store(corpus), folder
         self.model = trained_decoder(shape, load(Store(model).read("model.safetensors")), length, device)
 
@@ -59,9 +59,10 @@ def score_corpus(data: Data, model: str, gpus: float = 0.0) -> dict[str, Any]:
     Each actor has `gpus` GPUs, or part of a CPU; there are as many as the cluster has room for. Raises
     InputError where the model cannot score the corpus, or has changed since it did.
     """
-    manifest, store, folder = load_corpus(data), Store(data.corpus), folder_of(model)
+    manifest, store = load_corpus(data), Store(data.corpus)
+    folder = folder_of(model, manifest)
     if store.exists(f"{folder}/{RECORD}"):
-        return checked(store.read_json(f"{folder}/{RECORD}"), manifest, data, model)
+        return checked(store.read_json(f"{folder}/{RECORD}"), folder, data, model)
     check_exported(KEY, model, manifest.tokenizer, manifest.vocabulary)
     files = [file for group in manifest.groups.values() for file in group.splits["train"].files]
     arguments = (data.corpus, model, folder, manifest.sequence_length, "cuda" if gpus else "cpu")
@@ -101,7 +102,8 @@ def on_actors(files: list[str], arguments: tuple[Any, ...], gpus: float) -> list
 
 def read_scores(data: Data, model: str) -> dict[str, NDArray[np.float32]]:
     """Return the score of each training row of each group, `(rows,)`, rows in the order of the files."""
-    manifest, store, folder = load_corpus(data), Store(data.corpus), folder_of(model)
+    manifest, store = load_corpus(data), Store(data.corpus)
+    folder = folder_of(model, manifest)
     found = {}
     for name, group in manifest.groups.items():
         parts = []
@@ -115,7 +117,7 @@ def read_scores(data: Data, model: str) -> dict[str, NDArray[np.float32]]:
 
 def cost(data: Data, model: str) -> dict[str, Any]:
     """Return the record of scores that are there: by which model, rows, passes, seconds."""
-    return dict(Store(data.corpus).read_json(f"{folder_of(model)}/{RECORD}"))
+    return dict(Store(data.corpus).read_json(f"{folder_of(model, load_corpus(data))}/{RECORD}"))
 
 
 def matched(
@@ -127,21 +129,20 @@ def matched(
     return np.where(ids[place] == rows, scores[place], np.float32(np.nan))
 
 
-def folder_of(model: str) -> str:
-    return f"{FOLDER}/{re.sub(r'[^A-Za-z0-9]+', '-', model).strip('-')}"
+def folder_of(model: str, manifest: Manifest) -> str:
+    """Return where a corpus's scores by a model lie: there may be several corpora in one place."""
+    return f"{FOLDER}/{re.sub(r'[^A-Za-z0-9]+', '-', model).strip('-')}-{manifest.content[:12]}"
 
 
-def checked(record: dict[str, Any], manifest: Manifest, data: Data, model: str) -> dict[str, Any]:
-    """Refuse scores of another corpus, or by weights that the model no longer has; a model may be gone."""
+def checked(record: dict[str, Any], folder: str, data: Data, model: str) -> dict[str, Any]:
+    """Refuse scores by weights that the model no longer has; a model may be gone."""
     store = Store(model)
     there = store.exists("model.safetensors")
-    same = not there or digest(store.read("model.safetensors")) == record["weights"]
-    if same and record["content"] == manifest.content:
+    if not there or digest(store.read("model.safetensors")) == record["weights"]:
         return record
     raise InputError(
-        f"sampling.scorer: {data.corpus}/{folder_of(model)} has scores of "
-        f"{'this corpus by other weights' if not same else 'another corpus'} than {model} now has; delete that "
-        f"folder to score again."
+        f"sampling.scorer: {data.corpus}/{folder} has scores of this corpus by other weights than {model} now "
+        f"has; delete that folder to score again."
     )
 
 

@@ -18,15 +18,17 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
-from cluster.session import session
-from cluster.storage import Store
-from search.config.sections import Data
-from search.corpus.documents import PIECE_BYTES, Document, pieces
-from search.corpus.formats import Content
-from search.corpus.packing import SPLITS, Split, pack, split_of, write_rows
-from search.corpus.quarantine import Bad, Quarantine, checked
-from search.corpus.sources import Entry, entries, read
-from trainables.tokenizer import tokenizer_of
+from shoal.cluster.session import session
+from shoal.cluster.storage import Store
+from shoal.search.config.sections import Data
+from shoal.search.corpus.documents import PIECE_BYTES, Document, no_text, pieces
+from shoal.search.corpus.opening import bytes_of
+from shoal.search.corpus.packing import SPLITS, Built, Split, pack, split_of, write_rows
+from shoal.search.corpus.quarantine import Bad, Quarantine, checked
+from shoal.search.corpus.records import Content
+from shoal.search.corpus.sources import Entry, entries, read
+from shoal.search.errors import InputError
+from shoal.search.tokenizers import open_tokenizer
 
 BATCH_BYTES = 64 << 20  # of files that one task reads: what is left of a row at its end is lost
 
@@ -43,6 +45,12 @@ class Read(NamedTuple):
     digests: NDArray[np.void]  # (texts,) of 16 bytes
     lengths: NDArray[np.int64]  # (texts,)
     bad: list[tuple[str, Bad]]
+
+
+class Refused(NamedTuple):
+    """What a task says in place of its result: raised there, it would come in Ray's own trace."""
+
+    error: Exception
 
 
 class Written(NamedTuple):
@@ -81,6 +89,11 @@ def digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
+def same_as(digests: Iterable[bytes]) -> bytes:
+    """Return what tells one batch's texts from others, by their digests."""
+    return digest(b"".join(digests))
+
+
 def look(batch: Batch, settings: Data) -> Read:
     """First pass over a batch."""
     digests, lengths, bad = [], [], []
@@ -111,41 +124,65 @@ def keep(found: list[Read], seen: set[bytes], most: int) -> tuple[list[NDArray[n
     return kept, duplicates
 
 
-def write(item: tuple[Batch, NDArray[np.bool_]], settings: Data) -> list[Written]:
+def write(item: tuple[Batch, NDArray[np.bool_], bytes], settings: Data, stage: str) -> list[Written]:
     """Second pass over a batch: pack its kept texts, split by split, and write them."""
-    batch, kept = item
-    store, tokenizer = Store(settings.corpus), tokenizer_of(settings.tokenizer)
-    good = (text for _, text in texts(batch, settings) if isinstance(text, bytes))
+    batch, kept, seen = item
+    store, tokenizer = Store(settings.corpus), open_tokenizer(settings.tokenizer)
+    good = [text for _, text in texts(batch, settings) if isinstance(text, bytes)]
+    digests = [digest(text) for text in good]
+    if same_as(digests) != seen:
+        raise InputError(
+            f"data.groups.{batch.group} ({settings.groups[batch.group]}): files have changed while they were "
+            f"read, {batch.entries[0].path} or one after it. Give the command again once nobody writes there."
+        )
     parts: dict[str, list[Document]] = {split: [] for split in SPLITS}
-    for chosen, text in zip(kept.tolist(), good, strict=True):
+    for chosen, name_, text in zip(kept.tolist(), digests, good, strict=True):
         if chosen:
-            document = Document(digest(text), text)
+            document = Document(name_, text)
             parts[split_of(document, settings)].append(document)
     found = []
     for split, documents in parts.items():
         rows = pack(documents, tokenizer, settings.sequence_length)
         name = f"{batch.group}/{split}/part-{batch.number:05d}"
-        for file, count, content in write_rows(store, name, rows):
+        for file, count, content in write_rows(store, stage, name, rows):
             found.append(Written(split, file, count, content))
     return found
 
 
+@contextlib.contextmanager
+def connected() -> Iterator[None]:
+    try:
+        with session():
+            yield
+    except ConnectionError as error:
+        raise InputError(f"RAY_ADDRESS: no Ray cluster answers there: {error}") from error
+
+
 def on_ray(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
     """Apply a function to each item as a stage of Ray Data; results in the order of the items."""
-    with contextlib.nullcontext() if ray.is_initialized() else session():
+    with contextlib.nullcontext() if ray.is_initialized() else connected():
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
         planned = ray.put(items)
 
         def one(row: dict[str, Any]) -> dict[str, Any]:
-            return {"found": pickle.dumps(function(ray.get(planned)[row["item"]]))}
+            try:
+                return {"found": pickle.dumps(function(ray.get(planned)[row["item"]]))}
+            except (InputError, OSError) as error:  # of the sources or the corpus, not of Ray
+                return {"found": pickle.dumps(Refused(error))}
 
         blocks = len(items)
         names = ray.data.from_items([{"item": place} for place in range(blocks)], override_num_blocks=blocks)
         # not a whole CPU: on a small machine others may hold them all
         found = names.map(one, num_cpus=0.5).take_all()
-        return [pickle.loads(row["found"]) for row in found]
+        return [accepted(pickle.loads(row["found"])) for row in found]
+
+
+def accepted(found: Any) -> Any:
+    if isinstance(found, Refused):
+        raise found.error
+    return found
 
 
 # how a function is applied to many items, in order
@@ -153,18 +190,31 @@ Apply = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
 
 
 def build_group(
-    group: str, settings: Data, seen: set[bytes], quarantine: Quarantine, apply: Apply = on_ray
-) -> tuple[int, int, dict[str, Split], bytes]:
-    """Write a group's rows; returns its documents, its duplicates, its splits, and a digest of all rows."""
+    group: str,
+    settings: Data,
+    seen: set[bytes],
+    quarantine: Quarantine,
+    stage: str,
+    apply: Apply = on_ray,
+) -> Built:
+    """Write a group's rows to parts in the folder `stage`."""
     planned = batches(group, settings)
     found = list(apply(partial(look, settings=settings), planned))
     for each in found:
         for source, bad in each.bad:
             quarantine.add(source, bad)
-    quarantine.check(sum(len(each.lengths) for each in found), settings.bad_share, settings.groups[group])
-    kept, duplicates = keep(found, seen, int(settings.megabytes * 1e6))
-    some = [(batch, chosen) for batch, chosen in zip(planned, kept, strict=True) if chosen.any()]
-    written = [file for files in apply(partial(write, settings=settings), some) for file in files]
+    good, size = sum(len(each.lengths) for each in found), sum(int(each.lengths.sum()) for each in found)
+    quarantine.check(good, size, settings.bad_share, settings.groups[group])
+    kept, duplicates = keep(found, seen, bytes_of(settings.megabytes))
+    if not any(chosen.any() for chosen in kept):
+        raise no_text(group, settings, duplicates, quarantine)
+    some = [
+        (batch, chosen, same_as(each.digests.tolist()))
+        for batch, chosen, each in zip(planned, kept, found, strict=True)
+        if chosen.any()
+    ]
+    second = partial(write, settings=settings, stage=stage)
+    written = [file for files in apply(second, some) for file in files]
     splits = {}
     for split in SPLITS:
         files = [each for each in written if each.split == split]
@@ -172,4 +222,4 @@ def build_group(
         tokens = sum(sizes) * settings.sequence_length
         splits[split] = Split(sum(sizes), tokens, [each.file for each in files], sizes)
     content = hashlib.blake2b(b"".join(each.content for each in written), digest_size=16).digest()
-    return sum(int(chosen.sum()) for chosen in kept), duplicates, splits, content
+    return Built(sum(int(chosen.sum()) for chosen in kept), duplicates, splits, content)

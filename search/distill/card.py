@@ -1,19 +1,19 @@
-"""What must hold of a run of kind `distill`: between its keys, and against its teacher's folder."""
+"""The checks of a run of kind `distill` against its teacher's folder."""
 
 import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.config.run import Run
-from search.errors import InputError
-from trainables.distill.relations import relation_heads_fit
-from trainables.distill.spaces import Shape
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
+from shoal.trainables.distill.relations import relation_heads_fit
+from shoal.trainables.distill.spaces import ElasticShape
 
 if TYPE_CHECKING:
-    from trainables.distill.teachers import Card
+    from shoal.trainables.distill.teachers import Card
 
-INSTALL = "pip install 'shoal[hf]'"
+INSTALL_HF = "pip install 'shoal[hf]'"
 
 
 def teacher_folder(teacher: str, place: str = "distill.teacher") -> str:
@@ -38,18 +38,18 @@ def read_teacher(run: Run) -> "Card":
     """Return the teacher's card; raises InputError if the extra or the folder is missing or cannot be used."""
     for name in ("transformers", "tokenizers"):
         if importlib.util.find_spec(name) is None:
-            raise InputError(f"kind distill needs the package {name}: {INSTALL}")
+            raise InputError(f"kind distill needs the package {name}: {INSTALL_HF}")
     card = card_of(run.distilling.teacher, "distill.teacher")
     if card.shape is None:
         raise InputError(
-            f"distill.teacher: students can take their shape from BERT and Llama kinds only, and "
-            f"{run.distilling.teacher} is none of them."
+            f"distill.teacher: must be a model like BERT or Llama, since students take their shape from it, "
+            f"got {run.distilling.teacher}."
         )
     return card
 
 
 def card_of(teacher: str, place: str) -> "Card":
-    from trainables.distill.teachers import read_card
+    from shoal.trainables.distill.teachers import read_card
 
     folder = teacher_folder(teacher, place)
     try:
@@ -63,7 +63,7 @@ def check_teacher(run: Run) -> None:
     card = read_teacher(run)
     assert card.shape is not None
     if proxy := run.distilling.search.proxy:
-        from search.distill.proxy import check_proxy
+        from shoal.search.distill.proxy import check_proxy
 
         check_proxy(proxy)
     problems = [*space_problems(run, card.shape), *fit_problems(run, card), *logit_problems(run, card)]
@@ -73,7 +73,7 @@ def check_teacher(run: Run) -> None:
         raise InputError("\n".join(problems))
 
 
-def space_problems(run: Run, shape: Shape) -> list[str]:
+def space_problems(run: Run, shape: ElasticShape) -> list[str]:
     problems = []
     for name, settings in run.distilling.spaces.items():
         place = f"distill.spaces.{name}"
@@ -110,13 +110,13 @@ def fit_problems(run: Run, card: "Card") -> list[str]:
             f"data.sequence_length: must be at most the teacher's {card.shape.positions}, "
             f"got {run.data.sequence_length}"
         )
-    from trainables.tokenizer import tokenizer_of
+    from shoal.trainables.tokenizer import tokenizer_of
 
     try:
         found = tokenizer_of(run.data.tokenizer).vocabulary
     except ValueError as error:
         return [*problems, f"data.tokenizer: {error}"]
-    # a teacher's table may be filled up to a round number of rows
+    # a teacher's embedding may have additional rows, up to a round number
     if not found <= card.vocabulary < found + 1024:
         problems.append(
             f"data.tokenizer: must be the teacher's own, of {card.vocabulary} tokens, but "
@@ -126,7 +126,7 @@ def fit_problems(run: Run, card: "Card") -> list[str]:
 
 
 def logit_problems(run: Run, card: "Card") -> list[str]:
-    """Return why logits cannot be learnt from the teacher, or from those beside it."""
+    """Return the reasons why logits cannot be learnt from the teacher, or from others in its ensemble."""
     chosen = run.distilling
     if chosen.losses.logits and card.family != "decoder":
         return ["distill.losses.logits: must be 0 with an encoder as teacher, which has no logits"]
@@ -142,12 +142,12 @@ def logit_problems(run: Run, card: "Card") -> list[str]:
     return problems
 
 
-def budget_problems(run: Run, shape: Shape) -> list[str]:
-    """Return which budgets no sub-network meets; a latency is measured here, which may be another machine."""
+def budget_problems(run: Run, shape: ElasticShape) -> list[str]:
+    """Return the budgets that no sub-network meets. Latency is measured on this machine."""
     search = run.distilling.search
     if not search.budgets:
         return []
-    from search.distill.costs import cost_of, latency_of, spaces_of
+    from shoal.search.distill.costs import cost_of, latency_of, spaces_of
 
     smallest = [space.smallest for space in spaces_of(run, shape).values()]
     if search.objective == "latency":

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from cluster import checkpoints
-from cluster.storage import Store
-from search.config.run import Run
-from search.distill.card import read_teacher
-from search.distill.costs import spaces_of
-from search.distill.students import STUDENTS
-from search.errors import InputError, nearest
-from trainables.distill.elastic import extract
-from trainables.distill.families import NETWORKS, to_transformers
-from trainables.distill.spaces import Subnet
+from shoal.cluster import checkpoints
+from shoal.cluster.storage import Store
+from shoal.search.config.run import Run
+from shoal.search.distill.card import read_teacher
+from shoal.search.distill.costs import spaces_of
+from shoal.search.distill.students import STUDENTS
+from shoal.search.errors import InputError, nearest
+from shoal.trainables.distill.elastic import extract
+from shoal.trainables.distill.families import NETWORKS, to_transformers
+from shoal.trainables.distill.spaces import Subnet
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
@@ -24,8 +24,8 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 def export_student(run: Run, store: Store, name: str, to: Store | None = None) -> str:
     """Write a student into DIR/students/NAME; return the folder.
 
-    Where transformers can express its shape the folder is one that `AutoModel.from_pretrained` loads; else
-    it holds our own names of weights, and config.json says so.
+    If transformers has a network of this shape, `AutoModel.from_pretrained` loads the folder. Otherwise it
+    holds our own names of weights, and config.json says so. Raises InputError if there is no such student.
     """
     if not store.exists(STUDENTS):
         raise InputError(f"{run.directory} has no students: it is not of kind distill, or not finished.")
@@ -53,17 +53,17 @@ def student(run: Run, store: Store, round_: int, row: dict[str, Any]) -> Any:
     whole = spaces_of(run, shape)[row["space"]].whole
     network = NETWORKS[shape.family](shape.cut(whole))
     weights = checkpoints.load_member(store, round_, row["member"])["weights"]
-    # without what only the training had: a projection to the teacher's width
+    # the checkpoint may also hold a projection to the teacher's width, which only training needs
     network.load_state_dict({key: torch.from_numpy(weights[key].copy()) for key in network.state_dict()})
     return extract(network, Subnet.of(row["subnet"])).eval()
 
 
 def expressed(network: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Return configuration and weights, in transformers' words where they are enough."""
+    """Return configuration and weights in the form of transformers if it has one, else in our own."""
     found = to_transformers(network)
     if found is not None:
         return found
-    return {"model_type": "shoal", "architectures": [type(network).__name__]}, network.state_dict()
+    return {"model_type": "shoal", "architectures": [network.shape.family.capitalize()]}, network.state_dict()
 
 
 def copy_tokenizer(run: Run, target: Store) -> None:

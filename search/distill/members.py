@@ -1,20 +1,20 @@
-"""The super-networks of a worker: one teacher, the same rows, each in its own sub-space."""
+"""The super-networks of a worker. They share a teacher and their rows; each has its own sub-space."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from policies.parts import part_of
-from search.config.run import Run
-from search.corpus.text import HeldOut
-from search.distill.costs import spaces_of
-from search.distill.teacher import open_teacher
-from trainables.distill.elastic import Transformer
-from trainables.distill.shared import SharedTeacher
-from trainables.distill.spaces import SubSpace
-from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork, Weights
-from trainables.member import Batches, Member
+from shoal.policies.parts import part_of
+from shoal.search.config.run import Run
+from shoal.search.corpus.text import HeldOut
+from shoal.search.distill.costs import spaces_of
+from shoal.search.distill.teacher import open_teacher
+from shoal.trainables.distill.elastic import Transformer
+from shoal.trainables.distill.shared import SharedTeacher
+from shoal.trainables.distill.spaces import SubSpace
+from shoal.trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork, Weights
+from shoal.trainables.member import Batches, Member
 
 
 def super_networks(
@@ -27,9 +27,9 @@ def super_networks(
     """Build these members; the teacher is loaded once and asked once for each batch."""
     teacher, origin = open_teacher(run, device)
     if run.distilling.staged:
-        from search.distill.stage import staged  # which needs this module
+        from shoal.search.distill.stage import read_staged  # it loads Ray Data, which few runs need
 
-        teacher.staged = staged(run, teacher, device)
+        teacher.staged = read_staged(run, teacher, device)
     spaces = list(spaces_of(run, origin.shape).values())
     return {
         number: super_network(
@@ -78,13 +78,13 @@ def trained(
 ) -> SuperNetwork:
     """Return the super-network of a sub-space with weights of a checkpoint, to be scored and not trained."""
     space = spaces_of(run, taught[1].shape)[name]
-    member = super_network(run, space, taught, {}, Nothing(), held_out, 0, device)
+    member = super_network(run, space, taught, {}, NoBatches(), held_out, 0, device)
     state = {key: torch.from_numpy(value.copy()) for key, value in weights.items()}
     member.module.load_state_dict(state)
     return member
 
 
-class Nothing:
+class NoBatches:
     """The batches of a network that is not trained."""
 
     def next(self) -> Sequence[Any]:

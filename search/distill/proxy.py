@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from search.config.distill import Proxy
-from search.config.run import Run
-from search.errors import InputError
-from trainables.distill.proxy import Labelled, labelled
-from trainables.tokenizer import tokenizer_of
+from shoal.search.config.distill import Proxy
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
+from shoal.search.tokenizers import open_tokenizer
+from shoal.trainables.distill.proxy import Labelled, labelled
 
 Lines = list[tuple[str, str]]  # text and label
 
 
 def read_lines(key: str, path: str) -> Lines:
-    """Return the texts and labels of a file; raises InputError that names the line that has none."""
+    """Return the texts and labels of a file; raises InputError if a line has no label, and names the line."""
     place = f"distill.search.proxy.{key}"
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
@@ -28,7 +28,7 @@ def read_lines(key: str, path: str) -> Lines:
 
 
 def check_proxy(proxy: Proxy) -> tuple[Lines, Lines]:
-    """Return the lines of both files; raises InputError if networks cannot be tuned to and judged by them."""
+    """Return the lines of both files; raises InputError if they are too few or their labels do not fit."""
     train, test = read_lines("train", proxy.train), read_lines("test", proxy.test)
     if len(train) < proxy.batch:
         raise InputError(f"distill.search.proxy.batch: must be at most {len(train)}, the lines of train.")
@@ -37,20 +37,20 @@ def check_proxy(proxy: Proxy) -> tuple[Lines, Lines]:
     if len(known) < 2 or not test or strange:
         other = ", ".join(strange[:5]) or f"{len(test)} lines"
         raise InputError(
-            f"distill.search.proxy: train must have two labels or more, and test no others, but train has "
+            f"distill.search.proxy: train must have at least two labels, and test no others, but train has "
             f"{', '.join(sorted(known)[:5]) or 'none'} and test {other}."
         )
     return train, test
 
 
 def proxy_rows(run: Run) -> tuple[Labelled, Labelled] | None:
-    """Return the rows to tune with and those to judge by, if the run has a proxy task."""
+    """Return the rows that networks are tuned on and those they are judged by, if there is a proxy task."""
     proxy = run.distilling.search.proxy
     if proxy is None:
         return None
     train, test = check_proxy(proxy)
     names = sorted({label for _, label in train})
-    tokenizer, length = tokenizer_of(run.data.tokenizer), run.data.sequence_length
+    tokenizer, length = open_tokenizer(run.data.tokenizer), run.data.sequence_length
     rows = [
         labelled([text for text, _ in lines], [names.index(label) for _, label in lines], tokenizer, length)
         for lines in (train, test)

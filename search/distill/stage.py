@@ -1,4 +1,4 @@
-"""The teacher as a stage of Ray Data: it looks at a run's rows before the training, once for all workers."""
+"""The teacher as a stage of Ray Data: it reads a run's rows before the training, once for all workers."""
 
 import math
 from typing import Any
@@ -9,27 +9,26 @@ import torch
 from numpy.typing import NDArray
 from ray import train
 
-from cluster.feed import blocks_of, look_at
-from cluster.order import RowOrder
-from cluster.session import capacity
-from cluster.storage import Store
-from cluster.streams import as_rows
-from search.config.run import Run
-from search.corpus.batches import file_rows
-from search.corpus.build import load_corpus
-from search.corpus.text import proportions
-from search.distill.teacher import open_teacher
-from trainables.distill.shared import SharedTeacher
-from trainables.distill.staged import Staged, flatten
+from shoal.cluster.feed import blocks_of, look_at
+from shoal.cluster.order import RowOrder
+from shoal.cluster.session import capacity
+from shoal.cluster.storage import Store
+from shoal.cluster.streams import as_rows
+from shoal.search.config.run import Run
+from shoal.search.corpus.batches import file_rows
+from shoal.search.corpus.build import load_corpus
+from shoal.search.corpus.text import proportions
+from shoal.search.distill.teacher import open_teacher
+from shoal.trainables.distill.shared import SharedTeacher
+from shoal.trainables.distill.staged import Staged, flatten
 
 SHOWN = "what the teacher shows of {}"  # name of a group's dataset
 
 
 class Look:
-    """The teacher in a process of Ray Data: blocks of rows in, the same with a column of what it shows out."""
+    """The teacher in a process of Ray Data: it adds a column with its outputs to blocks of rows."""
 
-    def __init__(self, plain: dict[str, Any]):
-        run = Run.model_validate(plain)
+    def __init__(self, run: Run):
         torch.set_num_threads(1)
         self.device = "cuda" if run.cluster.gpus_per_worker else "cpu"
         self.teacher = open_teacher(run, self.device)[0]
@@ -42,7 +41,7 @@ class Look:
 
 
 def stage(run: Run) -> dict[str, Any]:
-    """Run the stage on the connected Ray; return a dataset a group, whose blocks its object store keeps."""
+    """Run the stage on the connected Ray; return a dataset for each group, kept in Ray's object store."""
     manifest, store = load_corpus(run.data), Store(run.data.corpus)
     gpus, has = run.cluster.gpus_per_worker, capacity()
     processes = max(1, int(has.get("GPU", 0.0) / gpus if gpus else has.get("CPU", 1.0)))
@@ -52,14 +51,14 @@ def stage(run: Run) -> dict[str, Any]:
         order = RowOrder(group, file_rows(split), run.seed)
         rows = min(order.rows, math.ceil(run.training.steps * run.training.batch * share) + 1)
         if share:
-            chosen, given = picks(split.files, order, rows), (run.model_dump(mode="json"),)
-            # what reads the rows needs a part of a CPU beside them
+            chosen, given = picks(split.files, order, rows), (run,)
+            # the tasks that read the rows need a part of a CPU too
             found[SHOWN.format(group)] = look_at(store, chosen, Look, given, processes, 0.75, gpus)
     return found
 
 
 def picks(files: list[str], order: RowOrder, rows: int) -> list[tuple[str, list[int]]]:
-    """Return which rows of which files come first in the order, so many in all."""
+    """Return the first `rows` rows of the order, as pairs of a file and the numbers of its rows."""
     found, turn = [], 0
     while rows > 0:
         chosen = order.shuffled(turn)[:rows].tolist()
@@ -68,8 +67,8 @@ def picks(files: list[str], order: RowOrder, rows: int) -> list[tuple[str, list[
     return found
 
 
-def staged(run: Run, teacher: SharedTeacher, device: str) -> Staged:
-    """Return what the stage has shown; called on a Ray Train worker, whose node keeps the blocks."""
+def read_staged(run: Run, teacher: SharedTeacher, device: str) -> Staged:
+    """Return the stage's outputs; called on a Ray Train worker, in whose node's memory the blocks stay."""
     one = torch.zeros((1, run.data.sequence_length), dtype=torch.long, device=device)
     found = Staged([part.shape[-1] for part in teacher.look(one, None).tensors])
     groups = list(load_corpus(run.data).groups)

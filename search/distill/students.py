@@ -1,4 +1,4 @@
-"""Students picked out of trained super-networks without training them again."""
+"""Students are picked out of trained super-networks, without training them again."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,22 +9,22 @@ import optuna
 import torch
 from torch import nn
 
-from cluster.batch import map_tasks
-from cluster.session import capacity
-from policies.pareto import choose, front
-from search.config.run import Run
-from search.corpus.text import HeldOut
-from search.distill.costs import cost_of, spaces_of
-from search.distill.members import trained
-from search.distill.proxy import proxy_rows
-from search.distill.teacher import open_teacher
-from trainables.arrays import to_arrays
-from trainables.distill.cost import latency
-from trainables.distill.proxy import Tuning, accuracy, tune_together
-from trainables.distill.spaces import Shape, Subnet, SubSpace
-from trainables.distill.supernet import SuperNetwork
+from shoal.cluster.batch import map_tasks
+from shoal.cluster.session import capacity
+from shoal.policies.pareto import choose, front
+from shoal.search.config.run import Run
+from shoal.search.corpus.text import HeldOut
+from shoal.search.distill.costs import cost_of, spaces_of
+from shoal.search.distill.members import trained
+from shoal.search.distill.proxy import proxy_rows
+from shoal.search.distill.teacher import open_teacher
+from shoal.trainables.arrays import to_arrays
+from shoal.trainables.distill.cost import latency
+from shoal.trainables.distill.proxy import Tuning, accuracy, tune_together
+from shoal.trainables.distill.spaces import ElasticShape, Subnet, SubSpace
+from shoal.trainables.distill.supernet import SuperNetwork
 
-WHOLE = 512  # networks up to which a space is searched whole
+EXHAUSTIVE_UP_TO = 512  # a space of at most so many networks is searched whole
 GENERATION = 32  # networks that NSGA-II proposes at once
 Row = dict[str, Any]
 Score = Callable[[Sequence[Subnet]], list[Row]]
@@ -32,7 +32,7 @@ Score = Callable[[Sequence[Subnet]], list[Row]]
 
 def open_member(shared: dict[str, Any]) -> tuple[Run, SuperNetwork]:
     """Return a trained super-network inside a Ray task."""
-    run = Run.model_validate(shared["run"])
+    run: Run = shared["run"]
     torch.set_num_threads(1)
     device = "cuda" if run.cluster.gpus_per_worker else "cpu"
     taught = open_teacher(run, device)
@@ -71,7 +71,7 @@ def tune_space(shared: dict[str, Any], seed: int) -> dict[str, Any]:
 
 
 def measure_latencies(shared: dict[str, Any], subnets: Sequence[Subnet]) -> list[float]:
-    """Measure one network after another, in ms for one row; called in a Ray task, with no other beside it."""
+    """Measure one network after another, in ms for one row; called in a Ray task that runs alone."""
     run, member = open_member(shared)
     tokens = torch.zeros((1, run.data.sequence_length), dtype=torch.long, device=member.device)
     return [latency(member.transformer, subnet, tokens) for subnet in subnets]
@@ -85,7 +85,7 @@ def scorer(run: Run, space: str, weights: Any, held_out: HeldOut) -> Score:
     """Return the function that scores sub-networks of a space as one batch over the cluster's CPUs or GPUs."""
     gpus, has = run.cluster.gpus_per_worker, capacity()
     tasks = max(1, int(has.get("GPU", 0.0) / gpus if gpus else has.get("CPU", 1.0)))
-    shared = {"run": run.model_dump(mode="json"), "space": space, "weights": weights, "held_out": held_out}
+    shared = {"run": run, "space": space, "weights": weights, "held_out": held_out}
     shared |= {"proxy": proxy_rows(run), "tuned": None}
     if shared["proxy"] is not None:
         shared["tuned"] = map_tasks(tune_space, shared, [run.seed], gpus)[0]
@@ -104,7 +104,7 @@ def scorer(run: Run, space: str, weights: Any, held_out: HeldOut) -> Score:
 
 
 def worth(row: Row) -> float:
-    """Return what networks are ranked by, higher is better: the proxy task's accuracy, or minus the loss."""
+    """Return the value by which networks are ranked, higher is better: accuracy on the proxy task, or -loss."""
     found: float = row["accuracy"] if "accuracy" in row else -row["loss"]
     return found
 
@@ -112,18 +112,18 @@ def worth(row: Row) -> float:
 def search_space(
     space: SubSpace, score: Score, objective: str, method: str, evaluations: int, seed: int
 ) -> list[Row]:
-    """Return the scored networks of a space: all, or those that NSGA-II (Deb et al., 2002) came to."""
+    """Return the scored networks of a space: all, or those that NSGA-II (Deb et al., 2002) proposed."""
     if method == "all":
         return score(list(dict.fromkeys(space)))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.NSGAIISampler(population_size=GENERATION, seed=seed)
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
-    for share in (0, 1):  # both ends are known to matter
+    for share in (0, 1):  # the smallest and the largest network are always tried
         study.enqueue_trial({name: share * (len(values) - 1) for name, values in space.axes.items()})
     known: dict[Subnet, Row] = {}
     for first in range(0, evaluations, GENERATION):
         trials = [study.ask() for _ in range(min(GENERATION, evaluations - first))]
-        subnets = [proposed(space, trial) for trial in trials]
+        subnets = [proposed_subnet(space, trial) for trial in trials]
         new = [subnet for subnet in dict.fromkeys(subnets) if subnet not in known]
         known |= {row["subnet"]: row for row in (score(new) if new else [])}
         for trial, subnet in zip(trials, subnets, strict=True):
@@ -131,19 +131,19 @@ def search_space(
     return list(known.values())
 
 
-def proposed(space: SubSpace, trial: optuna.Trial) -> Subnet:
+def proposed_subnet(space: SubSpace, trial: optuna.Trial) -> Subnet:
     return space.at(tuple(trial.suggest_int(name, 0, len(values) - 1) for name, values in space.axes.items()))
 
 
-def search_students(run: Run, shape: Shape, weights: dict[str, Any], held_out: HeldOut) -> list[Row]:
-    """Score every space's networks and mark the front of all and the best within each budget.
+def search_students(run: Run, shape: ElasticShape, weights: dict[str, Any], held_out: HeldOut) -> list[Row]:
+    """Score every space's networks, and mark the Pareto front of all and the best within each budget.
 
     A row holds space, subnet, loss on validation rows, costs, the `accuracy` on a proxy task if there is one,
-    `name` where it is on the front, and the `budgets` that it is the best within.
+    a `name` if it is on the front, and the `budgets` within which it is the best.
     """
     chosen, rows = run.distilling.search, []
     for name, space in spaces_of(run, shape).items():
-        method = chosen.method or ("all" if len(space) <= WHOLE else "nsga2")
+        method = chosen.method or ("all" if len(space) <= EXHAUSTIVE_UP_TO else "nsga2")
         score = scorer(run, name, weights[name], held_out)
         rows += search_space(space, score, chosen.objective, method, chosen.evaluations, run.seed)
     scores, costs = [worth(row) for row in rows], [row[chosen.objective] for row in rows]

@@ -1,31 +1,33 @@
 """What a run's configuration says its members are."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
 from safetensors.numpy import load
 
-from cluster.storage import Store
-from search.config.mixing import PROBED
-from search.config.run import Run
-from search.corpus.build import load_corpus
-from search.corpus.scores import read_scores
-from search.corpus.text import first_of, text_of
-from search.errors import InputError
-from search.exported import read_exported
-from search.members.mixed import MixedModel
-from search.members.own_class import own_class
-from search.members.sampled import sample
-from search.members.views import Shared
-from trainables.decoder import trained_decoder
-from trainables.language import LanguageModel
-from trainables.member import Member
-from trainables.network import Network
-from trainables.reference import Reference
-from trainables.settings import Recipe, Shape
-from trainables.span import Span
-from trainables.toy import Toy
+from shoal.cluster.storage import Store
+from shoal.search.config.mixing import PROBED
+from shoal.search.config.run import Run
+from shoal.search.corpus.build import load_corpus
+from shoal.search.corpus.scores import read_scores
+from shoal.search.corpus.text import first_of, text_of
+from shoal.search.errors import InputError
+from shoal.search.exported import read_exported
+from shoal.search.members.mixed import MixedModel
+from shoal.search.members.own_class import own_class
+from shoal.search.members.sampled import sample
+from shoal.search.members.unmade import Unmade
+from shoal.search.members.views import Shared
+from shoal.trainables.decoder import trained_decoder
+from shoal.trainables.language import LanguageModel
+from shoal.trainables.member import Member
+from shoal.trainables.network import Network
+from shoal.trainables.reference import Reference
+from shoal.trainables.settings import DecoderShape, Recipe
+from shoal.trainables.span import Span
+from shoal.trainables.toy import Toy
 
 
 def build_members(
@@ -35,41 +37,68 @@ def build_members(
     shared: Shared | None = None,
 ) -> dict[int, Member]:
     """Build these members, each from its own seed; called on a Ray Train worker, on all that a member spans."""
-    members = plain_members(run, hyperparameters)
-    if run.sampling.rule is not None:
-        rule, scorer = run.sampling.rule.build(), run.sampling.scorer
-        scores = read_scores(run.data, scorer) if scorer else None
-        for number, member in members.items():
+    rule: Any = run.sampling.rule and run.sampling.rule.build()
+    scorer = run.sampling.scorer
+    scores = read_scores(run.data, scorer) if scorer else None
+
+    def complete(number: int, member: Member) -> Member:
+        """Put a policy between a new member and its rows, and let it span workers, as the run says."""
+        if rule is not None:
             sample(member, rule, run.seed, run.training.steps, number, shared, scores)
-    if span is not None:
-        spread(members, span)
+        if span is not None:
+            spread(member, span)
+        return member
+
+    if run.own:
+        return own_members(run, hyperparameters, complete)
+    members = plain_members(run, hyperparameters)
+    return {number: complete(number, member) for number, member in members.items()}
+
+
+def spread(member: Member, span: Span) -> None:
+    if not isinstance(member, Network):
+        raise InputError(
+            f"cluster.workers_per_member: only a Network spans workers, not {type(member).__name__}"
+        )
+    member.spread(span)
+
+
+def own_members(
+    run: Run, hyperparameters: Mapping[int, dict[str, Any]], complete: Callable[[int, Member], Member]
+) -> dict[int, Member]:
+    """Make members of the user's own class; one whose making raises has failed, as one that raises later."""
+    of_class, recipe = own_class(run.trainable, run.code), recipe_of(run)
+
+    def make(number: int, values: dict[str, Any]) -> Member:
+        return of_class(recipe, deepcopy(values), run.member_seed(number), run.device)
+
+    def complete_one(number: int, values: dict[str, Any]) -> Member:
+        return complete(number, make(number, values))
+
+    members: dict[int, Any] = {}
+    for number, values in hyperparameters.items():
+        try:
+            member = make(number, values)
+        except Exception as error:  # whatever the user's own code raises
+            members[number] = Unmade(partial(complete_one, number), error)
+        else:
+            members[number] = complete(number, member)
     return members
 
 
-def spread(members: Mapping[int, Member], span: Span) -> None:
-    for member in members.values():
-        if not isinstance(member, Network):
-            raise InputError(
-                f"cluster.workers_per_member: only a Network spans workers, not {type(member).__name__}"
-            )
-        member.spread(span)
+def recipe_of(run: Run) -> Recipe:
+    made: Recipe = run.training.build()
+    return made
 
 
 def plain_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> dict[int, Member]:
     if run.trainable == "toy":
         return {number: Toy(values) for number, values in hyperparameters.items()}
     if run.kind == "distill":
-        from search.distill.members import super_networks  # which needs this module
+        from shoal.search.distill.members import super_networks  # which needs this module
 
         return super_networks(run, hyperparameters, *text_of(run), run.device)
-    recipe = Recipe(**run.training.model_dump(include=set(Recipe.__dataclass_fields__)))
-    if run.reads_text:
-        return language_models(run, recipe, hyperparameters)
-    make = own_class(run.trainable)
-    return {
-        number: make(recipe, values, run.member_seed(number), run.device)
-        for number, values in hyperparameters.items()
-    }
+    return language_models(run, recipe_of(run), hyperparameters)
 
 
 def language_models(
@@ -77,7 +106,7 @@ def language_models(
 ) -> dict[int, Member]:
     """Build decoders that share one stream of rows a group."""
     manifest, (batches, held_out) = load_corpus(run.data), text_of(run)
-    shape = Shape(
+    shape = DecoderShape(
         vocabulary=manifest.vocabulary,
         sequence_length=run.data.sequence_length,
         **run.model.model_dump(),
@@ -105,5 +134,6 @@ def open_reference(run: Run, folder: str, device: str) -> Reference:
     config = read_exported("mixing.reference", folder)
     weights = load(Store(folder).read("model.safetensors"))
     return Reference(
-        trained_decoder(Shape(**config["shape"]), weights, run.data.sequence_length, device), config["step"]
+        trained_decoder(DecoderShape(**config["shape"]), weights, run.data.sequence_length, device),
+        config["step"],
     )

@@ -5,11 +5,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.order import RowOrder
-from policies.sampling.interface import Context, Ids, Rule, needs_losses
-from search.members.views import OwnView, Pace, View
-from trainables.arrays import map_nest
-from trainables.member import State
+from shoal.cluster.order import RowOrder
+from shoal.policies.sampling.interface import Context, Ids, Rule, needs_losses
+from shoal.search.members.views import OwnView, Pace, View
+from shoal.trainables.arrays import map_nest
+from shoal.trainables.member import SavedState
 
 AHEAD = 4  # times as many rows as are wanted are looked at together
 FURTHEST = 4096  # rows that are looked at together at most: a window must hold what is read at once
@@ -139,7 +139,7 @@ class KeptRows:
         places = self.places(self.rows - start)
         return int(self.keep[places].sum())
 
-    def state(self) -> State:
+    def state(self) -> SavedState:
         return {
             "position": self.position,
             "taken": self.taken,
@@ -152,7 +152,7 @@ class KeptRows:
             "view": self.view.state(),
         }
 
-    def load(self, state: State) -> None:
+    def load(self, state: SavedState) -> None:
         self.position, self.taken = int(state["position"]), int(state["taken"])
         self.skipped, self.epoch = int(state["skipped"]), int(state["epoch"])
         self.keep, self.weight = np.array(state["keep"]), np.array(state["weight"])

@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from policies.mixers.doremi import clipped_excess
-from policies.mixers.visits import (
-    ALIGNMENT,
+from shoal.policies.mixers.doremi import clipped_excess
+from shoal.policies.mixers.visits import (
     EXCESS,
     TRAINING,
     VALIDATION,
@@ -23,17 +22,18 @@ from policies.mixers.visits import (
     counted,
     observe,
     plan,
+    reweighed,
 )
-from policies.mixing import Counts, Vector
-from search.config.mixing import PROBED, settled
-from search.corpus.batches import MixedBatches
-from trainables.alignment import gradients, inner_products, weighted
-from trainables.arrays import to_tensors
-from trainables.decoder import losses_by_token
-from trainables.language import LanguageModel
-from trainables.member import State
-from trainables.reference import Reference
-from trainables.settings import Recipe, Shape
+from shoal.policies.mixing import Counts, Vector
+from shoal.search.config.mixing import PROBED, settled
+from shoal.search.corpus.batches import MixedBatches
+from shoal.trainables.arrays import to_tensors
+from shoal.trainables.decoder import losses_by_token
+from shoal.trainables.gradient_products import gradients, inner_products, weighted
+from shoal.trainables.language import LanguageModel
+from shoal.trainables.member import SavedState, copies
+from shoal.trainables.reference import Reference
+from shoal.trainables.settings import DecoderShape, Recipe
 
 
 class VisitBatches:
@@ -61,8 +61,12 @@ class VisitBatches:
             return {"rows": rows, "weights": np.full(len(rows), 1 / len(rows), dtype=np.float32)}
         counts = self.counts[self.done]
         self.done += 1
-        weights = np.repeat(self.shares / np.maximum(counts, 1), counts)
-        return {"rows": self.mixed.take(counts.tolist()), "weights": weights.astype(np.float32)}
+        return {"rows": self.mixed.take(counts.tolist()), "weights": self.row_weights(self.shares)}
+
+    def row_weights(self, by_group: Vector) -> NDArray[np.float32]:
+        """Return what each row of the last batch counts if each group's mean loss counts so much."""
+        counts = self.counts[self.done - 1]
+        return np.repeat(by_group / np.maximum(counts, 1), counts).astype(np.float32)
 
     @property
     def owners(self) -> NDArray[np.int64]:
@@ -74,7 +78,9 @@ class VisitBatches:
         """What each group's mean loss counts in the last batch, (groups,): 0 if it has no row."""
         counts = self.counts[self.done - 1]
         shares = counts if self.by_group is None else np.where(counts > 0, self.by_group, 0.0)
-        return np.asarray(shares / max(float(shares.sum()), 1e-300))
+        if not shares.sum() > 0:  # only groups of weight 0 are in the batch
+            shares = counts
+        return np.asarray(shares / shares.sum())
 
     def note(self, **measured: Vector) -> None:
         """Take what was measured in the step of the last batch."""
@@ -96,10 +102,12 @@ class VisitBatches:
             parts = np.split(of_rows.astype(np.float64), ends)
             self.losses.append(np.array([part.mean() if len(part) else np.nan for part in parts]))
 
-    def state(self) -> State:
+    @copies
+    def state(self) -> SavedState:
         return self.mixed.state()
 
-    def load(self, state: State) -> None:
+    @copies
+    def load(self, state: SavedState) -> None:
         self.mixed.load(state)
 
 
@@ -112,7 +120,7 @@ class MixedModel(LanguageModel):
 
     def __init__(
         self,
-        shape: Shape,
+        shape: DecoderShape,
         recipe: Recipe,
         hyperparameters: dict[str, Any],
         batches: MixedBatches,
@@ -153,34 +161,59 @@ class MixedModel(LanguageModel):
         tokens = batch["rows"].long()
         logits = self.called(tokens, self.numbers["dropout"])
         losses = self.losses_of(logits, tokens, self.numbers)
-        minimised = self.batches.weigh(losses.detach(), batch["weights"]) * losses
         if EXCESS in told:
-            assert self.reference is not None
-            by_token = losses_by_token(logits.detach(), tokens).cpu().numpy()
-            known, count = self.reference.losses(tokens), self.groups.count
-            self.visits.note(excess=clipped_excess(by_token, known, self.visits.owners, count))
-        if ALIGNMENT in told:
-            self.align(minimised)
-        else:
+            self.settle(excess=self.excess(logits, tokens))
+            minimised = self.weighed(losses, batch["weights"], self.visits.shares)
             self.optimiser.zero_grad(set_to_none=True)
             minimised.sum().backward()
+        else:
+            minimised = self.align(losses, batch["weights"])
         self.descend()
         return minimised.sum().detach(), losses.detach()
 
-    def align(self, minimised: Tensor) -> None:
-        """Take the rows' gradients group by group; note the inner products of those of mean losses."""
-        owners, shares, count = self.visits.owners, self.visits.shares, self.groups.count
+    def settle(self, **measured: Vector) -> None:
+        """Take what was measured in this step; the step is trained with the weights that come of it."""
+        self.visits.note(**measured)
+        of_step: dict[str, Any] = {name: values[None] for name, values in measured.items()}
+        weights, self.mixing_state = reweighed(self.mixing, self.groups, self.mixing_state, Outcome(**of_step))
+        self.visits.by_group = weights
+
+    def weighed(self, losses: Tensor, given: Any, by_group: Vector) -> Tensor:
+        """Return what is minimised of each row of the last batch, if each group's mean counts so much."""
+        below = torch.from_numpy(self.visits.row_weights(by_group)).to(self.device)
+        weights = given | {"below": below} if isinstance(given, dict) else below
+        weighed: Tensor = self.batches.weigh(losses.detach(), weights) * losses
+        return weighed
+
+    def excess(self, logits: Tensor, tokens: Tensor) -> Vector:
+        """Return each group's loss in excess of the reference's, (groups,).
+
+        It is measured without dropout, as the reference is: each token's is cut at 0, so dropout's noise would
+        be an excess of every group.
+        """
+        assert self.reference is not None
+        with torch.no_grad():
+            sober = self.called(tokens, 0.0) if self.numbers["dropout"] else logits
+            by_token = losses_by_token(sober, tokens).cpu().numpy()
+        return clipped_excess(by_token, self.reference.losses(tokens), self.visits.owners, self.groups.count)
+
+    def align(self, losses: Tensor, given: Any) -> Tensor:
+        """Set the gradient of the groups' weighed mean losses, and return what that is of each row.
+
+        The gradients are taken group by group, since their inner products settle the weights.
+        """
+        owners, count = self.visits.owners, self.groups.count
+        means = self.weighed(losses, given, np.ones(count))
         weights = list(self.weights().values())
         present = [group for group in range(count) if (owners == group).any()]
-        slopes = gradients([minimised[torch.from_numpy(owners == group)].sum() for group in present], weights)
-        for weight, slope in zip(weights, weighted(slopes, [1.0] * len(present)), strict=True):
-            weight.grad = slope
+        slopes = gradients([means[torch.from_numpy(owners == group)].sum() for group in present], weights)
         products = np.full((count, count), np.nan)
-        # what a group of no weight has no part in the loss, so its gradient is not seen
-        scale = 1 / np.where(shares[present] > 0, shares[present], np.nan)
-        found = inner_products(slopes, slopes).cpu().numpy() * np.outer(scale, scale)
-        products[np.ix_(present, present)] = found
-        self.visits.note(alignment=products, norms=np.sqrt(np.diag(products)))
+        products[np.ix_(present, present)] = inner_products(slopes, slopes).cpu().numpy()
+        self.settle(alignment=products, norms=np.sqrt(np.diag(products)))
+        shares = self.visits.shares
+        for weight, slope in zip(weights, weighted(slopes, shares[present].tolist()), strict=True):
+            weight.grad = slope
+        return means.detach() * torch.from_numpy(shares[owners].astype(np.float32)).to(self.device)
 
     def ready(self, limit: int) -> int:
         """Return the steps until the member has something to measure, at most `limit`."""
@@ -220,10 +253,12 @@ class MixedModel(LanguageModel):
         _, losses = super().score(module, rows)
         return -torch.stack([losses[target] for target in self.groups.targets]).mean(), losses
 
-    def progress(self) -> State:
+    @copies  # a policy makes a new state, and leaves the old one as it is
+    def progress(self) -> SavedState:
         return super().progress() | {"mixing": self.mixing_state}
 
-    def load_progress(self, state: State) -> None:
+    @copies
+    def load_progress(self, state: SavedState) -> None:
         super().load_progress(state)
         self.mixing_state, self.visit = state["mixing"], None
 

@@ -5,10 +5,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.ledger import Sender
-from policies.sampling.interface import Ids
-from policies.sampling.losses import LastLosses
-from trainables.member import State
+from shoal.cluster.ledger import Sender
+from shoal.policies.sampling.interface import Ids
+from shoal.policies.sampling.losses import LastLosses
+from shoal.trainables.member import SavedState
 
 
 class Pace:
@@ -29,9 +29,9 @@ class View(Protocol):
     def flush(self) -> None:
         """Make sure that what was observed has arrived; called at the end of a round."""
 
-    def state(self) -> State: ...
+    def state(self) -> SavedState: ...
 
-    def load(self, state: State) -> None: ...
+    def load(self, state: SavedState) -> None: ...
 
 
 class OwnView:
@@ -49,10 +49,10 @@ class OwnView:
     def flush(self) -> None:
         pass
 
-    def state(self) -> State:
+    def state(self) -> SavedState:
         return self.last.state()
 
-    def load(self, state: State) -> None:
+    def load(self, state: SavedState) -> None:
         self.last.restore(state)
 
 
@@ -86,8 +86,8 @@ class BroodView:
     def flush(self) -> None:
         self.shared.sender.flush()
 
-    def state(self) -> State:
+    def state(self) -> SavedState:
         return {}
 
-    def load(self, state: State) -> None:
+    def load(self, state: SavedState) -> None:
         pass

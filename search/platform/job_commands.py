@@ -5,45 +5,47 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 
-from search.errors import InputError
+from shoal.search import notation
+from shoal.search.errors import InputError
 
-console = Console()
+_console = Console()
 
 Address = Annotated[
     str | None,
-    typer.Option(help="The head's job server, http://HEAD:8265; RAY_API_SERVER_ADDRESS by default."),
+    typer.Option(help="The head's job server, http://HEAD:8265; by default RAY_API_SERVER_ADDRESS."),
 ]
 Target = Annotated[str, typer.Argument(help="Job id, or run directory.", metavar="JOB|DIR")]
 
 
-def submit(
+def submit_command(
     file: Annotated[str, typer.Argument(help="YAML file of the run.", metavar="FILE")],
     changes: Annotated[
         list[str] | None, typer.Argument(help="Changes to it.", metavar="[key=value ...]")
     ] = None,
     address: Address = None,
-    working_dir: Annotated[Path, typer.Option(help="What the job is sent with, less ignored files.")] = Path(),
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Leave once it is submitted.")] = False,
-    retries: Annotated[int, typer.Option(min=0, help="How often to go on when the driver dies.")] = 3,
+    working_dir: Annotated[
+        Path, typer.Option(help="Folder to send with the job, without ignored files.")
+    ] = Path(),
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once the job is submitted.")] = False,
+    retries: Annotated[int, typer.Option(min=0, help="How often to submit it again when the driver dies.")] = 3,
     cpus: Annotated[float, typer.Option(min=0, help="CPUs that the driver reserves.")] = 0.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs that the driver reserves.")] = 0.0,
     resource: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=AMOUNT", help="Another resource that it reserves.")
+        list[str] | None, typer.Option(metavar="NAME=AMOUNT", help="Another resource that the driver reserves.")
     ] = None,
     metadata: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Kept with the job on the cluster.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Stored with the job on the cluster.")
     ] = None,
     runtime_env: Annotated[
         Path | None, typer.Option(help="YAML file of Ray's runtime environment: env_vars, pip and so on.")
     ] = None,
 ) -> None:
-    """Send a run to a Ray cluster as a job and follow it; sent again, it goes on where it was."""
-    from search.platform import jobs
+    """Send a run to a Ray cluster as a job and follow it. If it is sent again, it goes on where it was."""
+    from shoal.search.platform import jobs
 
-    given = {name: amount(name, value) for name, value in pairs("--resource", resource or [])}
+    given = {name: resource_amount(name, value) for name, value in pairs("--resource", resource or [])}
     reserved = {"CPU": cpus, "GPU": gpus, **given}
     wanted = jobs.Submission(
         file=file,
@@ -55,36 +57,36 @@ def submit(
         resources={name: value for name, value in reserved.items() if value},
         runtime_env=environment(runtime_env),
     )
-    jobs.submit(wanted, console, not no_wait)
+    jobs.submit_run(wanted, _console, not no_wait)
 
 
-def stop(target: Target, address: Address = None) -> None:
+def stop_command(target: Target, address: Address = None) -> None:
     """Stop a job; its run can be continued."""
-    from search.platform import jobs
+    from shoal.search.platform import jobs
 
-    jobs.stop(target, address, console)
+    jobs.stop_job(target, address, _console)
 
 
-def logs(
+def logs_command(
     target: Target,
     address: Address = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Keep printing until the job ends.")] = False,
 ) -> None:
     """Print what a job has printed."""
-    from search.platform import jobs
+    from shoal.search.platform import jobs
 
-    jobs.logs(target, address, console, follow)
+    jobs.print_logs(target, address, _console, follow)
 
 
-def top(
+def top_command(
     target: Target,
     address: Address = None,
-    once: Annotated[bool, typer.Option("--once", help="Print it as it is now, and leave.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the present state and return.")] = False,
 ) -> None:
     """Watch a running population: members, scores, copies, speed and time left."""
-    from search.platform import top as watching
+    from shoal.search.platform.top import watch_run
 
-    watching.top(target, address, console, once)
+    watch_run(target, address, _console, once)
 
 
 def pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
@@ -95,7 +97,7 @@ def pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in found]
 
 
-def amount(name: str, text: str) -> float:
+def resource_amount(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
@@ -103,12 +105,12 @@ def amount(name: str, text: str) -> float:
 
 
 def environment(path: Path | None) -> dict[str, object]:
-    """Read a runtime environment; the working directory is `--working-dir`'s."""
+    """Read the file of a runtime environment; `--working-dir` alone names the working directory."""
     if path is None:
         return {}
     try:
-        read = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        read = notation.read(path.read_text(encoding="utf-8"), f"--runtime-env: {path}")
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--runtime-env: {path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(read, dict) or "working_dir" in read:
         raise InputError(f"--runtime-env: {path} must be a mapping without working_dir.")

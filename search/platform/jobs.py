@@ -12,30 +12,31 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster import jobs
-from cluster.driver import ADDRESS, DIRECTORY
-from cluster.package import PackageTooLarge, files, pack
-from cluster.storage import Store
-from search.config.run import Run
-from search.errors import InputError, Interrupted, RunFailed
-from search.load import load_run, load_values
-from search.records import directory
+from shoal.cluster import jobs
+from shoal.cluster.driver import ADDRESS, DIRECTORY
+from shoal.cluster.package import PackageTooLarge, files, pack
+from shoal.cluster.storage import Store
+from shoal.search.config.places import refuse_variables
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError, Interrupted, RunFailed
+from shoal.search.load import load_run, load_values
+from shoal.search.records import directory
 
-LOST_SECONDS = 300.0  # how long a head may be away before its job is given up
-OURS = (1, 2, 130)  # exit codes that the command itself ends with: nothing that another try would change
+LOST_SECONDS = 300.0  # a job is given up if its head is away for longer
+FINAL_EXIT_CODES = (1, 2, 130)  # the command itself ends with these, so another try would end the same way
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What is to be submitted, and where."""
+    """A run to submit as a job, and the address to submit it to."""
 
     file: str
     changes: Sequence[str]
     address: str | None
-    folder: Path  # sent along as the job's working directory
+    folder: Path  # it is sent with the job as its working directory
     retries: int = 3
     metadata: Mapping[str, str] = field(default_factory=dict)
-    resources: Mapping[str, float] = field(default_factory=dict)  # of the driver
+    resources: Mapping[str, float] = field(default_factory=dict)  # the driver reserves them
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -54,41 +55,43 @@ class Submission:
 
     @property
     def command(self) -> str:
-        return shlex.join(["python", "-m", "search", "run", self.name, *self.changes, "--resume", "auto"])
+        return shlex.join(["python", "-m", "shoal", "run", self.name, *self.changes, "--resume", "auto"])
 
 
-def submit(wanted: Submission, console: Console, wait: bool) -> None:
+def submit_run(wanted: Submission, console: Console, wait: bool) -> None:
     """Submit a run as a job; follow it to its end, and submit it again when its driver dies."""
     run = load_run(wanted.file, wanted.changes)
     check_places(load_values(wanted.file, wanted.changes))
-    wanted.name  # noqa: B018 - what is wrong with it is known before the network is asked
-    with one_line():
+    wanted.name  # noqa: B018 - an error in it is raised before the network is used
+    with one_line_errors():
         client = jobs.connect(wanted.address)
     job = send(client, run, wanted)
-    say(console, f"job {job}: submitted, see {link(client, job)}")
+    print_plain(console, f"job {job}: submitted, see {link(client, job)}")
     if not wait:
-        say(console, f"follow it with `shoal logs --follow {job}`, stop it with `shoal stop {job}`")
+        named = shlex.quote(job)
+        print_plain(console, f"follow it with `shoal logs --follow {named}`, stop it with `shoal stop {named}`")
         return
     for left in range(wanted.retries, -1, -1):
         ended = watch(client, job, console)
-        if ended is not None and (ended.status != "FAILED" or ended.driver_exit_code in OURS):
+        if ended is not None and (ended.status != "FAILED" or ended.driver_exit_code in FINAL_EXIT_CODES):
             break
         if not left:
             break
         reason = "was lost with the head" if ended is None else "its driver died"
-        say(console, f"job {job}: {reason}; submitting it again, {left} tries left")
+        print_plain(console, f"job {job}: {reason}; submitting it again, {left} tries left")
         job = send(client, run, wanted)
     conclude(job, ended)
 
 
 def check_places(values: Mapping[str, Any]) -> None:
-    """Refuse places that only mean something on this machine's working folder."""
+    """Raise InputError for places that have a meaning only in this machine's working folder."""
     data = values.get("data") or {}
     places = {"directory": values.get("directory")}
     if data.get("groups"):
         places["data.corpus"] = data.get("corpus")
         places |= {f"data.groups.{name}": place for name, place in data["groups"].items()}
     for key, place in places.items():
+        refuse_variables(key, place)
         if place == "installed" or (place and ("://" in place or place.startswith("/"))):
             continue
         raise InputError(
@@ -104,7 +107,7 @@ def send(client: jobs.JobSubmissionClient, run: Run, wanted: Submission) -> str:
         DIRECTORY: run.directory,
         ADDRESS: client.get_address(),
     }
-    with tempfile.TemporaryDirectory() as folder, one_line(), jobs.answering(client.get_address()):
+    with tempfile.TemporaryDirectory() as folder, one_line_errors(), jobs.answering(client.get_address()):
         package = Path(folder) / "working-dir.zip"
         try:
             pack(wanted.folder, package)
@@ -116,8 +119,11 @@ def send(client: jobs.JobSubmissionClient, run: Run, wanted: Submission) -> str:
 
 
 def watch(client: jobs.JobSubmissionClient, job: str, console: Console) -> Any:
-    """Write the job's log until it ends; a head that goes away may come back. None: the job is lost."""
-    seen, lost = 0, 0.0  # characters, and when the head went away
+    """Print the job's log until it ends, and return its details; None if it was lost with the head.
+
+    If the head is away, wait for it to come back; raises RunFailed if that takes too long.
+    """
+    seen, lost = 0, 0.0  # characters printed, and the time when the head went away
 
     def write(text: str) -> None:
         nonlocal seen, lost
@@ -129,15 +135,17 @@ def watch(client: jobs.JobSubmissionClient, job: str, console: Console) -> Any:
             return jobs.follow(client, job, write, seen)
         except ConnectionError as error:
             if not lost:
-                say(console, f"job {job}: lost the head ({error}); trying again for {LOST_SECONDS:.0f} s")
+                print_plain(
+                    console, f"job {job}: lost the head ({error}); trying again for {LOST_SECONDS:.0f} s"
+                )
             lost = lost or time.monotonic()
             if time.monotonic() > lost + LOST_SECONDS:
-                raise RunFailed(f"{job}: the head does not answer: {error}. {way_on(job)}") from error
+                raise RunFailed(f"{job}: the head does not answer: {error}. {how_to_follow(job)}") from error
             time.sleep(jobs.SECONDS_BETWEEN_LOOKS)
             if came_back_without(client, job):
                 return None
         except KeyboardInterrupt as error:
-            raise Interrupted(f"job {job} goes on without you. {way_on(job)}") from error
+            raise Interrupted(f"job {job} goes on without you. {how_to_follow(job)}") from error
 
 
 def came_back_without(client: jobs.JobSubmissionClient, job: str) -> bool:
@@ -160,41 +168,41 @@ def conclude(job: str, ended: Any) -> None:
         raise RunFailed(f"job {job} failed: {reason}. Its log has the rest; submit it again to go on.")
 
 
-def stop(target: str, address: str | None, console: Console) -> None:
+def stop_job(target: str, address: str | None, console: Console) -> None:
     """Stop a job named by its id or its run directory; the run can be continued."""
     client, job = found(target, address)
-    with one_line():
+    with one_line_errors():
         status = jobs.stop(client, job)
-    say(console, f"job {job}: {status}. Submit it again to continue the run.")
+    print_plain(console, f"job {job}: {status}. Submit it again to continue the run.")
 
 
-def logs(target: str, address: str | None, console: Console, follow: bool) -> None:
+def print_logs(target: str, address: str | None, console: Console, follow: bool) -> None:
     """Print a job's log so far, or until it ends."""
     client, job = found(target, address)
     if follow:
         conclude(job, watch(client, job, console))
         return
-    with one_line():
+    with one_line_errors():
         console.print(client.get_job_logs(job), end="", highlight=False, soft_wrap=True, markup=False)
 
 
-def status(target: str, address: str | None, console: Console) -> None:
+def print_status(target: str, address: str | None, console: Console) -> None:
     """Say what the cluster knows of a job."""
     client, job = found(target, address)
-    with one_line():
+    with one_line_errors():
         known = jobs.details(client, job)
     assert known is not None
     lasted = ((known.end_time or time.time() * 1000) - (known.start_time or time.time() * 1000)) / 1000
-    say(console, f"job {job}: {known.status}, {lasted:.0f} s, see {link(client, job)}")
-    say(console, f"  run directory {(known.metadata or {}).get(DIRECTORY, '?')}")
+    print_plain(console, f"job {job}: {known.status}, {lasted:.0f} s, see {link(client, job)}")
+    print_plain(console, f"  run directory {(known.metadata or {}).get(DIRECTORY, '?')}")
     if known.message:
-        say(console, f"  {known.message.strip().splitlines()[0]}")
+        print_plain(console, f"  {known.message.strip().splitlines()[0]}")
 
 
 def found(target: str, address: str | None) -> tuple[jobs.JobSubmissionClient, str]:
     """Return a client and the id of a job that is named by its id or by its run directory."""
     noted = noted_job(target)
-    with one_line():
+    with one_line_errors():
         client = jobs.connect(address or noted.get("address") or None)
         job = noted.get("job") or (jobs.find(client, directory_of(target)) if is_directory(target) else target)
         known = job is not None and jobs.details(client, job) is not None
@@ -212,7 +220,7 @@ def directory_of(target: str) -> str:
 
 
 def noted_job(target: str) -> dict[str, str]:
-    """Return what a run directory that can be seen from here says of its job."""
+    """Return the job that a run directory names, if the directory can be read from here."""
     if not is_directory(target):
         return {}
     try:
@@ -221,12 +229,12 @@ def noted_job(target: str) -> dict[str, str]:
             raise InputError(f"{target} was not run as a job: stop it with Ctrl-C, see it with `shoal status`.")
         return noted
     except OSError:
-        return {}  # a bucket that only the cluster may read: its job server knows the directory
+        return {}  # only the cluster may read this bucket, and its job server knows the directory
 
 
 @contextlib.contextmanager
-def one_line() -> Iterator[None]:
-    """Show what the way to the head or its job server raises as one line."""
+def one_line_errors() -> Iterator[None]:
+    """Turn errors of the connection or of the job server into InputError or RunFailed with one line."""
     try:
         yield
     except jobs.Unreachable as error:
@@ -241,9 +249,10 @@ def link(client: jobs.JobSubmissionClient, job: str) -> str:
     return f"{client.get_address()}/#/jobs/{job}"
 
 
-def way_on(job: str) -> str:
+def how_to_follow(job: str) -> str:
+    job = shlex.quote(job)
     return f"See it with `shoal status {job}`, follow it with `shoal logs --follow {job}`."
 
 
-def say(console: Console, text: str) -> None:
+def print_plain(console: Console, text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True, markup=False)

@@ -10,68 +10,72 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import yaml
+from shoal.search import notation
+from shoal.search.config.places import refuse_variables
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
 
-from search.config.run import Run
-from search.errors import InputError
-
-Manifest = dict[str, Any]
+KubernetesManifest = dict[str, Any]
 
 LABELS = {"app.kubernetes.io/name": "shoal", "app.kubernetes.io/part-of": "shoal"}
-LONGEST_NAME = 47  # of a RayJob: the operator builds other names from it
+LONGEST_NAME = 47  # letters of a RayJob's name, from which the operator builds longer names
 FILE = "/etc/shoal/run.yaml"
-RUNS = "/runs"  # where the claim is mounted
-AUTH, STORAGE, REDIS = "shoal-auth", "shoal-storage", "shoal-redis"  # secrets, only ever named
+RUNS_MOUNT = "/runs"  # the claim is mounted here
+AUTH, STORAGE, REDIS = "shoal-auth", "shoal-storage", "shoal-redis"  # names of secrets, which are never read
 SECONDS_TO_DRAIN = 90
 HOURS_OF_A_RUN = 72
-HEAD = {"cpu": "2", "memory": "8Gi"}
+HEAD_RESOURCES = {"cpu": "2", "memory": "8Gi"}
 TMP_GIGABYTES, MEMORY_PER_CPU = 4, 2  # GiB
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where on Kubernetes, and with what, a run is to be."""
+class KubernetesSettings:
+    """Where on Kubernetes a run is placed, and what its pods are given."""
 
     image: str = "shoal:0.1.0"
     claim: str | None = None  # PersistentVolumeClaim that is mounted at /runs
     namespace: str | None = None
-    queue: str | None = None  # of Kueue
-    gpus: bool = False  # whether a cluster also gets a GPU group
+    queue: str | None = None  # name of a queue of Kueue
+    gpus: bool = False  # whether a cluster also has a group of GPU workers
 
 
-def render_job(run: Run, values: Mapping[str, Any], place: Place) -> list[Manifest]:
+def render_job(run: Run, values: Mapping[str, Any], settings: KubernetesSettings) -> list[KubernetesManifest]:
     """Return the ConfigMap with the run's file, and its RayJob.
 
     Raises InputError where the run would be written to a place that its pods lose.
     """
     name = job_name(run)
-    check_storage(values, place)
-    cluster = cluster_spec(groups_of(run), place, config=name)
-    spec: Manifest = {
+    check_storage(values, settings)
+    cluster = cluster_spec(groups_of(run), settings, config=name)
+    spec: KubernetesManifest = {
         "entrypoint": f"shoal run {FILE} --resume auto",
         "submissionMode": "K8sJobMode",
-        "backoffLimit": 3,  # each retry is a new cluster, and goes on in the run directory
+        "backoffLimit": 3,  # each retry is a new cluster that goes on from the run directory
         "activeDeadlineSeconds": HOURS_OF_A_RUN * 3600,
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": 600,
         "metadata": {"name": run.name, "shoal_directory": str(values["directory"])},
         "rayClusterSpec": cluster,
     }
-    labels = LABELS | ({"kueue.x-k8s.io/queue-name": place.queue} if place.queue else {})
-    if place.queue:
-        spec["suspend"] = True  # until Kueue admits it
-    text = yaml.safe_dump(dict(values), sort_keys=False)
-    config: Manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(name, place, LABELS)}
-    job = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": meta(name, place, labels), "spec": spec}
+    labels = LABELS | ({"kueue.x-k8s.io/queue-name": settings.queue} if settings.queue else {})
+    if settings.queue:
+        spec["suspend"] = True  # Kueue ends this when it admits the job
+    text = notation.write(dict(values))
+    config: KubernetesManifest = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": meta(name, settings, LABELS),
+    }
+    job = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": meta(name, settings, labels), "spec": spec}
     return [config | {"data": {"run.yaml": text}}, job]
 
 
-def render_cluster(name: str, place: Place, most: int = 8) -> Manifest:
-    """Return a RayCluster that jobs are submitted to: idle it is a head, busy up to `most` workers a group."""
+def render_cluster(name: str, settings: KubernetesSettings, most: int = 8) -> KubernetesManifest:
+    """Return a RayCluster for submitted jobs. Idle it is only a head; each group grows to `most` workers."""
     groups = [group("cpu", 0, most, cpus=4)]
-    if place.gpus:
+    if settings.gpus:
         groups.append(group("gpu", 0, most, cpus=8, gpus=1))
-    spec = cluster_spec(groups, place)
+    spec = cluster_spec(groups, settings)
     spec["gcsFaultToleranceOptions"] = {
         "redisAddress": f"{REDIS}:6379",
         "redisPassword": {"valueFrom": {"secretKeyRef": {"name": REDIS, "key": "password"}}},
@@ -79,7 +83,7 @@ def render_cluster(name: str, place: Place, most: int = 8) -> Manifest:
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
-        "metadata": meta(name, place, LABELS),
+        "metadata": meta(name, settings, LABELS),
         "spec": spec,
     }
 
@@ -94,21 +98,22 @@ def job_name(run: Run) -> str:
     return name
 
 
-def check_storage(values: Mapping[str, Any], place: Place) -> None:
+def check_storage(values: Mapping[str, Any], settings: KubernetesSettings) -> None:
     data = values.get("data") or {}
     places = {"directory": values.get("directory")}
     if data.get("groups"):
         places["data.corpus"] = data.get("corpus")
     for key, kept in places.items():
-        if kept and ("://" in kept or (place.claim and kept.startswith(f"{RUNS}/"))):
+        refuse_variables(key, kept)
+        if kept and ("://" in kept or (settings.claim and kept.startswith(f"{RUNS_MOUNT}/"))):
             continue
         raise InputError(
             f"{key}: has no storage that outlives a pod: give a URI, such as {key}=s3://bucket/runs, or "
-            f"name a volume with --claim NAME and a place on it, such as {key}={RUNS}/demo; got {kept!r}."
+            f"name a volume with --claim NAME and a place on it, such as {key}={RUNS_MOUNT}/demo; got {kept!r}."
         )
 
 
-def groups_of(run: Run) -> list[Manifest]:
+def groups_of(run: Run) -> list[KubernetesManifest]:
     """Return worker groups in which one pod holds one Ray Train worker and room for reading data."""
     each, workers = run.cluster, run.cluster.broods * run.workers_per_brood
     cpus = math.ceil((each.cpus_per_worker or 4.0) + 0.5)
@@ -117,8 +122,11 @@ def groups_of(run: Run) -> list[Manifest]:
     return [group("gpu", workers, workers, cpus, math.ceil(each.gpus_per_worker))]
 
 
-def group(name: str, first: int, most: int, cpus: int, gpus: int = 0) -> Manifest:
-    """Return a worker group whose pods ask for what they may use; resources are its only key to fill in."""
+def group(name: str, first: int, most: int, cpus: int, gpus: int = 0) -> KubernetesManifest:
+    """Return a worker group whose pods request all that they may use.
+
+    It is not complete: `cluster_spec` replaces its `resources` by the template of a pod.
+    """
     resources = {"cpu": str(cpus), "memory": f"{MEMORY_PER_CPU * cpus}Gi"}
     if gpus:
         resources["nvidia.com/gpu"] = str(gpus)
@@ -133,20 +141,22 @@ def group(name: str, first: int, most: int, cpus: int, gpus: int = 0) -> Manifes
     }
 
 
-def cluster_spec(groups: Sequence[Manifest], place: Place, config: str | None = None) -> Manifest:
+def cluster_spec(
+    groups: Sequence[KubernetesManifest], settings: KubernetesSettings, config: str | None = None
+) -> KubernetesManifest:
     filled = []
     for each in groups:
         wanted = each["resources"]
         tolerations = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
         extra = {"tolerations": tolerations} if "nvidia.com/gpu" in wanted else {}
-        worker = container("ray-worker", wanted, place, None) | {"lifecycle": drain()}
-        pod = pod_spec(worker, place, None, token=False) | extra
+        worker = container("ray-worker", wanted, settings, None) | {"lifecycle": drain()}
+        pod = pod_spec(worker, settings, None, token=False) | extra
         pod["terminationGracePeriodSeconds"] = SECONDS_TO_DRAIN + 30
         rest = {key: value for key, value in each.items() if key != "resources"}
         filled.append(rest | {"template": {"metadata": {"labels": LABELS}, "spec": pod}})
     ports = {"gcs": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080}
     ports |= {"as-metrics": 44217, "dash-metrics": 44227}
-    head = container("ray-head", HEAD, place, config)
+    head = container("ray-head", HEAD_RESOURCES, settings, config)
     head["ports"] = [{"name": name, "containerPort": port} for name, port in ports.items()]
     return {
         "rayVersion": version("ray"),
@@ -154,32 +164,34 @@ def cluster_spec(groups: Sequence[Manifest], place: Place, config: str | None = 
         "autoscalerOptions": {
             "version": "v2",
             "idleTimeoutSeconds": 300,
-            "resources": {"requests": SMALL, "limits": SMALL},
+            "resources": {"requests": AUTOSCALER_RESOURCES, "limits": AUTOSCALER_RESOURCES},
             "securityContext": CONTAINER_SECURITY,
         },
         "authOptions": {"mode": "token", "secretName": AUTH},
         "headGroupSpec": {
-            # the driver runs here, on the one node that must not be preempted; members do not
-            "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},  # inside the pod network
+            # the driver runs on the head, the one node that must not be preempted; members run elsewhere
+            "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},  # only the pod network reaches it
             "serviceType": "ClusterIP",
-            "template": {"metadata": {"labels": LABELS}, "spec": pod_spec(head, place, config, token=True)},
+            "template": {"metadata": {"labels": LABELS}, "spec": pod_spec(head, settings, config, token=True)},
         },
         "workerGroupSpecs": filled,
     }
 
 
-SMALL = {"cpu": "500m", "memory": "512Mi"}
-CONTAINER_SECURITY: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+AUTOSCALER_RESOURCES = {"cpu": "500m", "memory": "512Mi"}
+CONTAINER_SECURITY: KubernetesManifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
-def pod_spec(main: Manifest, place: Place, config: str | None, token: bool) -> Manifest:
+def pod_spec(
+    main: KubernetesManifest, settings: KubernetesSettings, config: str | None, token: bool
+) -> KubernetesManifest:
     """Return a pod without rights; only the head's autoscaler needs the API server, so only it has a token."""
-    volumes: list[Manifest] = [
+    volumes: list[KubernetesManifest] = [
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}},
         {"name": "tmp", "emptyDir": {"sizeLimit": f"{TMP_GIGABYTES}Gi"}},
     ]
-    if place.claim:
-        volumes.append({"name": "runs", "persistentVolumeClaim": {"claimName": place.claim}})
+    if settings.claim:
+        volumes.append({"name": "runs", "persistentVolumeClaim": {"claimName": settings.claim}})
     if config:
         volumes.append({"name": "run", "configMap": {"name": config}})
     return {
@@ -197,17 +209,19 @@ def pod_spec(main: Manifest, place: Place, config: str | None, token: bool) -> M
     }
 
 
-def container(name: str, resources: Mapping[str, str], place: Place, config: str | None) -> Manifest:
+def container(
+    name: str, resources: Mapping[str, str], settings: KubernetesSettings, config: str | None
+) -> KubernetesManifest:
     mounts = [{"name": "shm", "mountPath": "/dev/shm"}, {"name": "tmp", "mountPath": "/tmp"}]
-    if place.claim:
-        mounts.append({"name": "runs", "mountPath": RUNS})
+    if settings.claim:
+        mounts.append({"name": "runs", "mountPath": RUNS_MOUNT})
     if config:
         mounts.append({"name": "run", "mountPath": FILE.rpartition("/")[0]})
     return {
         "name": name,
-        "image": place.image,
+        "image": settings.image,
         "env": [{"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": "60"}, {"name": "HOME", "value": "/tmp"}],
-        # bucket credentials, if there is such a secret
+        # a secret with credentials for a bucket may exist
         "envFrom": [{"secretRef": {"name": STORAGE, "optional": True}}],
         "resources": {"requests": dict(resources), "limits": dict(resources)},
         "securityContext": CONTAINER_SECURITY,
@@ -218,14 +232,14 @@ def container(name: str, resources: Mapping[str, str], place: Place, config: str
     }
 
 
-def probe(failures: int) -> Manifest:
-    """Return a look at the node's own agent every 5 s; it answers without a token."""
-    look = {"path": "/api/healthz", "port": 52365}
-    return {"httpGet": look, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": failures}
+def probe(failures: int) -> KubernetesManifest:
+    """Return a probe that asks the node's own agent every 5 s, which answers without a token."""
+    request = {"path": "/api/healthz", "port": 52365}
+    return {"httpGet": request, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": failures}
 
 
-def drain() -> Manifest:
-    """Return the hook that tells Ray of a pod's end while there is still time to write checkpoints."""
+def drain() -> KubernetesManifest:
+    """Return the hook that tells Ray that a pod will end, in time to write checkpoints."""
     command = (
         "ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message preStop "
         f"--deadline-remaining-seconds {SECONDS_TO_DRAIN} && sleep {SECONDS_TO_DRAIN}"
@@ -233,6 +247,6 @@ def drain() -> Manifest:
     return {"preStop": {"exec": {"command": ["/bin/sh", "-c", command]}}}
 
 
-def meta(name: str, place: Place, labels: Mapping[str, str]) -> Manifest:
-    where = {"namespace": place.namespace} if place.namespace else {}
+def meta(name: str, settings: KubernetesSettings, labels: Mapping[str, str]) -> KubernetesManifest:
+    where = {"namespace": settings.namespace} if settings.namespace else {}
     return {"name": name, **where, "labels": dict(labels)}

@@ -1,4 +1,4 @@
-"""The commands for what runs around a cluster: `shoal k8s` writes manifests, `shoal grafana` a dashboard."""
+"""The commands around a cluster: `shoal k8s` writes manifests, `shoal grafana` sets up a dashboard."""
 
 import json
 import os
@@ -11,16 +11,16 @@ import typer
 import yaml
 from rich.console import Console
 
-from search.errors import InputError
+from shoal.search.errors import InputError
 
 k8s = typer.Typer(
     help="Write manifests for KubeRay; `kubectl apply -f -` takes them, or --apply.", no_args_is_help=True
 )
 
-Image = Annotated[str, typer.Option(help="Image with Shoal in it: see the Dockerfile.")]
-Claim = Annotated[str | None, typer.Option(help="PersistentVolumeClaim to mount at /runs.")]
-Namespace = Annotated[str | None, typer.Option(help="Namespace to write into the manifests.")]
-Apply = Annotated[bool, typer.Option("--apply", help="Apply them with kubectl in place of printing them.")]
+ImageOption = Annotated[str, typer.Option(help="Image with Shoal in it: see the Dockerfile.")]
+ClaimOption = Annotated[str | None, typer.Option(help="PersistentVolumeClaim to mount at /runs.")]
+NamespaceOption = Annotated[str | None, typer.Option(help="Namespace to write into the manifests.")]
+ApplyOption = Annotated[bool, typer.Option("--apply", help="Apply them with kubectl instead of printing them.")]
 
 
 @k8s.command(epilog="Example: shoal k8s render examples/demo.yaml directory=s3://bucket/demo")
@@ -29,35 +29,35 @@ def render(
     changes: Annotated[
         list[str] | None, typer.Argument(help="Changes to it.", metavar="[key=value ...]")
     ] = None,
-    image: Image = "shoal:0.1.0",
-    claim: Claim = None,
-    namespace: Namespace = None,
-    queue: Annotated[str | None, typer.Option(help="Kueue's queue that admits the job.")] = None,
-    apply: Apply = False,
+    image: ImageOption = "shoal:0.1.0",
+    claim: ClaimOption = None,
+    namespace: NamespaceOption = None,
+    queue: Annotated[str | None, typer.Option(help="Queue of Kueue that admits the job.")] = None,
+    apply: ApplyOption = False,
 ) -> None:
     """Print a RayJob for a run, and the ConfigMap that holds the run's file."""
-    from search.load import load_run, load_values
-    from search.platform.kubernetes import Place, render_job
+    from shoal.search.load import load_run, load_values
+    from shoal.search.platform.kubernetes import KubernetesSettings, render_job
 
-    place = Place(image=image, claim=claim, namespace=namespace, queue=queue)
-    deliver(render_job(load_run(file, changes or []), load_values(file, changes or []), place), apply)
+    settings = KubernetesSettings(image=image, claim=claim, namespace=namespace, queue=queue)
+    deliver(render_job(load_run(file, changes or []), load_values(file, changes or []), settings), apply)
 
 
 @k8s.command(epilog="Example: shoal k8s cluster --claim shoal-runs --gpus")
 def cluster(
     name: Annotated[str, typer.Option(help="The RayCluster's name.")] = "shoal",
-    most: Annotated[int, typer.Option(min=1, help="Most workers of a group.")] = 8,
-    gpus: Annotated[bool, typer.Option("--gpus", help="Also a group of GPU workers.")] = False,
-    image: Image = "shoal:0.1.0",
-    claim: Claim = None,
-    namespace: Namespace = None,
-    apply: Apply = False,
+    most: Annotated[int, typer.Option(min=1, help="Largest number of workers in a group.")] = 8,
+    gpus: Annotated[bool, typer.Option("--gpus", help="Add a group of GPU workers.")] = False,
+    image: ImageOption = "shoal:0.1.0",
+    claim: ClaimOption = None,
+    namespace: NamespaceOption = None,
+    apply: ApplyOption = False,
 ) -> None:
     """Print a RayCluster that `shoal submit` sends jobs to."""
-    from search.platform.kubernetes import Place, render_cluster
+    from shoal.search.platform.kubernetes import KubernetesSettings, render_cluster
 
-    place = Place(image=image, claim=claim, namespace=namespace, gpus=gpus)
-    deliver([render_cluster(name, place, most)], apply)
+    settings = KubernetesSettings(image=image, claim=claim, namespace=namespace, gpus=gpus)
+    deliver([render_cluster(name, settings, most)], apply)
 
 
 grafana = typer.Typer(help="Set up Shoal's dashboard in Grafana.", no_args_is_help=True)
@@ -65,11 +65,13 @@ grafana = typer.Typer(help="Set up Shoal's dashboard in Grafana.", no_args_is_he
 
 @grafana.callback()
 def sub_commands() -> None:
-    """Keep `install` a word of its own: Typer drops the name of an only command."""
+    """Make `install` a subcommand: Typer drops the name of a command that is alone."""
 
 
-@grafana.command(epilog="Example: GRAFANA_TOKEN=... shoal grafana install --url http://127.0.0.1:3000")
-def install(
+@grafana.command(
+    "install", epilog="Example: GRAFANA_TOKEN=... shoal grafana install --url http://127.0.0.1:3000"
+)
+def install_dashboard(
     url: Annotated[str, typer.Option(help="Grafana's address.")],
     prometheus: Annotated[
         str, typer.Option(help="Prometheus's address, as Grafana's server sees it.")
@@ -77,11 +79,11 @@ def install(
     token_file: Annotated[
         Path | None, typer.Option(help="File that holds a service account's token; GRAFANA_TOKEN without it.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the dashboard, ask nobody.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the dashboard.")] = False,
 ) -> None:
-    """Make folder, data source and dashboard, or bring them up to date."""
-    from cluster import grafana as server
-    from cluster.dashboard import dashboard
+    """Create the folder, the data source and the dashboard, or update them."""
+    from shoal.cluster import grafana as server
+    from shoal.cluster.dashboard import dashboard
 
     if dry_run:
         sys.stdout.write(json.dumps(dashboard(), indent=2) + "\n")
@@ -95,19 +97,19 @@ def install(
 
 
 def token_of(file: Path | None) -> str:
-    """Return Grafana's token; it has no place on the command line, where every user of the machine reads it."""
+    """Return Grafana's token; on the command line, every user of the machine could read it."""
     if file is None:
         if token := os.environ.get("GRAFANA_TOKEN", "").strip():
             return token
         raise InputError("no token: set GRAFANA_TOKEN, or name a file that holds it with --token-file.")
     try:
-        return file.read_text().strip()
+        return file.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise InputError(f"--token-file: {file} cannot be read: {error.strerror}.") from error
 
 
-class Dumper(yaml.SafeDumper):
-    """Writes every mapping out, without anchors, and a text of several lines as one."""
+class ManifestDumper(yaml.SafeDumper):
+    """Writes every mapping in full, without anchors, and a text of several lines as a block."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -117,16 +119,16 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
 
 
-Dumper.add_representer(str, _text)
+ManifestDumper.add_representer(str, _text)
 
 
 def deliver(manifests: Sequence[dict[str, Any]], applied: bool) -> None:
     """Print manifests, or apply them to kubectl's current cluster."""
-    text = yaml.dump_all(manifests, Dumper=Dumper, sort_keys=False, width=110)
+    text = yaml.dump_all(manifests, Dumper=ManifestDumper, sort_keys=False, width=110)
     if not applied:
         sys.stdout.write(text)
         return
-    from cluster import kubectl
+    from shoal.cluster import kubectl
 
     rays = {each["kind"] for each in manifests if each["apiVersion"] == "ray.io/v1"}
     try:

@@ -1,4 +1,4 @@
-"""`shoal top`: a running population as its directory shows it, from any machine that can read it."""
+"""`shoal top` shows a running population from its directory, on any machine that can read it."""
 
 import time
 from dataclasses import dataclass, field
@@ -7,41 +7,41 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from cluster.driver import DIRECTORY
-from cluster.storage import Store
-from policies.population import Order
-from search.driver.progress import Progress
-from search.errors import InputError
-from search.platform import jobs
-from search.records import directory, tables
-from search.records.lineage import read_lineage
+from shoal.cluster.driver import DIRECTORY
+from shoal.cluster.storage import Store
+from shoal.policies.population import Order
+from shoal.search.driver.progress import Progress
+from shoal.search.errors import InputError
+from shoal.search.platform import jobs
+from shoal.search.records import directory, tables
+from shoal.search.records.lineage import read_lineage
 
-SECONDS_BETWEEN_LOOKS = 1.0
-ENDED = ("done", "failed", "interrupted")
+SECONDS_BETWEEN_READS = 1.0
+ENDED = ("done", "failed", "interrupted", "stopped")
 
 
-def top(target: str, address: str | None, console: Console, once: bool) -> None:
-    """Show members, scores and copies round by round until the run ends; once where nobody watches."""
-    run, store = directory.open_run(place_of(target, address))
+def watch_run(target: str, address: str | None, console: Console, once: bool) -> None:
+    """Show members, scores and copies round by round until the run ends; only once without a terminal."""
+    run, store = directory.open_run(run_directory_of(target, address))
     view = Progress(run, Console(quiet=True), run.label)
-    seen = Seen()
-    look(view, seen, store)
+    seen = NewestRows()
+    show_newest(view, seen, store)
     if once or not console.is_terminal:
         console.print(view.render())
-        console.print(f"status: {status(store)}", highlight=False)
+        console.print(f"status: {run_status(store)}", highlight=False)
         return
     with Live(get_renderable=view.render, console=console, refresh_per_second=2):
-        while status(store) not in ENDED:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-            look(view, seen, store)
-    console.print(f"status: {status(store)}", highlight=False)
+        while run_status(store) not in ENDED:
+            time.sleep(SECONDS_BETWEEN_READS)
+            show_newest(view, seen, store)
+    console.print(f"status: {run_status(store)}", highlight=False)
 
 
-def place_of(target: str, address: str | None) -> str:
+def run_directory_of(target: str, address: str | None) -> str:
     """Return the run directory of a job, or the target itself if it is one."""
     if jobs.is_directory(target):
         return target
-    with jobs.one_line():
+    with jobs.one_line_errors():
         client = jobs.jobs.connect(address)
         known = jobs.jobs.details(client, target)
     place = (known.metadata or {}).get(DIRECTORY) if known else None
@@ -51,26 +51,30 @@ def place_of(target: str, address: str | None) -> str:
 
 
 @dataclass
-class Seen:
-    """What was read of a run's metrics: every part once, and of each member its newest row."""
+class NewestRows:
+    """The newest row of each member in a run's metrics, whose parts are each read only once."""
 
     parts: list[str] = field(default_factory=list)
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def read(self, store: Store) -> bool:
-        """Read the parts that are new, all again where a run that was resumed has dropped some."""
-        there = [part for part in store.names(tables.METRICS) if part.startswith("part-")]
+        """Read new parts, or all again if a resumed run has dropped some; return whether any was new."""
+        there = store.parts(tables.METRICS)
         if there[: len(self.parts)] != self.parts:
             self.parts, self.rows = [], {}
         new = there[len(self.parts) :]
-        for part in new:
-            read = store.read_table(f"{tables.METRICS}/{part}").to_pylist()
-            self.rows |= {row["member"]: row for row in read}
+        try:
+            for part in new:
+                read = tables.read_part(store, f"{tables.METRICS}/{part}").to_pylist()
+                self.rows |= {row["member"]: row for row in read}
+        except FileNotFoundError:  # the run was resumed and has dropped it: all again at the next look
+            self.parts, self.rows = [], {}
+            return False
         self.parts = there
         return bool(new)
 
 
-def look(view: Progress, seen: Seen, store: Store) -> None:
+def show_newest(view: Progress, seen: NewestRows, store: Store) -> None:
     """Show the members as they are now, if anything is new."""
     if not seen.read(store):
         return
@@ -80,10 +84,10 @@ def look(view: Progress, seen: Seen, store: Store) -> None:
     rows = [row | {"hyperparameters": now.get(member, {})} for member, row in sorted(seen.rows.items())]
     copies = [event for event in events if event.parent is not None]
     orders = [Order(event.member, event.parent or 0, event.after) for event in copies if event.round == last]
-    round_ = int(seen.parts[-1].removeprefix("part-").removesuffix(".parquet"))
+    round_ = tables.round_of(seen.parts[-1])
     view.round(round_, rows, orders if last == round_ else [])
     view.exploits = sum(event.parent != event.member for event in copies)
 
 
-def status(store: Store) -> str:
+def run_status(store: Store) -> str:
     return str(directory.summary(store).get("status", "not begun"))

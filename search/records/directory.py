@@ -1,36 +1,53 @@
-"""The run directory: made once, recognised later, and what it says of its run."""
+"""The run directory: it is made once and recognised later, and says how its run stands."""
 
 import json
+import os
 import re
-from typing import Any
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow.lib
-import yaml
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from cluster import checkpoints
-from cluster.driver import ADDRESS, running_in
-from cluster.storage import Store
-from policies.standings import rank
-from search.config.run import Run
-from search.errors import InputError
-from search.load import check, dump
-from search.records.tables import METRICS
-from trainables.tokenizer import tokenizer_of
+from shoal.cluster import checkpoints, lease
+from shoal.cluster.driver import ADDRESS, running_in
+from shoal.cluster.storage import BrokenFile, Store, reason
+from shoal.policies.standings import rank
+from shoal.search.config.places import absolute, escaped
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
+from shoal.search.load import check, dump, parse
+from shoal.search.records import inputs
+from shoal.search.records.tables import METRICS, read_table_rows
+from shoal.search.tokenizers import open_tokenizer
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
-MOVABLE = {"directory", "cluster"}  # what may change when a run goes on elsewhere
-UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # a job's working directory, elsewhere in every Ray session
+READS = 50  # tries to read a run that deletes its older checkpoints meanwhile
+Found = TypeVar("Found")
+MOVABLE = {"code", "directory", "cluster"}  # these may change when a run goes on elsewhere
+UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # every Ray session unpacks a job's files into another folder
 
 
 def create(run: Run) -> Store:
     """Make the directory of a new run and write its resolved configuration."""
     refuse_existing(run)
+    noted = inputs.inputs_of(run)
+    _write(run, inputs.INPUTS, json.dumps(noted, indent=2) + "\n")
+    return _write(run, SETTINGS, dump(run))
+
+
+def check_place(run: Run) -> None:
+    """Raise InputError if a run's directory cannot be written: known before minutes of work, not after."""
+    _write(run, ".probe", b"").delete(".probe")
+
+
+def _write(run: Run, name: str, content: bytes | str) -> Store:
     try:
         store = Store(run.directory)
-        store.write(SETTINGS, dump(run))
+        store.write(name, content)
     except (OSError, pyarrow.lib.ArrowException) as error:
         raise InputError(f"directory: {run.directory} cannot be written: {reason(error)}.") from error
     return store
@@ -45,10 +62,22 @@ def holds_run(directory: str) -> bool:
 
 
 def same_run(given: Run) -> Run:
-    """Return the run that its directory holds, on the given cluster; refuses one of other settings."""
-    there, store = open_run(given.directory)
-    ours, theirs = (flat(run.model_dump(mode="json", exclude=MOVABLE)) for run in (given, there))
+    """Return the given run with the rows of the one in its directory, which must be the same.
+
+    Its cluster may be another, and its places others that hold the same. Raises InputError if anything else
+    differs. The new configuration is written into the directory.
+    """
+    there, store, _ = recorded(given.directory)
+    data = given.data.model_copy(update={"content": given.data.content or there.data.content})
+    given = given.model_copy(update={"data": data})
+    known = inputs.check_same(given, store)
+    ours, theirs = (flat_settings(run.model_dump(exclude=MOVABLE)) for run in (given, there))
     differ = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    differ = [key for key in differ if not known(key)]
+    if data.content is not None and data.content == there.data.content:
+        # the rows are the same ones, whatever they were made from and wherever they lie
+        groups = {f"data.groups.{name}" for name in given.data.groups.keys() & there.data.groups.keys()}
+        differ = [key for key in differ if key not in groups | {"data.corpus"}]
     if differ:
         said = f"{differ[0]} is {theirs.get(differ[0])} there, {ours.get(differ[0])} here"
         raise InputError(
@@ -59,13 +88,13 @@ def same_run(given: Run) -> Run:
     return given
 
 
-def flat(values: Any, place: str = "") -> dict[str, Any]:
-    """Return nested settings by their key paths; places in a job's working directory as they lie in it."""
+def flat_settings(values: Any, place: str = "") -> dict[str, Any]:
+    """Return nested settings by their key paths; paths in a job's working directory are relative to it."""
     if not isinstance(values, dict) or not values:
         return {place: UNPACKED.sub("", values) if isinstance(values, str) else values}
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= flat(value, f"{place}.{key}" if place else key)
+        found |= flat_settings(value, f"{place}.{key}" if place else key)
     return found
 
 
@@ -79,63 +108,126 @@ def note_job(store: Store) -> None:
 def job_of(directory: str) -> dict[str, str]:
     """Return the id and address of the job that last ran here; nothing if none did."""
     store = Store(directory)
-    return dict(store.read_json(JOB)) if store.exists(JOB) else {}
+    return dict(store.read_json(JOB, "job", "address")) if store.exists(JOB) else {}
 
 
 def refuse_existing(run: Run) -> None:
     """Raise InputError if the run's directory cannot be read or already holds a run."""
     if holds_run(run.directory):
+        way_on = f"continue it with `shoal resume {shlex.quote(run.directory)}`"
         raise InputError(
-            f"{run.directory} already holds a run: continue it with `shoal resume {run.directory}`, "
+            f"{run.directory} already holds a run: {way_on}, "
             f"give another place with directory=..., or delete it."
         )
 
 
 def open_run(directory: str) -> tuple[Run, Store]:
-    """Return the run of a directory; refuses one that is not a run, or of a newer format."""
+    """Return the run of a directory; raises InputError if it holds none, or one of a newer format.
+
+    The directory may have been moved since it was written, and what lay beside it with it.
+    """
+    run, store, before = recorded(directory)
+    return inputs.moved(run, before), store
+
+
+def going_on(directory: str) -> tuple[Run, Store]:
+    """Return the run of a directory that is to train on with what it began with, wherever that lies now.
+
+    Raises InputError where something else lies there.
+    """
+    run, store, before = recorded(directory)
+    found = inputs.moved(inputs.at_home(run, store, before), before)
+    if found != run or before != run.directory:
+        store.write(SETTINGS, dump(found))
+    return found, store
+
+
+def recorded(directory: str) -> tuple[Run, Store, str]:
+    """Return a directory's run with its places as they were written, and where it lay then."""
     try:
-        store = Store(directory)
+        # a command that trains on hands the place to workers, which have another working folder
+        store = Store(directory if "://" in directory else os.path.abspath(os.path.expanduser(directory)))
         text = store.read(SETTINGS).decode()
     except FileNotFoundError as error:
         raise InputError(f"{directory} is not a run directory: it has no {SETTINGS}.") from error
+    except UnicodeDecodeError as error:
+        raise BrokenFile(f"{directory}/{SETTINGS}", reason(error)) from error
     except (OSError, pyarrow.lib.ArrowException) as error:
         raise InputError(f"{directory} cannot be read: {reason(error)}.") from error
-    values = yaml.safe_load(text)
-    if not isinstance(values, dict):
-        raise InputError(f"{directory}/{SETTINGS} is not a run's configuration.")
-    # a run directory may have been moved since it was written
-    run = check(values | {"directory": store.uri}, f"{directory}/{SETTINGS}")
-    return run, store
+    values = parse(text, f"{directory}/{SETTINGS}")
+    run = check(values | {"directory": escaped("directory", store.uri)}, f"{directory}/{SETTINGS}")
+    before = values.get("directory")
+    return run, store, absolute("directory", before) if isinstance(before, str) and before else run.directory
+
+
+def way_out(broken: BrokenFile) -> str:
+    """Return what to do about a file of a run that is broken."""
+    if os.path.basename(broken.path) in (SUMMARY, JOB, lease.LEASE, lease.BEAT):
+        return "Delete it: a run goes on without it."
+    if f"/{checkpoints.FOLDER}/" in broken.path or ".parquet" in broken.path:
+        return "`shoal resume` goes back to the newest round that is whole."
+    return "Put it back as it was."
 
 
 def summary(store: Store) -> dict[str, Any]:
-    """Return what the run last said of itself; an unfinished one may have said nothing."""
-    return dict(store.read_json(SUMMARY)) if store.exists(SUMMARY) else {}
+    """Return the summary that the run wrote last; it may be empty until the run is finished.
+
+    A run that says it is running, but whose driver is gone, is stopped.
+    """
+    said = dict(store.read_json(SUMMARY, "status")) if store.exists(SUMMARY) else {}
+    return said | {"status": "stopped"} if said.get("status") == "running" and not lease.alive(store) else said
 
 
 def state_of(path: str) -> tuple[str, ...]:
     """Return a run's name, status, step, best score, best member and exploits, for a table."""
     run, store = open_run(path)
+    return settled(lambda: _state_of(run, store))
+
+
+def _state_of(run: Run, store: Store) -> tuple[str, ...]:
     said = summary(store)
     step, best, exploits, score = 0, "-", "-", "-"
     last = checkpoints.latest(store, range(run.population.members), run.shares)
-    if last is not None:
-        rows, number = last_rows(run, store)
+    if last is not None and any(checkpoints.load_decisions(store, last)["saved"]):
+        rows, number = _last_rows(run, store, last)
         step = min(row["step"] for row in rows.values())
         best, score = str(number), f"{rows[number]['score']:.4f}"
         exploits = str(checkpoints.load_decisions(store, last)["exploits"])
     return run.name, said.get("status", "not begun"), f"{step}/{run.training.steps}", score, best, exploits
 
 
+def settled(read: Callable[[], Found]) -> Found:
+    """Return what is read of a run that may be under way: again, where it has deleted what was chosen."""
+    for _ in range(READS):
+        try:
+            return read()
+        except FileNotFoundError as error:
+            gone = error
+    raise InputError(f"{reason(gone)}: the run deletes its checkpoints faster than they are read; try again.")
+
+
 def last_rows(run: Run, store: Store) -> tuple[dict[int, dict[str, Any]], int]:
     """Return each member's metrics at its last checkpoint, and the number of the best one."""
-    last = checkpoints.latest(store, range(run.population.members), run.shares)
+    return settled(lambda: _last_rows(run, store))
+
+
+def _last_rows(run: Run, store: Store, last: int | None = None) -> tuple[dict[int, dict[str, Any]], int]:
     if last is None:
+        last = checkpoints.latest(store, range(run.population.members), run.shares)
+    saved = [] if last is None else checkpoints.load_decisions(store, last)["saved"]
+    if not any(saved):
         raise InputError(f"{run.directory} has no checkpoint yet: run or resume it first.")
-    saved = checkpoints.load_decisions(store, last)["saved"]
-    rows = store.read_table(METRICS).to_pylist()
-    found = {row["member"]: row for row in rows if row["round"] == saved[row["member"]]}
+    found = rows_at(store, saved, read_table_rows(store, METRICS))
     return found, rank({member: row["score"] for member, row in found.items()})[0]
+
+
+def rows_at(store: Store, saved: Sequence[int], rows: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Return each member's row of the round that its file is of; a member that has none was never saved."""
+    found = {row["member"]: row for row in rows if saved[row["member"]] == row["round"]}
+    missing = [(member, round_) for member, round_ in enumerate(saved) if round_ and member not in found]
+    if missing:
+        raise BrokenFile(store.path(METRICS), "it has no row of member {} in round {}".format(*missing[0]))
+    return found
 
 
 def member_of(run: Run, store: Store, member: int | None) -> dict[str, Any]:
@@ -148,49 +240,72 @@ def member_of(run: Run, store: Store, member: int | None) -> dict[str, Any]:
 
 
 def whole_weights(run: Run, store: Store, row: dict[str, Any]) -> dict[str, NDArray[Any]]:
-    """Return a member's weights by name; the parts of what lies in shares put together."""
+    """Return a member's weights by name; sharded weights are put together."""
     parts = [
         checkpoints.load_member(store, row["round"], row["member"], (part, run.shares))
         for part in range(run.shares)
     ]
-    whole: dict[str, NDArray[Any]] = dict(parts[0]["weights"])
+    if "weights" not in parts[0]:
+        raise InputError(f"{run.trainable}: what its state() returns has no `weights`, so none can be read.")
+    whole = named(parts[0]["weights"])
     for name in parts[0].get("shared", []):
         whole[name] = np.concatenate([part["weights"][name] for part in parts])
     return whole
 
 
-def export(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
+def named(weights: Any, name: str = "") -> dict[str, NDArray[Any]]:
+    """Return a nest of arrays as arrays by name: those within others as `outer.inner`."""
+    if isinstance(weights, dict | list | tuple):
+        pairs = weights.items() if isinstance(weights, dict) else enumerate(weights)
+        inner = [named(value, f"{name}.{key}" if name else str(key)) for key, value in pairs]
+        return {key: value for each in inner for key, value in each.items()}
+    return {name or "weights": np.asarray(weights)}
+
+
+def export_member(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
     """Write a member (the best one by default) as safetensors with a JSON config; return the folder."""
-    row = member_of(run, store, member)
-    weights = whole_weights(run, store, row)
+
+    def read() -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        chosen = member_of(run, store, member)
+        return chosen, whole_weights(run, store, chosen)
+
+    row, weights = settled(read)
     config = {
         "format": run.format,
         "trainable": run.trainable,
-        "shape": shape_of(run),
+        "shape": exported_shape(run),
         "tokenizer": run.data.tokenizer,
         "run": run.name,
         "member": row["member"],
         "step": row["step"],
     }
     target = to or Store(f"{store.uri}/best")
-    target.write("model.safetensors", save(weights))
+    target.write("model.safetensors", as_safetensors(weights))
     target.write("config.json", json.dumps(config, indent=2) + "\n")
     return target.uri
 
 
-def shape_of(run: Run) -> dict[str, Any]:
-    """Return what `trainables.decoder.Shape` takes to build the network around exported weights."""
+def as_safetensors(weights: dict[str, NDArray[Any]]) -> bytes:
+    for name, weight in weights.items():
+        try:
+            save({name: weight[:0] if weight.ndim else weight})
+        except Exception as error:  # safetensors has errors of its own
+            raise InputError(f"{name}: weights of {weight.dtype} cannot be exported as safetensors.") from error
+    return save(weights)
+
+
+def exported_shape(run: Run) -> dict[str, Any]:
+    """Return the arguments of `shoal.trainables.settings.DecoderShape` for the network of exported weights.
+
+    For a run of kind distill they are its teacher and its spaces; a run that reads no text has none.
+    """
     if not run.reads_text:
         return {}
     if run.distill is not None:
         return {"teacher": run.distill.teacher, "spaces": run.distill.model_dump()["spaces"]}
-    vocabulary = tokenizer_of(run.data.tokenizer).vocabulary
+    vocabulary = open_tokenizer(run.data.tokenizer).vocabulary
     return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.model_dump()}
 
 
-def reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]
-
-
 STRATIFIED = "stratified"
-CONTROLS = {"baseline": "without exploits", STRATIFIED: "in equal shares"}  # folder -> what it is called
+CONTROLS = {"baseline": "without exploits", STRATIFIED: "in equal shares"}  # folder -> name in reports

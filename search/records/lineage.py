@@ -2,20 +2,19 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from cluster.storage import Store
-from policies.schedule import Setting
-from search.errors import InputError
-from search.records.tables import LINEAGE
-
-Hyperparameters = dict[str, Any]
+from shoal.cluster.storage import Store
+from shoal.policies.schedule import Setting
+from shoal.policies.space import Hyperparameters, frozen
+from shoal.search.errors import InputError
+from shoal.search.records.tables import LINEAGE, read_table_rows
 
 
 class Event(NamedTuple):
     """A member's start, or its copy of `parent` after round `round`; scores are from before the copy.
 
-    In a change a member is its own parent: it keeps its weights under other hyperparameters.
+    In a change a member is its own parent: it keeps its weights and gets other hyperparameters.
     """
 
     event: str  # "start", "copy" or "change"
@@ -27,7 +26,7 @@ class Event(NamedTuple):
     parent_score: float | None
     before: Hyperparameters | None
     after: Hyperparameters
-    # of the copied weights, where members count their rounds and steps each for itself; else None
+    # round and step of the copied weights, if each member counts its own; else None
     parent_round: int | None = None
     parent_step: int | None = None
 
@@ -38,7 +37,7 @@ class Event(NamedTuple):
 
     @property
     def began(self) -> int:
-        """How many steps the weights had trained that go on from here."""
+        """How many steps the weights of this event had trained."""
         return self.step if self.parent_step is None else self.parent_step
 
 
@@ -46,19 +45,23 @@ class Segment(NamedTuple):
     """Weights trained in one member's slot, with the same hyperparameters all along."""
 
     from_step: int
-    to_step: int | None  # None: to the end of what was asked for
+    to_step: int | None  # None in the last segment, which is open
     member: int
     hyperparameters: Hyperparameters
-    from_round: int  # the decision that began it; it trained in the rounds after this one
+    from_round: int  # the decision of this round began it, so it trained in the rounds after
     to_round: int | None
 
 
-def read_lineage(store: Store) -> list[Event]:
-    """Return the events of a run, starts first; raises InputError if there are none or parts are lost."""
-    events = [
-        Event(**row | {"before": _parsed(row["before"]), "after": json.loads(row["after"])})
-        for row in read_rows(store, LINEAGE)
-    ]
+def read_lineage(store: Store, until: int | None = None) -> list[Event]:
+    """Return the events of a run, or of its parts up to a round, starts first.
+
+    Raises InputError if there are none or parts are lost.
+    """
+    rows = read_table_rows(store, LINEAGE, until)
+    with store.guarded(LINEAGE):
+        events = [
+            Event(**row | {"before": _parsed(row["before"]), "after": _parsed(row["after"])}) for row in rows
+        ]
     events.sort(key=lambda event: (event.round, event.member))
     started = {event.member for event in events if event.event == "start"}
     named = {event.member for event in events} | {event.parent for event in events if event.parent is not None}
@@ -68,20 +71,6 @@ def read_lineage(store: Store) -> list[Event]:
             f"{', '.join(map(str, sorted(named - started)))}: a part of it is missing."
         )
     return events
-
-
-def read_rows(store: Store, name: str) -> list[dict[str, Any]]:
-    """Return a table of the run directory as plain rows; raises InputError if it is not there or is empty."""
-    try:
-        rows: list[dict[str, Any]] = store.read_table(name).to_pylist()
-    except FileNotFoundError:
-        rows = []
-    if not rows:
-        raise InputError(
-            f"{store.uri} must hold {name} with at least one row, but has none: "
-            f"give the directory of a run that has finished a round."
-        )
-    return rows
 
 
 def ancestry(events: Iterable[Event], member: int, round: int | None = None) -> list[Segment]:
@@ -102,7 +91,7 @@ def ancestry(events: Iterable[Event], member: int, round: int | None = None) -> 
 
 
 def stays(events: Iterable[Event]) -> dict[int, list[Segment]]:
-    """Return what passed through each member's slot, in order; the last stay of each is open."""
+    """Return the weights' stays in each member's slot, in order; the last stay of each is open."""
     return {
         member: [
             _segment(arrival, leaver.step if leaver else None, leaver.round if leaver else None)
@@ -125,7 +114,7 @@ def roots(events: Iterable[Event]) -> dict[tuple[int, int], int]:
     return found
 
 
-def schedule(path: Sequence[Segment]) -> list[Setting]:
+def schedule_of(path: Sequence[Segment]) -> list[Setting]:
     """Return an ancestry's hyperparameters over the steps, with one entry per change."""
     settings: list[Setting] = []
     for segment in path:
@@ -135,8 +124,8 @@ def schedule(path: Sequence[Segment]) -> list[Setting]:
 
 
 def _arrival(arrivals: Sequence[Event], round: int) -> Event:
-    """Return what brought the weights that a round scored; its own decision is not in them."""
-    # read from the end: what is copied has mostly come last
+    """Return the event that brought the weights that a round scored; the round's own decision came later."""
+    # searched from the end, because copied weights have mostly come last
     return next(event for event in reversed(arrivals) if event.round < max(round, 1))
 
 
@@ -153,4 +142,4 @@ def _segment(arrival: Event, to_step: int | None, to_round: int | None) -> Segme
 
 
 def _parsed(text: str | None) -> Hyperparameters | None:
-    return None if text is None else json.loads(text)
+    return None if text is None else frozen(json.loads(text))

@@ -1,4 +1,4 @@
-"""The append-only tables of a run: lineage (who copied whom) and metrics.
+"""The append-only tables of a run: lineage (who copied whom), metrics and mixtures.
 
 Each round adds one Parquet part named for the round. A run that is resumed from round r drops the
 parts after r and writes them again, so that no event is ever there twice.
@@ -10,11 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.storage import Store
-from policies.population import Order, State
+from shoal.cluster.storage import PART, TEMPORARY, BrokenFile, Store
+from shoal.policies.population import Order, State
+from shoal.search.errors import InputError
 
 LINEAGE, METRICS, MIXING = "lineage.parquet", "metrics.parquet", "mixing.parquet"
-TESTS = "tests.json"  # of each member's last weights, the test loss of each group
+TESTS = "tests.json"  # the test loss of each group, with each member's last weights
 
 OF_GROUPS = ("loss_", "epochs_", "skipped_")
 LINEAGE_SCHEMA = pa.schema(
@@ -28,8 +29,8 @@ LINEAGE_SCHEMA = pa.schema(
         ("parent_score", pa.float64()),
         ("before", pa.string()),
         ("after", pa.string()),
-        ("parent_round", pa.int32()),  # of the parent's own rounds: whose weights were copied
-        ("parent_step", pa.int64()),  # that these weights had trained
+        ("parent_round", pa.int32()),  # the parent's own round whose weights were copied
+        ("parent_step", pa.int64()),  # steps that these weights had trained
     ]
 )
 METRICS_SCHEMA = pa.schema(
@@ -45,7 +46,7 @@ METRICS_SCHEMA = pa.schema(
         ("evaluate_seconds", pa.float64()),
         ("stacked", pa.bool_()),
         ("arrival", pa.int64()),  # how many reports had been decided before this one
-        ("kept", pa.float64()),  # share of the rows, where a sampling policy chooses
+        ("kept", pa.float64()),  # share of the rows that a sampling policy keeps
     ]
 )
 
@@ -55,17 +56,23 @@ MIXING_SCHEMA = pa.schema(
         ("step", pa.int64()),
         ("member", pa.int32()),
         ("group", pa.string()),
-        ("proportion", pa.float64()),  # of the rows outside of probes, or of the loss where that is weighed
-        ("seen", pa.int64()),  # rows of the group behind these weights
-        ("rows", pa.int64()),  # that the group has
+        ("proportion", pa.float64()),  # share of the rows outside of probes, or of the loss if that is weighed
+        ("seen", pa.int64()),  # rows of the group that these weights have trained on
+        ("rows", pa.int64()),  # all rows of the group
         ("evaluations", pa.int32()),
         ("probe_steps", pa.int64()),
-        ("extra_steps", pa.int64()),  # of another run, which the policy needs
+        ("extra_steps", pa.int64()),  # steps of another run that the policy needs
         ("decision", pa.string()),
-        ("effects", pa.list_(pa.float64())),  # on each validated group, nats a step for a share of 1
+        ("effects", pa.list_(pa.float64())),  # one for each validated group, in nats a step for a share of 1
         ("errors", pa.list_(pa.float64())),  # standard errors of the effects
     ]
 )
+# columns that every part of a table has had
+NEEDED = {
+    LINEAGE: ("event", "round", "step", "member", "score", "parent", "parent_score", "before", "after"),
+    METRICS: ("round", "step", "member", "score"),
+    MIXING: ("round", "step", "member", "group", "proportion"),
+}
 
 
 def write_starts(store: Store, state: State) -> None:
@@ -77,7 +84,7 @@ def write_starts(store: Store, state: State) -> None:
 def copy_rows(
     orders: Sequence[Order], told: Mapping[int, Mapping[str, Any]], before: State
 ) -> list[dict[str, Any]]:
-    """Return the events of orders; `told` has the last row of each member and `before` what they were then."""
+    """Return the events of orders; `told` has each member's last row, and `before` its state at that time."""
 
     def source(order: Order) -> dict[str, Any]:
         best = before[order.donor].best
@@ -110,10 +117,10 @@ def write_copies(store: Store, part: int, rows: Sequence[Mapping[str, Any]]) -> 
 
 
 def write_metrics(store: Store, round_: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Record one row a member; columns `loss_GROUP` and the like hold what is known of each group.
+    """Record one row for each member, with three kinds of columns for a group.
 
-    That is the validation loss, how many epochs of it the member has read, and of a group that is read
-    through a window how many rows the window had left behind.
+    `loss_GROUP` is its validation loss, `epochs_GROUP` how many epochs of it the member has read, and
+    `skipped_GROUP` how many rows its window has left behind, if it is read through a window.
     """
     schema = METRICS_SCHEMA
     for name in sorted({name for row in rows for name in row if name.startswith(OF_GROUPS)}):
@@ -122,7 +129,7 @@ def write_metrics(store: Store, round_: int, rows: Sequence[Mapping[str, Any]]) 
 
 
 def write_mixing(store: Store, round_: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Record one row a member and group: the mixture, and what the mixing policy has measured."""
+    """Record a row for each member and group: the mixture, and what the mixing policy has measured."""
     found = []
     for row in rows:
         if told := row.get("mixing"):
@@ -133,12 +140,48 @@ def write_mixing(store: Store, round_: int, rows: Sequence[Mapping[str, Any]]) -
         _append(store, MIXING, round_, pa.Table.from_pylist(found, MIXING_SCHEMA))
 
 
-def forget_after(store: Store, round_: int) -> None:
-    """Drop what was recorded after this round."""
+def read_table_rows(store: Store, name: str, until: int | None = None) -> list[dict[str, Any]]:
+    """Return a table of the run directory as plain rows, of its parts up to a round if one is given.
+
+    Raises InputError if it is not there or is empty, and BrokenFile if a part cannot be read.
+    """
+    parts = [part for part in store.parts(name) if until is None or round_of(part) <= until]
+    try:
+        found = [read_part(store, f"{name}/{part}") for part in parts]
+    except FileNotFoundError:  # a run that is resumed meanwhile drops some
+        found = []
+    with store.guarded(name):  # a column that only some parts have, such as a group's loss, is empty elsewhere
+        rows: list[dict[str, Any]] = (
+            pa.concat_tables(found, promote_options="default").to_pylist() if found else []
+        )
+    if not rows:
+        raise InputError(
+            f"{store.uri} must hold {name} with at least one row, but has none: "
+            f"give the directory of a run that has finished a round."
+        )
+    return rows
+
+
+def read_part(store: Store, name: str) -> pa.Table:
+    """Return one part; raises BrokenFile if it is none of its table."""
+    part = store.read_part(name)
+    if missing := [column for column in NEEDED[name.split("/")[-2]] if column not in part.column_names]:
+        raise BrokenFile(store.path(name), f"it has no column {missing[0]}")
+    return part
+
+
+def round_of(part: str) -> int:
+    """Return the round that a part is named for."""
+    return int(part.removeprefix("part-").removesuffix(".parquet"))
+
+
+def drop_rounds_after(store: Store, round_: int) -> None:
+    """Drop what was recorded after this round, and what a killed run had not written to its end."""
     for folder in (LINEAGE, METRICS, MIXING):
-        for part in store.names(folder):
-            if part.startswith(".") or int(part.removeprefix("part-").removesuffix(".parquet")) > round_:
-                store.delete(f"{folder}/{part}")
+        for name in store.names(folder):
+            written = TEMPORARY.fullmatch(name)
+            if PART.fullmatch(written["name"] if written else name) and (written or round_of(name) > round_):
+                store.delete(f"{folder}/{name}")
 
 
 def _event(event: str, round_: int, step: int, member: int, after: dict[str, Any]) -> dict[str, Any]:

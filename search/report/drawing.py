@@ -1,7 +1,7 @@
-"""The vocabulary of the figures: lines, arrows and axes as plain Plotly values.
+"""The parts of the figures: lines, arrows and axes as plain Plotly values.
 
-Lines of many members are joined into one trace with gaps, so that 64 members x 100 rounds stay light.
-Text, grid and background colours are the page's affair, since it knows light from dark.
+Lines of many members are joined into one trace with gaps, so that 64 members x 100 rounds are drawn fast.
+The page sets the colours of text, grid and background, because it knows whether it is light or dark.
 """
 
 import json
@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# hues of Okabe and Ito's palette, shifted until they stand on white and on near black alike
+# hues of Okabe and Ito's palette, changed until they are clear both on white and on near black
 WINNER, WINNER_FAMILY, OTHER = "#d55e00", "rgba(213,94,0,0.5)", "#2b8cc4"
 FAMILIES = (OTHER, "#009e73", "#cc79a7", "#b39a00", "#8c6bb1")
 MEDIAN, FAINT, BAND = "#80848c", "rgba(128,132,140,0.5)", "rgba(128,132,140,0.16)"
-LABEL_LENGTH = 18  # letters beside a categorical axis; the hover has the whole
+LABEL_LENGTH = 18  # letters beside a categorical axis; a hover shows the whole label
 
 Trace = dict[str, Any]
-Points = Sequence[tuple[float, float | None]]
+LinePoints = Sequence[tuple[float, float | None]]
 Axis = dict[str, Any]
 
 
-class Key(NamedTuple):
+class LegendEntry(NamedTuple):
     """One line of a legend."""
 
     swatch: str  # "thick", "line", "dashed", "arrow", "band" or "cross"
@@ -32,25 +32,25 @@ class Key(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """What Plotly draws, and what the page says beside it."""
+    """What Plotly draws, with the legend and the note that the page shows beside it."""
 
     data: list[Trace]
     layout: dict[str, Any]
-    legend: list[Key]
+    legend: list[LegendEntry]
     note: str = ""
 
 
 class Line(NamedTuple):
-    points: Points
-    label: str | int = ""  # what a hover says of every point
+    points: LinePoints
+    label: str | int = ""  # a hover shows it at every point
 
 
 def trace(lines: Sequence[Line], colour: str, width: float, hover: str, **style: Any) -> Trace:
     """Return one scatter trace of many lines; `hover` is a template with %{x}, %{y} and %{text}."""
     x, y, text = [], [], []
     for line in lines:
-        x += [short(step) for step, _ in line.points] + [None]
-        y += [short(value) for _, value in line.points] + [None]
+        x += [six_digits(step) for step, _ in line.points] + [None]
+        y += [six_digits(value) for _, value in line.points] + [None]
         text += [line.label] * len(line.points) + [None]
     known = {
         "type": "scatter",
@@ -67,7 +67,7 @@ def trace(lines: Sequence[Line], colour: str, width: float, hover: str, **style:
 def arrows(lines: Sequence[Line], colour: str, width: float, hover: str, size: float, **style: Any) -> Trace:
     """Return lines of two points, each with a head at its second."""
     sizes = [0, size, 0] * len(lines)
-    # sizes that differ bring a pale outline with them, unless it is taken away
+    # Plotly gives markers of several sizes a pale outline, unless its width is 0
     plain = {"color": colour, "opacity": 1, "line": {"width": 0}}
     marker = {"symbol": "arrow", "angleref": "previous", "size": sizes[:-1]} | plain
     return trace(lines, colour, width, hover, mode="lines+markers", marker=marker, **style)
@@ -88,8 +88,8 @@ def layout(last_step: float, height: int, y: Axis) -> dict[str, Any]:
     }
 
 
-def calm_axis(curves: Sequence[Points], lower_is_better: bool) -> tuple[Axis, str]:
-    """Return an axis on which the end of a run can be told apart, and a note of what it leaves out.
+def calm_axis(curves: Sequence[LinePoints], lower_is_better: bool) -> tuple[Axis, str]:
+    """Return an axis on which values at the end of a run can be told apart, and a note of what it leaves out.
 
     The first fifth of the steps and the worst 2 % of the rest may lie off the axis, if the rest is then
     drawn at least twice as tall.
@@ -110,7 +110,7 @@ def calm_axis(curves: Sequence[Points], lower_is_better: bool) -> tuple[Axis, st
 
 
 def number_axis(values: Sequence[float], domain: dict[str, Any]) -> Axis:
-    """Return an axis over the whole domain where it is known, so that bounds are seen."""
+    """Return an axis over the values, and over the whole domain where its bounds are known."""
     ends = [*values, *(domain[end] for end in ("low", "high") if end in domain)]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
     if domain.get("log") and low > 0:
@@ -134,7 +134,7 @@ def category_axis(labels: Sequence[str]) -> Axis:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return three to seven round numbers between two bounds, the bounds' neighbourhood included."""
+    """Return three to seven round numbers between two bounds, or the bounds if there are none."""
     decades = math.log10(high / low)
     leads = (1, 2, 5) if decades < 1.5 else (1, 3) if decades < 2.5 else (1,)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -143,21 +143,23 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001] or [low, high]
 
 
-def short(value: float | None) -> float | None:
-    """Return a value with the digits that a screen can show; None where there is nothing to draw."""
+def six_digits(value: float | None) -> float | None:
+    """Return a value with six digits, as many as a screen can show; None if there is nothing to draw."""
     if value is None or not math.isfinite(value):
         return None
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
-def show(value: Any) -> str:
-    """Return a hyperparameter's value as a person reads it."""
+def readable_value(value: Any) -> str:
+    """Return a hyperparameter's value as text for a reader."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(readable_value, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def to_json(figure: Figure) -> str:
-    """Return what Plotly draws as JSON that cannot end the page's script element."""
+    """Return what Plotly draws as JSON, without a `<` that could end the page's script element."""
     plain = json.dumps({"data": figure.data, "layout": figure.layout}, allow_nan=False, separators=(",", ":"))
     return plain.replace("<", "\\u003c")

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
-from search.records.directory import STRATIFIED
-from search.records.lineage import Event, Segment
-from search.report.drawing import (
+from shoal.search.records.directory import STRATIFIED
+from shoal.search.records.lineage import Event, Segment
+from shoal.search.report.drawing import (
     BAND,
     FAINT,
     FAMILIES,
@@ -16,7 +16,7 @@ from search.report.drawing import (
     WINNER_FAMILY,
     Axis,
     Figure,
-    Key,
+    LegendEntry,
     Line,
     Trace,
     arrows,
@@ -24,29 +24,29 @@ from search.report.drawing import (
     category_axis,
     layout,
     number_axis,
-    show,
+    readable_value,
     star,
     trace,
 )
-from search.report.story import Control, Curve, Story, finite, quantiles
+from shoal.search.report.story import Control, StepValues, Story, finite, quantiles
 
 HEIGHT = 380
 SCHEDULE_LEGEND = (
-    Key("thick", WINNER, "settings that trained the winner's weights"),
-    Key("line", FAINT, "settings of all members"),
+    LegendEntry("thick", WINNER, "settings that trained the winner's weights"),
+    LegendEntry("line", FAINT, "settings of all members"),
 )
 GROUP_LEGEND = (
-    Key("thick", WINNER, "the winner's weights"),
-    Key("dashed", MEDIAN, "median of the members"),
-    Key("band", MEDIAN, "middle half of the members"),
+    LegendEntry("thick", WINNER, "the winner's weights"),
+    LegendEntry("dashed", MEDIAN, "median of the members"),
+    LegendEntry("band", MEDIAN, "middle half of the members"),
 )
-EQUAL_LEGEND = (*GROUP_LEGEND, Key("dashed", OTHER, "median of the same members in equal shares"))
+EQUAL_LEGEND = (*GROUP_LEGEND, LegendEntry("dashed", OTHER, "median of the same members in equal shares"))
 EQUAL_HOVER = "median in equal shares, step %{x}: %{y:.4f}"
-CROWDED = 300  # copies above which their arrows are drawn thin
+CROWDED = 300  # with more copies than this, their arrows are drawn thin
 
 
 def scores(story: Story) -> Figure:
-    """Every member's curve over the steps; a copy is a jump from its own score to its parent's."""
+    """Draw every member's curve over the steps; a copy is a jump from its own score to its parent's."""
     others = [Line(story.score_curve(stay), member) for member, stay in each_stay(story)]
     jumps = [
         Line([(copy.step, story.shown(copy.score)), (copy.began, story.shown(copy.parent_score))], copy.member)
@@ -60,17 +60,17 @@ def scores(story: Story) -> Figure:
         trace([Line(winner, story.winner)], WINNER, 3.2, "the winner's weights<br>step %{x}: %{y:.4f}"),
         star(winner[-1], story.winner, hover),
     ]
-    legend = [Key("thick", WINNER, "the winner's weights, in whichever slot they were")]
+    legend = [LegendEntry("thick", WINNER, "the winner's weights, in whichever slot they were")]
     if len(story.rows) > 1:
-        legend.append(Key("line", FAINT, "members"))
+        legend.append(LegendEntry("line", FAINT, "members"))
     if story.copies:
-        legend.append(Key("arrow", OTHER, "a copy: from a member's own value to its parent's"))
+        legend.append(LegendEntry("arrow", OTHER, "a copy: from a member's own value to its parent's"))
     y, note = calm_axis([winner, *(line.points for line in others)], story.losses)
     return Figure(data, layout(story.last_step, 420 if stacked(story) else HEIGHT, y), legend, note)
 
 
 def genealogy(story: Story) -> Figure:
-    """One lane a member slot; at a copy, weights go from the parent's lane to the child's."""
+    """Draw one lane for each member slot; at a copy, weights go from the parent's lane to the child's."""
     lean = lean_of(story)
     colours = family_colours(story)
     lanes: dict[str, list[Line]] = {}
@@ -78,11 +78,11 @@ def genealogy(story: Story) -> Figure:
     for member, stay in each_stay(story):
         colour = colours.get(story.roots[member, stay.from_round], FAINT)
         points = lane(story, stay, lean)
-        lanes.setdefault(colour, []).append(Line(points, describe(story, stay)))
+        lanes.setdefault(colour, []).append(Line(points, stay_label(story, stay)))
     for copy in story.copies:
         assert copy.parent is not None
         colour = colours.get(story.roots[copy.member, copy.round], FAINT)
-        move = Line([(copy.began, copy.parent), (copy.began + lean, copy.member)], told(story, copy))
+        move = Line([(copy.began, copy.parent), (copy.began + lean, copy.member)], copy_label(story, copy))
         moves.setdefault(colour, []).append(move)
     width, opacity = (0.7, 0.45) if len(story.copies) > CROWDED else (1.3, 0.9)
     data = [trace(lines, colour, 2.2, "%{text}", opacity=0.85) for colour, lines in lanes.items()]
@@ -92,23 +92,28 @@ def genealogy(story: Story) -> Figure:
     ]
     winner = [point for segment in story.path for point in lane(story, segment, lean)]
     data.append(trace([Line(winner, f"the weights of the winner, {story.winner}")], WINNER, 5, "%{text}"))
-    data.append(star(winner[-1], describe(story, story.path[-1]), "%{text}"))
+    data.append(star(winner[-1], stay_label(story, story.path[-1]), "%{text}"))
     drawn = layout(story.last_step, max(HEIGHT, 14 * len(story.stays) + 60), lane_axis(story))
     if story.copies and max(copy.began for copy in story.copies) == story.last_step:
         drawn["xaxis"]["range"][1] += lean
     return Figure(data, drawn, genealogy_legend(story, colours))
 
 
-def schedule(story: Story, name: str) -> Figure:
-    """The values of one hyperparameter along the winning lineage, all members' behind."""
+def schedule_figure(story: Story, name: str) -> Figure:
+    """Draw the values of one hyperparameter along the winning lineage, in front of those of all members."""
     labels = categories(story, name)
-    place: Callable[[Any], float | None] = finite if labels is None else lambda value: labels.index(show(value))
+    place: Callable[[Any], float | None] = (
+        finite if labels is None else lambda value: labels.index(readable_value(value))
+    )
     everyone = [
-        Line(held(story, stay, name, place), f"member {member}: {escape(show(stay.hyperparameters.get(name)))}")
+        Line(
+            held(story, stay, name, place),
+            f"member {member}: {escape(readable_value(stay.hyperparameters.get(name)))}",
+        )
         for member, stay in each_stay(story)
     ]
     winner = [
-        Line(held(story, segment, name, place), escape(show(segment.hyperparameters.get(name))))
+        Line(held(story, segment, name, place), escape(readable_value(segment.hyperparameters.get(name))))
         for segment in story.path
     ]
     whole = Line([point for line in winner for point in line.points])
@@ -128,21 +133,21 @@ def schedule(story: Story, name: str) -> Figure:
 
 
 def group_loss(story: Story, group: str) -> Figure:
-    """One group's validation loss: the winner's weights against the population's median and middle half."""
+    """Draw one group's validation loss: the winner's weights, and the population's median and middle half."""
     column, control = f"loss_{group}", story.controls.get(STRATIFIED)
     equal = quantiles(control.rows, column, (0.5,))[0] if control else None
     return against_members(story, column, story.losses, equal)
 
 
 def kept_rows(story: Story) -> Figure:
-    """The share of the training rows that the running epochs keep."""
+    """Draw the share of the training rows that the running epochs keep."""
     return against_members(story, "kept", False)
 
 
-def against_members(story: Story, column: str, losses: bool, equal: Curve | None = None) -> Figure:
-    """One column of the metrics along the winner's weights, against the population's median and middle half.
+def against_members(story: Story, column: str, losses: bool, equal: StepValues | None = None) -> Figure:
+    """Draw a column of the metrics along the winner's weights, and the population's median and middle half.
 
-    `equal` is the median of the members that had equal shares of all groups, if there are such.
+    `equal` is the median of the members that trained on equal shares of all groups, if there is such a control.
     """
     low, median, high = story.quantiles(column, (0.25, 0.5, 0.75))
     winner = story.column_curve(story.path, column)
@@ -160,14 +165,17 @@ def against_members(story: Story, column: str, losses: bool, equal: Curve | None
 
 
 def against_control(story: Story, control: Control) -> Figure:
-    """The best value any member had reached, here and there."""
+    """Draw the best value that any member had reached, in this run and in the control."""
     ours, alone = story.best_so_far(story.rows), story.best_so_far(control.rows)
     data = [
         trace([Line(alone)], OTHER, 2.4, f"{control.name}<br>step %{{x}}: %{{y:.4f}}", line={"dash": "dash"}),
         trace([Line(ours)], WINNER, 3.2, "this run<br>step %{x}: %{y:.4f}"),
     ]
     y, note = calm_axis([ours, alone], story.losses)
-    legend = [Key("thick", WINNER, "this run"), Key("dashed", OTHER, f"the same members {control.name}")]
+    legend = [
+        LegendEntry("thick", WINNER, "this run"),
+        LegendEntry("dashed", OTHER, f"the same members {control.name}"),
+    ]
     last = max(story.last_step, alone[-1][0])
     return Figure(data, layout(last, 300, y), legend, note)
 
@@ -177,7 +185,7 @@ def each_stay(story: Story) -> Iterable[tuple[int, Segment]]:
 
 
 def lean_of(story: Story) -> float:
-    """Return how far, in steps, a copy leans to the right, so that copies of one round are told apart."""
+    """Return by how many steps a copy's arrow leans to the right, so that copies of one round stay apart."""
     return 0.45 * min(after - before for before, after in zip([0, *story.steps], story.steps, strict=False))
 
 
@@ -187,16 +195,16 @@ def lane(story: Story, stay: Segment, lean: float) -> list[tuple[float, float | 
 
 
 def failures(story: Story) -> Trace:
-    """Return a cross wherever a member's score was not a number."""
+    """Return a cross at each step where a member's score was not finite."""
     crosses = [
         Line([(step, member)], f"member {member} failed: no finite score at step {step}")
-        for member, step in failed(story)
+        for member, step in failed_steps(story)
     ]
     marker = {"symbol": "x", "size": 7, "color": MEDIAN}
     return trace(crosses, MEDIAN, 1, "%{text}", mode="markers", marker=marker)
 
 
-def failed(story: Story) -> list[tuple[int, int]]:
+def failed_steps(story: Story) -> list[tuple[int, int]]:
     return [
         (member, row["step"])
         for member, rows in story.rows.items()
@@ -222,16 +230,18 @@ def stacked(story: Story) -> bool:
     return len(story.stays) > 16
 
 
-def genealogy_legend(story: Story, colours: dict[int, str]) -> list[Key]:
-    keys = [Key("thick", WINNER, f"the winner's weights, ending in member {story.winner} ★")]
+def genealogy_legend(story: Story, colours: dict[int, str]) -> list[LegendEntry]:
+    keys = [LegendEntry("thick", WINNER, f"the winner's weights, ending in member {story.winner} ★")]
     if story.copies:
-        keys += [Key("line", colour, f"began in member {root}") for root, colour in colours.items()]
+        keys += [LegendEntry("line", colour, f"began in member {root}") for root, colour in colours.items()]
     if len(story.stays) > len(colours):
-        keys.append(Key("line", FAINT, "began elsewhere" if story.copies else "the others: nobody copied"))
+        keys.append(
+            LegendEntry("line", FAINT, "began elsewhere" if story.copies else "the others: nobody copied")
+        )
     if story.copies:
-        keys.append(Key("arrow", MEDIAN, "a copy, parent to child"))
-    if failed(story):
-        keys.append(Key("cross", MEDIAN, "a failed member"))
+        keys.append(LegendEntry("arrow", MEDIAN, "a copy, parent to child"))
+    if failed_steps(story):
+        keys.append(LegendEntry("cross", MEDIAN, "a failed member"))
     return keys
 
 
@@ -250,32 +260,33 @@ def arrow_opacity(story: Story) -> float:
     return 0.35 if len(story.copies) > CROWDED else 0.85
 
 
-def describe(story: Story, stay: Segment) -> str:
+def stay_label(story: Story, stay: Segment) -> str:
     root = story.roots[stay.member, stay.from_round]
     return f"member {stay.member}, steps {stay.from_step} to {story.until(stay)}<br>began in member {root}"
 
 
-def told(story: Story, copy: Event) -> str:
+def copy_label(story: Story, copy: Event) -> str:
     values = [story.shown(copy.score), story.shown(copy.parent_score)]
     own, parents = ("failed" if value is None else f"{value:.4f}" for value in values)
     return f"step {copy.step}: member {copy.member} ({own}) copied member {copy.parent} ({parents})"
 
 
-def held(story: Story, stay: Segment, name: str, place: Callable[[Any], float | None]) -> Curve:
+def held(story: Story, stay: Segment, name: str, place: Callable[[Any], float | None]) -> StepValues:
     value = place(stay.hyperparameters.get(name))
     return [(stay.from_step, value), (story.until(stay), value)]
 
 
 def categories(story: Story, name: str) -> list[str] | None:
-    """Return the labels of a hyperparameter's axis, or None if its values are numbers without names."""
+    """Return the labels of a hyperparameter's axis, or None if the axis is one of numbers."""
     domain = story.domains.get(name, {})
     values = [stay.hyperparameters.get(name) for _, stay in each_stay(story)]
     if domain.get("kind") not in ("ordered", "categorical", "bool") and all(map(is_number, values)):
         return None
     given = [
-        show(value) for value in domain.get("values", [False, True] if domain.get("kind") == "bool" else [])
+        readable_value(value)
+        for value in domain.get("values", [False, True] if domain.get("kind") == "bool" else [])
     ]
-    return given + sorted({show(value) for value in values} - set(given))
+    return given + sorted({readable_value(value) for value in values} - set(given))
 
 
 def is_number(value: Any) -> bool:

@@ -1,59 +1,74 @@
-"""The part of a report on mixtures: proportions over the steps, what groups do to one another, epochs."""
+"""A report's section on mixtures: proportions over the steps, effects of groups on one another, epochs."""
 
 from typing import Any
 
 import numpy as np
 
-from search.report.drawing import FAMILIES, MEDIAN, WINNER, Axis, Figure, Key, Line, layout, short, trace
-from search.report.page import grid, legend, panel, section, table
-from search.report.story import Curve, Story, finite
+from shoal.search.report.drawing import (
+    FAMILIES,
+    MEDIAN,
+    WINNER,
+    Axis,
+    Figure,
+    LegendEntry,
+    Line,
+    layout,
+    six_digits,
+    trace,
+)
+from shoal.search.report.page import grid, html_legend, html_table, panel, section
+from shoal.search.report.story import StepValues, Story, finite
 
 COLOURS = (WINNER, *FAMILIES)
 
 
 def mixing(story: Story) -> str:
-    """Return the section, or nothing of a run without mixing policies."""
+    """Return the section; it is empty for a run without mixing policies."""
     if not story.mixtures:
         return ""
     groups = story.mixed_groups
     colours = {group: COLOURS[place % len(COLOURS)] for place, group in enumerate(groups)}
-    keys = [Key("thick", colour, group) for group, colour in colours.items()]
-    keys.append(Key("band", MEDIAN, "middle half of the members"))
+    keys = [LegendEntry("thick", colour, group) for group, colour in colours.items()]
+    keys.append(LegendEntry("band", MEDIAN, "middle half of the members"))
     about = (
-        "What share each group had in the winner's training, outside of probes: of the rows, or where a policy "
-        "weighs losses of the loss."
+        "The share of each group in the winner's training, outside of probes: its share of the rows, or of the "
+        "loss where a policy weighs losses."
     )
-    figures = [panel("mixture", "Proportions", about, proportions(story, colours), "h3")]
-    if any(row["effects"] for row in latest(story)):
-        told = "By how many thousandths of a nat a step on one group alone lowers each validation loss."
+    figures = [panel("mixture", "Proportions", about, proportions_figure(story, colours), "h3")]
+    if any(row["effects"] for row in latest_mixture(story)):
+        told = "How much a step on one group alone lowers each validation loss, in thousandths of a nat."
         figures.append(panel("effects", "Effects of groups", told, effects(story), "h3"))
     columns = ["group", "share", "rows", "tokens", "epochs", "validation loss", "test loss"]
     return section(
-        "Mixture", accounts(story), legend(keys), grid(figures, "pair"), table(columns, of_groups(story))
+        "Mixture",
+        accounts(story),
+        html_legend(keys),
+        grid(figures, "pair"),
+        html_table(columns, of_groups(story)),
     )
 
 
-def latest(story: Story) -> list[dict[str, Any]]:
-    """Return what was last recorded of the winner's mixture, a row a group."""
+def latest_mixture(story: Story) -> list[dict[str, Any]]:
+    """Return the last recorded rows of the winner's mixture, one for each group."""
     rows = [row for row in story.mixtures if row["member"] == story.winner]
     last = max(row["round"] for row in rows)
     return [row for row in rows if row["round"] == last]
 
 
 def accounts(story: Story) -> str:
-    row = latest(story)[0]
+    row = latest_mixture(story)[0]
     said = f"; its last round: {row['decision']}" if row["decision"] else ""
-    extra = f" Its policy's reference took {row['extra_steps']} steps besides." if row["extra_steps"] else ""
+    extra = f" Its policy's reference took {row['extra_steps']} more steps." if row["extra_steps"] else ""
     stacked = any(each["stacked"] for each in story.rows[story.winner])
     return (
-        f'<p class="soft">Behind the winner\'s weights are {row["probe_steps"]} probe steps, which count as '
-        f"training, and {row['evaluations']} evaluation passes of its policy{said}.{extra} Members trained "
+        f'<p class="soft">The winner\'s policy took {row["probe_steps"]} probe steps, which count as '
+        f"training, and {row['evaluations']} evaluation passes{said}.{extra} Members trained "
         f"{'as one stacked model' if stacked else 'one by one'}.</p>"
     )
 
 
-def proportions(story: Story, colours: dict[str, str]) -> Figure:
-    """Each group's share along the winning lineage; behind it the middle half of all members."""
+def proportions_figure(story: Story, colours: dict[str, str]) -> Figure:
+    """Draw each group's share along the winning lineage, in front of the middle half of all members."""
     nothing = {"line": {"width": 0}, "hoverinfo": "skip"}
     data = []
     for group, colour in colours.items():
@@ -67,8 +82,8 @@ def proportions(story: Story, colours: dict[str, str]) -> Figure:
     return Figure(data, layout(story.last_step, 300, {"range": [0, 1], "nticks": 6, "tickformat": ".0%"}), [])
 
 
-def along_path(story: Story, group: str) -> Curve:
-    """Return the group's share at each ready point, of the weights that became the winner's."""
+def along_path(story: Story, group: str) -> StepValues:
+    """Return the group's share at each ready point along the winning lineage."""
     shares = {
         (row["member"], row["round"]): row["proportion"] for row in story.mixtures if row["group"] == group
     }
@@ -79,7 +94,7 @@ def along_path(story: Story, group: str) -> Curve:
     ]
 
 
-def band(story: Story, group: str) -> tuple[Curve, Curve]:
+def band(story: Story, group: str) -> tuple[StepValues, StepValues]:
     by_step: dict[int, list[float]] = {}
     for row in story.mixtures:
         if row["group"] == group:
@@ -94,10 +109,10 @@ def faint(colour: str) -> str:
 
 
 def effects(story: Story) -> Figure:
-    """The matrix A with its standard errors: a column is trained, a row is judged."""
-    rows = [row for row in latest(story) if row["effects"]]
+    """Draw the matrix A with its standard errors: a column is a trained group, a row is a judged one."""
+    rows = [row for row in latest_mixture(story) if row["effects"]]
     names = [row["group"] for row in rows]
-    # recorded by trained group, drawn by judged group
+    # a recorded row is a trained group, but a drawn row is a judged one
     values = np.array([row["effects"] for row in rows]).T * 1000
     errors = np.array([row["errors"] for row in rows]).T * 1000
     judged = (story.settings.get("mixing") or {}).get("unseen") or names
@@ -106,7 +121,7 @@ def effects(story: Story) -> Figure:
         "type": "heatmap",
         "x": names,
         "y": judged,
-        "z": [[short(value) for value in line] for line in values.tolist()],
+        "z": [[six_digits(value) for value in line] for line in values.tolist()],
         "text": [
             [f"{value:.2g} ± {error:.1g}" for value, error in zip(*pair, strict=True)]
             for pair in zip(values.tolist(), errors.tolist(), strict=True)
@@ -136,7 +151,7 @@ def of_groups(story: Story) -> list[list[str]]:
             number(last.get(f"loss_{row['group']}")),
             number(test.get(row["group"])),
         ]
-        for row in latest(story)
+        for row in latest_mixture(story)
     ]
 
 

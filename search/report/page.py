@@ -7,7 +7,7 @@ from html import escape
 
 from plotly.offline import get_plotlyjs
 
-from search.report.drawing import Figure, Key, to_json
+from shoal.search.report.drawing import Figure, LegendEntry, to_json
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f7f7f5; --panel: #fff; --ink: #1c1f24; --soft: #5c636e;
@@ -94,9 +94,9 @@ SWATCHES = {
 
 
 def document(title: str, sections: Iterable[str]) -> str:
-    """Return the whole page; the browser itself is told to refuse every request and every other script."""
+    """Return the whole page. Its policy tells the browser to refuse every request and every other script."""
     library = get_plotlyjs()
-    hashes = " ".join(f"'sha256-{digest(script)}'" for script in (library, SCRIPT))
+    hashes = " ".join(f"'sha256-{script_hash(script)}'" for script in (library, SCRIPT))
     policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"
     return "\n".join(
         [
@@ -110,22 +110,22 @@ def document(title: str, sections: Iterable[str]) -> str:
     )
 
 
-def digest(script: str) -> str:
+def script_hash(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def panel(name: str, title: str, about: str, figure: Figure, heading: str = "h2") -> str:
-    """Return a figure with its title, what it shows, and its legend; `name` is its id in the page."""
+    """Return a figure with its title, what it is about, and its legend; `name` is its id in the page."""
     note = f'<p class="soft">{escape(figure.note)}</p>' if figure.note else ""
     said = f'<p class="soft">{escape(about)}</p>' if about else ""
     return (
-        f"<figure><figcaption><{heading}>{escape(title)}</{heading}>{said}{legend(figure.legend)}{note}</figcaption>"
+        f"<figure><figcaption><{heading}>{escape(title)}</{heading}>{said}{html_legend(figure.legend)}{note}</figcaption>"
         f'<div class="plot" id="{name}" role="img" aria-label="{escape(f"{title}. {about}")}"></div>'
         f'<script type="application/json" id="{name}-figure">{to_json(figure)}</script></figure>'
     )
 
 
-def legend(keys: Sequence[Key]) -> str:
+def html_legend(keys: Sequence[LegendEntry]) -> str:
     lines = [
         f'<li><svg width="26" height="12" aria-hidden="true">{SWATCHES[key.swatch].format(key.colour)}</svg>'
         f"{escape(key.meaning)}</li>"
@@ -134,8 +134,8 @@ def legend(keys: Sequence[Key]) -> str:
     return f'<ul class="legend">{"".join(lines)}</ul>' if lines else ""
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], marked: int | None = None) -> str:
-    """Return a table of plain text; the row at place `marked` is the winner's."""
+def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]], marked: int | None = None) -> str:
+    """Return a table of plain text; `marked` is the place of the winner's row."""
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join(table_row(row, place == marked) for place, row in enumerate(rows))
     whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,4 +1,4 @@
-"""A run read back from its directory, with what follows from it: who leads, whose weights, which curves."""
+"""A run read back from its directory, and what follows: the winner, where its weights trained, curves."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,40 +7,40 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import yaml
 
-from cluster.storage import Store
-from policies.space import Path, value_at
-from policies.standings import rank
-from search.errors import InputError
-from search.records.directory import CONTROLS, SETTINGS, SUMMARY, summary
-from search.records.lineage import Event, Segment, ancestry, read_lineage, read_rows, roots, stays
-from search.records.tables import METRICS, MIXING
+from shoal.cluster.storage import Store
+from shoal.policies.space import Path, value_at
+from shoal.policies.standings import rank
+from shoal.search.errors import InputError
+from shoal.search.notation import read
+from shoal.search.records.directory import CONTROLS, SETTINGS, SUMMARY, summary
+from shoal.search.records.lineage import Event, Segment, ancestry, read_lineage, roots, stays
+from shoal.search.records.tables import METRICS, MIXING, read_table_rows
 
-Rows = dict[int, list[dict[str, Any]]]  # by member, each in the order of the rounds
-Curve = list[tuple[int, float | None]]  # (step, value); None where a member failed
+RowsByMember = dict[int, list[dict[str, Any]]]  # member -> its rows in the order of rounds
+StepValues = list[tuple[int, float | None]]  # (step, value); None where a member failed
 
 
 @dataclass(frozen=True)
 class Control:
-    """A run of the same budget that this one is judged by: see CONTROLS."""
+    """A run of the same budget with which this one is compared: see CONTROLS."""
 
     name: str
-    rows: Rows
+    rows: RowsByMember
     summary: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Story:
-    """What a report tells; a run that still goes on has told less."""
+    """What a report tells of a run, as far as the run has come."""
 
-    configuration: str  # run.yaml as it stands
+    configuration: str  # the text of run.yaml
     settings: dict[str, Any]
     summary: dict[str, Any]
     events: list[Event]
-    rows: Rows
-    controls: Mapping[str, Control] = field(default_factory=dict)  # by folder
-    mixtures: Sequence[dict[str, Any]] = ()  # a row a round, member and group, where members mix
+    rows: RowsByMember
+    controls: Mapping[str, Control] = field(default_factory=dict)  # folder -> control
+    mixtures: Sequence[dict[str, Any]] = ()  # one row for each round, member and group, if members mix
 
     @property
     def name(self) -> str:
@@ -52,7 +52,7 @@ class Story:
 
     @property
     def unit(self) -> str:
-        """What curves show: only a language model's score is known to be minus a loss."""
+        """What the curves show. Only a language model's score is known to be minus a loss."""
         return "validation loss" if self.settings.get("trainable", "decoder") == "decoder" else "score"
 
     @property
@@ -66,8 +66,11 @@ class Story:
 
     @cached_property
     def domains(self) -> dict[str, dict[str, Any]]:
-        """Every domain, also those of spaces within the space: `optimiser.rate` names such a one."""
-        return {".".join(path): domain for path, domain in flat(self.settings.get("hyperparameters") or {})}
+        """Every domain by its whole name, such as `optimiser.rate` for one of a space within the space."""
+        return {
+            ".".join(path): domain
+            for path, domain in domains_by_path(self.settings.get("hyperparameters") or {})
+        }
 
     @cached_property
     def hyperparameters(self) -> list[str]:
@@ -133,24 +136,24 @@ class Story:
     def until(self, segment: Segment) -> int:
         return self.last_step if segment.to_step is None else segment.to_step
 
-    def score_curve(self, segment: Segment) -> Curve:
-        """Return the scores of one stay of weights, from the score that it began with."""
+    def score_curve(self, segment: Segment) -> StepValues:
+        """Return the scores of weights during one stay in a slot, from the score that they came with."""
         curve = [(row["step"], self.shown(row["score"])) for row in self.rows_of(segment)]
         arrival = self._arrivals[segment.member, segment.from_round]
         return curve if arrival.parent is None else [(arrival.began, self.shown(arrival.parent_score)), *curve]
 
-    def group_curve(self, path: Sequence[Segment], group: str) -> Curve:
+    def group_curve(self, path: Sequence[Segment], group: str) -> StepValues:
         """Return the group's validation loss along a path."""
         return self.column_curve(path, f"loss_{group}")
 
-    def column_curve(self, path: Sequence[Segment], column: str) -> Curve:
+    def column_curve(self, path: Sequence[Segment], column: str) -> StepValues:
         rows = [row for segment in path for row in self.rows_of(segment)]
         return [(row["step"], finite(row.get(column))) for row in rows]
 
-    def quantiles(self, column: str, at: Sequence[float]) -> list[Curve]:
+    def quantiles(self, column: str, at: Sequence[float]) -> list[StepValues]:
         return quantiles(self.rows, column, at)
 
-    def best_so_far(self, rows: Rows) -> Curve:
+    def best_so_far(self, rows: RowsByMember) -> StepValues:
         """Return the best score that any member had reached at each step."""
         best = -math.inf
         reached: dict[int, float] = {}
@@ -173,20 +176,20 @@ def read_story(store: Store) -> Story:
     if not store.exists(SETTINGS):
         raise InputError(f"{store.uri} is not a run directory: it has no {SETTINGS}.")
     text = store.read(SETTINGS).decode()
-    events, rows = read_lineage(store), by_member(read_rows(store, METRICS))
+    events, rows = read_lineage(store), by_member(read_table_rows(store, METRICS))
     unknown = sorted(set(rows) - {event.member for event in events})
     if unknown:
         raise InputError(
             f"{store.uri}/{METRICS} names members without a start in the lineage: "
             f"{', '.join(map(str, unknown))}; the two must come from one run."
         )
-    settings = yaml.safe_load(text) or {}
-    paths = [path for path, _ in flat(settings.get("hyperparameters") or {}) if len(path) > 1]
+    settings = read(text, f"{store.uri}/{SETTINGS}") or {}
+    paths = [path for path, _ in domains_by_path(settings.get("hyperparameters") or {}) if len(path) > 1]
     events = [
         event._replace(before=event.before and dotted(event.before, paths), after=dotted(event.after, paths))
         for event in events
     ]
-    mixtures = read_rows(store, MIXING) if store.exists(MIXING) else []
+    mixtures = read_table_rows(store, MIXING) if store.exists(MIXING) else []
     return Story(text, settings, summary(store), events, rows, read_controls(store), mixtures)
 
 
@@ -196,13 +199,13 @@ def read_controls(store: Store) -> dict[str, Control]:
     for folder, name in CONTROLS.items():
         if store.exists(f"{folder}/{METRICS}"):
             said = f"{folder}/{SUMMARY}"
-            rows = by_member(read_rows(store, f"{folder}/{METRICS}"))
+            rows = by_member(read_table_rows(store, f"{folder}/{METRICS}"))
             found[folder] = Control(name, rows, dict(store.read_json(said)) if store.exists(said) else {})
     return found
 
 
-def quantiles(rows: Rows, column: str, at: Sequence[float]) -> list[Curve]:
-    """Return quantiles over the members that did not fail, one curve each."""
+def quantiles(rows: RowsByMember, column: str, at: Sequence[float]) -> list[StepValues]:
+    """Return the quantiles `at` over the members that did not fail, with one curve for each quantile."""
     values: dict[int, list[float]] = {}
     for row in sorted((row for member in rows.values() for row in member), key=lambda row: row["step"]):
         if (value := finite(row.get(column))) is not None:
@@ -211,24 +214,24 @@ def quantiles(rows: Rows, column: str, at: Sequence[float]) -> list[Curve]:
     return [[(step, float(found[place])) for step, found in table] for place in range(len(at))]
 
 
-def by_member(rows: Iterable[dict[str, Any]]) -> Rows:
-    found: Rows = {}
+def by_member(rows: Iterable[dict[str, Any]]) -> RowsByMember:
+    found: RowsByMember = {}
     for row in sorted(rows, key=lambda row: (row["member"], row["round"])):
         found.setdefault(row["member"], []).append(row)
     return found
 
 
-def flat(domains: dict[str, Any], above: Path = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield the domains of a run's file by their paths; a space within the space has no kind."""
+def domains_by_path(domains: dict[str, Any], above: Path = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield each domain of a run's file with its path; a space within the space has no kind."""
     for name, domain in domains.items():
         if isinstance(domain.get("kind"), str):
             yield (*above, name), domain
         else:
-            yield from flat(domain, (*above, name))
+            yield from domains_by_path(domain, (*above, name))
 
 
 def dotted(given: dict[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
-    """Return hyperparameters with those of spaces within by their whole names."""
+    """Return hyperparameters in which those of inner spaces have whole names, such as `optimiser.rate`."""
     within = {path[0] for path in paths}
     kept = {name: value for name, value in given.items() if name not in within}
     return kept | {".".join(path): value_at(given, path) for path in paths}

@@ -5,11 +5,11 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from cluster.storage import Store
-from search.records.directory import STRATIFIED
-from search.records.lineage import Segment
-from search.report.drawing import show
-from search.report.figures import (
+from shoal.cluster.storage import Store
+from shoal.search.records.directory import STRATIFIED
+from shoal.search.records.lineage import Segment
+from shoal.search.report.drawing import readable_value
+from shoal.search.report.figures import (
     EQUAL_LEGEND,
     GROUP_LEGEND,
     SCHEDULE_LEGEND,
@@ -18,17 +18,17 @@ from search.report.figures import (
     genealogy,
     group_loss,
     kept_rows,
-    schedule,
+    schedule_figure,
     scores,
     stacked,
 )
-from search.report.mixtures import mixing
-from search.report.page import document, grid, legend, panel, section, table
-from search.report.story import Control, Story, finite, read_story
+from shoal.search.report.mixtures import mixing
+from shoal.search.report.page import document, grid, html_legend, html_table, panel, section
+from shoal.search.report.story import Control, Story, finite, read_story
 
 REPORT = "report.html"
-MOST_CHIPS = 7  # of the winning lineage in the header; the genealogy shows all
-MOST_VALUES = 5  # of a schedule in words; the figure shows all
+MOST_CHIPS = 7  # the header shows so many members of the winning lineage; the genealogy shows all
+MOST_VALUES = 5  # a caption shows so many values of a schedule; the figure shows all
 
 
 def write_report(store: Store) -> str:
@@ -52,15 +52,17 @@ def header(story: Story) -> str:
     status = escape(story.status)
     if story.status != "done":
         status += f", step {story.last_step} of {story.planned_steps}"
+    elif story.summary.get("ended"):
+        status += f": {escape(story.summary['ended'])}"
     kind = story.status if story.status in ("done", "failed") else ""
     return (
         f'<header><div class="title"><h1>{escape(story.name)}</h1>'
         f'<span class="status {kind}">{status}</span></div>'
-        f'<p class="told">{told(story)}</p>{chips(story.path, story)}{tiles(story)}</header>'
+        f'<p class="told">{outcome_sentences(story)}</p>{chips(story.path, story)}{tiles(story)}</header>'
     )
 
 
-def told(story: Story) -> str:
+def outcome_sentences(story: Story) -> str:
     """Return the outcome in two sentences."""
     best = story.shown(story.last_scores[story.winner])
     if best is None:
@@ -98,7 +100,7 @@ def tiles(story: Story) -> str:
     values += [
         ("exploits", f"{said.get('exploits', len(story.copies)):,}"),
         ("members", f"{len(story.stays):,}"),
-        ("trained", way(story)),
+        ("trained", how_trained(story)),
         ("rounds", rounds(story)),
     ]
     tokens = said.get("tokens") or sum(rows[-1].get("tokens") or 0 for rows in story.rows.values())
@@ -113,7 +115,7 @@ def tiles(story: Story) -> str:
     return f'<dl class="tiles">{"".join(drawn)}</dl>'
 
 
-def way(story: Story) -> str:
+def how_trained(story: Story) -> str:
     """Return whether members trained in stacks, as one model each, or one by one."""
     stacked = sum(any(row.get("stacked") for row in rows) for rows in story.rows.values())
     if not stacked:
@@ -136,23 +138,23 @@ def overview(story: Story) -> str:
 
 
 def schedules(story: Story) -> str:
-    """Return one figure a hyperparameter, and the same as a table with the change at each copy."""
+    """Return a figure for each hyperparameter, and a table of its values with the change at each copy."""
     varied = [name for name in story.hyperparameters if story.domains.get(name, {}).get("kind") != "constant"]
     if not varied:
         return ""
     figures = [
-        panel(f"schedule-{place}", name, in_words(story, name), schedule(story, name), "h3")
+        panel(f"schedule-{place}", name, in_words(story, name), schedule_figure(story, name), "h3")
         for place, name in enumerate(varied)
     ]
     body = [path_row(story, place, varied) for place in range(len(story.path))]
     columns = ["steps", "member", f"{story.unit} at the end", *varied]
-    whole = f"<details><summary>The same as a table</summary>{table(columns, body)}</details>"
-    return section("Schedule of the winner", legend(SCHEDULE_LEGEND), grid(figures), whole)
+    whole = f"<details><summary>The same as a table</summary>{html_table(columns, body)}</details>"
+    return section("Schedule of the winner", html_legend(SCHEDULE_LEGEND), grid(figures), whole)
 
 
 def in_words(story: Story, name: str) -> str:
     """Return the values along the winning lineage, and whether the figure's scale is logarithmic."""
-    values = [show(segment.hyperparameters.get(name)) for segment in story.path]
+    values = [readable_value(segment.hyperparameters.get(name)) for segment in story.path]
     changes = [value for value, before in zip(values, [None, *values], strict=False) if value != before]
     if len(changes) > MOST_VALUES:
         changes[2 : len(changes) - 2] = ["…"]
@@ -177,12 +179,12 @@ def steps(story: Story, segment: Segment) -> str:
 
 
 def changed(before: Any, after: Any) -> str:
-    """Return a value, with its factor where a copy multiplied it."""
+    """Return a value as text, with the factor by which a copy changed it."""
     if before == after or isinstance(after, bool) or not isinstance(after, int | float):
-        return show(after)
+        return readable_value(after)
     if isinstance(before, int | float) and before and after / before > 0:
-        return f"{show(after)} (x{after / before:.2f})"
-    return show(after)
+        return f"{readable_value(after)} (x{after / before:.2f})"
+    return readable_value(after)
 
 
 def groups(story: Story) -> str:
@@ -192,7 +194,7 @@ def groups(story: Story) -> str:
         about = f"test loss of the winner {decimal(test[group])}" if finite(test.get(group)) is not None else ""
         figures.append(panel(f"group-{place}", group, about, group_loss(story, group), "h3"))
     keys = EQUAL_LEGEND if STRATIFIED in story.controls else GROUP_LEGEND
-    return section("Validation loss by group", legend(keys), grid(figures)) if figures else ""
+    return section("Validation loss by group", html_legend(keys), grid(figures)) if figures else ""
 
 
 def sampling(story: Story) -> str:
@@ -203,14 +205,14 @@ def sampling(story: Story) -> str:
     if scored := story.summary.get("scoring"):
         about += f" They were scored by {scored['model']}: {scored['rows']} rows in {scored['seconds']:.0f} s."
     figure = panel("kept", "Rows kept", about, kept_rows(story), "h3")
-    return section("Sampling", legend(GROUP_LEGEND), grid([figure]))
+    return section("Sampling", html_legend(GROUP_LEGEND), grid([figure]))
 
 
 def comparison(story: Story) -> str:
-    return "".join(against(story, folder, control) for folder, control in story.controls.items())
+    return "".join(control_section(story, folder, control) for folder, control in story.controls.items())
 
 
-def against(story: Story, folder: str, control: Control) -> str:
+def control_section(story: Story, folder: str, control: Control) -> str:
     figure = panel(
         folder,
         "Best so far",
@@ -220,7 +222,7 @@ def against(story: Story, folder: str, control: Control) -> str:
     )
     parts = [
         figure,
-        table(["", "this run", control.name, "difference"], comparison_rows(story, control)),
+        html_table(["", "this run", control.name, "difference"], comparison_rows(story, control)),
     ]
     return section(f"Against the same members {control.name}", caught_up(story, control), grid(parts, "pair"))
 
@@ -239,13 +241,13 @@ def comparison_rows(story: Story, control: Control) -> list[list[str]]:
 
 
 def final(story: Story, rows: dict[int, list[dict[str, Any]]]) -> float | None:
-    """Return the best score of the last round, which is what a run hands over."""
+    """Return the best score of the last round, with which a run ends."""
     found = [score for each in rows.values() if (score := finite(each[-1]["score"])) is not None]
     return story.shown(max(found)) if found else None
 
 
 def caught_up(story: Story, control: Control) -> str:
-    """Return the sentence that says when this run had reached what the other ended with."""
+    """Return a sentence that says at which step this run had reached the control's final value."""
     goal = final(story, control.rows)
     if goal is None:
         return ""
@@ -264,7 +266,7 @@ def members(story: Story) -> str:
     columns = ["member", story.unit, "copied", "was copied", "copies in lineage", "began in"]
     rows = [member_row(story, member) for member in story.ranking]
     about = '<p class="soft">Best first, at the last round, with the hyperparameters that made the score.</p>'
-    body = table([*columns, *story.hyperparameters], rows, story.ranking.index(story.winner))
+    body = html_table([*columns, *story.hyperparameters], rows, story.ranking.index(story.winner))
     return section("Members", about, body)
 
 
@@ -278,7 +280,7 @@ def member_row(story: Story, member: int) -> list[str]:
         str(sum(copy.parent == member for copy in story.copies)),
         str(len(path) - 1),
         f"member {path[0].member}",
-        *(show(path[-1].hyperparameters.get(name, "")) for name in story.hyperparameters),
+        *(readable_value(path[-1].hyperparameters.get(name, "")) for name in story.hyperparameters),
     ]
 
 

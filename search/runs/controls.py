@@ -1,9 +1,9 @@
 """The runs of the same budget that a run is judged by."""
 
-from search.config.kinds import NoExploitRule
-from search.config.mixing import Mixing, StratifiedMixture
-from search.config.run import Run
-from search.records.directory import STRATIFIED
+from shoal.search.config.kinds import NO_EXPLOIT
+from shoal.search.config.mixing import POLICY, Mixing
+from shoal.search.config.run import Run
+from shoal.search.records.directory import STRATIFIED
 
 
 def controls(run: Run) -> list[Run]:
@@ -13,9 +13,7 @@ def controls(run: Run) -> list[Run]:
 
 def without_exploits(run: Run) -> Run:
     """Return the control: the same members with the same budget, each left to itself."""
-    population = run.population.model_copy(
-        update={"exploit": NoExploitRule(kind="none"), "cull": None, "backtrack": False}
-    )
+    population = run.population.model_copy(update={"exploit": NO_EXPLOIT, "cull": None, "backtrack": False})
     return run.model_copy(update={"population": population, "directory": f"{run.directory}/baseline"})
 
 
@@ -23,7 +21,7 @@ def in_equal_shares(run: Run) -> Run:
     """Return the control of a mixture: the same population with as many rows of every group."""
     searched = {name: domain for name, domain in run.hyperparameters.items() if name != "mixing"}
     # what is unseen stays so, and is what members are scored by
-    even = Mixing(policy=StratifiedMixture(kind="stratified"), unseen=run.unseen)
+    even = Mixing(policy=POLICY["stratified"](kind="stratified"), unseen=run.unseen)
     mixing = even if run.unseen else None
     plain = {"mixing": mixing, "hyperparameters": searched, "name": f"{run.name}-{STRATIFIED}"}
     equal = run.model_copy(update={**plain, "directory": f"{run.directory}/{STRATIFIED}"})

@@ -1,22 +1,23 @@
 """One model trained along the schedule that a population found, with the data of its winning lineage."""
 
 import math
+import shlex
 
 import numpy as np
 from rich.console import Console
 
-from cluster.session import session
-from cluster.storage import Store
-from policies.schedule import Setting
-from search.config.kinds import NoExploitRule
-from search.config.run import Run
-from search.config.sections import Scheduled
-from search.errors import InputError
-from search.records import directory
-from search.records.lineage import Segment, ancestry, read_lineage, schedule
-from search.records.tables import METRICS
-from search.runs.closing import close
-from search.runs.population import finish, prepare
+from shoal.cluster.session import session
+from shoal.cluster.storage import Store
+from shoal.policies.schedule import Setting
+from shoal.search.config.kinds import NO_EXPLOIT
+from shoal.search.config.run import Run
+from shoal.search.config.sections import Scheduled
+from shoal.search.errors import InputError
+from shoal.search.records import directory
+from shoal.search.records.lineage import Segment, ancestry, read_lineage, schedule_of
+from shoal.search.records.tables import METRICS, read_table_rows
+from shoal.search.runs.closing import close
+from shoal.search.runs.population import finish, prepare
 
 
 def lineage_of(run: Run, store: Store, member: int | None = None) -> tuple[int, list[Segment]]:
@@ -27,26 +28,29 @@ def lineage_of(run: Run, store: Store, member: int | None = None) -> tuple[int, 
 
 def settings_of(path: list[Segment]) -> list[dict[str, object]]:
     """Return a lineage's schedule as `schedule:` of a run's file holds it."""
-    return [setting._asdict() for setting in schedule(path)]
+    return [setting._asdict() for setting in schedule_of(path)]
 
 
 def replay(place: str, member: int | None, console: Console) -> None:
     """Train the member's lineage once more as one model, and say how near it comes."""
-    run, store = directory.open_run(place)
+    run, store = directory.going_on(place)
     if directory.summary(store).get("status") != "done":
-        raise InputError(f"{place} is not finished: continue it with `shoal resume {place}`, then replay it.")
+        raise InputError(
+            f"{place} is not finished: continue it with `shoal resume {shlex.quote(place)}`, then replay it."
+        )
     chosen, path = lineage_of(run, store, member)
     steps = directory.member_of(run, store, chosen)["step"]
     if run.population.backtrack and steps != run.training.steps:
         raise InputError(
             f"{place}: member {chosen} went back to earlier weights and has trained {steps} steps of the run's "
-            f"{run.training.steps}, so no run repeats it; `shoal schedule {place}` prints its schedule."
+            f"{run.training.steps}, so no run repeats it; its schedule is printed by "
+            f"`shoal schedule {shlex.quote(place)}`."
         )
     again = as_one_model(run, store, chosen, path)
     directory.refuse_existing(again)
-    prepare(again, console)
-    copy = directory.create(again)
+    again = prepare(again, console)
     with session():
+        copy = directory.create(again)
         finish(again, console)
     close(again, copy, console)
     console.print(compare(run, store, again, copy, chosen), highlight=False, soft_wrap=True)
@@ -54,12 +58,12 @@ def replay(place: str, member: int | None, console: Console) -> None:
 
 def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Run:
     """Return the run of one member that starts as the lineage's first and keeps to its schedule."""
-    settings: list[Setting] = schedule(path)
+    settings: list[Setting] = schedule_of(path)
     # in a stack, copies may come between the ready points: the schedule then needs a finer interval
     interval = math.gcd(run.population.interval, *(setting.from_step for setting in settings))
     alone = {
         "members": 1,
-        "exploit": NoExploitRule(kind="none"),
+        "exploit": NO_EXPLOIT,
         "cull": None,
         "backtrack": False,
         "mode": "synchronous",
@@ -67,7 +71,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
     }
     population = run.population.model_copy(update=alone)
     # a stack of one mostly rounds as a larger one does; a member that trains by itself does not
-    rows = store.read_table(METRICS).to_pylist()
+    rows = read_table_rows(store, METRICS)
     stacked = any(row["stacked"] for row in rows if row["member"] == member)
     threads = directory.summary(store)["threads"]
     one = {"broods": 1, "workers_per_brood": None, "members_per_worker": 1}

@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cluster import checkpoints, workers
-from cluster.storage import Store
-from policies.population import Order
-from search.config.run import Run
-from search.errors import Exhausted
-from search.members.build import build_members
-from search.worker.teams import FAILED, Team, read, teams
-from trainables.member import Member, State
-from trainables.together import CompileError
+from shoal.cluster import checkpoints, workers
+from shoal.cluster.storage import Store
+from shoal.policies.population import Order
+from shoal.search.config.run import Run
+from shoal.search.errors import Exhausted
+from shoal.search.members.build import build_members
+from shoal.search.worker.teams import FAILED, Team, read, teams
+from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.member import Member, SavedState
+from shoal.trainables.stacked_loss import CompileError
 
 STANDING = "standing"  # the key under which a member's file says what it goes on with
 LOST = FAILED | {"error": "The weights that this member was to copy were lost with their worker."}
@@ -98,7 +99,9 @@ class Turns:
     inbox: Inbox
     writer: checkpoints.Writer
     failed: set[int] = field(default_factory=set)
-    asked: dict[int, State] = field(default_factory=dict)  # what members reported with that have no answer yet
+    asked: dict[int, SavedState] = field(
+        default_factory=dict
+    )  # what members reported with that have no answer yet
 
     @property
     def members(self) -> dict[int, Member]:
@@ -156,15 +159,15 @@ class Turns:
         """Return how many steps the team trains to its ready point: none if it has to wait for an answer."""
         able = [team.members[number] for number in self.left(team) - self.failed]
         to_end = [self.run.training.steps - member.trained for member in able]
-        return max(0, min([self.run.population.interval, *to_end])) if able else 0
+        return team.reach(max(0, min([self.run.population.interval, *to_end]))) if able else 0
 
     def report(self, team: Team, rows: Mapping[int, dict[str, Any]]) -> None:
         """Send the rows of those that wait for no answer, and publish what they reported with."""
         told: list[dict[str, Any]] = []
-        states: dict[int, State] = {}
+        states: dict[int, SavedState] = {}
         for number in sorted((self.left(team) - self.asked.keys()) & rows.keys()):
             row = rows[number] if number not in self.failed else LOST
-            state = self.asked[number] = team.members[number].state()
+            state = self.asked[number] = handed_out(team.members[number].state)
             if not np.isfinite(row["score"]):
                 self.failed.add(number)
             # a member that came back from its file repeats a report that may have been answered
@@ -199,16 +202,16 @@ class Turns:
             if state is None:
                 self.failed.add(number)
                 return
-            member.load(state, verdict.order.hyperparameters)
+            hand_in(member.load, state, verdict.order.hyperparameters)
         if verdict.ended:
             self.ended.add(number)
         assert state is not None
         standing = {"hyperparameters": self.hyperparameters[number], "ended": verdict.ended}
         self.writer.save(verdict.round, number, {**state, STANDING: standing})
 
-    def donated(self, verdict: Verdict) -> State | None:
+    def donated(self, verdict: Verdict) -> SavedState | None:
         """Return what the donor reported with; from its file if the published one is lost, else None."""
-        state: State | None = workers.fetch(verdict.weights)
+        state: SavedState | None = workers.fetch(verdict.weights)
         if state is None and verdict.source is not None:
             with contextlib.suppress(FileNotFoundError):  # not yet written, or kept no longer
                 state = checkpoints.load_member(self.store, *verdict.source)
@@ -233,7 +236,7 @@ def train_freely(
     hyperparameters = {**starts, **given}
     members = build_members(run, hyperparameters)
     for number, state in states.items():
-        members[number].load(state, hyperparameters[number])
+        hand_in(members[number].load, state, hyperparameters[number])
     ended = {number for number, standing in standings.items() if standing["ended"]}
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
     turns = Turns(

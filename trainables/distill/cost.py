@@ -1,4 +1,4 @@
-"""What a sub-network costs: counted from its shapes, by the paper's formula, and measured."""
+"""The cost of a sub-network: counted from its shape, by the paper's formula, or measured."""
 
 import time
 from collections.abc import Callable
@@ -7,17 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainables.distill.elastic import Transformer, extract
-from trainables.distill.spaces import Shape, Subnet
+from shoal.trainables.distill.elastic import Transformer, extract
+from shoal.trainables.distill.spaces import ElasticShape, Subnet
 
 
 class Cost(NamedTuple):
     parameters: int
-    macs: int  # multiplications and additions of one row's forward pass
+    macs: int  # multiply-and-add operations in one row's forward pass
 
 
-def encoder_cost(shape: Shape, length: int) -> Cost:
-    """Count what an `Encoder` of this shape executes; its pooler reads the first token alone."""
+def encoder_cost(shape: ElasticShape, length: int) -> Cost:
+    """Return the cost of an `ElasticEncoder` for one row of tokens; its pooler reads only the first token."""
     width, inner, attention = shape.width, shape.inner, shape.heads * shape.head_width
     tables = (shape.vocabulary + shape.positions + shape.types) * width + 2 * width
     projections = 3 * (width * attention + attention) + attention * width + width
@@ -28,8 +28,11 @@ def encoder_cost(shape: Shape, length: int) -> Cost:
     return Cost(parameters, shape.layers * products + width * width)
 
 
-def decoder_cost(shape: Shape, length: int) -> Cost:
-    """Count what a `Decoder` of this shape executes, its logits with it; masked scores are computed too."""
+def decoder_cost(shape: ElasticShape, length: int) -> Cost:
+    """Return the cost of an `ElasticDecoder` for one row of tokens, with its logits.
+
+    Masked attention scores count too, because they are computed.
+    """
     width, inner, attention = shape.width, shape.inner, shape.heads * shape.head_width
     weights = 4 * width * attention + 3 * width * inner
     table = shape.vocabulary * width
@@ -39,10 +42,10 @@ def decoder_cost(shape: Shape, length: int) -> Cost:
 
 
 def published_cost(subnet: Subnet, length: int = 128, heads: int = 12) -> Cost:
-    """Return the cost as AutoDistil's tables have it, for BERT's vocabulary and so many heads of the teacher.
+    """Return the cost by the formula of AutoDistil's tables (Xu et al., 2022), for BERT's vocabulary.
 
-    It takes the attention's width for width * heads / 12 where the network has 64 * heads, so it is too
-    low for narrow networks: for comparison with the published numbers only.
+    `heads` are the teacher's. The formula takes width * heads / 12 for the attention's width, which is
+    64 * heads in the network, so it is too low for narrow networks: compare it with published numbers only.
     """
     depth, width, inner = len(subnet.layers), subnet.width, subnet.inner
     attention = width * subnet.heads / heads
@@ -57,7 +60,7 @@ def latency(network: Transformer, subnet: Subnet, tokens: Tensor, repeats: int =
     """Measure the median time in ms of a forward pass of the extracted sub-network, on its device."""
     alone = extract(network, subnet).eval()
     with torch.inference_mode():
-        alone(tokens)  # the first pass also loads and plans
+        alone(tokens)  # the first pass is slower: it also loads kernels
         times = sorted(_milliseconds(lambda: alone(tokens), tokens.device) for _ in range(repeats))
     return times[len(times) // 2]
 

@@ -1,4 +1,4 @@
-"""Layers that compute with the first rows and columns of their weights, and networks cut out of larger ones."""
+"""Layers that use only the first rows and columns of their weights, and networks cut out of larger ones."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.distill.spaces import Shape, Subnet
+from shoal.trainables.distill.spaces import ElasticShape, Subnet
 
 ACTIVATIONS = {
     "gelu": functional.gelu,
@@ -22,9 +22,9 @@ LAYER = re.compile(r"(?<=^blocks\.)\d+")
 class Transformer(nn.Module):
     """A transformer whose `forward(tokens, mask, subnet)` may run a part of it; all weights stay in place."""
 
-    shape: Shape
+    shape: ElasticShape
 
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: ElasticShape):
         super().__init__()
         self.shape = shape
 
@@ -33,7 +33,7 @@ Elastic = TypeVar("Elastic", bound=Transformer)
 
 
 def linear(layer: nn.Linear, x: Tensor, rows: int) -> Tensor:
-    """Apply the first `rows` of a layer to all columns of `x`: views, so gradients reach only these."""
+    """Apply the first `rows` of a layer to all columns of `x`. These are views: only they get gradients."""
     bias = layer.bias[:rows] if layer.bias is not None else None
     return functional.linear(x, layer.weight[:rows, : x.shape[-1]], bias)
 
@@ -48,13 +48,16 @@ def root_norm(layer: nn.RMSNorm, x: Tensor) -> Tensor:
 
 
 def attend(heads: Sequence[Tensor], mask: Tensor | None) -> Tensor:
-    """Return what each token takes from those where `mask` is true: all `(rows, heads, length, head_width)`."""
+    """Return attention over the tokens where `mask` is true.
+
+    `heads` are queries, keys and values; they and the result are `(rows, heads, length, head_width)`.
+    """
     q, k, v = heads
     return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 def split_heads(x: Tensor, head_width: int) -> Tensor:
-    """Return `(rows, heads, length, head_width)` of `(rows, length, heads * head_width)`."""
+    """Return `(rows, length, heads * head_width)` as `(rows, heads, length, head_width)`."""
     return x.unflatten(-1, (-1, head_width)).transpose(1, 2)
 
 

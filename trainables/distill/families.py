@@ -1,4 +1,4 @@
-"""Between our networks and those of Hugging Face's transformers: shapes, names of weights, exported folders."""
+"""Conversion between our networks and those of transformers: shapes, names of weights, exported folders."""
 
 import re
 from collections.abc import Mapping
@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.distill.decoder import Decoder
-from trainables.distill.elastic import ACTIVATIONS, Transformer
-from trainables.distill.encoder import Encoder
-from trainables.distill.spaces import Shape
+from shoal.trainables.distill.decoder import ElasticDecoder
+from shoal.trainables.distill.elastic import ACTIVATIONS, Transformer
+from shoal.trainables.distill.encoder import ElasticEncoder
+from shoal.trainables.distill.spaces import ElasticShape
 
 ENCODERS = ("bert", "roberta", "xlm-roberta", "electra")
 DECODERS = ("llama", "mistral")
-NETWORKS: dict[str, type[Transformer]] = {"encoder": Encoder, "decoder": Decoder}
+NETWORKS: dict[str, type[Transformer]] = {"encoder": ElasticEncoder, "decoder": ElasticDecoder}
 
 # our name -> theirs; an encoder's blocks are `blocks.N` here and `encoder.layer.N` there
 BERT = {
@@ -49,7 +49,7 @@ LLAMA_BLOCK = {
 
 
 def family_of(config: Any) -> str:
-    """Return "encoder" or "decoder", or "" for a kind that students cannot take shape and weights from."""
+    """Return "encoder" or "decoder", or "" if students cannot take shape and weights from this kind."""
     activation = getattr(config, "hidden_act", "")
     if config.model_type in ENCODERS and activation in ACTIVATIONS:
         same = getattr(config, "embedding_size", config.hidden_size) == config.hidden_size
@@ -61,8 +61,8 @@ def family_of(config: Any) -> str:
     return ""
 
 
-def shape_of(config: Any, family: str) -> Shape:
-    """Return the shape of a network of theirs, from its configuration."""
+def shape_from_config(config: Any, family: str) -> ElasticShape:
+    """Return our shape of a network of transformers, from its configuration."""
     heads, width = config.num_attention_heads, config.hidden_size
     common = {
         "family": family,
@@ -74,7 +74,7 @@ def shape_of(config: Any, family: str) -> Shape:
         "activation": config.hidden_act,
     }
     if family == "encoder":
-        return Shape(
+        return ElasticShape(
             positions=config.max_position_embeddings - skipped_positions(config),
             head_width=width // heads,
             epsilon=config.layer_norm_eps,
@@ -82,7 +82,7 @@ def shape_of(config: Any, family: str) -> Shape:
             **common,
         )
     rope = getattr(config, "rope_parameters", None) or {}
-    return Shape(
+    return ElasticShape(
         positions=config.max_position_embeddings,
         head_width=getattr(config, "head_dim", None) or width // heads,
         epsilon=config.rms_norm_eps,
@@ -98,7 +98,7 @@ def skipped_positions(config: Any) -> int:
 
 
 def their_name(name: str, family: str) -> str:
-    """Return what a weight of ours is called there."""
+    """Return the name that transformers has for one of our weights."""
     outer, inner, blocks = (
         (BERT, BERT_BLOCK, "encoder.layer") if family == "encoder" else (LLAMA, LLAMA_BLOCK, "model.layers")
     )
@@ -109,7 +109,7 @@ def their_name(name: str, family: str) -> str:
 
 
 def adopt(network: Transformer, family: str, weights: Mapping[str, Tensor], config: Any) -> list[str]:
-    """Copy a teacher's weights into a network of its shape; return our names of what it does not have."""
+    """Copy a teacher's weights into a network of its shape; return our names of weights that it lacks."""
     missing = []
     with torch.no_grad():
         for name, target in network.named_parameters():
@@ -120,17 +120,17 @@ def adopt(network: Transformer, family: str, weights: Mapping[str, Tensor], conf
             if name == "embedding.positions.weight":
                 source = source[skipped_positions(config) :]
             if source.shape[0] < target.shape[0] and name.split(".")[-2] in ("key", "value"):
-                # each group of heads shares its keys and values there
+                # in the teacher, each group of heads shares its keys and values
                 groups = source.unflatten(0, (-1, network.shape.head_width))
                 source = groups.repeat_interleave(target.shape[0] // source.shape[0], dim=0).flatten(0, 1)
             target.copy_(source)
     return missing
 
 
-def host_heads(shape: Shape) -> int | None:
-    """Return how many heads a BERT needs that holds these, or None if none can.
+def host_heads(shape: ElasticShape) -> int | None:
+    """Return how many heads a BERT needs to hold a network of this shape, or None if no BERT can.
 
-    BERT's attention is as wide as its stream. Where ours is narrower, its heads are filled up with zeros.
+    BERT's attention is as wide as its stream. Where ours is narrower, zeros fill up BERT's heads.
     """
     for heads in range(shape.heads, shape.width // shape.head_width + 1):
         if shape.width % heads == 0:
@@ -139,8 +139,8 @@ def host_heads(shape: Shape) -> int | None:
 
 
 def to_transformers(network: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Return the configuration and weights of the same function in transformers, if it can be put so."""
-    if isinstance(network, Encoder):
+    """Return configuration and weights of the same function in transformers, or None if it has none."""
+    if isinstance(network, ElasticEncoder):
         return to_bert(network)
     shape = network.shape
     config = {
@@ -162,7 +162,7 @@ def to_transformers(network: Transformer) -> tuple[dict[str, Any], dict[str, Ten
     return config, {their_name(name, "decoder"): value for name, value in network.state_dict().items()}
 
 
-def to_bert(network: Encoder) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+def to_bert(network: ElasticEncoder) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     shape, heads = network.shape, host_heads(network.shape)
     if heads is None:
         return None
@@ -184,7 +184,7 @@ def to_bert(network: Encoder) -> tuple[dict[str, Any], dict[str, Tensor]] | None
         part = name.split(".")[-2]
         if part in ("query", "key", "value"):
             value = widen(value, shape, heads)
-            # the wider head divides its scores by the root of its own width
+            # a wider head divides its scores by the root of its own width, so queries are scaled up
             value = value * (shape.width / heads / shape.head_width) ** 0.5 if part == "query" else value
         elif part == "output" and name.endswith("weight"):
             value = widen(value.T, shape, heads).T
@@ -192,8 +192,8 @@ def to_bert(network: Encoder) -> tuple[dict[str, Any], dict[str, Tensor]] | None
     return config, weights
 
 
-def widen(rows: Tensor, shape: Shape, heads: int) -> Tensor:
-    """Return the first axis, our heads, as so many heads of `width / heads`, filled up with zeros."""
+def widen(rows: Tensor, shape: ElasticShape, heads: int) -> Tensor:
+    """Return rows whose first axis is our heads as `heads` heads of `width / heads`, filled up with zeros."""
     wide = rows.new_zeros(heads, shape.width // heads, *rows.shape[1:])
     wide[: shape.heads, : shape.head_width] = rows.unflatten(0, (shape.heads, shape.head_width))
     return wide.flatten(0, 1)

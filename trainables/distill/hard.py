@@ -1,7 +1,7 @@
-"""HARD (2023, arXiv 2305.14890): augmentations learnt to show where student and teacher disagree.
+"""HARD (2023, arXiv 2305.14890): augmentations are learnt that show where student and teacher disagree.
 
-They carry over what a teacher is invariant to. Student and augmentor take turns; the difficulty is kept
-in a band by two thresholds.
+They teach the student the teacher's invariances. Student and augmentor take turns, and two thresholds
+keep the difficulty between them.
 """
 
 from typing import NamedTuple
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-FORGET = 0.9  # of the mean disagreement, at each step
-MOST_LOGIT = 30.0  # beyond it a disagreement would grow without bound
+MEAN_DECAY = 0.9  # factor of the old mean disagreement at each step
+MOST_LOGIT = 30.0  # larger logits are cut to it, so that a disagreement is bounded
 
 
 class Turn(NamedTuple):
-    """Whose turn it is, and the running mean of their disagreement, which turns are decided by."""
+    """Whose turn it is, and the running mean of the disagreement, which decides when the turn changes."""
 
     student: bool = True
     mean: float | None = None
@@ -24,8 +24,8 @@ class Turn(NamedTuple):
 
 def disagreement(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared difference of logits `(rows, classes)`."""
-    bounded = (logits.clamp(-MOST_LOGIT, MOST_LOGIT) for logits in (student, teacher))
-    return functional.mse_loss(*bounded)
+    bounded = [logits.clamp(-MOST_LOGIT, MOST_LOGIT) for logits in (student, teacher)]
+    return functional.mse_loss(bounded[0], bounded[1])
 
 
 def student_loss(student: nn.Module, teacher: nn.Module, augmented: Tensor) -> Tensor:
@@ -39,27 +39,30 @@ def student_loss(student: nn.Module, teacher: nn.Module, augmented: Tensor) -> T
 def augmentor_loss(
     student: nn.Module, teacher: nn.Module, rows: Tensor, augmented: Tensor, consistency: float = 1.0
 ) -> Tensor:
-    """Return what the augmentor descends on: low where the student disagrees and the teacher stays.
+    """Return the augmentor's loss: low where the student disagrees and the teacher's answer stays the same.
 
-    The term weighed by `consistency` keeps rows from leaving what the teacher takes them for. The gradient
-    reaches what made `augmented` alone, neither student nor teacher.
+    The term with weight `consistency` keeps the teacher's answer close to the one on the original rows. The
+    gradient reaches only the augmentor that made `augmented`, neither student nor teacher.
     """
-    before, after = frozen(teacher, rows), frozen(teacher, augmented)
-    return consistency * disagreement(after, before) - disagreement(frozen(student, augmented), after)
+    before, after = output_of_frozen(teacher, rows), output_of_frozen(teacher, augmented)
+    return consistency * disagreement(after, before) - disagreement(output_of_frozen(student, augmented), after)
 
 
-def frozen(module: nn.Module, rows: Tensor) -> Tensor:
-    """Return what a module makes of rows, with a gradient for the rows but not for its weights."""
+def output_of_frozen(module: nn.Module, rows: Tensor) -> Tensor:
+    """Return a module's output for rows, with a gradient for the rows but not for the module's weights."""
     fixed = {name: weight.detach() for name, weight in module.named_parameters()}
     made: Tensor = functional_call(module, fixed, (rows,))
     return made
 
 
 def next_turn(turn: Turn, disagreed: float, low: float, high: float) -> Turn:
-    """Let the student go on until the mean disagreement is below `low`, the augmentor until above `high`."""
+    """Let the student go on until the mean disagreement is below `low`, the augmentor until it is above `high`.
+
+    Raises ValueError unless 0 < low < high.
+    """
     if not 0 < low < high:
         raise ValueError(f"thresholds must be 0 < low < high, got {low=}, {high=}.")
-    mean = disagreed if turn.mean is None else FORGET * turn.mean + (1 - FORGET) * disagreed
+    mean = disagreed if turn.mean is None else MEAN_DECAY * turn.mean + (1 - MEAN_DECAY) * disagreed
     if turn.student and mean < low:
         return Turn(False, mean)
     if not turn.student and mean > high:
@@ -68,16 +71,16 @@ def next_turn(turn: Turn, disagreed: float, low: float, high: float) -> Turn:
 
 
 class Shift(nn.Module):
-    """An augmentor of signals `(rows, length)`: learns how likely each shift of at most `most` places is.
+    """An augmentor of signals `(rows, length)`. It learns how likely each shift of at most `most` places is.
 
-    Draws one shift a row; gradients pass through the drawn one as if it were the mixture (Jang et al., 2017).
+    It draws one shift for each row, but gradients pass as if it were a mixture of all (Jang et al., 2017).
     """
 
     def __init__(self, most: int):
         super().__init__()
         self.shifts = range(-most, most + 1)
         start = torch.zeros(len(self.shifts))
-        start[most] = 2.0  # begins near the identity
+        start[most] = 2.0  # the augmentor begins near the identity
         self.logits = nn.Parameter(start)
 
     def forward(self, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -1,11 +1,11 @@
-"""Distillation from a teacher's outputs and from its stream."""
+"""Losses for distilling from a teacher's logits and from its residual stream."""
 
 from torch import Tensor
 from torch.nn import functional
 
 
-def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return each row's divergence of softened class probabilities, in nats (Hinton et al., 2015).
+def softened_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return each row's KL divergence of softened class probabilities, in nats (Hinton et al., 2015).
 
     Logits `(..., classes)` in, `(...,)` out. The factor temperature^2 keeps the gradient's size.
     """
@@ -17,8 +17,8 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
 def logit_loss(
     student: Tensor, teacher: Tensor, temperature: float = 1.0, mask: Tensor | None = None
 ) -> Tensor:
-    """Return the mean divergence over all rows, or over those where `mask` is true."""
-    return masked_mean(divergence(student, teacher, temperature), mask)
+    """Return the mean `softened_divergence` over all rows, or over those where `mask` is true."""
+    return masked_mean(softened_divergence(student, teacher, temperature), mask)
 
 
 def hidden_loss(
@@ -26,7 +26,8 @@ def hidden_loss(
 ) -> Tensor:
     """Return the mean squared difference of two streams `(rows, length, width)` (Romero et al., 2015).
 
-    `projection` `(teacher's width, student's width)` is needed where the widths differ.
+    `projection` `(teacher's width, student's width)` is needed where the widths differ; without it they must
+    be equal, else ValueError is raised.
     """
     if projection is None and student.shape[-1] != teacher.shape[-1]:
         raise ValueError(

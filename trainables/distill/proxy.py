@@ -1,4 +1,4 @@
-"""A labelled task that networks are tried on: all of a sub-space tuned at once, or one by itself."""
+"""A labelled task by which networks are compared: all of a sub-space tuned at once, or one alone."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.batches import Shuffled
-from trainables.distill.elastic import Transformer, linear
-from trainables.distill.spaces import Subnet, SubSpace, sandwich
-from trainables.tokenizer import Tokenizer
+from shoal.trainables.batches import Shuffled
+from shoal.trainables.distill.elastic import Transformer, linear
+from shoal.trainables.distill.spaces import Subnet, SubSpace, sandwich
+from shoal.trainables.tokenizer import Tokenizer
 
 
 class Labelled(NamedTuple):
-    """Rows of text, each of a class."""
+    """Rows of text, each with its class."""
 
     tokens: NDArray[np.int64]  # (rows, length)
-    mask: NDArray[np.bool_]  # (rows, length) true at real tokens
-    labels: NDArray[np.int64]  # (rows,) from 0 on
+    mask: NDArray[np.bool_]  # (rows, length), true at real tokens
+    labels: NDArray[np.int64]  # (rows,), classes counted from 0
 
 
 def labelled(texts: Sequence[str], labels: Sequence[int], tokenizer: Tokenizer, length: int) -> Labelled:
-    """Return texts as rows of one length: cut where they are longer, padded where they are shorter."""
+    """Return texts as rows of one length, in tokens: longer texts are cut, shorter ones are padded."""
     tokens, sizes = np.zeros((len(texts), length), np.int64), np.zeros(len(texts), np.int64)
     for row, text in enumerate(texts):
         ids = [*tokenizer.encode(text)[: length - 1].tolist(), tokenizer.end]
@@ -33,7 +33,7 @@ def labelled(texts: Sequence[str], labels: Sequence[int], tokenizer: Tokenizer, 
 
 
 class Tuning(NamedTuple):
-    """How a network is tuned to labels: AdamW, a tenth of the steps to warm up, then linearly down."""
+    """How a network is tuned to labels: AdamW, whose rate rises for a tenth of the steps, then falls to 0."""
 
     steps: int
     batch: int = 32
@@ -47,9 +47,9 @@ def tune(
     seed: int,
     choose: Callable[[int], Sequence[Subnet | None]] = lambda step: [None],
 ) -> nn.Linear:
-    """Train a network, in place, and a head that reads the mean of its real tokens; return the head.
+    """Train a network in place, with a head that reads the mean of its real tokens; return the head.
 
-    `choose` names the sub-networks of a step, whose gradients add up: the whole network by default.
+    `choose` returns the sub-networks of a step, whose gradients add up. By default it is the whole network.
     """
     torch.manual_seed(seed)
     device = next(network.parameters()).device
@@ -88,14 +88,14 @@ def tune_together(
 def classes(
     network: Transformer, head: nn.Linear, tokens: Tensor, mask: Tensor, subnet: Subnet | None
 ) -> Tensor:
-    """Return the logits `(rows, classes)` of the mean of the real tokens' stream."""
+    """Return the logits `(rows, classes)`, which the head computes from the mean over the real tokens."""
     hidden = network(tokens, mask, subnet).hidden * mask[..., None]
     return linear(head, hidden.sum(dim=1) / mask.sum(dim=1, keepdim=True), head.out_features)
 
 
 @torch.no_grad()
 def accuracy(network: Transformer, head: nn.Linear, rows: Labelled, subnet: Subnet | None = None) -> float:
-    """Return the share of rows whose class is found."""
+    """Return the share of rows that are given their right class."""
     device, right = next(network.parameters()).device, 0
     for first in range(0, len(rows.tokens), 256):
         part = slice(first, first + 256)

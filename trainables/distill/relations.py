@@ -1,6 +1,6 @@
-"""Self-attention relations (MiniLMv2, Wang et al., 2021): what a student learns of its teacher's last layer.
+"""Self-attention relations, which a student learns from its teacher's last layer (MiniLMv2, Wang et al., 2021).
 
-They need neither the teacher's width nor its heads: both sides are split anew into relation heads.
+Student and teacher may differ in width and heads, because both are split anew into relation heads.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-KINDS = ("kl", "mse")
-NEVER = -1e30  # a score that softmax makes exactly 0, and finite, since 0 * inf has no value
+RELATION_KINDS = ("kl", "mse")
+NEVER = -1e30  # softmax turns this score into exactly 0; it is finite, because 0 * inf is NaN
 
 
 def relation_heads_fit(width: int, heads: int) -> bool:
@@ -28,20 +28,21 @@ def relation_loss(
 ) -> Tensor:
     """Return the sum over queries, keys and values of the mean distance of their relations: a scalar.
 
-    Each of `student` and `teacher` are such three `(rows, length, width)`; the widths may differ, and
-    `heads` must divide both. `mask` `(rows, length)` is true at real tokens: the others neither attend
-    nor are attended to. "kl" is the divergence of the student's from the teacher's softmaxed relations
-    in nats, meaned over relation heads and real tokens; "mse" is the released AutoDistil's squared
-    difference of the raw ones, meaned over real pairs. With a `chunk`, so many heads are in memory at
-    once, and are computed again for their gradient.
+    `student` and `teacher` are each queries, keys and values `(rows, length, width)`. Their widths may differ,
+    but `heads` must divide both. `mask` `(rows, length)` is true at real tokens: the others neither attend nor
+    are attended to. The kind "kl" is the KL divergence of the student's softmaxed relations from the teacher's,
+    in nats, averaged over relation heads and real tokens. "mse" is the squared difference of the raw relations,
+    averaged over pairs of real tokens, as in AutoDistil's released code. With a `chunk`, only so many heads are
+    in memory at once; they are computed again for the gradient. Raises ValueError for another kind, or if
+    `heads` does not divide a width.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+    if kind not in RELATION_KINDS:
+        raise ValueError(f"kind must be one of {', '.join(RELATION_KINDS)}, got {kind!r}.")
     rows, length = student[0].shape[:2]
     real = student[0].new_ones((rows, length), dtype=torch.bool) if mask is None else mask
     total = torch.zeros((), device=real.device)
     for own, other in zip(student, teacher, strict=True):
-        ours, theirs = split(own, heads), split(other.detach(), heads)
+        ours, theirs = split_relation_heads(own, heads), split_relation_heads(other.detach(), heads)
         step = chunk or heads
         for first in range(0, heads, step):
             part = slice(first, first + step)
@@ -53,8 +54,8 @@ def relation_loss(
     return total / heads
 
 
-def split(x: Tensor, heads: int) -> Tensor:
-    """Return `(rows, heads, length, width / heads)` in at least float32."""
+def split_relation_heads(x: Tensor, heads: int) -> Tensor:
+    """Return `(rows, length, width)` as `(rows, heads, length, width / heads)`, in at least float32."""
     if not relation_heads_fit(x.shape[-1], heads):
         raise ValueError(f"relation heads must divide the width {x.shape[-1]}, got {heads}.")
     precise = x if x.dtype == torch.float64 else x.float()

@@ -1,7 +1,7 @@
 """Self-distillation through auxiliary heads (LSSKD, 2025, arXiv 2506.07055; HSAKD, Yang et al., 2021).
 
-Every stage of a network has a head that tells class and rotation together; deeper heads teach the
-shallower ones. Without its heads the network is as it was.
+Every stage of a network has a head that predicts class and rotation together, and each head learns from the
+next deeper one. Without the heads, the network has its usual form.
 """
 
 from collections.abc import Sequence
@@ -10,19 +10,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.distill.losses import logit_loss
+from shoal.trainables.distill.losses import logit_loss
 
 TURNS = 4
 
 
 def rotated(images: Tensor) -> Tensor:
-    """Return each image `(rows, channels, side, side)` turned by 0, 90, 180 and 270 degrees, side by side."""
+    """Return each image `(rows, channels, side, side)` turned by 0, 90, 180 and 270 degrees, in this order.
+
+    The result is `(4 * rows, channels, side, side)`.
+    """
     turned = torch.stack([images.rot90(turn, (2, 3)) for turn in range(TURNS)], dim=1)
     return turned.flatten(0, 1)
 
 
 def joint_labels(labels: Tensor) -> Tensor:
-    """Return class * 4 + rotation for what `rotated` makes of the rows."""
+    """Return the labels of the images that `rotated` returns, class * 4 + rotation: `(4 * rows,)`."""
     return (labels[:, None] * TURNS + torch.arange(TURNS, device=labels.device)).flatten()
 
 
@@ -42,10 +45,10 @@ def self_distillation_loss(
 ) -> Tensor:
     """Return the loss of a batch of `rotated` images: a scalar.
 
-    `final` `(4 * rows, classes)` are the network's own logits, `heads` each stage's joint ones
-    `(4 * rows, 4 * classes)` from the first to the last, `features` what each stage hands to its head,
-    brought to one width `(4 * rows, width)`, if they count; `labels` `(rows,)`. The last head is taught by
-    the final logits through its classes, every other by the next head; no teacher gets a gradient from that.
+    `final` `(4 * rows, classes)` are the network's own logits. `heads` are the joint logits of each stage,
+    `(4 * rows, 4 * classes)`, from the first to the last. `features` are the inputs of the heads, brought to
+    one width `(4 * rows, width)`; they are needed only with a feature weight. `labels` are `(rows,)`. The final
+    logits teach the last head its classes, and each head teaches the one before; no teacher gets a gradient.
     """
     joint = joint_labels(labels)
     loss = functional.cross_entropy(final[::TURNS], labels)
@@ -57,7 +60,7 @@ def self_distillation_loss(
                 near = functional.mse_loss(features[place], features[place + 1].detach())
                 loss = loss + feature_weight * near
         else:
-            # only upright images: the network's own logits know nothing of rotations
+            # only upright images, because the network's own logits know nothing of rotations
             own = class_logits(head[::TURNS])
             loss = loss + logit_weight * logit_loss(own, final[::TURNS], temperature)
     return loss

@@ -1,4 +1,4 @@
-"""One teacher for all members that see the same rows: it is asked once for each batch."""
+"""One teacher for all members that train on the same rows: it computes each batch only once."""
 
 import hashlib
 from collections import OrderedDict
@@ -6,24 +6,24 @@ from collections import OrderedDict
 import torch
 from torch import Tensor
 
-from trainables.distill.staged import Staged
-from trainables.distill.teachers import Ensemble, Shown, Teacher
+from shoal.trainables.distill.staged import Staged
+from shoal.trainables.distill.teachers import Ensemble, Shown, Teacher
 
 
 class SharedTeacher:
-    """Keeps what a teacher showed: of the last batches up to so many megabytes, of held-out rows for good.
+    """Keeps a teacher's outputs: those of the last batches within `megabytes`, those of held-out rows for good.
 
-    Members of a brood train an interval each in turn on the same batches, so an interval's batches should
-    fit; what does not is computed again, with the same result.
+    Members of a brood train one after another for an interval, on the same batches, so an interval's batches
+    should fit. Batches that do not fit are computed again, with the same result.
     """
 
     def __init__(
         self,
         teacher: Teacher | Ensemble,
         megabytes: float = 512.0,
-        hidden: bool = False,  # whether it shows its stream too
+        hidden: bool = False,  # whether the teacher's stream is needed too
         logits: bool = False,
-        staged: Staged | None = None,  # what it showed before the training
+        staged: Staged | None = None,  # outputs computed before the training
     ):
         self.teacher, self.limit = teacher, megabytes * 2**20
         self.hidden, self.logits, self.staged = hidden, logits, staged
@@ -33,7 +33,7 @@ class SharedTeacher:
         self.asked = self.computed = 0
 
     def see(self, tokens: Tensor, mask: Tensor | None = None, held_out: bool = False) -> Shown:
-        """Return what the teacher shows of these rows."""
+        """Return the teacher's outputs for these rows, which are computed only if they are not kept."""
         self.asked += 1
         key = fingerprint(tokens, mask)
         known = self.held_out.get(key) or self.batches.get(key)
@@ -51,7 +51,7 @@ class SharedTeacher:
         return shown
 
     def look(self, tokens: Tensor, mask: Tensor | None) -> Shown:
-        """Return what was shown beforehand, or ask the teacher."""
+        """Return the outputs that were computed before the training, or compute them."""
         before = self.staged.find(tokens) if self.staged and mask is None else None
         if before is not None:
             return before

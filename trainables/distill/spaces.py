@@ -1,4 +1,4 @@
-"""Which small networks there are inside a large one: plain settings, readable without torch.
+"""The small networks inside a large one, as plain settings that can be read without torch.
 
 Sizes are whole numbers and never multipliers: int(768 * 0.708) is one unit short of 544.
 """
@@ -23,7 +23,7 @@ class Subnet(NamedTuple):
 
     @property
     def attention(self) -> int:
-        """The width of queries, keys and values, which is not that of the stream."""
+        """The width of queries, keys and values, which may differ from that of the stream."""
         return self.heads * self.head_width
 
     def plain(self) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class Subnet(NamedTuple):
 
 
 def kept_layers(depth: int, layers: int) -> tuple[int, ...]:
-    """Return `depth` of so many layers, evenly spread from the first on; in whole numbers, so exact."""
+    """Return `depth` of all `layers`, spread evenly from the first on. Whole numbers keep this exact."""
     return tuple(place * layers // depth for place in range(depth))
 
 
@@ -92,11 +92,11 @@ class SubSpace:
 
     @property
     def whole(self) -> Subnet:
-        """What holds every sub-network: all layers, at the largest widths."""
+        """The network that contains every sub-network: all layers, at the largest widths."""
         return self.largest._replace(layers=tuple(range(self.layers)))
 
     def draw(self, rng: np.random.Generator, tilt: float = 0.0) -> Subnet:
-        """Draw each axis by itself; with a `tilt` the large values are e^tilt times as likely as the small."""
+        """Draw from each axis by itself; its largest value is e^tilt times as likely as its smallest."""
         places = []
         for values in self.axes.values():
             weights = np.exp(tilt * np.linspace(0.0, 1.0, len(values)))
@@ -115,7 +115,7 @@ def sandwich(space: SubSpace, rng: np.random.Generator, count: int = 2, tilt: fl
     tries = 0
     while len(chosen) < 2 + count:
         tries += 1
-        # under a steep tilt there may be hardly anything but what is chosen already
+        # a steep tilt may draw almost nothing but networks that are chosen already
         drawn = space.draw(rng, tilt if tries < 20 else 0.0)
         if drawn not in chosen:
             chosen.append(drawn)
@@ -130,29 +130,29 @@ AUTODISTIL = {
 
 
 @dataclass(frozen=True)
-class Shape:
+class ElasticShape:
     """Sizes of a network that can be cut, of either family."""
 
     vocabulary: int
-    positions: int  # longest row
+    positions: int  # tokens of the longest row
     layers: int
     heads: int
     width: int
     inner: int
     head_width: int
     family: str = "encoder"  # or "decoder"
-    epsilon: float = 1e-12  # of the norms
-    types: int = 2  # of an encoder's segments
+    epsilon: float = 1e-12  # the norms add it to the variance
+    types: int = 2  # number of segment types; only encoders have them
     activation: str = "gelu"
-    base: float = 10000.0  # of a decoder's rotary angles
-    tied: bool = True  # whether a decoder's output is its embedding
+    base: float = 10000.0  # base of the rotary angles; only decoders have them
+    tied: bool = True  # whether a decoder's output layer has the embedding's weights
 
     @property
     def whole(self) -> Subnet:
         return Subnet(tuple(range(self.layers)), self.heads, self.width, self.inner, self.head_width)
 
-    def cut(self, subnet: Subnet) -> "Shape":
-        """Return the shape of a sub-network alone; refuses one that is larger than this."""
+    def cut(self, subnet: Subnet) -> "ElasticShape":
+        """Return the shape of a sub-network alone; raises ValueError if it is larger than this one."""
         sizes = {name: getattr(subnet, name) for name in ("heads", "width", "inner", "head_width")}
         for name, size in sizes.items():
             if size > getattr(self, name) or (name == "head_width" and size != self.head_width):

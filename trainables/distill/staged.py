@@ -1,4 +1,4 @@
-"""What a teacher showed of rows beforehand, found again by the rows' tokens."""
+"""A teacher's outputs that were computed before the training, found again by the tokens of a row."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,35 +8,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.distill.teachers import Shown
+from shoal.trainables.distill.teachers import Shown
 
 
 def flatten(shown: Shown) -> NDArray[np.float16]:
-    """Return what was shown of each row as one line: `(rows, numbers)`, in half precision."""
+    """Return a teacher's outputs with one line for each row: `(rows, numbers)`, in half precision."""
     lines: NDArray[np.float16] = torch.cat([part.flatten(1) for part in shown.tensors], 1).half().cpu().numpy()
     return lines
 
 
-class Place(NamedTuple):
+class BlockRow(NamedTuple):
     block: int
     row: int
 
 
 class Staged:
-    """Blocks of rows, and of what `flatten` made of them, as they came: views of shared memory stay views."""
+    """Keeps the lines that `flatten` made, in the blocks they came in: views of shared memory stay views."""
 
     def __init__(self, widths: Sequence[int]):
-        self.widths = widths  # of queries, keys and values, and of the stream if it was shown
+        self.widths = widths  # the width of queries, of keys, of values, and of the stream if it was needed
         self.blocks: list[NDArray[np.float16]] = []
-        self.places: dict[bytes, Place] = {}
+        self.places: dict[bytes, BlockRow] = {}
 
     def add(self, rows: NDArray[np.integer], lines: NDArray[np.float16]) -> None:
         for row, tokens in enumerate(rows):
-            self.places[key(tokens)] = Place(len(self.blocks), row)
+            self.places[key(tokens)] = BlockRow(len(self.blocks), row)
         self.blocks.append(lines)
 
     def find(self, tokens: Tensor) -> Shown | None:
-        """Return what was shown of these rows, or None if one of them was not among them."""
+        """Return the outputs for these rows, or None if one of the rows is unknown."""
         found = [self.places.get(key(row)) for row in tokens.cpu().numpy()]
         lines = [self.blocks[place.block][place.row] for place in found if place is not None]
         if len(lines) < len(found):

@@ -8,38 +8,38 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainables.arrays import to_tensors
-from trainables.distill.decoder import Decoder
-from trainables.distill.elastic import Transformer, extract, linear
-from trainables.distill.losses import hidden_loss, logit_loss
-from trainables.distill.relations import relation_loss, relations
-from trainables.distill.shared import SharedTeacher
-from trainables.distill.spaces import Subnet, SubSpace, sandwich
-from trainables.distill.teachers import Shown
-from trainables.member import Batches
-from trainables.network import Network
-from trainables.settings import Recipe
-from trainables.span import Span
+from shoal.trainables.arrays import to_tensors
+from shoal.trainables.distill.decoder import ElasticDecoder
+from shoal.trainables.distill.elastic import Transformer, extract, linear
+from shoal.trainables.distill.losses import hidden_loss, logit_loss
+from shoal.trainables.distill.relations import relation_loss, relations
+from shoal.trainables.distill.shared import SharedTeacher
+from shoal.trainables.distill.spaces import Subnet, SubSpace, sandwich
+from shoal.trainables.distill.teachers import Shown
+from shoal.trainables.member import Batches
+from shoal.trainables.network import Network
+from shoal.trainables.settings import Recipe
+from shoal.trainables.span import Span
 
-Rows = tuple[Tensor, Tensor | None]  # tokens (rows, length), and a mask that is true at real ones
+MaskedRows = tuple[Tensor, Tensor | None]  # tokens (rows, length), and a mask that is true at real ones
 
 
 @dataclass(frozen=True)
 class DistillRecipe(Recipe):
-    """How a super-network trains; what it adds may be searched too."""
+    """How a super-network trains; the numbers that it adds may be searched too."""
 
-    tilt: float = 0.0  # large values of an axis are drawn e^tilt times as often as small ones
-    inplace: float = 0.0  # share of the others' loss that is against the step's largest, not the teacher
+    tilt: float = 0.0  # the largest value of an axis is drawn e^tilt times as often as the smallest
+    inplace: float = 0.0  # share of the smaller networks' loss that the largest teaches, not the teacher
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What is learnt of the teacher: how much each loss counts in the sum."""
+    """How much each loss counts in the sum that is minimised."""
 
     relation: float = 1.0
-    hidden: float = 0.0  # of the last stream, through a learnt projection to the teacher's width
-    logits: float = 0.0  # of the next token: decoders alone
-    temperature: float = 1.0  # of the logits
+    hidden: float = 0.0  # compares the last stream, after a learnt projection to the teacher's width
+    logits: float = 0.0  # compares the logits of the next token, which only decoders have
+    temperature: float = 1.0  # softens the logits
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Relation:
     heads: int = 16
     kind: str = "kl"
     chunk: int | None = None  # relation heads in memory at once
-    random: int = 2  # sub-networks of a step beside the largest and the smallest
-    seed: int = 0  # of the choice of these
+    random: int = 2  # sub-networks of a step besides the largest and the smallest
+    seed: int = 0  # seeds the choice of these
     weights: Weights = Weights()
 
 
@@ -66,13 +66,13 @@ class SuperNetwork(Network):
     def __init__(
         self,
         space: SubSpace,
-        origin: Transformer,  # the teacher as a network of ours: where weights start from, left alone
+        origin: Transformer,  # the teacher as one of our networks: weights start as a copy of it
         teacher: SharedTeacher,
         relation: Relation,
         recipe: DistillRecipe,
         hyperparameters: dict[str, Any],
         batches: Batches,
-        held_out: Mapping[str, Mapping[str, Any]],  # split -> group -> what a batch is
+        held_out: Mapping[str, Mapping[str, Any]],  # split -> group -> rows, in the form of a batch
         seed: int,
         device: str = "cpu",
     ):
@@ -89,7 +89,7 @@ class SuperNetwork(Network):
     def build(self) -> nn.Module:
         made = extract(self.origin, self.space.whole).requires_grad_(True)
         if self.relation.weights.hidden:
-            # begins with what the weights begin with: the first columns of the teacher's stream
+            # at first it is the identity, since the weights are the first columns of the teacher's
             made.project = nn.Linear(self.space.whole.width, self.origin.shape.width, bias=False)
             nn.init.eye_(made.project.weight)
         return made
@@ -104,9 +104,9 @@ class SuperNetwork(Network):
         """Train this step's sub-networks one after another, so that only one is in memory at a time."""
         self.set_rates()
         rows = self.batches.next() if self.span is None else self.span.part(self.batches.next())
-        tokens, mask = split(to_tensors(rows, self.device))
+        tokens, mask = tokens_and_mask(to_tensors(rows, self.device))
         target = self.teacher.see(tokens, mask)
-        rng = np.random.default_rng([self.relation.seed, self.trained])  # the same on every worker
+        rng = np.random.default_rng([self.relation.seed, self.trained])  # every worker draws the same
         subnets = sandwich(self.space, rng, self.relation.random, self.numbers["tilt"])
         self.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
@@ -118,7 +118,7 @@ class SuperNetwork(Network):
                 share = self.numbers["inplace"]
                 loss = (1 - share) * loss + share * self.distance(shown, largest, mask)
             loss.backward()  # gradients add up over the sub-networks
-            largest = largest or shown  # the losses cut its gradient off
+            largest = largest or shown  # as a teacher it gets no gradient
             total += loss.detach()
         self.share_gradients()
         self.descend()
@@ -134,11 +134,11 @@ class SuperNetwork(Network):
                 weight.grad = self.span.mean(weight.grad)
 
     def show(self, module: nn.Module, tokens: Tensor, mask: Tensor | None, subnet: Subnet | None) -> Shown:
-        """Return what a sub-network shows of rows, its stream brought to the teacher's width."""
+        """Return a sub-network's outputs for rows, with its stream brought to the teacher's width."""
         seen, weights = module(tokens, mask, subnet), self.relation.weights
         project, width = getattr(module, "project", None), self.origin.shape.width
         hidden = linear(project, seen.hidden, width) if isinstance(project, nn.Linear) else None
-        logits = module.logits(seen.hidden) if weights.logits and isinstance(module, Decoder) else None
+        logits = module.logits(seen.hidden) if weights.logits and isinstance(module, ElasticDecoder) else None
         return Shown(relations(seen), hidden, logits)
 
     def distance(self, own: Shown, target: Shown, mask: Tensor | None) -> Tensor:
@@ -156,7 +156,7 @@ class SuperNetwork(Network):
 
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, Any]) -> Tensor:
         """Return the loss of the largest sub-network."""
-        tokens, mask = split(batch)
+        tokens, mask = tokens_and_mask(batch)
         shown = self.show(module, tokens, mask, self.space.largest)
         return self.distance(shown, self.teacher.see(tokens, mask), mask)
 
@@ -189,17 +189,17 @@ class SuperNetwork(Network):
 
 
 def probes(space: SubSpace, count: int = 4) -> list[Subnet]:
-    """Return the networks that a super-network is judged by: both ends and a few between, always the same."""
+    """Return the networks by which a super-network is judged: the largest, the smallest and `count` others."""
     return sandwich(space, np.random.default_rng(0), count)
 
 
-def split(batch: Any) -> Rows:
+def tokens_and_mask(batch: Any) -> MaskedRows:
     tokens, mask = batch if isinstance(batch, tuple | list) else (batch, None)
     return tokens.long(), None if mask is None else mask.bool()
 
 
-def parts(rows: Any, most: int = 64) -> Iterable[Rows]:
-    tokens, mask = split(rows)
+def parts(rows: Any, most: int = 64) -> Iterable[MaskedRows]:
+    tokens, mask = tokens_and_mask(rows)
     for first in range(0, len(tokens), most):
         part = slice(first, first + most)
         yield tokens[part], None if mask is None else mask[part]

@@ -1,6 +1,6 @@
-"""Frozen teachers: any encoder or decoder of transformers in a local folder, or a network of ours.
+"""Frozen teachers: any encoder or decoder of transformers in a local folder, or one of our networks.
 
-transformers is imported only here, and only where a folder is opened.
+transformers is imported only here, and only when a folder is opened.
 """
 
 import re
@@ -10,34 +10,34 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainables.distill.decoder import Decoder
-from trainables.distill.elastic import Transformer
-from trainables.distill.families import NETWORKS, adopt, family_of, shape_of
-from trainables.distill.meal import soft_target
-from trainables.distill.relations import relations
-from trainables.distill.spaces import Shape
+from shoal.trainables.distill.decoder import ElasticDecoder
+from shoal.trainables.distill.elastic import Transformer
+from shoal.trainables.distill.families import NETWORKS, adopt, family_of, shape_from_config
+from shoal.trainables.distill.meal import soft_target
+from shoal.trainables.distill.relations import relations
+from shoal.trainables.distill.spaces import ElasticShape
 
 SEPARATE = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"), ("q_lin", "k_lin", "v_lin"))
-LEAST = 1e-30  # of a probability, so that its logarithm is finite
+LEAST_PROBABILITY = 1e-30  # keeps a logarithm finite
 FUSED = ("c_attn", "query_key_value")
 
 
 class Card(NamedTuple):
-    """What a teacher's folder says of it, known without its weights."""
+    """What is known of a teacher from its folder, without its weights."""
 
-    family: str  # "encoder", "decoder", or "" where students cannot take its shape and weights
-    shape: Shape | None
+    family: str  # "encoder", "decoder", or "" if students cannot take its shape and weights
+    shape: ElasticShape | None
     vocabulary: int
     layers: int
-    width: int  # of its queries
+    width: int  # width of its queries
 
 
 class Shown(NamedTuple):
-    """What a network shows of rows, as far as it was asked for."""
+    """The outputs of a network for rows, as far as they were asked for."""
 
     relations: tuple[Tensor, Tensor, Tensor]  # queries, keys and values (rows, length, width)
     hidden: Tensor | None = None  # the stream after the last layer (rows, length, width)
-    logits: Tensor | None = None  # of the next token (rows, length, vocabulary)
+    logits: Tensor | None = None  # next-token logits (rows, length, vocabulary)
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -45,11 +45,11 @@ class Shown(NamedTuple):
 
 
 class Teacher:
-    """Shows queries, keys and values `(rows, length, width)` of one layer, the last by default."""
+    """Gives queries, keys and values `(rows, length, width)` of one layer, the last by default."""
 
     def __init__(self, module: nn.Module, layer: int | None = None, heads: int = 1):
         self.module = module.eval().requires_grad_(False)
-        self.heads = heads  # of the queries
+        self.heads = heads  # number of query heads
         self.caught: dict[str, Tensor] = {}
         if isinstance(module, Transformer):
             assert layer in (None, module.shape.layers - 1), "a network of ours shows its last layer"
@@ -70,10 +70,12 @@ class Teacher:
     def show(
         self, tokens: Tensor, mask: Tensor | None = None, hidden: bool = False, logits: bool = False
     ) -> Shown:
-        """Return the relations, and on request the stream and the logits, of rows `(rows, length)`."""
+        """Return the relations of tokens `(rows, length)`, and on request the stream and the logits."""
         if isinstance(self.module, Transformer):
             seen: Any = self.module(tokens, mask)
-            said = self.module.logits(seen.hidden) if logits and isinstance(self.module, Decoder) else None
+            said = (
+                self.module.logits(seen.hidden) if logits and isinstance(self.module, ElasticDecoder) else None
+            )
             return Shown(relations(seen), seen.hidden if hidden else None, said)
         given = torch.ones_like(tokens) if mask is None else mask.to(tokens.dtype)
         found = self.module(input_ids=tokens, attention_mask=given, output_hidden_states=hidden)
@@ -87,14 +89,14 @@ class Teacher:
             q, k, v = caught.values()
             return q, self.per_head(k, q), self.per_head(v, q)
         ((name, fused),) = caught.items()
-        if name == "c_attn":  # GPT-2: queries, keys, values side by side
+        if name == "c_attn":  # GPT-2 has queries, keys and values side by side
             q, k, v = fused.chunk(3, dim=-1)
-        else:  # GPT-NeoX and BLOOM: side by side within each head
+        else:  # GPT-NeoX and BLOOM have them side by side within each head
             q, k, v = (x.flatten(-2) for x in fused.unflatten(-1, (self.heads, 3, -1)).unbind(-2))
         return q, k, v
 
     def per_head(self, x: Tensor, queries: Tensor) -> Tensor:
-        """Return keys or values as each head sees them, where groups of heads share them."""
+        """Return keys or values with a copy for each head, where groups of heads share them."""
         if x.shape[-1] == queries.shape[-1]:
             return x
         groups = x.unflatten(-1, (-1, queries.shape[-1] // self.heads))
@@ -102,9 +104,9 @@ class Teacher:
 
 
 class Ensemble:
-    """Several teachers of one tokenizer: the first shows its relations and stream, all together their classes.
+    """Several teachers with one tokenizer: relations and stream are the first one's, logits are those of all.
 
-    Their probabilities are meaned, not their logits (MEAL V2, Shen and Savvides, 2020).
+    Their probabilities are averaged, not their logits (MEAL V2, Shen and Savvides, 2020).
     """
 
     def __init__(self, teachers: Sequence[Teacher]):
@@ -117,13 +119,13 @@ class Ensemble:
         if not logits:
             return shown
         others = [teacher.show(tokens, mask, logits=True).logits for teacher in self.teachers[1:]]
-        # the logarithm of a probability is a logit of it
+        # logarithms of probabilities are logits for them
         mean = soft_target(torch.stack([x for x in (shown.logits, *others) if x is not None]))
-        return shown._replace(logits=mean.clamp_min(LEAST).log())
+        return shown._replace(logits=mean.clamp_min(LEAST_PROBABILITY).log())
 
 
 def projections(module: nn.Module, layer: int | None) -> dict[str, nn.Module]:
-    """Return the modules of one layer that make queries, keys and values, in this order, or a fused one.
+    """Return the modules of one layer that make queries, keys and values, in this order, or the fused module.
 
     Raises ValueError if there are none of a known name.
     """
@@ -147,12 +149,12 @@ def projections(module: nn.Module, layer: int | None) -> dict[str, nn.Module]:
 
 
 def read_card(folder: str) -> Card:
-    """Return what the folder's config.json says; raises OSError or ValueError if it cannot be read."""
+    """Return a teacher's card from its config.json; raises OSError or ValueError if that cannot be read."""
     config = _config(folder)
     family = family_of(config)
     heads = getattr(config, "num_attention_heads", 1)
     head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    shape = shape_of(config, family) if family else None
+    shape = shape_from_config(config, family) if family else None
     return Card(family, shape, config.vocab_size, config.num_hidden_layers, heads * head_width)
 
 
@@ -165,9 +167,9 @@ def _config(folder: str) -> Any:
 def load_teacher(
     folder: str, layer: int | None = None, device: str = "cpu"
 ) -> tuple[Teacher, Transformer | None]:
-    """Return the teacher of a folder, and its weights as a network of ours where its kind is known.
+    """Return the teacher of a folder, and its weights as one of our networks, or None if its kind is unknown.
 
-    The network may be cut into students; what the teacher lacks of it keeps its random start.
+    Students may be cut out of the network. Weights that the teacher lacks keep their random start.
     """
     from transformers import AutoModel, AutoModelForCausalLM
     from transformers.utils import logging
@@ -181,6 +183,6 @@ def load_teacher(
     teacher = Teacher(module, layer, getattr(config, "num_attention_heads", 1))
     if not family:
         return teacher, None
-    network = NETWORKS[family](shape_of(config, family)).to(device)
+    network = NETWORKS[family](shape_from_config(config, family)).to(device)
     adopt(network, family, module.state_dict(), config)
     return teacher, network

@@ -1,0 +1,94 @@
+"""What is refused for a constant is refused for each value that a hyperparameter may take."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from shoal.search.config.distill import Distill
+from shoal.search.config.explain import shown, wanted
+from shoal.search.config.kinds import SpaceWithin
+from shoal.search.config.run import Run
+from shoal.search.config.sections import Training
+from shoal.search.config.sections_of import Real, Settings
+
+
+def check_values(run: Run) -> str:
+    """Return which value of a domain, a schedule or a start its setting may not have, or nothing."""
+    return "" if run.own else check_each(run)  # only the user's own class knows, if it is no Network
+
+
+def check_each(run: Run) -> str:
+    for place, name, domain in named(run):
+        if problem := check_value(run, name, domain):
+            return f"{place}.{name}: {problem}"
+    return ""
+
+
+def named(run: Run) -> Iterator[tuple[str, str, Any]]:
+    """Yield place, name and the domain or value of each hyperparameter, but those of a mixing policy."""
+    given: dict[str, Mapping[str, Any]] = {"hyperparameters": run.hyperparameters}
+    given |= {f"schedule.{place}": entry.hyperparameters for place, entry in enumerate(run.schedule)}
+    given |= {f"starts.{place}": entry.hyperparameters for place, entry in enumerate(run.starts)}
+    for place, values in given.items():
+        yield from ((place, name, value) for name, value in values.items() if name != "mixing")
+
+
+def check_value(run: Run, name: str, domain: Any) -> str:
+    if run.trainable == "toy":
+        return wrong("a parameter of the toy", Real, domain)
+    section = Training if name in Training.model_fields else Distill
+    key = f"{'training' if section is Training else 'distill'}.{name}"
+    own = run.own and (section is Distill or isinstance(domain, SpaceWithin))
+    if own or name not in section.model_fields:
+        return ""  # known to the class alone, or said elsewhere
+    problem = wrong(key, setting(section, name), domain)
+    if problem or section is Distill:
+        return problem
+    return refused(key, lambda value: Training.model_validate({name: value}), domain)
+
+
+def setting(section: type[Settings], name: str) -> Any:
+    """Return the type of a section's key, with its bounds."""
+    field = section.model_fields[name]
+    return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+
+
+def wrong(key: str, kind: Any, domain: Any) -> str:
+    """Return why a setting of this type cannot have each value of a domain, or a value alone."""
+    taken: TypeAdapter[Any] = TypeAdapter(kind)
+    if problem := refused(key, taken.validate_python, domain):
+        return problem
+    if getattr(domain, "kind", "") == "float" and taken.json_schema().get("type") == "integer":
+        return f"{key} must be a whole number; give it `kind: int` in place of float"
+    return ""
+
+
+def refused(key: str, check: Callable[[Any], Any], domain: Any) -> str:
+    for value in ends(domain):
+        try:
+            check(value)
+        except ValidationError as error:
+            return f"{key} {explained(error.errors()[0])}, but may become {shown(value)}"
+    return ""
+
+
+def explained(found: ErrorDetails) -> str:
+    """Return what must hold, as the finding says it: `must be at least 0`."""
+    if found["type"] != "value_error":
+        return wanted(found["type"], found["msg"])
+    said = str(found["ctx"]["error"]).partition(", but got")[0]
+    return said[said.index("must") :] if "must" in said else said
+
+
+def ends(domain: Any) -> list[Any]:
+    """Return a domain's bounds, or all its values; of what is no domain, itself."""
+    kind = getattr(domain, "kind", None)
+    if isinstance(domain, SpaceWithin) or kind is None:
+        return [domain]
+    if kind == "bool":
+        return [False, True]
+    if kind == "constant":
+        return [domain.value]
+    return [domain.low, domain.high] if kind in ("float", "int") else list(domain.values)

@@ -1,0 +1,101 @@
+"""The places that a run's file names: files, folders and URIs."""
+
+import os
+import string
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from shoal.search.config.distill import Distill
+from shoal.search.config.run import Run
+from shoal.search.config.sections import Data
+from shoal.search.errors import InputError
+from shoal.trainables.tokenizer import TOKENIZERS
+
+Change = Callable[[str, str], str]  # key and place to another place
+
+
+def with_places(run: Run, change: Change) -> Run:
+    """Return the run with all of its places changed; names that stand for something are no places."""
+    mixing, sampling = run.mixing, run.sampling
+    changes: dict[str, Any] = {} if run.own else {"data": of_text(run.data, change)}
+    if run.code:
+        changes["code"] = change("code", run.code)
+    if run.directory:
+        changes["directory"] = change("directory", run.directory)
+    if mixing is not None and mixing.reference is not None:
+        reference = change("mixing.reference", mixing.reference)
+        changes["mixing"] = mixing.model_copy(update={"reference": reference})
+    if sampling.scorer is not None:
+        scorer = change("sampling.scorer", sampling.scorer)
+        changes["sampling"] = sampling.model_copy(update={"scorer": scorer})
+    if run.distill is not None:
+        changes["distill"] = of_teachers(run.distill, change)
+    return run.model_copy(update=changes)
+
+
+def of_text(data: Data, change: Change) -> Data:
+    groups = {
+        name: source if source == "installed" else change(f"data.groups.{name}", source)
+        for name, source in data.groups.items()
+    }
+    found: dict[str, Any] = {"corpus": change("data.corpus", data.corpus), "groups": groups}
+    if data.tokenizer not in TOKENIZERS:
+        found["tokenizer"] = change("data.tokenizer", data.tokenizer)
+    return data.model_copy(update=found)
+
+
+def of_teachers(distill: Distill, change: Change) -> Distill:
+    search, proxy = distill.search, distill.search.proxy
+    if proxy is not None:
+        files = {
+            name: change(f"distill.search.proxy.{name}", getattr(proxy, name)) for name in ("train", "test")
+        }
+        search = search.model_copy(update={"proxy": proxy.model_copy(update=files)})
+    keys = ["distill.teacher", *(f"distill.ensemble.{place}" for place in range(len(distill.ensemble)))]
+    folders = [
+        folder if folder.startswith("package:") else change(key, folder)
+        for key, folder in zip(keys, distill.teachers, strict=True)
+    ]
+    return distill.model_copy(update={"teacher": folders[0], "ensemble": folders[1:], "search": search})
+
+
+def absolute(key: str, place: str) -> str:
+    """Return a place as it is on this machine, wherever it is read."""
+    found = expanded(key, place)
+    # workers look for an exported model only where its scores are not there: under this same name
+    return found if "://" in found or key == "sampling.scorer" else os.path.abspath(found)
+
+
+def expanded(key: str, place: str, variables: Mapping[str, str] = os.environ) -> str:
+    """Return a place with ~ and environment variables put in; raises InputError where there are none."""
+    try:
+        found = string.Template(place).substitute(variables)
+    except KeyError as error:
+        raise InputError(
+            f"{key}: there is no environment variable {error.args[0]}, got {place}; set it, or write $$ for "
+            f"a dollar sign."
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{key}: write $$ for a dollar sign that begins no variable, got {place}.") from error
+    if "\0" in found or not found.strip():
+        raise InputError(f"{key}: must be a file, a folder or a URI, got {place!r}.")
+    home = found if "://" in found else os.path.expanduser(found)
+    if home.startswith("~") and home.partition("/")[0] != "~":
+        raise InputError(
+            f"{key}: there is no user {home.partition('/')[0][1:]}, got {place}; write ./ before it."
+        )
+    return home
+
+
+def refuse_variables(key: str, place: Any) -> None:
+    """Raise InputError where a place of a job names environment variables."""
+    if "$" in str(place).replace("$$", ""):
+        raise InputError(
+            f"{key}: the cluster's environment variables may be others than here; write the place out, "
+            f"got {place}."
+        )
+
+
+def escaped(key: str, place: str) -> str:
+    """Return a place as a file has it, in which a dollar sign begins a variable."""
+    return place.replace("$", "$$")

@@ -1,0 +1,150 @@
+"""Sections of a run's file, made of the dataclasses that they set: each setting is written once, there.
+
+A section checks the types of the values in a file, strictly. What the values must be is checked by the
+dataclass itself, which the section builds.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cache, reduce
+from operator import or_
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import (
+    AllowInfNan,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    Strict,
+    Tag,
+    create_model,
+    model_validator,
+)
+from pydantic_core import CoreSchema
+
+from shoal.policies.space import frozen
+
+
+def whole(value: Any) -> Any:
+    """Let 1e4 stand for a whole number, which YAML reads as one that is not."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# a word is no number, and neither is true; Python's limits of numbers are larger than numpy's and Parquet's
+Real = Annotated[float, Strict(), AllowInfNan(False)]
+Unbounded = Annotated[float, Strict()]  # infinity means that there is no limit
+Whole = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63), BeforeValidator(whole)]
+Flag = Annotated[bool, Strict()]
+Share = Annotated[Real, Field(gt=0, lt=1)]
+Count = Annotated[Whole, Field(ge=1)]
+Values = Annotated[tuple[Any, ...], BeforeValidator(frozen)]
+Value = Annotated[Any, BeforeValidator(frozen)]
+Hyperparameters = Annotated[dict[str, Any], BeforeValidator(frozen)]
+STRICT: dict[Any, Any] = {float: Real, int: Whole, bool: Flag, tuple[Any, ...]: Values, Any: Value}
+InFile = Callable[[Any], Any]  # from a dataclass's type of a setting to the type that a file's value must have
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def in_file(hint: Any) -> Any:
+    """Return the type that a value in a file must have where the dataclass has this one."""
+    if hint in STRICT:
+        return STRICT[hint]
+    if get_origin(hint) is Annotated:  # such as a number that may be infinite
+        return Unbounded
+    if get_origin(hint) in (Union, UnionType):
+        return reduce(or_, (part if part is NoneType else in_file(part) for part in get_args(hint)))
+    if get_origin(hint) is tuple:
+        parts = tuple(part if part is ... else in_file(part) for part in get_args(hint))
+        return tuple[parts]  # type: ignore[valid-type]
+    return hint
+
+
+def settings_of(
+    made: type,
+    without: Collection[str] = (),
+    convert: InFile = in_file,
+) -> dict[str, Any]:
+    """Return a dataclass's fields as pydantic takes the keys of a section: name -> (type, default)."""
+    hints = get_type_hints(made, include_extras=True)
+    return {
+        field.name: (convert(hints[field.name]), ... if field.default is MISSING else field.default)
+        for field in fields(made)
+        if field.init and field.name not in without
+    }
+
+
+def section_of(made: type, without: Collection[str] = (), checked_with: Mapping[str, Any] | None = None) -> Any:
+    """Return the section that sets a dataclass; `build` makes it, given what the section is `without`.
+
+    Of that, `checked_with` holds what has no default and so is needed for a check of the section alone.
+    """
+    names = {field.name for field in fields(made)} - set(without)
+
+    class Section(Settings):
+        @model_validator(mode="after")
+        def check(self) -> "Section":
+            self.build(**(checked_with or {}))
+            return self
+
+        def build(self, **more: Any) -> Any:
+            return made(**{name: value for name, value in self if name in names}, **more)
+
+    return create_model(made.__name__, __base__=Section, **settings_of(made, without))
+
+
+@cache
+def kind_of(kind: str, made: type) -> Any:
+    """Return the section that names a rule or a domain by its kind, and sets it."""
+
+    class Named(Settings):
+        @model_validator(mode="after")
+        def check(self) -> "Named":
+            self.build()
+            return self
+
+        def build(self) -> Any:
+            return made(**{name: value for name, value in self if name != "kind"})
+
+        def __reduce__(self) -> Any:
+            return remade, (kind_of, (kind, made), dict(self), self.model_fields_set)
+
+    Named.__doc__ = made.__doc__
+
+    keys = settings_of(made)
+    return create_model(made.__name__, __base__=Named, kind=(Literal[kind], ...), **keys)  # type: ignore[arg-type]
+
+
+def remade(
+    section_by: Callable[..., Any], arguments: tuple[Any, ...], values: dict[str, Any], given: set[str]
+) -> Any:
+    """Return a section as it was pickled; its class is made again where it is not there yet."""
+    return section_by(*arguments).model_construct(given, **values)
+
+
+def kind_in(value: Any) -> str:
+    """Return the kind that a section of a file names, or that a section has."""
+    return str(value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None))
+
+
+@dataclass(frozen=True, eq=False)
+class OneOf:
+    """Stands at a key that takes one of these sections by its kind; a word alone is one with its defaults."""
+
+    sections: Mapping[str, type[BaseModel]]
+    kind_in: Callable[[Any], str] = kind_in
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        tagged = [Annotated[section, Tag(kind)] for kind, section in self.sections.items()]
+        union: Any = reduce(or_, tagged)
+        return handler.generate_schema(Annotated[union, Discriminator(self.kind_in), BeforeValidator(named)])
+
+
+def named(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value

@@ -1,0 +1,120 @@
+"""Texts out of a WebDataset: samples of a tar, whose headers, contents and end are all checked."""
+
+import os
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+from shoal.search.corpus.quarantine import Bad
+from shoal.search.corpus.records import Content, record
+
+END_BLOCKS = 2  # of zeros, at the end of every tar
+NO_END = "a tar must end in two blocks of zeros, but this one breaks off"
+
+
+EOF_BLOCK = tarfile.EOFHeaderError  # type: ignore[attr-defined]  # a block of zeros
+NO_HEADER = tarfile.InvalidHeaderError  # type: ignore[attr-defined]
+
+
+class _Header(tarfile.TarInfo):
+    """A header that tells its archive what was found in its place."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: Any) -> "_Header":
+        try:
+            return super().fromtarfile(tarfile)
+        except EOF_BLOCK:
+            tarfile.zeros += 1
+            raise
+        except NO_HEADER:
+            tarfile.zeros, tarfile.strange = 0, tarfile.strange + 1
+            raise
+
+
+class _Tar(tarfile.TarFile):
+    """A tar that is read on after a damaged header, from the next whole one."""
+
+    tarinfo = _Header
+    members: list[tarfile.TarInfo]
+    zeros = 0  # blocks of zeros at the end of what was read
+    strange = 0  # blocks since the last header that are none
+
+
+def archive(stream: Any, field: str) -> Iterator[Content]:
+    """Yield the text of each sample of a WebDataset: files of one tar, in a row, that share a name.
+
+    A sample's text is its member `.txt` or `.FIELD`, else the field of its member `.json`.
+    """
+    name, parts = "", dict[str, bytes]()
+    with _Tar.open(fileobj=stream, mode="r|", ignore_zeros=True) as tar:
+        for member in _members(tar):
+            if isinstance(member, Bad):
+                yield member
+                continue
+            folder, base = os.path.split(member[0])
+            key, _, extension = base.partition(".")
+            if base.startswith("."):
+                continue
+            if (key := f"{folder}/{key}") != name and parts:
+                yield sample(parts, field)
+                parts = {}
+            name, parts[extension.lower()] = key, member[1]
+        if parts:
+            yield sample(parts, field)
+
+
+def _members(tar: _Tar) -> Iterator[tuple[str, bytes] | Bad]:
+    """Yield the name and content of each plain file, and at last what is lost between them and at the end."""
+    files = damages = lost = 0
+    reason = broken = ""
+    while not broken:
+        member, wrong = _next(tar)
+        if wrong:
+            damages, lost = damages + 1, lost + max(tar.strange, 1) * tarfile.BLOCKSIZE
+            reason = f"a damaged header in a tar: {wrong}"
+        if member is None:
+            broken = "" if tar.zeros >= END_BLOCKS or wrong else NO_END
+            break
+        tar.members = []  # else all headers stay in memory
+        tar.zeros = tar.strange = 0
+        if member.isfile():
+            file = tar.extractfile(member)
+            assert file is not None, "a plain file"
+            try:
+                content = file.read()
+            except tarfile.TarError:
+                broken = "a tar that breaks off within a member"
+                continue
+            files += 1
+            yield member.name, content
+    if damages:
+        at_their_size = lost * files // max(tar.offset - lost, 1)  # of those that are whole
+        yield Bad(reason, documents=max(at_their_size, damages), lost=0 if files else lost)
+    if broken:
+        yield Bad(broken)
+
+
+def _next(tar: _Tar) -> tuple[tarfile.TarInfo | None, str]:
+    """Return the next header that is whole, and what is wrong with what lies before it."""
+    wrong = ""
+    while True:
+        try:
+            member = tar.next()
+        except tarfile.TarError as error:
+            wrong = str(error)
+            tar.offset = tar.fileobj.tell()
+            continue
+        except Exception as error:  # of what it is compressed with
+            if not tar.strange:
+                raise
+            return None, str(error)
+        return member, "its checksum does not fit" if tar.strange else wrong
+
+
+def sample(parts: dict[str, bytes], field: str) -> Content:
+    for extension in (field, "txt"):
+        if extension in parts:
+            return parts[extension]
+    if "json" in parts:
+        return record(parts["json"], field)
+    return Bad(f"no member .txt, .{field} or .json in a sample of {sorted(parts)[:8]}")

@@ -1,0 +1,82 @@
+"""Whether a corpus is as its sources are: their names, sizes and times are kept with it."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from shoal.cluster.storage import Store
+from shoal.search.config.sections import Data
+from shoal.search.corpus.listing import Listing
+from shoal.search.corpus.manifest import SOURCES, Manifest, name_of
+from shoal.search.corpus.quarantine import one_line
+from shoal.search.corpus.sources import listed
+from shoal.search.errors import InputError
+
+Listed = dict[str, dict[str, list[int]]]  # group -> path -> size and time of change in nanoseconds
+
+
+class Change(NamedTuple):
+    group: str
+    said: str
+    gone: bool = False  # the source altogether
+
+
+def sources_of(settings: Data, report: Callable[[str], None]) -> Listed:
+    """Return what the groups are read from as it is now; what is installed is nobody's file."""
+    found: Listed = {}
+    for group, source in settings.groups.items():
+        if source == "installed":
+            continue
+        _, listing = listed(group, settings)
+        found[group] = _now(listing)
+        if listing.left_out:
+            report(
+                f"{group}: left out, since markers of other programs begin with _: {len(listing.left_out)} "
+                f"name{'s' * (len(listing.left_out) > 1)} such as {one_line(listing.left_out[0])}; a glob with "
+                f"more than * in it reads them"
+            )
+    return found
+
+
+def _now(listing: Listing) -> dict[str, list[int]]:
+    return {one_line(file.path): [file.size, file.changed] for file in listing.files}
+
+
+def record(store: Store, manifest: Manifest, found: Listed) -> None:
+    store.write_json(f"{SOURCES}/{name_of(manifest)}", found)
+
+
+def changes(store: Store, manifest: Manifest, settings: Data) -> list[Change]:
+    """Return what is other in the sources than it was when the corpus was built."""
+    name = f"{SOURCES}/{name_of(manifest)}"
+    if not store.exists(name):  # of an earlier Shoal
+        return []
+    return list(_changes(store.read_json(name), settings))
+
+
+def _changes(before: Listed, settings: Data) -> Iterator[Change]:
+    for group, then in before.items():
+        try:
+            _, listing = listed(group, settings)
+        except InputError:
+            yield Change(group, f"{settings.groups[group]} is gone", gone=True)
+            continue
+        now = _now(listing)
+        said = [
+            *_files("new", sorted(now.keys() - then.keys()), now),
+            *_files(
+                "changed", sorted(path for path in now.keys() & then.keys() if now[path] != then[path]), now
+            ),
+            *_files("gone", sorted(then.keys() - now.keys()), {}),
+        ]
+        if said:
+            yield Change(group, ", ".join(said))
+
+
+def _files(what: str, paths: list[str], times: dict[str, list[int]]) -> Iterator[str]:
+    if not paths:
+        return
+    newest = max(paths, key=lambda path: times.get(path, [0, 0])[1])
+    since = times.get(newest, [0, 0])[1]
+    when = f" since {datetime.fromtimestamp(since / 1e9):%Y-%m-%d %H:%M:%S}" if since > 0 else ""
+    yield f"{len(paths)} file{'s are' if len(paths) > 1 else ' is'} {what} ({newest}{when})"

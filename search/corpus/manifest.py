@@ -1,0 +1,208 @@
+"""What a corpus holds and was made from, and which of the corpora in one place is that of some settings.
+
+Parts are named by what they hold, so builds in one place never write over one another; only the manifest of
+the last one is moved to `manifest.json`, and each is kept in `manifests/` by its content.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+from shoal.cluster.storage import Store
+from shoal.search.config.sections import Data
+from shoal.search.corpus.packing import Split
+from shoal.search.errors import InputError
+
+FORMAT = 3
+READABLE = (
+    1,
+    2,
+    FORMAT,
+)  # format 1 has tokens as lists: read alike, but slower; 2 has no record of its sources
+MANIFEST = "manifest.json"
+KEPT = "manifests"  # folder: one file a corpus, called by its content
+SOURCES = "sources"  # folder: what each corpus was read from
+# what decides a corpus's content beside its sources
+SETTINGS = (
+    *("tokenizer", "sequence_length", "text_field", "megabytes", "document_megabytes"),
+    *("validation", "test", "builder"),
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """`documents` counts what splits are made of: texts, or pieces of texts too long for that."""
+
+    source: str
+    documents: int
+    duplicates: int
+    skipped: int  # bad ones, in the quarantine
+    splits: dict[str, Split]
+    reasons: str = ""  # why they were skipped, the most frequent ones
+    quarantine: str = ""  # the file of the corpus that keeps them
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a corpus holds and was made from; written last, so where it is, the corpus is whole."""
+
+    format: int
+    tokenizer: str
+    vocabulary: int
+    sequence_length: int
+    text_field: str
+    megabytes: float
+    validation: float
+    test: float
+    content: str  # hash of all row ids and tokens
+    groups: dict[str, Group]
+    document_megabytes: float | None = None
+    builder: str = "local"
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> "Manifest":
+        """Return the manifest that `asdict` made plain."""
+        if plain["format"] not in READABLE:
+            raise ValueError(f"format must be one of {READABLE}, got {plain['format']}.")
+        groups = {}
+        for name, group in plain["groups"].items():
+            splits = {split: Split(**value) for split, value in group["splits"].items()}
+            groups[name] = Group(**{**group, "splits": splits})
+        return cls(**{**plain, "groups": groups})
+
+
+def open_store(settings: Data) -> Store:
+    try:
+        return Store(settings.corpus)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise unwritable(settings, error) from error
+
+
+def unwritable(settings: Data, error: Exception) -> InputError:
+    said = " ".join(str(error).split())
+    return InputError(
+        f"data.corpus must be a directory or URI that can be written, got {settings.corpus}: {said}"
+    )
+
+
+def key_of(made: "Data | Manifest") -> str:
+    """Return what tells corpora of other settings apart, for names of files."""
+    groups = {name: group.source if isinstance(group, Group) else group for name, group in made.groups.items()}
+    plain = {**{name: getattr(made, name) for name in SETTINGS}, "groups": groups}
+    return hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def load_corpus(settings: Data, content: str | None = None) -> Manifest:
+    """Return the manifest of a finished corpus that fits the settings and still has all its files.
+
+    With `content`, here or in the settings, it is the one of just these rows, wherever its sources now are.
+    """
+    content = content or settings.content
+    if (found := find_corpus(settings, content)) is not None:
+        return found
+    store = open_store(settings)
+    if not store.exists(MANIFEST):
+        raise InputError(
+            f"data.corpus: no finished corpus in {settings.corpus}. Build it with `shoal corpus FILE`."
+        )
+    there = _read(store, MANIFEST)
+    if content is not None and content == settings.content:
+        raise other_rows(settings, there)
+    said = "; ".join(differences(there, settings)) if content is None else f"its content is {there.content}"
+    raise InputError(
+        f"data.corpus: {settings.corpus} was built otherwise: {said}. Build another beside it with "
+        f"`shoal corpus FILE`, or choose another data.corpus."
+    )
+
+
+def other_rows(settings: Data, found: Manifest) -> InputError:
+    return InputError(
+        f"data.corpus: {settings.corpus} has other rows than the run began with: their content is "
+        f"{found.content}, and was {settings.content}. Put the corpus or its sources back as they were, or "
+        f"begin another run with directory=..."
+    )
+
+
+def find_corpus(settings: Data, content: str | None = None) -> Manifest | None:
+    """Return the newest corpus in this place of these settings, or the one with this content, or None.
+
+    Raises InputError for one that is broken.
+    """
+    content = content or settings.content
+    store = open_store(settings)
+    way_out = f"Delete {settings.corpus} to build it again, or choose another data.corpus."
+    names = [MANIFEST, *_kept(store)] if store.exists(MANIFEST) else []
+    for name in names:
+        try:
+            found = _read(store, name)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"data.corpus: {store.path(name)} is no manifest of format 1, 2 or {FORMAT}. {way_out}"
+            ) from error
+        fits = not any(differences(found, settings)) if content is None else found.content == content
+        if not fits:
+            continue
+        if missing := next(lost(store, found), None):
+            raise InputError(f"data.corpus: {settings.corpus} has lost {missing}. {way_out}")
+        return found
+    return None
+
+
+def _read(store: Store, name: str) -> Manifest:
+    return Manifest.of(store.read_json(name))
+
+
+def _kept(store: Store) -> list[str]:
+    """Return the manifests that are kept, newest first."""
+    selector = fs.FileSelector(store.path(KEPT), allow_not_found=True)
+    found = [info for info in store.filesystem.get_file_info(selector) if not info.base_name.startswith(".")]
+    found.sort(key=lambda info: (info.mtime_ns or 0, info.base_name), reverse=True)
+    return [f"{KEPT}/{info.base_name}" for info in found if info.extension == "json"]
+
+
+def lost(store: Store, manifest: Manifest) -> Iterator[str]:
+    """Yield the files of a corpus that are no longer there."""
+    for name, group in manifest.groups.items():
+        for split, value in group.splits.items():
+            there = {f"{name}/{split}/{file}" for file in store.names(f"{name}/{split}")}
+            yield from sorted(set(value.files) - there)
+
+
+def publish(store: Store, manifest: Manifest) -> None:
+    """Make a corpus whose parts are there the one of its settings; earlier ones are kept beside it."""
+    if store.exists(MANIFEST):
+        keep(store)
+    plain = asdict(manifest)
+    store.write_json(f"{KEPT}/{name_of(manifest)}", plain)
+    store.write_json(MANIFEST, plain)
+
+
+def name_of(manifest: Manifest) -> str:
+    return f"{manifest.content}-{key_of(manifest)}.json"
+
+
+def keep(store: Store) -> None:
+    """Keep the manifest that is there by its content, if a Shoal wrote it that kept none."""
+    try:
+        there = _read(store, MANIFEST)
+    except (ValueError, TypeError, KeyError, AttributeError):  # what cannot be read was no corpus
+        return
+    if not store.exists(f"{KEPT}/{name_of(there)}"):
+        store.write(f"{KEPT}/{name_of(there)}", store.read(MANIFEST))
+
+
+def differences(manifest: Manifest, settings: Data) -> Iterator[str]:
+    for name in SETTINGS:
+        built, wanted = getattr(manifest, name), getattr(settings, name)
+        if built != wanted:
+            yield f"{name} is {built} there, {wanted} in the settings"
+    for name in dict.fromkeys([*manifest.groups, *settings.groups]):
+        built = manifest.groups[name].source if name in manifest.groups else "absent"
+        wanted = settings.groups.get(name, "absent")
+        if built != wanted:
+            yield f"groups.{name} is {built} there, {wanted} in the settings"

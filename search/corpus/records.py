@@ -1,0 +1,200 @@
+"""Texts out of JSON: lines of objects, an array, or one after another; each wrong one is `Bad` by itself."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from shoal.search.corpus.quarantine import BOM, EXCERPT, Bad
+
+Content = bytes | Bad
+LOOKED_AT = 20  # lines by which a file of another name is known as JSON
+NAMED_KEYS, KEY_LETTERS = 8, 40  # of a record, where a message lists them
+LENIENT = json.JSONDecoder(parse_int=float)  # int() refuses more than 4300 digits, JSON does not
+BETWEEN = re.compile(r"[\s,\ufeff]*")
+NEXT = re.compile(r"[,\[\]{}]")
+TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+
+
+def records(spans: Iterable[bytes], field: str) -> Iterator[Content]:
+    """Yield the field of each line of JSON."""
+    for span in spans:
+        for line in span.split(b"\n"):
+            if bare(line):
+                yield record(line, field)
+
+
+def bare(content: bytes) -> bytes:
+    """Return what stands between blanks and byte order marks."""
+    content = content.strip()
+    while content.startswith(BOM):
+        content = content[len(BOM) :].strip()
+    return content
+
+
+def record(line: bytes, field: str) -> Content:
+    """Return the field of one object of JSON."""
+    try:
+        found = decoded(bare(line).decode())
+    except UnicodeDecodeError:
+        return Bad("not UTF-8", line[:EXCERPT])
+    except json.JSONDecodeError:
+        return Bad("each line must be JSON", line[:EXCERPT])
+    except Exception as error:
+        return Bad(undecodable(error), line[:EXCERPT])
+    return field_of(found, field, "line", line[:EXCERPT])
+
+
+def decoded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # of int()
+        return LENIENT.decode(text)
+
+
+def undecodable(error: Exception) -> str:
+    """Return why a text that may well be JSON cannot be decoded."""
+    if isinstance(error, json.JSONDecodeError):
+        return "must be JSON"
+    if isinstance(error, RecursionError):
+        return "JSON must not be nested so deeply"
+    return f"cannot be decoded as JSON: {type(error).__name__}: {str(error)[:EXCERPT]}"
+
+
+def field_of(found: Any, field: str, what: str, excerpt: bytes) -> Content:
+    """Return a decoded object's field as UTF-8."""
+    if not isinstance(found, dict):
+        return Bad(f"each {what} must be a JSON object", excerpt)
+    if field not in found:
+        return Bad(f"no field {field!r}; set data.text_field to one of {some(sorted(found))}", excerpt)
+    return utf8(found[field], field)
+
+
+def some(names: list[str]) -> str:
+    """Return names for a message, few enough to be read."""
+    short = [name if len(name) <= KEY_LETTERS else f"{name[:KEY_LETTERS]}…" for name in names[:NAMED_KEYS]]
+    others = len(names) - len(short)
+    return f"{short}{f' and {others} more' if others else ''}"
+
+
+def utf8(value: object, field: str) -> Content:
+    if isinstance(value, str):
+        return value.encode(errors="surrogatepass")  # a lone surrogate of JSON is no text: put aside later
+    if isinstance(value, bytes):
+        return value
+    if value is None:
+        return Bad("empty")
+    reason = f"{field!r} (data.text_field) must hold text, got {type(value).__name__}"
+    return Bad(reason, repr(value)[:EXCERPT].encode(errors="replace"))
+
+
+def values(content: bytes, field: str) -> Iterator[Content]:
+    """Yield the field of each object of an array, or of objects that follow one another over several lines.
+
+    What cannot be decoded is passed over by its brackets; where these do not close, the rest is lost.
+    """
+    text = content.decode(errors="surrogateescape")  # what is not UTF-8 is so in its own record only
+    place = BETWEEN.match(text).end()  # type: ignore[union-attr]  # fits anywhere
+    array = text[place] == "["
+    place, found, closed = place + array, 0, not array
+    while (place := BETWEEN.match(text, place).end()) < len(text):  # type: ignore[union-attr]
+        if array and text[place] == "]":
+            closed, place = True, place + 1
+            break
+        content_, end = _value(text, place, field)
+        yield content_
+        found += 1
+        if end is None:
+            yield Bad("JSON that breaks off", documents=round(found * (len(text) - place) / max(place, 1)) or 1)
+            return
+        place = end
+    if not closed:
+        yield Bad("a JSON array must end in ], but this one breaks off")
+    elif text[place:].strip():
+        yield Bad(
+            "a JSON array must end its file, but something follows",
+            text[place:][:EXCERPT].encode(errors="replace"),
+        )
+
+
+def _value(text: str, place: int, field: str) -> tuple[Content, int | None]:
+    """Return what an object's field holds, and where the object ends; None where it does not end."""
+    excerpt = text[place : place + EXCERPT].encode(errors="surrogateescape")
+    for decoder in (json.JSONDecoder(), LENIENT):
+        try:
+            found, end = decoder.raw_decode(text, place)
+        except Exception as error:
+            reason = undecodable(error)
+        else:
+            content = field_of(found, field, "element", excerpt)
+            return _bytes(found, field) if isinstance(content, bytes) else content, end
+    return Bad(reason, excerpt), _end(text, place)
+
+
+def _bytes(found: dict[str, Any], field: str) -> bytes:
+    """Return a field's text with the bytes that were not UTF-8 as they were, so that they are noticed."""
+    value = found[field]
+    try:
+        return value.encode(errors="surrogateescape") if isinstance(value, str) else value
+    except UnicodeEncodeError:
+        return value.encode(errors="surrogatepass")
+
+
+def _end(text: str, place: int) -> int | None:
+    """Return where a value ends, by its brackets alone; always behind its beginning."""
+    if text[place] not in '{["':
+        following = NEXT.search(text, place + 1)
+        return following.start() if following else None
+    depth = 0
+    for token in TOKENS.finditer(text, place):
+        if token[0] in "[{":
+            depth += 1
+        elif token[0] in "]}":
+            depth -= 1
+        if depth <= 0:
+            return token.end() if depth == 0 else token.start()
+    return None
+
+
+def json_form(head: bytes, whole: bool, named: bool, field: str) -> str:
+    """Return how a file holds JSON by its first bytes: as `lines`, as `values`, or not at all (``).
+
+    `whole` says that these are all its bytes, `named` that its name says JSON; else most of it must look so.
+    """
+    text = bare(head).decode(errors="replace")
+    if not text or text[0] not in "{[":
+        return "lines" if named else ""
+    if re.match(r"\[\s*(\{|\]\s*$)", text):
+        first = _first(text, text.find("{")) if "{" in text else {}
+        certain = (isinstance(first, dict) and field in first) or (first is None and _holds(text, field))
+        return "values" if named or certain else ""
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not whole and len(lines) > 1:
+        lines.pop()
+    found = [_first(line, 0, all_of=True) for line in lines[:LOOKED_AT]]
+    objects = [each for each in found if isinstance(each, dict)]
+    if isinstance(found[0], dict) or (len(lines) == 1 and not whole):
+        likely = len(objects) * 2 > len(found) and (len(found) > 1 or field in objects[0])
+        return "lines" if named or likely or (not objects and _holds(text, field)) else ""
+    first = _first(text, 0)
+    if isinstance(first, dict):
+        return "values" if named or field in first else ""
+    if named or len(objects) * 2 > len(found):
+        spread = not whole and not objects and lines[0].rstrip()[-1:] in "{[,"
+        return "values" if spread else "lines"
+    return ""
+
+
+def _first(text: str, place: int, all_of: bool = False) -> Any:
+    """Return the value that begins there, or that the whole text is; None where there is none."""
+    try:
+        return decoded(text) if all_of else LENIENT.raw_decode(text, place)[0]
+    except (ValueError, RecursionError):
+        return None
+
+
+def _holds(text: str, field: str) -> bool:
+    """Say whether an object whose end is not seen has the field."""
+    return re.search(rf'[{{,]\s*"{re.escape(field)}"\s*:', text) is not None

@@ -1,0 +1,52 @@
+"""A folder of a build's own, out of which its parts are moved once all of them are there."""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from pyarrow import fs
+
+from shoal.cluster.storage import Store
+
+PREFIX = ".build-"
+FORGOTTEN = 24 * 3600.0  # seconds without a new part, after which a build was killed
+MOVERS = 8  # threads: an object store answers slowly
+
+
+@contextlib.contextmanager
+def staged(store: Store) -> Iterator[str]:
+    """Give a folder below the corpus that is gone afterwards, however the build ends."""
+    sweep(store, time.time())
+    folder = f"{PREFIX}{uuid.uuid4().hex[:12]}"
+    store.make(folder)
+    try:
+        yield folder
+    finally:
+        store.delete(folder)
+
+
+def sweep(store: Store, now: float) -> None:
+    """Delete what builds left that were killed long ago."""
+    for name in store.names():
+        if not name.startswith(PREFIX):
+            continue
+        selector = fs.FileSelector(store.path(name), recursive=True, allow_not_found=True)
+        infos = [*store.filesystem.get_file_info(selector), store.filesystem.get_file_info(store.path(name))]
+        if all((info.mtime_ns or now * 1e9) / 1e9 < now - FORGOTTEN for info in infos):
+            store.delete(name)
+
+
+def move(store: Store, stage: str, files: list[str]) -> None:
+    """Move parts to their names in the corpus; what has such a name already holds the same."""
+    for folder in dict.fromkeys(file.rpartition("/")[0] for file in files):
+        store.make(folder)
+    local = isinstance(store.filesystem, fs.LocalFileSystem)
+
+    def one(file: str) -> None:
+        if local or not store.exists(file):
+            store.filesystem.move(store.path(f"{stage}/{file}"), store.path(file))
+
+    with ThreadPoolExecutor(MOVERS) as threads:
+        list(threads.map(one, files))

@@ -1,0 +1,236 @@
+"""How the values of a run are written: one reader and one writer of YAML, for files and run directories.
+
+What is written reads back equal. What YAML would take for something else than its writer most likely means
+(a date, a number with a leading 0, a key twice) is refused with its line, and so is whatever cannot be read.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from shoal.search.errors import InputError
+
+DEEPEST = 64  # levels of nesting: far more than any run has, and fewer than Python's stack holds
+MOST = 1_000_000  # values, with each alias counted as what it stands for
+DIGITS = 4300  # of a whole number: Python writes no longer one
+TAG = "tag:yaml.org,2002:"
+QUOTE = "put it in quotes if it is a word"
+UNWRITABLE = 10**DIGITS
+
+
+class Refused(yaml.YAMLError):
+    """A value that is YAML, but is not taken; with the place in the text."""
+
+    def __init__(self, said: str, mark: Any):
+        super().__init__(said)
+        self.said, self.problem_mark = said, mark
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-3 for a word; everybody who writes it means a number."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth = getattr(self, "depth", 0) + 1
+        if self.depth > DEEPEST:
+            raise Refused(f"brackets and mappings lie more than {DEEPEST} deep in one another", self.mark())
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def mark(self) -> Any:
+        return self.peek_event().start_mark
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            name = key.value
+            if key.tag not in (f"{TAG}str", f"{TAG}merge"):
+                raise Refused(f"a key must be a word, but {shown(key)}; put it in quotes", key.start_mark)
+            line = key.start_mark.line + 1
+            if name in lines:
+                where = "twice in this line" if lines[name] == line else f"here and in line {lines[name]}"
+                said = f"the key `{short(name)}` stands {where}; leave one of the two out"
+                raise Refused(said, key.start_mark)
+            lines[name] = line
+        return node
+
+    def construct_document(self, node: Any) -> Any:
+        expanded(node, {})
+        return super().construct_document(node)
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:  # its constructors raise whatever Python's own types do
+            kind = node.tag.removeprefix(TAG)
+            raise Refused(f"{short(str(node.value))} is no {kind}; {QUOTE}", node.start_mark) from error
+
+
+class Dumper(yaml.SafeDumper):
+    """Puts into quotes what Loader would not read as the same word."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+for each in (Loader, Dumper):
+    each.add_implicit_resolver(
+        f"{TAG}float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
+    # 08 is as little meant as 07, which is a number to YAML 1.1
+    each.add_implicit_resolver(f"{TAG}int", re.compile(r"^[-+]?0[0-9_]+$"), list("-+0"))
+
+
+def shown(key: yaml.Node) -> str:
+    if not isinstance(key, yaml.ScalarNode):
+        return "this one is a list or a mapping"
+    kind = {"bool": "true or false", "int": "a number", "float": "a number", "null": "nothing"}
+    return f"`{short(key.value)}` is read as {kind.get(key.tag.removeprefix(TAG), 'something else')}"
+
+
+def expanded(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Return how many values a node stands for, and how deep they lie in one another.
+
+    Raises Refused if they are too many or too deep: with aliases, a short text may stand for either.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        return 1, 1
+    if id(node) not in known:
+        known[id(node)] = MOST, DEEPEST  # what holds itself would never end
+        inner = [expanded(each, known) for each in within(node)]
+        known[id(node)] = 1 + sum(size for size, _ in inner), 1 + max((deep for _, deep in inner), default=0)
+    size, deep = known[id(node)]
+    if size > MOST or deep > DEEPEST:
+        raise Refused(
+            f"with its aliases it holds itself, more than {MOST} values, or more than {DEEPEST} levels",
+            node.start_mark,
+        )
+    return size, deep
+
+
+def within(node: Any) -> Iterator[Any]:
+    for each in node.value:
+        yield from each if isinstance(node, yaml.MappingNode) else [each]
+
+
+def whole(loader: Loader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    if re.fullmatch(r"[-+]?0[0-9_]+", text):
+        plain = re.sub(r"^([-+]?)0[0_]*(?=[0-9])", r"\1", text)
+        raise Refused(f"{short(text)} begins with 0; write {short(plain)}, or {QUOTE}", node.start_mark)
+    if ":" in text:
+        raise Refused(f"{short(text)} looks like a time; put it in quotes", node.start_mark)
+    number = loader.construct_yaml_int(node) if len(text) < DIGITS else UNWRITABLE
+    if abs(number) >= UNWRITABLE:
+        raise Refused(f"a number of more than {DIGITS} digits cannot be; {QUOTE}", node.start_mark)
+    return int(number)
+
+
+def real(loader: Loader, node: yaml.ScalarNode) -> float:
+    text = loader.construct_scalar(node)
+    if ":" in text:
+        raise Refused(f"{short(text)} looks like a time; put it in quotes", node.start_mark)
+    number = float(loader.construct_yaml_float(node))
+    if math.isinf(number) and "inf" not in text.lower():
+        raise Refused(
+            f"{short(text)} is larger than numbers go; write .inf for infinity, or {QUOTE}", node.start_mark
+        )
+    return number
+
+
+def date(loader: Loader, node: yaml.ScalarNode) -> Any:
+    raise Refused(
+        f"{short(str(node.value))} looks like a date, which no value is; put it in quotes", node.start_mark
+    )
+
+
+def unknown(loader: Loader, node: yaml.Node) -> Any:
+    kind = node.tag.removeprefix(TAG)
+    text = short(str(node.value)) if isinstance(node, yaml.ScalarNode) else "a list or a mapping"
+    if kind in ("value", "merge"):
+        raise Refused(f"{text} has a meaning of its own in YAML; put it in quotes", node.start_mark)
+    raise Refused(f"{text} of the kind `{short(kind)}` is not taken; leave the kind out", node.start_mark)
+
+
+Loader.add_constructor(f"{TAG}int", whole)
+Loader.add_constructor(f"{TAG}float", real)
+Loader.add_constructor(f"{TAG}timestamp", date)
+for kind in ("binary", "omap", "pairs", "set"):
+    Loader.add_constructor(f"{TAG}{kind}", unknown)
+Loader.add_constructor(None, unknown)  # stands for all other kinds
+
+
+def read(text: str, place: str) -> Any:
+    """Return the value that a text is; raises InputError with the place, the line and what to do."""
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{place}{line_of(error, text)}: {what(error)}.") from error
+
+
+def write(values: Any) -> str:
+    """Return the text of which `read` makes equal values."""
+    return yaml.dump(values, Dumper=Dumper, sort_keys=False, width=math.inf)
+
+
+def read_change(text: str) -> Any:
+    """Return the value of a change on the command line, where it is one value and not a document.
+
+    In brackets or quotes it is what YAML makes of it. Else it is a number, true, false or null if it is
+    written like one, and a word as it stands if not. Raises Refused or YAMLError.
+    """
+    if text[:1] in ("[", "{", '"', "'"):
+        check_tokens(text)
+        return yaml.load(text, Loader)
+    loader, plain = Loader(""), text.strip()
+    if text and not plain:
+        return text
+    tag = loader.resolve(yaml.ScalarNode, plain, (True, False))
+    if tag.removeprefix(TAG) not in ("int", "float", "bool", "null", "timestamp"):
+        return text
+    return loader.construct_object(yaml.ScalarNode(tag, plain), deep=True)
+
+
+def check_tokens(text: str) -> None:
+    """Refuse what a value on the command line cannot mean: comments, anchors, words over several lines."""
+    end = 0
+    for token in yaml.scan(text, Loader):
+        between = text[end : token.start_mark.index]
+        odd = isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken)
+        if odd or between.strip():
+            raise Refused(f"`{short(text[end:].strip())}` would be left out of it", token.start_mark)
+        if isinstance(token, yaml.ScalarToken) and "\n" in text[token.start_mark.index : token.end_mark.index]:
+            raise Refused("a word may not go over several lines", token.start_mark)
+        end = max(end, token.end_mark.index)
+
+
+def what(error: yaml.YAMLError) -> str:
+    """Return what is wrong, in one line."""
+    if isinstance(error, Refused):
+        return error.said
+    if isinstance(error, yaml.MarkedYAMLError):
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        return f"is not YAML: {' '.join(said.split())}; put words with special characters in quotes"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"is not YAML: it holds the character {error.character!r}, which no text has"
+    return f"is not YAML: {' '.join(str(error).split())}"
+
+
+def line_of(error: yaml.YAMLError, text: str) -> str:
+    """Return the line of an error as `:3`, or nothing if it has none."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return f":{text.count(chr(10), 0, error.position) + 1}"
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    return f":{mark.line + 1}" if mark is not None else ""
+
+
+def short(text: str, most: int = 60) -> str:
+    """Return a text of the user's for a message: in one line, and cut if it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -1,0 +1,57 @@
+"""Python's traces, which are for files: a screen shows their last line, and where the rest is."""
+
+import os
+import re
+import tempfile
+import traceback
+from pathlib import PurePath
+
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # Ray colours what it raises again
+BEGIN = re.compile(r"Traceback \(most recent call last\)|^.*\bray::|^ *File \"", re.MULTILINE)
+FRAME = re.compile(r"^\s+File \"(.+)\", line (\d+)")
+RAISED = re.compile(r"^[A-Za-z_][\w.()]*(: .*)?$")  # what stands below the last frame of a trace
+LIBRARIES = {"site-packages", "dist-packages", "search", "cluster", "policies", "trainables"}
+LONGEST = 300  # letters of a reason on a screen
+
+
+def trace_of(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def in_one_line(text: str) -> str:
+    """Return a reason in one line: of a trace its end, with the place in the user's own file."""
+    plain = ESCAPES.sub("", text).strip()
+    begin = BEGIN.search(plain)
+    if begin is None:
+        return cut(" ".join(plain.split()))
+    before = " ".join(plain[: begin.start()].split())
+    lines = [line for line in plain[begin.start() :].splitlines() if line.strip()]
+    frames = [(place, found) for place, line in enumerate(lines) if (found := FRAME.match(line))]
+    below = lines[frames[-1][0] + 1 if frames else 0 :]
+    said = next((line.strip() for line in below if RAISED.match(line)), lines[-1].strip())
+    own = [f"{PurePath(found[1]).name}:{found[2]}" for _, found in frames if is_users(found[1])]
+    parts = [before.rstrip(".:"), *own[-1:], said]
+    return cut(": ".join(part for part in parts if part))
+
+
+def is_users(file: str) -> bool:
+    """Say whether a file of a trace, which may be another machine's, is the user's own."""
+    parts = PurePath(file).parts
+    return not file.startswith("<") and not any(
+        each in LIBRARIES or each.startswith("python3") for each in parts
+    )
+
+
+def cut(line: str) -> str:
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+
+
+def keep(trace: str) -> str:
+    """Write a trace into a file of its own, for whoever wants it, and return how to say where it is."""
+    try:
+        descriptor, place = tempfile.mkstemp(prefix="shoal-", suffix=".txt")
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(trace)
+    except OSError as error:
+        return f"The whole trace cannot be written: {error.strerror}."
+    return f"The whole trace is in {place}."

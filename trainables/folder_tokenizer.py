@@ -1,0 +1,106 @@
+"""The tokenizer in a teacher's folder. The package `tokenizers` is imported only when one is opened."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LARGEST = 65536  # uint16 holds so many ids
+# one of these ends texts if neither the tokenizer nor the files beside it name an end
+ENDS = ("</s>", "<|endoftext|>", "<eos>", "<|end_of_text|>", "[SEP]")
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "config.json")
+PROBES = ("a", "1", ".", "text", "A text of several words.")
+
+
+class FolderTokenizer:
+    """The tokenizer of a teacher's folder, `tokenizer.json`: rows of the corpus hold its ids."""
+
+    def __init__(self, folder: str):
+        self.name = folder
+        self.tokenizer = tokenizer_in_folder(folder)
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        ids = self.tokenizer.get_vocab().values()
+        self.vocabulary = max([self.tokenizer.get_vocab_size(), *(found + 1 for found in ids)])
+        self.starts, last = self._around()
+        ends = last[-1:] or list(self._named_ends(folder))
+        if not ends or self.vocabulary > LARGEST:
+            raise ValueError(
+                f"a tokenizer must have a token that ends texts and at most {LARGEST} tokens, "
+                f"but that of {folder} has {self.vocabulary} tokens and {'one' if ends else 'none'}."
+            )
+        self.end = ends[0]
+
+    def encode(self, text: str) -> NDArray[np.uint16]:
+        """Return the ids of a text with the tokens that begin texts, and without those that end them."""
+        return np.array([*self.starts, *self._ids(text)], np.uint16)
+
+    def decode(self, ids: Any) -> str:
+        text: str = self.tokenizer.decode(np.asarray(ids).reshape(-1).tolist())
+        return text
+
+    def _ids(self, text: str, special: bool = False) -> list[int]:
+        """Return the ids of a text, with those around it if `special` asks for them."""
+        try:
+            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=special).ids
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ValueError(
+                f"the tokenizer of {self.name} must be able to write any text, but {error_text(error)}."
+            ) from error
+        return ids
+
+    def _around(self) -> tuple[list[int], list[int]]:
+        """Return the ids that it puts before a text, and those behind it; some put only a beginning."""
+        for probe in PROBES:
+            bare, whole = self._ids(probe), self._ids(probe, special=True)
+            for begin in range(len(whole) - len(bare) + 1):
+                if bare and whole[begin : begin + len(bare)] == bare:
+                    return whole[:begin], whole[begin + len(bare) :]
+        raise ValueError(f"a tokenizer must write a text as tokens, but that of {self.name} writes none.")
+
+    def _named_ends(self, folder: str) -> Iterator[int]:
+        """Yield the ids that end texts: first as the files beside it say, then by usual names."""
+        for file in BESIDE:
+            settings = read_json(Path(folder, file)) if Path(folder, file).exists() else {}
+            named, numbers = settings.get("eos_token"), settings.get("eos_token_id")
+            if isinstance(named, dict):
+                named = named.get("content")
+            if isinstance(named, str) and (found := self.tokenizer.token_to_id(named)) is not None:
+                yield found
+            for number in numbers if isinstance(numbers, list) else [numbers]:
+                if type(number) is int and 0 <= number < self.vocabulary:
+                    yield number
+        yield from (found for name in ENDS if (found := self.tokenizer.token_to_id(name)) is not None)
+
+
+def tokenizer_in_folder(folder: str) -> Any:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise ValueError(
+            f"a folder's tokenizer needs the package tokenizers (pip install 'shoal[hf]'), got {folder}."
+        ) from error
+    file = Path(folder, "tokenizer.json")
+    if not file.exists():
+        raise ValueError(f"a folder with a tokenizer must hold tokenizer.json, but {folder} does not.")
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(
+            f"{file} must be a tokenizer of the package tokenizers: {error_text(error)}."
+        ) from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} must be JSON that can be read: {error_text(error)}.") from error
+    return found if isinstance(found, dict) else {}
+
+
+def error_text(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
