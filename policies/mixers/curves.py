@@ -9,6 +9,7 @@ import numpy as np
 from shoal.policies.minimise import Vector, minimise, multistart
 
 HUBER = 1e-3  # of the logarithm of the loss
+FLAT = 1e-11  # of the slope of a squared logarithm: a plateau is fitted ever better, and differs no more
 STIFFNESS = 10.0  # of the walls, on the scale of a squared logarithm
 # relative to the losses' own scale and to the middle of the rows seen, so that they hold for any unit
 LEAST_FLOOR, MOST_SLOPE = math.log(0.05), math.log(20.0)
@@ -44,7 +45,8 @@ def fit_curve(at: Vector, losses: Vector, before: Curve) -> Curve:
     if all(map(math.isfinite, before)) and before.eps > 0 and before.beta > 0:
         warm = math.log(before.eps / level), math.log(before.beta / level) - before.alpha * math.log(middle)
         starts = [np.array([*warm, before.alpha]), starts[2]]
-    best = minimise(function, multistart(function, starts).point, iterations=2000)
+    near = multistart(function, starts, enough=FLAT)
+    best = minimise(function, near.point, iterations=10_000, enough=FLAT)
     if not best.converged:
         said = "the fit of a group's curve has not converged: its forecast may be off."
         warnings.warn(said, RuntimeWarning, stacklevel=2)
