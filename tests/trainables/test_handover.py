@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from shoal.cluster import checkpoints, tree, workers
+from shoal.cluster import checkpoints, mailbox, tree
 from shoal.cluster.storage import Store
 from shoal.policies.population import Order
 from shoal.search.records.directory import named
@@ -233,7 +233,7 @@ def test_batches_of_ones_own_do_not_run_ahead_of_a_state_or_a_stack() -> None:
 
 
 def test_copies_within_a_worker_and_its_checkpoints_share_nothing(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(workers, "post_weights", lambda *told: None)
+    monkeypatch.setattr(mailbox, "post_weights", lambda *told: None)
     members = {number: Live({}) for number in range(3)}
     members[0].train(4)
     found = [Team({number: member}) for number, member in members.items()]
