@@ -123,7 +123,8 @@ def test_batches_are_the_same_over_datasets_and_epochs_and_when_a_reader_is_kill
     )
     # Ray tells on both of the reader that was killed
     assert done.returncode == 0 and done.stdout.endswith("read\n"), done.stdout + done.stderr
-    assert "not callable" not in done.stdout + done.stderr
+    for said in ("not callable", "SIGTERM handler is not set"):  # the second: Ray was started anew by a thread
+        assert said not in done.stdout + done.stderr
 
 
 RUN = """
