@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from policies.mixers.effects import Effects, by_chance, learn_effects, scaled, smoothed_one_hot, spread
-from policies.mixers.mixer import VALIDATION, Groups, Outcome, State, Wish
-from policies.mixers.plain import one_each, sums_to_one
-from policies.mixing import Vector, exponentiated
+from shoal.policies.mixers.effects import Effects, by_chance, learn_effects, scaled, smoothed_one_hot, spread
+from shoal.policies.mixers.mixer import VALIDATION, Groups, Outcome, State, Wish
+from shoal.policies.mixers.plain import one_each, sums_to_one
+from shoal.policies.mixing import Vector, exponentiated
 
 UPDATES = ("cumulative", "from_uniform_ema")
 SCALES = ("total", "median", "column", "none")
@@ -101,9 +101,9 @@ class Aioli:
             )
         if self.noise and self.sweeps < 2:
             raise ValueError(
-                f"noise {self.noise:g} needs at least 2 sweeps, which show what chance does by the rows of a "
-                f"probe, but got {self.sweeps}: give 2, which cost no step more, or move on any difference "
-                f"with noise 0."
+                f"sweeps must be at least 2 with noise {self.noise:g}, since what chance does by the rows of a "
+                f"probe shows between them alone, but got {self.sweeps}: give 2, which cost no step more, or "
+                f"move on any difference with noise 0."
             )
         evaluating = math.ceil((probes + 1) * groups.evaluation_steps)
         if self.prior_steps + probing + evaluating >= groups.steps:

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from search.errors import InputError
-from search.traces import trace_of
-from trainables.member import Member
+from shoal.search.errors import InputError
+from shoal.search.traces import trace_of
+from shoal.trainables.member import Member
 
 MakeMember = Callable[..., Member]  # (recipe, hyperparameters, seed, device)
 MADE_WITH = ("recipe", "hyperparameters", "seed", "device")
@@ -135,6 +135,11 @@ def unusable(found: Any) -> str:
         if inspect.isfunction(method) and (problem := misfit(method, arguments, 1)):
             return f"must have the method {name}({', '.join(arguments)}), but {problem}"
     return ""
+
+
+def is_network(found: Any) -> bool:
+    """Say whether a class inherits from Network, which is not imported for that."""
+    return inspect.isclass(found) and any(base.__module__ == "trainables.network" for base in found.__mro__)
 
 
 def is_draft(found: Any) -> bool:
