@@ -51,7 +51,7 @@ def rows(round_: int, scores: list[float]) -> list[dict]:
 def test_a_round_is_emitted_as_declared(emitted) -> None:
     run = load_run(
         str(ROOT / "examples/demo.yaml"),
-        ["population.members=4", "mixing=null", SEARCHED, "data.proportions={code: 3, law: 1}"],
+        ["population.members=4", "mixing=null", SEARCHED, "data.proportions={code: 3, docs: 0, law: 1}"],
     )
     measure = Measure(run)
     measure.round(1, rows(1, [-3.0, -1.0, math.nan, -2.0]), [Order(0, 1, HYPERPARAMETERS)])

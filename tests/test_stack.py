@@ -20,7 +20,7 @@ def numbers(place: int) -> dict[str, float]:
         "weight_decay": 0.2 * place,
         "beta1": 0.9 - 0.1 * place,
         "beta2": 0.999 - 0.02 * place,
-        "momentum": 0.9 - 0.2 * place,
+        "momentum": 0.9 - 0.1 * place,
         "label_smoothing": 0.1 * place,
         "z_loss": 1e-3 * place,
         "clip": 0.3 + 0.4 * place,
