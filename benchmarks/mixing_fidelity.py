@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.worlds import Linear, Noisy, Saturating, World, live, measured, toy_world
-from policies.mixers.aioli import Aioli
-from policies.mixers.effects import agreement, by_chance, similarity, smoothed_one_hot, spread
-from policies.mixers.plain import Stratified
-from policies.mixers.visits import Groups, Mixing, Outcome, State, Visit
-from policies.mixing import Vector
+from benchmarks.parts.worlds import Linear, Noisy, Saturating, World, live, measured, toy_world
+from shoal.policies.mixers.aioli import Aioli
+from shoal.policies.mixers.effects import agreement, by_chance, similarity, smoothed_one_hot, spread
+from shoal.policies.mixers.plain import Stratified
+from shoal.policies.mixers.visits import Groups, Mixing, Outcome, State, Visit
+from shoal.policies.mixing import Vector
 
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0)
 TOY = Aioli(every=200, probe_share=0.24, sweeps=4, smoothing=0.75, noise=0.0)  # probes of 4 steps

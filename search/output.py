@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from cluster import ending
-from search.errors import RunFailed
+from shoal.cluster import ending
+from shoal.search.errors import RunFailed
 
 
 class Steady:

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies.mixers.curves import Curve, fit_curve
-from policies.mixers.mixer import TRAINING, Groups, Outcome, State, Wish
-from policies.mixing import Counts, Vector, bounded, normalise
+from shoal.policies.mixers.curves import Curve, fit_curve
+from shoal.policies.mixers.mixer import TRAINING, Groups, Outcome, State, Wish
+from shoal.policies.mixing import Counts, Vector, bounded, normalise
 
 POINTS = 300  # that a law is fitted to; older ones are merged in pairs
 FEWEST = 30  # steps after `skip` before a law is fitted

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from policies.mixers.effects import Effects, by_chance, learn_effects, scaled, smoothed_one_hot, spread
-from policies.mixers.mixer import VALIDATION, Groups, Outcome, State, Wish
-from policies.mixers.plain import one_each, sums_to_one
-from policies.mixing import Vector, exponentiated
+from shoal.policies.mixers.effects import Effects, by_chance, learn_effects, scaled, smoothed_one_hot, spread
+from shoal.policies.mixers.mixer import VALIDATION, Groups, Outcome, State, Wish
+from shoal.policies.mixers.plain import one_each, sums_to_one
+from shoal.policies.mixing import Vector, exponentiated
 
 UPDATES = ("cumulative", "from_uniform_ema")
 SCALES = ("total", "median", "column", "none")

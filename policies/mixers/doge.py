@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies.mixers.mixer import ALIGNMENT, Groups, Outcome
-from policies.mixers.proxy import Proxy
-from policies.mixing import Vector, apportion, dealt
+from shoal.policies.mixers.mixer import ALIGNMENT, Groups, Outcome
+from shoal.policies.mixers.proxy import Proxy
+from shoal.policies.mixing import Vector, apportion, dealt
 
 
 @dataclass(frozen=True)

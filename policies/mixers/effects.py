@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from policies.mixing import Vector
-from policies.ranks import spearman
-from policies.statistics import incomplete_beta
+from shoal.policies.mixing import Vector
+from shoal.policies.ranks import spearman
+from shoal.policies.statistics import incomplete_beta
 
 Drops = tuple[Vector, ...]  # of each target, how far each fixed sequence's loss fell in a probe
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies.mixers.mixer import Groups, Outcome, State, Wish
-from policies.mixing import Vector, normalise
+from shoal.policies.mixers.mixer import Groups, Outcome, State, Wish
+from shoal.policies.mixing import Vector, normalise
 
 NOTHING: frozenset[str] = frozenset()
 

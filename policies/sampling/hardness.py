@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
+from shoal.policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
 
 Vector = NDArray[np.float64]
 EASY, MEDIUM, HARD, UNKNOWN = "easy", "medium", "hard", "unknown"

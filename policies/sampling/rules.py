@@ -1,10 +1,10 @@
 """The sampling policies by name."""
 
-from policies.sampling.dynamic import Extremes, LinUpper, Quadratic
-from policies.sampling.hardness import EasyToHard
-from policies.sampling.infobatch import InfoBatch
-from policies.sampling.random_subset import RandomSubset
-from policies.sampling.seta import SeTa
+from shoal.policies.sampling.dynamic import Extremes, LinUpper, Quadratic
+from shoal.policies.sampling.hardness import EasyToHard
+from shoal.policies.sampling.infobatch import InfoBatch
+from shoal.policies.sampling.random_subset import RandomSubset
+from shoal.policies.sampling.seta import SeTa
 
 SAMPLERS: dict[str, type] = {
     "random_subset": RandomSubset,

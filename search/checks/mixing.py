@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from policies.mixers import visits
-from search.checks.values import ends, setting, wrong
-from search.config.explain import shown, told_at
-from search.config.kinds import SpaceWithin
-from search.config.mixing import ByGroup, Mixing, settled
-from search.config.run import Run
+from shoal.policies.mixers import visits
+from shoal.search.checks.values import ends, setting, wrong
+from shoal.search.config.explain import shown, told_at
+from shoal.search.config.kinds import SpaceWithin
+from shoal.search.config.mixing import ByGroup, Mixing, settled
+from shoal.search.config.run import Run
 
 WEIGHTS = {"objective", "graph"}  # given by group name, but no proportions
 MOST_CORNERS = 1024  # of the space of searched settings, that are looked at

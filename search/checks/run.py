@@ -3,17 +3,17 @@
 import math
 from collections.abc import Mapping
 
-from policies.sampling.interface import needs_losses
-from search.checks.cluster import check_broods, check_compile, check_room, check_span
-from search.checks.distill import check_distill
-from search.checks.mixing import check_mixing
-from search.checks.swarm import check_swarm
-from search.checks.values import check_values
-from search.config import distill as distilling
-from search.config.kinds import SpaceWithin
-from search.config.run import Run
-from search.config.sections import SEARCHED
-from search.errors import nearest
+from shoal.policies.sampling.interface import needs_losses
+from shoal.search.checks.cluster import check_broods, check_compile, check_room, check_span
+from shoal.search.checks.distill import check_distill
+from shoal.search.checks.mixing import check_mixing
+from shoal.search.checks.swarm import check_swarm
+from shoal.search.checks.values import check_values
+from shoal.search.config import distill as distilling
+from shoal.search.config.kinds import SpaceWithin
+from shoal.search.config.run import Run
+from shoal.search.config.sections import SEARCHED
+from shoal.search.errors import nearest
 
 
 def check_population(run: Run) -> str:

@@ -5,8 +5,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any
 
-from search.corpus.quarantine import Bad
-from search.corpus.records import Content, record
+from shoal.search.corpus.quarantine import Bad
+from shoal.search.corpus.records import Content, record
 
 END_BLOCKS = 2  # of zeros, at the end of every tar
 NO_END = "a tar must end in two blocks of zeros, but this one breaks off"

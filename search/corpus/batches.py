@@ -6,13 +6,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.storage import Store
-from cluster.streams import RowStream, WindowStream, as_rows
-from policies.mixing import Vector, cut
-from policies.supply import share_out
-from search.corpus.build import PART_ROWS, Split
-from search.errors import Exhausted
-from trainables.member import copies
+from shoal.cluster.storage import Store
+from shoal.cluster.streams import RowStream, WindowStream, as_rows
+from shoal.policies.mixing import Vector, cut
+from shoal.policies.supply import share_out
+from shoal.search.corpus.build import PART_ROWS, Split
+from shoal.search.errors import Exhausted
+from shoal.trainables.member import copies
 
 
 class Rows(Protocol):

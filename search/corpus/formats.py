@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from search.corpus.archives import archive
-from search.corpus.opening import (
+from shoal.search.corpus.archives import archive
+from shoal.search.corpus.opening import (
     ARROW_STREAM,
     HEAD,
     KINDS,
@@ -21,9 +21,9 @@ from search.corpus.opening import (
     unpacked,
     whole_or_stretches,
 )
-from search.corpus.opening import stretches as stretches_of
-from search.corpus.quarantine import EXCERPT, Bad
-from search.corpus.records import Content, bare, json_form, records, some, utf8, values
+from shoal.search.corpus.opening import stretches as stretches_of
+from shoal.search.corpus.quarantine import EXCERPT, Bad
+from shoal.search.corpus.records import Content, bare, json_form, records, some, utf8, values
 
 Opens = Callable[[], Any]  # opens the file
 BEFORE_MESSAGE = b"\xff\xff\xff\xff"  # of an Arrow stream, since 0.15

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from search.corpus.quarantine import Bad
+from shoal.search.corpus.quarantine import Bad
 
 HEAD = 1 << 16  # bytes that a file is known by
 CHUNK = 1 << 16  # most bytes read at once of what is compressed

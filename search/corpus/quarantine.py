@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from cluster.storage import Store
-from search.errors import InputError
+from shoal.cluster.storage import Store
+from shoal.search.errors import InputError
 
 FOLDER = "quarantine.parquet"  # in the corpus directory: one part a group
 KEPT = 100_000  # records of a group; all are counted

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from search.corpus.quarantine import BOM, EXCERPT, Bad
+from shoal.search.corpus.quarantine import BOM, EXCERPT, Bad
 
 Content = bytes | Bad
 LOOKED_AT = 20  # lines by which a file of another name is known as JSON

@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster import checkpoints
-from policies import population
-from policies.population import MemberState, Order, Report
-from search.driver.conductor import Conductor
-from search.records import tables
+from shoal.cluster import checkpoints
+from shoal.policies import population
+from shoal.policies.population import MemberState, Order, Report
+from shoal.search.driver.conductor import Conductor
+from shoal.search.records import tables
 
 
 @dataclass

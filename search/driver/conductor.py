@@ -6,17 +6,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cluster import checkpoints
-from cluster.storage import Store
-from policies import population
-from policies.parts import archived_within
-from policies.population import Order, Report, State
-from policies.rules import Rules
-from policies.space import Space
-from policies.standings import rank
-from search.config.run import Run
-from search.decisions import OVER, decide_round
-from search.records import tables
+from shoal.cluster import checkpoints
+from shoal.cluster.storage import Store
+from shoal.policies import population
+from shoal.policies.parts import archived_within
+from shoal.policies.population import Order, Report, State
+from shoal.policies.rules import Rules
+from shoal.policies.space import Space
+from shoal.policies.standings import rank
+from shoal.search.config.run import Run
+from shoal.search.decisions import OVER, decide_round
+from shoal.search.records import tables
 
 
 class Watcher(Protocol):

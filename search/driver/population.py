@@ -9,29 +9,29 @@ from typing import Any
 
 from ray import tune
 
-from cluster import checkpoints
-from cluster.exchange import start_exchange
-from cluster.lease import LeasedStore
-from cluster.order import RowOrder
-from cluster.session import asking_for, clear_away
-from cluster.storage import Store
-from cluster.workers import brood_trial, send_home
-from policies import population
-from search.config.run import Run
-from search.corpus.batches import file_rows
-from search.corpus.build import load_corpus
-from search.corpus.streams import windows
-from search.driver.asynchronous import Arrivals
-from search.driver.conductor import Conductor, Watcher, earlier_rounds
-from search.driver.room import Room, asked_for, brood_resources, fitting, with_room
-from search.driver.scheduler import PopulationScheduler
-from search.driver.start import first_state
-from search.errors import Interrupted, RunFailed
-from search.members.ledger import after_marks, open_ledger
-from search.records import tables
-from search.records.whole import newest_whole
-from search.traces import in_one_line
-from search.worker.brood import train_brood
+from shoal.cluster import checkpoints
+from shoal.cluster.exchange import start_exchange
+from shoal.cluster.lease import LeasedStore
+from shoal.cluster.order import RowOrder
+from shoal.cluster.session import asking_for, clear_away
+from shoal.cluster.storage import Store
+from shoal.cluster.workers import brood_trial, send_home
+from shoal.policies import population
+from shoal.search.config.run import Run
+from shoal.search.corpus.batches import file_rows
+from shoal.search.corpus.build import load_corpus
+from shoal.search.corpus.streams import windows
+from shoal.search.driver.asynchronous import Arrivals
+from shoal.search.driver.conductor import Conductor, Watcher, earlier_rounds
+from shoal.search.driver.room import Room, asked_for, brood_resources, fitting, with_room
+from shoal.search.driver.scheduler import PopulationScheduler
+from shoal.search.driver.start import first_state
+from shoal.search.errors import Interrupted, RunFailed
+from shoal.search.members.ledger import after_marks, open_ledger
+from shoal.search.records import tables
+from shoal.search.records.whole import newest_whole
+from shoal.search.traces import in_one_line
+from shoal.search.worker.brood import train_brood
 
 TRACE = "failures/run.txt"  # in the run directory
 BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
@@ -160,7 +160,7 @@ def staged(run: Run) -> dict[str, Any]:
     """Return the datasets that a stage before the training makes: what a teacher shows of the rows."""
     if run.distill is None or not run.distill.staged:
         return {}
-    from search.distill.stage import stage  # which needs torch
+    from shoal.search.distill.stage import stage  # which needs torch
 
     return stage(run)
 

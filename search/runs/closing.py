@@ -5,11 +5,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cluster.storage import Store
-from search.config.run import Run
-from search.records import directory
-from search.records.directory import CONTROLS
-from search.report.write import REPORT, write_report
+from shoal.cluster.storage import Store
+from shoal.search.config.run import Run
+from shoal.search.records import directory
+from shoal.search.records.directory import CONTROLS
+from shoal.search.report.write import REPORT, write_report
 
 
 def close(run: Run, store: Store, console: Console) -> None:

@@ -8,24 +8,24 @@ import numpy as np
 import torch
 from ray import train
 
-from cluster import checkpoints, workers
-from cluster.lease import LeaseLost, StandingStore
-from cluster.metrics import CLOCK, Meter
-from cluster.storage import BrokenFile, CannotWrite, Store
-from policies import population
-from policies.population import Order
-from search.config.run import Run
-from search.errors import Exhausted
-from search.members.build import build_members
-from search.members.ledger import way_to_ledger
-from search.members.views import Shared
-from search.worker.asynchronous import train_freely
-from search.worker.orders import way_to_orders
-from search.worker.teams import FAILED, Team, read, teams
-from trainables.handover import hand_in, handed_out
-from trainables.member import Member, SavedState
-from trainables.network import Network
-from trainables.span import Span, open_span
+from shoal.cluster import checkpoints, workers
+from shoal.cluster.lease import LeaseLost, StandingStore
+from shoal.cluster.metrics import CLOCK, Meter
+from shoal.cluster.storage import BrokenFile, CannotWrite, Store
+from shoal.policies import population
+from shoal.policies.population import Order
+from shoal.search.config.run import Run
+from shoal.search.errors import Exhausted
+from shoal.search.members.build import build_members
+from shoal.search.members.ledger import way_to_ledger
+from shoal.search.members.views import Shared
+from shoal.search.worker.asynchronous import train_freely
+from shoal.search.worker.orders import way_to_orders
+from shoal.search.worker.teams import FAILED, Team, read, teams
+from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.member import Member, SavedState
+from shoal.trainables.network import Network
+from shoal.trainables.span import Span, open_span
 
 Members = dict[int, Member]
 # these say in one line all that there is to say

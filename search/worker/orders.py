@@ -5,12 +5,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cluster import workers
-from policies.population import Order, Report, State
-from policies.rules import Rules
-from policies.space import Space
-from search.config.run import Run
-from search.decisions import OVER, decide_round
+from shoal.cluster import workers
+from shoal.policies.population import Order, Report, State
+from shoal.policies.rules import Rules
+from shoal.policies.space import Space
+from shoal.search.config.run import Run
+from shoal.search.decisions import OVER, decide_round
 
 Message = dict[str, Any]  # a round's reports, and whether this worker is to go
 AHEAD = 8  # rounds that may be unanswered: intervals shorter than a record takes to write do not wait for each

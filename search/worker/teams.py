@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from policies.population import Order
-from search.corpus.batches import MixedBatches
-from search.errors import Exhausted
-from search.members.mixed import MixedModel, VisitBatches, train_visits
-from search.members.sampled import SampledBatches
-from trainables.member import Member
-from trainables.network import Network
-from trainables.stack import Stack, stacks
-from trainables.stacked_loss import CompileError
+from shoal.policies.population import Order
+from shoal.search.corpus.batches import MixedBatches
+from shoal.search.errors import Exhausted
+from shoal.search.members.mixed import MixedModel, VisitBatches, train_visits
+from shoal.search.members.sampled import SampledBatches
+from shoal.trainables.member import Member
+from shoal.trainables.network import Network
+from shoal.trainables.stack import Stack, stacks
+from shoal.trainables.stacked_loss import CompileError
 
 FAILED = {
     "score": np.nan,
