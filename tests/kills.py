@@ -2,8 +2,8 @@
 
     python -m tests.kills --drivers 100 --workers 20
 
-Every life goes on where the last one was killed. A run is right if its lineage and its scores, of every member
-in every round, are those of a population without Ray, and if it has come to its end and exported its best member.
+Every life goes on where the last one was killed. A run is right if its lineage and its scores, of every
+member in every round, are those of a population without Ray, and if it has ended and exported its best member.
 """
 
 import argparse
