@@ -11,7 +11,7 @@ import grpc
 from ray._common.utils import get_default_ray_temp_dir
 from ray._private import services
 
-from cluster.errors import NoRay
+from shoal.cluster.errors import NoRay
 
 # Without an address Ray looks for a cluster that `ray start` left on this machine, also a dead one.
 EMBEDDED = "local"

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from cluster import tree
-from cluster.storage import TEMPORARY, BrokenFile, Store
+from shoal.cluster import tree
+from shoal.cluster.storage import TEMPORARY, BrokenFile, Store
 
 Part = tuple[int, int]  # which of how many files that a member's state lies in
 WHOLE: Part = (0, 1)

@@ -29,8 +29,7 @@ class Ending:
     raised: bool = False
     over: bool = False  # nobody listens any more
     last_words: list[Callable[[], None]] = field(default_factory=list)
-    line: str = "interrupted."
-    said: bool = False  # the line was printed
+    line: str = "interrupted."  # what is printed at last
 
     @property
     def code(self) -> int:
@@ -78,9 +77,14 @@ class Ending:
             # those that cannot be said, on a full disk for one, must not keep back the others
             with contextlib.suppress(Exception):
                 words()
-        if not self.said:
+        self.print_line()
+
+    def print_line(self) -> None:
+        """Say once that the process was interrupted."""
+        line, self.line = self.line, ""
+        if line:
             with contextlib.suppress(OSError):
-                os.write(2, f"{self.line}\n".encode(errors="backslashreplace"))
+                os.write(2, f"{line}\n".encode(errors="backslashreplace"))
 
 
 LISTENING: list[Ending] = []  # one at most, since a process has one handler for a signal
@@ -138,12 +142,6 @@ def say(line: str) -> None:
     """Let this be the line that an end by a signal prints."""
     for each in LISTENING:
         each.line = line
-
-
-def said() -> None:
-    """Note that the line was printed."""
-    for each in LISTENING:
-        each.said = True
 
 
 def came() -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cluster.storage import CannotWrite, Store
+from shoal.cluster.storage import CannotWrite, Store
 
 LEASE, BEAT = "lease.json", "beat.json"
 SECONDS_BETWEEN_BEATS = 15.0

@@ -17,8 +17,8 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from cluster.lease import StandingStore
-from cluster.storage import TEMPORARY, Store
+from shoal.cluster.lease import StandingStore
+from shoal.cluster.storage import TEMPORARY, Store
 
 FOLDER = "ledger"
 SAVED = re.compile(r"mark-\d{6,}-shard-\d{5,}\.parquet")

@@ -19,9 +19,9 @@ from ray._private.state import state
 from ray.autoscaler.sdk import request_resources
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
-from cluster import ending
-from cluster.address import EMBEDDED, check_address, folder, wanted
-from cluster.errors import NoRay
+from shoal.cluster import ending
+from shoal.cluster.address import EMBEDDED, check_address, folder, wanted
+from shoal.cluster.errors import NoRay
 
 # Train's controller looks at its workers once in 2 s by default, which delays the end of a run.
 # Tune's loggers would write every report a second and a third time, and it would take Ctrl-C for itself.

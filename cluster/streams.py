@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cluster.metrics import CLOCK
-from cluster.order import RowOrder
+from shoal.cluster.metrics import CLOCK
+from shoal.cluster.order import RowOrder
 
 PAGE_BYTES = 256 * 1024  # rows are shuffled, and cached, so many at a time
 PAGES = 64  # cached, of each stream: more than there are members at different places

@@ -15,9 +15,9 @@ from ray import train, tune
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from cluster.feed import open_dataset
-from cluster.session import bookkeeping
-from cluster.storage import Store
+from shoal.cluster.feed import open_dataset
+from shoal.cluster.session import bookkeeping
+from shoal.cluster.storage import Store
 
 TRIAL_CPUS = 0.05  # a trial only passes messages on
 

@@ -23,42 +23,48 @@ AGREE = 1e-6  # relative: within it two minima are the same
 class Minimum(NamedTuple):
     point: Vector
     value: float
+    converged: bool = True  # False where the iterations were used up before
     agreeing: int = 1  # how many starts came to this value
 
 
 def minimise(function: Function, start: Vector, iterations: int = 500, tolerance: float = 1e-10) -> Minimum:
     """Return where limited-memory BFGS ends (Liu and Nocedal, 1989).
 
-    It ends where no component of the gradient exceeds `tolerance`, no step helps, or the iterations are
-    used up. The function may be infinite or NaN where it must not go, but not at the start.
+    It ends where no component of the gradient exceeds `tolerance` times the largest that was met, whatever the
+    function's unit, where no step helps, or, not converged, where the iterations are used up. The function may
+    be infinite or NaN where it must not go, but not at the start.
     """
     point = np.array(start, dtype=np.float64)
     value, gradient = function(point)
     if not math.isfinite(value):
         raise ValueError(f"the function must be finite at the start, but is {value} at {point.tolist()}.")
     pairs: list[tuple[Vector, Vector]] = []
+    steepest = 0.0
     for _ in range(iterations):
-        if np.abs(gradient).max() <= tolerance:
-            break
+        steepest = max(steepest, float(np.abs(gradient).max()))
+        if np.abs(gradient).max() <= tolerance * steepest:
+            return Minimum(point, value)
         direction = -_scaled(gradient, pairs)
         if direction @ gradient >= 0:  # rounding has spoilt the curvature
             pairs, direction = [], -gradient
         step = 1.0 if pairs else min(1.0, 1.0 / float(np.abs(gradient).max()))
         found = _search(function, point, value, gradient, direction, step)
-        if found is None:
+        if found is None or _stands_still(value, gradient, *found[1:]):
             if not pairs:
-                break
+                return Minimum(point, value)
             pairs = []
             continue
         moved, less, slope = found
         change, turned = moved - point, slope - gradient
-        # the value has stopped falling: what is left is rounding
-        if value - less <= 1e-15 * max(abs(value), 1e-300) and np.abs(slope).max() >= np.abs(gradient).max():
-            break
         if change @ turned > 1e-12 * np.linalg.norm(change) * np.linalg.norm(turned):
             pairs = [*pairs[1 - HISTORY :], (change, turned)]
         point, value, gradient = moved, less, slope
-    return Minimum(point, value)
+    return Minimum(point, value, converged=False)
+
+
+def _stands_still(value: float, gradient: Vector, less: float, slope: Vector) -> bool:
+    """Say whether a step has only changed what is rounding."""
+    return value - less <= 1e-15 * max(abs(value), 1e-300) and np.abs(slope).max() >= np.abs(gradient).max()
 
 
 def multistart(function: Function, starts: Iterable[Vector], iterations: int = 500) -> Minimum:

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from policies.population import Best, Order, Report, State, archived, decide
-from policies.rules import Rules
-from policies.space import Space
+from shoal.policies.population import Best, Order, Report, State, archived, decide
+from shoal.policies.rules import Rules
+from shoal.policies.space import Space
 
 
 def part_of(member: int, parts: int) -> int:

@@ -9,17 +9,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cluster import ending
-from cluster.errors import NoRay
-from cluster.storage import BrokenFile, CannotWrite, Store
-from search import notation, traces
-from search.errors import InputError, Interrupted, RunFailed
-from search.load import load_run
-from search.output import write_document
-from search.platform import job_commands, platform_commands
-from search.program import well_ended
-from search.records import directory
-from search.runs.kinds import runner
+from shoal.cluster import ending
+from shoal.cluster.errors import NoRay
+from shoal.cluster.storage import BrokenFile, CannotWrite, Store
+from shoal.search import notation, traces
+from shoal.search.errors import InputError, Interrupted, RunFailed
+from shoal.search.load import load_run
+from shoal.search.output import write_document
+from shoal.search.platform import job_commands, platform_commands
+from shoal.search.records import directory
+from shoal.search.runs.kinds import runner
+from shoal.search.signals import well_ended
 
 app = typer.Typer(
     name="shoal",
@@ -71,15 +71,18 @@ def resume(path: Directory) -> None:
 @app.command(epilog="Example: shoal validate examples/demo.yaml training.steps=1000")
 def validate(file: File, changes: Changes = None) -> None:
     """Check a file without running it, and print the resolved configuration."""
-    from search.load import dump
+    from shoal.search.load import dump, left_to_do
 
-    write_document(dump(load_run(file, changes or [])))
+    settings = load_run(file, changes or [])
+    write_document(dump(settings))
+    if missing := left_to_do(settings):
+        errors.print(f"note: {missing}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command(epilog="Example: shoal corpus examples/demo.yaml data.megabytes=16")
 def corpus(file: File, changes: Changes = None) -> None:
     """Build the corpus that a run reads: tokenised, packed and split Parquet with a manifest."""
-    from search.runs.population import show_corpus
+    from shoal.search.runs.population import show_corpus
 
     show_corpus(load_run(file, changes or []), console)
 
@@ -87,7 +90,7 @@ def corpus(file: File, changes: Changes = None) -> None:
 @app.command(epilog="Example: shoal report runs/demo")
 def report(path: Directory) -> None:
     """Draw the run as one HTML file that opens offline."""
-    from search.report.write import write_report
+    from shoal.search.report.write import write_report
 
     _, store = directory.open_run(path)
     console.print(f"report: {write_report(store)}", highlight=False, soft_wrap=True)
@@ -103,7 +106,7 @@ def export(
     """Write a member's weights, or a student's, as safetensors with a JSON config beside them."""
     settings, store = directory.open_run(path)
     if student is not None:
-        from search.distill.export import export_student
+        from shoal.search.distill.export import export_student
 
         folder = export_student(settings, store, student, Store(to) if to else None)
         console.print(f"exported: {folder}/model.safetensors", highlight=False, soft_wrap=True)
@@ -115,7 +118,7 @@ def export(
 @app.command(epilog="Example: shoal schedule runs/demo > schedule.yaml")
 def schedule(path: Directory, member: Member = None) -> None:
     """Print a member's hyperparameters over the steps, as YAML: a run's file takes it as it stands."""
-    from search.runs.replay import lineage_of, settings_of
+    from shoal.search.runs.replay import lineage_of, settings_of
 
     settings, store = directory.open_run(path)
     _, segments = lineage_of(settings, store, member)
@@ -125,7 +128,7 @@ def schedule(path: Directory, member: Member = None) -> None:
 @app.command(epilog="Example: shoal replay runs/demo --member 3")
 def replay(path: Directory, member: Member = None) -> None:
     """Train one model along the schedule of a member's lineage, into DIR/replay/MEMBER."""
-    from search.runs import replay as replaying
+    from shoal.search.runs import replay as replaying
 
     replaying.replay(path, member, console)
 
@@ -141,7 +144,7 @@ def status(
     """Say how far a run is, or every run in runs/, or how a job stands."""
     elsewhere = address or os.environ.get("RAY_API_SERVER_ADDRESS")
     if path and elsewhere and not ("/" in path or os.path.exists(path)):
-        from search.platform import jobs
+        from shoal.search.platform import jobs
 
         jobs.print_status(path, address, console)
         return
@@ -190,27 +193,23 @@ def main() -> None:
     with well_ended():
         try:
             app()
-        except InputError as error:
+        except (InputError, NoRay) as error:
             sys.exit(say("error", error, 2))
         except BrokenFile as error:
             sys.exit(say("error", InputError(f"{error}. {directory.way_out(error)}"), 2))
-        except NoRay as error:
-            sys.exit(say("error", InputError(str(error)), 2))
         except Interrupted as error:
             sys.exit(say("interrupted", error, 130))
         except RunFailed as error:
             sys.exit(say("failed", error, 1))
-        except CannotWrite as error:
-            sys.exit(say("failed", RunFailed(str(error)), 1))
         except Exception as error:  # a fault of Shoal's own, or of what it stands on
             sys.exit(say("failed", error, 1))
 
 
 def say(kind: str, error: Exception, code: int) -> int:
-    if kind == "interrupted":
-        ending.said()
     said, trace = str(error), getattr(error, "trace", "")
-    if not isinstance(error, InputError | RunFailed):
+    if kind == "interrupted":
+        ending.say(f"{kind}: {said}")
+    if not isinstance(error, InputError | RunFailed | NoRay | CannotWrite):
         said, trace = f"{traces.in_one_line(traces.trace_of(error))}.", traces.trace_of(error)
     if trace:
         said = f"{said.rstrip('.')}. {traces.keep(trace)}"

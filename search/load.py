@@ -9,16 +9,17 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from search import notation
-from search.checks.idle import idle, idle_keys
-from search.checks.run import problems as problems_of
-from search.config.explain import explain
-from search.config.places import absolute, escaped, with_places
-from search.config.run import FORMAT, Run
-from search.distill.card import check_teacher, teacher_folder
-from search.errors import InputError
-from search.exported import check_reference
-from search.members.own_class import own_class, refuse_hiding
+from shoal.search import notation
+from shoal.search.checks.idle import idle, idle_keys
+from shoal.search.checks.run import problems as problems_of
+from shoal.search.checks.values import check_each
+from shoal.search.config.explain import explain
+from shoal.search.config.places import absolute, escaped, with_places
+from shoal.search.config.run import FORMAT, Run
+from shoal.search.distill.card import check_teacher, teacher_folder
+from shoal.search.errors import InputError
+from shoal.search.exported import check_reference
+from shoal.search.members.own_class import is_network, own_class, refuse_hiding
 
 
 def load_run(path: str, changes: Sequence[str] = ()) -> Run:
@@ -30,12 +31,24 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
     run = check(load_values(path, changes), path)
     if run.own:
         run = run.model_copy(update={"code": run.code or os.path.dirname(os.path.abspath(path))})
-        own_class(run.trainable, run.code)
+        found = own_class(run.trainable, run.code, draft=True)
+        problem = check_each(run) if is_network(found) else ""
+        refuse(path, [problem] if problem else [])
     refuse(path, idle(run))  # a run directory's own file, which is older or of all keys, may name them
     if run.kind == "distill":
         check_teacher(run)
     check_reference(run)
     return run
+
+
+def left_to_do(run: Run) -> str:
+    """Return what a class of the user's own lacks before it can train; nothing if it can."""
+    try:
+        if run.own:
+            own_class(run.trainable, run.code)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def load_values(path: str, changes: Sequence[str] = ()) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from search.errors import InputError
+from shoal.search.errors import InputError
 
 DEEPEST = 64  # levels of nesting: far more than any run has, and fewer than Python's stack holds
 MOST = 1_000_000  # values, with each alias counted as what it stands for
@@ -50,12 +50,12 @@ class Loader(yaml.SafeLoader):
             name = key.value
             if key.tag not in (f"{TAG}str", f"{TAG}merge"):
                 raise Refused(f"a key must be a word, but {shown(key)}; put it in quotes", key.start_mark)
+            line = key.start_mark.line + 1
             if name in lines:
-                said = (
-                    f"the key `{short(name)}` stands here and in line {lines[name]}; leave one of the two out"
-                )
+                where = "twice in this line" if lines[name] == line else f"here and in line {lines[name]}"
+                said = f"the key `{short(name)}` stands {where}; leave one of the two out"
                 raise Refused(said, key.start_mark)
-            lines[name] = key.start_mark.line + 1
+            lines[name] = line
         return node
 
     def construct_document(self, node: Any) -> Any:

@@ -1,55 +1,10 @@
 """The command `shoal` from its first moment on: signals and output are taken care of before it is imported."""
 
-import contextlib
-import os
-import sys
-from collections.abc import Iterator
-
-from cluster import ending
-from search.output import steady
+from shoal.search.signals import well_ended
 
 
 def main() -> None:
     with well_ended():
-        from search.cli import main as command
+        from shoal.search.cli import main as command
 
         command()
-
-
-@contextlib.contextmanager
-def well_ended() -> Iterator[None]:
-    """End with one line and the signal's exit code when a signal comes, wherever it finds the command."""
-    if ending.LISTENING:
-        yield
-        return
-    with steady(), ending.listening() as told, quiet_about_signals(told):
-        try:
-            yield
-        except BaseException:
-            if told.came is None:
-                raise
-        if told.came is not None:
-            if not told.said:
-                print(told.line, file=sys.stderr)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            # at once: what is left open is closed by the system, and the rest of Python may wait for it
-            os._exit(told.code)
-
-
-@contextlib.contextmanager
-def quiet_about_signals(told: ending.Ending) -> Iterator[None]:
-    """Raise a signal's KeyboardInterrupt again where Python would only print it, as in a `__del__`."""
-    before = sys.unraisablehook
-
-    def hook(found: "sys.UnraisableHookArgs") -> None:
-        if told.came is not None and isinstance(found.exc_value, KeyboardInterrupt):
-            told.again()
-        else:
-            before(found)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from trainables.arrays import map_nest, same_memory
-from trainables.member import Batches, SavedState, copies
+from shoal.trainables.arrays import map_nest, same_memory
+from shoal.trainables.member import Batches, SavedState, copies
 
 
 class Shuffled:

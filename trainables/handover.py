@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
-from trainables.arrays import to_arrays
-from trainables.member import SavedState
+from shoal.trainables.arrays import to_arrays
+from shoal.trainables.member import SavedState
 
 TENSORS = "tensors of torch"  # the key of a state under which stand the paths and types of what were tensors
 PLAIN = (type(None), bool, int, float, complex, str, bytes)  # what nobody can change

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainables.arrays import check_source, copy_into, tensor_like, to_arrays, to_clones, to_tensors
-from trainables.handover import hand_in, handed_out
-from trainables.member import Batches, SavedState, copies
-from trainables.optimise import OPTIMISERS
-from trainables.randomness import reseed, restored
-from trainables.searched_numbers import FloatOrTensor
-from trainables.settings import Recipe, numbers, rate_at
-from trainables.span import Span, local, shared_like
+from shoal.trainables.arrays import check_source, copy_into, tensor_like, to_arrays, to_clones, to_tensors
+from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.member import Batches, SavedState, copies
+from shoal.trainables.optimise import OPTIMISERS
+from shoal.trainables.randomness import reseed, restored
+from shoal.trainables.searched_numbers import FloatOrTensor
+from shoal.trainables.settings import Recipe, numbers, rate_at
+from shoal.trainables.span import Span, local, shared_like
 
 
 class Network(ABC):

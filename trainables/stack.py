@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from trainables.arrays import map_nest, stack, to_arrays, to_tensors
-from trainables.batches import alike
-from trainables.handover import hand_in, handed_out
-from trainables.member import Member
-from trainables.network import Network
-from trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
-from trainables.randomness import reseed, restored
-from trainables.settings import rate_at
-from trainables.stacked_loss import Called, StackedLoss, compiled, explained, stacked_loss
-from trainables.vmap_on_cpu import attention, linear_layers
+from shoal.trainables.arrays import map_nest, stack, to_arrays, to_tensors
+from shoal.trainables.batches import alike
+from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.member import Member
+from shoal.trainables.network import Network
+from shoal.trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
+from shoal.trainables.randomness import reseed, restored
+from shoal.trainables.settings import rate_at
+from shoal.trainables.stacked_loss import Called, StackedLoss, compiled, explained, stacked_loss
+from shoal.trainables.vmap_on_cpu import attention, linear_layers
 
 NUMBERS = ("weight_decay", "beta1", "beta2", "momentum")  # the optimisers use these
 

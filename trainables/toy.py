@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from trainables.member import SavedState, copies
+from shoal.trainables.member import SavedState, copies
 
 
 class Toy:

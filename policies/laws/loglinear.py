@@ -1,16 +1,19 @@
 """The log-linear mixing law: a loss is a floor plus an exponential of the mixture (Ye et al., 2025)."""
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from policies.minimise import Vector, minimise
+from shoal.policies.minimise import Function, Minimum, Vector, minimise
 
 HUBER = 0.02  # nats
 FLOORS = (0.0, 0.5, 0.8, 0.95)  # of the smallest loss: the starts
 FARTHEST = 50.0  # of an exponent; only a line search gets there
+ROUNDS, ITERATIONS = 100, 100  # of a fit at most, and in each round; some 5 rounds are needed
+FLATTEST = 1e-8  # curvature beside the largest: flatter directions count as this flat
 
 
 class Law(NamedTuple):
@@ -32,7 +35,8 @@ def fit_law(mixtures: Vector, losses: Vector, decay: float = 1e-6, near: Law | N
 
     `decay` keeps the slopes near one another, against runs that hardly tell groups apart. With `near`, a law
     of nearly the same runs, it starts there alone, which is four times quicker. Needs two runs more than
-    there are groups: a law has one parameter more than groups, and one run must speak against it.
+    there are groups: a law has one parameter more than groups, and one run must speak against it. A fit that
+    has not come to its end is warned of.
     """
     runs, groups = mixtures.shape
     if losses.shape[:1] != (runs,) or losses.ndim != 2:
@@ -54,9 +58,52 @@ def _fit(mixtures: Vector, losses: Vector, decay: float, near: Vector | None) ->
     def function(point: Vector) -> tuple[float, Vector]:
         return _misfit(point, mixtures, heights, HUBER / level, decay)
 
+    def axes(point: Vector) -> Vector:
+        return _axes(point, mixtures, heights, HUBER / level, decay)
+
     starts = _starts(mixtures, heights) if near is None else [near - math.log(level)]
-    best = min((minimise(function, start) for start in starts), key=lambda found: found.value)
+    best = min((_minimum(function, axes, start) for start in starts), key=lambda found: found.value)
+    if not best.converged:
+        said = "the fit of a mixing law has not converged: its predictions may be off."
+        warnings.warn(said, RuntimeWarning, stacklevel=3)
     return best.point + math.log(level)
+
+
+def _minimum(function: Function, axes: Callable[[Vector], Vector], start: Vector) -> Minimum:
+    """Minimise along axes that bend equally much, chosen anew in each round.
+
+    Groups that were sampled at small shares alone make the misfit a hundred thousand times flatter in some
+    directions than in others, along which the search would take thousands of steps.
+    """
+    best = Minimum(start, math.inf)
+    for _ in range(ROUNDS):
+        origin, turned = best.point, axes(best.point)
+
+        def along(at: Vector, origin: Vector = origin, turned: Vector = turned) -> tuple[float, Vector]:
+            value, gradient = function(origin + turned @ at)
+            return value, turned.T @ gradient
+
+        found = minimise(along, np.zeros(len(start)), ITERATIONS)
+        best = found._replace(point=origin + turned @ found.point)
+        if found.converged:
+            break
+    return best
+
+
+def _axes(point: Vector, mixtures: Vector, heights: Vector, huber: float, decay: float) -> Vector:
+    """Return (parameters, axes) along which the misfit's curvature is about 1.
+
+    It is that of the squares which the Huber loss stands for (Gauss and Newton), with the decay's.
+    """
+    floor, falling = math.exp(point[0]), np.exp(mixtures @ point[1:])
+    off = (floor + falling - heights) / huber
+    slopes = np.column_stack([np.full(len(off), floor), mixtures * falling[:, None]]) / huber
+    weights = 1 / np.maximum(np.abs(off), 1.0) / len(off)
+    curvature = (slopes.T * weights) @ slopes
+    groups = len(point) - 1
+    curvature[1:, 1:] += 2 * decay * (np.eye(groups) - 1 / groups)
+    values, vectors = np.linalg.eigh(curvature)
+    return np.asarray(vectors / np.sqrt(np.maximum(values, FLATTEST * values[-1])))
 
 
 def _starts(mixtures: Vector, heights: Vector) -> list[Vector]:

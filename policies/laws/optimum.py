@@ -1,13 +1,16 @@
 """The mixture that a log-linear law says is best: a convex program, solved by Newton's method with barriers."""
 
+import math
+
 import numpy as np
 
-from policies.laws.loglinear import Law
-from policies.mixing import Vector, bounded, normalise
+from shoal.policies.laws.loglinear import Law
+from shoal.policies.mixing import Vector, bounded, normalise
 
-GAP = 1e-11  # of the objective to its lower bound, relative to the losses' size
-GROWTH = 8.0  # of the weight of the objective against the barriers, from round to round
-NEWTON = 60  # steps in a round at most
+GAP = 1e-9  # of the objective to its lower bound, relative to the objective where the search has come to
+GROWTH = math.log(8.0)  # of the weight of the objective against the barriers, from round to round
+NEWTON = 200  # steps in a round at most
+CENTRED = 1e-4  # what a Newton step must promise to be worth making; the barriers count for 1 a bound
 
 
 def best_mixture(
@@ -45,40 +48,54 @@ def best_mixture(
 
 
 class _Problem:
-    """Minimise sum of weight * exp(slopes x) + strength * KL(x | prior) over 0 < x < most, sum x = 1."""
+    """Minimise sum of weight * exp(slopes x) + strength * KL(x | prior) over 0 < x < most, sum x = 1.
+
+    The weight of the objective against the barriers, `push`, is kept as a logarithm and added to the exponents:
+    from the start to the optimum, losses of steep slopes fall by factors that no number holds.
+    """
 
     def __init__(self, slopes: Vector, weights: Vector, prior: Vector, strength: float, most: Vector):
-        self.slopes, self.weights, self.prior = slopes, weights, prior
-        self.strength, self.most = strength, most
-        self.size = float(weights @ np.exp(slopes).mean(axis=1)) + strength
+        told = weights > 0
+        self.slopes, self.weights = slopes[told], np.log(weights[told])
+        self.prior, self.strength = prior, math.log(strength) if strength else -math.inf
+        self.most = np.where(most < 1, most, math.inf)  # shares that sum to 1 need no other bound
 
     def solve(self, start: Vector) -> Vector:
         """Follow the central path until the barriers count for less than the gap."""
-        at, push = start, 1.0 / self.size
-        while 2 * len(at) / push > GAP * self.size:
-            push *= GROWTH
+        at, push = start, -self.size(start)
+        while math.log(2 * len(at) / GAP) - push > self.size(at):
+            push += GROWTH
             at = self.centred(at, push)
         return at
 
+    def size(self, at: Vector) -> float:
+        """Return the logarithm of what the gap is relative to: the losses that fall, and the strength."""
+        return float(np.logaddexp.reduce([*(self.weights + self.slopes @ at), self.strength]))
+
     def centred(self, at: Vector, push: float) -> Vector:
-        """Minimise push * objective + barriers from a point inside, by Newton steps that keep the sum."""
-        value = self.value(at, push)
+        """Minimise exp(push) * objective + barriers from a point inside, by Newton steps that keep the sum."""
         for _ in range(NEWTON):
             gradient, curvature = self.slope(at, push)
-            # a step d and a multiplier: curvature d + multiplier = -gradient, sum d = 0; scaled by x so that
-            # shares near 0 do not spoil the solution
-            scaled = at[:, None] * curvature * at[None, :]
-            solved = np.linalg.solve(scaled, np.column_stack([at * gradient, at]))
-            step = -at * (solved[:, 0] - solved[:, 1] * (at @ solved[:, 0]) / (at @ solved[:, 1]))
-            decrease = float(-gradient @ step)
-            if decrease < 1e-12:
-                break
-            length = self.inside(at, step)
-            while self.value(at + length * step, push) > value - 0.25 * length * decrease and length > 1e-12:
-                length /= 2
-            at = at + length * step
-            value = self.value(at, push)
-        return at
+            step = self.newton(at, gradient, curvature)
+            promised = -float(step @ gradient)
+            step *= self.inside(at, step)
+            if promised < CENTRED:
+                return np.asarray(at + step)  # so near the last step is the most exact one
+            while not self.change(at, step, push) <= 0.25 * float(step @ gradient):
+                step /= 2
+            at = at + step
+        raise ArithmeticError(f"{NEWTON} of Newton's steps found no optimum; they came to {at.tolist()}.")
+
+    def newton(self, at: Vector, gradient: Vector, curvature: Vector) -> Vector:
+        """Return the step to where the gradient would be the same for all groups."""
+        room = 1 / np.hypot(1 / at, 1 / (self.most - at))
+        # whoever is furthest from its bounds gives what the others take: so the sum is kept to the last digit
+        last = int(np.argmax(room))
+        others = np.delete(np.eye(len(at)), last, axis=1)
+        others[last] = -1.0
+        others *= np.delete(room, last)  # shares near a bound would spoil the solution
+        solved = np.linalg.solve(others.T @ curvature @ others, others.T @ gradient)
+        return np.asarray(-others @ solved)
 
     def inside(self, at: Vector, step: Vector) -> float:
         """Return the largest length up to 1 that stays inside."""
@@ -86,18 +103,21 @@ class _Problem:
         lengths = np.concatenate([-at[down] / step[down], (self.most - at)[up] / step[up], [1 / 0.99]])
         return float(0.99 * lengths.min())
 
-    def value(self, at: Vector, push: float) -> float:
-        objective = self.weights @ np.exp(self.slopes @ at)
-        if self.strength:
-            objective += self.strength * (at @ np.log(at / self.prior))
-        return float(push * objective - np.log(at).sum() - np.log(self.most - at).sum())
+    def change(self, at: Vector, step: Vector, push: float) -> float:
+        """Return by how much a step changes objective and barriers: two values would hide it by rounding."""
+        grown = np.log1p(step / at)
+        with np.errstate(over="ignore", invalid="ignore"):  # far up a steep slope
+            losses = float(self.falling(at, push) @ np.expm1(self.slopes @ step))
+        held = float(step @ np.log(at / self.prior) + (at + step) @ grown)
+        barriers = grown.sum() + np.log1p(-step / (self.most - at)).sum()
+        return losses + math.exp(push + self.strength) * held - float(barriers)
+
+    def falling(self, at: Vector, push: float) -> Vector:
+        return np.asarray(np.exp(push + self.weights + self.slopes @ at))
 
     def slope(self, at: Vector, push: float) -> tuple[Vector, Vector]:
-        falling = self.weights * np.exp(self.slopes @ at)
-        gradient = self.slopes.T @ falling
-        curvature = (self.slopes.T * falling) @ self.slopes
-        if self.strength:
-            gradient = gradient + self.strength * (np.log(at / self.prior) + 1)
-            curvature = curvature + np.diag(self.strength / at)
-        room = self.most - at
-        return push * gradient - 1 / at + 1 / room, push * curvature + np.diag(1 / at**2 + 1 / room**2)
+        """Return the gradient, but for a number that is the same for all groups, and the curvature."""
+        falling, strength, room = self.falling(at, push), math.exp(push + self.strength), self.most - at
+        gradient = self.slopes.T @ falling + strength * np.log(at / self.prior) - 1 / at + 1 / room
+        bent = strength / at + 1 / at**2 + 1 / room**2
+        return gradient, (self.slopes.T * falling) @ self.slopes + np.diag(bent)

@@ -1,11 +1,12 @@
 """A loss that falls by a power law of the rows trained, fitted robustly."""
 
 import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 
-from policies.minimise import Vector, minimise, multistart
+from shoal.policies.minimise import Vector, minimise, multistart
 
 HUBER = 1e-3  # of the logarithm of the loss
 STIFFNESS = 10.0  # of the walls, on the scale of a squared logarithm
@@ -44,6 +45,9 @@ def fit_curve(at: Vector, losses: Vector, before: Curve) -> Curve:
         warm = math.log(before.eps / level), math.log(before.beta / level) - before.alpha * math.log(middle)
         starts = [np.array([*warm, before.alpha]), starts[2]]
     best = minimise(function, multistart(function, starts).point, iterations=2000)
+    if not best.converged:
+        said = "the fit of a group's curve has not converged: its forecast may be off."
+        warnings.warn(said, RuntimeWarning, stacklevel=2)
     floor, slope, alpha = best.point.tolist()
     if not math.isfinite(best.value):
         return before

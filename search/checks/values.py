@@ -6,18 +6,20 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from search.config.distill import Distill
-from search.config.explain import shown, wanted
-from search.config.kinds import SpaceWithin
-from search.config.run import Run
-from search.config.sections import Training
-from search.config.sections_of import Real, Settings
+from shoal.search.config.distill import Distill
+from shoal.search.config.explain import shown, wanted
+from shoal.search.config.kinds import SpaceWithin
+from shoal.search.config.run import Run
+from shoal.search.config.sections import Training
+from shoal.search.config.sections_of import Real, Settings
 
 
 def check_values(run: Run) -> str:
     """Return which value of a domain, a schedule or a start its setting may not have, or nothing."""
-    if run.own:
-        return ""  # only the user's own class knows
+    return "" if run.own else check_each(run)  # only the user's own class knows, if it is no Network
+
+
+def check_each(run: Run) -> str:
     for place, name, domain in named(run):
         if problem := check_value(run, name, domain):
             return f"{place}.{name}: {problem}"
@@ -38,8 +40,9 @@ def check_value(run: Run, name: str, domain: Any) -> str:
         return wrong("a parameter of the toy", Real, domain)
     section = Training if name in Training.model_fields else Distill
     key = f"{'training' if section is Training else 'distill'}.{name}"
-    if name not in section.model_fields:
-        return ""  # said elsewhere
+    own = run.own and (section is Distill or isinstance(domain, SpaceWithin))
+    if own or name not in section.model_fields:
+        return ""  # known to the class alone, or said elsewhere
     problem = wrong(key, setting(section, name), domain)
     if problem or section is Distill:
         return problem

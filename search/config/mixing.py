@@ -2,16 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import Field, create_model
 
-from policies.mixers import visits
-from policies.mixers.rules import MIXERS
-from search.config.sections_of import Count, OneOf, Real, Settings, Unbounded, Whole, in_file, settings_of
+from shoal.policies.mixers import visits
+from shoal.policies.mixers.rules import MIXERS
+from shoal.search.config.sections_of import (
+    Count,
+    OneOf,
+    Real,
+    Settings,
+    Unbounded,
+    Whole,
+    in_file,
+    remade,
+    settings_of,
+)
 
 ByGroup = dict[str, Annotated[Real, Field(ge=0)]]  # a group that is left out has 0
 Unit = Annotated[Real, Field(ge=0, lt=1)]
@@ -62,6 +72,10 @@ class Policy(Settings):
         mixer: visits.Mixer = MIXERS[values.pop("kind")](**values)
         return mixer
 
+    def __reduce__(self) -> Any:
+        values = dict(self)
+        return remade, (policy_of, (values["kind"], MIXERS[values["kind"]]), values, self.model_fields_set)
+
 
 def _settled(value: Any, groups: Sequence[str], targets: Sequence[str]) -> Any:
     """Return what is given by name in the groups' order; a table of tables is of targets within groups."""
@@ -74,6 +88,7 @@ def _settled(value: Any, groups: Sequence[str], targets: Sequence[str]) -> Any:
     return value
 
 
+@cache
 def policy_of(kind: str, mixer: type) -> Any:
     """Return the section that names a mixing policy by its kind, and sets it."""
     keys = settings_of(mixer, convert=by_name)

@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from policies.halving import Cull
-from policies.rules import Rules
-from search.config.kinds import EXPLOIT, EXPLORE, AnyExploit, AnyExplore, AnySampler
-from search.config.sections_of import (
+from shoal.policies.halving import Cull
+from shoal.policies.rules import Rules
+from shoal.search.config.kinds import EXPLOIT, EXPLORE, AnyExploit, AnyExplore, AnySampler
+from shoal.search.config.sections_of import (
     Count,
     Flag,
     Hyperparameters,
@@ -18,7 +18,7 @@ from search.config.sections_of import (
     Whole,
     section_of,
 )
-from trainables.settings import DecoderShape, Recipe
+from shoal.trainables.settings import DecoderShape, Recipe
 
 
 def one_place(given: object) -> object:

@@ -6,7 +6,7 @@ dataclass itself, which the section builds.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from policies.space import frozen
+from shoal.policies.space import frozen
 
 
 def whole(value: Any) -> Any:
@@ -56,6 +56,8 @@ def in_file(hint: Any) -> Any:
     """Return the type that a value in a file must have where the dataclass has this one."""
     if hint in STRICT:
         return STRICT[hint]
+    if get_origin(hint) is Annotated:  # such as a number that may be infinite
+        return Unbounded
     if get_origin(hint) in (Union, UnionType):
         return reduce(or_, (part if part is NoneType else in_file(part) for part in get_args(hint)))
     if get_origin(hint) is tuple:
@@ -70,7 +72,7 @@ def settings_of(
     convert: InFile = in_file,
 ) -> dict[str, Any]:
     """Return a dataclass's fields as pydantic takes the keys of a section: name -> (type, default)."""
-    hints = get_type_hints(made)
+    hints = get_type_hints(made, include_extras=True)
     return {
         field.name: (convert(hints[field.name]), ... if field.default is MISSING else field.default)
         for field in fields(made)
@@ -97,6 +99,7 @@ def section_of(made: type, without: Collection[str] = (), checked_with: Mapping[
     return create_model(made.__name__, __base__=Section, **settings_of(made, without))
 
 
+@cache
 def kind_of(kind: str, made: type) -> Any:
     """Return the section that names a rule or a domain by its kind, and sets it."""
 
@@ -109,10 +112,20 @@ def kind_of(kind: str, made: type) -> Any:
         def build(self) -> Any:
             return made(**{name: value for name, value in self if name != "kind"})
 
+        def __reduce__(self) -> Any:
+            return remade, (kind_of, (kind, made), dict(self), self.model_fields_set)
+
     Named.__doc__ = made.__doc__
 
     keys = settings_of(made)
     return create_model(made.__name__, __base__=Named, kind=(Literal[kind], ...), **keys)  # type: ignore[arg-type]
+
+
+def remade(
+    section_by: Callable[..., Any], arguments: tuple[Any, ...], values: dict[str, Any], given: set[str]
+) -> Any:
+    """Return a section as it was pickled; its class is made again where it is not there yet."""
+    return section_by(*arguments).model_construct(given, **values)
 
 
 def kind_in(value: Any) -> str:

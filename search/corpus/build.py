@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from cluster.storage import Store
-from search.config.sections import Data
-from search.corpus import freshness, stages
-from search.corpus.documents import Document, gather
-from search.corpus.manifest import (
+from shoal.cluster.storage import Store
+from shoal.search.config.sections import Data
+from shoal.search.corpus import freshness, stages
+from shoal.search.corpus.documents import Document, gather
+from shoal.search.corpus.manifest import (
     FORMAT,
     MANIFEST,
     Group,
@@ -27,11 +27,11 @@ from search.corpus.manifest import (
     publish,
     unwritable,
 )
-from search.corpus.packing import PART_ROWS, SPLITS, Built, Split, pack, split_of, write_rows
-from search.corpus.quarantine import FOLDER, Quarantine
-from search.corpus.staging import move, staged
-from search.errors import InputError
-from search.tokenizers import open_tokenizer
+from shoal.search.corpus.packing import PART_ROWS, SPLITS, Built, Split, pack, split_of, write_rows
+from shoal.search.corpus.quarantine import FOLDER, Quarantine
+from shoal.search.corpus.staging import move, staged
+from shoal.search.errors import InputError
+from shoal.search.tokenizers import open_tokenizer
 
 __all__ = ["COLUMNS", "PART_ROWS", "SPLITS", "Manifest", "build_corpus", "describe", "load_corpus"]
 COLUMNS = ("group", "documents", "duplicates", "skipped", *SPLITS, "tokens")

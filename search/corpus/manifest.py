@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
-from cluster.storage import Store
-from search.config.sections import Data
-from search.corpus.packing import Split
-from search.errors import InputError
+from shoal.cluster.storage import Store
+from shoal.search.config.sections import Data
+from shoal.search.corpus.packing import Split
+from shoal.search.errors import InputError
 
 FORMAT = 3
 READABLE = (

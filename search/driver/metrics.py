@@ -1,4 +1,4 @@
-"""What a run tells Prometheus: every round as the metrics that `cluster.metrics` declares."""
+"""What a run tells Prometheus: every round as the metrics that `shoal.cluster.metrics` declares."""
 
 import math
 import statistics
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from cluster import metrics
-from policies.population import Order
-from search.config.run import Run
-from search.corpus.text import proportions
-from search.driver.conductor import Watcher
-from search.members.ledger import ledger_rows
+from shoal.cluster import metrics
+from shoal.policies.population import Order
+from shoal.search.config.run import Run
+from shoal.search.corpus.text import proportions
+from shoal.search.driver.conductor import Watcher
+from shoal.search.members.ledger import ledger_rows
 
 
 class Watchers:

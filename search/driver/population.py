@@ -9,29 +9,29 @@ from typing import Any
 
 from ray import tune
 
-from cluster import checkpoints
-from cluster.exchange import start_exchange
-from cluster.lease import LeasedStore
-from cluster.order import RowOrder
-from cluster.session import asking_for, clear_away
-from cluster.storage import Store
-from cluster.workers import brood_trial, send_home
-from policies import population
-from search.config.run import Run
-from search.corpus.batches import file_rows
-from search.corpus.build import load_corpus
-from search.corpus.streams import windows
-from search.driver.asynchronous import Arrivals
-from search.driver.conductor import Conductor, Watcher, earlier_rounds
-from search.driver.room import Room, asked_for, brood_resources, fitting, with_room
-from search.driver.scheduler import PopulationScheduler
-from search.driver.start import first_state
-from search.errors import Interrupted, RunFailed
-from search.members.ledger import after_marks, open_ledger
-from search.records import tables
-from search.records.whole import newest_whole
-from search.traces import in_one_line
-from search.worker.brood import train_brood
+from shoal.cluster import checkpoints
+from shoal.cluster.exchange import start_exchange
+from shoal.cluster.lease import LeasedStore
+from shoal.cluster.order import RowOrder
+from shoal.cluster.session import asking_for, clear_away
+from shoal.cluster.storage import Store
+from shoal.cluster.workers import brood_trial, send_home
+from shoal.policies import population
+from shoal.search.config.run import Run
+from shoal.search.corpus.batches import file_rows
+from shoal.search.corpus.build import load_corpus
+from shoal.search.corpus.streams import windows
+from shoal.search.driver.asynchronous import Arrivals
+from shoal.search.driver.conductor import Conductor, Watcher, earlier_rounds
+from shoal.search.driver.room import Room, asked_for, brood_resources, fitting, with_room
+from shoal.search.driver.scheduler import PopulationScheduler
+from shoal.search.driver.start import first_state
+from shoal.search.errors import Interrupted, RunFailed
+from shoal.search.members.ledger import after_marks, open_ledger
+from shoal.search.records import tables
+from shoal.search.records.whole import newest_whole
+from shoal.search.traces import in_one_line
+from shoal.search.worker.brood import train_brood
 
 TRACE = "failures/run.txt"  # in the run directory
 BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
@@ -48,6 +48,7 @@ class Outcome:
     tokens: int
     threads: int  # of torch, on each worker: another number rounds otherwise
     test_loss: dict[str, float]
+    ended: str | None = None  # what ended the run before its last step, if anything did
 
 
 def train_population(
@@ -75,6 +76,7 @@ def train_population(
         "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
         "ledger": ledger,
         "state": population.to_plain(conductor.state),
+        "over": bool(conductor.read_out),
     }
     place = run.data.corpus, f"{run.directory}/ray"
     trial = brood_trial(loop, settings, exchange, resources, training_files(run), *place, staged(run))
@@ -132,6 +134,7 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
     checkpoints.forget_all_but(store, whole.round, run.shares, earlier)
     decisions = whole.decisions
     reached = {"round": whole.round, "exploits": decisions["exploits"], "last": whole.last, "earlier": earlier}
+    reached["read_out"] = decisions.get("read_out", [])
     if kind is Arrivals:
         reached |= {"arrived": decisions["arrived"], "ended": set(decisions["ended"])}
     return kind(run, store, space, rules, whole.state, _no_orders, watcher, **reached)
@@ -157,7 +160,7 @@ def staged(run: Run) -> dict[str, Any]:
     """Return the datasets that a stage before the training makes: what a teacher shows of the rows."""
     if run.distill is None or not run.distill.staged:
         return {}
-    from search.distill.stage import stage  # which needs torch
+    from shoal.search.distill.stage import stage  # which needs torch
 
     return stage(run)
 
@@ -172,7 +175,18 @@ def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
         tokens=sum(row["tokens"] for row in conductor.last.values()),
         threads=threads,
         test_loss=conductor.tests[best],
+        ended=early_end(conductor),
     )
+
+
+def early_end(conductor: Conductor) -> str | None:
+    """Return where and why the rows ended before the last step; None if they did not."""
+    run, steps = conductor.run, sorted(row["step"] for row in conductor.last.values())
+    if not conductor.read_out or steps[0] >= run.training.steps:
+        return None
+    where = f"step {steps[0]}" if steps[0] == steps[-1] else f"steps {steps[0]} to {steps[-1]}"
+    why = f"{', '.join(conductor.read_out)} read to the end (data.exhausted: {run.data.exhausted})"
+    return f"the rows ended at {where} of {run.training.steps}: {why}"
 
 
 def failure(run: Run, store: Store, errors: Sequence[Exception]) -> RunFailed:
@@ -181,7 +195,7 @@ def failure(run: Run, store: Store, errors: Sequence[Exception]) -> RunFailed:
 
 
 def interrupted(run: Run) -> Interrupted:
-    return Interrupted(with_way_on(run, "stopped before the end."))
+    return Interrupted(f"stopped before the end. {way_on(run)}")
 
 
 def failed(run: Run, store: Store, reason: str) -> RunFailed:
@@ -193,11 +207,7 @@ def failed(run: Run, store: Store, reason: str) -> RunFailed:
             said += f". The whole trace is in {store.uri}/{TRACE}"
         except Exception as error:  # the run may have failed because nothing can be written
             said += f". The whole trace cannot be written: {in_one_line(str(error)).rstrip('.')}"
-    return RunFailed(with_way_on(run, f"{said}."))
-
-
-def with_way_on(run: Run, reason: str) -> str:
-    return f"{reason.strip()} {way_on(run)}"
+    return RunFailed(f"{said}. {way_on(run)}")
 
 
 def way_on(run: Run) -> str:

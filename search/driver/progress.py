@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from policies.population import Order
-from search.config.run import Run
+from shoal.policies.population import Order
+from shoal.search.config.run import Run
 
 
 class Progress:

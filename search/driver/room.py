@@ -4,10 +4,10 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from cluster.session import capacity, places, wait_for_room
-from cluster.workers import BroodResources
-from search.config.run import Run
-from search.errors import InputError
+from shoal.cluster.session import capacity, places, wait_for_room
+from shoal.cluster.workers import BroodResources
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
 
 LOOKS = 3  # in a row that must agree: a node that only restarts changes nothing
 SECONDS_BETWEEN_LOOKS = 10.0

@@ -4,9 +4,9 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from cluster.lease import LeaseLost
-from cluster.storage import BrokenFile, CannotWrite
-from search.driver.conductor import Conductor
+from shoal.cluster.lease import LeaseLost
+from shoal.cluster.storage import BrokenFile, CannotWrite
+from shoal.search.driver.conductor import Conductor
 
 
 class PopulationScheduler(FIFOScheduler):

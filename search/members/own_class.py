@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from search.errors import InputError
-from search.traces import trace_of
-from trainables.member import Member
+from shoal.search.errors import InputError
+from shoal.search.traces import trace_of
+from shoal.trainables.member import Member
 
 MakeMember = Callable[..., Member]  # (recipe, hyperparameters, seed, device)
 MADE_WITH = ("recipe", "hyperparameters", "seed", "device")
@@ -28,10 +28,10 @@ METHODS: list[tuple[str, tuple[str, ...]]] = [
 OURS = ("cluster", "policies", "search", "trainables")  # packages
 
 
-def own_class(trainable: str, folder: str = "") -> MakeMember:
+def own_class(trainable: str, folder: str = "", draft: bool = False) -> MakeMember:
     """Return what `module:Class` names, which lies in `folder`, in the working folder, or is installed.
 
-    Raises InputError with the file and the line of what is wrong with it.
+    Raises InputError with the file and the line of what is wrong with it; a `draft` may have no method yet.
     """
     name, _, attribute = trainable.partition(":")
     folders = list(dict.fromkeys(os.path.abspath(each) for each in (folder, os.getcwd()) if each))
@@ -43,7 +43,7 @@ def own_class(trainable: str, folder: str = "") -> MakeMember:
     found: Any = getattr(module, attribute, None)
     if not callable(found):
         raise InputError(f"trainable: {name} must have a class or function `{attribute}`, but has none")
-    if problem := unusable(found):
+    if (problem := unusable(found)) and not (draft and is_draft(found)):
         raise InputError(f"trainable: {place_of(found)}{attribute} {problem}")
     make: MakeMember = found
     return make
@@ -135,6 +135,16 @@ def unusable(found: Any) -> str:
         if inspect.isfunction(method) and (problem := misfit(method, arguments, 1)):
             return f"must have the method {name}({', '.join(arguments)}), but {problem}"
     return ""
+
+
+def is_network(found: Any) -> bool:
+    """Say whether a class inherits from Network, which is not imported for that."""
+    return inspect.isclass(found) and any(base.__module__ == "trainables.network" for base in found.__mro__)
+
+
+def is_draft(found: Any) -> bool:
+    """Say whether a class is only begun: what its file searches can be looked at before it can train."""
+    return inspect.isclass(found) and not any(hasattr(found, name) for name, _ in METHODS)
 
 
 def misfit(function: Any, arguments: tuple[str, ...], before: int) -> str:

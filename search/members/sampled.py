@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.order import RowOrder
-from cluster.streams import WindowStream
-from policies.sampling.interface import Context, Ids, Rule
-from search.corpus.batches import MixedBatches
-from search.members.kept import KeptRows
-from search.members.mixed import VisitBatches
-from search.members.views import BroodView, Pace, Shared
-from trainables.arrays import map_nest
-from trainables.batches import Shuffled
-from trainables.member import Batches, SavedState, copies
+from shoal.cluster.order import RowOrder
+from shoal.cluster.streams import WindowStream
+from shoal.policies.sampling.interface import Context, Ids, Rule
+from shoal.search.corpus.batches import MixedBatches
+from shoal.search.members.kept import KeptRows
+from shoal.search.members.mixed import VisitBatches
+from shoal.search.members.views import BroodView, Pace, Shared
+from shoal.trainables.arrays import map_nest
+from shoal.trainables.batches import Shuffled
+from shoal.trainables.member import Batches, SavedState, copies
 
 
 class SampledBatches:

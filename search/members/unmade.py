@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from trainables.handover import hand_in, handed_out
-from trainables.member import Member, SavedState, copies
+from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.member import Member, SavedState, copies
 
 NOTHING: SavedState = {"weights": {}, "trained": 0}  # what is saved of a member that is not there
 

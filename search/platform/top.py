@@ -7,14 +7,14 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from cluster.driver import DIRECTORY
-from cluster.storage import Store
-from policies.population import Order
-from search.driver.progress import Progress
-from search.errors import InputError
-from search.platform import jobs
-from search.records import directory, tables
-from search.records.lineage import read_lineage
+from shoal.cluster.driver import DIRECTORY
+from shoal.cluster.storage import Store
+from shoal.policies.population import Order
+from shoal.search.driver.progress import Progress
+from shoal.search.errors import InputError
+from shoal.search.platform import jobs
+from shoal.search.records import directory, tables
+from shoal.search.records.lineage import read_lineage
 
 SECONDS_BETWEEN_READS = 1.0
 ENDED = ("done", "failed", "interrupted", "stopped")

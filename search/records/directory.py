@@ -12,17 +12,17 @@ import pyarrow.lib
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from cluster import checkpoints, lease
-from cluster.driver import ADDRESS, running_in
-from cluster.storage import BrokenFile, Store, reason
-from policies.standings import rank
-from search.config.places import absolute, escaped
-from search.config.run import Run
-from search.errors import InputError
-from search.load import check, dump, parse
-from search.records import inputs
-from search.records.tables import METRICS, read_table_rows
-from search.tokenizers import open_tokenizer
+from shoal.cluster import checkpoints, lease
+from shoal.cluster.driver import ADDRESS, running_in
+from shoal.cluster.storage import BrokenFile, Store, reason
+from shoal.policies.standings import rank
+from shoal.search.config.places import absolute, escaped
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
+from shoal.search.load import check, dump, parse
+from shoal.search.records import inputs
+from shoal.search.records.tables import METRICS, read_table_rows
+from shoal.search.tokenizers import open_tokenizer
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
 READS = 50  # tries to read a run that deletes its older checkpoints meanwhile
@@ -295,7 +295,7 @@ def as_safetensors(weights: dict[str, NDArray[Any]]) -> bytes:
 
 
 def exported_shape(run: Run) -> dict[str, Any]:
-    """Return the arguments of `trainables.settings.DecoderShape` for the network of exported weights.
+    """Return the arguments of `shoal.trainables.settings.DecoderShape` for the network of exported weights.
 
     For a run of kind distill they are its teacher and its spaces; a run that reads no text has none.
     """

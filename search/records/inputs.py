@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow.lib
 from pyarrow import fs
 
-from cluster.storage import Store
-from search.config.places import with_places
-from search.config.run import Run
-from search.corpus.manifest import find_corpus
-from search.distill.card import teacher_folder
-from search.errors import InputError
+from shoal.cluster.storage import Store
+from shoal.search.config.places import with_places
+from shoal.search.config.run import Run
+from shoal.search.corpus.manifest import find_corpus
+from shoal.search.distill.card import teacher_folder
+from shoal.search.errors import InputError
 
 INPUTS = "inputs.json"
 CORPUS = "data.corpus"

@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from cluster.storage import Store
-from policies.schedule import Setting
-from policies.space import Hyperparameters, frozen
-from search.errors import InputError
-from search.records.tables import LINEAGE, read_table_rows
+from shoal.cluster.storage import Store
+from shoal.policies.schedule import Setting
+from shoal.policies.space import Hyperparameters, frozen
+from shoal.search.errors import InputError
+from shoal.search.records.tables import LINEAGE, read_table_rows
 
 
 class Event(NamedTuple):

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.storage import PART, TEMPORARY, BrokenFile, Store
-from policies.population import Order, State
-from search.errors import InputError
+from shoal.cluster.storage import PART, TEMPORARY, BrokenFile, Store
+from shoal.policies.population import Order, State
+from shoal.search.errors import InputError
 
 LINEAGE, METRICS, MIXING = "lineage.parquet", "metrics.parquet", "mixing.parquet"
 TESTS = "tests.json"  # the test loss of each group, with each member's last weights

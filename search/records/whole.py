@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cluster import checkpoints, ledger
-from cluster.storage import BrokenFile, Store
-from policies import population
-from policies.parts import archived_within
-from policies.population import State
-from search.config.run import Run
-from search.errors import InputError
-from search.records import tables
-from search.records.directory import rows_at
-from search.records.lineage import read_lineage
+from shoal.cluster import checkpoints, ledger
+from shoal.cluster.storage import BrokenFile, Store
+from shoal.policies import population
+from shoal.policies.parts import archived_within
+from shoal.policies.population import State
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
+from shoal.search.records import tables
+from shoal.search.records.directory import rows_at
+from shoal.search.records.lineage import read_lineage
 
 
 class Whole(NamedTuple):

@@ -13,28 +13,28 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from cluster import lease
-from cluster.storage import Store
-from policies.laws.loglinear import fit_law, ridge
-from policies.laws.optimum import best_mixture
-from policies.laws.regmix import draw_mixtures, proposals, propose
-from policies.mixing import Vector, normalise
-from policies.ranks import spearman
-from policies.space import Float
-from search.checks.run import problems
-from search.checks.swarm import FEWEST
-from search.config.kinds import NO_EXPLOIT
-from search.config.mixing import POLICY, Mixing
-from search.config.run import Run
-from search.config.sections import Cluster, Model, Population, Start, Training
-from search.config.swarm import Swarm
-from search.corpus.build import load_corpus
-from search.driver.start import spread
-from search.errors import InputError
-from search.records import directory
-from search.records.tables import METRICS, TESTS, read_table_rows
-from search.runs import population as running
-from search.runs.boosting import boosted
+from shoal.cluster import lease
+from shoal.cluster.storage import Store
+from shoal.policies.laws.loglinear import fit_law, ridge
+from shoal.policies.laws.optimum import best_mixture
+from shoal.policies.laws.regmix import draw_mixtures, proposals, propose
+from shoal.policies.mixing import Vector, normalise
+from shoal.policies.ranks import spearman
+from shoal.policies.space import Float
+from shoal.search.checks.run import problems
+from shoal.search.checks.swarm import FEWEST
+from shoal.search.config.kinds import NO_EXPLOIT
+from shoal.search.config.mixing import POLICY, Mixing
+from shoal.search.config.run import Run
+from shoal.search.config.sections import Cluster, Model, Population, Start, Training
+from shoal.search.config.swarm import Swarm
+from shoal.search.corpus.build import load_corpus
+from shoal.search.driver.start import spread
+from shoal.search.errors import InputError
+from shoal.search.records import directory
+from shoal.search.records.tables import METRICS, TESTS, read_table_rows
+from shoal.search.runs import population as running
+from shoal.search.runs.boosting import boosted
 
 PROPOSAL = "proposal.json"
 CANDIDATES, KEPT = 20_000, 100  # mixtures that a regression scores, and of which it proposes the mean

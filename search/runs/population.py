@@ -9,25 +9,26 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cluster import ending, lease
-from cluster.session import session
-from cluster.storage import CannotWrite, Store
-from search.checks.mixing import check_with_rows, note_on_batches
-from search.config.run import Run
-from search.corpus.build import COLUMNS, describe, prepare_corpus, why_skipped
-from search.corpus.scores import cost, score_corpus
-from search.corpus.streams import windows
-from search.driver.conductor import Watcher
-from search.driver.metrics import Measure, Watchers
-from search.driver.population import Outcome, interrupted, train_population, with_way_on
-from search.driver.progress import Progress
-from search.driver.room import Regrouped
-from search.errors import InputError, Interrupted, RunFailed
-from search.exported import check_reference
-from search.members.own_class import own_class
-from search.records import directory
-from search.runs.closing import close, is_closed
-from search.runs.controls import controls
+from shoal.cluster import ending, lease
+from shoal.cluster.session import session
+from shoal.cluster.storage import CannotWrite, Store
+from shoal.search.checks.mixing import check_with_rows, note_on_batches
+from shoal.search.checks.run import note_on_epochs
+from shoal.search.config.run import Run
+from shoal.search.corpus.build import COLUMNS, describe, prepare_corpus, why_skipped
+from shoal.search.corpus.scores import cost, score_corpus
+from shoal.search.corpus.streams import windows
+from shoal.search.driver.conductor import Watcher
+from shoal.search.driver.metrics import Measure, Watchers
+from shoal.search.driver.population import Outcome, interrupted, train_population, way_on
+from shoal.search.driver.progress import Progress
+from shoal.search.driver.room import Regrouped
+from shoal.search.errors import InputError, Interrupted, RunFailed
+from shoal.search.exported import check_reference
+from shoal.search.members.own_class import own_class
+from shoal.search.records import directory
+from shoal.search.runs.closing import close, is_closed
+from shoal.search.runs.controls import controls
 
 
 def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
@@ -79,7 +80,7 @@ def train(run: Run, runs: list[Run], console: Console) -> None:
     try:
         close(run, Store(run.directory), console)
     except CannotWrite as error:
-        raise RunFailed(with_way_on(run, str(error))) from error
+        raise RunFailed(f"{error} {way_on(run)}") from error
 
 
 def train_all(run: Run, runs: list[Run], console: Console) -> None:
@@ -122,6 +123,8 @@ def prepare(run: Run, console: Console, new: bool = False) -> Run:
             raise InputError(f"{problem}.")
         if note := note_on_batches(run):
             say(console, note)
+    if note := note_on_epochs(run, rows):
+        say(console, note)
     return run
 
 
@@ -200,7 +203,7 @@ def well_recorded(run: Run, write: Callable[[str], None]) -> Iterator[None]:
         if signalled:  # whatever it was that then could not be done
             raise interrupted(run) from error
         if isinstance(error, CannotWrite):
-            raise RunFailed(with_way_on(run, str(error))) from error
+            raise RunFailed(f"{error} {way_on(run)}") from error
         if isinstance(error, lease.LeaseLost):
             raise RunFailed(str(error)) from error
         raise

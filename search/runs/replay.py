@@ -6,18 +6,18 @@ import shlex
 import numpy as np
 from rich.console import Console
 
-from cluster.session import session
-from cluster.storage import Store
-from policies.schedule import Setting
-from search.config.kinds import NO_EXPLOIT
-from search.config.run import Run
-from search.config.sections import Scheduled
-from search.errors import InputError
-from search.records import directory
-from search.records.lineage import Segment, ancestry, read_lineage, schedule_of
-from search.records.tables import METRICS, read_table_rows
-from search.runs.closing import close
-from search.runs.population import finish, prepare
+from shoal.cluster.session import session
+from shoal.cluster.storage import Store
+from shoal.policies.schedule import Setting
+from shoal.search.config.kinds import NO_EXPLOIT
+from shoal.search.config.run import Run
+from shoal.search.config.sections import Scheduled
+from shoal.search.errors import InputError
+from shoal.search.records import directory
+from shoal.search.records.lineage import Segment, ancestry, read_lineage, schedule_of
+from shoal.search.records.tables import METRICS, read_table_rows
+from shoal.search.runs.closing import close
+from shoal.search.runs.population import finish, prepare
 
 
 def lineage_of(run: Run, store: Store, member: int | None = None) -> tuple[int, list[Segment]]:

@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cluster import checkpoints, workers
-from cluster.storage import Store
-from policies.population import Order
-from search.config.run import Run
-from search.errors import Exhausted
-from search.members.build import build_members
-from search.worker.teams import FAILED, Team, read, teams
-from trainables.handover import hand_in, handed_out
-from trainables.member import Member, SavedState
-from trainables.stacked_loss import CompileError
+from shoal.cluster import checkpoints, workers
+from shoal.cluster.storage import Store
+from shoal.policies.population import Order
+from shoal.search.config.run import Run
+from shoal.search.errors import Exhausted
+from shoal.search.members.build import build_members
+from shoal.search.worker.teams import FAILED, Team, read, teams
+from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.member import Member, SavedState
+from shoal.trainables.stacked_loss import CompileError
 
 STANDING = "standing"  # the key under which a member's file says what it goes on with
 LOST = FAILED | {"error": "The weights that this member was to copy were lost with their worker."}
@@ -159,7 +159,7 @@ class Turns:
         """Return how many steps the team trains to its ready point: none if it has to wait for an answer."""
         able = [team.members[number] for number in self.left(team) - self.failed]
         to_end = [self.run.training.steps - member.trained for member in able]
-        return max(0, min([self.run.population.interval, *to_end])) if able else 0
+        return team.reach(max(0, min([self.run.population.interval, *to_end]))) if able else 0
 
     def report(self, team: Team, rows: Mapping[int, dict[str, Any]]) -> None:
         """Send the rows of those that wait for no answer, and publish what they reported with."""

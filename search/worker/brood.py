@@ -8,26 +8,28 @@ import numpy as np
 import torch
 from ray import train
 
-from cluster import checkpoints, workers
-from cluster.lease import LeaseLost, StandingStore
-from cluster.metrics import CLOCK, Meter
-from cluster.storage import BrokenFile, CannotWrite, Store
-from policies import population
-from policies.population import Order
-from search.config.run import Run
-from search.members.build import build_members
-from search.members.ledger import way_to_ledger
-from search.members.views import Shared
-from search.worker.asynchronous import train_freely
-from search.worker.orders import way_to_orders
-from search.worker.teams import FAILED, Team, read, teams
-from trainables.handover import hand_in, handed_out
-from trainables.member import Member, SavedState
-from trainables.network import Network
-from trainables.span import Span, open_span
+from shoal.cluster import checkpoints, workers
+from shoal.cluster.lease import LeaseLost, StandingStore
+from shoal.cluster.metrics import CLOCK, Meter
+from shoal.cluster.storage import BrokenFile, CannotWrite, Store
+from shoal.policies import population
+from shoal.policies.population import Order
+from shoal.search.config.run import Run
+from shoal.search.errors import Exhausted
+from shoal.search.members.build import build_members
+from shoal.search.members.ledger import way_to_ledger
+from shoal.search.members.views import Shared
+from shoal.search.worker.asynchronous import train_freely
+from shoal.search.worker.orders import way_to_orders
+from shoal.search.worker.teams import FAILED, Team, read, teams
+from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.member import Member, SavedState
+from shoal.trainables.network import Network
+from shoal.trainables.span import Span, open_span
 
 Members = dict[int, Member]
-SAID = (BrokenFile, CannotWrite, LeaseLost)  # what says all in one line
+# these say in one line all that there is to say
+SAID = (BrokenFile, CannotWrite, Exhausted, LeaseLost)
 
 
 def train_brood(settings: dict[str, Any]) -> None:
@@ -56,7 +58,8 @@ def host_members(settings: dict[str, Any]) -> None:
             run, store, exchange, brood, {number: state[number].hyperparameters for number in mine}
         )
     else:
-        trained = train_in_rounds(run, store, exchange, brood, state, span, shared)
+        over = settings.get("over", False)
+        trained = train_in_rounds(run, store, exchange, brood, state, span, shared, over)
     if trained is None:
         return
     members, failed = trained
@@ -76,6 +79,7 @@ def train_in_rounds(
     state: population.State,
     span: Span | None,
     shared: Shared | None,
+    over: bool = False,  # the rows had ended when the driver began
 ) -> tuple[Members, set[int]] | None:
     """Train members in step with all others; return them and who has failed, or None if the run ends before."""
     resumed, state, members, failed = begin(run, store, brood, state, span, shared)
@@ -83,12 +87,11 @@ def train_in_rounds(
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
     meter, direct = Meter(run.label), workers.direct_way(torch.zeros(1, device=run.device), run.cluster.direct)
     for round_ in range(resumed + 1, run.rounds + 1):
+        if over or any(team.ended() for team in found):  # before this worker began
+            break
         with CLOCK.phase("compute"):
             rows = train_teams(found, run.population.interval, failed)
         failed = {row["member"] for row in rows if not np.isfinite(row["score"])}
-        place = {"round": round_, "brood": brood, "step": round_ * run.population.interval}
-        if run.population.backtrack:  # who went back is younger than its round
-            rows = [row | {"step": members[row["member"]].trained} for row in rows]
         # the round before is whole before this one counts: a killed run loses no more than one interval
         with CLOCK.phase("checkpoint"):
             writer.wait()
@@ -96,19 +99,32 @@ def train_in_rounds(
             leaving = run.cluster.spot and workers.leaving()
             if span:
                 span.meet()
-            message = {"reports": [place | row for row in rows], "leaving": leaving} if leads(span) else None
+            reports = reports_of(run, round_, brood, members, rows)
+            message = {"reports": reports, "leaving": leaving} if leads(span) else None
             orders = way.next(round_, message)
             if orders is None:
                 return None
             failed -= follow(exchange, round_, orders, found, share(span), archive(store, span), direct)
         CLOCK.flush(meter)
-        if leaving or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
+        if leaving or way.over or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
                 writer.save(round_, number, handed_out(member.state), part_of(span))
         if leaving:
             writer.wait()  # the node may be gone before the next interval ends
+        if way.over:
+            break
     writer.wait()
     return (members, failed) if way.settle() else None
+
+
+def reports_of(
+    run: Run, round_: int, brood: int, members: Members, rows: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the rows with their place; whose rows have ended knows its step itself."""
+    place = {"step": round_ * run.population.interval, "round": round_, "brood": brood}
+    if run.population.backtrack:  # who went back is younger than its round
+        rows = [row | {"step": members[row["member"]].trained} for row in rows]
+    return [place | row for row in rows]
 
 
 def span_of(run: Run) -> Span | None:

@@ -5,18 +5,20 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cluster import workers
-from policies.population import Order, Report, State
-from policies.rules import Rules
-from policies.space import Space
-from search.config.run import Run
-from search.decisions import decide_round
+from shoal.cluster import workers
+from shoal.policies.population import Order, Report, State
+from shoal.policies.rules import Rules
+from shoal.policies.space import Space
+from shoal.search.config.run import Run
+from shoal.search.decisions import OVER, decide_round
 
 Message = dict[str, Any]  # a round's reports, and whether this worker is to go
 AHEAD = 8  # rounds that may be unanswered: intervals shorter than a record takes to write do not wait for each
 
 
 class Orders(Protocol):
+    over: bool  # whether the last round that was asked for ends the training
+
     def next(self, round_: int, message: Message | None) -> list[Order] | None:
         """Report, if there is a message, and return the round's orders; None ends the run."""
 
@@ -24,16 +26,18 @@ class Orders(Protocol):
         """Wait until the conductor has taken in all that was reported; say whether the run goes on."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class FromConductor:
     """Waits for the conductor's decision, which needs the reports of workers elsewhere."""
 
     exchange: Any
     brood: int
+    over: bool = False
 
     def next(self, round_: int, message: Message | None) -> list[Order] | None:
         orders = workers.next_orders(self.exchange, self.brood, round_, message)
-        return None if orders is None else [Order(*order) for order in orders]
+        self.over = OVER in (orders or [])
+        return None if orders is None else [Order(*order) for order in orders if order != OVER]
 
     def settle(self) -> bool:
         return True
@@ -54,6 +58,7 @@ class OwnDecision:
     space: Space = field(init=False)
     rules: Rules = field(init=False)
     answers: deque[Any] = field(default_factory=deque)  # to the last reports, while they are on their way
+    over: bool = False
 
     def __post_init__(self) -> None:
         self.space, self.rules = self.run.space(), self.run.rules()
@@ -68,7 +73,8 @@ class OwnDecision:
             asked = FromConductor(self.exchange, self.brood)
             return asked.next(round_, message) if self.settle() else None
         reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
-        last = round_ == self.run.rounds
+        self.over = any(row.get("ended") for row in rows)
+        last = self.over or round_ == self.run.rounds
         self.state, orders = decide_round(self.run, self.space, self.rules, self.state, reports, last)
         message["decided"] = self.state, orders
         self.answers.append(workers.report_round(self.exchange, self.brood, round_, message))
