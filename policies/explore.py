@@ -30,7 +30,7 @@ class Past(NamedTuple):
     score: float  # of the donor's weights
 
 
-NOTHING = Past((), (), 0, 0.0)
+NO_PAST = Past((), (), 0, 0.0)
 
 
 class Explore(Protocol):
@@ -117,7 +117,7 @@ def explore(
     donor: Hyperparameters,
     own: Hyperparameters,
     rng: np.random.Generator,
-    past: Past = NOTHING,
+    past: Past = NO_PAST,
 ) -> Hyperparameters:
     """Return the donor's hyperparameters varied; constants stay the member's `own`."""
     return with_constants(space, rule.propose(space, donor, past, rng), own)

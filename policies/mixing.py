@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Vector = NDArray[np.float64]
+from shoal.policies.arrays import Vector
+
 Counts = NDArray[np.int64]
 
 
@@ -80,11 +81,11 @@ def _clipped(proportions: Vector, low: Vector, high: Vector, held: NDArray[np.bo
 def apportion(proportions: Vector, batch: int, debt: Vector) -> tuple[Counts, Vector]:
     """Return whole rows per group that sum to `batch`, and the debt to carry to the next batch."""
     due = proportions * batch + debt
-    counts = np.array(cut(proportions.tolist(), due.tolist(), batch), dtype=np.int64)
+    counts = np.array(cut_batch(proportions.tolist(), due.tolist(), batch), dtype=np.int64)
     return counts, due - counts
 
 
-def cut(proportions: Sequence[float], due: Sequence[float], batch: int) -> list[int]:
+def cut_batch(proportions: Sequence[float], due: Sequence[float], batch: int) -> list[int]:
     """Return whole rows per group that sum to `batch`; due are its shares and what earlier batches still owe.
 
     Everybody gets the whole rows that are due; of the rest a group gets one the sooner, the sooner it would
@@ -116,7 +117,7 @@ def cut(proportions: Sequence[float], due: Sequence[float], batch: int) -> list[
     return counts
 
 
-def within(counts: Counts, left: Counts) -> Counts:
+def counts_within(counts: Counts, left: Counts) -> Counts:
     """Return counts of the same sum that exceed what is left nowhere: the surplus goes where most is left.
 
     Groups that have no row in `counts` get some only if the others have no room.
@@ -131,7 +132,9 @@ def within(counts: Counts, left: Counts) -> Counts:
     if surplus > room.sum():
         raise ValueError(f"{counts.sum()} rows were asked for, but only {left.sum()} are left.")
     more, _ = apportion(room / room.sum(), surplus, np.zeros(len(room)))
-    return np.asarray(kept + np.minimum(more, room)) if (more <= room).all() else within(kept + more, left)
+    return (
+        np.asarray(kept + np.minimum(more, room)) if (more <= room).all() else counts_within(kept + more, left)
+    )
 
 
 def dealt(counts: Counts, steps: int) -> Counts:

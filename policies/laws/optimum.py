@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
+from shoal.policies.arrays import Vector
 from shoal.policies.laws.loglinear import Law
-from shoal.policies.mixing import Vector, bounded, normalise
+from shoal.policies.mixing import bounded, normalise
 
 GAP = 1e-9  # of the objective to its lower bound, relative to the objective where the search has come to
 GROWTH = math.log(8.0)  # of the weight of the objective against the barriers, from round to round

@@ -7,10 +7,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from shoal.policies.mixers.effects import Effects, by_chance, learn_effects, scaled, smoothed_one_hot, spread
-from shoal.policies.mixers.mixer import VALIDATION, Groups, Outcome, State, Wish
+from shoal.policies.arrays import Vector
+from shoal.policies.mixers.effects import (
+    Effects,
+    by_chance,
+    learn_effects,
+    pull_scale,
+    pull_spread,
+    smoothed_one_hot,
+)
+from shoal.policies.mixers.mixer import VALIDATION, Groups, Measurement, MixerState, Wish
 from shoal.policies.mixers.plain import one_each, sums_to_one
-from shoal.policies.mixing import Vector, exponentiated
+from shoal.policies.mixing import exponentiated
 
 UPDATES = ("cumulative", "from_uniform_ema")
 SCALES = ("total", "median", "column", "none")
@@ -113,13 +121,13 @@ class Aioli:
                 f"none of {groups.steps}: probe less or train longer."
             )
 
-    def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
+    def start(self, groups: Groups, prior: Vector | None, seed: int) -> MixerState:
         self.check(groups)
         uniform = np.full(groups.count, 1 / groups.count)
         given = one_each(self.prior, groups) if self.prior else uniform
         base = prior if prior is not None else given if self.restart == "prior" else uniform
         shape = len(groups.targets), groups.count
-        state: State = {
+        state: MixerState = {
             "seed": seed,
             "round": 0,
             "base": base,
@@ -144,7 +152,7 @@ class Aioli:
         }
         return state if state["ends"] else self._next_round(groups, state)
 
-    def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
+    def wish(self, groups: Groups, state: MixerState, step: int, left: int) -> Wish:
         if not state["round"]:
             steps = min(state["ends"] - state["step"], left)
             given = one_each(self.prior, groups) if self.prior else state["base"]
@@ -159,12 +167,12 @@ class Aioli:
         steps = min(max(state["ends"] - state["step"], 1), left)
         return Wish(steps, state["proportions"], self.signals if steps < left else frozenset())
 
-    def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
-        assert outcome.counts is not None
-        losses = [] if outcome.validation is None else list(outcome.validation)
-        after = state | {"step": state["step"] + len(outcome.counts), "previous": losses}
+    def learn(self, groups: Groups, state: MixerState, wish: Wish, measurement: Measurement) -> MixerState:
+        assert measurement.counts is not None
+        losses = [] if measurement.validation is None else list(measurement.validation)
+        after = state | {"step": state["step"] + len(measurement.counts), "previous": losses}
         if wish.probe:
-            rows = outcome.counts.sum(axis=0)
+            rows = measurement.counts.sum(axis=0)
             with np.errstate(invalid="ignore"):  # of an infinite loss nothing will be learnt
                 fell = [before - now for before, now in zip(state["previous"], losses, strict=True)]
             after |= {
@@ -175,7 +183,7 @@ class Aioli:
             return after if after["order"] else self._moved(groups, after)
         return self._next_round(groups, after) if after["step"] >= after["ends"] else after
 
-    def _next_round(self, groups: Groups, state: State) -> State:
+    def _next_round(self, groups: Groups, state: MixerState) -> MixerState:
         rng = np.random.default_rng([state["seed"], state["round"]])
         probed = groups.count > 1
         order = [rng.permutation(groups.count).tolist() for _ in range(self.sweeps if probed else 0)]
@@ -189,17 +197,19 @@ class Aioli:
             "drops": [],
         }
 
-    def _moved(self, groups: Groups, state: State) -> State:
+    def _moved(self, groups: Groups, state: MixerState) -> MixerState:
         """Return the state with what the round's probes say, moved if it is more than noise."""
         objective = self._weights([float(np.mean(losses)) for losses in state["previous"]])
         drops = [tuple(fell) for fell in state["drops"]]
         mixtures = np.array(state["mixtures"])
         effects = learn_effects(mixtures, drops, state["steps"], objective, state["sweeps"])
-        spent: State = {"mixtures": [], "drops": []}
+        spent: MixerState = {"mixtures": [], "drops": []}
         if effects is None:
             return state | spent | {"decision": "kept: a loss is not finite, or the probes were alike"}
         measured = {"effects": effects.matrix, "errors": effects.errors}
-        return state | spent | measured | self._decided(state, effects, scaled(effects, self.scale, objective))
+        return (
+            state | spent | measured | self._decided(state, effects, pull_scale(effects, self.scale, objective))
+        )
 
     def _weights(self, losses: Sequence[float]) -> Vector:
         """Return what a nat of each target counts, (targets,)."""
@@ -211,7 +221,7 @@ class Aioli:
         # over their mean, so that a rate means the same as with equal weights
         return np.asarray(weights / weights.mean())
 
-    def _decided(self, state: State, effects: Effects, scale: float) -> dict[str, Any]:
+    def _decided(self, state: MixerState, effects: Effects, scale: float) -> dict[str, Any]:
         if scale <= np.abs(effects.pull).max() * 1e-300:
             return {"decision": "kept: all groups have the same effect", "spread": 0.0}
         pull, errors = effects.pull / scale, effects.pull_errors / scale
@@ -229,9 +239,9 @@ class Aioli:
         known = {"average": average, "average_errors": average_errors, "freedom": freedom}
         known |= {"rounds": state["rounds"] + 1}
         if self.update == "cumulative":
-            base, by, size, freedom = state["proportions"], pull, spread(pull, errors), effects.freedom
+            base, by, size, freedom = state["proportions"], pull, pull_spread(pull, errors), effects.freedom
         else:
-            base, by, size = state["base"], average, spread(average, average_errors)
+            base, by, size = state["base"], average, pull_spread(average, average_errors)
         chance = by_chance(size, len(pull), freedom) if self.noise else 0.0
         known |= {"spread": size, "chance": chance}
         if chance > math.erfc(self.noise / math.sqrt(2)):

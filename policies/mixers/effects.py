@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shoal.policies.mixing import Vector
+from shoal.policies.arrays import Vector
 from shoal.policies.ranks import spearman
 from shoal.policies.statistics import incomplete_beta
 
@@ -115,7 +115,7 @@ def _over_both(values: Vector) -> Vector:
     return np.asarray(squares / (sweeps * sequences))
 
 
-def scaled(effects: Effects, scale: str, objective: Vector) -> float:
+def pull_scale(effects: Effects, scale: str, objective: Vector) -> float:
     """Return what a step in the direction of the pull is divided by; 0 where all effects are alike.
 
     A is weighed by the objective, and only targets that count are looked at: others change no step.
@@ -162,7 +162,7 @@ def agreement(measured: Vector, truth: Vector) -> tuple[float, float]:
     return error, float((np.sign(one) == np.sign(other)).mean())
 
 
-def spread(pull: Vector, errors: Vector) -> float:
+def pull_spread(pull: Vector, errors: Vector) -> float:
     """Return the root mean square pull in standard errors, NaN without these; of two groups it is |t|."""
     noise = float(np.sqrt((errors**2).mean()))
     size = float(np.sqrt((pull**2).mean()))

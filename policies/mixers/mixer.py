@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from shoal.policies.mixing import Counts, Vector, normalise
+from shoal.policies.arrays import Vector
+from shoal.policies.mixing import Counts, normalise
 
-State = dict[str, Any]
+MixerState = dict[str, Any]
 
 TRAINING = "training"  # mean training loss of each group at each step
 VALIDATION = "validation"  # loss of each fixed sequence of each target, once, after the visit
@@ -70,7 +71,7 @@ class Visit(NamedTuple):
     weights: Vector | None  # train on the sum over groups of weight * mean loss; None: on the mean over rows
 
 
-class Outcome(NamedTuple):
+class Measurement(NamedTuple):
     """What came of a visit; only the signals that it asked for are needed."""
 
     counts: Counts | None = None  # (steps, groups) rows that were trained on; None: as planned
@@ -85,8 +86,8 @@ class Mixer(Protocol):
     """A mixing policy: settings only. Methods are pure; states are never changed in place.
 
     A state that has a mixture of its own keeps it under `proportions`. A policy whose signals are measured
-    within a step also has `follow(groups, state, outcome)`: the state after one step's measurements, with the
-    `weights` that this very step is trained with.
+    within a step also has `follow(groups, state, measurement)`: the state after one step's measurements, with
+    the `weights` that this very step is trained with.
     """
 
     signals: ClassVar[frozenset[str]]  # all that it may ask for
@@ -97,11 +98,11 @@ class Mixer(Protocol):
         Called before anything trains.
         """
 
-    def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
+    def start(self, groups: Groups, prior: Vector | None, seed: int) -> MixerState:
         """Return the state to begin with; what learns begins at the `prior` if there is one."""
 
-    def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
+    def wish(self, groups: Groups, state: MixerState, step: int, left: int) -> Wish:
         """Return what to do next; at most `left` steps will be done of it."""
 
-    def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
-        """Return the state after a wish was carried out; `outcome.counts` is always there."""
+    def learn(self, groups: Groups, state: MixerState, wish: Wish, measurement: Measurement) -> MixerState:
+        """Return the state after a wish was carried out; `measurement.counts` is always there."""

@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.policies.arrays import Vector
 from shoal.policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
 
-Vector = NDArray[np.float64]
 EASY, MEDIUM, HARD, UNKNOWN = "easy", "medium", "hard", "unknown"
 
 
