@@ -138,7 +138,7 @@ def last_words(words: Callable[[], None]) -> Iterator[None]:
         spoken.remove(words)
 
 
-def say(line: str) -> None:
+def set_last_line(line: str) -> None:
     """Let this be the line that an end by a signal prints."""
     for each in LISTENING:
         each.line = line

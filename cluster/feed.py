@@ -25,12 +25,12 @@ from shoal.cluster.streams import Chunk, Tokens, as_column, as_rows
 
 TASK_BYTES = 64 << 20  # rows that one task reads at most: smaller ones cost more than they read
 UNUSED = 3  # references to kept room of which nobody else has a view: the cache's, the caller's, the question's
-SMALL = 40 << 20  # room of a group on its way: with less, reading processes give back what they shuffle in
+SMALL_ROOM = 40 << 20  # room of a group on its way: with less, reading processes give back what they shuffle in
 SEGMENT = 48  # tasks of one dataset; the next one starts while the last EARLY of these are read
 EARLY = 8
 STEP_SECONDS = 0.005  # a look of a dataset's executor at its tasks that took longer has waited for one of them
 PAUSES = (0.001, 0.1)  # seconds after a look that did not: the first one, and the longest
-LOOKED_AT = 64  # rows that a model in a stage sees at once
+ROWS_IN_A_STAGE = 64  # rows that a model in a stage sees at once
 
 
 def open_dataset(store: Store, files: Sequence[str]) -> ray.data.Dataset:
@@ -167,9 +167,9 @@ def look_at(
 ) -> ray.data.Dataset:
     """Return the rows as `look(*arguments)` gives them back, block by block: computed, in Ray's store."""
     pieces = [
-        {"file": name, "rows": list(rows[first : first + LOOKED_AT])}
+        {"file": name, "rows": list(rows[first : first + ROWS_IN_A_STAGE])}
         for name, rows in picks
-        for first in range(0, len(rows), LOOKED_AT)
+        for first in range(0, len(rows), ROWS_IN_A_STAGE)
     ]
     read: Any = partial(read_rows, uri=store.uri)
     names = ray.data.from_items(pieces, override_num_blocks=len(pieces))
@@ -177,7 +177,7 @@ def look_at(
     looked = rows.map_batches(
         look,
         fn_constructor_args=arguments,
-        batch_size=LOOKED_AT,
+        batch_size=ROWS_IN_A_STAGE,
         batch_format="pyarrow",
         concurrency=processes,
         num_cpus=cpus,
@@ -220,7 +220,7 @@ def read_on(
                 "seeds": [order.seeds(turn) for turn in turns],
                 "rows": order.start(turns.stop) - order.start(turns.start),
                 "length": row_bytes // 2,
-                "keeps": room > SMALL,
+                "keeps": room > SMALL_ROOM,
             }
             for turns in segment
         ]
@@ -264,10 +264,10 @@ def chunks(bundles: Iterator[Any], segment: Sequence[range], order: RowOrder, ta
             found.append(block)
             missing -= metadata.num_rows
         assert missing == 0, "a block holds rows of two tasks"
-        yield Chunk(turns.start, len(turns), partial(fetch, tuple(found)))
+        yield Chunk(turns.start, len(turns), partial(fetch_blocks, tuple(found)))
 
 
-def fetch(blocks: Sequence[Any]) -> Tokens:
+def fetch_blocks(blocks: Sequence[Any]) -> Tokens:
     """Return the blocks' rows, `(rows, sequence_length)`: a view of the object store if it is one block."""
     found = [as_rows(block) for block in ray.get(list(blocks))]
     return found[0] if len(found) == 1 else np.concatenate(found)

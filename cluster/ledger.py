@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from shoal.cluster.lease import StandingStore
 from shoal.cluster.storage import TEMPORARY, Store
 
-FOLDER = "ledger"
+LEDGER_FOLDER = "ledger"
 SAVED = re.compile(r"mark-\d{6,}-shard-\d{5,}\.parquet")
 ROWS_A_SHARD = 10_000_000
 ROWS_A_CALL = 10_000
@@ -58,12 +58,12 @@ class Shard:
             self.snapshots[mark_of(name)] = self.snapshot()
 
     def load(self, name: str) -> dict[str, Column]:
-        table = self.store.read_table(f"{FOLDER}/{name}")
+        table = self.store.read_table(f"{LEDGER_FOLDER}/{name}")
         rows = len(self.book.column(READ[0]))
         if len(table) != rows:
             raise ValueError(
-                f"{FOLDER}/{name} must hold {rows} rows, but has {len(table)}: a ledger comes back for as many "
-                f"broods, rows and shards as it was saved for."
+                f"{LEDGER_FOLDER}/{name} must hold {rows} rows, but has {len(table)}: a ledger comes back for as "
+                f"many broods, rows and shards as it was saved for."
             )
         return {column: table[column].to_numpy() for column in table.column_names}
 
@@ -72,7 +72,7 @@ class Shard:
 
     def saved(self) -> list[str]:
         """Return the names of this shard's files, oldest first."""
-        names = filter(SAVED.fullmatch, self.store.names(FOLDER))
+        names = filter(SAVED.fullmatch, self.store.names(LEDGER_FOLDER))
         return [name for name in names if name.endswith(self.file())]
 
     def file(self) -> str:
@@ -90,10 +90,10 @@ class Shard:
         for old in sorted(self.snapshots)[: -self.keep]:
             del self.snapshots[old]
         if save:
-            name = f"{FOLDER}/mark-{mark:06d}-{self.file()}"
+            name = f"{LEDGER_FOLDER}/mark-{mark:06d}-{self.file()}"
             self.store.write_table(name, pa.table(self.book.state()), compression="zstd", compression_level=1)
             for old_name in self.saved()[: -self.keep]:
-                self.store.delete(f"{FOLDER}/{old_name}")
+                self.store.delete(f"{LEDGER_FOLDER}/{old_name}")
 
     def read(self, mark: int | None, column: str) -> Column:
         """Return a column as it was at the mark, or as it is."""
@@ -144,16 +144,16 @@ def mark_of(name: str) -> int:
 
 def saved(store: Store, mark: int) -> list[str]:
     """Return the names of all shards' files of a mark and before."""
-    names = [name for name in store.names(FOLDER) if SAVED.fullmatch(name) and mark_of(name) <= mark]
-    return [f"{FOLDER}/{name}" for name in names]
+    names = [name for name in store.names(LEDGER_FOLDER) if SAVED.fullmatch(name) and mark_of(name) <= mark]
+    return [f"{LEDGER_FOLDER}/{name}" for name in names]
 
 
 def forget_after(store: Store, mark: int) -> None:
     """Delete what was saved at later marks, and what a killed shard had not written to its end."""
-    for name in store.names(FOLDER):
+    for name in store.names(LEDGER_FOLDER):
         written = TEMPORARY.fullmatch(name)
         if SAVED.fullmatch(written["name"] if written else name) and (written or mark_of(name) > mark):
-            store.delete(f"{FOLDER}/{name}")
+            store.delete(f"{LEDGER_FOLDER}/{name}")
 
 
 class Sender:

@@ -42,7 +42,7 @@ def run_directory_of(target: str, address: str | None) -> str:
     if jobs.is_directory(target):
         return target
     with jobs.one_line_errors():
-        client = jobs.jobs.connect(address)
+        client = jobs.jobs.job_client(address)
         known = jobs.jobs.details(client, target)
     place = (known.metadata or {}).get(DIRECTORY) if known else None
     if place is None:

@@ -30,7 +30,7 @@ def newest_whole(run: Run, store: Store, say: Callable[[str], None]) -> Whole | 
     A file that is broken is told of, and the round before taken. Raises InputError where no round is left.
     Nothing is deleted.
     """
-    rounds = [each for each in checkpoints.rounds(store) if checkpoints.decided(store, each)]
+    rounds = [each for each in checkpoints.saved_rounds(store) if checkpoints.has_decisions(store, each)]
     lost: list[str] = []
     for round_ in rounds:
         try:
