@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from shoal.cluster import tree
+from shoal.cluster import nests
 from shoal.cluster.storage import TEMPORARY, BrokenFile, Store
 
 Part = tuple[int, int]  # which of how many files that a member's state lies in
@@ -43,14 +43,14 @@ class Writer:
 
 
 def save_member(store: Store, round_: int, member: int, state: Any, part: Part = WHOLE) -> None:
-    store.write(_member(round_, member, part), tree.dumps(state))
+    store.write(_member(round_, member, part), nests.dumps(state))
 
 
 def load_member(store: Store, round_: int, member: int, part: Part = WHOLE) -> Any:
     """Return a member's state; raises BrokenFile if its file does not hold what was written."""
     name = _member(round_, member, part)
     with store.guarded(name):
-        return tree.loads(store.read(name))
+        return nests.loads(store.read(name))
 
 
 def save_decisions(store: Store, round_: int, decisions: dict[str, Any], saved: Sequence[int]) -> None:

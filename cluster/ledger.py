@@ -62,8 +62,8 @@ class Shard:
         rows = len(self.book.column(READ[0]))
         if len(table) != rows:
             raise ValueError(
-                f"{LEDGER_FOLDER}/{name} must hold {rows} rows, but has {len(table)}: a ledger comes back for as "
-                f"many broods, rows and shards as it was saved for."
+                f"{LEDGER_FOLDER}/{name} must hold {rows} rows, but has {len(table)}: a ledger comes back for "
+                f"as many broods, rows and shards as it was saved for."
             )
         return {column: table[column].to_numpy() for column in table.column_names}
 

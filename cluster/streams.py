@@ -1,7 +1,7 @@
 """Rows of one group of data, shared by the members of a brood: read and decoded once.
 
 A group that fits is kept whole; of a larger one, a window of files that moves on with its readers. Both
-hand out the order of `cluster/order.py`, which no timing, block, worker or restart changes.
+hand out the order of `cluster/row_order.py`, which no timing, block, worker or restart changes.
 """
 
 import threading
@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from shoal.cluster.metrics import CLOCK
-from shoal.cluster.order import RowOrder
+from shoal.cluster.row_order import RowOrder
 
 PAGE_BYTES = 256 * 1024  # rows are shuffled, and cached, so many at a time
 PAGES = 64  # cached, of each stream: more than there are members at different places

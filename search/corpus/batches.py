@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import RowStream, WindowStream, as_rows
 from shoal.policies.arrays import Vector
+from shoal.policies.finite_groups import share_out
 from shoal.policies.mixing import cut_batch
-from shoal.policies.supply import share_out
 from shoal.search.corpus.build import PART_ROWS, Split
 from shoal.search.errors import Exhausted
 from shoal.trainables.member import copies

@@ -13,9 +13,9 @@ from typing import Any
 from rich.console import Console
 
 from shoal.cluster import jobs
-from shoal.cluster.driver import ADDRESS, DIRECTORY
 from shoal.cluster.package import PackageTooLarge, files, pack_folder
 from shoal.cluster.storage import Store
+from shoal.cluster.this_job import ADDRESS, DIRECTORY
 from shoal.search.config.places import refuse_variables
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError, Interrupted, RunFailed

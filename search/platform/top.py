@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from shoal.cluster.driver import DIRECTORY
 from shoal.cluster.storage import Store
+from shoal.cluster.this_job import DIRECTORY
 from shoal.policies.population import Order
 from shoal.search.driver.progress import Progress
 from shoal.search.errors import InputError

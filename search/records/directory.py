@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from shoal.cluster import checkpoints, lease
-from shoal.cluster.driver import ADDRESS, running_in
 from shoal.cluster.storage import BrokenFile, Store, reason
+from shoal.cluster.this_job import ADDRESS, running_in
 from shoal.policies.standings import rank
 from shoal.search.config.places import absolute, escaped
 from shoal.search.config.run import Run

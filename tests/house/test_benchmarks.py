@@ -14,7 +14,7 @@ from benchmarks.parts.asha import train_by_asha
 from benchmarks.parts.mixers import METHODS, Result, choose, grid
 from benchmarks.parts.tasks import Task
 from benchmarks.quality import better, interval, summary, train
-from shoal.cluster.order import RowOrder
+from shoal.cluster.row_order import RowOrder
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import WholeStream
 from shoal.policies.population import start as first_members

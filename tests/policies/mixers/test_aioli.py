@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.parts.worlds import Linear, Noisy, live, toy_world
-from shoal.cluster import tree
+from shoal.cluster import nests
 from shoal.policies.mixers.aioli import Aioli, together
 from shoal.policies.mixers.effects import by_chance, learn_effects, smoothed_one_hot
 from shoal.policies.mixers.mixer import Groups, Measurement
@@ -244,7 +244,7 @@ def test_a_run_cut_inside_a_probe_and_resumed_goes_on_alike() -> None:
         if state["part"] and state["part"]["name"].startswith("probe") and len(state["policy"]["drops"]) == 2:
             break
     assert state["part"]["done"] == 3 and state["part"]["steps"] == 5
-    restored = tree.loads(tree.dumps(state))
+    restored = nests.loads(nests.dumps(state))
     resumed = last(BoundedMixing(policy), groups, world, state=restored, limit=3)
     assert (resumed["policy"]["effects"] == whole["policy"]["effects"]).all()
     assert resumed["seen"].tolist() == whole["seen"].tolist()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shoal.cluster import tree
+from shoal.cluster import nests
 from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli
 from shoal.policies.mixers.doge import DoGE
@@ -107,14 +107,14 @@ def test_states_survive_a_checkpoint_and_are_never_changed(name: str) -> None:
     for _ in range(40):
         if not left(THREE, state):
             break
-        before = tree.dumps(state)
+        before = nests.dumps(state)
         visit, waiting = plan(mixing, THREE, state, 9)
         heard = measurement_of(visit, THREE, rng)
         after = observe(mixing, THREE, waiting, visit, heard)
-        assert tree.dumps(state) == before
-        restored = tree.loads(before)
+        assert nests.dumps(state) == before
+        restored = nests.loads(before)
         _, waiting = plan(mixing, THREE, restored, 9)
-        assert tree.dumps(observe(mixing, THREE, waiting, visit, heard)) == tree.dumps(after)
+        assert nests.dumps(observe(mixing, THREE, waiting, visit, heard)) == nests.dumps(after)
         state = after
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shoal.cluster import tree
+from shoal.cluster import nests
 from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli
 from shoal.policies.mixers.mixer import VALIDATION, Groups, Visit
@@ -57,7 +57,7 @@ def member(policy=AIOLI, seed: int = 0, **hyperparameters) -> MixedModel:
 
 
 def same(first, second) -> bool:
-    return tree.dumps(first) == tree.dumps(second)
+    return nests.dumps(first) == nests.dumps(second)
 
 
 def test_rows_come_as_the_visit_says_and_losses_go_back_by_group() -> None:
@@ -97,7 +97,7 @@ def test_a_clone_made_in_the_middle_of_a_probe_goes_on_as_its_donor(steps: int) 
     donor, clone = member(seed=1), member(seed=2)
     donor.train(steps)
     clone.train(7)
-    clone.load(tree.loads(tree.dumps(donor.state())), {})
+    clone.load(nests.loads(nests.dumps(donor.state())), {})
     assert donor.mixing_state["part"] or steps == 5
     for each in (donor, clone):
         each.train(14)

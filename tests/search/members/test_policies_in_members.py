@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from shoal.cluster import tree
+from shoal.cluster import nests
 from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli
 from shoal.policies.mixers.doge import DoGE
@@ -93,7 +93,7 @@ def test_a_clone_goes_on_as_its_donor(name: str, steps: int) -> None:
     donor, clone = member(EXAMPLES[name], seed=1), member(EXAMPLES[name], seed=2)
     donor.train(steps)
     clone.train(6)
-    clone.load(tree.loads(tree.dumps(donor.state())), {})
+    clone.load(nests.loads(nests.dumps(donor.state())), {})
     for each in (donor, clone):
         each.train(11)
     assert same(donor.state(), clone.state())

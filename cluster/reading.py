@@ -19,7 +19,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from shoal.cluster.order import RowOrder, drawn
+from shoal.cluster.row_order import RowOrder, drawn
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import Chunk, Tokens, as_column, as_rows
 
