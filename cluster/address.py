@@ -20,9 +20,9 @@ HEALTH = "/grpc.health.v1.Health/Check"
 NO_HEAD_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED)
 FORM = "must be HOST:PORT of a cluster's head, as `ray start` prints it, or auto"
 HOW_TO_RUN_ALONE = "Unset RAY_ADDRESS to run on this machine alone."
-# what Ray adds to its folder for its longest socket, with a process number of seven digits
+# Ray adds this to its folder for its longest socket; the process number has seven digits
 SOCKET = "/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
-LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107  # bytes of a socket's path
+LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107  # bytes in a socket's path
 
 
 def wanted_address() -> str:

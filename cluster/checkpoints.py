@@ -15,12 +15,12 @@ from typing import Any
 from shoal.cluster import nests
 from shoal.cluster.storage import TEMPORARY, BrokenFile, Store
 
-Part = tuple[int, int]  # which of how many files that a member's state lies in
+Part = tuple[int, int]  # (number of this file, number of files) where a member's state lies in several
 WHOLE: Part = (0, 1)
 CHECKPOINT_FOLDER, DECISIONS = "checkpoints", "decisions.json"
 ROUND = re.compile(r"round-(\d{6,})")
 CHECKPOINT_FILE = re.compile(r"decisions\.json|member-\d{5,}(-part-\d{4,}-of-\d{4,})?\.safetensors")
-READERS = 4  # files that are verified side by side
+READERS = 4  # threads that verify files side by side
 
 
 class Writer:

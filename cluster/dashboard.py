@@ -15,7 +15,7 @@ from shoal.cluster.metrics import Metric
 UID, TITLE, DATASOURCE = "shoal", "Shoal", "shoal-prometheus"
 SELECTED = '{run=~"$run"}'
 RATE = "[$__rate_interval]"
-WIDTH, HEIGHT = 12, 8  # of a panel, of 24 columns
+WIDTH, HEIGHT = 12, 8  # columns and rows of a panel; the dashboard has 24 columns
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def per_second(metric: Metric, *labels: str) -> str:
 
 
 def legend(metric: Metric, text: str = "") -> str:
-    """Return how a query's lines are named: after what, and after their labels."""
+    """Return how a query's lines are named: by their labels and a text."""
     return " ".join([*(f"{{{{{label}}}}}" for label in metric.labels), *([text] if text else [])])
 
 

@@ -31,7 +31,7 @@ def _known() -> set[str]:
     try:
         found = json.loads(_kubectl("get", "--raw", "/apis/ray.io/v1"))
     except KubernetesRefused as error:
-        if "NotFound" in str(error):  # which is what kubectl makes of an API group that is not there
+        if "NotFound" in str(error):  # kubectl says so where an API group is not there
             return set()
         raise
     return {each["kind"] for each in found["resources"]}

@@ -1,9 +1,9 @@
-"""The ledger: what is last known of every row of a pool, in actors that share the rows out among them.
+"""The ledger: the last loss of every row of a pool. The rows are divided among actors, the shards.
 
-Senders feed it without waiting. A shard that dies comes back from its last saved file, and each sender
-notices by the shard's new birth and sends again what it has sent since that save. Books must not mind order or
-repetition; then a flush by all senders leaves the ledger as it would be without the death. Until that flush a
-snapshot may lack what died, and what a sender had sent is lost if the sender dies as well.
+Senders feed it without waiting. A shard that dies comes back from its last saved file with a new `birth`. Each
+sender sees the new birth and sends again all that it has sent since that save. A `Book` gives the same result
+whatever the order and the repetition of its records; so after a flush by all senders the ledger is as if no
+shard had died. Until that flush a snapshot may lack records, and they are lost if their sender dies as well.
 """
 
 import re
@@ -24,7 +24,7 @@ LEDGER_FOLDER = "ledger"
 SAVED = re.compile(r"mark-\d{6,}-shard-\d{5,}\.parquet")
 ROWS_A_SHARD = 10_000_000
 ROWS_A_CALL = 10_000
-FLIGHT = 16  # calls of one sender that may be under way; at the bound it waits for the oldest
+FLIGHT = 16  # calls that one sender may have under way; at the bound it waits for the oldest
 READ = ("loss",)  # the columns that snapshots keep
 
 Column = NDArray[Any]
@@ -132,7 +132,7 @@ def start_ledger(
     and come back after a death if they were saved.
     """
     count = shards or -(-rows // ROWS_A_SHARD)
-    # lives as long as the run: dies and comes back, and calls that were under way are made again
+    # an actor that dies comes back, and calls that were under way are made again, as long as the run lives
     actor = ray.remote(Shard).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
     sizes = [len(range(place, rows, count)) for place in range(count)]
     return Ledger([actor.remote(make, size, uri, place, keep) for place, size in enumerate(sizes)], rows)
@@ -201,7 +201,7 @@ class Sender:
         self.buffer, self.buffered = [], 0
         count = len(self.ledger.shards)
         for place in range(count):
-            # without an index when there is nothing to choose: it would copy
+            # with one shard there is nothing to choose, and an index would copy
             mine = [column[records[0] % count == place] for column in records] if count > 1 else records
             self.unsaved[place].append((mine[0] // count, *mine[1:]))
             self.call(place, self.unsaved[place][-1])

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 Arrays = dict[str, NDArray[Any]]
-NEST = "nest"  # the key of the header's own words
-ARRAY = "array"  # the path of what stands here; None where the value itself stands beside it
-STORED = "?bBhHiIlLqQefdF"  # types of numbers that safetensors knows; others lie there as bytes
+NEST = "nest"  # the key under which our digest and skeleton stand in the header
+ARRAY = "array"  # the key of an array's path; None under it: the value stands beside it
+STORED = "?bBhHiIlLqQefdF"  # number types that safetensors knows; others are stored as bytes
 
 
 def dumps(nest: Any) -> bytes:
     """Return the nest as bytes; raises TypeError if it holds what no file can give back."""
     arrays: Arrays = {}
     skeleton = json.dumps(_pull(nest, "", arrays, {}))
-    # in one, since safetensors writes several in any order
+    # one string, since safetensors writes several in any order
     return save(arrays, metadata={NEST: f"{_digest(skeleton, arrays)} {skeleton}"})
 
 
@@ -35,7 +35,7 @@ def loads(content: bytes) -> Any:
         said = json.loads(content[8 : 8 + length])["__metadata__"]
         digest, _, skeleton = said[NEST].partition(" ") if NEST in said else ("", "", said["tree"])
         arrays = load(content)
-        whole = digest in ("", _digest(skeleton, arrays))  # files were once written without
+        whole = digest in ("", _digest(skeleton, arrays))  # older files have no digest
         nest = _push(json.loads(skeleton), arrays) if whole else None
     except Exception as error:  # safetensors has errors of its own
         raise ValueError(f"it is cut off, or no member's file ({error})") from error

@@ -23,13 +23,14 @@ from shoal.cluster.row_order import RowOrder, drawn
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import Chunk, Tokens, as_column, as_rows
 
-TASK_BYTES = 64 << 20  # rows that one task reads at most: smaller ones cost more than they read
-UNUSED = 3  # references to kept room of which nobody else has a view: the cache's, the caller's, the question's
-SMALL_ROOM = 40 << 20  # room of a group on its way: with less, reading processes give back what they shuffle in
-SEGMENT = 48  # tasks of one dataset; the next one starts while the last EARLY of these are read
+TASK_BYTES = 64 << 20  # most that one task reads; starting a small task costs more than its reading
+# `getrefcount` of the cached buffer when no view of it is alive: the cache, our local, and the call's argument
+UNUSED = 3
+SMALL_ROOM = 40 << 20  # bytes; a group with less room on its way gives memory back after each task
+SEGMENT = 48  # tasks in one dataset; the next dataset starts while the last EARLY tasks are read
 EARLY = 8
-STEP_SECONDS = 0.005  # a look of a dataset's executor at its tasks that took longer has waited for one of them
-PAUSES = (0.001, 0.1)  # seconds after a look that did not: the first one, and the longest
+STEP_SECONDS = 0.005  # an executor step longer than this has already blocked on a task: no pause is added
+PAUSES = (0.001, 0.1)  # seconds after a shorter step: the first pause, and the longest
 ROWS_IN_A_STAGE = 64  # rows that a model in a stage sees at once
 
 
@@ -75,7 +76,7 @@ class Taken:
             self.changed.notify_all()
 
 
-STARTING = threading.local()  # `taken` of the dataset that this thread is about to start
+STARTING = threading.local()  # `taken` belongs to the dataset that this thread is about to start
 
 
 class Unhurried:
@@ -132,7 +133,7 @@ def read_turns(batch: pa.Table, uri: str) -> pa.Table:
         filled += len(rows)
     if filled != len(found):
         raise ValueError(f"{task['files']} must hold {len(found)} rows as the corpus says, but hold {filled}.")
-    if not task["keeps"]:  # nor is Arrow to keep what the files took
+    if not task["keeps"]:  # Arrow must give the files' memory back too
         del rows
         pa.default_memory_pool().release_unused()
     return pa.table({"tokens": as_column(found)})
@@ -158,7 +159,7 @@ def kept_room(bits: int) -> Tokens:
 
 def look_at(
     store: Store,
-    picks: Sequence[tuple[str, Sequence[int]]],  # file, and which of its rows
+    picks: Sequence[tuple[str, Sequence[int]]],  # file, places of the rows in it
     look: type,
     arguments: Sequence[Any],
     processes: int,

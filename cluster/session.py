@@ -38,9 +38,9 @@ ENVIRONMENT = {
 }
 
 SECONDS_BETWEEN_ROOM_LOOKS = 2.0
-LOOKS_FOR_GROUPS = 6  # half a second apart
+LOOKS_FOR_GROUPS = 6  # looks, half a second apart
 CONTROLLER = "TrainController"  # the class of the actor that starts a trial's workers
-HEAD_RESOURCE = "node:__internal_head__"  # a resource that Ray gives to the head alone
+HEAD_RESOURCE = "node:__internal_head__"  # Ray gives this resource to the head alone
 
 
 @contextlib.contextmanager
@@ -55,7 +55,7 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     address = wanted_address()
-    # it listens on this machine's own address only, as all that we start
+    # the dashboard listens on this machine's own address only
     options: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1"}
     options["object_store_memory"] = object_store_bytes
     if address != EMBEDDED:

@@ -15,12 +15,13 @@ from shoal.policies.region import LARGEST, SMALLEST, half_length
 from shoal.policies.space import Hyperparameters, Space
 from shoal.policies.statistics import ROUNDING
 
-FEWEST_INTERVALS = 4  # rows below which there is nothing to learn from
-FITTED = 100  # newest rows that the kernel is fitted to: the time goes with their cube
-CANDIDATES = 512  # all over the box
-NEIGHBOURS = 64  # in each search around a point
-RADII = (0.2, 0.1, 0.03, 0.01)  # of the searches around the best so far, as shares of the box
-LEAST_BETA = 0.2  # 0.2 log(0.4 rows) goes to 0 for few rows, where the spread is most of what is known
+FEWEST_INTERVALS = 4  # with fewer there is nothing to learn from
+FITTED = 100  # rows; the kernel is fitted to the newest ones alone, since the time goes with their cube
+CANDIDATES = 512  # points drawn all over the box
+NEIGHBOURS = 64  # points drawn in each search around one point
+RADII = (0.2, 0.1, 0.03, 0.01)  # shares of the box; one search around the best so far for each
+# 0.2 log(0.4 rows) goes to 0 for few rows; but then the uncertainty is most of what is known
+LEAST_BETA = 0.2
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Bayesian:
     are ranked (Wan et al., 2022).
     """
 
-    window: int = 200  # newest intervals that are learnt from
-    memory: int = 50  # intervals of each member that are kept
+    window: int = 200  # intervals; the rule learns from the newest ones
+    memory: int = 50  # intervals kept for each member
     region: float | None = None
 
     def __post_init__(self) -> None:
@@ -82,7 +83,7 @@ def acquisition(code: Coding, rows: list[Interval], labels: Array, past: Past) -
     scores = _unit(np.array([*(row.before for row in rows), past.score], dtype=np.float64))
 
     def here(points: Points) -> Inputs:
-        """Place points at the donor's step and score, also those of others: theirs are not in the past."""
+        """Place points at the donor's step and score; so too running members, whose own are unknown here."""
         count = len(points.numbers)
         return Inputs(np.full(count, times[-1]), np.full(count, scores[-1]), *points)
 
@@ -90,8 +91,8 @@ def acquisition(code: Coding, rows: list[Interval], labels: Array, past: Past) -
     newest = slice(-FITTED, None)
     kernel = gaussian.fit(known.taken(newest), labels[newest])
     learnt = gaussian.condition(kernel, known, labels)
-    # what runs will be measured, whatever it gains; taken as certain, or with noisy gains a clone
-    # would go where another already is
+    # the settings that run now count as measured without noise: else, where gains are noisy, a clone would
+    # try again what another member is trying
     pending = gaussian.joined(known, here(encode_points(code, past.running)))
     expected = gaussian.condition(kernel, pending, np.zeros(len(pending.times)), certain=len(past.running))
     width = math.sqrt(max(0.2 * math.log(0.4 * len(rows)), LEAST_BETA))
@@ -129,7 +130,7 @@ def _best(worth: Callable[[Points], Array], points: Points) -> Points:
 
 
 def _categories(code: Coding, donor: Points, reach: float, rng: np.random.Generator) -> Places:
-    """Return categories for all candidates: each combination equally often where they are few."""
+    """Return categories for all candidates; where there are few combinations, each comes equally often."""
     sizes = [len(values) for values in code.categories.values()]
     if math.isfinite(reach) or not sizes:
         return _changed(code, donor, CANDIDATES, rng)

@@ -16,7 +16,7 @@ class Interval(NamedTuple):
 
     begun: int  # step at which it began
     before: float  # score of the weights that it began with
-    gain: float  # in score per step; NaN if it diverged
+    gain: float  # score per step; NaN if the member diverged
     hyperparameters: Hyperparameters
     explored: bool  # whether these hyperparameters were new in this interval
 
@@ -25,9 +25,9 @@ class Past(NamedTuple):
     """What a rule that learns from the run may look at when a clone's hyperparameters are chosen."""
 
     intervals: tuple[Interval, ...]  # finished ones of all members, by member, oldest first
-    running: tuple[Hyperparameters, ...]  # what other members train under from now on
-    step: int  # of the donor's weights
-    score: float  # of the donor's weights
+    running: tuple[Hyperparameters, ...]  # those that other members train under from now on
+    step: int  # the donor's weights have trained so many
+    score: float  # the donor's
 
 
 NO_PAST = Past((), (), 0, 0.0)

@@ -1,4 +1,4 @@
-"""How a batch is cut when groups can run out: who gives the rows that a group no longer has."""
+"""How a batch is cut when groups can run out: other groups give the rows that one no longer has."""
 
 from collections.abc import Sequence
 

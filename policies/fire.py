@@ -30,7 +30,7 @@ class Fire:
     """
 
     patience: int = 2
-    smoothing: float = 0.5  # of the evaluators' curves: the weight of what was, from one score to the next
+    smoothing: float = 0.5  # weight of the earlier scores in the moving average of an evaluator's curve
 
     def __post_init__(self) -> None:
         if self.patience < 1:

@@ -14,16 +14,16 @@ from shoal.policies.arrays import Vector
 
 Function = Callable[[Vector], tuple[float, Vector]]  # value and gradient
 
-CURVATURE_PAIRS = 10  # pairs that the curvature is known from
-LINE_SEARCH_TRIES = 40  # of one line search
+CURVATURE_PAIRS = 10  # the curvature is estimated from the last so many steps and changes of the gradient
+LINE_SEARCH_TRIES = 40  # most points that one line search tries
 SLOPE, CURVATURE = 1e-4, 0.9  # constants of the weak Wolfe conditions
-AGREE = 1e-6  # relative: within it two minima are the same
+AGREE = 1e-6  # relative; two minima within it count as the same
 
 
 class Minimum(NamedTuple):
     point: Vector
     value: float
-    converged: bool = True  # False where the iterations were used up before
+    converged: bool = True  # False: the iterations were used up first
     agreeing: int = 1  # how many starts came to this value
 
 
@@ -63,7 +63,7 @@ def minimise(function: Function, start: Vector, iterations: int = 500, tolerance
 
 
 def _stands_still(value: float, gradient: Vector, less: float, slope: Vector) -> bool:
-    """Say whether a step has only changed what is rounding."""
+    """Say whether a step has changed the value by rounding alone."""
     return value - less <= 1e-15 * max(abs(value), 1e-300) and np.abs(slope).max() >= np.abs(gradient).max()
 
 

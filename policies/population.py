@@ -17,7 +17,7 @@ from shoal.policies.rules import Rules
 from shoal.policies.space import Hyperparameters, Space, frozen, sample_space
 from shoal.policies.standings import Standings, standings
 
-SCORES_KEPT = 32  # scores of a member that are kept for the rules that look back
+SCORES_KEPT = 32  # scores for each member; some rules look back
 
 
 class Report(NamedTuple):
@@ -31,8 +31,8 @@ class Report(NamedTuple):
 class Order(NamedTuple):
     """Continue from the weights that `donor` reported with, under these hyperparameters.
 
-    With a `decision` they are those that the donor reported with when it came to that one of its decisions;
-    the donor may then be the member itself, which goes back.
+    Without `decision`: the weights that `donor` has just reported with. With it: those it had at that decision
+    of its own; `donor` may then be `member` (backtracking).
     """
 
     member: int
@@ -70,7 +70,7 @@ class MemberState(NamedTuple):
     explored: bool = False  # whether the running interval is the first under these hyperparameters
     since: int = 0  # at which of its decisions it last took weights; 0 if it has only had its own
     failures: int = 0  # how often it reported without a finite score
-    best: Best | None = None  # where the rules backtrack
+    best: Best | None = None  # kept only where the rules backtrack
     rungs: tuple[Rung, ...] = ()  # the newest score of each rung, as far as members are culled
     past: tuple[Interval, ...] = ()  # the last finished intervals, oldest first, as far as a rule wants them
 
@@ -118,7 +118,7 @@ def decide(
             begun=(source.step, source.score),
             explored=copy.explore,
             since=told[member].decisions,
-            # what was reported is overwritten before anybody could keep it
+            # the clone's own report is not archived: its weights are gone before a checkpoint could hold them
             best=state[member].best,
         )
     return tuple(members), orders
@@ -217,8 +217,9 @@ def _hopeless(rules: Rules, told: PopulationState, member: int) -> bool:
 
 
 def _standings(rules: Rules, told: PopulationState, step: int, decision: int) -> Standings:
-    """Return who can be compared at this age; nobody if they are too few. Who has failed for good is left out:
-    it would fill the places of the worst, whom nothing replaces.
+    """Return the members that can be compared at this age; none if they are too few.
+
+    A member that has failed for good is left out: it would stand among the worst, and nothing replaces it.
     """
     scores = {
         number: known.score
@@ -271,7 +272,8 @@ def _copy(rules: Rules, told: PopulationState, member: int, ranked: Standings, r
     copy = rules.exploit.copy(member, ranked, rng) if known.step >= rules.burn_in else None
     failed = not math.isfinite(ranked.scores.get(member, 0.0))
     if copy is None and (failed or _hopeless(rules, told, member)):
-        # a culled member may be better than some of the quarter, who are of another age
+        # only members ranked above it may donate: rungs compare equal ages, so a culled member can itself rank
+        # in the best quarter
         better = min(math.ceil(ranked.able / 4), ranked.places.get(member, 0))
         copy = clone(ranked.ranking[int(rng.integers(better))]) if better else None
     return copy
@@ -284,7 +286,7 @@ class _Source(NamedTuple):
     decision: int | None
     step: int
     score: float
-    hyperparameters: Hyperparameters  # that are varied or taken over
+    hyperparameters: Hyperparameters  # these are varied or taken over
 
 
 def _source(told: PopulationState, copy: Copy, best: tuple[int, Best] | None) -> _Source:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-ROUNDING = 16 * np.finfo(np.float64).eps  # relative to the largest value: differences below it mean nothing
-MOST_TERMS = 500  # of the continued fraction; it converges within some tens
+ROUNDING = 16 * np.finfo(np.float64).eps  # relative to the largest value; smaller differences mean nothing
+MOST_TERMS = 500  # the continued fraction converges within some tens
 
 
 def mean_and_variance(values: Sequence[float], freedom: int = 0) -> tuple[float, float]:

@@ -11,10 +11,10 @@ from shoal.policies.arrays import Vector
 from shoal.policies.minimise import Function, Minimum, minimise
 
 HUBER_NATS = 0.02  # nats
-FLOORS = (0.0, 0.5, 0.8, 0.95)  # of the smallest loss: the starts
-FARTHEST = 50.0  # of an exponent; only a line search gets there
-ROUNDS, ITERATIONS = 100, 100  # of a fit at most, and in each round; some 5 rounds are needed
-FLATTEST = 1e-8  # curvature beside the largest: flatter directions count as this flat
+FLOORS = (0.0, 0.5, 0.8, 0.95)  # shares of the smallest loss; a fit starts once from each
+FARTHEST = 50.0  # larger exponents count as infinite loss; only a line search gets there
+ROUNDS, ITERATIONS = 100, 100  # most rounds in a fit, most iterations in a round; some 5 rounds are needed
+FLATTEST = 1e-8  # share of the largest curvature; flatter directions count as this flat
 
 
 class Law(NamedTuple):

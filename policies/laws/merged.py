@@ -7,7 +7,7 @@ import numpy as np
 from shoal.policies.arrays import Vector
 from shoal.policies.ranks import spearman
 
-FEWEST_MIXTURES = 4  # trained mixtures that a rank correlation is said of
+FEWEST_MIXTURES = 4  # with fewer trained mixtures a rank correlation says nothing
 
 
 class Trust(NamedTuple):

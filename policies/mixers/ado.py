@@ -11,7 +11,7 @@ from shoal.policies.mixers.curves import LossCurve, fit_curve
 from shoal.policies.mixers.mixer import TRAINING, Groups, Measurement, MixerState, Wish
 from shoal.policies.mixing import Counts, bounded, normalise
 
-POINTS = 300  # that a law is fitted to; older ones are merged in pairs
+POINTS = 300  # when there are twice as many points to fit a law to, they are merged in pairs
 FEWEST_STEPS = 30  # steps after `skip` before a law is fitted
 
 
@@ -67,13 +67,13 @@ class ADO:
         base = bounded(given, self.least, 1.0)
         return {
             "base": base,
-            "prior": given,  # mu
+            "prior": given,  # mu in the paper
             "proportions": base,
             "credit": base,
-            "mean": base,  # of rho over all mixtures
+            "mean": base,  # mean of rho over all mixtures so far
             "mixtures": 0,
             "step": 0,
-            "rows": 0.0,  # of all groups: what one learns helps the others
+            "rows": 0.0,  # trained, all groups together: a law is over these, since groups help one another
             "refitted": 0,  # the step of the last fit; 0 before the first
             "last": np.full(groups.count, np.nan),  # the last loss that was seen of each group
             "at": np.zeros(0),  # (points,) rows
@@ -117,7 +117,7 @@ class ADO:
         known = np.isfinite(wanted)
         if not wanted[known].sum() > 0:
             return {}
-        rho = state["base"].copy()  # which a group without a law keeps
+        rho = state["base"].copy()  # a group without a law keeps this share
         rho[known] = normalise(wanted[known]) * rho[known].sum()
         rho = bounded(normalise(rho), self.least, 1.0)
         trained = bounded(self.fresh * rho + (1 - self.fresh) * state["mean"], self.least, 1.0)
@@ -127,7 +127,7 @@ class ADO:
 
 
 def _fitted(at: Vector, losses: Vector, before: LossCurve) -> LossCurve:
-    """Return the law of a group's losses since it was first seen, or that of before if they are few."""
+    """Return the law of a group's losses since it was first seen; with few losses, the law `before`."""
     seen = np.isfinite(losses)
     return fit_curve(at[seen], losses[seen], before) if seen.sum() >= FEWEST_STEPS else before
 

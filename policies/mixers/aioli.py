@@ -132,10 +132,10 @@ class Aioli:
             "round": 0,
             "base": base,
             "proportions": base,
-            "step": 0,  # since it began
+            "step": 0,  # steps since the policy began
             "ends": self.prior_steps if prior is None else 0,  # the step at which the round ends
-            "order": [],  # of the probes that are still to be done in the round
-            "steps": 0,  # of each of them
+            "order": [],  # groups that are still to be probed in this round, in this order
+            "steps": 0,  # length of each probe
             "sweeps": 0,
             "previous": [],  # the targets' losses by sequence, before the next probe
             "mixtures": [],
@@ -144,10 +144,10 @@ class Aioli:
             "errors": np.full(shape, np.nan),
             "average": np.zeros(groups.count),  # the pull over rounds, divided by its scale
             "average_errors": np.zeros(groups.count),
-            "freedom": np.inf,  # of the average's errors
-            "rounds": 0,  # that are in the average
-            "spread": 0.0,  # of what it would move by, in standard errors
-            "chance": 1.0,  # of such a spread if all groups had the same effect
+            "freedom": np.inf,  # degrees of freedom of `average_errors`
+            "rounds": 0,  # how many rounds the average is over
+            "spread": 0.0,  # root mean square of the pulls, in standard errors
+            "chance": 1.0,  # probability of such a spread if all groups had the same effect
             "decision": "no round is over",
         }
         return state if state["ends"] else self._next_round(groups, state)
@@ -173,7 +173,7 @@ class Aioli:
         after = state | {"step": state["step"] + len(measurement.counts), "previous": losses}
         if wish.probe:
             rows = measurement.counts.sum(axis=0)
-            with np.errstate(invalid="ignore"):  # of an infinite loss nothing will be learnt
+            with np.errstate(invalid="ignore"):  # inf - inf is NaN, from which nothing is learnt
                 fell = [before - now for before, now in zip(state["previous"], losses, strict=True)]
             after |= {
                 "order": state["order"][1:],
@@ -212,7 +212,7 @@ class Aioli:
         )
 
     def _weights(self, losses: Sequence[float]) -> Vector:
-        """Return what a nat of each target counts, (targets,)."""
+        """Return the weight of each target's loss, (targets,)."""
         known = np.array(losses)
         if not isinstance(self.objective, str):
             weights = np.array(self.objective or np.ones(len(known)), dtype=np.float64)

@@ -14,7 +14,7 @@ from shoal.policies.arrays import Vector
 from shoal.policies.ranks import spearman
 from shoal.policies.statistics import incomplete_beta
 
-Drops = tuple[Vector, ...]  # of each target, how far each fixed sequence's loss fell in a probe
+Drops = tuple[Vector, ...]  # a vector for each target: how far the loss of each fixed sequence fell in a probe
 
 
 class Effects(NamedTuple):
@@ -74,11 +74,11 @@ def learn_effects(
 
 
 class _Variances(NamedTuple):
-    """Of a mean over a table of sequences and sweeps; NaN where it cannot be seen."""
+    """Variances of a mean over a table of sequences and sweeps; NaN where there are too few of them."""
 
     sequences: Vector
     sweeps: Vector
-    both: Vector  # of what is of neither alone: it is in each of the other two
+    both: Vector  # their interaction; both other variances contain it, so it is subtracted once
 
     def total(self) -> Vector:
         return np.asarray(self.sequences + np.maximum(self.sweeps - np.nan_to_num(self.both), 0.0))
@@ -86,7 +86,7 @@ class _Variances(NamedTuple):
     def freedom(self, sequences: float, sweeps: float) -> float:
         """Return the degrees of freedom of the total's mean (Satterthwaite, 1946), given those of its parts."""
         total = float(np.mean(self.total()))
-        if not total > 0:  # nothing varies but by rounding, or it is not known what does
+        if not total > 0:  # nothing varies but by rounding, or the variance is NaN
             return math.inf
         parts = ((float(np.mean(self.sequences)), sequences), (float(np.mean(self.sweeps)), sweeps))
         # relative to the total: squares of tiny variances would be 0

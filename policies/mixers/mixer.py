@@ -1,4 +1,4 @@
-"""What a mixing policy is: settings and pure functions of a state, and the words that it speaks in."""
+"""What a mixing policy is: settings and pure functions of a state; and the types that it takes and returns."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -12,7 +12,7 @@ TRAINING = "training"  # mean training loss of each group at each step
 VALIDATION = "validation"  # loss of each fixed sequence of each target, once, after the visit
 EXCESS = "excess"  # mean over tokens of the loss above a reference model's, each clipped at 0, at each step
 ALIGNMENT = "alignment"  # inner products of gradients at each step
-WITHIN = frozenset({EXCESS, ALIGNMENT})  # of a training step's own graph, so not of a stack's
+WITHIN = frozenset({EXCESS, ALIGNMENT})  # these need the graph of one member's step: stacked members share one
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Groups:
     names: tuple[str, ...]
     rows: tuple[int, ...]  # distinct training rows of each group
     batch: int
-    steps: int  # of the whole run, probes included
+    steps: int  # in the whole run, probes included
     targets: tuple[str, ...] = ()  # groups that are validated; left out: the training groups
-    evaluation_steps: float = 0.0  # what one validation pass costs the budget, in training steps
+    evaluation_steps: float = 0.0  # one validation pass takes so many training steps off the budget
 
     def __post_init__(self) -> None:
         if not self.names or len(self.names) != len(self.rows) or len(set(self.names)) != len(self.names):
@@ -58,7 +58,7 @@ class Wish(NamedTuple):
     signals: frozenset[str] = frozenset()
     name: str = "train"
     probe: bool = False  # a probe has no floor, and neither pays nor leaves debts of rounding
-    weights: Vector | None = None  # (groups,) of the groups' mean losses in the training loss
+    weights: Vector | None = None  # (groups,) weight of each group's mean loss in the training loss
 
 
 class Visit(NamedTuple):
@@ -76,7 +76,7 @@ class Measurement(NamedTuple):
 
     counts: Counts | None = None  # (steps, groups) rows that were trained on; None: as planned
     training: Vector | None = None  # (steps, groups) mean losses; NaN where a group had no row
-    validation: tuple[Vector, ...] | None = None  # of each target the losses of its fixed sequences
+    validation: tuple[Vector, ...] | None = None  # for each target, the losses of its fixed sequences
     excess: Vector | None = None  # (steps, groups); NaN where a group had no row
     alignment: Vector | None = None  # (steps, groups, targets) inner products of gradients
     norms: Vector | None = None  # (steps, groups) norms of the groups' gradients

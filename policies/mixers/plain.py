@@ -132,9 +132,10 @@ class Stages:
 class EndUpsampling:
     """One mixture, and another for the last `share` of the steps (Blakeney et al., 2024).
 
-    Without a `base` the first phase is by rows. The paper's good shares are 0.1 to 0.2. A group that is left
-    out of the last phase gives its share to the others: what it is worth shows beside a run with it. An end
-    that is chosen from data is Aioli's, with a `prior` for the first `prior_steps` and one round after it.
+    Without a `base`, groups get shares by their rows in the first phase. In the paper shares of 0.1 to 0.2 do
+    well. The group named `without` is left out of the last phase and gives its share to the others: compared
+    with a run that has it, this shows what the group is worth. Aioli can choose the last mixture from data:
+    give it a `prior` for the first `prior_steps`, and let one round follow.
     """
 
     final: tuple[float, ...]

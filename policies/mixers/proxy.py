@@ -23,8 +23,8 @@ class ProxyPhase(ABC):
     """
 
     rate: float = 1.0
-    every: int = 1  # steps over which rows are dealt out together: small batches need several to see all groups
-    smoothing: float = 1e-3  # of the weights towards uniform
+    every: int = 1  # steps; rows are dealt out over these together, so that small batches see all groups
+    smoothing: float = 1e-3  # share of equal weights that is mixed in after each update
     proxy_share: float = 0.5
     signals: ClassVar[frozenset[str]] = frozenset()
 
@@ -59,8 +59,8 @@ class ProxyPhase(ABC):
         return {
             "base": base,
             "weights": base,
-            "known": np.zeros(0),  # what was last measured of each group, NaN where nothing was
-            "scores": np.zeros(groups.count),  # that the weights last moved by
+            "known": np.zeros(0),  # last measurement of each group; NaN where there is none
+            "scores": np.zeros(groups.count),  # the weights last moved by these
             "sum": np.zeros(groups.count),
             "updates": 0,
         }
@@ -103,7 +103,7 @@ class ProxyPhase(ABC):
 
     @abstractmethod
     def measured(self, groups: Groups, measurement: Measurement) -> Vector:
-        """Return what each step measured of each group, (steps, groups, ...), not finite where nothing was."""
+        """Return the measurements of each step, (steps, groups, ...); not finite where there is none."""
 
     @abstractmethod
     def scores(self, groups: Groups, known: Vector) -> Vector:

@@ -1,4 +1,4 @@
-"""How a mixing policy is run: it plans visits, the member trains them, the policy observes what came of it.
+"""How a mixing policy is run: it plans visits, the member trains them, the policy observes what they measured.
 
     state = begin_mixing(mixing, groups, seed)
     while left(groups, state):
@@ -36,9 +36,9 @@ class BoundedMixing:
     """A policy within bounds that hold for every policy.
 
     `floor` is the least share of each group whenever it trains, probes excepted, and the least weight where
-    losses are weighed. `epochs` is how often the rows of a group may be repeated: once before training that
-    is checked to be possible at all, then a group's share is kept to what its remaining allowance is of the
-    rows still to train.
+    losses are weighed. `epochs` caps the passes over each group. `check_bounded` refuses a run that no mixture
+    could keep within it; during the run a group's share is at most its remaining rows over the rows left to
+    train.
     """
 
     policy: Mixer
@@ -52,7 +52,7 @@ class BoundedMixing:
             )
 
 
-def check_mixing(mixing: BoundedMixing, groups: Groups) -> None:
+def check_bounded(mixing: BoundedMixing, groups: Groups) -> None:
     """Raise ValueError where the settings and the groups do not go together."""
     if mixing.floor * groups.count > 1:
         raise ValueError(
@@ -69,15 +69,15 @@ def check_mixing(mixing: BoundedMixing, groups: Groups) -> None:
 
 def begin_mixing(mixing: BoundedMixing, groups: Groups, seed: int, prior: Vector | None = None) -> MixerState:
     """Return the state of a run that has not begun."""
-    check_mixing(mixing, groups)
+    check_bounded(mixing, groups)
     return {
         "step": 0,
-        "seen": np.zeros(groups.count, dtype=np.int64),  # rows
-        "debt": np.zeros(groups.count),  # of rounding, in rows
+        "seen": np.zeros(groups.count, dtype=np.int64),  # rows that were trained on
+        "debt": np.zeros(groups.count),  # rows that rounding still owes each group
         "evaluations": 0,
         "probe_steps": 0,
         "seed": seed,
-        "part": {},  # of a visit that was cut: what is done of it
+        "part": {},  # a visit that was cut, and how much of it is done; empty if none was
         "policy": mixing.policy.start(groups, prior, seed),
     }
 
@@ -138,7 +138,7 @@ def reweighed(
     `measurement` is what was measured within the step, before its weights were needed. When the visit is whole,
     `observe` takes the same way again.
     """
-    policy: Any = mixing.policy  # one whose signals are measured within a step
+    policy: Any = mixing.policy  # only policies that measure within a step have `follow`
     after = policy.follow(groups, state["part"].get("policy", state["policy"]), measurement)
     return _weighed(mixing, after["weights"]), state | {"part": state["part"] | {"policy": after}}
 
@@ -174,7 +174,7 @@ def join(
         raise ValueError(
             f"the shares of the {more} new groups must be above 0 and sum below 1, but got {share}."
         )
-    check_mixing(mixing, after)
+    check_bounded(mixing, after)
     prior = np.append((1 - more * share) * current_mixture(mixing, before, state), np.full(more, share))
     return state | {
         "seen": np.append(state["seen"], np.zeros(more, dtype=np.int64)),

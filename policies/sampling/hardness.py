@@ -38,9 +38,9 @@ def levels(values: Vector, cuts: tuple[float, float] | None = None) -> NDArray[n
 
 
 class Gap(NamedTuple):
-    share: float  # of the gap between training on nothing and on hard rows that easy rows close
-    low: float  # of a 95 % bootstrap interval
-    high: float
+    share: float  # easy rows close this share of the gap between training on nothing and on hard rows
+    low: float  # lower end of a 95 % bootstrap interval
+    high: float  # its upper end
 
 
 def recovered_gap(

@@ -1,4 +1,4 @@
-"""STORM: what a rescaler of losses sees of a row (Heck et al., 2025); gradients: `trainables/storm.py`.
+"""STORM: the features by which losses are rescaled (Heck et al., 2025); its gradients: `trainables/storm.py`.
 
 A row is passed several times with dropout. From its losses and largest probabilities come 19 features, by
 which a small network gives it a weight: how it stands, and how it stands among the rows of the last batch of
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shoal.policies.arrays import Vector
 
 FEATURES = 19
-LEAST = 1e-8  # spread, in place of one that a group of fewer than two rows does not have
+LEAST = 1e-8  # least spread; a group of fewer than two rows has this one
 
 
 class Passes(NamedTuple):

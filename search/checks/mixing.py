@@ -90,7 +90,7 @@ def check_with_rows(run: Run, rows: Mapping[str, int]) -> str:
     groups = run.groups_of(rows)
     try:
         built = run.mixing.build(list(rows))
-        visits.check_mixing(built, groups)
+        visits.check_bounded(built, groups)
     except ValueError as error:
         keys = type(run.mixing.policy).model_fields
         at = "mixing.policy" if str(error).partition(" ")[0] in keys else "mixing"
@@ -185,7 +185,7 @@ def check_corners(run: Run, built: visits.BoundedMixing, groups: Groups, setting
         changes = dict(zip(settings, values, strict=True))
         try:
             changed = settled(built, changes)
-            visits.check_mixing(changed, groups)
+            visits.check_bounded(changed, groups)
         except (ValueError, TypeError) as error:
             problem = str(error)
         else:
@@ -213,7 +213,7 @@ def check_setting(
         return problem
     for value in ends(domain):
         try:
-            visits.check_mixing(settled(built, {name: value}), groups)
+            visits.check_bounded(settled(built, {name: value}), groups)
         except (ValueError, TypeError) as error:
             return f"{shown(value)} cannot be: {error}"
     return ""
