@@ -15,7 +15,7 @@ from ray import train, tune
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from shoal.cluster.feed import open_dataset
+from shoal.cluster.reading import open_dataset
 from shoal.cluster.session import bookkeeping
 from shoal.cluster.storage import Store
 

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from shoal.policies.mixers import visits
+from shoal.policies.mixers.mixer import EXCESS, VALIDATION, WITHIN, Groups
 from shoal.search.checks.values import ends, setting, wrong
 from shoal.search.config.explain import shown, told_at
 from shoal.search.config.kinds import SpaceWithin
@@ -89,7 +90,7 @@ def check_with_rows(run: Run, rows: Mapping[str, int]) -> str:
     groups = run.groups_of(rows)
     try:
         built = run.mixing.build(list(rows))
-        visits.check(built, groups)
+        visits.check_bounded(built, groups)
     except ValueError as error:
         keys = type(run.mixing.policy).model_fields
         at = "mixing.policy" if str(error).partition(" ")[0] in keys else "mixing"
@@ -97,23 +98,23 @@ def check_with_rows(run: Run, rows: Mapping[str, int]) -> str:
     return check_within(run, built) or check_probes(run, built, groups) or check_searched(run, built, groups)
 
 
-def check_within(run: Run, built: visits.Mixing) -> str:
+def check_within(run: Run, built: visits.BoundedMixing) -> str:
     """Return what is wrong with what has to be measured within a training step."""
     assert run.mixing is not None
     signals, kind = built.policy.signals, run.mixing.policy.kind
-    if visits.EXCESS in signals and run.mixing.reference is None:
+    if EXCESS in signals and run.mixing.reference is None:
         return (
             f"mixing.reference: {kind} measures losses above those of a model that is trained already; name "
             f"the folder of an exported one, such as runs/NAME/best of a run in equal shares"
         )
-    if visits.EXCESS not in signals and run.mixing.reference is not None:
+    if EXCESS not in signals and run.mixing.reference is not None:
         return f"mixing.reference: {kind} compares with no other model; leave it out"
-    if run.cluster.stack and signals & visits.WITHIN:
+    if run.cluster.stack and signals & WITHIN:
         return (
             f"cluster.stack: what {kind} measures within a step is of one member, so its members train one by "
             f"one; leave it out"
         )
-    if run.cluster.workers_per_member > 1 and signals & visits.WITHIN:
+    if run.cluster.workers_per_member > 1 and signals & WITHIN:
         return (
             f"cluster.workers_per_member: what {kind} measures within a step must be in one place; set it to 1"
         )
@@ -131,10 +132,10 @@ def note_on_batches(run: Run) -> str:
     )
 
 
-def check_probes(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
+def check_probes(run: Run, built: visits.BoundedMixing, groups: Groups) -> str:
     """Return what is wrong with the visits that measure."""
     policy: Any = built.policy
-    if visits.VALIDATION not in policy.signals or not hasattr(policy, "probe_steps"):
+    if VALIDATION not in policy.signals or not hasattr(policy, "probe_steps"):
         return ""
     rows = policy.probe_steps(groups) * groups.batch
     if rows < groups.count:
@@ -152,7 +153,7 @@ def check_probes(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
     return ""
 
 
-def check_searched(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
+def check_searched(run: Run, built: visits.BoundedMixing, groups: Groups) -> str:
     """Return what is wrong with the settings of the policy that are searched, at each end of their domains.
 
     The same holds for those that a schedule or a start names.
@@ -175,7 +176,7 @@ def check_searched(run: Run, built: visits.Mixing, groups: visits.Groups) -> str
     return ""
 
 
-def check_corners(run: Run, built: visits.Mixing, groups: visits.Groups, settings: Mapping[str, Any]) -> str:
+def check_corners(run: Run, built: visits.BoundedMixing, groups: Groups, settings: Mapping[str, Any]) -> str:
     """Return which ends of the domains cannot be together, though each of them could alone.
 
     A gate needs two sweeps, but only where there is a gate.
@@ -184,7 +185,7 @@ def check_corners(run: Run, built: visits.Mixing, groups: visits.Groups, setting
         changes = dict(zip(settings, values, strict=True))
         try:
             changed = settled(built, changes)
-            visits.check(changed, groups)
+            visits.check_bounded(changed, groups)
         except (ValueError, TypeError) as error:
             problem = str(error)
         else:
@@ -196,7 +197,7 @@ def check_corners(run: Run, built: visits.Mixing, groups: visits.Groups, setting
 
 
 def check_setting(
-    mixing: Mixing | None, built: visits.Mixing, groups: visits.Groups, name: str, domain: Any
+    mixing: Mixing | None, built: visits.BoundedMixing, groups: Groups, name: str, domain: Any
 ) -> str:
     """Return why a setting cannot have each value of a domain, or the value that is given."""
     assert mixing is not None
@@ -212,13 +213,13 @@ def check_setting(
         return problem
     for value in ends(domain):
         try:
-            visits.check(settled(built, {name: value}), groups)
+            visits.check_bounded(settled(built, {name: value}), groups)
         except (ValueError, TypeError) as error:
             return f"{shown(value)} cannot be: {error}"
     return ""
 
 
-def searchable(built: visits.Mixing) -> list[str]:
+def searchable(built: visits.BoundedMixing) -> list[str]:
     """Return the numbers of a policy that may be searched, and the bounds."""
     numbers = [
         field.name

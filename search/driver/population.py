@@ -12,7 +12,7 @@ from ray import tune
 from shoal.cluster import checkpoints
 from shoal.cluster.lease import LeasedStore
 from shoal.cluster.mailbox import send_home, start_mailbox
-from shoal.cluster.order import RowOrder
+from shoal.cluster.row_order import RowOrder
 from shoal.cluster.session import asking_for, clear_away
 from shoal.cluster.storage import Store
 from shoal.cluster.workers import brood_trial

@@ -15,7 +15,7 @@ from shoal.cluster import checkpoints, mailbox
 from shoal.cluster.storage import Store
 from shoal.policies import population
 from shoal.policies.population import Report
-from shoal.policies.rules import ALONE
+from shoal.policies.rules import LEFT_ALONE
 from shoal.search.config.run import Run
 from shoal.search.driver.population import open_conductor
 from shoal.search.errors import Exhausted
@@ -173,7 +173,7 @@ def test_decisions_are_those_of_the_pure_policy_in_order_of_arrival(run, monkeyp
     for row in rows:
         report = Report(row["member"], row["step"], row["score"])
         told[row["member"]] = row
-        rules = run.rules() if row["step"] < STEPS else ALONE
+        rules = run.rules() if row["step"] < STEPS else LEFT_ALONE
         state, orders = population.decide(rules, run.space(), state, [report], run.seed)
         decided += [
             (row["round"], row["member"], order.donor, told[order.donor]["round"], order.hyperparameters)
