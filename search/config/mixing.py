@@ -17,10 +17,10 @@ from shoal.search.config.sections_of import (
     Real,
     Settings,
     Unbounded,
-    Whole,
+    WholeNumber,
     in_file,
+    keys_of,
     remade,
-    settings_of,
 )
 
 ByGroup = dict[str, Annotated[Real, Field(ge=0)]]  # a group that is left out has 0
@@ -30,7 +30,7 @@ SHARES = tuple[float, ...]  # how a policy has what a file gives by group name
 
 
 class Stage(Settings):
-    from_step: Annotated[Whole, Field(ge=0)]
+    from_step: Annotated[WholeNumber, Field(ge=0)]
     proportions: ByGroup
 
 
@@ -91,7 +91,7 @@ def _settled(value: Any, groups: Sequence[str], targets: Sequence[str]) -> Any:
 @cache
 def policy_of(kind: str, mixer: type) -> Any:
     """Return the section that names a mixing policy by its kind, and sets it."""
-    keys = settings_of(mixer, convert=by_name)
+    keys = keys_of(mixer, convert=by_name)
     # a policy's empty tuple is a file's empty table
     keys = {name: (hint, {} if default == () else default) for name, (hint, default) in keys.items()}
     return create_model(mixer.__name__, __base__=Policy, kind=(Literal[kind], ...), **keys)  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ def policy_of(kind: str, mixer: type) -> Any:
 POLICY = {kind: policy_of(kind, mixer) for kind, mixer in MIXERS.items()}
 
 
-class Mixing(Settings):
+class MixingSection(Settings):
     """How each member chooses what share of its rows comes from which group."""
 
     policy: Annotated[Any, OneOf(POLICY)]
@@ -117,7 +117,7 @@ class Mixing(Settings):
         return visits.Mixing(self.policy.build(trained, self.unseen or trained), floor=self.floor, **bounds)
 
 
-def settled(mixing: visits.Mixing, changes: Mapping[str, Any]) -> visits.Mixing:
+def with_numbers(mixing: visits.Mixing, changes: Mapping[str, Any]) -> visits.Mixing:
     """Return the mixing with some numbers replaced, of its bounds or of its policy."""
     own = {field.name for field in fields(mixing)} - {"policy"}
     outer = {name: value for name, value in changes.items() if name in own}

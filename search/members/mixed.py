@@ -25,7 +25,7 @@ from shoal.policies.mixers.visits import (
     reweighed,
 )
 from shoal.policies.mixing import Counts, Vector
-from shoal.search.config.mixing import PROBED, settled
+from shoal.search.config.mixing import PROBED, with_numbers
 from shoal.search.corpus.batches import MixedBatches
 from shoal.trainables.arrays import to_tensors
 from shoal.trainables.decoder import losses_by_token
@@ -140,7 +140,7 @@ class MixedModel(LanguageModel):
 
     def adopt(self, hyperparameters: dict[str, Any]) -> None:
         chosen = dict(hyperparameters)
-        self.mixing = settled(self.given, chosen.pop("mixing", {}))
+        self.mixing = with_numbers(self.given, chosen.pop("mixing", {}))
         super().adopt(chosen)
         self.hyperparameters = dict(hyperparameters)
 
