@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from shoal.search.config.distill import ABSENT
+from shoal.search.config.distill import NOT_IN_SUPERNETWORKS
 from shoal.search.config.run import Run
 
 
 def idle_keys(run: Run) -> dict[str, Any]:
     """Return which keys of a run's sections count for nothing, as `model_dump` leaves them out."""
     if run.kind == "distill":
-        return {"code": True, "model": True, "training": ABSENT - {"steps"}}
+        return {"code": True, "model": True, "training": NOT_IN_SUPERNETWORKS - {"steps"}}
     if run.own:
         return {"data": True, "model": True, "training": {"batch", "evaluation_rows"}}
     return {"code": True}

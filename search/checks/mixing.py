@@ -8,9 +8,9 @@ from typing import Any
 from shoal.policies.mixers import visits
 from shoal.policies.mixers.mixer import EXCESS, VALIDATION, WITHIN, Groups
 from shoal.search.checks.values import ends, setting, wrong
-from shoal.search.config.explain import shown, told_at
+from shoal.search.config.explain import as_yaml, told_at
 from shoal.search.config.kinds import SpaceWithin
-from shoal.search.config.mixing import ByGroup, Mixing, settled
+from shoal.search.config.mixing import ByGroup, MixingSection, with_numbers
 from shoal.search.config.run import Run
 
 WEIGHTS = {"objective", "graph"}  # given by group name, but no proportions
@@ -167,7 +167,7 @@ def check_searched(run: Run, built: visits.BoundedMixing, groups: Groups) -> str
     for place, hyperparameters in given.items():
         settings = hyperparameters.get("mixing", {})
         if not isinstance(settings, Mapping):
-            return f"{place}.mixing: must be a mapping of keys, got {shown(settings)}"
+            return f"{place}.mixing: must be a mapping of keys, got {as_yaml(settings)}"
         for name, domain in settings.items():
             if problem := check_setting(run.mixing, built, groups, name, domain):
                 return f"{place}.mixing.{name}: {problem}"
@@ -184,20 +184,20 @@ def check_corners(run: Run, built: visits.BoundedMixing, groups: Groups, setting
     for values in itertools.islice(itertools.product(*map(ends, settings.values())), MOST_CORNERS):
         changes = dict(zip(settings, values, strict=True))
         try:
-            changed = settled(built, changes)
+            changed = with_numbers(built, changes)
             visits.check_bounded(changed, groups)
         except (ValueError, TypeError) as error:
             problem = str(error)
         else:
             problem = check_probes(run, changed, groups)
         if problem:
-            told = ", ".join(f"{name} {shown(value)}" for name, value in changes.items())
+            told = ", ".join(f"{name} {as_yaml(value)}" for name, value in changes.items())
             return f"{told} cannot be: {problem}"
     return ""
 
 
 def check_setting(
-    mixing: Mixing | None, built: visits.BoundedMixing, groups: Groups, name: str, domain: Any
+    mixing: MixingSection | None, built: visits.BoundedMixing, groups: Groups, name: str, domain: Any
 ) -> str:
     """Return why a setting cannot have each value of a domain, or the value that is given."""
     assert mixing is not None
@@ -206,16 +206,16 @@ def check_setting(
     proportions = name == "proportions" and not hasattr(domain, "kind")
     if name not in known and not proportions:
         return f"{mixing.policy.kind} has no such number; it has {', '.join(known)}"
-    bound = name in Mixing.model_fields
-    section, above = (Mixing, "mixing") if bound else (type(mixing.policy), "mixing.policy")
+    bound = name in MixingSection.model_fields
+    section, above = (MixingSection, "mixing") if bound else (type(mixing.policy), "mixing.policy")
     problem = "" if proportions else wrong(f"{above}.{name}", setting(section, name), domain)
     if problem:
         return problem
     for value in ends(domain):
         try:
-            visits.check_bounded(settled(built, {name: value}), groups)
+            visits.check_bounded(with_numbers(built, {name: value}), groups)
         except (ValueError, TypeError) as error:
-            return f"{shown(value)} cannot be: {error}"
+            return f"{as_yaml(value)} cannot be: {error}"
     return ""
 
 

@@ -12,7 +12,7 @@ from shoal.search.checks.values import check_values
 from shoal.search.config import distill as distilling
 from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.run import Run
-from shoal.search.config.sections import SEARCHED
+from shoal.search.config.sections import TRAINING_HYPERPARAMETERS
 from shoal.search.errors import nearest
 
 
@@ -137,8 +137,8 @@ def check_hyperparameters(run: Run) -> str:
     if run.own:
         return ""  # only the user's own class knows
     kind = "distill" if run.kind == "distill" else run.trainable
-    decoder = SEARCHED | ({"mixing"} if run.mixing else set())
-    known = {"toy": {"h0", "h1"}, "decoder": decoder, "distill": distilling.SEARCHED}[kind]
+    decoder = TRAINING_HYPERPARAMETERS | ({"mixing"} if run.mixing else set())
+    known = {"toy": {"h0", "h1"}, "decoder": decoder, "distill": distilling.DISTILL_HYPERPARAMETERS}[kind]
     searched = {"hyperparameters": set(run.hyperparameters)}
     scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
     begun = {f"starts.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.starts)}

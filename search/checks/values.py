@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from shoal.search.config.distill import Distill
-from shoal.search.config.explain import shown, wanted
+from shoal.search.config.explain import as_yaml, requirement
 from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Training
@@ -20,13 +20,13 @@ def check_values(run: Run) -> str:
 
 
 def check_each(run: Run) -> str:
-    for place, name, domain in named(run):
+    for place, name, domain in each_hyperparameter(run):
         if problem := check_value(run, name, domain):
             return f"{place}.{name}: {problem}"
     return ""
 
 
-def named(run: Run) -> Iterator[tuple[str, str, Any]]:
+def each_hyperparameter(run: Run) -> Iterator[tuple[str, str, Any]]:
     """Yield place, name and the domain or value of each hyperparameter, but those of a mixing policy."""
     given: dict[str, Mapping[str, Any]] = {"hyperparameters": run.hyperparameters}
     given |= {f"schedule.{place}": entry.hyperparameters for place, entry in enumerate(run.schedule)}
@@ -70,14 +70,14 @@ def refused(key: str, check: Callable[[Any], Any], domain: Any) -> str:
         try:
             check(value)
         except ValidationError as error:
-            return f"{key} {explained(error.errors()[0])}, but may become {shown(value)}"
+            return f"{key} {stated_requirement(error.errors()[0])}, but may become {as_yaml(value)}"
     return ""
 
 
-def explained(found: ErrorDetails) -> str:
+def stated_requirement(found: ErrorDetails) -> str:
     """Return what must hold, as the finding says it: `must be at least 0`."""
     if found["type"] != "value_error":
-        return wanted(found["type"], found["msg"])
+        return requirement(found["type"], found["msg"])
     said = str(found["ctx"]["error"]).partition(", but got")[0]
     return said[said.index("must") :] if "must" in said else said
 

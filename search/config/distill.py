@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from shoal.search.config.sections_of import Count, Flag, Real, Settings, Whole
+from shoal.search.config.sections_of import Count, Flag, Real, Settings, WholeNumber
 from shoal.trainables.distill.spaces import SubSpace
 from shoal.trainables.settings import Recipe
 
@@ -14,8 +14,8 @@ Objective = Literal["macs", "parameters", "latency"]
 UNITS = {"macs": "million MACs", "parameters": "million weights", "latency": "ms"}
 
 # what a super-network does not have
-ABSENT = {"dropout", "label_smoothing", "z_loss", "optimiser", "steps", "momentum"}
-SEARCHED = (set(Recipe.__dataclass_fields__) - ABSENT) | {"tilt", "inplace"}
+NOT_IN_SUPERNETWORKS = {"dropout", "label_smoothing", "z_loss", "optimiser", "steps", "momentum"}
+DISTILL_HYPERPARAMETERS = (set(Recipe.__dataclass_fields__) - NOT_IN_SUPERNETWORKS) | {"tilt", "inplace"}
 
 
 class SpaceSettings(Settings):
@@ -57,7 +57,7 @@ class Losses(Settings):
         return self
 
 
-class Proxy(Settings):
+class ProxySection(Settings):
     """A labelled task that ranks the networks in place of their loss; a line is a text, a tab and a label."""
 
     train: str
@@ -73,19 +73,21 @@ class StudentSearch(Settings):
     method: Literal["all", "nsga2"] | None = None  # all of a space that is small enough, else NSGA-II
     evaluations: Count = 256  # of each space that is not searched whole
     objective: Objective = "macs"  # the cost that budgets are of
-    proxy: Proxy | None = None  # ranked by the loss on held-out rows by default
+    proxy: ProxySection | None = None  # ranked by the loss on held-out rows by default
     budgets: list[Annotated[Real, Field(gt=0)]] = Field(default_factory=list)
 
 
 class Distill(Settings):
     teacher: str  # a folder, or package:NAME/FOLDER inside an installed package
     ensemble: list[str] = Field(default_factory=list)  # further teachers: their classes count like the first's
-    layer: Annotated[Whole, Field(ge=0)] | None = None  # of the teacher, the last by default
+    layer: Annotated[WholeNumber, Field(ge=0)] | None = None  # of the teacher, the last by default
     losses: Losses = Losses()
     relation_heads: Count = 16
     relation: Literal["kl", "mse"] = "kl"
     chunk: Count | None = None  # relation heads in memory at once
-    random: Annotated[Whole, Field(ge=0)] = 2  # sub-networks of a step beside the largest and the smallest
+    random: Annotated[WholeNumber, Field(ge=0)] = (
+        2  # sub-networks of a step beside the largest and the smallest
+    )
     tilt: Real = 0.0
     inplace: Annotated[Real, Field(ge=0, le=1)] = 0.0
     cache_megabytes: Annotated[Real, Field(gt=0)] = 1024.0  # most of what the teacher showed that is kept

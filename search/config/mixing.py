@@ -18,10 +18,10 @@ from shoal.search.config.sections_of import (
     Real,
     Settings,
     Unbounded,
-    Whole,
+    WholeNumber,
     in_file,
+    keys_of,
     remade,
-    settings_of,
 )
 
 ByGroup = dict[str, Annotated[Real, Field(ge=0)]]  # a group that is left out has 0
@@ -31,7 +31,7 @@ SHARES = tuple[float, ...]  # how a policy has what a file gives by group name
 
 
 class Stage(Settings):
-    from_step: Annotated[Whole, Field(ge=0)]
+    from_step: Annotated[WholeNumber, Field(ge=0)]
     proportions: ByGroup
 
 
@@ -92,7 +92,7 @@ def _settled(value: Any, groups: Sequence[str], targets: Sequence[str]) -> Any:
 @cache
 def policy_of(kind: str, mixer: type) -> Any:
     """Return the section that names a mixing policy by its kind, and sets it."""
-    keys = settings_of(mixer, convert=by_name)
+    keys = keys_of(mixer, convert=by_name)
     # a policy's empty tuple is a file's empty table
     keys = {name: (hint, {} if default == () else default) for name, (hint, default) in keys.items()}
     return create_model(mixer.__name__, __base__=Policy, kind=(Literal[kind], ...), **keys)  # type: ignore[arg-type]
@@ -101,7 +101,7 @@ def policy_of(kind: str, mixer: type) -> Any:
 POLICY = {kind: policy_of(kind, mixer) for kind, mixer in MIXERS.items()}
 
 
-class Mixing(Settings):
+class MixingSection(Settings):
     """How each member chooses what share of its rows comes from which group."""
 
     policy: Annotated[Any, OneOf(POLICY)]
@@ -120,7 +120,7 @@ class Mixing(Settings):
         )
 
 
-def settled(mixing: visits.BoundedMixing, changes: Mapping[str, Any]) -> visits.BoundedMixing:
+def with_numbers(mixing: visits.BoundedMixing, changes: Mapping[str, Any]) -> visits.BoundedMixing:
     """Return the mixing with some numbers replaced, of its bounds or of its policy."""
     own = {field.name for field in fields(mixing)} - {"policy"}
     outer = {name: value for name, value in changes.items() if name in own}

@@ -13,7 +13,7 @@ from shoal.policies.schedule import Setting
 from shoal.policies.space import Space
 from shoal.search.config.distill import Distill
 from shoal.search.config.kinds import AnyDomain
-from shoal.search.config.mixing import Mixing
+from shoal.search.config.mixing import MixingSection
 from shoal.search.config.sections import (
     Checkpoint,
     Cluster,
@@ -26,17 +26,17 @@ from shoal.search.config.sections import (
     Start,
     Training,
 )
-from shoal.search.config.sections_of import Settings, Whole
+from shoal.search.config.sections_of import Settings, WholeNumber
 from shoal.search.config.swarm import Swarm
 
-FORMAT: Literal[2] = 2  # of the run directory; a reader refuses another one
+RUN_FORMAT: Literal[2] = 2  # of the run directory; a reader refuses another one
 
-KINDS = ("population", "distill", "mixture")  # search.runs.kinds has a module for each
+RUN_KINDS = ("population", "distill", "mixture")  # search.runs.kinds has a module for each
 
 
 def known_kind(kind: str) -> str:
-    if kind not in KINDS:
-        raise ValueError(f"must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind not in RUN_KINDS:
+        raise ValueError(f"must be one of {', '.join(RUN_KINDS)}, got {kind!r}")
     return kind
 
 
@@ -45,13 +45,13 @@ class Run(Settings):
 
     name: Name
     kind: Annotated[str, AfterValidator(known_kind)] = "population"
-    format: Literal[2] = FORMAT
-    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
+    format: Literal[2] = RUN_FORMAT
+    seed: Annotated[WholeNumber, Field(ge=0, lt=2**32)] = 0
     directory: str = ""
     trainable: Annotated[str, Field(pattern=r"^(decoder|toy|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "decoder"
     code: str = ""  # the folder of the file that has a class of the user's own; the YAML file's by default
     data: Data = Data()
-    mixing: Mixing | None = None
+    mixing: MixingSection | None = None
     model: Model = Model()
     training: Training = Training()
     sampling: Sampling = Sampling()
@@ -59,7 +59,7 @@ class Run(Settings):
     starts: list[Start] = Field(default_factory=list)
     swarm: Swarm | None = None
     schedule: list[Scheduled] = Field(default_factory=list)
-    root: Annotated[Whole, Field(ge=0)] = 0  # member 0 starts as this member of a population would
+    root: Annotated[WholeNumber, Field(ge=0)] = 0  # member 0 starts as this member of a population would
     population: Population = Population()
     distill: Distill | None = None
     cluster: Cluster = Cluster()

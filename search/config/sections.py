@@ -10,12 +10,12 @@ from shoal.search.config.kinds import EXPLOIT, EXPLORE, AnyExploit, AnyExplore, 
 from shoal.search.config.sections_of import (
     Count,
     Flag,
-    Hyperparameters,
+    HyperparameterValues,
     Real,
     Settings,
     Share,
     Unbounded,
-    Whole,
+    WholeNumber,
     section_of,
 )
 from shoal.trainables.settings import DecoderShape, Recipe
@@ -44,7 +44,7 @@ class Data(Settings):
     groups: dict[Name, Source] = Field(default_factory=dict)
     text_field: str = "text"
     tokenizer: str = "bytes"  # or a folder with tokenizer.json: the teacher's, in a run of kind distill
-    sequence_length: Annotated[Whole, Field(ge=8, le=65536)] = 128
+    sequence_length: Annotated[WholeNumber, Field(ge=8, le=65536)] = 128
     megabytes: Annotated[Real, Field(gt=0)] = 8.0  # most text of a group
     memory_megabytes: Annotated[Unbounded, Field(gt=0)] = 1024.0  # of rows in each worker; the rest streams
     exhausted: Literal["repeat", "drop", "stop"] = "repeat"  # what a group does that was read to its end
@@ -57,10 +57,10 @@ class Data(Settings):
     proportions: dict[str, Annotated[Real, Field(ge=0)]] | None = None
 
 
-BESIDE = {"vocabulary": 2, "sequence_length": 8}  # of the shape, from other sections
+KEYS_OF_OTHER_SECTIONS = {"vocabulary": 2, "sequence_length": 8}  # of the shape, from other sections
 
 
-class Model(section_of(DecoderShape, BESIDE, checked_with=BESIDE)):  # type: ignore[misc]
+class Model(section_of(DecoderShape, KEYS_OF_OTHER_SECTIONS, checked_with=KEYS_OF_OTHER_SECTIONS)):  # type: ignore[misc]
     """Shape of the decoder-only transformer."""
 
 
@@ -87,7 +87,9 @@ class Population(section_of(Rules, without=OWN_TYPES)):  # type: ignore[misc]
     start: Literal["random", "optuna"] = "random"  # first hyperparameters: drawn, or spread evenly
     exploit: AnyExploit = EXPLOIT["truncation"](kind="truncation")
     explore: AnyExplore = EXPLORE["perturb"](kind="perturb")
-    age_window: Annotated[Whole, Field(ge=0)] | None = None  # steps by which the members compared may differ
+    age_window: Annotated[WholeNumber, Field(ge=0)] | None = (
+        None  # steps by which the members compared may differ
+    )
     cull: CullSection | None = None
 
 
@@ -102,7 +104,7 @@ class Cluster(Settings):
     span: Literal["ddp", "fsdp"] = "ddp"  # of a member over workers: whole weights in each, or a share
     cpus_per_worker: Annotated[Real, Field(gt=0)] | None = None
     gpus_per_worker: Annotated[Real, Field(ge=0)] = 0.0
-    restarts: Annotated[Whole, Field(ge=0)] = 3  # of a brood that lost a worker
+    restarts: Annotated[WholeNumber, Field(ge=0)] = 3  # of a brood that lost a worker
     stack: Flag | None = None  # members as one model; by default on GPUs, and of small members on CPUs
     compile: Flag = False  # loss and gradients of stacks, by torch.compile; then all are stacked that can be
     direct: Flag | None = None  # weights from memory to memory by NIXL; by default from GPUs where it is there
@@ -123,23 +125,23 @@ class Sampling(Settings):
     scorer: str | None = None  # an exported model, such as runs/NAME/best: its loss of a row is the row's score
 
 
-SEARCHED = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}
+TRAINING_HYPERPARAMETERS = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}
 
 
 class Scheduled(Settings):
     """Hyperparameters that hold after `from_step`, until the next entry's: what `shoal schedule` prints."""
 
-    from_step: Annotated[Whole, Field(ge=0)]
-    hyperparameters: Hyperparameters
+    from_step: Annotated[WholeNumber, Field(ge=0)]
+    hyperparameters: HyperparameterValues
 
 
 class Start(Settings):
     """What a member begins with, in place of what is drawn; equal seeds begin with equal weights."""
 
-    hyperparameters: Hyperparameters
-    seed: Annotated[Whole, Field(ge=0)] = 0
+    hyperparameters: HyperparameterValues
+    seed: Annotated[WholeNumber, Field(ge=0)] = 0
 
 
 class Checkpoint(Settings):
     every: Count = 1
-    keep: Annotated[Whole, Field(ge=2)] = 2
+    keep: Annotated[WholeNumber, Field(ge=2)] = 2

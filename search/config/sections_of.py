@@ -29,7 +29,7 @@ from pydantic_core import CoreSchema
 from shoal.policies.space import frozen
 
 
-def whole(value: Any) -> Any:
+def as_whole_number(value: Any) -> Any:
     """Let 1e4 stand for a whole number, which YAML reads as one that is not."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -37,14 +37,14 @@ def whole(value: Any) -> Any:
 # a word is no number, and neither is true; Python's limits of numbers are larger than numpy's and Parquet's
 Real = Annotated[float, Strict(), AllowInfNan(False)]
 Unbounded = Annotated[float, Strict()]  # infinity means that there is no limit
-Whole = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63), BeforeValidator(whole)]
+WholeNumber = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63), BeforeValidator(as_whole_number)]
 Flag = Annotated[bool, Strict()]
 Share = Annotated[Real, Field(gt=0, lt=1)]
-Count = Annotated[Whole, Field(ge=1)]
+Count = Annotated[WholeNumber, Field(ge=1)]
 Values = Annotated[tuple[Any, ...], BeforeValidator(frozen)]
 Value = Annotated[Any, BeforeValidator(frozen)]
-Hyperparameters = Annotated[dict[str, Any], BeforeValidator(frozen)]
-STRICT: dict[Any, Any] = {float: Real, int: Whole, bool: Flag, tuple[Any, ...]: Values, Any: Value}
+HyperparameterValues = Annotated[dict[str, Any], BeforeValidator(frozen)]
+STRICT: dict[Any, Any] = {float: Real, int: WholeNumber, bool: Flag, tuple[Any, ...]: Values, Any: Value}
 InFile = Callable[[Any], Any]  # from a dataclass's type of a setting to the type that a file's value must have
 
 
@@ -66,7 +66,7 @@ def in_file(hint: Any) -> Any:
     return hint
 
 
-def settings_of(
+def keys_of(
     made: type,
     without: Collection[str] = (),
     convert: InFile = in_file,
@@ -96,7 +96,7 @@ def section_of(made: type, without: Collection[str] = (), checked_with: Mapping[
         def build(self, **more: Any) -> Any:
             return made(**{name: value for name, value in self if name in names}, **more)
 
-    return create_model(made.__name__, __base__=Section, **settings_of(made, without))
+    return create_model(made.__name__, __base__=Section, **keys_of(made, without))
 
 
 @cache
@@ -117,7 +117,7 @@ def kind_of(kind: str, made: type) -> Any:
 
     Named.__doc__ = made.__doc__
 
-    keys = settings_of(made)
+    keys = keys_of(made)
     return create_model(made.__name__, __base__=Named, kind=(Literal[kind], ...), **keys)  # type: ignore[arg-type]
 
 
@@ -143,8 +143,8 @@ class OneOf:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         tagged = [Annotated[section, Tag(kind)] for kind, section in self.sections.items()]
         union: Any = reduce(or_, tagged)
-        return handler.generate_schema(Annotated[union, Discriminator(self.kind_in), BeforeValidator(named)])
+        return handler.generate_schema(Annotated[union, Discriminator(self.kind_in), BeforeValidator(as_kind)])
 
 
-def named(value: Any) -> Any:
+def as_kind(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from shoal.search.config.mixing import ByGroup
 from shoal.search.config.sections import Model
-from shoal.search.config.sections_of import Count, Real, Settings, Whole
+from shoal.search.config.sections_of import Count, Real, Settings, WholeNumber
 
 
 class Swarm(Settings):
@@ -20,5 +20,5 @@ class Swarm(Settings):
     prior: ByGroup = Field(default_factory=dict)  # what mixtures are drawn around; equal shares by default
     strength: Annotated[Real, Field(ge=0)] = 0.0  # by which the proposal is held to the prior, in nats
     epochs: Annotated[Real, Field(gt=0)] | None = None  # most passes over a group in the confirming run
-    draws: Annotated[Whole, Field(ge=10)] = 50  # of other samples of the runs, for the interval
+    draws: Annotated[WholeNumber, Field(ge=10)] = 50  # of other samples of the runs, for the interval
     repeats: Count = 2  # seeds of each mixture in the confirming run

@@ -29,7 +29,7 @@ from shoal.search.driver.conductor import Conductor
 from shoal.search.driver.population import outcome
 from shoal.search.driver.start import first_state
 from shoal.search.errors import InputError
-from shoal.search.load import check, dump, load_run, load_values
+from shoal.search.load import checked_run, dump, load_run, load_values
 from shoal.search.records import (
     directory,
     tables,
@@ -37,7 +37,7 @@ from shoal.search.records import (
 from shoal.search.records.lineage import read_lineage
 from shoal.search.runs import distill as distilling
 from shoal.search.runs import population as running
-from shoal.search.runs.distill import flat, table
+from shoal.search.runs.distill import flat_row, students_table
 from shoal.search.worker.brood import follow, train_teams
 from shoal.search.worker.teams import teams
 from shoal.trainables.distill.spaces import AUTODISTIL, Subnet, SubSpace
@@ -168,8 +168,8 @@ def test_the_search_scores_all_and_what_is_exported_computes_the_same(file, in_p
     taught = open_teacher(run, "cpu")
     again = trained(run, best["space"], taught, HELD_OUT, weights[best["space"]])
     assert again.losses([best["subnet"]])[0] == pytest.approx(best["loss"], abs=1e-9)
-    shown = table(run, {"macs": 1.0, "parameters": 1.0}, [row | {"test_loss": 1.0} for row in named])
-    assert shown.row_count == 1 + len(named) and flat(best)["layers"] == list(best["subnet"].layers)
+    shown = students_table(run, {"macs": 1.0, "parameters": 1.0}, [row | {"test_loss": 1.0} for row in named])
+    assert shown.row_count == 1 + len(named) and flat_row(best)["layers"] == list(best["subnet"].layers)
 
     store = Store(run.directory)
     members = {"low": 0, "high": 1}
@@ -248,7 +248,7 @@ def test_the_examples_are_valid(monkeypatch) -> None:
 def test_the_example_for_a_cluster_is_the_papers(teacher) -> None:
     path = str(ROOT / "examples/distill-bert.yaml")
     # its teacher is on the cluster alone
-    run = check(load_values(path, [f"data.tokenizer={teacher}"]), path)
+    run = checked_run(load_values(path, [f"data.tokenizer={teacher}"]), path)
     assert run.distill is not None
     for name, settings in run.distill.spaces.items():
         assert settings.build(12, 64) == AUTODISTIL[name]
@@ -289,7 +289,7 @@ def train_here(run) -> Store:
     tests = [{"member": number, "losses": member.evaluate("test")[1]} for number, member in found.items()]
     conductor.receive({"tests": tests})
     assert conductor.finished
-    running.record(store, run, "done", outcome(conductor, 1.0, 1))
+    running.record_summary(store, run, "done", outcome(conductor, 1.0, 1))
     return store
 
 
