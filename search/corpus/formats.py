@@ -108,7 +108,7 @@ def _contents(raw: Any, file: SourceFile) -> Iterator[Content]:
         yield from _parts(seekable, stream, file)
 
 
-def separated(head: bytes, file: File) -> Bad | None:
+def separated(head: bytes, file: SourceFile) -> Bad | None:
     """Return what a table of separated values is that has the field for a column: its source is no text."""
     separator = {"csv": ",", "tsv": "\t"}.get(ending(file.key))
     if separator is None:
