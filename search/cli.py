@@ -118,7 +118,7 @@ def export(
 @app.command(epilog="Example: shoal schedule runs/demo > schedule.yaml")
 def schedule(path: DirectoryArgument, member: MemberOption = None) -> None:
     """Print a member's hyperparameters over the steps, as YAML: a run's file takes it as it stands."""
-    from shoal.search.runs.replay import lineage_of
+    from shoal.search.runs.replay import lineage_of, schedule_entries
 
     settings, store = directory.open_run(path)
     _, segments = lineage_of(settings, store, member)

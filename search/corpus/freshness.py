@@ -31,9 +31,9 @@ def sources_of(settings: Data, report: Callable[[str], None]) -> Listed:
         found[group] = _now(listing)
         if listing.left_out:
             report(
-                f"{group}: left out, since markers of other programs begin with _: {len(listing.left_out)} "
-                f"name{'s' * (len(listing.left_out) > 1)} such as {printable_line(listing.left_out[0])}; a glob "
-                f"with more than * in it reads them"
+                f"{group}: left out, since markers of other programs begin with _: "
+                f"{len(listing.left_out)} name{'s' * (len(listing.left_out) > 1)} such as "
+                f"{printable_line(listing.left_out[0])}; a glob with more than * in it reads them"
             )
     return found
 
