@@ -16,8 +16,10 @@ def check_distill(run: Run) -> str:
     if run.sampling.rule is not None or run.mixing is not None:
         return "sampling, mixing: a super-network learns from its teacher on all rows alike; leave both out"
     if run.cluster.workers_per_member > 1 and run.cluster.span != "ddp":
-        return f"cluster.span: must be ddp, since every worker has all weights of a super-network, "
+        return (
+            f"cluster.span: must be ddp, since every worker has all weights of a super-network, "
             f"got {run.cluster.span}"
+        )
     if problem := check_losses(run):
         return problem
     members, spaces = run.population.members, len(run.distill.spaces)
@@ -37,7 +39,7 @@ def check_losses(run: Run) -> str:
         )
     if chosen.staged and chosen.losses.logits:
         return (
-            "distill.staged: must be false with distill.losses.logits, since logits, as wide as the vocabulary, "
-            "are too many to keep"
+            "distill.staged: must be false with distill.losses.logits, since logits, as wide as the "
+            "vocabulary, are too many to keep"
         )
     return ""

@@ -71,7 +71,7 @@ def file(tmp_path, teacher) -> str:
     [
         (
             "kind=population",
-            "distill: must not be given if kind is population; set kind: distill or leave it out",
+            "distill: must not be given if kind is population; set kind: distill",
         ),
         ("distill.relation_heads=5", "must divide the teacher's attention width 48, got 5"),
         ("distill.relation_heads=24", "must divide the width of 1 heads of 12 in low, got 24"),
