@@ -112,7 +112,8 @@ def count_values(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int
     size, deep = known[id(node)]
     if size > MOST_YAML_VALUES or deep > DEEPEST:
         raise RefusedValue(
-            f"with its aliases it holds itself, more than {MOST_YAML_VALUES} values, or over {DEEPEST} levels",
+            f"with its aliases it holds itself, more than {MOST_YAML_VALUES} values, or more than {DEEPEST} "
+            f"levels",
             node.start_mark,
         )
     return size, deep

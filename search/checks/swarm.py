@@ -1,4 +1,4 @@
-"""What must hold of a search for a mixture."""
+"""What must hold for a search for a mixture: `kind: mixture` and the section `swarm:`."""
 
 import importlib.util
 
@@ -7,7 +7,7 @@ from shoal.search.config.run import Run
 from shoal.search.config.sections import Population
 from shoal.search.config.swarm import Swarm
 
-FEWEST_FOR_TREES = 64  # runs that boosted trees are fitted to
+FEWEST_FOR_TREES = 64  # runs; boosted trees cannot be fitted to fewer
 
 
 def check_swarm(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""What a finding of pydantic means to the writer of a run's file."""
+"""Turn pydantic's findings into messages for the writer of a run's file."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ KINDS_BY_KEY: dict[str, Iterable[str]] = {
 
 
 def explain(detail: ErrorDetails) -> list[str]:
-    """Return what one of pydantic's findings means to the writer of the file."""
+    """Return one of pydantic's findings as messages for the writer of the file."""
     place = written([str(part) for part in detail["loc"]])
     kind, key, value = detail["type"], ".".join(place) or "file", detail["input"]
     if kind == "extra_forbidden":
@@ -45,7 +45,7 @@ def explain(detail: ErrorDetails) -> list[str]:
 
 
 def told_at(place: str, said: str, keys: Collection[str]) -> str:
-    """Return a message about a place, at the one of its keys that the message begins with, if it does."""
+    """Return a message about a place; if it begins with one of the place's keys, about that key."""
     name, _, rest = said.partition(" ")
     return f"{place}.{name}: {rest}" if name in keys and rest.startswith("must") else f"{place}: {said}"
 
@@ -68,19 +68,19 @@ ADVICE = {"string_type": "; if it is meant as a word, put it in quotes"}
 
 
 def requirement(kind: str, said: str) -> str:
-    """Return what must hold, from the kind and the message of pydantic's finding."""
+    """Return what must hold, such as `must be a number`, from the kind and message of pydantic's finding."""
     return WANTED.get(kind) or f"must be {said.removeprefix('Input should be ')}"
 
 
 def as_yaml(value: Any) -> str:
-    """Return a value of the file as YAML has it, in one short line; words in quotes."""
+    """Return a value of the file as YAML writes it, in one short line; words are in quotes."""
     if value is None or isinstance(value, bool | int | float):
         return notation.short(notation.write_yaml(value).removesuffix("...\n"))
     return notation.short(repr(value))
 
 
 def written(place: list[str]) -> list[str]:
-    """Return the keys as the file has them: without the kinds that pydantic chose by."""
+    """Return the keys as the file has them: pydantic adds the kind by which it chose a section."""
     if place[:2] in RULES:
         return place[:2] + place[3:]
     if place[:1] != ["hyperparameters"]:
@@ -115,6 +115,6 @@ def step(schema: dict[str, Any], here: dict[str, Any], part: str) -> dict[str, A
 
 def resolved(schema: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
     while "$ref" in here or "anyOf" in here:
-        # the second of two is null: a section that may be left out
+        # an optional section is `anyOf` the section and null: take the section
         here = here["anyOf"][0] if "anyOf" in here else schema["$defs"][here["$ref"].rpartition("/")[2]]
     return here

@@ -150,7 +150,7 @@ def test_rules_that_decide_about_parts_at_once_need_rounds(tmp_path, exploit) ->
         ("trainable=json:Model", "trainable: json must have a class or function `Model`, but has none"),
         (
             "schedule=[{from_step: 0, hyperparameters: {clip: 0.5}}]",
-            "schedule: stands in place of hyperparameters, with population.exploit: none",
+            "schedule: stands in place of hyperparameters, and needs population.exploit: none",
         ),
         ("cluster.broods=9", "cluster.broods: 9 workers"),
         (

@@ -230,7 +230,7 @@ DOREMI = "mixing.policy=doremi; hyperparameters.mixing={rate: {kind: float, low:
     [
         (
             DOREMI,
-            "mixing.reference: doremi measures losses above those of a model that is trained already; name",
+            "mixing.reference: doremi compares losses with those of a trained model; name",
         ),
         (
             f"{DOREMI}; mixing.reference=nowhere/best",
@@ -239,11 +239,11 @@ DOREMI = "mixing.policy=doremi; hyperparameters.mixing={rate: {kind: float, low:
         ("mixing.reference=nowhere/best", "mixing.reference: aioli compares with no other model; leave it out"),
         (
             f"{DOREMI}; mixing.reference=nowhere; cluster.stack=true",
-            "cluster.stack: what doremi measures within a step is of one member, so its members train",
+            "cluster.stack: doremi measures one member within a step, so its members train",
         ),
         (
             f"{DOREMI.replace('doremi', 'doge')}; cluster.workers_per_member=2",
-            "cluster.workers_per_member: what doge measures within a step must be in one place; set it to 1",
+            "cluster.workers_per_member: doge measures within a step on one worker; set it to 1",
         ),
         (
             f"{DOREMI.replace('doremi', 'doge')}; training.batch=2",

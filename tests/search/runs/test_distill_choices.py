@@ -118,7 +118,7 @@ def test_all_losses_together_are_learnt_and_the_student_is_exported(file, llamas
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["distill.ensemble=[FIRST]"], "further teachers show their logits alone"),
+        (["distill.ensemble=[FIRST]"], "only the logits of further teachers are used"),
         (["distill.ensemble=[BERT]", "distill.losses.logits=1"], "of kind encoder with 64"),
         (["distill.ensemble=[OTHER]", "distill.losses.logits=1"], "the first teacher's 64 tokens, got one of"),
         (["distill.ensemble=[/none]", "distill.losses.logits=1"], r"distill.ensemble[0]: must be a folder"),

@@ -69,7 +69,10 @@ def file(tmp_path, teacher) -> str:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("kind=population", "distill: goes with kind: distill"),
+        (
+            "kind=population",
+            "distill: must not be given if kind is population; set kind: distill",
+        ),
         ("distill.relation_heads=5", "must divide the teacher's attention width 48, got 5"),
         ("distill.relation_heads=24", "must divide the width of 1 heads of 12 in low, got 24"),
         ("distill.spaces.low.depths=[2, 4]", "spaces.low.depths: must be at most the teacher's 3, got 4"),
@@ -83,19 +86,25 @@ def file(tmp_path, teacher) -> str:
         ("data.tokenizer=/nowhere", "data.tokenizer: a folder with a tokenizer must hold tokenizer.json"),
         ("distill.teacher=/nowhere", "distill.teacher: must be a folder with config.json, got /nowhere"),
         ("distill.teacher=package:no_such/model", "no package `no_such` is installed"),
-        ("population.members=3", "must be a multiple of the 2 sub-spaces, so that each has as many, got 3; 4"),
+        (
+            "population.members=3",
+            "must be a multiple of the 2 sub-spaces, so that all have equally many, got 3; 4",
+        ),
         ("population.exploit.fraction=0.25", "0.25 of the 2 members of a sub-space is less than one member"),
         ("hyperparameters.dropout={kind: float, low: 0, high: 1}", "distill has no such hyperparameter"),
         (
             "cluster={broods: 1, workers_per_brood: 2, workers_per_member: 2, span: fsdp}",
-            "a super-network's weights are whole on every worker, so ddp, got fsdp",
+            "cluster.span: must be ddp, since every worker has all weights of a super-network, got fsdp",
         ),
         ("distill.losses={relation: 0}", "one of relation, hidden and logits must count more than 0"),
         ("distill.losses={logits: 1}", "distill.losses.logits: must be 0 with an encoder as teacher"),
-        ("distill.ensemble=[/nowhere]", "distill.ensemble: further teachers show their logits alone"),
+        ("distill.ensemble=[/nowhere]", "distill.ensemble: only the logits of further teachers are used"),
         ("distill.search={objective: latency, budgets: [0.0001]}", "within 0.0001; the nearest has"),
-        ("distill.search.proxy={train: /none, test: /none}", "shoal.search.proxy.train: /none cannot be read"),
-        ("sampling.rule=infobatch", "leave both away"),
+        (
+            "distill.search.proxy={train: /none, test: /none}",
+            "distill.search.proxy.train: /none cannot be read",
+        ),
+        ("sampling.rule=infobatch", "learns from its teacher on all rows alike; leave both out"),
         ("distill.tempature=3", "distill.tempature: unknown key"),
     ],
 )
