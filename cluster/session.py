@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 from shoal.cluster import ending
 from shoal.cluster.address import EMBEDDED, check_address, folder, wanted_address
 from shoal.cluster.errors import NoRay
+from shoal.cluster.streams import close_streams
 
 # Train's controller looks at its workers once in 2 s by default, which delays the end of a run.
 # Tune's loggers would write every report a second and a third time, and it would take Ctrl-C for itself.
@@ -38,6 +40,8 @@ ENVIRONMENT = {
 }
 
 SECONDS_BETWEEN_ROOM_LOOKS = 2.0
+# threads that read are waited for so long, or less where a signal ends the process
+SECONDS_TO_END, SECONDS_TO_END_NOW = 60.0, 1.0
 LOOKS_FOR_GROUPS = 6  # looks, half a second apart
 CONTROLLER = "TrainController"  # the class of the actor that starts a trial's workers
 HEAD_RESOURCE = "node:__internal_head__"  # Ray gives this resource to the head alone
@@ -69,8 +73,22 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
             ending.take_signals()  # Ray prints a trace at SIGTERM otherwise
             yield context.dashboard_url or ""
         finally:
+            end_readers(SECONDS_TO_END if not ending.came() else SECONDS_TO_END_NOW)
             ray.shutdown()
             kill(started)
+
+
+def end_readers(seconds: float) -> None:
+    """Wait for the threads that read rows: Ray ends a process that asks it something when it is shut down.
+
+    Ray Data waits for its own threads, but on a machine that is busy not for long enough.
+    """
+    deadline = time.monotonic() + seconds
+    close_streams(seconds)
+    for thread in threading.enumerate():
+        if thread.name.startswith("StreamingExecutor"):
+            thread.shutdown(force=True)  # type: ignore[attr-defined]
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def connect_ray(address: str, options: dict[str, Any]) -> Any:

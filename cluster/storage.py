@@ -32,11 +32,15 @@ class CannotWrite(OSError):
 
     def __init__(self, place: str, error: BaseException):
         number = getattr(error, "errno", None)
-        self.place, reason = place, os.strerror(number) if number else str(error).splitlines()[0]
+        plain = getattr(error, "strerror", None) or str(error)
+        self.place, reason = place, os.strerror(number) if number else plain.splitlines()[0]
         super().__init__(number, reason)
 
     def __str__(self) -> str:
         return f"{self.place} cannot be written: {self.strerror}."
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CannotWrite, (self.place, OSError(self.errno, self.strerror))  # as tasks and actors hand it on
 
 
 class Store:

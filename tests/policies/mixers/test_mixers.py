@@ -142,6 +142,31 @@ def test_no_group_is_repeated_more_often_than_is_allowed(name: str) -> None:
     assert (states[-1]["seen"] <= [8000, 1800, 200]).all() and states[-1]["seen"].sum() == 3200
 
 
+def test_what_may_still_be_repeated_is_spread_over_the_rest_of_the_run() -> None:
+    # of 1000 rows to train one group may give 100: a tenth of each quarter, since what was seen is counted
+    half = (0.5, 0.5)
+    policy = Stages(((0, half), (25, half), (50, half), (75, half)))
+    visits, states = run(BoundedMixing(policy, epochs=1.0), Groups(("few", "many"), (100, 2000), 10, 100), 0)
+    assert [visit.counts.sum(axis=0).tolist() for visit in visits] == [[25, 225]] * 4
+    assert states[-1]["seen"].tolist() == [100, 900]
+
+
+def test_a_probe_neither_pays_nor_leaves_a_debt() -> None:
+    groups, mixing = (
+        Groups(("a", "b"), (900, 900), 8, 100),
+        BoundedMixing(Aioli(every=50, probe_share=0.2, noise=0.0)),
+    )
+    measuring, state = plan(mixing, groups, begin_mixing(mixing, groups, 0))
+    state = observe(mixing, groups, state, measuring, Measurement(validation=(np.ones(2), np.ones(2))))
+    owing = state | {"debt": np.array([2.5, -2.5])}
+    (even, _), (probe, after) = plan(mixing, groups, state), plan(mixing, groups, owing)
+    # a step of 8 rows at 3/4 and 1/4
+    assert probe.name.startswith("probe") and sorted(probe.counts[0].tolist()) == [2, 6]
+    assert (probe.counts == even.counts).all()
+    heard = Measurement(validation=(np.ones(2), np.ones(2)))
+    assert observe(mixing, groups, after, probe, heard)["debt"].tolist() == [2.5, -2.5]
+
+
 @pytest.mark.parametrize("name", MIXERS)
 def test_the_floor_holds_for_every_visit_but_probes(name: str) -> None:
     groups = Groups(("code", "docs", "law"), (4000, 2000, 1000), 100, 200)
