@@ -16,7 +16,7 @@ from shoal.search.errors import Exhausted
 from shoal.trainables.member import copies
 
 
-class Rows(Protocol):
+class RowSource(Protocol):
     def take(self, cursor: int, count: int) -> NDArray[np.uint16]: ...
 
 
@@ -30,7 +30,7 @@ class MixedBatches:
 
     def __init__(
         self,
-        streams: Mapping[str, Rows],
+        streams: Mapping[str, RowSource],
         proportions: Vector,
         batch: int,
         limits: Sequence[int] | None = None,  # most rows a group, over all epochs

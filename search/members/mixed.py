@@ -13,7 +13,7 @@ from shoal.policies.mixers.doremi import clipped_excess
 from shoal.policies.mixers.mixer import EXCESS, TRAINING, VALIDATION, WITHIN, Groups, Measurement, Visit
 from shoal.policies.mixers.visits import BoundedMixing, begin_mixing, counted, observe, plan, reweighed
 from shoal.policies.mixing import Counts
-from shoal.search.config.mixing import PROBED, settled
+from shoal.search.config.mixing import PROBED, with_numbers
 from shoal.search.corpus.batches import MixedBatches
 from shoal.trainables.arrays import to_tensors
 from shoal.trainables.decoder import losses_by_token
@@ -128,7 +128,7 @@ class MixedModel(LanguageModel):
 
     def adopt(self, hyperparameters: dict[str, Any]) -> None:
         chosen = dict(hyperparameters)
-        self.mixing = settled(self.given, chosen.pop("mixing", {}))
+        self.mixing = with_numbers(self.given, chosen.pop("mixing", {}))
         super().adopt(chosen)
         self.hyperparameters = dict(hyperparameters)
 

@@ -171,7 +171,7 @@ def sample_groups(
     return SampledBatches(mixed, pools, rule, pace, mixed.groups)
 
 
-def sample(
+def sample_member(
     member: Any,
     rule: Rule,
     seed: int,

@@ -1,4 +1,4 @@
-"""Names and comments of the source: a name means one thing, and a comment is a sentence, a unit or a shape."""
+"""One word for one thing: few public names mean two things, and comments are sentences, units or shapes."""
 
 import pytest
 

@@ -13,7 +13,7 @@ import torch
 from shoal.cluster import checkpoints, mailbox, nests
 from shoal.cluster.storage import Store
 from shoal.policies.population import Order
-from shoal.search.records.directory import named
+from shoal.search.records.directory import arrays_by_name
 from shoal.search.worker import brood
 from shoal.search.worker.teams import Team
 from shoal.trainables import handover
@@ -270,7 +270,7 @@ def test_a_file_that_is_cut_off_or_changed_is_not_read() -> None:
 
 
 def test_nested_weights_are_exported_by_their_whole_names() -> None:
-    got = named({"in": np.zeros(2), "layers": [{"w": np.ones(1)}, 2.5]})
+    got = arrays_by_name({"in": np.zeros(2), "layers": [{"w": np.ones(1)}, 2.5]})
     assert {name: value.tolist() for name, value in got.items()} == {
         "in": [0, 0],
         "layers.0.w": [1],

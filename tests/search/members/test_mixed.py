@@ -10,7 +10,7 @@ from shoal.policies.mixers.mixer import VALIDATION, Groups, Visit
 from shoal.policies.mixers.plain import Fixed
 from shoal.policies.mixers.visits import BoundedMixing
 from shoal.policies.population import Order
-from shoal.search.config.mixing import PROBED, settled
+from shoal.search.config.mixing import PROBED, with_numbers
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.members.mixed import MixedModel, VisitBatches
 from shoal.search.worker.teams import teams
@@ -154,7 +154,7 @@ def test_a_mixture_without_a_policy_is_what_plain_proportions_are() -> None:
 
 
 def test_settings_go_to_the_policy_or_to_its_bounds() -> None:
-    changed = settled(BoundedMixing(AIOLI, floor=0.1), {"rate": 0.9, "floor": 0.2})
+    changed = with_numbers(BoundedMixing(AIOLI, floor=0.1), {"rate": 0.9, "floor": 0.2})
     assert (changed.policy.rate, changed.floor) == (0.9, 0.2)
     with pytest.raises(TypeError):
-        settled(BoundedMixing(AIOLI), {"velocity": 1.0})
+        with_numbers(BoundedMixing(AIOLI), {"velocity": 1.0})

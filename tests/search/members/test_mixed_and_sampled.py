@@ -17,7 +17,7 @@ from shoal.search.config.mixing import PROBED
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.load import load_run
 from shoal.search.members.mixed import MixedModel, VisitBatches
-from shoal.search.members.sampled import sample
+from shoal.search.members.sampled import sample_member
 from shoal.search.worker.teams import teams
 from shoal.trainables.settings import DecoderShape, Recipe
 from tests.search.members.test_mixed import SHAPE, same
@@ -46,7 +46,7 @@ def member(rule, seed: int = 0, policy=AIOLI) -> MixedModel:
         BoundedMixing(policy),
         groups,
     )
-    sample(found, rule, seed=3, batches=60, number=0)
+    sample_member(found, rule, seed=3, batches=60, number=0)
     return found
 
 
