@@ -5,10 +5,8 @@ import pytest
 from tests.helpers.house import HANGING, ambiguous, comments, sources
 
 FEW = 15  # names that several modules may share, such as `run_new` and `run_on`, which are one protocol
-UNMERGED = "the other half of the names is not merged yet"
 
 
-@pytest.mark.xfail(strict=False, reason=UNMERGED)
 def test_few_names_are_defined_by_two_modules() -> None:
     found = ambiguous(sources())
     assert len(found) < FEW, found
