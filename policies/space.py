@@ -10,7 +10,7 @@ import numpy as np
 Hyperparameters = dict[str, Any]
 Path = tuple[str, ...]  # the names on the way to a value, outermost first
 
-# share of the larger bound's size: a number nearer to 0 than that, if it may be negative, moves by even steps
+# share of the larger bound's size; nearer to 0 than that, a number that may be negative moves by even steps
 NEAR_ZERO = 0.1
 
 
