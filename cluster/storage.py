@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-PART = re.compile(r"part-\d+\.parquet")  # of a run's table; what else lies in its folder is not ours
-TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}")  # of a write that is under way, or was killed
+PART = re.compile(r"part-\d+\.parquet")  # a part of a run's table; other files in its folder are not ours
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}")  # a write that is under way, or was killed
 
 
 class BrokenFile(ValueError):

@@ -201,20 +201,20 @@ DOMAINS: dict[str, type] = {
 }
 
 
-def sample(space: Space, rng: np.random.Generator) -> Hyperparameters:
+def sample_space(space: Space, rng: np.random.Generator) -> Hyperparameters:
     """Draw one value from each domain, in the order of the space; a space within it gives a dict within."""
     return {
-        name: sample(part, rng) if isinstance(part, Mapping) else part.sample(rng)
+        name: sample_space(part, rng) if isinstance(part, Mapping) else part.sample(rng)
         for name, part in space.items()
     }
 
 
-def flat(space: Space, above: Path = ()) -> dict[Path, Domain]:
+def domains_of(space: Space, above: Path = ()) -> dict[Path, Domain]:
     """Return every domain of a space, also those of spaces within it, by its path."""
     found: dict[Path, Domain] = {}
     for name, part in space.items():
         path = *above, name
-        found |= flat(part, path) if isinstance(part, Mapping) else {path: part}
+        found |= domains_of(part, path) if isinstance(part, Mapping) else {path: part}
     return found
 
 

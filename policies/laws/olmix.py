@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from shoal.policies.arrays import Vector
 from shoal.policies.laws.regmix import Predictor
-from shoal.policies.mixing import Vector, bounded, normalise
+from shoal.policies.mixing import bounded, normalise
 
 ROUNDS = 10
-NEAR = 1e-3  # of the best predicted loss, within which a mixture is as good
+NEAR = 1e-3  # loss; mixtures that are predicted to be so near the best count as equally good
 
 
 def simulate(

@@ -10,12 +10,12 @@ from typing import Any
 from ray import tune
 
 from shoal.cluster import checkpoints
-from shoal.cluster.exchange import start_exchange
 from shoal.cluster.lease import LeasedStore
-from shoal.cluster.order import RowOrder
+from shoal.cluster.mailbox import send_home, start_mailbox
+from shoal.cluster.row_order import RowOrder
 from shoal.cluster.session import asking_for, clear_away
 from shoal.cluster.storage import Store
-from shoal.cluster.workers import brood_trial, send_home
+from shoal.cluster.workers import brood_trial
 from shoal.policies import population
 from shoal.search.config.run import Run
 from shoal.search.corpus.batches import file_rows
@@ -64,12 +64,12 @@ def train_population(
     resources = brood_resources(run)
     conductor = open_conductor(run, store, watcher)
     # a brood that comes back may need what was handed over since its last checkpoint
-    exchange = start_exchange(run.cluster.broods, run.checkpoint.every + 1)
+    actor = start_mailbox(run.cluster.broods, run.checkpoint.every + 1)
     ledger = open_ledger(run, store, conductor.round)
     free = run.population.mode == "asynchronous"
     # nobody waits for the mailbox here
     conductor.give_orders = (
-        exchange.give_verdicts.remote if free else after_marks(ledger, exchange.give_orders.remote)
+        actor.give_verdicts.remote if free else after_marks(ledger, actor.give_orders.remote)
     )
     settings: dict[str, Any] = {
         "run": run,
@@ -79,8 +79,8 @@ def train_population(
         "over": bool(conductor.read_out),
     }
     place = run.data.corpus, f"{run.directory}/ray"
-    trial = brood_trial(loop, settings, exchange, resources, training_files(run), *place, staged(run))
-    room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(exchange, run.cluster.broods))
+    trial = brood_trial(loop, settings, actor, resources, training_files(run), *place, staged(run))
+    room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(actor, run.cluster.broods))
     # nodes that come later are what it could grow into
     with room, asking_for(asked_for(asked).bundles() if asked.cluster.broods_least else []):
         results = tuner(run, trial, conductor).fit()
@@ -215,4 +215,4 @@ def way_on(run: Run) -> str:
 
 
 def _no_orders(round_: int, orders: Any) -> None:
-    raise AssertionError("orders were given before the exchange was there")
+    raise AssertionError("orders were given before the actor was there")

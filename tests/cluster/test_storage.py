@@ -90,7 +90,7 @@ def test_a_checkpoint_counts_only_when_whole(tmp_path) -> None:
     assert checkpoints.latest(store, range(2)) == 2  # member 1 of round 3 is missing
     assert checkpoints.load_member(store, 2, 1) == {"round": 2, "member": 1}
     checkpoints.prune(store, 2)
-    assert store.names(checkpoints.FOLDER) == ["round-000002", "round-000003"]
+    assert store.names(checkpoints.CHECKPOINT_FOLDER) == ["round-000002", "round-000003"]
 
 
 def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path) -> None:

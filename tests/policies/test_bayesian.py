@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from shoal.policies import gaussian, population
 from shoal.policies.bayesian import Bayesian, copula, standardised
-from shoal.policies.encoding import coding, decode, encode, snapped
+from shoal.policies.encoding import coding, decode_point, encode_points, snapped
 from shoal.policies.exploit import Truncation
 from shoal.policies.explore import Explore, Interval, Past, Perturb, explore
 from shoal.policies.gaussian import (
@@ -27,7 +27,7 @@ from shoal.policies.gaussian import (
 from shoal.policies.population import Report, decide
 from shoal.policies.region import FACTOR, FAILURES, LARGEST, SMALLEST, SUCCESSES, half_length
 from shoal.policies.rules import Rules
-from shoal.policies.space import Bool, Categorical, Constant, Float, Int, Ordered, Space, sample
+from shoal.policies.space import Bool, Categorical, Constant, Float, Int, Ordered, Space, sample_space
 from shoal.search.config.kinds import AnyExplore
 
 LINE = {"h": Float(0.0, 1.0)}
@@ -54,7 +54,7 @@ def line(*numbers: float) -> Inputs:
 def past(gain: Callable, rows: int, seed: int, space: Space = LINE, noise: float = 0.05) -> Past:
     """Rounds of four members with hyperparameters drawn from the space, all from the same score."""
     rng = np.random.default_rng(seed)
-    drawn = [sample(space, rng) for _ in range(rows)]
+    drawn = [sample_space(space, rng) for _ in range(rows)]
     gains = [gain(given, place) + noise * rng.standard_normal() for place, given in enumerate(drawn)]
     rounds = [10 * (place // 4) for place in range(rows)]
     found = zip(rounds, gains, drawn, strict=True)
@@ -65,7 +65,7 @@ def past(gain: Callable, rows: int, seed: int, space: Space = LINE, noise: float
 
 def chosen(given: Past, seed: int, space: Space = LINE, rule: Explore | None = None):
     rng = np.random.default_rng([seed, 1])
-    return (rule or Bayesian()).propose(space, sample(space, rng), given, rng)
+    return (rule or Bayesian()).propose(space, sample_space(space, rng), given, rng)
 
 
 def bump(given: dict, place: int) -> float:
@@ -148,10 +148,10 @@ def test_copula_sees_the_order_alone(gains: list[int]) -> None:
 def test_coding_by_hand_and_there_and_back() -> None:
     code = coding(MIXED)
     given = {"rate": 1e-3, "size": 3, "inner": {"width": 64, "kind": "gelu", "seed": 1}, "flag": True}
-    points = encode(code, [given])
+    points = encode_points(code, [given])
     assert points.numbers == pytest.approx(np.array([[0.5, 0.25, 1.0]]))
     assert points.categories.tolist() == [[1, 1]]
-    back = decode(code, points, 0, given)
+    back = decode_point(code, points, 0, given)
     assert back == given | {"rate": pytest.approx(1e-3)} and type(back["size"]) is int and back["flag"] is True
     # whole numbers are rounded to a grid that has both ends
     moved = snapped(code, points._replace(numbers=np.array([[0.51, 0.95, 0.3]])))
@@ -164,8 +164,8 @@ def test_no_proposal_leaves_its_domain_and_constants_stay_the_members_own(region
     for seed in range(20):
         given = past(lambda h, place: rng.standard_normal(), 4 + seed, seed, MIXED)
         broken = given.intervals[0]._replace(gain=math.nan)
-        given = given._replace(intervals=(broken, *given.intervals), running=(sample(MIXED, rng),))
-        donor, own = sample(MIXED, rng), sample(MIXED, rng)
+        given = given._replace(intervals=(broken, *given.intervals), running=(sample_space(MIXED, rng),))
+        donor, own = sample_space(MIXED, rng), sample_space(MIXED, rng)
         own["inner"]["seed"] = seed
         varied = explore(Bayesian(region=region), MIXED, donor, own, rng, given)
         assert varied["inner"].pop("seed") == seed
@@ -313,7 +313,7 @@ def test_a_clone_stays_in_its_region() -> None:
     }
     rule, rng = Bayesian(region=0.2), np.random.default_rng(0)
     for seed in range(20):
-        donor = sample(space, rng)
+        donor = sample_space(space, rng)
         given = past(
             lambda h, place: -abs(h["h"] - 0.9) + 0.3 * (h["kind"] == "c") + 0.2 * h["flag"], 30, seed, space
         )

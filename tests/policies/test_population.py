@@ -23,7 +23,7 @@ from shoal.policies.fire import Fire, outpaces, smoothed, wins
 from shoal.policies.frequencies import MultipleFrequency
 from shoal.policies.halving import Cull
 from shoal.policies.population import Report, decide
-from shoal.policies.rules import ALONE, EXPLOITS, Rules
+from shoal.policies.rules import EXPLOITS, LEFT_ALONE, Rules
 from shoal.policies.space import Categorical, Constant, Float
 from shoal.policies.standings import Standings, rank
 from shoal.policies.standings import standings as stand
@@ -355,7 +355,7 @@ def test_a_failed_member_is_replaced_so_many_times_and_then_left() -> None:
         # the rule itself copies nothing before the ninth decision; the best quarter is member 2
         assert [(order.member, order.donor) for order in orders] == ([(0, 2)] if decision <= 2 else [])
     assert state[0].failures == 4
-    assert decide(ALONE, SPACE, state, reports([1.0, math.nan, 3.0, 2.0], 50), 0)[1] == []
+    assert decide(LEFT_ALONE, SPACE, state, reports([1.0, math.nan, 3.0, 2.0], 50), 0)[1] == []
 
 
 def test_a_clone_goes_back_to_the_best_weights_ever_and_varies_their_own_hyperparameters() -> None:
@@ -498,8 +498,8 @@ def explored(rules: Rules, space, known: population.MemberState, seed: int, memb
 def test_the_papers_toy() -> None:
     papers = Rules(Truncation(0.5), Perturb(0.25, (0.8, 1.2)))
     # grid: one axis is never trained, Q = 1.2 - 0.81 - 0.81 * 0.98^(2 T)
-    assert climb(0, 200, 4, ALONE) == pytest.approx(1.2 - 0.81 - 0.81 * 0.98**400, abs=1e-12)
-    assert climb(0, 100, 4, ALONE) == pytest.approx(1.2 - 0.81 - 0.81 * 0.98**200, abs=1e-12)
+    assert climb(0, 200, 4, LEFT_ALONE) == pytest.approx(1.2 - 0.81 - 0.81 * 0.98**400, abs=1e-12)
+    assert climb(0, 100, 4, LEFT_ALONE) == pytest.approx(1.2 - 0.81 - 0.81 * 0.98**200, abs=1e-12)
     alone = np.array([climb(seed, 200, 4, papers, explore_all=True) for seed in range(100)])
     trained = np.array([climb(seed, 200, 4, papers) for seed in range(100)])
     assert alone.mean() == pytest.approx(1.17, abs=0.02)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from shoal.cluster import checkpoints, tree, workers
+from shoal.cluster import checkpoints, mailbox, tree
 from shoal.cluster.storage import Store
 from shoal.policies.population import Order
-from shoal.search.records.directory import named
+from shoal.search.records.directory import arrays_by_name
 from shoal.search.worker import brood
 from shoal.search.worker.teams import Team
 from shoal.trainables import handover
@@ -233,7 +233,7 @@ def test_batches_of_ones_own_do_not_run_ahead_of_a_state_or_a_stack() -> None:
 
 
 def test_copies_within_a_worker_and_its_checkpoints_share_nothing(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(workers, "post_weights", lambda *told: None)
+    monkeypatch.setattr(mailbox, "post_weights", lambda *told: None)
     members = {number: Live({}) for number in range(3)}
     members[0].train(4)
     found = [Team({number: member}) for number, member in members.items()]
@@ -270,7 +270,7 @@ def test_a_file_that_is_cut_off_or_changed_is_not_read() -> None:
 
 
 def test_nested_weights_are_exported_by_their_whole_names() -> None:
-    got = named({"in": np.zeros(2), "layers": [{"w": np.ones(1)}, 2.5]})
+    got = arrays_by_name({"in": np.zeros(2), "layers": [{"w": np.ones(1)}, 2.5]})
     assert {name: value.tolist() for name, value in got.items()} == {
         "in": [0, 0],
         "layers.0.w": [1],

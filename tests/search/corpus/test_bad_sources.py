@@ -266,7 +266,9 @@ def data(tmp_path: Path, case: Case, builder: str) -> Data:
 
 def both(monkeypatch, tmp_path: Path, case: Case) -> Any:
     """Return what the two builders say of a folder, which must be one thing."""
-    monkeypatch.setattr(stages.build_group, "__defaults__", (lambda function, items: map(function, items),))
+    monkeypatch.setattr(
+        stages.build_group_on_ray, "__defaults__", (lambda function, items: map(function, items),)
+    )
     (tmp_path / "in").mkdir()
     GOOD(tmp_path / "in")
     case.make(tmp_path / "in")

@@ -5,6 +5,7 @@ the reference, and the receiver pulls them from the donor's node.
 """
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -116,7 +117,7 @@ class Mailbox:
                 del self.weights[key]
 
 
-def start_exchange(broods: int, keep: int) -> Any:
+def start_mailbox(broods: int, keep: int) -> Any:
     """Start the mailbox; any number of workers may wait in it at once.
 
     It stays with the driver: what would be lost with it is what brings lost workers back.
@@ -124,3 +125,88 @@ def start_exchange(broods: int, keep: int) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 10_000, "scheduling_strategy": here}
     return ray.remote(Mailbox).options(**options).remote(broods, keep)
+
+
+def send_home(actor: Any, broods: int) -> None:
+    """End all trials where they wait; Ray takes down what they had started."""
+    ray.get([actor.report.remote(brood, None) for brood in range(broods)])
+
+
+def next_orders(actor: Any, brood: int, round_: int, message: Any = None) -> Any:
+    """Report, if there is a message, and wait until the round is decided."""
+    return ray.get(actor.take_orders.remote(round_, brood, message))
+
+
+def report_round(actor: Any, brood: int, round_: int, message: Any) -> ray.ObjectRef:
+    """Report without waiting; `goes_on` takes what this returns."""
+    return actor.hear.remote(round_, brood, message)
+
+
+def goes_on(answer: ray.ObjectRef) -> bool:
+    """Wait until a round that was reported is answered, and say whether the run goes on."""
+    return bool(ray.get(answer))
+
+
+def decided(actor: Any) -> int | None:
+    """Return the last round that was decided since the driver's start, if there is one."""
+    return ray.get(actor.decided.remote())
+
+
+def send_report(actor: Any, brood: int, message: Any) -> None:
+    ray.get(actor.report.remote(brood, message))
+
+
+def direct_way(sample: Any, wanted: bool | None) -> bool:
+    """Say whether tensors like this one go straight from memory to memory, which needs NIXL.
+
+    Raises RuntimeError where it is wanted and not to be had. By default only what is on a GPU goes so.
+    """
+    if wanted is False or (wanted is None and sample.device.type == "cpu"):
+        return False
+    try:
+        ray.put(sample, _tensor_transport="nixl")
+    except Exception as error:  # whatever is missing, Ray and NIXL say it in many ways
+        if wanted:
+            raise RuntimeError(
+                f"cluster.direct: needs NIXL on every worker; install shoal[direct] there. It said: {error}"
+            ) from error
+        return False
+    return True
+
+
+def post_weights(actor: Any, key: tuple[int, ...], state: Any, direct: bool = False) -> None:
+    """Post where a snapshot is, under (round, member, which part of it): in the object store, or where it was.
+
+    With `direct` its tensors stay in this worker's memory, and who takes them reads them there.
+    """
+    reference = ray.put(state, _tensor_transport="nixl") if direct else ray.put(state)
+    ray.get(actor.post_weights.remote(key, [reference]))
+
+
+def take_weights(actor: Any, key: tuple[int, ...]) -> Any:
+    """Wait for the donor's weights; if its worker died with them, until it is back and posts them again."""
+    while True:
+        reference = ray.get(actor.take_weights.remote(key))
+        try:
+            return ray.get(reference[0])
+        except (ray.exceptions.ObjectLostError, ray.exceptions.RayDirectTransportError):
+            ray.get(actor.forget_weights.remote(key, reference))
+
+
+def publish(actor: Any, brood: int, rows: Sequence[dict[str, Any]], states: Mapping[int, Any]) -> None:
+    """Report and put the members' states into the object store, without waiting for an answer."""
+    rounds = {row["member"]: row["round"] for row in rows}
+    weights = {member: [ray.put(state)] for member, state in states.items()}
+    actor.publish.remote(brood, {"reports": list(rows)}, rounds, weights)
+
+
+def next_verdicts(actor: Any, known: Mapping[int, int]) -> Any:
+    return ray.get(actor.take_verdicts.remote(dict(known)))
+
+
+def fetch(reference: Sequence[ray.ObjectRef]) -> Any:
+    """Return a published state, or None where it was lost with the worker that had put it."""
+    try:
+        return ray.get(reference[0]) if reference else None
+    except ray.exceptions.ObjectLostError:
+        return None
