@@ -94,7 +94,7 @@ class Slope(Network):
 def test_a_network_of_ones_own_has_the_bounds_of_what_it_inherits() -> None:
     high = "hyperparameters.dropout={kind: float, low: 0, high: 2}"
     with pytest.raises(
-        InputError, match=r"hyperparameters.dropout: training.dropout must be less than 1, but may"
+        InputError, match=r"hyperparameters.dropout: training.dropout must be at least 0 and below 1"
     ):
         project("p", "network_class", NETWORK, high)
     project("q", "free_class", CLASS, high)  # what dropout means to this one, it alone knows

@@ -258,7 +258,9 @@ def _allowance(mixing: Mixing, groups: Groups) -> Counts:
     """Return the rows of each group that may be trained on in the whole run."""
     if not np.isfinite(mixing.epochs):
         return np.full(groups.count, np.iinfo(np.int64).max // groups.count)
-    return np.floor(mixing.epochs * np.array(groups.rows) + 1e-9).astype(np.int64)
+    most = 2.0**50  # more than any run trains on; the sum over groups is still a whole number
+    allowed = min(mixing.epochs, most) * np.array(groups.rows) + 1e-9
+    return np.floor(np.minimum(allowed, most)).astype(np.int64)
 
 
 def _weights(part: State) -> Vector | None:
