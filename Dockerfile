@@ -4,6 +4,7 @@ FROM python:3.12-slim-bookworm AS build
 ARG TORCH_INDEX=""
 WORKDIR /source
 COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY shoal shoal
 COPY policies policies
 COPY trainables trainables
 COPY cluster cluster

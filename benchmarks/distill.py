@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from benchmarks.minilm import LARGE, SPACES, Family, Setting
-from policies.pareto import choose
-from trainables.distill.elastic import extract
-from trainables.distill.spaces import Subnet, SubSpace
-from trainables.distill.supernet import SuperNetwork
+from benchmarks.parts.minilm import LARGE, SPACES, Family, Setting
+from shoal.policies.pareto import choose
+from shoal.trainables.distill.elastic import extract
+from shoal.trainables.distill.spaces import Subnet, SubSpace
+from shoal.trainables.distill.supernet import SuperNetwork
 
 DEFAULT = Setting(steps=110, rate=1e-3, labels=6920, epochs=1, seeds=2, budgets=4)
 FULL = Setting(steps=2000, rate=1e-3, labels=6920, epochs=3, seeds=3, budgets=8)

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from trainables.batches import Shuffled
-from trainables.distill.decoder import ElasticDecoder
-from trainables.distill.elastic import LAYER, Transformer, extract
-from trainables.distill.encoder import ElasticEncoder
-from trainables.distill.relations import relation_loss, relations
-from trainables.distill.shared import SharedTeacher
-from trainables.distill.spaces import ElasticShape, Subnet, SubSpace, sandwich
-from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
-from trainables.distill.teachers import Teacher
+from shoal.trainables.batches import Shuffled
+from shoal.trainables.distill.decoder import ElasticDecoder
+from shoal.trainables.distill.elastic import LAYER, Transformer, extract
+from shoal.trainables.distill.encoder import ElasticEncoder
+from shoal.trainables.distill.relations import relation_loss, relations
+from shoal.trainables.distill.shared import SharedTeacher
+from shoal.trainables.distill.spaces import ElasticShape, Subnet, SubSpace, sandwich
+from shoal.trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork
+from shoal.trainables.distill.teachers import Teacher
 
 SPACE = SubSpace((3, 4), (5, 6), (160, 192), (2.0, 3.0), layers=6, head_width=32)
 TEACHER = ElasticShape(2000, 64, 6, 12, 384, 1536, 32)  # MiniLM-L6-H384 with fewer words

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import ray
 
-from cluster.ledger import ROWS_A_CALL, Sender, start_ledger
-from cluster.session import session
-from policies.sampling.losses import BYTES_A_ROW, LastLosses
+from shoal.cluster.ledger import ROWS_A_CALL, Sender, start_ledger
+from shoal.cluster.session import session
+from shoal.policies.sampling.losses import BYTES_A_ROW, LastLosses
 
 Records = list[tuple[np.ndarray, ...]]
 

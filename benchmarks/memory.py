@@ -19,13 +19,13 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from benchmarks.family import memory
+from benchmarks.parts.family import memory
 from benchmarks.stream import BATCH, FILE_ROWS, GROUPS, LENGTH, streamed, write_groups
-from cluster.feed import blocks_of, open_dataset, read_files, row_bytes
-from cluster.session import session
-from cluster.storage import Store
-from search.corpus.batches import MixedBatches
-from search.errors import Exhausted
+from shoal.cluster.feed import blocks_of, open_dataset, read_files, row_bytes
+from shoal.cluster.session import session
+from shoal.cluster.storage import Store
+from shoal.search.corpus.batches import MixedBatches
+from shoal.search.errors import Exhausted
 
 WINDOWS = 0.65  # of the budget
 

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.tasks import Memory
-from cluster.storage import Store
-from policies.laws.merged import ranked, trust
-from policies.mixing import Vector
-from policies.ranks import spearman
-from search.config.sections import Data
-from search.corpus.batches import MixedBatches, first_rows
-from search.corpus.build import prepare_corpus
-from trainables.language import LanguageModel
-from trainables.merging import merge
-from trainables.settings import DecoderShape, Recipe
+from benchmarks.parts.tasks import Memory
+from shoal.cluster.storage import Store
+from shoal.policies.laws.merged import ranked, trust
+from shoal.policies.mixing import Vector
+from shoal.policies.ranks import spearman
+from shoal.search.config.sections import Data
+from shoal.search.corpus.batches import MixedBatches, first_rows
+from shoal.search.corpus.build import prepare_corpus
+from shoal.trainables.language import LanguageModel
+from shoal.trainables.merging import merge
+from shoal.trainables.settings import DecoderShape, Recipe
 
 GROUPS = ("code", "docs", "law")
 LENGTH, BATCH, HELD_OUT = 64, 16, 48  # tokens of a row, rows of a step, rows a group

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.mixers import METHODS, SETTINGS, Plan, Result, work
-from benchmarks.texts import INSTALLED, rows
-from policies.statistics import student_tail
+from benchmarks.parts.mixers import METHODS, SETTINGS, Plan, Result, work
+from benchmarks.parts.texts import INSTALLED, rows
+from shoal.policies.statistics import student_tail
 
 COSTS = ("seeds", "extra_steps", "evaluations")
 COLUMNS = "{:<10}{:<20}{:>10}{:>10}{:>10}{:>9}{:>13}{:>13}"

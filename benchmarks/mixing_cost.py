@@ -19,20 +19,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from policies.mixers.ado import ADO
-from policies.mixers.aioli import Aioli
-from policies.mixers.doge import DoGE
-from policies.mixers.doremi import DoReMi
-from policies.mixers.plain import Stratified
-from policies.mixers.skillit import SkillIt
-from policies.mixers.visits import Groups, Mixer, Mixing
-from policies.mixing import normalise
-from search.config.mixing import PROBED
-from search.corpus.batches import MixedBatches
-from search.members.mixed import MixedModel
-from trainables.decoder import Decoder
-from trainables.reference import Reference
-from trainables.settings import DecoderShape, Recipe
+from shoal.policies.mixers.ado import ADO
+from shoal.policies.mixers.aioli import Aioli
+from shoal.policies.mixers.doge import DoGE
+from shoal.policies.mixers.doremi import DoReMi
+from shoal.policies.mixers.plain import Stratified
+from shoal.policies.mixers.skillit import SkillIt
+from shoal.policies.mixers.visits import Groups, Mixer, Mixing
+from shoal.policies.mixing import normalise
+from shoal.search.config.mixing import PROBED
+from shoal.search.corpus.batches import MixedBatches
+from shoal.search.members.mixed import MixedModel
+from shoal.trainables.decoder import Decoder
+from shoal.trainables.reference import Reference
+from shoal.trainables.settings import DecoderShape, Recipe
 
 NAMES, LENGTH, BATCH, HELD = ("code", "docs", "law"), 64, 8, 32
 SHAPE = DecoderShape(vocabulary=257, sequence_length=LENGTH, layers=2, heads=2, width=64)

@@ -6,18 +6,19 @@ line is one JSON object.
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from benchmarks.worlds import Linear, Noisy, Saturating, World, live, toy_world
-from policies.mixers.aioli import Aioli
-from policies.mixers.effects import agreement, similarity, smoothed_one_hot
-from policies.mixers.plain import Stratified
-from policies.mixers.visits import Groups, Mixing, State
-from policies.mixing import Vector
+from benchmarks.parts.worlds import Linear, Noisy, Saturating, World, live, measured, toy_world
+from shoal.policies.mixers.aioli import Aioli
+from shoal.policies.mixers.effects import agreement, by_chance, similarity, smoothed_one_hot, spread
+from shoal.policies.mixers.plain import Stratified
+from shoal.policies.mixers.visits import Groups, Mixing, Outcome, State, Visit
+from shoal.policies.mixing import Vector
 
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0)
 TOY = Aioli(every=200, probe_share=0.24, sweeps=4, smoothing=0.75, noise=0.0)  # probes of 4 steps
@@ -103,22 +104,51 @@ def disturbed(world: Linear, kind: str, noise: float, rng: np.random.Generator) 
 
 
 def false_moves(worlds: int) -> dict[str, float]:
-    """Return how often it moves where all groups have the same effect and only noise differs."""
+    """Return how often it moves where all groups have the same effect and only noise differs.
+
+    One sweep is refused: there it is how often an F test would move that knows the spread of sequences alone.
+    """
     found = {}
     for kind in ("sequences", "rows"):
         for count in (2, 4):
-            for sweeps in (2, 4):
-                policy = Aioli(every=200, probe_share=0.32, sweeps=sweeps)
+            for sweeps in (1, 2, 4):
+                policy = Aioli(every=200, probe_share=0.32, sweeps=sweeps, noise=2.0 if sweeps > 1 else 0.0)
                 moved = 0
                 for seed in range(worlds):
                     rng = np.random.default_rng([seed, count, sweeps])
                     world = disturbed(
                         Linear(np.full((count, count), 0.001), np.full(count, 5.0)), kind, 0.004, rng
                     )
-                    state = end(policy, groups_of(count, 200, 64), world, seed)
-                    moved += state["policy"]["decision"] == "moved"
+                    groups = groups_of(count, 200, 64)
+                    if sweeps == 1:
+                        moved += blindly(policy, groups, world, seed) < math.erfc(math.sqrt(2))
+                    else:
+                        moved += end(policy, groups, world, seed)["policy"]["decision"] == "moved"
                 found[f"{kind}, {count} groups, {sweeps} sweeps"] = moved / worlds
     return found
+
+
+def blindly(policy: Aioli, groups: Groups, world: World, seed: int) -> float:
+    """Return how probable the pulls of a single sweep are by chance, if all chance were in the sequences."""
+    mixtures: list[Vector] = []
+    seen: list[tuple[Vector, ...]] = []
+
+    def measure(visit: Visit, world: World) -> Outcome:
+        if visit.name.startswith("probe"):
+            mixtures.append(visit.counts.sum(axis=0) / visit.counts.sum())
+        if visit.name == "measure" or visit.name.startswith("probe"):
+            seen.append(world.losses())
+        return measured(visit, world)
+
+    list(live(Mixing(policy), groups, world, seed, measure=measure))
+    fell = [-np.diff([losses[target] for losses in seen], axis=0) for target in range(groups.count)]
+    each = np.array(
+        [np.linalg.pinv(np.array(mixtures)) @ drops for drops in fell]
+    )  # (targets, groups, sequences)
+    each = each - each.mean(axis=1, keepdims=True)
+    pull = each.mean(axis=2).sum(axis=0)
+    errors = np.sqrt((each.var(axis=2, ddof=1) / each.shape[2]).sum(axis=0))
+    return by_chance(spread(pull, errors), groups.count, (each.shape[2] - 1) * (groups.count - 1))
 
 
 def amplified(worlds: int) -> dict[str, float]:

@@ -21,16 +21,16 @@ import torch
 from torch import nn
 
 from benchmarks.scale import Clock
-from cluster.session import session
-from search.config.run import Run
-from search.driver.population import train_population
-from search.records import directory
-from trainables.arrays import to_tensors
-from trainables.batches import Shuffled
-from trainables.language import LanguageModel
-from trainables.network import Network
-from trainables.searched_numbers import cross_entropy
-from trainables.settings import DecoderShape, Recipe, rate_at
+from shoal.cluster.session import session
+from shoal.search.config.run import Run
+from shoal.search.driver.population import train_population
+from shoal.search.records import directory
+from shoal.trainables.arrays import to_tensors
+from shoal.trainables.batches import Shuffled
+from shoal.trainables.language import LanguageModel
+from shoal.trainables.network import Network
+from shoal.trainables.searched_numbers import cross_entropy
+from shoal.trainables.settings import DecoderShape, Recipe, rate_at
 
 CORES = len(os.sched_getaffinity(0))
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -20,20 +20,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.asha import train_by_asha
-from benchmarks.tasks import Task, tasks
-from policies import population
-from policies.bayesian import Bayesian
-from policies.exploit import Truncation
-from policies.explore import Perturb
-from policies.fire import Fire
-from policies.frequencies import MultipleFrequency
-from policies.population import Report
-from policies.rules import ALONE, Rules
-from policies.standings import rank
-from search.worker.brood import follow
-from search.worker.teams import teams
-from trainables.member import Member
+from benchmarks.parts.asha import train_by_asha
+from benchmarks.parts.tasks import Task, tasks
+from shoal.policies import population
+from shoal.policies.bayesian import Bayesian
+from shoal.policies.exploit import Truncation
+from shoal.policies.explore import Perturb
+from shoal.policies.fire import Fire
+from shoal.policies.frequencies import MultipleFrequency
+from shoal.policies.population import Report
+from shoal.policies.rules import ALONE, Rules
+from shoal.policies.standings import rank
+from shoal.search.worker.brood import follow
+from shoal.search.worker.teams import teams
+from shoal.trainables.member import Member
 
 RANDOM = "random search"
 METHODS = {

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from policies.laws.loglinear import log_linear, ridge
-from policies.mixing import Vector
-from policies.ranks import spearman
-from search.runs.boosting import boosted
+from shoal.policies.laws.loglinear import log_linear, ridge
+from shoal.policies.mixing import Vector
+from shoal.policies.ranks import spearman
+from shoal.search.runs.boosting import boosted
 
 DATA = Path(os.environ.get("SHOAL_DATA", "../shared/data")) / "regmix"
 SIZES = ("1m", "60m", "1B")

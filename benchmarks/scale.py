@@ -13,15 +13,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.shoal_toy import Silent, toy
-from cluster.session import session
-from cluster.storage import Store
-from policies import population
-from policies.population import Order, Report
-from search.driver.asynchronous import Arrivals
-from search.driver.conductor import Conductor
-from search.driver.population import train_population
-from search.records import directory
+from benchmarks.parts.shoal_toy import Silent, toy
+from shoal.cluster.session import session
+from shoal.cluster.storage import Store
+from shoal.policies import population
+from shoal.policies.population import Order, Report
+from shoal.search.driver.asynchronous import Arrivals
+from shoal.search.driver.conductor import Conductor
+from shoal.search.driver.population import train_population
+from shoal.search.records import directory
 
 INTERVAL = 4
 ROW = "{:>8}{:>24}{:>24}{:>24}{:>24}"

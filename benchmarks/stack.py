@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from benchmarks.population import CORES, DEVICE, Perceptron, tokens
-from trainables.batches import Shuffled
-from trainables.language import LanguageModel
-from trainables.network import Network
-from trainables.settings import DecoderShape, Recipe
-from trainables.stack import Stack
+from shoal.trainables.batches import Shuffled
+from shoal.trainables.language import LanguageModel
+from shoal.trainables.network import Network
+from shoal.trainables.settings import DecoderShape, Recipe
+from shoal.trainables.stack import Stack
 
 RECIPE = Recipe(steps=10_000)
 ROW = "{:<34}{:>9}{:>9}{:>9}{:>14}{:>13}{:>11}"

@@ -21,16 +21,16 @@ import pyarrow as pa
 import pyarrow.dataset
 from numpy.typing import NDArray
 
-from benchmarks import loaders
-from benchmarks.family import core_seconds
-from cluster.feed import blocks_of, open_dataset, read_on, row_bytes
-from cluster.order import RowOrder
-from cluster.session import session
-from cluster.storage import Store
-from cluster.streams import RowStream, WholeStream, WindowStream
-from search.config.sections import Data
-from search.corpus.batches import MixedBatches
-from search.corpus.packing import write_part
+from benchmarks.parts import loaders
+from benchmarks.parts.family import core_seconds
+from shoal.cluster.feed import blocks_of, open_dataset, read_on, row_bytes
+from shoal.cluster.order import RowOrder
+from shoal.cluster.session import session
+from shoal.cluster.storage import Store
+from shoal.cluster.streams import RowStream, WholeStream, WindowStream
+from shoal.search.config.sections import Data
+from shoal.search.corpus.batches import MixedBatches
+from shoal.search.corpus.packing import write_part
 
 GROUPS, LENGTH, BATCH = ("code", "docs", "law"), 128, 64
 FILE_ROWS = 4096  # as `shoal corpus` writes them

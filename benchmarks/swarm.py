@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.scale import Clock
-from cluster.session import session
-from search.config.run import Run
-from search.config.sections import Cluster, Data, Model
-from search.config.swarm import Swarm
-from search.corpus.build import prepare_corpus
-from search.driver.population import train_population
-from search.records import directory
-from search.runs.mixture import as_population, design, losses_of, settings
+from shoal.cluster.session import session
+from shoal.search.config.run import Run
+from shoal.search.config.sections import Cluster, Data, Model
+from shoal.search.config.swarm import Swarm
+from shoal.search.corpus.build import prepare_corpus
+from shoal.search.driver.population import train_population
+from shoal.search.records import directory
+from shoal.search.runs.mixture import as_population, design, losses_of, settings
 
 GROUPS = ("code", "docs", "law")
 ROW = "{:<28}{:>10}{:>14}{:>18}"

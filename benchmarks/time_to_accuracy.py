@@ -24,19 +24,19 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.parts.tasks import digits, text
 from benchmarks.quality import interval
-from benchmarks.tasks import digits, text
-from policies.sampling.dynamic import LinUpper
-from policies.sampling.infobatch import InfoBatch
-from policies.sampling.interface import Rule
-from policies.sampling.random_subset import RandomSubset
-from policies.sampling.seta import SeTa
-from search.members.sampled import SampledBatches, sample_arrays
-from trainables.batches import Shuffled
-from trainables.language import LanguageModel
-from trainables.network import Network
-from trainables.searched_numbers import cross_entropy
-from trainables.settings import DecoderShape, Recipe
+from shoal.policies.sampling.dynamic import LinUpper
+from shoal.policies.sampling.infobatch import InfoBatch
+from shoal.policies.sampling.interface import Rule
+from shoal.policies.sampling.random_subset import RandomSubset
+from shoal.policies.sampling.seta import SeTa
+from shoal.search.members.sampled import SampledBatches, sample_arrays
+from shoal.trainables.batches import Shuffled
+from shoal.trainables.language import LanguageModel
+from shoal.trainables.network import Network
+from shoal.trainables.searched_numbers import cross_entropy
+from shoal.trainables.settings import DecoderShape, Recipe
 
 METHODS: dict[str, Rule] = {
     "full": RandomSubset(1.0),

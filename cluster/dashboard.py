@@ -9,8 +9,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from cluster import metrics
-from cluster.metrics import Metric
+from shoal.cluster import metrics
+from shoal.cluster.metrics import Metric
 
 UID, TITLE, DATASOURCE = "shoal", "Shoal", "shoal-prometheus"
 SELECTED = '{run=~"$run"}'

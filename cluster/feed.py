@@ -19,9 +19,9 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from cluster.order import RowOrder, drawn
-from cluster.storage import Store
-from cluster.streams import Chunk, Tokens, as_column, as_rows
+from shoal.cluster.order import RowOrder, drawn
+from shoal.cluster.storage import Store
+from shoal.cluster.streams import Chunk, Tokens, as_column, as_rows
 
 TASK_BYTES = 64 << 20  # rows that one task reads at most: smaller ones cost more than they read
 UNUSED = 3  # references to kept room of which nobody else has a view: the cache's, the caller's, the question's

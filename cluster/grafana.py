@@ -9,7 +9,7 @@ import requests
 from grafana_api.grafana_api import GrafanaClientError, GrafanaException, GrafanaUnauthorizedError
 from grafana_api.grafana_face import GrafanaFace
 
-from cluster.dashboard import DATASOURCE, TITLE, UID, dashboard
+from shoal.cluster.dashboard import DATASOURCE, TITLE, UID, dashboard
 
 
 class Refused(ConnectionError):

@@ -6,6 +6,7 @@ repetition; then a flush by all senders leaves the ledger as it would be without
 snapshot may lack what died, and what a sender had sent is lost if the sender dies as well.
 """
 
+import re
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -16,9 +17,11 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from cluster.storage import Store
+from shoal.cluster.lease import StandingStore
+from shoal.cluster.storage import TEMPORARY, Store
 
 FOLDER = "ledger"
+SAVED = re.compile(r"mark-\d{6,}-shard-\d{5,}\.parquet")
 ROWS_A_SHARD = 10_000_000
 ROWS_A_CALL = 10_000
 FLIGHT = 16  # calls of one sender that may be under way; at the bound it waits for the oldest
@@ -44,7 +47,7 @@ class Shard:
     """An actor: the rows `place, place + shards, ...` of the pool."""
 
     def __init__(self, make: Callable[[int], Book], rows: int, uri: str, place: int, keep: int):
-        self.book, self.store, self.place, self.keep = make(rows), Store(uri), place, keep
+        self.book, self.store, self.place, self.keep = make(rows), StandingStore(uri), place, keep
         self.birth = uuid.uuid4().hex
         self.snapshots: dict[int, dict[str, Column]] = {}
         saved = self.saved()
@@ -69,7 +72,8 @@ class Shard:
 
     def saved(self) -> list[str]:
         """Return the names of this shard's files, oldest first."""
-        return [name for name in self.store.names(FOLDER) if name.endswith(self.file())]
+        names = filter(SAVED.fullmatch, self.store.names(FOLDER))
+        return [name for name in names if name.endswith(self.file())]
 
     def file(self) -> str:
         return f"shard-{self.place:05d}.parquet"
@@ -138,10 +142,17 @@ def mark_of(name: str) -> int:
     return int(name.split("-")[1])
 
 
+def saved(store: Store, mark: int) -> list[str]:
+    """Return the names of all shards' files of a mark and before."""
+    names = [name for name in store.names(FOLDER) if SAVED.fullmatch(name) and mark_of(name) <= mark]
+    return [f"{FOLDER}/{name}" for name in names]
+
+
 def forget_after(store: Store, mark: int) -> None:
-    """Delete what was saved at later marks."""
+    """Delete what was saved at later marks, and what a killed shard had not written to its end."""
     for name in store.names(FOLDER):
-        if name.startswith(".") or mark_of(name) > mark:
+        written = TEMPORARY.fullmatch(name)
+        if SAVED.fullmatch(written["name"] if written else name) and (written or mark_of(name) > mark):
             store.delete(f"{FOLDER}/{name}")
 
 

@@ -58,7 +58,10 @@ def files(folder: Path) -> Iterator[str]:
 
 def _rules(folder: Path, place: str) -> list[tuple[str, pathspec.GitIgnoreSpec]]:
     found = [folder / name for name in IGNORE_FILES if (folder / name).is_file()]
-    return [(place, pathspec.GitIgnoreSpec.from_lines(file.read_text().splitlines())) for file in found]
+    return [
+        (place, pathspec.GitIgnoreSpec.from_lines(file.read_text(encoding="utf-8").splitlines()))
+        for file in found
+    ]
 
 
 def _ignored(name: str, rules: list[tuple[str, pathspec.GitIgnoreSpec]]) -> bool:

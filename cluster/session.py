@@ -4,34 +4,43 @@ import contextlib
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
+from ray._private import utils as ray_utils
 from ray._private.state import state
 from ray.autoscaler.sdk import request_resources
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
+from shoal.cluster import ending
+from shoal.cluster.address import EMBEDDED, check_address, folder, wanted
+from shoal.cluster.errors import NoRay
+from shoal.cluster.streams import close_streams
+
 # Train's controller looks at its workers once in 2 s by default, which delays the end of a run.
-# Tune's loggers would write every report a second and a third time.
+# Tune's loggers would write every report a second and a third time, and it would take Ctrl-C for itself.
 # Ray ends idle processes above the number of CPUs after a second, but reading tasks take a part of a CPU
 # each: of three on two CPUs the third was started again and again, and a stream stood still for seconds.
 ENVIRONMENT = {
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
-# Without an address Ray looks for a cluster that `ray start` left on this machine, also a dead one.
-EMBEDDED = "local"
 SECONDS_BETWEEN_LOOKS = 2.0
+SECONDS_TO_END, SECONDS_TO_END_NOW = 60.0, 1.0  # of threads that read; where a signal ends the process
 LOOKS_FOR_GROUPS = 6  # half a second apart
 CONTROLLER = "TrainController"  # the class of the actor that starts a trial's workers
 HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
@@ -42,13 +51,13 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
     """Yield the dashboard's address, or nothing, on the cluster at `RAY_ADDRESS`, else on an embedded Ray.
 
     An embedded Ray has a dashboard if it is asked for. It dies with this process, also on SIGKILL; it is
-    stopped on the way out, also on Ctrl-C. Raises ConnectionError when the address does not answer.
+    stopped on the way out, also when a signal ends this process. Raises NoRay where there is none.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    address = os.environ.get("RAY_ADDRESS", EMBEDDED)
+    address = wanted()
     # it listens on this machine's own address only, as all that we start
     options: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1"}
     options["object_store_memory"] = object_store_bytes
@@ -57,12 +66,87 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
         options = {"runtime_env": {"env_vars": {name: os.environ[name] for name in ENVIRONMENT}}}
     else:
         keep_to_this_machine()
+    with ending.listening(), apart() as started, ending.last_words(partial(kill, started)):
+        try:
+            context = connect(address, options)
+            ending.take_signals()  # Ray prints a trace at SIGTERM otherwise
+            yield context.dashboard_url or ""
+        finally:
+            end_readers(SECONDS_TO_END if not ending.came() else SECONDS_TO_END_NOW)
+            ray.shutdown()
+            kill(started)
+
+
+def end_readers(seconds: float) -> None:
+    """Wait for the threads that read rows: Ray ends a process that asks it something when it is shut down.
+
+    Ray Data waits for its own threads, but on a machine that is busy not for long enough.
+    """
+    deadline = time.monotonic() + seconds
+    close_streams(seconds)
+    for thread in threading.enumerate():
+        if thread.name.startswith("StreamingExecutor"):
+            thread.shutdown(force=True)  # type: ignore[attr-defined]
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def connect(address: str, options: dict[str, Any]) -> Any:
+    """Connect to the cluster at an address, or start one here; return what Ray says of it."""
+    if address == EMBEDDED:
+        options["_temp_dir"] = folder()
+    else:
+        check_address(address)
     try:
-        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-        end_softly()
-        yield context.dashboard_url or ""
+        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except Exception as error:  # Ray raises many kinds
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        where = "on this machine" if address == EMBEDDED else f"with the cluster at RAY_ADDRESS={address}"
+        raise NoRay(f"Ray cannot be started {where}: {said[0]}") from error
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Let Ray start its processes in groups of their own, and leave signals to us; yields what it starts.
+
+    A signal to this process's group would otherwise end an embedded Ray first, and a driver that asks a head
+    that is gone waits for a minute.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    plain, theirs = services.ConsolePopen, ray_utils.set_sigterm_handler
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(plain(*arguments, **options, process_group=0))
+        return started[-1]
+
+    if sys.platform.startswith("linux"):  # elsewhere Ray ends them by the group that they share with us
+        setattr(services, "ConsolePopen", start)  # noqa: B010
+    ray_utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield started
     finally:
-        ray.shutdown()
+        setattr(services, "ConsolePopen", plain)  # noqa: B010
+        ray_utils.set_sigterm_handler = theirs
+
+
+def kill(started: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End Ray's processes, and those that they have started, without asking them.
+
+    Each of Ray's workers leads a group of its own; what else a raylet has started would take a minute to notice
+    that it is gone.
+    """
+    heads = {process.pid for process in started}
+    for leader in heads | {child for child, parent in parents().items() if parent in heads}:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)
+
+
+def parents() -> dict[int, int]:
+    """Return each process of this machine with the one that started it."""
+    found = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            found[int(file.parent.name)] = int(file.read_text("utf-8", "replace").rpartition(")")[2].split()[1])
+    return found
 
 
 def keep_to_this_machine() -> None:
@@ -75,19 +159,13 @@ def keep_to_this_machine() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
 
 
-def end_softly() -> None:
-    """Take SIGTERM, which stops a Ray job or a pod, for Ctrl-C: the run says that it was interrupted."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-
-
 def bookkeeping() -> dict[str, float]:
     """Return the resources of an actor that only keeps books: on a cluster those of the driver's head node.
 
     A worker node that is lost then takes members with it, but not what would bring them back.
     """
     mine = [node for node in ray.nodes() if node["NodeID"] == ray.get_runtime_context().get_node_id()]
-    if os.environ.get("RAY_ADDRESS", EMBEDDED) != EMBEDDED and HEAD in mine[0]["Resources"]:
+    if wanted() != EMBEDDED and HEAD in mine[0]["Resources"]:
         return {HEAD: 0.001}
     return {"CPU": 0.05}
 

@@ -1,13 +1,42 @@
 """Files on any `pyarrow.fs` filesystem: written whole or not at all."""
 
+import contextlib
 import json
 import os
+import re
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
+
+PART = re.compile(r"part-\d+\.parquet")  # of a run's table; what else lies in its folder is not ours
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}")  # of a write that is under way, or was killed
+
+
+class BrokenFile(ValueError):
+    """A file of ours does not hold what was written: its path, and why."""
+
+    def __str__(self) -> str:
+        return "{} is broken: {}".format(*self.args)
+
+    @property
+    def path(self) -> str:
+        return str(self.args[0])
+
+
+class CannotWrite(OSError):
+    """A file could not be written: the disk is full, or nobody may write there. One line says where and why."""
+
+    def __init__(self, place: str, error: BaseException):
+        number = getattr(error, "errno", None)
+        self.place, reason = place, os.strerror(number) if number else str(error).splitlines()[0]
+        super().__init__(number, reason)
+
+    def __str__(self) -> str:
+        return f"{self.place} cannot be written: {self.strerror}."
 
 
 class Store:
@@ -38,14 +67,27 @@ class Store:
         selector = fs.FileSelector(self.path(folder), allow_not_found=True)
         return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
 
+    def folders(self, folder: str = "") -> list[str]:
+        """Return the sorted base names of the folders in a folder."""
+        selector = fs.FileSelector(self.path(folder), allow_not_found=True)
+        found = self.filesystem.get_file_info(selector)
+        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+
     def write(self, name: str, content: bytes | str) -> None:
         content = content.encode() if isinstance(content, str) else content
-        folder, _, base = self.path(name).rpartition("/")
-        self.filesystem.create_dir(folder, recursive=True)
-        temporary = f"{folder}/.{base}.{uuid.uuid4().hex[:8]}"
-        with self.filesystem.open_output_stream(temporary) as stream:
-            stream.write(content)
-        self.filesystem.move(temporary, self.path(name))
+        inner, _, base = name.rpartition("/")
+        temporary = f"{self.path(inner)}/.{base}.{uuid.uuid4().hex[:8]}"
+        try:
+            self.make(inner)
+            with self.filesystem.open_output_stream(temporary) as stream:
+                stream.write(content)
+            self.filesystem.move(temporary, self.path(name))
+        except BaseException as error:
+            with contextlib.suppress(OSError, pa.ArrowException):  # it may never have come about
+                self.filesystem.delete_file(temporary)
+            if isinstance(error, OSError | pa.ArrowException):
+                raise CannotWrite(self.path(name), error) from error
+            raise
 
     def read(self, name: str) -> bytes:
         with self.filesystem.open_input_stream(self.path(name)) as stream:
@@ -60,8 +102,25 @@ class Store:
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, json.dumps(value, indent=2) + "\n")
 
-    def read_json(self, name: str) -> Any:
-        return json.loads(self.read(name))
+    def read_json(self, name: str, *keys: str) -> Any:
+        """Read an object of JSON that has these keys."""
+        with self.guarded(name):
+            found = json.loads(self.read(name))
+            if not isinstance(found, dict):
+                raise ValueError("it is no object of JSON")
+            if missing := [key for key in keys if key not in found]:
+                raise ValueError(f"it has no {missing[0]}")
+            return found
+
+    @contextlib.contextmanager
+    def guarded(self, name: str) -> Iterator[None]:
+        """Raise BrokenFile for whatever makes a file unreadable that is there."""
+        try:
+            yield
+        except (FileNotFoundError, BrokenFile):
+            raise
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException) as error:
+            raise BrokenFile(self.path(name), reason(error)) from error
 
     def write_table(self, name: str, table: pa.Table, **options: Any) -> None:
         sink = pa.BufferOutputStream()
@@ -72,13 +131,27 @@ class Store:
         """Read one Parquet file, or a folder of parts in the order of their names."""
         if self.filesystem.get_file_info(self.path(name)).type != fs.FileType.Directory:
             return self.read_part(name, **options)
-        parts = [part for part in self.names(name) if not part.startswith(".")]
-        tables = [self.read_part(f"{name}/{part}", **options) for part in parts]
+        names = [each for each in self.names(name) if each.endswith(".parquet") and each[0] != "."]
+        tables = [self.read_part(f"{name}/{part}", **options) for part in names]
         if not tables:
             raise FileNotFoundError(f"{self.path(name)} holds no Parquet parts.")
-        return pa.concat_tables(tables, promote_options="default")
+        with self.guarded(name):
+            return pa.concat_tables(tables, promote_options="default")
+
+    def parts(self, folder: str) -> list[str]:
+        """Return the names of the parts of a run's table, in their order."""
+        return [name for name in self.names(folder) if PART.fullmatch(name)]
 
     def read_part(self, name: str, **options: Any) -> pa.Table:
         """Read one Parquet file; `pq.read_table` looks for a data set first, for 1 MiB a third of its time."""
-        with self.filesystem.open_input_file(self.path(name)) as file:
+        with self.guarded(name), self.filesystem.open_input_file(self.path(name)) as file:
             return pq.ParquetFile(file, pre_buffer=True).read(**options)
+
+
+def reason(error: BaseException) -> str:
+    """Return in one line why a file cannot be read."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, json.JSONDecodeError):
+        return "it is empty" if not error.doc.strip() else "it is not JSON, or is cut off"
+    return str(getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__)

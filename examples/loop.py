@@ -6,13 +6,13 @@ that. A model of your own stands in the place of `Toy` once it has train, evalua
 
 from collections.abc import Iterator
 
-from policies import population
-from policies.exploit import Truncation
-from policies.explore import Perturb
-from policies.population import Order, Report
-from policies.rules import Rules
-from policies.space import Float, Space
-from trainables.toy import Toy
+from shoal.policies import population
+from shoal.policies.exploit import Truncation
+from shoal.policies.explore import Perturb
+from shoal.policies.population import Order, Report
+from shoal.policies.rules import Rules
+from shoal.policies.space import Float, Space
+from shoal.trainables.toy import Toy
 
 
 def train(

@@ -7,13 +7,13 @@ from statistics import NormalDist
 
 import numpy as np
 
-from policies import gaussian
-from policies.encoding import Array, Coding, Places, Points, coding, decode, encode, snapped
-from policies.explore import Interval, Past, Perturb
-from policies.gaussian import Inputs
-from policies.region import LARGEST, SMALLEST, half_length
-from policies.space import Hyperparameters, Space
-from policies.statistics import ROUNDING
+from shoal.policies import gaussian
+from shoal.policies.encoding import Array, Coding, Places, Points, coding, decode, encode, snapped
+from shoal.policies.explore import Interval, Past, Perturb
+from shoal.policies.gaussian import Inputs
+from shoal.policies.region import LARGEST, SMALLEST, half_length
+from shoal.policies.space import Hyperparameters, Space
+from shoal.policies.statistics import ROUNDING
 
 FEWEST = 4  # rows below which there is nothing to learn from
 FITTED = 100  # newest rows that the kernel is fitted to: the time goes with their cube

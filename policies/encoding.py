@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.space import (
+from shoal.policies.space import (
     Bool,
     Categorical,
     Float,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from policies.space import Constant, Domain, Hyperparameters, Space
+from shoal.policies.space import Constant, Domain, Hyperparameters, Space
 
 
 class Interval(NamedTuple):

@@ -9,8 +9,8 @@ from itertools import accumulate, combinations
 
 import numpy as np
 
-from policies.exploit import Copy, clone
-from policies.standings import Standings
+from shoal.policies.exploit import Copy, clone
+from shoal.policies.standings import Standings
 
 Curve = tuple[float, ...]
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.exploit import Copy, clone
-from policies.standings import Standings
+from shoal.policies.exploit import Copy, clone
+from shoal.policies.standings import Standings
 
 
 @dataclass(frozen=True)

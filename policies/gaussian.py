@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from policies.encoding import Array, Places
+from shoal.policies.encoding import Array, Places
 
 JITTERS = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 LEAST_NOISE = 1e-4  # of labels that have variance 1

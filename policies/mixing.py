@@ -102,7 +102,8 @@ def cut(proportions: Sequence[float], due: Sequence[float], batch: int) -> list[
         (1 - owed) / share if (owed := rows - count) > 0 and share > 0 else math.inf
         for rows, count, share in zip(due, counts, proportions, strict=True)
     ]
-    order = sorted(range(len(due)), key=slack.__getitem__)
+    # of those that need not wait for anybody, such as groups of share 0, the one that is owed most is first
+    order = sorted(range(len(due)), key=lambda group: (slack[group], counts[group] - due[group]))
     while missing > 0:
         for group in order[:missing]:
             counts[group] += 1
@@ -116,12 +117,17 @@ def cut(proportions: Sequence[float], due: Sequence[float], batch: int) -> list[
 
 
 def within(counts: Counts, left: Counts) -> Counts:
-    """Return counts of the same sum that exceed what is left nowhere: the surplus goes where most is left."""
+    """Return counts of the same sum that exceed what is left nowhere: the surplus goes where most is left.
+
+    Groups that have no row in `counts` get some only if the others have no room.
+    """
     kept = np.minimum(counts, left)
     surplus = int(counts.sum() - kept.sum())
     if not surplus:
         return kept
-    room = left - kept
+    room = np.where(counts > 0, left - kept, 0)
+    if surplus > room.sum():
+        kept, surplus, room = kept + room, surplus - int(room.sum()), np.where(counts > 0, 0, left - kept)
     if surplus > room.sum():
         raise ValueError(f"{counts.sum()} rows were asked for, but only {left.sum()} are left.")
     more, _ = apportion(room / room.sum(), surplus, np.zeros(len(room)))

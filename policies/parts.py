@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from policies.population import Order, Report, State, decide
-from policies.rules import Rules
-from policies.space import Space
+from shoal.policies.population import Best, Order, Report, State, archived, decide
+from shoal.policies.rules import Rules
+from shoal.policies.space import Space
 
 
 def part_of(member: int, parts: int) -> int:
@@ -36,3 +36,12 @@ def decide_within(
             members[number] = known
         orders += [order._replace(member=numbers[order.member], donor=numbers[order.donor]) for order in told]
     return tuple(members), orders
+
+
+def archived_within(state: State, parts: int = 1) -> list[tuple[int, Best]]:
+    """Return of each part the member that has ever reported the best score there, and what it was then."""
+    found = []
+    for part in range(parts):
+        best = archived(state[part::parts])
+        found += [(part + parts * best[0], best[1])] if best else []
+    return found

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from policies.exploit import Copy, clone
-from policies.explore import NOTHING, Interval, Past, explore, with_constants
-from policies.rules import Rules
-from policies.space import Hyperparameters, Space, frozen, sample
-from policies.standings import Standings, standings
+from shoal.policies.exploit import Copy, clone
+from shoal.policies.explore import NOTHING, Interval, Past, explore, with_constants
+from shoal.policies.rules import Rules
+from shoal.policies.space import Hyperparameters, Space, frozen, sample
+from shoal.policies.standings import Standings, standings
 
 HISTORY = 32  # scores of a member that are kept for the rules that look back
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from itertools import groupby
 
-from policies.explore import Interval
+from shoal.policies.explore import Interval
 
 SMALLEST, LARGEST = 0.05, 1.0  # half-lengths; the whole domain is 1 wide
 FACTOR = 1.5

@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass
 
-from policies.bayesian import Bayesian
-from policies.exploit import Exploit, NoExploit, Threshold, Tournament, Truncation, TTest, WinnerTakesAll
-from policies.explore import Additive, Explore, Perturb, Resample
-from policies.fire import Fire
-from policies.frequencies import MultipleFrequency
-from policies.halving import Cull
+from shoal.policies.bayesian import Bayesian
+from shoal.policies.exploit import Exploit, NoExploit, Threshold, Tournament, Truncation, TTest, WinnerTakesAll
+from shoal.policies.explore import Additive, Explore, Perturb, Resample
+from shoal.policies.fire import Fire
+from shoal.policies.frequencies import MultipleFrequency
+from shoal.policies.halving import Cull
 
 EXPLOITS: dict[str, type] = {
     "truncation": Truncation,

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from policies.population import Order, Report, State
-from policies.space import Hyperparameters
+from shoal.policies.population import Order, Report, State
+from shoal.policies.space import Hyperparameters
 
 
 class Setting(NamedTuple):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from policies.mixing import cut
+from shoal.policies.mixing import cut
 
 
 def share_out(

@@ -1,4 +1,4 @@
-"""The command `shoal`. Exit codes: 0 done, 1 the run failed, 2 the input cannot be used, 130 Ctrl-C."""
+"""The command `shoal`. Exit codes: 0 done, 1 the run failed, 2 unusable input, 128 + N ended by signal N."""
 
 import os
 import sys
@@ -9,13 +9,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cluster.storage import Store
-from search import notation, traces
-from search.errors import InputError, Interrupted, RunFailed
-from search.load import load_run
-from search.platform import job_commands, platform_commands
-from search.records import directory
-from search.runs.kinds import runner
+from shoal.cluster import ending
+from shoal.cluster.errors import NoRay
+from shoal.cluster.storage import BrokenFile, CannotWrite, Store
+from shoal.search import notation, traces
+from shoal.search.errors import InputError, Interrupted, RunFailed
+from shoal.search.load import load_run
+from shoal.search.output import write_document
+from shoal.search.platform import job_commands, platform_commands
+from shoal.search.records import directory
+from shoal.search.runs.kinds import runner
+from shoal.search.signals import well_ended
 
 app = typer.Typer(
     name="shoal",
@@ -67,10 +71,10 @@ def resume(path: Directory) -> None:
 @app.command(epilog="Example: shoal validate examples/demo.yaml training.steps=1000")
 def validate(file: File, changes: Changes = None) -> None:
     """Check a file without running it, and print the resolved configuration."""
-    from search.load import dump, left_to_do
+    from shoal.search.load import dump, left_to_do
 
     settings = load_run(file, changes or [])
-    sys.stdout.write(dump(settings))
+    write_document(dump(settings))
     if missing := left_to_do(settings):
         errors.print(f"note: {missing}", highlight=False, soft_wrap=True, markup=False)
 
@@ -78,7 +82,7 @@ def validate(file: File, changes: Changes = None) -> None:
 @app.command(epilog="Example: shoal corpus examples/demo.yaml data.megabytes=16")
 def corpus(file: File, changes: Changes = None) -> None:
     """Build the corpus that a run reads: tokenised, packed and split Parquet with a manifest."""
-    from search.runs.population import show_corpus
+    from shoal.search.runs.population import show_corpus
 
     show_corpus(load_run(file, changes or []), console)
 
@@ -86,7 +90,7 @@ def corpus(file: File, changes: Changes = None) -> None:
 @app.command(epilog="Example: shoal report runs/demo")
 def report(path: Directory) -> None:
     """Draw the run as one HTML file that opens offline."""
-    from search.report.write import write_report
+    from shoal.search.report.write import write_report
 
     _, store = directory.open_run(path)
     console.print(f"report: {write_report(store)}", highlight=False, soft_wrap=True)
@@ -102,7 +106,7 @@ def export(
     """Write a member's weights, or a student's, as safetensors with a JSON config beside them."""
     settings, store = directory.open_run(path)
     if student is not None:
-        from search.distill.export import export_student
+        from shoal.search.distill.export import export_student
 
         folder = export_student(settings, store, student, Store(to) if to else None)
         console.print(f"exported: {folder}/model.safetensors", highlight=False, soft_wrap=True)
@@ -114,17 +118,17 @@ def export(
 @app.command(epilog="Example: shoal schedule runs/demo > schedule.yaml")
 def schedule(path: Directory, member: Member = None) -> None:
     """Print a member's hyperparameters over the steps, as YAML: a run's file takes it as it stands."""
-    from search.runs.replay import lineage_of, settings_of
+    from shoal.search.runs.replay import lineage_of, settings_of
 
     settings, store = directory.open_run(path)
     _, segments = lineage_of(settings, store, member)
-    sys.stdout.write(notation.write({"schedule": settings_of(segments)}))
+    write_document(notation.write({"schedule": settings_of(segments)}))
 
 
 @app.command(epilog="Example: shoal replay runs/demo --member 3")
 def replay(path: Directory, member: Member = None) -> None:
     """Train one model along the schedule of a member's lineage, into DIR/replay/MEMBER."""
-    from search.runs import replay as replaying
+    from shoal.search.runs import replay as replaying
 
     replaying.replay(path, member, console)
 
@@ -140,7 +144,7 @@ def status(
     """Say how far a run is, or every run in runs/, or how a job stands."""
     elsewhere = address or os.environ.get("RAY_API_SERVER_ADDRESS")
     if path and elsewhere and not ("/" in path or os.path.exists(path)):
-        from search.platform import jobs
+        from shoal.search.platform import jobs
 
         jobs.print_status(path, address, console)
         return
@@ -150,9 +154,18 @@ def status(
     table = Table(box=None, pad_edge=False)
     for name in ("run", "status", "step", "best", "member", "exploits"):
         table.add_column(name)
+    broken: list[str] = []
     for place in paths:
-        table.add_row(*directory.state_of(place))
+        try:
+            table.add_row(*directory.state_of(place))
+        except (InputError, BrokenFile) as error:
+            if path:
+                raise
+            table.add_row(os.path.basename(place), "cannot be read")
+            broken.append(str(error))
     console.print(table)
+    for line in broken:
+        errors.print(line, style="red", highlight=False, soft_wrap=True, markup=False)
     if path and (job := directory.job_of(path)):
         console.print(f"job {job['job']}, submitted at {job['address']}", highlight=False, soft_wrap=True)
 
@@ -177,21 +190,26 @@ def runs_here() -> list[str]:
 
 def main() -> None:
     """Run the command line; what the user did wrong is one message without a stack trace."""
-    try:
-        app()
-    except InputError as error:
-        sys.exit(say("error", error, 2))
-    except Interrupted as error:
-        sys.exit(say("interrupted", error, 130))
-    except RunFailed as error:
-        sys.exit(say("failed", error, 1))
-    except Exception as error:  # a fault of Shoal's own, or of what it stands on
-        sys.exit(say("failed", error, 1))
+    with well_ended():
+        try:
+            app()
+        except (InputError, NoRay) as error:
+            sys.exit(say("error", error, 2))
+        except BrokenFile as error:
+            sys.exit(say("error", InputError(f"{error}. {directory.way_out(error)}"), 2))
+        except Interrupted as error:
+            sys.exit(say("interrupted", error, 130))
+        except RunFailed as error:
+            sys.exit(say("failed", error, 1))
+        except Exception as error:  # a fault of Shoal's own, or of what it stands on
+            sys.exit(say("failed", error, 1))
 
 
 def say(kind: str, error: Exception, code: int) -> int:
     said, trace = str(error), getattr(error, "trace", "")
-    if not isinstance(error, InputError | RunFailed):
+    if kind == "interrupted":
+        ending.say(f"{kind}: {said}")
+    if not isinstance(error, InputError | RunFailed | NoRay | CannotWrite):
         said, trace = f"{traces.in_one_line(traces.trace_of(error))}.", traces.trace_of(error)
     if trace:
         said = f"{said.rstrip('.')}. {traces.keep(trace)}"

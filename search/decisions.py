@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
-from policies.parts import decide_within
-from policies.population import Order, Report, State
-from policies.rules import ALONE, Rules
-from policies.schedule import keep_to
-from policies.space import Space
-from search.config.run import Run
+from shoal.policies.parts import decide_within
+from shoal.policies.population import Order, Report, State
+from shoal.policies.rules import ALONE, Rules
+from shoal.policies.schedule import keep_to
+from shoal.policies.space import Space
+from shoal.search.config.run import Run
+
+OVER = "over"  # among a round's orders: it is the last one, since rows have ended
 
 
 def decide_round(

@@ -6,10 +6,10 @@ from typing import Any
 
 import pyarrow.lib
 
-from cluster.storage import Store
-from search.config.run import Run
-from search.errors import InputError
-from search.tokenizers import open_tokenizer
+from shoal.cluster.storage import Store
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
+from shoal.search.tokenizers import open_tokenizer
 
 
 def read_exported(key: str, folder: str) -> dict[str, Any]:

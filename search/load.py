@@ -9,17 +9,17 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from search import notation
-from search.checks.idle import idle, idle_keys
-from search.checks.run import problems as problems_of
-from search.checks.values import check_each
-from search.config.explain import explain
-from search.config.places import absolute, escaped, with_places
-from search.config.run import FORMAT, Run
-from search.distill.card import check_teacher, teacher_folder
-from search.errors import InputError
-from search.exported import check_reference
-from search.members.own_class import is_network, own_class, refuse_hiding
+from shoal.search import notation
+from shoal.search.checks.idle import idle, idle_keys
+from shoal.search.checks.run import problems as problems_of
+from shoal.search.checks.values import check_each
+from shoal.search.config.explain import explain
+from shoal.search.config.places import absolute, escaped, with_places
+from shoal.search.config.run import FORMAT, Run
+from shoal.search.distill.card import check_teacher, teacher_folder
+from shoal.search.errors import InputError
+from shoal.search.exported import check_reference
+from shoal.search.members.own_class import is_network, own_class, refuse_hiding
 
 
 def load_run(path: str, changes: Sequence[str] = ()) -> Run:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from search.errors import InputError
+from shoal.search.errors import InputError
 
 DEEPEST = 64  # levels of nesting: far more than any run has, and fewer than Python's stack holds
 MOST = 1_000_000  # values, with each alias counted as what it stands for

@@ -1,7 +1,7 @@
 """The tokenizer that a run's file names, opened; what is wrong with one is the user's to put right."""
 
-from search.errors import InputError
-from trainables.tokenizer import Tokenizer, tokenizer_of
+from shoal.search.errors import InputError
+from shoal.trainables.tokenizer import Tokenizer, tokenizer_of
 
 
 def open_tokenizer(name: str) -> Tokenizer:

@@ -18,12 +18,12 @@ settings.load_profile("shoal")
 @pytest.fixture(autouse=True)
 def no_run_is_left() -> Iterator[None]:
     yield
-    if "tests.runs" in sys.modules:  # its imports take seconds, and few tests need them
-        sys.modules["tests.runs"].end_started()
+    if "tests.helpers.runs" in sys.modules:  # its imports take seconds, and few tests need them
+        sys.modules["tests.helpers.runs"].end_started()
 
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory) -> Path:
-    from tests.runs import write_texts
+    from tests.helpers.runs import write_texts
 
     return write_texts(tmp_path_factory.mktemp("texts"))

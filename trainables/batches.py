@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from trainables.arrays import map_nest, same_memory
-from trainables.member import Batches, SavedState
+from shoal.trainables.arrays import map_nest, same_memory
+from shoal.trainables.member import Batches, SavedState, copies
 
 
 class Shuffled:
@@ -41,9 +41,11 @@ class Shuffled:
         places = [(each.batch, each.seed, each.cursor) for each in (self, other)]
         return places[0] == places[1] and same_memory(self.arrays, other.arrays)
 
+    @copies
     def state(self) -> SavedState:
         return {"cursor": self.cursor, "seed": self.seed}
 
+    @copies
     def load(self, state: SavedState) -> None:
         if int(state["seed"]) != self.seed:
             self.epoch = -1

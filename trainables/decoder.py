@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.searched_numbers import FloatOrTensor, cross_entropy, dropout
-from trainables.settings import DecoderShape
+from shoal.trainables.searched_numbers import FloatOrTensor, cross_entropy, dropout
+from shoal.trainables.settings import DecoderShape
 
 
 class Attention(nn.Module):

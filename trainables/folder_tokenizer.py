@@ -12,7 +12,7 @@ LARGEST = 65536  # uint16 holds so many ids
 # one of these ends texts if neither the tokenizer nor the files beside it name an end
 ENDS = ("</s>", "<|endoftext|>", "<eos>", "<|end_of_text|>", "[SEP]")
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "config.json")
-PROBE = "a"
+PROBES = ("a", "1", ".", "text", "A text of several words.")
 
 
 class FolderTokenizer:
@@ -36,27 +36,30 @@ class FolderTokenizer:
 
     def encode(self, text: str) -> NDArray[np.uint16]:
         """Return the ids of a text with the tokens that begin texts, and without those that end them."""
-        try:
-            ids = self.tokenizer.encode(text, add_special_tokens=False).ids
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise ValueError(
-                f"the tokenizer of {self.name} must be able to write any text, but {error_text(error)}."
-            ) from error
-        return np.array([*self.starts, *ids], np.uint16)
+        return np.array([*self.starts, *self._ids(text)], np.uint16)
 
     def decode(self, ids: Any) -> str:
         text: str = self.tokenizer.decode(np.asarray(ids).reshape(-1).tolist())
         return text
 
+    def _ids(self, text: str, special: bool = False) -> list[int]:
+        """Return the ids of a text, with those around it if `special` asks for them."""
+        try:
+            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=special).ids
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ValueError(
+                f"the tokenizer of {self.name} must be able to write any text, but {error_text(error)}."
+            ) from error
+        return ids
+
     def _around(self) -> tuple[list[int], list[int]]:
         """Return the ids that it puts before a text, and those behind it; some put only a beginning."""
-        bare = self.tokenizer.encode(PROBE, add_special_tokens=False).ids
-        whole = self.tokenizer.encode(PROBE).ids
-        for begin in range(len(whole) - len(bare) + 1):
-            if bare and whole[begin : begin + len(bare)] == bare:
-                return whole[:begin], whole[begin + len(bare) :]
-        whole = self.tokenizer.encode("").ids  # it writes nothing for the probe
-        return whole[:-1], whole[-1:]
+        for probe in PROBES:
+            bare, whole = self._ids(probe), self._ids(probe, special=True)
+            for begin in range(len(whole) - len(bare) + 1):
+                if bare and whole[begin : begin + len(bare)] == bare:
+                    return whole[:begin], whole[begin + len(bare) :]
+        raise ValueError(f"a tokenizer must write a text as tokens, but that of {self.name} writes none.")
 
     def _named_ends(self, folder: str) -> Iterator[int]:
         """Yield the ids that end texts: first as the files beside it say, then by usual names."""
@@ -81,8 +84,6 @@ def tokenizer_in_folder(folder: str) -> Any:
             f"a folder's tokenizer needs the package tokenizers (pip install 'shoal[hf]'), got {folder}."
         ) from error
     file = Path(folder, "tokenizer.json")
-    if not Path(folder).is_dir():
-        raise ValueError(f"must be `bytes` or a folder that holds tokenizer.json, but {folder} is no folder.")
     if not file.exists():
         raise ValueError(f"a folder with a tokenizer must hold tokenizer.json, but {folder} does not.")
     try:

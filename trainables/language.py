@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.decoder import Decoder, initialise, token_losses
-from trainables.member import Batches
-from trainables.network import Network
-from trainables.searched_numbers import FloatOrTensor, squared_log_partition, used
-from trainables.settings import DecoderShape, Recipe
+from shoal.trainables.decoder import Decoder, initialise, token_losses
+from shoal.trainables.member import Batches
+from shoal.trainables.network import Network
+from shoal.trainables.searched_numbers import FloatOrTensor, squared_log_partition, used
+from shoal.trainables.settings import DecoderShape, Recipe
 
 
 class LanguageModel(Network):

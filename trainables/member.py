@@ -1,12 +1,23 @@
 """The interfaces of a member and of its batches, whatever the member trains."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-# plain values and arrays: `state` returns them, `load` takes them
+# plain values, arrays and tensors: `state` returns them, `load` takes them
 SavedState = dict[str, Any]
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def copies(method: Method) -> Method:
+    """Mark a `state` that hands out copies, or a `load` that copies out of what it is given.
+
+    The mark is the method's own: a class that overrides it is copied from and for, unless it says so again.
+    """
+    method.copies = True  # type: ignore[attr-defined]
+    return method
 
 
 class Batches(Protocol):
@@ -46,8 +57,9 @@ class Sampled(Batches, Protocol):
 class Member(Protocol):
     """One model in training: weights, optimiser state, hyperparameters, data cursor, random state.
 
-    `state` returns copies as plain values and numpy arrays, the weights by name under "weights";
-    `load` copies the state that it is given.
+    `state` returns plain values, numpy arrays and tensors in nests, the weights by name under "weights". It may
+    hand out what the member goes on with, and `load` may keep what it is given: `handover` copies between them,
+    unless they are marked as methods that `copies`.
     After `load(other.state(), hyperparameters)` a member goes on exactly as the other would have done
     with those hyperparameters.
     """

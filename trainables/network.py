@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainables.arrays import check_source, copy_into, tensor_like, to_arrays, to_clones, to_tensors
-from trainables.member import Batches, SavedState
-from trainables.optimise import OPTIMISERS
-from trainables.randomness import reseed, restored
-from trainables.searched_numbers import FloatOrTensor
-from trainables.settings import Recipe, numbers, rate_at
-from trainables.span import Span, local, shared_like
+from shoal.trainables.arrays import check_source, copy_into, tensor_like, to_arrays, to_clones, to_tensors
+from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.member import Batches, SavedState, copies
+from shoal.trainables.optimise import OPTIMISERS
+from shoal.trainables.randomness import reseed, restored
+from shoal.trainables.searched_numbers import FloatOrTensor
+from shoal.trainables.settings import Recipe, numbers, rate_at
+from shoal.trainables.span import Span, local, shared_like
 
 
 class Network(ABC):
@@ -199,12 +200,13 @@ class Network(ABC):
             score, losses = self.score(self.module, to_tensors(self.held_out[split], self.device))
         return score.item(), {group: loss.item() for group, loss in losses.items()}
 
+    @copies
     def state(self, copied: Callable[[Any], Any] = to_arrays) -> SavedState:
         return {
             "weights": copied(self.module.state_dict()),
             "optimiser": copied(self.optimiser.state_dict()["state"]),
             **({"shared": self.shared()} if self.span else {}),
-            **self.progress(),
+            **handed_out(self.progress),
         }
 
     def state_in_place(self) -> SavedState:
@@ -215,14 +217,16 @@ class Network(ABC):
         """Return the names of sharded weights: each process holds a part of the first axis, by its rank."""
         return [name for name, value in self.module.state_dict().items() if value is not local(value)]
 
+    @copies
     def progress(self) -> SavedState:
         """Return the part of the state that is not on the device."""
         return {
             "random": to_arrays(self.generator.get_state()),
-            "batches": self.batches.state(),
+            "batches": handed_out(self.batches.state),
             "trained": self.trained,
         }
 
+    @copies
     def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None:
         own = self.module.state_dict()
         if own.keys() != state["weights"].keys():
@@ -233,12 +237,14 @@ class Network(ABC):
         for name, target in own.items():
             copy_into(local(target), state["weights"][name], name)
         self.load_optimiser(state["optimiser"])
-        self.load_progress(state)
+        rest = {key: value for key, value in state.items() if key not in ("weights", "optimiser")}
+        hand_in(self.load_progress, rest)
         self.adopt(hyperparameters)
 
+    @copies
     def load_progress(self, state: SavedState) -> None:
         self.generator.set_state(torch.from_numpy(np.array(state["random"])))
-        self.batches.load(state["batches"])
+        hand_in(self.batches.load, state["batches"])
         self.trained = int(state["trained"])
 
     def load_optimiser(self, slots: SavedState) -> None:

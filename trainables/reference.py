@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.decoder import losses_by_token
+from shoal.trainables.decoder import losses_by_token
 
 REMEMBERED_BATCHES = 1024  # batches whose losses are remembered
 

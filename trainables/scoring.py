@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainables.decoder import Decoder, token_losses
+from shoal.trainables.decoder import Decoder, token_losses
 
 ROWS_PER_PASS = 128
 

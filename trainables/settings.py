@@ -38,7 +38,7 @@ class Recipe:
 
     steps: int = 200
     warmup: int = 20
-    final_rate: float = 0.1  # share of the learning rate that is left at the last step
+    final_rate: float = 0.1  # share of the learning rate that the cosine ends at, one step after the last one
     learning_rate: float = 1e-3
     weight_decay: float = 0.1  # only weights with at least two dimensions decay
     beta1: float = 0.9
@@ -72,7 +72,11 @@ def numbers(recipe: Recipe) -> dict[str, float]:
 
 
 def rate_at(step: int, recipe: Recipe) -> float:
-    """Return the learning rate of a step counted from 0: linear warm-up, then a half cosine down."""
+    """Return the learning rate of a step counted from 0: linear warm-up, then a half cosine down.
+
+    The cosine reaches `final_rate` where a step after the last one would be, so no step is trained at a rate
+    of 0.
+    """
     if step < recipe.warmup:
         return recipe.learning_rate * (step + 1) / recipe.warmup
     done = min((step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1), 1.0)

@@ -11,7 +11,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from trainables.arrays import map_nest
+from shoal.trainables.arrays import map_nest
 
 
 @dataclass(frozen=True)

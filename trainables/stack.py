@@ -8,15 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from trainables.arrays import map_nest, stack, to_arrays, to_tensors
-from trainables.batches import alike
-from trainables.member import Member
-from trainables.network import Network
-from trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
-from trainables.randomness import reseed, restored
-from trainables.settings import rate_at
-from trainables.stacked_loss import Called, StackedLoss, compiled, explained, stacked_loss
-from trainables.vmap_on_cpu import attention, linear_layers
+from shoal.trainables.arrays import map_nest, stack, to_arrays, to_tensors
+from shoal.trainables.batches import alike
+from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.member import Member
+from shoal.trainables.network import Network
+from shoal.trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
+from shoal.trainables.randomness import reseed, restored
+from shoal.trainables.settings import rate_at
+from shoal.trainables.stacked_loss import Called, StackedLoss, compiled, explained, stacked_loss
+from shoal.trainables.vmap_on_cpu import attention, linear_layers
 
 NUMBERS = ("weight_decay", "beta1", "beta2", "momentum")  # the optimisers use these
 
@@ -31,9 +32,9 @@ def signature(member: Member) -> tuple[Any, ...]:
         [(name, value.shape, value.dtype) for name, value in part.items()]
         for part in (weights, untrained_tensors(member))
     ]
-    cursor = member.batches.state()
+    cursor = handed_out(member.batches.state)
     batch = map_nest(lambda leaf: (leaf.shape, leaf.dtype), member.batches.next())
-    member.batches.load(cursor)
+    hand_in(member.batches.load, cursor)
     words = {name: value for name, value in asdict(member.recipe).items() if name not in member.numbers}
     # compared as text, because a module's settings may not be hashable
     return type(member), str(member.device), repr((tensors, module_settings(member.module), batch, words))
@@ -145,7 +146,7 @@ class Stack:
                 total += losses.detach()
         if shared:
             for each in batches[1:]:
-                each.load(batches[0].state())
+                hand_in(each.load, handed_out(batches[0].state))
         if by_row:
             for member, losses in zip(self.members, to_arrays(torch.stack(by_row, dim=1)), strict=True):
                 member.batches.observe(losses)
@@ -254,11 +255,11 @@ class Stack:
         self.seat_slots()
         targets = [place for place, parent in enumerate(parents) if parent != place]
         donors = [parents[place] for place in targets]
-        progress = {donor: self.members[donor].progress() for donor in set(donors)}
+        progress = {donor: handed_out(self.members[donor].progress) for donor in set(donors)}
         for matrix in (self.weights, *self.slots.values(), *self.kept.values()):
             matrix[targets] = matrix[donors]
         for target, donor in zip(targets, donors, strict=True):
-            self.members[target].load_progress(progress[donor])
+            hand_in(self.members[target].load_progress, progress[donor])
         for member, values in zip(self.members, hyperparameters, strict=True):
             member.adopt(values)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from trainables.network import Network
+from shoal.trainables.network import Network
 
 # (weights, numbers that differ, batch), all stacked -> losses `(members,)`, and each member's own result
 StackedLoss = Callable[[dict[str, Tensor], dict[str, Tensor], Any], tuple[Tensor, Tensor]]

@@ -46,6 +46,6 @@ def tokenizer_of(name: str) -> Tokenizer:
     """Return the tokenizer of this name, or that of a folder which holds `tokenizer.json`."""
     if name in TOKENIZERS:
         return TOKENIZERS[name]()
-    from trainables.folder_tokenizer import FolderTokenizer
+    from shoal.trainables.folder_tokenizer import FolderTokenizer
 
     return FolderTokenizer(name)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from trainables.member import SavedState
+from shoal.trainables.member import SavedState, copies
 
 
 class Toy:
@@ -32,10 +32,12 @@ class Toy:
     def evaluate(self, split: str = "validation") -> tuple[float, dict[str, float]]:
         return self.score(), {}
 
+    @copies
     def state(self) -> SavedState:
         return {"weights": {"place": self.place.copy()}, "trained": self.trained}
 
+    @copies
     def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None:
-        self.place = np.array(state["weights"]["place"])  # a copy, because arrays from Ray are read-only
+        self.place = np.array(state["weights"]["place"])  # a copy: what Ray hands over is read-only
         self.trained = int(state["trained"])
         self.hyperparameters = dict(hyperparameters)

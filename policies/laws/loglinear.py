@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from policies.minimise import Function, Minimum, Vector, minimise
+from shoal.policies.minimise import Function, Minimum, Vector, minimise
 
 HUBER = 0.02  # nats
 FLOORS = (0.0, 0.5, 0.8, 0.95)  # of the smallest loss: the starts

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from policies.mixing import Vector
-from policies.ranks import spearman
+from shoal.policies.mixing import Vector
+from shoal.policies.ranks import spearman
 
 FEWEST = 4  # trained mixtures that a rank correlation is said of
 

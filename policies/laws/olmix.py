@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from policies.laws.regmix import Predictor
-from policies.mixing import Vector, bounded, normalise
+from shoal.policies.laws.regmix import Predictor
+from shoal.policies.mixing import Vector, bounded, normalise
 
 ROUNDS = 10
 NEAR = 1e-3  # of the best predicted loss, within which a mixture is as good

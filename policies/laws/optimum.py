@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from policies.laws.loglinear import Law
-from policies.mixing import Vector, bounded, normalise
+from shoal.policies.laws.loglinear import Law
+from shoal.policies.mixing import Vector, bounded, normalise
 
 GAP = 1e-9  # of the objective to its lower bound, relative to the objective where the search has come to
 GROWTH = math.log(8.0)  # of the weight of the objective against the barriers, from round to round

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from policies.mixing import Vector, apportion, normalise
+from shoal.policies.mixing import Vector, apportion, normalise
 
 Predictor = Callable[[Vector], Vector]  # (mixtures, groups) -> losses (mixtures,)
 Regressor = Callable[[Vector, Vector], Callable[[Vector], Vector]]  # mixtures and their losses -> predictor

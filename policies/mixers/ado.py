@@ -1,26 +1,32 @@
 """ADO: follow the groups whose training loss a fitted scaling law says is falling fastest."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from policies.mixers.curves import Curve, fit_curve
-from policies.mixers.mixer import TRAINING, Groups, Outcome, State, Wish
-from policies.mixing import Counts, Vector, bounded, normalise
+from shoal.policies.mixers.curves import Curve, fit_curve
+from shoal.policies.mixers.mixer import TRAINING, Groups, Outcome, State, Wish
+from shoal.policies.mixing import Counts, Vector, bounded, normalise
 
 POINTS = 300  # that a law is fitted to; older ones are merged in pairs
-FEWEST = 30
+FEWEST = 30  # steps after `skip` before a law is fitted
 
 
 @dataclass(frozen=True)
 class ADO:
     """Shares by learning speed and credit (Jiang et al., 2025); needs no validation and no other run.
 
-    rho is in proportion to size * credit ** power * speed, where credit is the recent share of a group
-    and speed the slope of its fitted loss eps + beta n ** -alpha. What is trained is `fresh` * rho +
-    (1 - fresh) * the mean of all rho so far. With a power above 0 large groups grow without any evidence,
-    towards size ** (1 / (1 - power)). The paper refits every 1000 steps and skips as many.
+    rho is in proportion to prior * credit ** power * speed, where the prior is the groups' sizes if none is
+    given, credit is the recent share of a group and speed the slope of its fitted loss eps + beta n ** -alpha.
+    What is trained is `fresh` * rho + (1 - fresh) * the mean of all rho so far. With a power above 0 large
+    groups grow without any evidence, towards size ** (1 / (1 - power)).
+
+    A law is fitted to the losses of single steps, by a loss that outliers hardly touch; the published code
+    smooths them (Savitzky-Golay) and takes each 10th. The first fit comes with FEWEST steps after `skip`, and
+    a run that ends before it is refused; the paper refits every 1000 steps and skips as many. A group without
+    a law yet, since it was hardly seen, keeps its share, and the others move.
     """
 
     every: int = 10  # steps of one mixture; the paper's 1
@@ -46,22 +52,31 @@ class ADO:
     def check(self, groups: Groups) -> None:
         if self.least * groups.count > 1:
             raise ValueError(f"least must be at most 1/{groups.count}, but got {self.least}.")
+        first = self.every * math.ceil((self.skip + FEWEST) / self.every)
+        if first >= groups.steps:
+            raise ValueError(
+                f"ado moves first after step {first}, when {FEWEST} steps after skip {self.skip} are seen and "
+                f"a visit of every {self.every} ends, but the run has {groups.steps}: lower skip or every, or "
+                f"train longer."
+            )
 
     def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
         self.check(groups)
-        base = bounded(groups.shares if prior is None else prior, self.least, 1.0)
+        given = groups.shares if prior is None else prior
+        base = bounded(given, self.least, 1.0)
         return {
             "base": base,
+            "prior": given,  # mu
             "proportions": base,
             "credit": base,
             "mean": base,  # of rho over all mixtures
             "mixtures": 0,
             "step": 0,
             "rows": 0.0,  # of all groups: what one learns helps the others
-            "refitted": 0,  # the step of the last fit
+            "refitted": 0,  # the step of the last fit; 0 before the first
             "last": np.full(groups.count, np.nan),  # the last loss that was seen of each group
             "at": np.zeros(0),  # (points,) rows
-            "losses": np.zeros((groups.count, 0)),  # (groups, points)
+            "losses": np.zeros((groups.count, 0)),  # (groups, points); NaN until a group is first seen
             "curves": np.full((groups.count, 3), np.nan),  # eps, beta, alpha
         }
 
@@ -70,55 +85,63 @@ class ADO:
 
     def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
         assert outcome.counts is not None and outcome.training is not None
-        counts = outcome.counts
+        counts, skipped = outcome.counts, max(self.skip - state["step"], 0)
+        ends = state["rows"] + np.cumsum(counts.sum(axis=1, dtype=np.float64))
         after = state | {
             "step": state["step"] + len(counts),
-            "rows": state["rows"] + float(counts.sum()),
+            "rows": float(ends[-1]),
             "credit": self._credit(state["credit"], counts / counts.sum(axis=1, keepdims=True)),
         }
-        if after["step"] > self.skip:
-            after |= _noted(state, after["rows"] - counts.sum() / 2, counts, outcome.training)
-        due = after["step"] - after["refitted"] >= self.refit
-        if due and len(after["at"]) >= FEWEST:
-            known = [Curve(*row) for row in after["curves"]]
+        middles = ends - counts.sum(axis=1) / 2
+        after |= _noted(state, middles[skipped:], counts[skipped:], outcome.training[skipped:])
+        due = not state["refitted"] or after["step"] - after["refitted"] >= self.refit
+        if due and after["step"] >= self.skip + FEWEST:
             curves = [
-                fit_curve(after["at"], losses, before)
-                for losses, before in zip(after["losses"], known, strict=True)
+                _fitted(after["at"], losses, Curve(*row))
+                for losses, row in zip(after["losses"], after["curves"], strict=True)
             ]
             after |= {"curves": np.array(curves), "refitted": after["step"]}
-        return after | self._mixed(groups, after)
+        return after | self._mixed(after)
 
     def _credit(self, credit: Vector, shares: Vector) -> Vector:
         kept = (1 - self.recency) ** np.arange(len(shares), -1, -1)
         return np.asarray(kept[0] * credit + self.recency * kept[1:] @ shares)
 
-    def _mixed(self, groups: Groups, state: State) -> State:
-        """Return the next mixture; until all groups have a law, the one that it began with."""
-        if np.isnan(state["curves"]).any():
-            return {}
+    def _mixed(self, state: State) -> State:
+        """Return the next mixture; until a group has a law, the one that it began with."""
         _, beta, alpha = state["curves"].T
         # n is common to all groups, so its division cancels
         speed = np.maximum(alpha, self.slowest) * beta * state["rows"] ** -alpha
-        wanted = groups.shares * state["credit"] ** self.power * speed
-        if not (np.isfinite(wanted).all() and wanted.sum() > 0):
+        wanted = state["prior"] * state["credit"] ** self.power * speed
+        known = np.isfinite(wanted)
+        if not wanted[known].sum() > 0:
             return {}
-        rho = bounded(normalise(wanted), self.least, 1.0)
+        rho = state["base"].copy()  # which a group without a law keeps
+        rho[known] = normalise(wanted[known]) * rho[known].sum()
+        rho = bounded(normalise(rho), self.least, 1.0)
         trained = bounded(self.fresh * rho + (1 - self.fresh) * state["mean"], self.least, 1.0)
         mixtures = state["mixtures"] + 1
         mean = state["mean"] + (rho - state["mean"]) / (mixtures + 1)
         return {"proportions": trained, "mean": mean, "mixtures": mixtures}
 
 
-def _noted(state: State, at: float, counts: Counts, training: Vector) -> State:
-    """Return the history with one more point a group: its mean loss, or its last one if it was absent."""
-    present = (counts > 0) & np.isfinite(training)
-    rows = np.where(present, counts, 0).sum(axis=0)
-    sums = np.where(present, np.nan_to_num(training, posinf=0.0, neginf=0.0) * counts, 0.0).sum(axis=0)
-    point = np.where(rows > 0, sums / np.maximum(rows, 1), state["last"])
-    if np.isnan(point).any():  # a group that has never been seen: begin when all have
-        return {"last": point}
-    places, losses = np.append(state["at"], at), np.column_stack([state["losses"], point])
-    if len(places) >= 2 * POINTS:
-        places = places.reshape(-1, 2).mean(axis=1)
-        losses = losses.reshape(len(losses), -1, 2).mean(axis=2)
-    return {"last": point, "at": places, "losses": losses}
+def _fitted(at: Vector, losses: Vector, before: Curve) -> Curve:
+    """Return the law of a group's losses since it was first seen, or that of before if they are few."""
+    seen = np.isfinite(losses)
+    return fit_curve(at[seen], losses[seen], before) if seen.sum() >= FEWEST else before
+
+
+def _noted(state: State, at: Vector, counts: Counts, training: Vector) -> State:
+    """Return the history with a point a step: each group's mean loss, or its last one if it was absent."""
+    points = [state["last"]]
+    for seen, losses in zip(counts > 0, training, strict=True):
+        points.append(np.where(seen & np.isfinite(losses), losses, points[-1]))
+    places = np.append(state["at"], at)
+    history = np.column_stack([state["losses"], *points[1:]])
+    while len(places) >= 2 * POINTS:
+        half = len(places) // 2
+        merged = 2 * half
+        places = np.append(places[:merged].reshape(half, 2).mean(axis=1), places[merged:])
+        pairs = history[:, :merged].reshape(len(history), half, 2).mean(axis=2)
+        history = np.column_stack([pairs, history[:, merged:]])
+    return {"last": points[-1], "at": places, "losses": history}

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from policies.mixers.effects import Effects, by_chance, learn_effects, scaled, smoothed_one_hot, spread
-from policies.mixers.mixer import VALIDATION, Groups, Outcome, State, Wish
-from policies.mixers.plain import one_each, sums_to_one
-from policies.mixing import Vector, exponentiated
+from shoal.policies.mixers.effects import Effects, by_chance, learn_effects, scaled, smoothed_one_hot, spread
+from shoal.policies.mixers.mixer import VALIDATION, Groups, Outcome, State, Wish
+from shoal.policies.mixers.plain import one_each, sums_to_one
+from shoal.policies.mixing import Vector, exponentiated
 
 UPDATES = ("cumulative", "from_uniform_ema")
 SCALES = ("total", "median", "column", "none")
@@ -28,11 +28,13 @@ class Aioli:
     runs: from the beginning's proportions each round, by effects averaged over rounds with `memory`. The
     two take `rate` differently: the second cannot leave a neighbourhood of the beginning.
     The proportions stay unless the pulls differ by more than chance explains, with the certainty of `noise`
-    standard errors (2: in 5 rounds of 100 it moves by chance); 0 always moves. The first `prior_steps` steps
+    standard errors (2: in 5 rounds of 100 it moves by chance); 0 always moves. What chance does by the rows
+    that probes happened to train on shows between sweeps alone, so `noise` needs two of them: of half as many
+    steps a probe, they cost a round no step, but twice as many validation passes. The first `prior_steps` steps
     are trained at the `prior` (the paper's restricted setting), without one at equal shares: probes while
     the rate warms up measure how fast losses fall then. After that it begins from there or, as the published
-    code, from uniform. `objective` weighs the targets; `perplexity` by exp(loss), so that what falls is the
-    mean perplexity over targets and not the mean loss.
+    code, from uniform. `objective` weighs the targets, and only the weights' ratios count; `perplexity` by
+    exp(loss), so that what falls is the mean perplexity over targets and not the mean loss.
     Targets that are not trained on make the out-of-domain variant.
     """
 
@@ -64,6 +66,9 @@ class Aioli:
             )
         if isinstance(self.objective, str) and self.objective != PERPLEXITY:
             raise ValueError(f"objective must be weights or {PERPLEXITY}, but got {self.objective!r}.")
+        weights = () if isinstance(self.objective, str) else self.objective
+        if weights and not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
+            raise ValueError(f"objective must be at least 0 and not all 0, but got {list(weights)}.")
         for name, allowed in (("update", UPDATES), ("scale", SCALES), ("restart", RESTARTS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, but got {getattr(self, name)!r}.")
@@ -75,12 +80,8 @@ class Aioli:
         return max(1, round(self.probe_share * self.every / (groups.count * self.sweeps)))
 
     def check(self, groups: Groups) -> None:
-        probing = self.probe_steps(groups) * groups.count * self.sweeps
-        if groups.count > 1 and probing >= self.every:
-            raise ValueError(
-                f"the probes of a round must be shorter than the round: {self.sweeps} sweeps of {groups.count} "
-                f"probes of {self.probe_steps(groups)} steps are {probing}, but every is {self.every}."
-            )
+        if groups.count > 1:
+            self._check_probes(groups)
         if self.prior:
             one_each(self.prior, groups)
         if isinstance(self.objective, str):
@@ -88,6 +89,28 @@ class Aioli:
         if self.objective and len(self.objective) != len(groups.targets):
             raise ValueError(
                 f"objective must weigh each target, {groups.targets}, but got {len(self.objective)} weights."
+            )
+
+    def _check_probes(self, groups: Groups) -> None:
+        probes = groups.count * self.sweeps
+        probing = self.probe_steps(groups) * probes
+        if probing >= self.every:
+            raise ValueError(
+                f"the probes of a round must be shorter than the round: {self.sweeps} sweeps of {groups.count} "
+                f"probes of {self.probe_steps(groups)} steps are {probing}, but every is {self.every}."
+            )
+        if self.noise and self.sweeps < 2:
+            raise ValueError(
+                f"sweeps must be at least 2 with noise {self.noise:g}, since what chance does by the rows of a "
+                f"probe shows between them alone, but got {self.sweeps}: give 2, which cost no step more, or "
+                f"move on any difference with noise 0."
+            )
+        evaluating = math.ceil((probes + 1) * groups.evaluation_steps)
+        if self.prior_steps + probing + evaluating >= groups.steps:
+            raise ValueError(
+                f"a round of probes must leave steps to train on what they say, but prior_steps "
+                f"{self.prior_steps}, {probing} steps of probes and {evaluating} of their evaluation leave "
+                f"none of {groups.steps}: probe less or train longer."
             )
 
     def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
@@ -180,20 +203,21 @@ class Aioli:
 
     def _weights(self, losses: Sequence[float]) -> Vector:
         """Return what a nat of each target counts, (targets,)."""
-        if not isinstance(self.objective, str):
-            return np.array(self.objective or [1.0] * len(losses), dtype=np.float64)
         known = np.array(losses)
+        if not isinstance(self.objective, str):
+            weights = np.array(self.objective or np.ones(len(known)), dtype=np.float64)
+        else:
+            weights = np.exp(known - known.max()) if np.isfinite(known).all() else np.ones(len(known))
         # over their mean, so that a rate means the same as with equal weights
-        weights = np.exp(known - known.max()) if np.isfinite(known).all() else np.ones(len(known))
         return np.asarray(weights / weights.mean())
 
     def _decided(self, state: State, effects: Effects, scale: float) -> dict[str, Any]:
-        if scale <= 0:
+        if scale <= np.abs(effects.pull).max() * 1e-300:
             return {"decision": "kept: all groups have the same effect", "spread": 0.0}
         pull, errors = effects.pull / scale, effects.pull_errors / scale
         if self.noise and np.isnan(errors).any():
             raise ValueError(
-                "errors of effects need two validation sequences of each target or two sweeps; "
+                "errors of effects need two validation sequences of each target and two sweeps; "
                 "give them, or move on any difference with noise 0."
             )
         # the first round has no earlier ones to be averaged with
@@ -218,5 +242,8 @@ class Aioli:
 def together(new: Vector, of_new: float, old: Vector, of_old: float) -> float:
     """Return the degrees of freedom of two independent errors added in squares (Satterthwaite, 1946)."""
     first, second = float((new**2).mean()), float((old**2).mean())
-    doubt = first**2 / of_new + second**2 / of_old
-    return (first + second) ** 2 / doubt if doubt > 0 else math.inf
+    total = first + second
+    if not total > 0:
+        return math.inf
+    doubt = (first / total) ** 2 / of_new + (second / total) ** 2 / of_old
+    return 1 / doubt if doubt > 0 else math.inf

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from policies.minimise import Vector, minimise, multistart
+from shoal.policies.minimise import Vector, minimise, multistart
 
 HUBER = 1e-3  # of the logarithm of the loss
 STIFFNESS = 10.0  # of the walls, on the scale of a squared logarithm

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies.mixers.mixer import ALIGNMENT, Groups, Outcome
-from policies.mixers.proxy import Proxy
-from policies.mixing import Vector, apportion, dealt
+from shoal.policies.mixers.mixer import ALIGNMENT, Groups, Outcome
+from shoal.policies.mixers.proxy import Proxy
+from shoal.policies.mixing import Vector, apportion, dealt
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class DoGE(Proxy):
         super().check(groups)
         if groups.targets == groups.names and not self._all_meet(groups):
             raise ValueError(
-                f"each pair of {groups.count} groups must come together in some batch, since their gradients are "
-                f"multiplied, but batches of {groups.batch} rows, dealt out over {self.every} steps, keep some "
-                f"apart: give larger batches (of {groups.count} rows for certain) or another every."
+                f"each pair of {groups.count} groups must come together in some batch, since their gradients "
+                f"are multiplied, but batches of {groups.batch} rows, dealt out over {self.every} steps, keep "
+                f"some apart: give larger batches (of {groups.count} rows for certain) or another every."
             )
 
     def _all_meet(self, groups: Groups) -> bool:
-        """Say whether each pair of groups is in some batch of the proxy, or of as much of it as is looked at."""
+        """Say whether each pair of groups is in some batch of the proxy, as far as is looked."""
         together = np.eye(groups.count, dtype=bool)
         uniform, debt = np.full(groups.count, 1 / groups.count), np.zeros(groups.count)
         left = min(self.proxy_steps(groups), self.every * groups.count**2)

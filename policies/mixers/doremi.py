@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.mixers.mixer import EXCESS, Groups, Outcome
-from policies.mixers.proxy import Proxy
-from policies.mixing import Vector
+from shoal.policies.mixers.mixer import EXCESS, Groups, Outcome
+from shoal.policies.mixers.proxy import Proxy
+from shoal.policies.mixing import Vector
 
 
 @dataclass(frozen=True)

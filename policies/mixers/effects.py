@@ -4,14 +4,15 @@ Symbols of Chen et al., 2024: A (targets, groups) is by how much a target's loss
 unit of a group's share; a probe trains at a smoothed one-hot mixture, a column of P.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from policies.mixing import Vector
-from policies.ranks import spearman
-from policies.statistics import incomplete_beta
+from shoal.policies.mixing import Vector
+from shoal.policies.ranks import spearman
+from shoal.policies.statistics import incomplete_beta
 
 Drops = tuple[Vector, ...]  # of each target, how far each fixed sequence's loss fell in a probe
 
@@ -37,8 +38,8 @@ def learn_effects(
     `mixtures` (probes, groups) are the realised ones, sweep after sweep, each of as many probes as groups.
     A drop of a sequence is paired: the loss of the same sequence before and after the probe. The errors are
     those of having these sequences and of having trained on these rows, told apart by the spread over
-    sequences and over sweeps; what cannot be seen (one sequence, one sweep) counts as 0, and if neither can,
-    the errors are NaN. None: some loss is not finite, or the realised mixtures do not tell the groups apart.
+    sequences and over sweeps; where one of the two cannot be seen (one sequence, one sweep) they are NaN.
+    None: some loss is not finite, or the realised mixtures do not tell the groups apart.
     """
     groups = mixtures.shape[1]
     table = np.array([np.concatenate(drop) for drop in drops]) / steps  # (probes, all sequences)
@@ -80,16 +81,17 @@ class _Variances(NamedTuple):
     both: Vector  # of what is of neither alone: it is in each of the other two
 
     def total(self) -> Vector:
-        more = np.maximum(np.nan_to_num(self.sweeps) - np.nan_to_num(self.both), 0.0)
-        unseen = np.isnan(self.sequences) & np.isnan(self.sweeps)
-        return np.where(unseen, np.nan, np.nan_to_num(self.sequences) + more)
+        return np.asarray(self.sequences + np.maximum(self.sweeps - np.nan_to_num(self.both), 0.0))
 
     def freedom(self, sequences: float, sweeps: float) -> float:
         """Return the degrees of freedom of the total's mean (Satterthwaite, 1946), given those of its parts."""
         total = float(np.mean(self.total()))
-        parts = ((self.sequences, sequences), (self.sweeps, sweeps))
-        doubt = sum(float(np.mean(part)) ** 2 / of for part, of in parts if of and not np.isnan(part).any())
-        return total**2 / doubt if doubt > 0 else np.inf
+        if not total > 0:  # nothing varies but by rounding, or it is not known what does
+            return math.inf
+        parts = ((float(np.mean(self.sequences)), sequences), (float(np.mean(self.sweeps)), sweeps))
+        # relative to the total: squares of tiny variances would be 0
+        doubt = sum(min(part / total, 1e6) ** 2 / of for part, of in parts if of)
+        return 1 / doubt if doubt > 0 else math.inf
 
 
 def _centred(values: Vector) -> Vector:
@@ -116,22 +118,25 @@ def _over_both(values: Vector) -> Vector:
 def scaled(effects: Effects, scale: str, objective: Vector) -> float:
     """Return what a step in the direction of the pull is divided by; 0 where all effects are alike.
 
+    A is weighed by the objective, and only targets that count are looked at: others change no step.
     `total` is the published one: the sum of A less its smallest entry if that is negative, so one wildly
     negative entry freezes the proportions. `median` is as large where all entries are alike, and robust:
-    the number of entries times the median of |A|. `column` is the mean over groups of the largest weighted |A|
-    of each, mostly what a group does to itself: a rate then means the same whatever the number of groups.
-    `none` is 1: the step is in nats.
+    the number of entries times the median of |A|, or their mean where most are 0. `column` is the mean
+    over groups of the largest |A| of each, mostly what a group does to itself: a rate then means the same
+    whatever the number of groups. `none` is 1: the step is in nats.
     """
-    matrix = effects.matrix
     if scale == "none":
         return 1.0
-    if np.ptp(effects.pull) <= 1e-12 * np.abs(matrix).max():
+    matrix = (objective[:, None] * effects.matrix)[objective > 0]
+    sizes = np.abs(matrix)
+    if np.ptp(effects.pull) <= 1e-12 * sizes.max():
         return 0.0
     if scale == "total":
         return float(matrix.sum() - matrix.size * min(float(matrix.min()), 0.0))
     if scale == "column":
-        return float((objective[:, None] * np.abs(matrix)).max(axis=0).mean())
-    return float(matrix.size * np.median(np.abs(matrix)))
+        return float(sizes.max(axis=0).mean())
+    median, mean = float(np.median(sizes)), float(sizes.mean())
+    return matrix.size * (median if median > 1e-9 * mean else mean)
 
 
 def similarity(first: Vector, second: Vector) -> float:
@@ -152,22 +157,23 @@ def agreement(measured: Vector, truth: Vector) -> tuple[float, float]:
     Centred, because a constant in a row moves no proportion.
     """
     one, other = _centred(measured), _centred(truth)
-    error = float(np.linalg.norm(one - other) / np.linalg.norm(other))
+    size = float(np.linalg.norm(other))
+    error = float(np.linalg.norm(one - other)) / size if size else np.nan
     return error, float((np.sign(one) == np.sign(other)).mean())
 
 
 def spread(pull: Vector, errors: Vector) -> float:
-    """Return the root mean square pull in units of its standard error; for two groups it is |t|."""
+    """Return the root mean square pull in standard errors, NaN without these; of two groups it is |t|."""
     noise = float(np.sqrt((errors**2).mean()))
     size = float(np.sqrt((pull**2).mean()))
-    if size == 0:
-        return 0.0
-    return size / noise if noise > 0 else np.inf
+    if size == 0 or math.isnan(noise):
+        return 0.0 if size == 0 else math.nan
+    return size / noise if noise > 0 else math.inf
 
 
 def by_chance(size: float, groups: int, freedom: float) -> float:
     """Return how probable a spread of `size` or more is where all groups have the same effect (the F test)."""
-    if not np.isfinite(size):
-        return 0.0
+    if not math.isfinite(size):
+        return math.nan if math.isnan(size) else 0.0
     between, within = (groups - 1) / 2, min(freedom, 1e6) / 2
     return incomplete_beta(within, between, within / (within + between * size**2))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from policies.mixing import Counts, Vector, normalise
+from shoal.policies.mixing import Counts, Vector, normalise
 
 State = dict[str, Any]
 

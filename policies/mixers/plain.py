@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies.mixers.mixer import Groups, Outcome, State, Wish
-from policies.mixing import Vector, normalise
+from shoal.policies.mixers.mixer import Groups, Outcome, State, Wish
+from shoal.policies.mixing import Vector, normalise
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -109,8 +109,12 @@ class Stages:
             sums_to_one(proportions)
 
     def check(self, groups: Groups) -> None:
-        for _, proportions in self.stages:
+        for step, proportions in self.stages:
             one_each(proportions, groups)
+            if step >= groups.steps:
+                raise ValueError(
+                    f"stages must begin within the run's {groups.steps} steps, but one does at {step}."
+                )
 
     def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
         self.check(groups)
@@ -146,11 +150,19 @@ class EndUpsampling:
             sums_to_one(self.base)
 
     def check(self, groups: Groups) -> None:
+        if self.share and not self.last_steps(groups):
+            raise ValueError(
+                f"share must make at least one step, but {self.share:g} of {groups.steps} steps is "
+                f"{self.share * groups.steps:g}: give a larger share, or 0 for none."
+            )
         if self.without not in ("", *groups.names):
             raise ValueError(f"without must be one of {groups.names}, but got {self.without!r}.")
         if self.base:
             one_each(self.base, groups)
         self.last(groups)
+
+    def last_steps(self, groups: Groups) -> int:
+        return round(self.share * groups.steps)
 
     def last(self, groups: Groups) -> Vector:
         """Return the proportions of the last phase."""
@@ -164,7 +176,7 @@ class EndUpsampling:
         return {}
 
     def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
-        turn = groups.steps - round(self.share * groups.steps)
+        turn = groups.steps - self.last_steps(groups)
         if step < turn:
             base = one_each(self.base, groups) if self.base else groups.shares
             return Wish(min(turn - step, left), base)

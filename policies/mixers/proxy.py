@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies.mixers.mixer import Groups, Outcome, State, Wish
-from policies.mixing import Vector, exponentiated
+from shoal.policies.mixers.mixer import Groups, Outcome, State, Wish
+from shoal.policies.mixing import Vector, exponentiated
 
 
 @dataclass(frozen=True)

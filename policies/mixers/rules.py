@@ -1,11 +1,19 @@
 """The mixing policies by name."""
 
-from policies.mixers.ado import ADO
-from policies.mixers.aioli import Aioli
-from policies.mixers.doge import DoGE
-from policies.mixers.doremi import DoReMi
-from policies.mixers.plain import EndUpsampling, Fixed, Proportional, Random, Stages, Stratified, Temperature
-from policies.mixers.skillit import SkillIt
+from shoal.policies.mixers.ado import ADO
+from shoal.policies.mixers.aioli import Aioli
+from shoal.policies.mixers.doge import DoGE
+from shoal.policies.mixers.doremi import DoReMi
+from shoal.policies.mixers.plain import (
+    EndUpsampling,
+    Fixed,
+    Proportional,
+    Random,
+    Stages,
+    Stratified,
+    Temperature,
+)
+from shoal.policies.mixers.skillit import SkillIt
 
 MIXERS: dict[str, type] = {
     "fixed": Fixed,

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies.mixers.mixer import VALIDATION, Groups, Outcome, State, Wish
-from policies.mixing import Vector, exponentiated
+from shoal.policies.mixers.mixer import VALIDATION, Groups, Outcome, State, Wish
+from shoal.policies.mixing import Vector, exponentiated
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class SkillIt:
 
     graph: tuple[tuple[float, ...], ...]
     rate: float = 0.2
-    every: int = 100  # steps from update to update
+    every: int = 50  # steps from update to update
     window: int = 3
     signals: ClassVar[frozenset[str]] = frozenset({VALIDATION})
 
@@ -40,6 +40,11 @@ class SkillIt:
                 f"graph must have a row for each of {groups.names} and a column for each of {groups.targets}, "
                 f"but it is {shape}."
             )
+        if self.every >= groups.steps:
+            raise ValueError(
+                f"every must be less than the run's {groups.steps} steps, or no loss would ever be heard, "
+                f"but got {self.every}."
+            )
 
     def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
         self.check(groups)
@@ -54,8 +59,12 @@ class SkillIt:
         if outcome.validation is None:
             return state
         losses = np.array([sequences.mean() for sequences in outcome.validation])
-        if not np.isfinite(losses).all():
+        told = np.isfinite(losses)
+        if not told.any():
             return state
+        # a target that is not finite counts as before, one that never was as the mean of the others
+        before = state["losses"][-1] if state["losses"] else np.full(len(losses), losses[told].mean())
+        losses = np.where(told, losses, before)
         recent = [*state["losses"], losses][-self.window :]
         return state | {"losses": recent, "proportions": self._towards(np.sum(recent, axis=0))}
 
@@ -68,6 +77,9 @@ class SkillIt:
 def skills_graph(before: Vector, after: Vector) -> tuple[tuple[float, ...], ...]:
     """Return a graph: by which share each target's loss fell while one group alone was trained.
 
-    `before` (targets,) are the losses that all runs begin with, `after` (groups, targets) what each ended at.
+    `before` (targets,) are the losses that all runs begin with, above 0; `after` (groups, targets) what each
+    ended at.
     """
+    if not (before > 0).all():
+        raise ValueError(f"the losses of before must be above 0, but got {before.tolist()}.")
     return tuple(map(tuple, ((before - after) / before).tolist()))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.mixers.mixer import (
+from shoal.policies.mixers.mixer import (
     ALIGNMENT,
     EXCESS,
     TRAINING,
@@ -30,7 +30,7 @@ from policies.mixers.mixer import (
     Visit,
     Wish,
 )
-from policies.mixing import Counts, Vector, apportion, bounded, dealt, normalise, within
+from shoal.policies.mixing import Counts, Vector, apportion, bounded, dealt, normalise, within
 
 __all__ = [
     "ALIGNMENT",

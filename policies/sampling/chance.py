@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.sampling.interface import Ids
+from shoal.policies.sampling.interface import Ids
 
 LEAST, MOST = 2.0**-65, 1 - 2.0**-53  # so that logarithms of u and of 1 - u are finite
 

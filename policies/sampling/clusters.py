@@ -1,27 +1,41 @@
-"""One-dimensional k-means, exact on a histogram."""
+"""One-dimensional k-means, exact where values are few, else on a histogram."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-BINS = 4096
-RANGE = (1e-7, 1e5)  # losses beyond fall into the outer bins
-EDGES = np.geomspace(*RANGE, BINS - 1)
+BINS = 2048
 
 
 def cut_points(values: NDArray[np.floating], groups: int) -> NDArray[np.float64]:
     """Return the borders between `groups` groups with the least sum of squared distances from their means.
 
-    There are `groups - 1` of them, ascending; fewer where the values fill fewer bins. The bins are logarithmic
-    and 0.7 % wide, so that only their counts and sums need to be known.
+    There are `groups - 1` of them, ascending, each the least value of the group above it; fewer where there
+    are fewer different values. Values may be of any sign and size: moved or stretched, they group alike.
     """
-    place = np.searchsorted(EDGES, values.astype(np.float64), side="right")
-    counts = np.bincount(place, minlength=BINS)
-    filled = np.flatnonzero(counts)
-    if len(filled) < 2:
+    sorted_values = np.sort(values.astype(np.float64))
+    if not len(sorted_values):
         return np.empty(0)
-    sums = np.bincount(place, weights=values, minlength=BINS).astype(np.float64)
-    starts = _best_starts(counts[filled].astype(np.float64), sums[filled], min(groups, len(filled)))
-    return np.asarray(EDGES[filled[starts] - 1])
+    starts = np.flatnonzero(np.append(True, np.diff(_places(sorted_values)) > 0))  # of the filled bins
+    if len(starts) < 2:
+        return np.empty(0)
+    middle = sorted_values[len(sorted_values) // 2]  # sums of large numbers would lose the digits
+    sums = np.add.reduceat(sorted_values - middle, starts)
+    counts = np.diff(np.append(starts, len(sorted_values))).astype(np.float64)
+    chosen = _best_starts(counts, sums, min(groups, len(starts)))
+    return np.asarray(sorted_values[starts[chosen]])
+
+
+def _places(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ascending numbers, equal for values of one bin; if few values differ, each has its own.
+
+    Else there are BINS bins, of one width about the median and in proportion to the distance far from it.
+    """
+    if (np.diff(values) > 0).sum() < BINS:
+        return values
+    away = values - np.median(values)
+    scale = float(np.median(np.abs(away))) or float(np.abs(away).mean())
+    bent = np.arcsinh(away / scale)
+    return np.asarray(np.floor((bent - bent[0]) * (BINS / np.ptp(bent))))
 
 
 def _best_starts(counts: NDArray[np.float64], sums: NDArray[np.float64], groups: int) -> NDArray[np.int64]:

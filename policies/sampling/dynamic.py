@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
+from shoal.policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
+from shoal.policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
 
 Vector = NDArray[np.float64]
 EASY, MEDIUM, HARD, UNKNOWN = "easy", "medium", "hard", "unknown"
@@ -48,14 +48,20 @@ def recovered_gap(
 ) -> Gap:
     """Return the supervision gap recovered, from the accuracies on hard rows in several repeats each.
 
-    Raises ValueError if the gap itself is below `least`: the share of it would be noise.
+    Raises ValueError if the gap itself is below `least` or not above 0: the share of it would be noise. So it
+    does of single repeats, between which nothing could vary.
     """
+    if min(map(len, (unsupervised, easy, hard))) < 2:
+        raise ValueError(
+            f"an interval needs at least 2 repeats of each, but got {len(unsupervised)}, {len(easy)}, "
+            f"{len(hard)}."
+        )
 
     def share(none: float, by_easy: float, by_hard: float) -> float:
         return (by_easy - none) / (by_hard - none)
 
     means = [float(np.mean(values)) for values in (unsupervised, easy, hard)]
-    if not means[2] - means[0] >= least:
+    if not means[2] - means[0] >= max(least, 1e-12):
         raise ValueError(
             f"training on hard rows must gain at least {least}, but gained {means[2] - means[0]:.4g}."
         )

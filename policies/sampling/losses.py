@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.sampling.interface import Ids
+from shoal.policies.sampling.interface import Ids
 
 BYTES_A_ROW = 20
 

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies.sampling.chance import keys, uniform
-from policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
+from shoal.policies.sampling.chance import keys, uniform
+from shoal.policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
 
 
 @dataclass(frozen=True)

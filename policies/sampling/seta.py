@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.sampling.chance import uniform
-from policies.sampling.clusters import cut_points
-from policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
+from shoal.policies.sampling.chance import uniform
+from shoal.policies.sampling.clusters import cut_points
+from shoal.policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
 
 
 @dataclass(frozen=True)

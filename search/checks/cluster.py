@@ -1,6 +1,6 @@
 """What must hold of the section `cluster:` of a run's file: between its keys, and with other sections."""
 
-from search.config.run import Run
+from shoal.search.config.run import Run
 
 
 def check_broods(run: Run) -> str:

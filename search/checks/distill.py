@@ -1,10 +1,10 @@
 """What must hold of the section `distill:`, between its keys and with other sections."""
 
-from search.config.run import Run
+from shoal.search.config.run import Run
 
 
 def check_distill(run: Run) -> str:
-    """Return what is wrong between the keys, for `search.checks.run.CHECKS`."""
+    """Return what is wrong between the keys, for `shoal.search.checks.run.CHECKS`."""
     if (run.distill is not None) != (run.kind == "distill"):
         return "distill: goes with kind: distill, and that needs it"
     if run.distill is None:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from search.config.distill import ABSENT
-from search.config.run import Run
+from shoal.search.config.distill import ABSENT
+from shoal.search.config.run import Run
 
 
 def idle_keys(run: Run) -> dict[str, Any]:

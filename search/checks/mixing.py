@@ -1,17 +1,19 @@
 """What must hold of the section `mixing:`: between its keys, with other sections, with the rows of groups."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from policies.mixers import visits
-from search.checks.values import ends, setting, wrong
-from search.config.explain import shown, told_at
-from search.config.kinds import SpaceWithin
-from search.config.mixing import ByGroup, Mixing, settled
-from search.config.run import Run
+from shoal.policies.mixers import visits
+from shoal.search.checks.values import ends, setting, wrong
+from shoal.search.config.explain import shown, told_at
+from shoal.search.config.kinds import SpaceWithin
+from shoal.search.config.mixing import ByGroup, Mixing, settled
+from shoal.search.config.run import Run
 
 WEIGHTS = {"objective", "graph"}  # given by group name, but no proportions
+MOST_CORNERS = 1024  # of the space of searched settings, that are looked at
 UNKNOWN = 10**9  # rows of a group before the corpus is there: enough for any budget
 
 
@@ -142,9 +144,9 @@ def check_probes(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
             f"mixing.policy.probe_share"
         )
     told = run.mixing.evaluation_rows if run.mixing else None
-    if policy.noise and policy.sweeps < 2 and (told or run.training.evaluation_rows) < 2:
+    if policy.noise and (told or run.training.evaluation_rows) < 2:
         return (
-            "mixing.policy.noise: errors need two sweeps or two evaluation_rows of each group; give them, or "
+            "mixing.policy.noise: errors need two sweeps and two evaluation_rows of each group; give them, or "
             "move on any difference with noise: 0"
         )
     return ""
@@ -168,6 +170,28 @@ def check_searched(run: Run, built: visits.Mixing, groups: visits.Groups) -> str
         for name, domain in settings.items():
             if problem := check_setting(run.mixing, built, groups, name, domain):
                 return f"{place}.mixing.{name}: {problem}"
+        if problem := check_corners(run, built, groups, settings):
+            return f"{place}.mixing: {problem}"
+    return ""
+
+
+def check_corners(run: Run, built: visits.Mixing, groups: visits.Groups, settings: Mapping[str, Any]) -> str:
+    """Return which ends of the domains cannot be together, though each of them could alone.
+
+    A gate needs two sweeps, but only where there is a gate.
+    """
+    for values in itertools.islice(itertools.product(*map(ends, settings.values())), MOST_CORNERS):
+        changes = dict(zip(settings, values, strict=True))
+        try:
+            changed = settled(built, changes)
+            visits.check(changed, groups)
+        except (ValueError, TypeError) as error:
+            problem = str(error)
+        else:
+            problem = check_probes(run, changed, groups)
+        if problem:
+            told = ", ".join(f"{name} {shown(value)}" for name, value in changes.items())
+            return f"{told} cannot be: {problem}"
     return ""
 
 

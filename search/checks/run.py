@@ -1,18 +1,19 @@
 """What must hold between the keys of a run's file; each check returns a problem or nothing."""
 
 import math
+from collections.abc import Mapping
 
-from policies.sampling.interface import needs_losses
-from search.checks.cluster import check_broods, check_compile, check_room, check_span
-from search.checks.distill import check_distill
-from search.checks.mixing import check_mixing
-from search.checks.swarm import check_swarm
-from search.checks.values import check_values
-from search.config import distill as distilling
-from search.config.kinds import SpaceWithin
-from search.config.run import Run
-from search.config.sections import SEARCHED
-from search.errors import nearest
+from shoal.policies.sampling.interface import needs_losses
+from shoal.search.checks.cluster import check_broods, check_compile, check_room, check_span
+from shoal.search.checks.distill import check_distill
+from shoal.search.checks.mixing import check_mixing
+from shoal.search.checks.swarm import check_swarm
+from shoal.search.checks.values import check_values
+from shoal.search.config import distill as distilling
+from shoal.search.config.kinds import SpaceWithin
+from shoal.search.config.run import Run
+from shoal.search.config.sections import SEARCHED
+from shoal.search.errors import nearest
 
 
 def check_population(run: Run) -> str:
@@ -124,6 +125,11 @@ def check_schedule(run: Run) -> str:
     if odd:
         interval = run.population.interval
         return f"schedule: from_step must be a multiple of population.interval ({interval}), got {odd[0]}"
+    if starts[-1] >= run.training.steps:
+        return (
+            f"schedule: from_step must be less than training.steps ({run.training.steps}), or the entry would "
+            f"never hold, got {starts[-1]}"
+        )
     return ""
 
 
@@ -210,7 +216,29 @@ def check_sampling(run: Run) -> str:
         return (
             f"data.exhausted: must be repeat with sampling.rule, which counts epochs, got {run.data.exhausted}"
         )
+    if getattr(rule, "burn_in", 0) >= run.training.steps:
+        return (
+            f"sampling.rule.burn_in: must be less than training.steps ({run.training.steps}), or nothing would "
+            f"ever be weighed, got {run.sampling.rule.model_dump()['burn_in']}"
+        )
     return ""
+
+
+def note_on_epochs(run: Run, rows: Mapping[str, int]) -> str:
+    """Return what to expect of a rule by losses, in a run that ends within every group's first epoch."""
+    rule = run.sampling.rule
+    if rule is None or not needs_losses(rule.build()):
+        return ""
+    given = run.data.proportions or dict.fromkeys(rows, 1.0)
+    total, trained = sum(given.values()), run.training.steps * run.training.batch
+    # a mixing policy may give all rows to one group
+    most = {group: trained * (1.0 if run.mixing else given.get(group, 0.0) / total) for group in rows}
+    if any(most[group] > rows[group] for group in rows):
+        return ""
+    return (
+        f"sampling.rule: {rule.kind} chooses by the losses of earlier epochs, but {run.training.steps} steps "
+        f"of {run.training.batch} rows end within the first epoch of {', '.join(rows)}, so it keeps every row"
+    )
 
 
 CHECKS = (

@@ -2,10 +2,10 @@
 
 import importlib.util
 
-from search.checks.mixing import check_table
-from search.config.run import Run
-from search.config.sections import Population
-from search.config.swarm import Swarm
+from shoal.search.checks.mixing import check_table
+from shoal.search.config.run import Run
+from shoal.search.config.sections import Population
+from shoal.search.config.swarm import Swarm
 
 FEWEST = 64  # runs that boosted trees are fitted to
 

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from search.config.distill import Distill
-from search.config.explain import shown, wanted
-from search.config.kinds import SpaceWithin
-from search.config.run import Run
-from search.config.sections import Training
-from search.config.sections_of import Real, Settings
+from shoal.search.config.distill import Distill
+from shoal.search.config.explain import shown, wanted
+from shoal.search.config.kinds import SpaceWithin
+from shoal.search.config.run import Run
+from shoal.search.config.sections import Training
+from shoal.search.config.sections_of import Real, Settings
 
 
 def check_values(run: Run) -> str:

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from search.config.sections_of import Count, Flag, Real, Settings, Whole
-from trainables.distill.spaces import SubSpace
-from trainables.settings import Recipe
+from shoal.search.config.sections_of import Count, Flag, Real, Settings, Whole
+from shoal.trainables.distill.spaces import SubSpace
+from shoal.trainables.settings import Recipe
 
 Weight = Annotated[Real, Field(ge=0)]
 

@@ -6,13 +6,13 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import ErrorDetails
 
-from policies.mixers.rules import MIXERS
-from policies.rules import EXPLOITS, EXPLORES
-from policies.sampling.rules import SAMPLERS
-from policies.space import DOMAINS
-from search import notation
-from search.config.run import Run
-from search.errors import nearest
+from shoal.policies.mixers.rules import MIXERS
+from shoal.policies.rules import EXPLOITS, EXPLORES
+from shoal.policies.sampling.rules import SAMPLERS
+from shoal.policies.space import DOMAINS
+from shoal.search import notation
+from shoal.search.config.run import Run
+from shoal.search.errors import nearest
 
 RULES = (["population", "exploit"], ["population", "explore"], ["sampling", "rule"], ["mixing", "policy"])
 KINDS: dict[str, Iterable[str]] = {

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, RootModel
 
-from policies.rules import EXPLOITS, EXPLORES
-from policies.sampling.rules import SAMPLERS
-from policies.space import DOMAINS, Space
-from search.config.sections_of import OneOf, Settings, kind_in, kind_of
+from shoal.policies.rules import EXPLOITS, EXPLORES
+from shoal.policies.sampling.rules import SAMPLERS
+from shoal.policies.space import DOMAINS, Space
+from shoal.search.config.sections_of import OneOf, Settings, kind_in, kind_of
 
 EXPLOIT = {kind: kind_of(kind, rule) for kind, rule in EXPLOITS.items()}
 EXPLORE = {kind: kind_of(kind, rule) for kind, rule in EXPLORES.items()}

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import Field, create_model
 
-from policies.mixers import visits
-from policies.mixers.rules import MIXERS
-from search.config.sections_of import (
+from shoal.policies.mixers import visits
+from shoal.policies.mixers.rules import MIXERS
+from shoal.search.config.sections_of import (
     Count,
     OneOf,
     Real,

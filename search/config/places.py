@@ -5,11 +5,11 @@ import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from search.config.distill import Distill
-from search.config.run import Run
-from search.config.sections import Data
-from search.errors import InputError
-from trainables.tokenizer import TOKENIZERS
+from shoal.search.config.distill import Distill
+from shoal.search.config.run import Run
+from shoal.search.config.sections import Data
+from shoal.search.errors import InputError
+from shoal.trainables.tokenizer import TOKENIZERS
 
 Change = Callable[[str, str], str]  # key and place to another place
 

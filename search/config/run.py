@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from policies.mixers.mixer import Groups
-from policies.rules import ALONE, Rules
-from policies.schedule import Setting
-from policies.space import Space
-from search.config.distill import Distill
-from search.config.kinds import AnyDomain
-from search.config.mixing import Mixing
-from search.config.sections import (
+from shoal.policies.mixers.mixer import Groups
+from shoal.policies.rules import ALONE, Rules
+from shoal.policies.schedule import Setting
+from shoal.policies.space import Space
+from shoal.search.config.distill import Distill
+from shoal.search.config.kinds import AnyDomain
+from shoal.search.config.mixing import Mixing
+from shoal.search.config.sections import (
     Checkpoint,
     Cluster,
     Data,
@@ -26,8 +26,8 @@ from search.config.sections import (
     Start,
     Training,
 )
-from search.config.sections_of import Settings, Whole
-from search.config.swarm import Swarm
+from shoal.search.config.sections_of import Settings, Whole
+from shoal.search.config.swarm import Swarm
 
 FORMAT: Literal[2] = 2  # of the run directory; a reader refuses another one
 
@@ -41,7 +41,7 @@ def known_kind(kind: str) -> str:
 
 
 class Run(Settings):
-    """A whole run, resolved. What must hold between its sections stands in `search.checks`."""
+    """A whole run, resolved. What must hold between its sections stands in `shoal.search.checks`."""
 
     name: Name
     kind: Annotated[str, AfterValidator(known_kind)] = "population"

@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from policies.halving import Cull
-from policies.rules import Rules
-from search.config.kinds import EXPLOIT, EXPLORE, AnyExploit, AnyExplore, AnySampler
-from search.config.sections_of import (
+from shoal.policies.halving import Cull
+from shoal.policies.rules import Rules
+from shoal.search.config.kinds import EXPLOIT, EXPLORE, AnyExploit, AnyExplore, AnySampler
+from shoal.search.config.sections_of import (
     Count,
     Flag,
     Hyperparameters,
@@ -18,7 +18,7 @@ from search.config.sections_of import (
     Whole,
     section_of,
 )
-from trainables.settings import DecoderShape, Recipe
+from shoal.trainables.settings import DecoderShape, Recipe
 
 
 def one_place(given: object) -> object:
@@ -38,6 +38,9 @@ class Data(Settings):
     """Which text, how it becomes rows, and how much of each group a batch holds."""
 
     corpus: str = "runs/corpus"
+    content: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = (
+        None  # hash of the rows that a run began with
+    )
     groups: dict[Name, Source] = Field(default_factory=dict)
     text_field: str = "text"
     tokenizer: str = "bytes"  # or a folder with tokenizer.json: the teacher's, in a run of kind distill

@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from policies.space import frozen
+from shoal.policies.space import frozen
 
 
 def whole(value: Any) -> Any:

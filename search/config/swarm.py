@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from search.config.mixing import ByGroup
-from search.config.sections import Model
-from search.config.sections_of import Count, Real, Settings, Whole
+from shoal.search.config.mixing import ByGroup
+from shoal.search.config.sections import Model
+from shoal.search.config.sections_of import Count, Real, Settings, Whole
 
 
 class Swarm(Settings):

@@ -5,10 +5,11 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any
 
-from search.corpus.quarantine import Bad
-from search.corpus.records import Content, record
+from shoal.search.corpus.quarantine import Bad
+from shoal.search.corpus.records import Content, record
 
 END_BLOCKS = 2  # of zeros, at the end of every tar
+NO_END = "a tar must end in two blocks of zeros, but this one breaks off"
 
 
 EOF_BLOCK = tarfile.EOFHeaderError  # type: ignore[attr-defined]  # a block of zeros
@@ -63,18 +64,17 @@ def archive(stream: Any, field: str) -> Iterator[Content]:
 
 
 def _members(tar: _Tar) -> Iterator[tuple[str, bytes] | Bad]:
-    """Yield the name and content of each plain file, and what is lost between them and at the end."""
-    files = 0
-    while True:
-        begin = tar.offset
+    """Yield the name and content of each plain file, and at last what is lost between them and at the end."""
+    files = damages = lost = 0
+    reason = broken = ""
+    while not broken:
         member, wrong = _next(tar)
         if wrong:
-            size = max(tar.strange, 1) * tarfile.BLOCKSIZE
-            yield _lost(f"a damaged header in a tar: {wrong}", size, begin, files)
+            damages, lost = damages + 1, lost + max(tar.strange, 1) * tarfile.BLOCKSIZE
+            reason = f"a damaged header in a tar: {wrong}"
         if member is None:
-            if tar.zeros < END_BLOCKS and not wrong:
-                yield Bad("a tar must end in two blocks of zeros, but this one breaks off")
-            return
+            broken = "" if tar.zeros >= END_BLOCKS or wrong else NO_END
+            break
         tar.members = []  # else all headers stay in memory
         tar.zeros = tar.strange = 0
         if member.isfile():
@@ -83,17 +83,15 @@ def _members(tar: _Tar) -> Iterator[tuple[str, bytes] | Bad]:
             try:
                 content = file.read()
             except tarfile.TarError:
-                yield Bad("a tar that breaks off within a member")
-                return
+                broken = "a tar that breaks off within a member"
+                continue
             files += 1
             yield member.name, content
-
-
-def _lost(reason: str, size: int, begin: int, files: int) -> Bad:
-    """Return so many bytes as documents, at so many bytes a file as there were before."""
-    if not files:
-        return Bad(reason, lost=size)
-    return Bad(reason, documents=max(size * files // begin, 1))
+    if damages:
+        at_their_size = lost * files // max(tar.offset - lost, 1)  # of those that are whole
+        yield Bad(reason, documents=max(at_their_size, damages), lost=0 if files else lost)
+    if broken:
+        yield Bad(broken)
 
 
 def _next(tar: _Tar) -> tuple[tarfile.TarInfo | None, str]:

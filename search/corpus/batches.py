@@ -6,12 +6,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.storage import Store
-from cluster.streams import RowStream, WindowStream, as_rows
-from policies.mixing import Vector, cut
-from policies.supply import share_out
-from search.corpus.build import PART_ROWS, Split
-from search.errors import Exhausted
+from shoal.cluster.storage import Store
+from shoal.cluster.streams import RowStream, WindowStream, as_rows
+from shoal.policies.mixing import Vector, cut
+from shoal.policies.supply import share_out
+from shoal.search.corpus.build import PART_ROWS, Split
+from shoal.search.errors import Exhausted
+from shoal.trainables.member import copies
 
 
 class Rows(Protocol):
@@ -58,7 +59,7 @@ class MixedBatches:
 
     def next(self) -> NDArray[np.uint16]:
         """Return `(batch, sequence_length)` tokens; raises Exhausted where the groups have no batch left."""
-        return self.take(self._counts())
+        return self.take(self._next_counts())
 
     def take(self, counts: Sequence[int]) -> NDArray[np.uint16]:
         """Return the next rows of each group, as many as are asked for, whatever the proportions are."""
@@ -104,6 +105,7 @@ class MixedBatches:
                 found[f"skipped_{group}"] = float(self.skipped[place])
         return found
 
+    @copies
     def state(self) -> dict[str, Any]:
         return {
             "cursors": list(self.cursors),
@@ -112,6 +114,7 @@ class MixedBatches:
             "proportions": self.proportions.copy(),
         }
 
+    @copies
     def load(self, state: dict[str, Any]) -> None:
         self.cursors = list(state["cursors"])
         self.skipped = list(state["skipped"])
@@ -119,28 +122,54 @@ class MixedBatches:
         self.proportions = state["proportions"]
         self._stand()
 
-    def _counts(self) -> list[int]:
-        limits = self.limits
-        if limits is None or all(
-            cursor + self.batch < limit for cursor, limit in zip(self.cursors, limits, strict=True)
-        ):
-            due = [rows + owed for rows, owed in zip(self._due, self.debt, strict=True)]
-            counts = cut(self._shares, due, self.batch)
-            self.debt = [rows - count for rows, count in zip(due, counts, strict=True)]
-            return counts
-        left = [max(limit - cursor, 0) for cursor, limit in zip(self.cursors, limits, strict=True)]
-        shares = self._shares
-        found = share_out(shares, self.batch, self.debt, left)
-        known = zip(self.groups, left, shares, strict=True)
-        ended = [name for name, rows, share in known if share and not rows]
-        if found is None or (self.stop and ended):
+    def left(self, most: int) -> int:
+        """Return for how many of the next `most` batches there are rows, if no window leaves rows out."""
+        cursors, debt = list(self.cursors), self.debt
+        if self._enough(cursors, most):
+            return most
+        for batches in range(most):
+            if (found := self._counts(cursors, debt)) is None:
+                return batches
+            cursors, debt = [cursor + count for cursor, count in zip(cursors, found[0], strict=True)], found[1]
+        return most
+
+    def read_out(self) -> list[str]:
+        """Return the groups that have been read to the end."""
+        known = zip(self.groups, self._left(self.cursors), self._shares, strict=True)
+        return [name for name, rows, share in known if share and not rows] or self.groups
+
+    def _next_counts(self) -> list[int]:
+        if (found := self._counts(self.cursors, self.debt)) is None:
             raise Exhausted(
                 f"data.exhausted: after data.epochs passes there is no batch of {self.batch} rows left "
-                f"({', '.join(ended or self.groups)} read to the end). Train for fewer steps, give more text, "
+                f"({', '.join(self.read_out())} read to the end). Train for fewer steps, give more text, "
                 f"or let groups repeat."
             )
         counts, self.debt = found
         return counts
+
+    def _counts(self, cursors: Sequence[int], debt: Sequence[float]) -> tuple[list[int], list[float]] | None:
+        """Return the rows of each group in the next batch and what is owed then; None if there is no batch."""
+        shares = self._shares
+        if self._enough(cursors, 1):
+            due = [rows + owed for rows, owed in zip(self._due, debt, strict=True)]
+            counts = cut(shares, due, self.batch)
+            return counts, [rows - count for rows, count in zip(due, counts, strict=True)]
+        left = self._left(cursors)
+        if self.stop and any(share and not rows for rows, share in zip(left, shares, strict=True)):
+            return None
+        return share_out(shares, self.batch, list(debt), left)
+
+    def _enough(self, cursors: Sequence[int], batches: int) -> bool:
+        """Say whether no group can come to its end within so many batches."""
+        limits, rows = self.limits, batches * self.batch
+        return limits is None or all(
+            cursor + rows < limit for cursor, limit in zip(cursors, limits, strict=True)
+        )
+
+    def _left(self, cursors: Sequence[int]) -> list[int]:
+        assert self.limits is not None, "rows without a limit do not end"
+        return [max(limit - cursor, 0) for cursor, limit in zip(cursors, self.limits, strict=True)]
 
     def _stand(self) -> None:
         """Tell the windows where this member stands before anybody reads."""

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from cluster.storage import Store
-from search.config.sections import Data
-from search.corpus import freshness, stages
-from search.corpus.documents import Document, gather
-from search.corpus.manifest import (
+from shoal.cluster.storage import Store
+from shoal.search.config.sections import Data
+from shoal.search.corpus import freshness, stages
+from shoal.search.corpus.documents import Document, gather
+from shoal.search.corpus.manifest import (
     FORMAT,
     MANIFEST,
     Group,
@@ -23,14 +23,15 @@ from search.corpus.manifest import (
     key_of,
     load_corpus,
     open_store,
+    other_rows,
     publish,
     unwritable,
 )
-from search.corpus.packing import PART_ROWS, SPLITS, Built, Split, pack, split_of, write_rows
-from search.corpus.quarantine import FOLDER, Quarantine
-from search.corpus.staging import move, staged
-from search.errors import InputError
-from search.tokenizers import open_tokenizer
+from shoal.search.corpus.packing import PART_ROWS, SPLITS, Built, Split, pack, split_of, write_rows
+from shoal.search.corpus.quarantine import FOLDER, Quarantine
+from shoal.search.corpus.staging import move, staged
+from shoal.search.errors import InputError
+from shoal.search.tokenizers import open_tokenizer
 
 __all__ = ["COLUMNS", "PART_ROWS", "SPLITS", "Manifest", "build_corpus", "describe", "load_corpus"]
 COLUMNS = ("group", "documents", "duplicates", "skipped", *SPLITS, "tokens")
@@ -42,6 +43,8 @@ def prepare_corpus(settings: Data, report: Callable[[str], None] = print, renew:
 
     One that is older than its sources is built again with `renew`, and else used; either is said.
     """
+    if settings.content is not None:
+        return same_rows(settings, report)
     manifest = find_corpus(settings)
     if manifest is None:
         return build_corpus(settings, report)
@@ -59,6 +62,22 @@ def prepare_corpus(settings: Data, report: Callable[[str], None] = print, renew:
         with contextlib.suppress(OSError):  # a corpus may lie where one may only read
             publish(store, manifest)
     return manifest
+
+
+def same_rows(settings: Data, report: Callable[[str], None]) -> Manifest:
+    """Return the corpus that has the rows which the settings ask for by their content.
+
+    Where it is gone it is built again. Raises InputError where the sources do not give these rows any more.
+    """
+    if (manifest := find_corpus(settings)) is not None:
+        return manifest
+    plain, store = settings.model_copy(update={"content": None}), open_store(settings)
+    found = find_corpus(plain)
+    if found is None or not all(change.gone for change in freshness.changes(store, found, plain)):
+        found = build_corpus(plain, report)
+    if found.content != settings.content:
+        raise other_rows(settings, found)
+    return found
 
 
 def describe(manifest: Manifest) -> list[tuple[str | int, ...]]:

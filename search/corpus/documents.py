@@ -5,11 +5,11 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from search.config.sections import Data
-from search.corpus import sources
-from search.corpus.opening import bytes_of
-from search.corpus.quarantine import Bad, Quarantine, checked
-from search.errors import InputError
+from shoal.search.config.sections import Data
+from shoal.search.corpus import sources
+from shoal.search.corpus.opening import bytes_of
+from shoal.search.corpus.quarantine import Bad, Quarantine, checked
+from shoal.search.errors import InputError
 
 FEW = 5  # a split that expects fewer documents than this may well get none
 PIECE_BYTES = (512, 65536)  # least and most bytes of a piece of a document that is cut

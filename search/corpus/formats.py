@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from search.corpus.archives import archive
-from search.corpus.opening import (
+from shoal.search.corpus.archives import archive
+from shoal.search.corpus.opening import (
     ARROW_STREAM,
     HEAD,
     KINDS,
@@ -21,12 +21,13 @@ from search.corpus.opening import (
     unpacked,
     whole_or_stretches,
 )
-from search.corpus.opening import stretches as stretches_of
-from search.corpus.quarantine import EXCERPT, Bad
-from search.corpus.records import Content, bare, json_form, records, some, utf8, values
+from shoal.search.corpus.opening import stretches as stretches_of
+from shoal.search.corpus.quarantine import EXCERPT, Bad
+from shoal.search.corpus.records import Content, bare, json_form, records, some, utf8, values
 
 Opens = Callable[[], Any]  # opens the file
-END_OF_STREAM = (b"\xff\xff\xff\xff\x00\x00\x00\x00", b"\x00\x00\x00\x00")  # of Arrow, today and before 0.15
+BEFORE_MESSAGE = b"\xff\xff\xff\xff"  # of an Arrow stream, since 0.15
+NO_MESSAGE = b"\x00\x00\x00\x00"  # in place of the length of one: the end
 BINARY = {
     pa.string(): pa.binary(),
     pa.large_string(): pa.large_binary(),
@@ -151,12 +152,14 @@ def arrow(source: Any, file: File) -> Iterator[Content]:
     source.seek(0)
     size = source.size() if hasattr(source, "size") else file.size
     while source.tell() < size:  # streams that were joined are one after another
+        end = BEFORE_MESSAGE + NO_MESSAGE if source.read(4) == BEFORE_MESSAGE else NO_MESSAGE
+        source.seek(-4, os.SEEK_CUR)
         stream = pa.ipc.open_stream(source)
         for batch in stream:
             yield from _batch(batch, file.field)
         place = source.tell()
         source.seek(max(place - 8, 0))
-        if not source.read(8).endswith(END_OF_STREAM):
+        if not source.read(8).endswith(end):
             yield Bad("an Arrow stream must end in its mark, but this one breaks off")
 
 

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from cluster.storage import Store
-from search.config.sections import Data
-from search.corpus.listing import Listing
-from search.corpus.manifest import SOURCES, Manifest, name_of
-from search.corpus.quarantine import one_line
-from search.corpus.sources import listed
-from search.errors import InputError
+from shoal.cluster.storage import Store
+from shoal.search.config.sections import Data
+from shoal.search.corpus.listing import Listing
+from shoal.search.corpus.manifest import SOURCES, Manifest, name_of
+from shoal.search.corpus.quarantine import one_line
+from shoal.search.corpus.sources import listed
+from shoal.search.errors import InputError
 
 Listed = dict[str, dict[str, list[int]]]  # group -> path -> size and time of change in nanoseconds
 

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from search.corpus.quarantine import Bad
-from search.corpus.records import Content
+from shoal.search.corpus.quarantine import Bad
+from shoal.search.corpus.records import Content
 
 LICENCE = re.compile(r"(licen[cs]e|copying|notice)([-_. ].*)?", re.IGNORECASE)
 ROOTS = ("platlib", "purelib", "stdlib")  # of which two may be one: the last name holds

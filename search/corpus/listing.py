@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from pyarrow import fs
 
-from cluster.storage import Store
-from search.corpus.opening import known
+from shoal.cluster.storage import Store
+from shoal.search.corpus.opening import known
 
 MAGIC = "*?["
 SOURCE_CODE = (".py", ".pyi")  # where a name that begins with _ is an everyday one

@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
-from cluster.storage import Store
-from search.config.sections import Data
-from search.corpus.packing import Split
-from search.errors import InputError
+from shoal.cluster.storage import Store
+from shoal.search.config.sections import Data
+from shoal.search.corpus.packing import Split
+from shoal.search.errors import InputError
 
 FORMAT = 3
 READABLE = (
@@ -100,8 +100,9 @@ def key_of(made: "Data | Manifest") -> str:
 def load_corpus(settings: Data, content: str | None = None) -> Manifest:
     """Return the manifest of a finished corpus that fits the settings and still has all its files.
 
-    With `content` it is the one of just these rows, wherever its sources now are.
+    With `content`, here or in the settings, it is the one of just these rows, wherever its sources now are.
     """
+    content = content or settings.content
     if (found := find_corpus(settings, content)) is not None:
         return found
     store = open_store(settings)
@@ -110,10 +111,20 @@ def load_corpus(settings: Data, content: str | None = None) -> Manifest:
             f"data.corpus: no finished corpus in {settings.corpus}. Build it with `shoal corpus FILE`."
         )
     there = _read(store, MANIFEST)
+    if content is not None and content == settings.content:
+        raise other_rows(settings, there)
     said = "; ".join(differences(there, settings)) if content is None else f"its content is {there.content}"
     raise InputError(
         f"data.corpus: {settings.corpus} was built otherwise: {said}. Build another beside it with "
         f"`shoal corpus FILE`, or choose another data.corpus."
+    )
+
+
+def other_rows(settings: Data, found: Manifest) -> InputError:
+    return InputError(
+        f"data.corpus: {settings.corpus} has other rows than the run began with: their content is "
+        f"{found.content}, and was {settings.content}. Put the corpus or its sources back as they were, or "
+        f"begin another run with directory=..."
     )
 
 
@@ -122,6 +133,7 @@ def find_corpus(settings: Data, content: str | None = None) -> Manifest | None:
 
     Raises InputError for one that is broken.
     """
+    content = content or settings.content
     store = open_store(settings)
     way_out = f"Delete {settings.corpus} to build it again, or choose another data.corpus."
     names = [MANIFEST, *_kept(store)] if store.exists(MANIFEST) else []

@@ -11,10 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from search.corpus.quarantine import Bad
+from shoal.search.corpus.quarantine import Bad
 
 HEAD = 1 << 16  # bytes that a file is known by
-CHUNK = 1 << 16  # bytes read at once of what is compressed
+CHUNK = 1 << 16  # most bytes read at once of what is compressed
+SIP = 1 << 12  # the same of a stream that gives either all of them or none
 SPAN = 1 << 20  # bytes read at once of a file that is larger than its group may be
 LAYERS = 3  # most compressions around one another
 
@@ -43,7 +44,7 @@ def _arrow_codec(name: str) -> Callable[[Any], Any]:
 
 
 PACKED: list[tuple[re.Pattern[bytes], Callable[[Any], Any]]] = [
-    (re.compile(rb"\x1f\x8b"), lambda stream: gzip.GzipFile(fileobj=stream)),
+    (re.compile(rb"\x1f\x8b"), lambda stream: gzip.GzipFile(fileobj=stream, mode="rb")),
     (re.compile(rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)"), bz2.BZ2File),
     (re.compile(rb"\xfd7zXZ\x00|\x5d\x00\x00"), lzma.LZMAFile),
     (re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL), _arrow_codec("zstd")),
@@ -99,11 +100,29 @@ def unpacked(raw: Any) -> tuple[Any, bytes]:
     """Return a stream of a file's bytes, decompressed if need be, and the first of them."""
     makers: list[Callable[[Any], Any]] = []
     while True:
-        head = _wrapped(raw, makers).read(HEAD)
+        head = _first(_wrapped(raw, makers))
         make = next((make for magic, make in PACKED if magic.match(head)), None)
         if make is None or len(makers) == LAYERS:
             return _wrapped(raw, makers), head
         makers.append(make)
+
+
+def _first(stream: Any) -> bytes:
+    """Return the first bytes of a stream, as many as come before it breaks off."""
+    head = b""
+    try:
+        while len(head) < HEAD and (chunk := _some(stream)):
+            head += chunk
+    except Exception:
+        if not head:
+            raise
+    return head[:HEAD]
+
+
+def _some(stream: Any) -> bytes:
+    """Return some bytes of a stream, few enough that little is lost with them where it breaks off."""
+    content: bytes = stream.read(SIP) if isinstance(stream, pa.NativeFile) else stream.read1(CHUNK)
+    return content
 
 
 def _wrapped(raw: Any, makers: list[Callable[[Any], Any]]) -> Any:
@@ -156,9 +175,8 @@ def _span(stream: Any, start: int) -> bytes:
 
 def stretches(stream: Any) -> Iterator[bytes]:
     """Yield a stream in stretches of whole lines, as they come, so that what comes before a break is kept."""
-    read = getattr(stream, "read1", stream.read)
     rest: list[bytes] = []
-    while chunk := read(CHUNK):
+    while chunk := _some(stream):
         lines, end, begun = chunk.rpartition(b"\n")
         if end:
             yield b"".join([*rest, lines, end])

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cluster.storage import Store
-from cluster.streams import as_column
-from search.config.sections import Data
-from search.corpus.documents import Document
-from search.errors import InputError
-from trainables.tokenizer import Tokenizer
+from shoal.cluster.storage import Store
+from shoal.cluster.streams import as_column
+from shoal.search.config.sections import Data
+from shoal.search.corpus.documents import Document
+from shoal.search.errors import InputError
+from shoal.trainables.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation", "test")
 PART_ROWS = 4096  # most rows of a file, which is one row group: small, so that a stream starts early

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from cluster.storage import Store
-from search.errors import InputError
+from shoal.cluster.storage import Store
+from shoal.search.errors import InputError
 
 FOLDER = "quarantine.parquet"  # in the corpus directory: one part a group
 KEPT = 100_000  # records of a group; all are counted
@@ -56,7 +56,11 @@ def checked(content: bytes, most: float) -> bytes | Bad:
 
 def one_line(text: str) -> str:
     """Return a text that fits in a line of a terminal and a column of UTF-8."""
-    return " ".join(text.encode(errors="backslashreplace").decode().split())
+    try:  # names of files that are not UTF-8, byte by byte
+        plain = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:
+        plain = text.encode(errors="backslashreplace").decode()
+    return " ".join(plain.split())
 
 
 class Quarantine:

@@ -5,14 +5,15 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from search.corpus.quarantine import BOM, EXCERPT, Bad
+from shoal.search.corpus.quarantine import BOM, EXCERPT, Bad
 
 Content = bytes | Bad
 LOOKED_AT = 20  # lines by which a file of another name is known as JSON
 NAMED_KEYS, KEY_LETTERS = 8, 40  # of a record, where a message lists them
 LENIENT = json.JSONDecoder(parse_int=float)  # int() refuses more than 4300 digits, JSON does not
 BETWEEN = re.compile(r"[\s,\ufeff]*")
-TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+NEXT = re.compile(r"[,\[\]{}]")
+TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 
 
 def records(spans: Iterable[bytes], field: str) -> Iterator[Content]:
@@ -142,7 +143,10 @@ def _bytes(found: dict[str, Any], field: str) -> bytes:
 
 
 def _end(text: str, place: int) -> int | None:
-    """Return where a value ends, by its brackets alone."""
+    """Return where a value ends, by its brackets alone; always behind its beginning."""
+    if text[place] not in '{["':
+        following = NEXT.search(text, place + 1)
+        return following.start() if following else None
     depth = 0
     for token in TOKENS.finditer(text, place):
         if token[0] in "[{":

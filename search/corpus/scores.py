@@ -16,16 +16,16 @@ import ray.data
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
-from cluster.session import capacity
-from cluster.storage import Store
-from cluster.streams import as_rows
-from search.config.sections import Data
-from search.corpus.build import Manifest, load_corpus
-from search.errors import InputError
-from search.exported import check_exported, read_exported
-from trainables.decoder import trained_decoder
-from trainables.scoring import row_losses
-from trainables.settings import DecoderShape
+from shoal.cluster.session import capacity
+from shoal.cluster.storage import Store
+from shoal.cluster.streams import as_rows
+from shoal.search.config.sections import Data
+from shoal.search.corpus.build import Manifest, load_corpus
+from shoal.search.errors import InputError
+from shoal.search.exported import check_exported, read_exported
+from shoal.trainables.decoder import trained_decoder
+from shoal.trainables.scoring import row_losses
+from shoal.trainables.settings import DecoderShape
 
 FOLDER, RECORD = "scores", "scored.json"  # the record is written last: where it is, the scores are whole
 KEY = "sampling.scorer"

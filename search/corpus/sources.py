@@ -6,14 +6,14 @@ from functools import partial
 
 import pyarrow as pa
 
-from search.config.sections import Data
-from search.corpus.formats import File, broken, contents, of_system
-from search.corpus.installed import INSTALLED, Entry
-from search.corpus.listing import Found, Listing, Place, files_of, opener, place_of
-from search.corpus.opening import bytes_of, turn
-from search.corpus.quarantine import Bad, one_line
-from search.corpus.records import Content
-from search.errors import InputError
+from shoal.search.config.sections import Data
+from shoal.search.corpus.formats import File, broken, contents, of_system
+from shoal.search.corpus.installed import INSTALLED, Entry
+from shoal.search.corpus.listing import Found, Listing, Place, files_of, opener, place_of
+from shoal.search.corpus.opening import bytes_of, turn
+from shoal.search.corpus.quarantine import Bad, one_line
+from shoal.search.corpus.records import Content
+from shoal.search.errors import InputError
 
 ALLOWED = (
     "a file, folder, glob or URI of Parquet (.parquet), JSON (.jsonl, .json), WebDataset (.tar), a saved "

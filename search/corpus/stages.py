@@ -18,17 +18,17 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
-from cluster.session import session
-from cluster.storage import Store
-from search.config.sections import Data
-from search.corpus.documents import PIECE_BYTES, Document, no_text, pieces
-from search.corpus.opening import bytes_of
-from search.corpus.packing import SPLITS, Built, Split, pack, split_of, write_rows
-from search.corpus.quarantine import Bad, Quarantine, checked
-from search.corpus.records import Content
-from search.corpus.sources import Entry, entries, read
-from search.errors import InputError
-from search.tokenizers import open_tokenizer
+from shoal.cluster.session import session
+from shoal.cluster.storage import Store
+from shoal.search.config.sections import Data
+from shoal.search.corpus.documents import PIECE_BYTES, Document, no_text, pieces
+from shoal.search.corpus.opening import bytes_of
+from shoal.search.corpus.packing import SPLITS, Built, Split, pack, split_of, write_rows
+from shoal.search.corpus.quarantine import Bad, Quarantine, checked
+from shoal.search.corpus.records import Content
+from shoal.search.corpus.sources import Entry, entries, read
+from shoal.search.errors import InputError
+from shoal.search.tokenizers import open_tokenizer
 
 BATCH_BYTES = 64 << 20  # of files that one task reads: what is left of a row at its end is lost
 

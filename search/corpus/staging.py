@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pyarrow import fs
 
-from cluster.storage import Store
+from shoal.cluster.storage import Store
 
 PREFIX = ".build-"
 FORGOTTEN = 24 * 3600.0  # seconds without a new part, after which a build was killed

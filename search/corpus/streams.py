@@ -5,16 +5,16 @@ from functools import partial
 
 from ray import train
 
-from cluster.feed import blocks_of, read_on, row_bytes
-from cluster.order import RowOrder
-from cluster.session import capacity
-from cluster.storage import Store
-from cluster.streams import RowStream, WholeStream, WindowStream, rooms
-from search.config.run import Run
-from search.config.sections import Data
-from search.corpus.batches import file_rows
-from search.corpus.build import PART_ROWS, Manifest
-from search.errors import InputError
+from shoal.cluster.feed import blocks_of, read_on, row_bytes
+from shoal.cluster.order import RowOrder
+from shoal.cluster.session import capacity
+from shoal.cluster.storage import Store
+from shoal.cluster.streams import RowStream, WholeStream, WindowStream, rooms
+from shoal.search.config.run import Run
+from shoal.search.config.sections import Data
+from shoal.search.corpus.batches import file_rows
+from shoal.search.corpus.build import PART_ROWS, Manifest
+from shoal.search.errors import InputError
 
 LEAST_FILES = 8  # of a window: two that are read, two ahead, and room for a task's own at both ends
 

@@ -6,12 +6,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.storage import Store
-from policies.mixing import normalise
-from search.config.run import Run
-from search.corpus.batches import MixedBatches, first_rows
-from search.corpus.build import load_corpus
-from search.corpus.streams import limits, open_streams
+from shoal.cluster.storage import Store
+from shoal.policies.mixing import normalise
+from shoal.search.config.run import Run
+from shoal.search.corpus.batches import MixedBatches, first_rows
+from shoal.search.corpus.build import load_corpus
+from shoal.search.corpus.streams import limits, open_streams
 
 HeldOut = dict[str, dict[str, NDArray[np.uint16]]]
 

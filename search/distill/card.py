@@ -5,13 +5,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.config.run import Run
-from search.errors import InputError
-from trainables.distill.relations import relation_heads_fit
-from trainables.distill.spaces import ElasticShape
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
+from shoal.trainables.distill.relations import relation_heads_fit
+from shoal.trainables.distill.spaces import ElasticShape
 
 if TYPE_CHECKING:
-    from trainables.distill.teachers import Card
+    from shoal.trainables.distill.teachers import Card
 
 INSTALL_HF = "pip install 'shoal[hf]'"
 
@@ -49,7 +49,7 @@ def read_teacher(run: Run) -> "Card":
 
 
 def card_of(teacher: str, place: str) -> "Card":
-    from trainables.distill.teachers import read_card
+    from shoal.trainables.distill.teachers import read_card
 
     folder = teacher_folder(teacher, place)
     try:
@@ -63,7 +63,7 @@ def check_teacher(run: Run) -> None:
     card = read_teacher(run)
     assert card.shape is not None
     if proxy := run.distilling.search.proxy:
-        from search.distill.proxy import check_proxy
+        from shoal.search.distill.proxy import check_proxy
 
         check_proxy(proxy)
     problems = [*space_problems(run, card.shape), *fit_problems(run, card), *logit_problems(run, card)]
@@ -110,7 +110,7 @@ def fit_problems(run: Run, card: "Card") -> list[str]:
             f"data.sequence_length: must be at most the teacher's {card.shape.positions}, "
             f"got {run.data.sequence_length}"
         )
-    from trainables.tokenizer import tokenizer_of
+    from shoal.trainables.tokenizer import tokenizer_of
 
     try:
         found = tokenizer_of(run.data.tokenizer).vocabulary
@@ -147,7 +147,7 @@ def budget_problems(run: Run, shape: ElasticShape) -> list[str]:
     search = run.distilling.search
     if not search.budgets:
         return []
-    from search.distill.costs import cost_of, latency_of, spaces_of
+    from shoal.search.distill.costs import cost_of, latency_of, spaces_of
 
     smallest = [space.smallest for space in spaces_of(run, shape).values()]
     if search.objective == "latency":

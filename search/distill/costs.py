@@ -1,8 +1,8 @@
 """The sub-spaces of a run and the costs of their networks."""
 
-from search.config.run import Run
-from trainables.distill.cost import decoder_cost, encoder_cost
-from trainables.distill.spaces import ElasticShape, Subnet, SubSpace
+from shoal.search.config.run import Run
+from shoal.trainables.distill.cost import decoder_cost, encoder_cost
+from shoal.trainables.distill.spaces import ElasticShape, Subnet, SubSpace
 
 
 def spaces_of(run: Run, shape: ElasticShape) -> dict[str, SubSpace]:
@@ -23,8 +23,8 @@ def latency_of(run: Run, shape: ElasticShape, subnet: Subnet) -> float:
     """Return a network's time for one row on this machine, in ms: the least of five, with random weights."""
     import torch
 
-    from trainables.distill.cost import latency
-    from trainables.distill.families import NETWORKS
+    from shoal.trainables.distill.cost import latency
+    from shoal.trainables.distill.families import NETWORKS
 
     alone = NETWORKS[shape.family](shape.cut(subnet))
     tokens = torch.zeros((1, run.data.sequence_length), dtype=torch.long)

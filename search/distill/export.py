@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from cluster import checkpoints
-from cluster.storage import Store
-from search.config.run import Run
-from search.distill.card import read_teacher
-from search.distill.costs import spaces_of
-from search.distill.students import STUDENTS
-from search.errors import InputError, nearest
-from trainables.distill.elastic import extract
-from trainables.distill.families import NETWORKS, to_transformers
-from trainables.distill.spaces import Subnet
+from shoal.cluster import checkpoints
+from shoal.cluster.storage import Store
+from shoal.search.config.run import Run
+from shoal.search.distill.card import read_teacher
+from shoal.search.distill.costs import spaces_of
+from shoal.search.distill.students import STUDENTS
+from shoal.search.errors import InputError, nearest
+from shoal.trainables.distill.elastic import extract
+from shoal.trainables.distill.families import NETWORKS, to_transformers
+from shoal.trainables.distill.spaces import Subnet
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 

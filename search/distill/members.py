@@ -5,16 +5,16 @@ from typing import Any
 
 import torch
 
-from policies.parts import part_of
-from search.config.run import Run
-from search.corpus.text import HeldOut
-from search.distill.costs import spaces_of
-from search.distill.teacher import open_teacher
-from trainables.distill.elastic import Transformer
-from trainables.distill.shared import SharedTeacher
-from trainables.distill.spaces import SubSpace
-from trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork, Weights
-from trainables.member import Batches, Member
+from shoal.policies.parts import part_of
+from shoal.search.config.run import Run
+from shoal.search.corpus.text import HeldOut
+from shoal.search.distill.costs import spaces_of
+from shoal.search.distill.teacher import open_teacher
+from shoal.trainables.distill.elastic import Transformer
+from shoal.trainables.distill.shared import SharedTeacher
+from shoal.trainables.distill.spaces import SubSpace
+from shoal.trainables.distill.supernet import DistillRecipe, Relation, SuperNetwork, Weights
+from shoal.trainables.member import Batches, Member
 
 
 def super_networks(
@@ -27,7 +27,7 @@ def super_networks(
     """Build these members; the teacher is loaded once and asked once for each batch."""
     teacher, origin = open_teacher(run, device)
     if run.distilling.staged:
-        from search.distill.stage import read_staged  # it loads Ray Data, which few runs need
+        from shoal.search.distill.stage import read_staged  # it loads Ray Data, which few runs need
 
         teacher.staged = read_staged(run, teacher, device)
     spaces = list(spaces_of(run, origin.shape).values())

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from search.config.distill import Proxy
-from search.config.run import Run
-from search.errors import InputError
-from search.tokenizers import open_tokenizer
-from trainables.distill.proxy import Labelled, labelled
+from shoal.search.config.distill import Proxy
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
+from shoal.search.tokenizers import open_tokenizer
+from shoal.trainables.distill.proxy import Labelled, labelled
 
 Lines = list[tuple[str, str]]  # text and label
 

@@ -9,18 +9,18 @@ import torch
 from numpy.typing import NDArray
 from ray import train
 
-from cluster.feed import blocks_of, look_at
-from cluster.order import RowOrder
-from cluster.session import capacity
-from cluster.storage import Store
-from cluster.streams import as_rows
-from search.config.run import Run
-from search.corpus.batches import file_rows
-from search.corpus.build import load_corpus
-from search.corpus.text import proportions
-from search.distill.teacher import open_teacher
-from trainables.distill.shared import SharedTeacher
-from trainables.distill.staged import Staged, flatten
+from shoal.cluster.feed import blocks_of, look_at
+from shoal.cluster.order import RowOrder
+from shoal.cluster.session import capacity
+from shoal.cluster.storage import Store
+from shoal.cluster.streams import as_rows
+from shoal.search.config.run import Run
+from shoal.search.corpus.batches import file_rows
+from shoal.search.corpus.build import load_corpus
+from shoal.search.corpus.text import proportions
+from shoal.search.distill.teacher import open_teacher
+from shoal.trainables.distill.shared import SharedTeacher
+from shoal.trainables.distill.staged import Staged, flatten
 
 SHOWN = "what the teacher shows of {}"  # name of a group's dataset
 

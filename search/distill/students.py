@@ -9,20 +9,20 @@ import optuna
 import torch
 from torch import nn
 
-from cluster.batch import map_tasks
-from cluster.session import capacity
-from policies.pareto import choose, front
-from search.config.run import Run
-from search.corpus.text import HeldOut
-from search.distill.costs import cost_of, spaces_of
-from search.distill.members import trained
-from search.distill.proxy import proxy_rows
-from search.distill.teacher import open_teacher
-from trainables.arrays import to_arrays
-from trainables.distill.cost import latency
-from trainables.distill.proxy import Tuning, accuracy, tune_together
-from trainables.distill.spaces import ElasticShape, Subnet, SubSpace
-from trainables.distill.supernet import SuperNetwork
+from shoal.cluster.batch import map_tasks
+from shoal.cluster.session import capacity
+from shoal.policies.pareto import choose, front
+from shoal.search.config.run import Run
+from shoal.search.corpus.text import HeldOut
+from shoal.search.distill.costs import cost_of, spaces_of
+from shoal.search.distill.members import trained
+from shoal.search.distill.proxy import proxy_rows
+from shoal.search.distill.teacher import open_teacher
+from shoal.trainables.arrays import to_arrays
+from shoal.trainables.distill.cost import latency
+from shoal.trainables.distill.proxy import Tuning, accuracy, tune_together
+from shoal.trainables.distill.spaces import ElasticShape, Subnet, SubSpace
+from shoal.trainables.distill.supernet import SuperNetwork
 
 EXHAUSTIVE_UP_TO = 512  # a space of at most so many networks is searched whole
 GENERATION = 32  # networks that NSGA-II proposes at once

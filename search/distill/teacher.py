@@ -1,10 +1,10 @@
 """The teachers of a run, loaded for all members of a worker."""
 
-from search.config.run import Run
-from search.distill.card import teacher_folder
-from trainables.distill.elastic import Transformer
-from trainables.distill.shared import SharedTeacher
-from trainables.distill.teachers import Ensemble, load_teacher
+from shoal.search.config.run import Run
+from shoal.search.distill.card import teacher_folder
+from shoal.trainables.distill.elastic import Transformer
+from shoal.trainables.distill.shared import SharedTeacher
+from shoal.trainables.distill.teachers import Ensemble, load_teacher
 
 
 def open_teacher(run: Run, device: str) -> tuple[SharedTeacher, Transformer]:

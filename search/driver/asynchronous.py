@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster import checkpoints
-from policies import population
-from policies.population import MemberState, Order, Report
-from search.driver.conductor import Conductor
-from search.records import tables
+from shoal.cluster import checkpoints
+from shoal.policies import population
+from shoal.policies.population import MemberState, Order, Report
+from shoal.search.driver.conductor import Conductor
+from shoal.search.records import tables
 
 
 @dataclass
@@ -67,7 +67,8 @@ class Arrivals(Conductor):
         """Return the verdict on a member's report, with whose weights it is to take; none if it has to wait."""
         row, before = self.waiting[member], self.state
         report = Report(member, row["step"], row["score"])
-        last = row["step"] >= self.run.training.steps
+        self.read_out = sorted({*self.read_out, *row.get("ended", [])})
+        last = row["step"] >= self.run.training.steps or "ended" in row
         state, orders = self.orders([report], last=last)
         failed = not math.isfinite(row["score"])
         spent = last or state[member].failures > self.rules.replacements
@@ -89,7 +90,7 @@ class Arrivals(Conductor):
         return [((member, row["round"], order and tuple(order), source, member in self.ended), source)]
 
     def end(self, failure: str) -> None:
-        self.failure = failure
+        self.failure = self.failure or failure
         self.give_orders(None)
 
     def settle(self) -> None:
@@ -126,6 +127,7 @@ class Arrivals(Conductor):
             "round": self.round,
             "exploits": self.recorded,
             "arrived": self.arrived,
+            "read_out": self.read_out,
             "ended": sorted(member for member in self.ended if self.saved[member] == self.state[member]),
             "members": population.to_plain(members),
         }

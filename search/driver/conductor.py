@@ -6,20 +6,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cluster import checkpoints
-from cluster.storage import Store
-from policies import population
-from policies.population import Order, Report, State
-from policies.rules import Rules
-from policies.space import Space
-from policies.standings import rank
-from search.config.run import Run
-from search.decisions import decide_round
-from search.records import tables
+from shoal.cluster import checkpoints
+from shoal.cluster.storage import Store
+from shoal.policies import population
+from shoal.policies.parts import archived_within
+from shoal.policies.population import Order, Report, State
+from shoal.policies.rules import Rules
+from shoal.policies.space import Space
+from shoal.policies.standings import rank
+from shoal.search.config.run import Run
+from shoal.search.decisions import OVER, decide_round
+from shoal.search.records import tables
 
 
 class Watcher(Protocol):
     """Sees every round as it is decided; shows progress."""
+
+    def say(self, line: str) -> None:
+        """See what else there is to know."""
 
     def failed(self, row: dict[str, Any], trace: str) -> None:
         """See a member's failure when it comes about, not again while it lasts."""
@@ -53,6 +57,8 @@ class Conductor:
     leaving: bool = False  # a worker was told to go: this round's checkpoint is written whatever is due
     earlier: list[int] = field(default_factory=list)  # rounds whose weights copies may still go back to
     failure: str = ""  # why the run had to end early
+    read_out: list[str] = field(default_factory=list)  # groups whose rows have ended, and members with them
+    broken: Exception | None = None  # what keeps this driver from recording anything more
     tests: dict[int, dict[str, float]] = field(default_factory=dict)
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     writing: Future[None] | None = None
@@ -94,32 +100,38 @@ class Conductor:
         ]
         assert all(row["round"] == round_ for row in rows)
         reasons = self.note_failures(rows)
+        self.read_out = sorted({group for row in rows for group in row.get("ended", [])})
         if not any(math.isfinite(row["score"]) for row in rows):
             self.end(f"all members have failed by step {rows[0]['step']}.\n{''.join(reasons[-1:])}")
             return
         reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
         before = self.state
-        self.state, orders = decided or self.orders(reports, last=round_ == self.run.rounds)
+        self.state, orders = decided or self.orders(reports, last=self.is_last(round_))
         self.exploits += sum(order.donor != order.member for order in orders)
         self.round, self.last, self.waiting = round_, {row["member"]: row for row in rows}, {}
         # before anything is written: members need not wait for it, and a round without its records is not whole
-        self.give_orders(round_, [tuple(order) for order in orders])
+        over = [OVER] if self.read_out else []
+        self.give_orders(round_, [*map(tuple, orders), *over])
         copies = tables.copy_rows(orders, self.last, before)
         decisions = self.decisions() if self.due(round_) else None
-        best = population.archived(self.state)
-        # also the one before: a brood that comes back follows the last orders again
-        self.earlier = [*self.earlier[-1:], *([best[1].decision] if best else [])]
+        # also those before: a brood that comes back follows the last orders again
+        before_last, self.earlier = self.earlier, earlier_rounds(self.state, self.run.parts)
         # in a thread, for writing here would keep the orders waiting in this process
-        self.writing = self.writer.submit(self.write, round_, rows, copies, decisions, self.earlier)
+        spared = [*before_last, *self.earlier]
+        self.writing = self.writer.submit(self.write, round_, rows, copies, decisions, spared)
         self.watcher.round(round_, rows, orders)
 
     def due(self, round_: int) -> bool:
         """Say whether this round's checkpoint is to be written."""
         leaving, self.leaving = self.leaving, False
-        return leaving or round_ % self.run.checkpoint.every == 0 or round_ == self.run.rounds
+        return leaving or round_ % self.run.checkpoint.every == 0 or self.is_last(round_)
+
+    def is_last(self, round_: int) -> bool:
+        return round_ == self.run.rounds or bool(self.read_out)
 
     def decisions(self) -> dict[str, Any]:
-        return {"round": self.round, "exploits": self.exploits, "members": population.to_plain(self.state)}
+        found = {"round": self.round, "exploits": self.exploits, "members": population.to_plain(self.state)}
+        return found | {"read_out": self.read_out}
 
     def write(
         self,
@@ -146,8 +158,8 @@ class Conductor:
             self.writing.result()
 
     def end(self, failure: str) -> None:
-        """Let all broods leave where they wait for orders."""
-        self.failure = failure
+        """Let all broods leave where they wait for orders; what ended the run first is why it ended."""
+        self.failure = self.failure or failure
         self.give_orders(self.round + 1, None)
 
     def note_failures(self, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -173,8 +185,13 @@ class Conductor:
 
     @property
     def finished(self) -> bool:
-        return self.round == self.run.rounds and len(self.tests) == len(self.state)
+        return self.is_last(self.round) and len(self.tests) == len(self.state)
 
     def best(self) -> int:
         """Return the member with the best last score."""
         return rank({member: row["score"] for member, row in self.last.items()})[0]
+
+
+def earlier_rounds(state: State, parts: int) -> list[int]:
+    """Return the rounds whose weights copies may go back to: of each part the best there ever were."""
+    return sorted({best.decision for _, best in archived_within(state, parts)})

@@ -1,4 +1,4 @@
-"""What a run tells Prometheus: every round as the metrics that `cluster.metrics` declares."""
+"""What a run tells Prometheus: every round as the metrics that `shoal.cluster.metrics` declares."""
 
 import math
 import statistics
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from cluster import metrics
-from policies.population import Order
-from search.config.run import Run
-from search.corpus.text import proportions
-from search.driver.conductor import Watcher
-from search.members.ledger import ledger_rows
+from shoal.cluster import metrics
+from shoal.policies.population import Order
+from shoal.search.config.run import Run
+from shoal.search.corpus.text import proportions
+from shoal.search.driver.conductor import Watcher
+from shoal.search.members.ledger import ledger_rows
 
 
 class Watchers:
@@ -20,6 +20,10 @@ class Watchers:
 
     def __init__(self, *watchers: Watcher):
         self.watchers = watchers
+
+    def say(self, line: str) -> None:
+        for watcher in self.watchers:
+            watcher.say(line)
 
     def failed(self, row: dict[str, Any], trace: str) -> None:
         for watcher in self.watchers:
@@ -46,6 +50,9 @@ class Measure:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.meter.__exit__()
+
+    def say(self, line: str) -> None:
+        """Do nothing: words are for people."""
 
     def failed(self, row: dict[str, Any], trace: str) -> None:
         self.meter.add(metrics.FAILURES, 1)

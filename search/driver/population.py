@@ -9,28 +9,29 @@ from typing import Any
 
 from ray import tune
 
-from cluster import checkpoints
-from cluster.exchange import start_exchange
-from cluster.order import RowOrder
-from cluster.session import asking_for, clear_away
-from cluster.storage import Store
-from cluster.workers import brood_trial, send_home
-from policies import population
-from search.config.run import Run
-from search.corpus.batches import file_rows
-from search.corpus.build import load_corpus
-from search.corpus.streams import windows
-from search.driver.asynchronous import Arrivals
-from search.driver.conductor import Conductor, Watcher
-from search.driver.room import Room, asked_for, brood_resources, fitting, with_room
-from search.driver.scheduler import PopulationScheduler
-from search.driver.start import first_state
-from search.errors import Interrupted, RunFailed
-from search.members.ledger import after_marks, open_ledger
-from search.records import tables
-from search.records.directory import last_rows
-from search.traces import in_one_line
-from search.worker.brood import train_brood
+from shoal.cluster import checkpoints
+from shoal.cluster.lease import LeasedStore
+from shoal.cluster.mailbox import send_home, start_mailbox
+from shoal.cluster.order import RowOrder
+from shoal.cluster.session import asking_for, clear_away
+from shoal.cluster.storage import Store
+from shoal.cluster.workers import brood_trial
+from shoal.policies import population
+from shoal.search.config.run import Run
+from shoal.search.corpus.batches import file_rows
+from shoal.search.corpus.build import load_corpus
+from shoal.search.corpus.streams import windows
+from shoal.search.driver.asynchronous import Arrivals
+from shoal.search.driver.conductor import Conductor, Watcher, earlier_rounds
+from shoal.search.driver.room import Room, asked_for, brood_resources, fitting, with_room
+from shoal.search.driver.scheduler import PopulationScheduler
+from shoal.search.driver.start import first_state
+from shoal.search.errors import Interrupted, RunFailed
+from shoal.search.members.ledger import after_marks, open_ledger
+from shoal.search.records import tables
+from shoal.search.records.whole import newest_whole
+from shoal.search.traces import in_one_line
+from shoal.search.worker.brood import train_brood
 
 TRACE = "failures/run.txt"  # in the run directory
 BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
@@ -47,6 +48,7 @@ class Outcome:
     tokens: int
     threads: int  # of torch, on each worker: another number rounds otherwise
     test_loss: dict[str, float]
+    ended: str | None = None  # what ended the run before its last step, if anything did
 
 
 def train_population(
@@ -62,27 +64,32 @@ def train_population(
     resources = brood_resources(run)
     conductor = open_conductor(run, store, watcher)
     # a brood that comes back may need what was handed over since its last checkpoint
-    exchange = start_exchange(run.cluster.broods, run.checkpoint.every + 1)
+    actor = start_mailbox(run.cluster.broods, run.checkpoint.every + 1)
     ledger = open_ledger(run, store, conductor.round)
     free = run.population.mode == "asynchronous"
     # nobody waits for the mailbox here
     conductor.give_orders = (
-        exchange.give_verdicts.remote if free else after_marks(ledger, exchange.give_orders.remote)
+        actor.give_verdicts.remote if free else after_marks(ledger, actor.give_orders.remote)
     )
     settings: dict[str, Any] = {
         "run": run,
         "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
         "ledger": ledger,
         "state": population.to_plain(conductor.state),
+        "over": bool(conductor.read_out),
     }
     place = run.data.corpus, f"{run.directory}/ray"
-    trial = brood_trial(loop, settings, exchange, resources, training_files(run), *place, staged(run))
-    room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(exchange, run.cluster.broods))
+    trial = brood_trial(loop, settings, actor, resources, training_files(run), *place, staged(run))
+    room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(actor, run.cluster.broods))
     # nodes that come later are what it could grow into
     with room, asking_for(asked_for(asked).bundles() if asked.cluster.broods_least else []):
         results = tuner(run, trial, conductor).fit()
+    if conductor.broken is not None:
+        raise conductor.broken
     conductor.wait()
     if conductor.failure:
+        if isinstance(store, LeasedStore):
+            store.check()  # a worker that cannot write any more may have been the first to say so
         raise failed(run, store, conductor.failure)
     if not conductor.finished:
         clear_away()
@@ -109,26 +116,28 @@ def tuner(run: Run, trial: Any, conductor: Conductor) -> tune.Tuner:
 
 
 def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
-    """Return the conductor as the last whole checkpoint left it, or a new one."""
+    """Return the conductor as the newest whole checkpoint left it, or a new one.
+
+    What is not part of that is deleted, after all of it has been read.
+    """
     kind = Arrivals if run.population.mode == "asynchronous" else Conductor
     space, rules = run.space(), run.rules()
-    resumed = checkpoints.latest(store, range(run.population.members), run.shares)
-    tables.drop_rounds_after(store, -1 if resumed is None else resumed)
-    if resumed is None:
+    whole = newest_whole(run, store, lambda line: watcher.say(line))
+    if whole is None:
+        tables.drop_rounds_after(store, -1)
         checkpoints.forget_all_but(store, None)
         state = first_state(run)
         tables.write_starts(store, state)
         return kind(run, store, space, rules, state, _no_orders, watcher)
-    plain = checkpoints.load_decisions(store, resumed)
-    state = population.from_plain(plain["members"])
-    best = population.archived(state)
-    earlier = [best[1].decision] if best else []
-    checkpoints.forget_all_but(store, resumed, run.shares, earlier)
-    reached = {"round": resumed, "exploits": plain["exploits"], "last": last_rows(run, store)[0]}
-    reached["earlier"] = earlier
+    earlier = earlier_rounds(whole.state, run.parts)
+    tables.drop_rounds_after(store, whole.round)
+    checkpoints.forget_all_but(store, whole.round, run.shares, earlier)
+    decisions = whole.decisions
+    reached = {"round": whole.round, "exploits": decisions["exploits"], "last": whole.last, "earlier": earlier}
+    reached["read_out"] = decisions.get("read_out", [])
     if kind is Arrivals:
-        reached |= {"arrived": plain["arrived"], "ended": set(plain["ended"])}
-    return kind(run, store, space, rules, state, _no_orders, watcher, **reached)
+        reached |= {"arrived": decisions["arrived"], "ended": set(decisions["ended"])}
+    return kind(run, store, space, rules, whole.state, _no_orders, watcher, **reached)
 
 
 def training_files(run: Run) -> dict[str, list[str]]:
@@ -151,7 +160,7 @@ def staged(run: Run) -> dict[str, Any]:
     """Return the datasets that a stage before the training makes: what a teacher shows of the rows."""
     if run.distill is None or not run.distill.staged:
         return {}
-    from search.distill.stage import stage  # which needs torch
+    from shoal.search.distill.stage import stage  # which needs torch
 
     return stage(run)
 
@@ -166,14 +175,27 @@ def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
         tokens=sum(row["tokens"] for row in conductor.last.values()),
         threads=threads,
         test_loss=conductor.tests[best],
+        ended=early_end(conductor),
     )
+
+
+def early_end(conductor: Conductor) -> str | None:
+    """Return where and why the rows ended before the last step; None if they did not."""
+    run, steps = conductor.run, sorted(row["step"] for row in conductor.last.values())
+    if not conductor.read_out or steps[0] >= run.training.steps:
+        return None
+    where = f"step {steps[0]}" if steps[0] == steps[-1] else f"steps {steps[0]} to {steps[-1]}"
+    why = f"{', '.join(conductor.read_out)} read to the end (data.exhausted: {run.data.exhausted})"
+    return f"the rows ended at {where} of {run.training.steps}: {why}"
 
 
 def failure(run: Run, store: Store, errors: Sequence[Exception]) -> RunFailed:
-    """Return why a run ended early; Tune takes Ctrl-C itself and then simply returns."""
-    return (
-        failed(run, store, str(errors[0])) if errors else Interrupted(f"stopped before the end. {way_on(run)}")
-    )
+    """Return why a run ended early, or that nobody said why."""
+    return failed(run, store, str(errors[0])) if errors else interrupted(run)
+
+
+def interrupted(run: Run) -> Interrupted:
+    return Interrupted(f"stopped before the end. {way_on(run)}")
 
 
 def failed(run: Run, store: Store, reason: str) -> RunFailed:
@@ -193,4 +215,4 @@ def way_on(run: Run) -> str:
 
 
 def _no_orders(round_: int, orders: Any) -> None:
-    raise AssertionError("orders were given before the exchange was there")
+    raise AssertionError("orders were given before the actor was there")

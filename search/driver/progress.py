@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from policies.population import Order
-from search.config.run import Run
+from shoal.policies.population import Order
+from shoal.search.config.run import Run
 
 
 class Progress:
@@ -47,6 +47,9 @@ class Progress:
         self.parents = {order.member: order.donor for order in orders}
         if not self.console.is_terminal:
             self.console.print(self.line(), highlight=False, soft_wrap=True)
+
+    def say(self, line: str) -> None:
+        self.console.print(f"{self.title}: {line}", highlight=False, soft_wrap=True, markup=False)
 
     def failed(self, row: dict[str, Any], trace: str) -> None:
         why = trace.strip().splitlines()[-1]

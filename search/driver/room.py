@@ -4,13 +4,14 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from cluster.session import capacity, places, wait_for_room
-from cluster.workers import BroodResources
-from search.config.run import Run
-from search.errors import InputError
+from shoal.cluster.session import capacity, places, wait_for_room
+from shoal.cluster.workers import BroodResources
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
 
 LOOKS = 3  # in a row that must agree: a node that only restarts changes nothing
 SECONDS_BETWEEN_LOOKS = 10.0
+SECONDS_TO_END = 30.0  # that a look may take
 
 
 class Regrouped(Exception):
@@ -31,13 +32,16 @@ class Room:
         self.over = threading.Event()
 
     def __enter__(self) -> "Room":
-        threading.Thread(target=self._watch, daemon=True).start()
+        self.watching = threading.Thread(target=self._watch, daemon=True)
+        self.watching.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.over.set()
+        if kind is None:  # Ray ends a process that asks it something when it is shut down
+            self.watching.join(SECONDS_TO_END)
 
     def _watch(self) -> None:
         seen: list[int] = []

@@ -4,8 +4,9 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from cluster.lease import LeaseLost
-from search.driver.conductor import Conductor
+from shoal.cluster.lease import LeaseLost
+from shoal.cluster.storage import BrokenFile, CannotWrite
+from shoal.search.driver.conductor import Conductor
 
 
 class PopulationScheduler(FIFOScheduler):
@@ -20,7 +21,8 @@ class PopulationScheduler(FIFOScheduler):
         try:
             for message in result["messages"]:
                 self.conductor.receive(message)
-        except LeaseLost as error:
+        except (BrokenFile, CannotWrite, LeaseLost) as error:
+            self.conductor.broken = error
             self.conductor.end(str(error))  # the broods leave; nothing of this driver is written any more
         return TrialScheduler.CONTINUE
 

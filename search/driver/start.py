@@ -4,10 +4,10 @@ import logging
 import warnings
 from typing import Any
 
-from policies import population
-from policies.population import MemberState, State
-from policies.space import Bool, Categorical, Constant, Float, Int, Ordered, Space, flat, nested
-from search.config.run import Run
+from shoal.policies import population
+from shoal.policies.population import MemberState, State
+from shoal.policies.space import Bool, Categorical, Constant, Float, Int, Ordered, Space, flat, nested
+from shoal.search.config.run import Run
 
 Searched = Float | Int | Ordered | Categorical | Bool
 

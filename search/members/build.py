@@ -1,32 +1,33 @@
 """What a run's configuration says its members are."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
 from safetensors.numpy import load
 
-from cluster.storage import Store
-from search.config.mixing import PROBED
-from search.config.run import Run
-from search.corpus.build import load_corpus
-from search.corpus.scores import read_scores
-from search.corpus.text import first_of, text_of
-from search.errors import InputError
-from search.exported import read_exported
-from search.members.mixed import MixedModel
-from search.members.own_class import own_class
-from search.members.sampled import sample
-from search.members.unmade import Unmade
-from search.members.views import Shared
-from trainables.decoder import trained_decoder
-from trainables.language import LanguageModel
-from trainables.member import Member
-from trainables.network import Network
-from trainables.reference import Reference
-from trainables.settings import DecoderShape, Recipe
-from trainables.span import Span
-from trainables.toy import Toy
+from shoal.cluster.storage import Store
+from shoal.search.config.mixing import PROBED
+from shoal.search.config.run import Run
+from shoal.search.corpus.build import load_corpus
+from shoal.search.corpus.scores import read_scores
+from shoal.search.corpus.text import first_of, text_of
+from shoal.search.errors import InputError
+from shoal.search.exported import read_exported
+from shoal.search.members.mixed import MixedModel
+from shoal.search.members.own_class import own_class
+from shoal.search.members.sampled import sample
+from shoal.search.members.unmade import Unmade
+from shoal.search.members.views import Shared
+from shoal.trainables.decoder import trained_decoder
+from shoal.trainables.language import LanguageModel
+from shoal.trainables.member import Member
+from shoal.trainables.network import Network
+from shoal.trainables.reference import Reference
+from shoal.trainables.settings import DecoderShape, Recipe
+from shoal.trainables.span import Span
+from shoal.trainables.toy import Toy
 
 
 def build_members(
@@ -69,7 +70,7 @@ def own_members(
     of_class, recipe = own_class(run.trainable, run.code), recipe_of(run)
 
     def make(number: int, values: dict[str, Any]) -> Member:
-        return of_class(recipe, values, run.member_seed(number), run.device)
+        return of_class(recipe, deepcopy(values), run.member_seed(number), run.device)
 
     def complete_one(number: int, values: dict[str, Any]) -> Member:
         return complete(number, make(number, values))
@@ -94,7 +95,7 @@ def plain_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> di
     if run.trainable == "toy":
         return {number: Toy(values) for number, values in hyperparameters.items()}
     if run.kind == "distill":
-        from search.distill.members import super_networks  # which needs this module
+        from shoal.search.distill.members import super_networks  # which needs this module
 
         return super_networks(run, hyperparameters, *text_of(run), run.device)
     return language_models(run, recipe_of(run), hyperparameters)

@@ -5,11 +5,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.order import RowOrder
-from policies.sampling.interface import Context, Ids, Rule, needs_losses
-from search.members.views import OwnView, Pace, View
-from trainables.arrays import map_nest
-from trainables.member import SavedState
+from shoal.cluster.order import RowOrder
+from shoal.policies.sampling.interface import Context, Ids, Rule, needs_losses
+from shoal.search.members.views import OwnView, Pace, View
+from shoal.trainables.arrays import map_nest
+from shoal.trainables.member import SavedState
 
 AHEAD = 4  # times as many rows as are wanted are looked at together
 FURTHEST = 4096  # rows that are looked at together at most: a window must hold what is read at once

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from cluster.ledger import Ledger, Sender, forget_after, start_ledger
-from cluster.storage import Store
-from policies.sampling.losses import LastLosses
-from search.config.run import Run
-from search.corpus.build import load_corpus
-from search.members.views import Shared
+from shoal.cluster.ledger import Ledger, Sender, forget_after, start_ledger
+from shoal.cluster.storage import Store
+from shoal.policies.sampling.losses import LastLosses
+from shoal.search.config.run import Run
+from shoal.search.corpus.build import load_corpus
+from shoal.search.members.views import Shared
 
 
 def open_ledger(run: Run, store: Store, decided: int) -> Ledger | None:

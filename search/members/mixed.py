@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from policies.mixers.doremi import clipped_excess
-from policies.mixers.visits import (
+from shoal.policies.mixers.doremi import clipped_excess
+from shoal.policies.mixers.visits import (
     EXCESS,
     TRAINING,
     VALIDATION,
@@ -24,16 +24,16 @@ from policies.mixers.visits import (
     plan,
     reweighed,
 )
-from policies.mixing import Counts, Vector
-from search.config.mixing import PROBED, settled
-from search.corpus.batches import MixedBatches
-from trainables.arrays import to_tensors
-from trainables.decoder import losses_by_token
-from trainables.gradient_products import gradients, inner_products, weighted
-from trainables.language import LanguageModel
-from trainables.member import SavedState
-from trainables.reference import Reference
-from trainables.settings import DecoderShape, Recipe
+from shoal.policies.mixing import Counts, Vector
+from shoal.search.config.mixing import PROBED, settled
+from shoal.search.corpus.batches import MixedBatches
+from shoal.trainables.arrays import to_tensors
+from shoal.trainables.decoder import losses_by_token
+from shoal.trainables.gradient_products import gradients, inner_products, weighted
+from shoal.trainables.language import LanguageModel
+from shoal.trainables.member import SavedState, copies
+from shoal.trainables.reference import Reference
+from shoal.trainables.settings import DecoderShape, Recipe
 
 
 class VisitBatches:
@@ -102,9 +102,11 @@ class VisitBatches:
             parts = np.split(of_rows.astype(np.float64), ends)
             self.losses.append(np.array([part.mean() if len(part) else np.nan for part in parts]))
 
+    @copies
     def state(self) -> SavedState:
         return self.mixed.state()
 
+    @copies
     def load(self, state: SavedState) -> None:
         self.mixed.load(state)
 
@@ -170,10 +172,10 @@ class MixedModel(LanguageModel):
         return minimised.sum().detach(), losses.detach()
 
     def settle(self, **measured: Vector) -> None:
-        """Take what was measured in this step, and train the step with the weights that the policy makes of it."""
+        """Take what was measured in this step; the step is trained with the weights that come of it."""
         self.visits.note(**measured)
-        outcome = Outcome(**{name: values[None] for name, values in measured.items()})
-        weights, self.mixing_state = reweighed(self.mixing, self.groups, self.mixing_state, outcome)
+        of_step: dict[str, Any] = {name: values[None] for name, values in measured.items()}
+        weights, self.mixing_state = reweighed(self.mixing, self.groups, self.mixing_state, Outcome(**of_step))
         self.visits.by_group = weights
 
     def weighed(self, losses: Tensor, given: Any, by_group: Vector) -> Tensor:
@@ -251,9 +253,11 @@ class MixedModel(LanguageModel):
         _, losses = super().score(module, rows)
         return -torch.stack([losses[target] for target in self.groups.targets]).mean(), losses
 
+    @copies  # a policy makes a new state, and leaves the old one as it is
     def progress(self) -> SavedState:
         return super().progress() | {"mixing": self.mixing_state}
 
+    @copies
     def load_progress(self, state: SavedState) -> None:
         super().load_progress(state)
         self.mixing_state, self.visit = state["mixing"], None

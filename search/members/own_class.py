@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from search.errors import InputError
-from search.traces import trace_of
-from trainables.member import Member
+from shoal.search.errors import InputError
+from shoal.search.traces import trace_of
+from shoal.trainables.member import Member
 
 MakeMember = Callable[..., Member]  # (recipe, hyperparameters, seed, device)
 MADE_WITH = ("recipe", "hyperparameters", "seed", "device")

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.order import RowOrder
-from cluster.streams import WindowStream
-from policies.sampling.interface import Context, Ids, Rule
-from search.corpus.batches import MixedBatches
-from search.members.kept import KeptRows
-from search.members.mixed import VisitBatches
-from search.members.views import BroodView, Pace, Shared
-from trainables.arrays import map_nest
-from trainables.batches import Shuffled
-from trainables.member import Batches, SavedState
+from shoal.cluster.order import RowOrder
+from shoal.cluster.streams import WindowStream
+from shoal.policies.sampling.interface import Context, Ids, Rule
+from shoal.search.corpus.batches import MixedBatches
+from shoal.search.members.kept import KeptRows
+from shoal.search.members.mixed import VisitBatches
+from shoal.search.members.views import BroodView, Pace, Shared
+from shoal.trainables.arrays import map_nest
+from shoal.trainables.batches import Shuffled
+from shoal.trainables.member import Batches, SavedState, copies
 
 
 class SampledBatches:
@@ -91,10 +91,12 @@ class SampledBatches:
                 found[f"skipped_{group}"] = float(pool.skipped)
         return found
 
+    @copies
     def state(self) -> SavedState:
         pools = [pool.state() for pool in self.pools]
         return {"batches": self.batches.state(), "drawn": self.pace.drawn, "pools": pools}
 
+    @copies
     def load(self, state: SavedState) -> None:
         self.batches.load(state["batches"])
         self.pace.drawn = int(state["drawn"])

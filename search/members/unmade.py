@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from trainables.member import Member, SavedState
+from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.member import Member, SavedState, copies
 
 NOTHING: SavedState = {"weights": {}, "trained": 0}  # what is saved of a member that is not there
 
@@ -34,9 +35,11 @@ class Unmade:
     def evaluate(self, split: str = "validation") -> tuple[float, dict[str, float]]:
         return self.there().evaluate(split)
 
+    @copies
     def state(self) -> SavedState:
-        return NOTHING if self.member is None else self.member.state()
+        return NOTHING if self.member is None else handed_out(self.member.state)
 
+    @copies
     def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None:
         if self.member is None:
             try:
@@ -45,4 +48,4 @@ class Unmade:
                 self.error = error
                 return
         if state["weights"]:
-            self.member.load(state, hyperparameters)
+            hand_in(self.member.load, state, hyperparameters)

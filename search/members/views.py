@@ -5,10 +5,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.ledger import Sender
-from policies.sampling.interface import Ids
-from policies.sampling.losses import LastLosses
-from trainables.member import SavedState
+from shoal.cluster.ledger import Sender
+from shoal.policies.sampling.interface import Ids
+from shoal.policies.sampling.losses import LastLosses
+from shoal.trainables.member import SavedState
 
 
 class Pace:

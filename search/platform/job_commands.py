@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from search import notation
-from search.errors import InputError
+from shoal.search import notation
+from shoal.search.errors import InputError
 
 _console = Console()
 
@@ -43,7 +43,7 @@ def submit_command(
     ] = None,
 ) -> None:
     """Send a run to a Ray cluster as a job and follow it. If it is sent again, it goes on where it was."""
-    from search.platform import jobs
+    from shoal.search.platform import jobs
 
     given = {name: resource_amount(name, value) for name, value in pairs("--resource", resource or [])}
     reserved = {"CPU": cpus, "GPU": gpus, **given}
@@ -62,7 +62,7 @@ def submit_command(
 
 def stop_command(target: Target, address: Address = None) -> None:
     """Stop a job; its run can be continued."""
-    from search.platform import jobs
+    from shoal.search.platform import jobs
 
     jobs.stop_job(target, address, _console)
 
@@ -73,7 +73,7 @@ def logs_command(
     follow: Annotated[bool, typer.Option("--follow", help="Keep printing until the job ends.")] = False,
 ) -> None:
     """Print what a job has printed."""
-    from search.platform import jobs
+    from shoal.search.platform import jobs
 
     jobs.print_logs(target, address, _console, follow)
 
@@ -84,7 +84,7 @@ def top_command(
     once: Annotated[bool, typer.Option("--once", help="Print the present state and return.")] = False,
 ) -> None:
     """Watch a running population: members, scores, copies, speed and time left."""
-    from search.platform.top import watch_run
+    from shoal.search.platform.top import watch_run
 
     watch_run(target, address, _console, once)
 

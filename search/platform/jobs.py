@@ -12,15 +12,15 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster import jobs
-from cluster.driver import ADDRESS, DIRECTORY
-from cluster.package import PackageTooLarge, files, pack
-from cluster.storage import Store
-from search.config.places import refuse_variables
-from search.config.run import Run
-from search.errors import InputError, Interrupted, RunFailed
-from search.load import load_run, load_values
-from search.records import directory
+from shoal.cluster import jobs
+from shoal.cluster.driver import ADDRESS, DIRECTORY
+from shoal.cluster.package import PackageTooLarge, files, pack
+from shoal.cluster.storage import Store
+from shoal.search.config.places import refuse_variables
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError, Interrupted, RunFailed
+from shoal.search.load import load_run, load_values
+from shoal.search.records import directory
 
 LOST_SECONDS = 300.0  # a job is given up if its head is away for longer
 FINAL_EXIT_CODES = (1, 2, 130)  # the command itself ends with these, so another try would end the same way
@@ -55,7 +55,7 @@ class Submission:
 
     @property
     def command(self) -> str:
-        return shlex.join(["python", "-m", "search", "run", self.name, *self.changes, "--resume", "auto"])
+        return shlex.join(["python", "-m", "shoal", "run", self.name, *self.changes, "--resume", "auto"])
 
 
 def submit_run(wanted: Submission, console: Console, wait: bool) -> None:

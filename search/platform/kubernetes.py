@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from search import notation
-from search.config.places import refuse_variables
-from search.config.run import Run
-from search.errors import InputError
+from shoal.search import notation
+from shoal.search.config.places import refuse_variables
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
 
 KubernetesManifest = dict[str, Any]
 

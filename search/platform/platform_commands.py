@@ -11,7 +11,7 @@ import typer
 import yaml
 from rich.console import Console
 
-from search.errors import InputError
+from shoal.search.errors import InputError
 
 k8s = typer.Typer(
     help="Write manifests for KubeRay; `kubectl apply -f -` takes them, or --apply.", no_args_is_help=True
@@ -36,8 +36,8 @@ def render(
     apply: ApplyOption = False,
 ) -> None:
     """Print a RayJob for a run, and the ConfigMap that holds the run's file."""
-    from search.load import load_run, load_values
-    from search.platform.kubernetes import KubernetesSettings, render_job
+    from shoal.search.load import load_run, load_values
+    from shoal.search.platform.kubernetes import KubernetesSettings, render_job
 
     settings = KubernetesSettings(image=image, claim=claim, namespace=namespace, queue=queue)
     deliver(render_job(load_run(file, changes or []), load_values(file, changes or []), settings), apply)
@@ -54,7 +54,7 @@ def cluster(
     apply: ApplyOption = False,
 ) -> None:
     """Print a RayCluster that `shoal submit` sends jobs to."""
-    from search.platform.kubernetes import KubernetesSettings, render_cluster
+    from shoal.search.platform.kubernetes import KubernetesSettings, render_cluster
 
     settings = KubernetesSettings(image=image, claim=claim, namespace=namespace, gpus=gpus)
     deliver([render_cluster(name, settings, most)], apply)
@@ -82,8 +82,8 @@ def install_dashboard(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the dashboard.")] = False,
 ) -> None:
     """Create the folder, the data source and the dashboard, or update them."""
-    from cluster import grafana as server
-    from cluster.dashboard import dashboard
+    from shoal.cluster import grafana as server
+    from shoal.cluster.dashboard import dashboard
 
     if dry_run:
         sys.stdout.write(json.dumps(dashboard(), indent=2) + "\n")
@@ -103,7 +103,7 @@ def token_of(file: Path | None) -> str:
             return token
         raise InputError("no token: set GRAFANA_TOKEN, or name a file that holds it with --token-file.")
     try:
-        return file.read_text().strip()
+        return file.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise InputError(f"--token-file: {file} cannot be read: {error.strerror}.") from error
 
@@ -128,7 +128,7 @@ def deliver(manifests: Sequence[dict[str, Any]], applied: bool) -> None:
     if not applied:
         sys.stdout.write(text)
         return
-    from cluster import kubectl
+    from shoal.cluster import kubectl
 
     rays = {each["kind"] for each in manifests if each["apiVersion"] == "ray.io/v1"}
     try:

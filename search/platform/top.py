@@ -7,17 +7,17 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from cluster.driver import DIRECTORY
-from cluster.storage import Store
-from policies.population import Order
-from search.driver.progress import Progress
-from search.errors import InputError
-from search.platform import jobs
-from search.records import directory, tables
-from search.records.lineage import read_lineage
+from shoal.cluster.driver import DIRECTORY
+from shoal.cluster.storage import Store
+from shoal.policies.population import Order
+from shoal.search.driver.progress import Progress
+from shoal.search.errors import InputError
+from shoal.search.platform import jobs
+from shoal.search.records import directory, tables
+from shoal.search.records.lineage import read_lineage
 
 SECONDS_BETWEEN_READS = 1.0
-ENDED = ("done", "failed", "interrupted")
+ENDED = ("done", "failed", "interrupted", "stopped")
 
 
 def watch_run(target: str, address: str | None, console: Console, once: bool) -> None:
@@ -59,13 +59,17 @@ class NewestRows:
 
     def read(self, store: Store) -> bool:
         """Read new parts, or all again if a resumed run has dropped some; return whether any was new."""
-        there = [part for part in store.names(tables.METRICS) if part.startswith("part-")]
+        there = store.parts(tables.METRICS)
         if there[: len(self.parts)] != self.parts:
             self.parts, self.rows = [], {}
         new = there[len(self.parts) :]
-        for part in new:
-            read = store.read_table(f"{tables.METRICS}/{part}").to_pylist()
-            self.rows |= {row["member"]: row for row in read}
+        try:
+            for part in new:
+                read = tables.read_part(store, f"{tables.METRICS}/{part}").to_pylist()
+                self.rows |= {row["member"]: row for row in read}
+        except FileNotFoundError:  # the run was resumed and has dropped it: all again at the next look
+            self.parts, self.rows = [], {}
+            return False
         self.parts = there
         return bool(new)
 
@@ -80,7 +84,7 @@ def show_newest(view: Progress, seen: NewestRows, store: Store) -> None:
     rows = [row | {"hyperparameters": now.get(member, {})} for member, row in sorted(seen.rows.items())]
     copies = [event for event in events if event.parent is not None]
     orders = [Order(event.member, event.parent or 0, event.after) for event in copies if event.round == last]
-    round_ = int(seen.parts[-1].removeprefix("part-").removesuffix(".parquet"))
+    round_ = tables.round_of(seen.parts[-1])
     view.round(round_, rows, orders if last == round_ else [])
     view.exploits = sum(event.parent != event.member for event in copies)
 

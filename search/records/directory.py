@@ -4,25 +4,29 @@ import json
 import os
 import re
 import shlex
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow.lib
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from cluster import checkpoints
-from cluster.driver import ADDRESS, running_in
-from cluster.storage import Store
-from policies.standings import rank
-from search.config.places import escaped
-from search.config.run import Run
-from search.errors import InputError
-from search.load import check, dump, parse
-from search.records.tables import METRICS
-from search.tokenizers import open_tokenizer
+from shoal.cluster import checkpoints, lease
+from shoal.cluster.driver import ADDRESS, running_in
+from shoal.cluster.storage import BrokenFile, Store, reason
+from shoal.policies.standings import rank
+from shoal.search.config.places import absolute, escaped
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
+from shoal.search.load import check, dump, parse
+from shoal.search.records import inputs
+from shoal.search.records.tables import METRICS, read_table_rows
+from shoal.search.tokenizers import open_tokenizer
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
+READS = 50  # tries to read a run that deletes its older checkpoints meanwhile
+Found = TypeVar("Found")
 MOVABLE = {"code", "directory", "cluster"}  # these may change when a run goes on elsewhere
 UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # every Ray session unpacks a job's files into another folder
 
@@ -30,11 +34,22 @@ UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # every Ray session unpacks a
 def create(run: Run) -> Store:
     """Make the directory of a new run and write its resolved configuration."""
     refuse_existing(run)
+    noted = inputs.inputs_of(run)
+    _write(run, inputs.INPUTS, json.dumps(noted, indent=2) + "\n")
+    return _write(run, SETTINGS, dump(run))
+
+
+def check_place(run: Run) -> None:
+    """Raise InputError if a run's directory cannot be written: known before minutes of work, not after."""
+    _write(run, ".probe", b"").delete(".probe")
+
+
+def _write(run: Run, name: str, content: bytes | str) -> Store:
     try:
         store = Store(run.directory)
-        store.write(SETTINGS, dump(run))
+        store.write(name, content)
     except (OSError, pyarrow.lib.ArrowException) as error:
-        raise InputError(f"directory: {run.directory} cannot be written: {error_reason(error)}.") from error
+        raise InputError(f"directory: {run.directory} cannot be written: {reason(error)}.") from error
     return store
 
 
@@ -43,17 +58,26 @@ def holds_run(directory: str) -> bool:
     try:
         return Store(directory).exists(SETTINGS)
     except (OSError, pyarrow.lib.ArrowException) as error:
-        raise InputError(f"directory: {directory} cannot be read: {error_reason(error)}.") from error
+        raise InputError(f"directory: {directory} cannot be read: {reason(error)}.") from error
 
 
 def same_run(given: Run) -> Run:
-    """Return the given run, whose directory must hold the same one; its cluster may be another.
+    """Return the given run with the rows of the one in its directory, which must be the same.
 
-    Raises InputError if any other setting differs. The new configuration is written into the directory.
+    Its cluster may be another, and its places others that hold the same. Raises InputError if anything else
+    differs. The new configuration is written into the directory.
     """
-    there, store = open_run(given.directory)
+    there, store, _ = recorded(given.directory)
+    data = given.data.model_copy(update={"content": given.data.content or there.data.content})
+    given = given.model_copy(update={"data": data})
+    known = inputs.check_same(given, store)
     ours, theirs = (flat_settings(run.model_dump(exclude=MOVABLE)) for run in (given, there))
     differ = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    differ = [key for key in differ if not known(key)]
+    if data.content is not None and data.content == there.data.content:
+        # the rows are the same ones, whatever they were made from and wherever they lie
+        groups = {f"data.groups.{name}" for name in given.data.groups.keys() & there.data.groups.keys()}
+        differ = [key for key in differ if key not in groups | {"data.corpus"}]
     if differ:
         said = f"{differ[0]} is {theirs.get(differ[0])} there, {ours.get(differ[0])} here"
         raise InputError(
@@ -84,7 +108,7 @@ def note_job(store: Store) -> None:
 def job_of(directory: str) -> dict[str, str]:
     """Return the id and address of the job that last ran here; nothing if none did."""
     store = Store(directory)
-    return dict(store.read_json(JOB)) if store.exists(JOB) else {}
+    return dict(store.read_json(JOB, "job", "address")) if store.exists(JOB) else {}
 
 
 def refuse_existing(run: Run) -> None:
@@ -98,52 +122,112 @@ def refuse_existing(run: Run) -> None:
 
 
 def open_run(directory: str) -> tuple[Run, Store]:
-    """Return the run of a directory; raises InputError if it holds none, or one of a newer format."""
+    """Return the run of a directory; raises InputError if it holds none, or one of a newer format.
+
+    The directory may have been moved since it was written, and what lay beside it with it.
+    """
+    run, store, before = recorded(directory)
+    return inputs.moved(run, before), store
+
+
+def going_on(directory: str) -> tuple[Run, Store]:
+    """Return the run of a directory that is to train on with what it began with, wherever that lies now.
+
+    Raises InputError where something else lies there.
+    """
+    run, store, before = recorded(directory)
+    found = inputs.moved(inputs.at_home(run, store, before), before)
+    if found != run or before != run.directory:
+        store.write(SETTINGS, dump(found))
+    return found, store
+
+
+def recorded(directory: str) -> tuple[Run, Store, str]:
+    """Return a directory's run with its places as they were written, and where it lay then."""
     try:
         # a command that trains on hands the place to workers, which have another working folder
         store = Store(directory if "://" in directory else os.path.abspath(os.path.expanduser(directory)))
         text = store.read(SETTINGS).decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{directory}/{SETTINGS}: is not UTF-8 text, so no run wrote it.") from error
     except FileNotFoundError as error:
         raise InputError(f"{directory} is not a run directory: it has no {SETTINGS}.") from error
+    except UnicodeDecodeError as error:
+        raise BrokenFile(f"{directory}/{SETTINGS}", reason(error)) from error
     except (OSError, pyarrow.lib.ArrowException) as error:
-        raise InputError(f"{directory} cannot be read: {error_reason(error)}.") from error
+        raise InputError(f"{directory} cannot be read: {reason(error)}.") from error
     values = parse(text, f"{directory}/{SETTINGS}")
-    # a run directory may have been moved since it was written
-    here = {"directory": escaped("directory", store.uri)}
-    run = check(values | here, f"{directory}/{SETTINGS}")
-    return run, store
+    run = check(values | {"directory": escaped("directory", store.uri)}, f"{directory}/{SETTINGS}")
+    before = values.get("directory")
+    return run, store, absolute("directory", before) if isinstance(before, str) and before else run.directory
+
+
+def way_out(broken: BrokenFile) -> str:
+    """Return what to do about a file of a run that is broken."""
+    if os.path.basename(broken.path) in (SUMMARY, JOB, lease.LEASE, lease.BEAT):
+        return "Delete it: a run goes on without it."
+    if f"/{checkpoints.FOLDER}/" in broken.path or ".parquet" in broken.path:
+        return "`shoal resume` goes back to the newest round that is whole."
+    return "Put it back as it was."
 
 
 def summary(store: Store) -> dict[str, Any]:
-    """Return the summary that the run wrote last; it may be empty until the run is finished."""
-    return dict(store.read_json(SUMMARY)) if store.exists(SUMMARY) else {}
+    """Return the summary that the run wrote last; it may be empty until the run is finished.
+
+    A run that says it is running, but whose driver is gone, is stopped.
+    """
+    said = dict(store.read_json(SUMMARY, "status")) if store.exists(SUMMARY) else {}
+    return said | {"status": "stopped"} if said.get("status") == "running" and not lease.alive(store) else said
 
 
 def state_of(path: str) -> tuple[str, ...]:
     """Return a run's name, status, step, best score, best member and exploits, for a table."""
     run, store = open_run(path)
+    return settled(lambda: _state_of(run, store))
+
+
+def _state_of(run: Run, store: Store) -> tuple[str, ...]:
     said = summary(store)
     step, best, exploits, score = 0, "-", "-", "-"
     last = checkpoints.latest(store, range(run.population.members), run.shares)
-    if last is not None:
-        rows, number = last_rows(run, store)
+    if last is not None and any(checkpoints.load_decisions(store, last)["saved"]):
+        rows, number = _last_rows(run, store, last)
         step = min(row["step"] for row in rows.values())
         best, score = str(number), f"{rows[number]['score']:.4f}"
         exploits = str(checkpoints.load_decisions(store, last)["exploits"])
     return run.name, said.get("status", "not begun"), f"{step}/{run.training.steps}", score, best, exploits
 
 
+def settled(read: Callable[[], Found]) -> Found:
+    """Return what is read of a run that may be under way: again, where it has deleted what was chosen."""
+    for _ in range(READS):
+        try:
+            return read()
+        except FileNotFoundError as error:
+            gone = error
+    raise InputError(f"{reason(gone)}: the run deletes its checkpoints faster than they are read; try again.")
+
+
 def last_rows(run: Run, store: Store) -> tuple[dict[int, dict[str, Any]], int]:
     """Return each member's metrics at its last checkpoint, and the number of the best one."""
-    last = checkpoints.latest(store, range(run.population.members), run.shares)
+    return settled(lambda: _last_rows(run, store))
+
+
+def _last_rows(run: Run, store: Store, last: int | None = None) -> tuple[dict[int, dict[str, Any]], int]:
     if last is None:
+        last = checkpoints.latest(store, range(run.population.members), run.shares)
+    saved = [] if last is None else checkpoints.load_decisions(store, last)["saved"]
+    if not any(saved):
         raise InputError(f"{run.directory} has no checkpoint yet: run or resume it first.")
-    saved = checkpoints.load_decisions(store, last)["saved"]
-    rows = store.read_table(METRICS).to_pylist()
-    found = {row["member"]: row for row in rows if row["round"] == saved[row["member"]]}
+    found = rows_at(store, saved, read_table_rows(store, METRICS))
     return found, rank({member: row["score"] for member, row in found.items()})[0]
+
+
+def rows_at(store: Store, saved: Sequence[int], rows: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Return each member's row of the round that its file is of; a member that has none was never saved."""
+    found = {row["member"]: row for row in rows if saved[row["member"]] == row["round"]}
+    missing = [(member, round_) for member, round_ in enumerate(saved) if round_ and member not in found]
+    if missing:
+        raise BrokenFile(store.path(METRICS), "it has no row of member {} in round {}".format(*missing[0]))
+    return found
 
 
 def member_of(run: Run, store: Store, member: int | None) -> dict[str, Any]:
@@ -161,16 +245,31 @@ def whole_weights(run: Run, store: Store, row: dict[str, Any]) -> dict[str, NDAr
         checkpoints.load_member(store, row["round"], row["member"], (part, run.shares))
         for part in range(run.shares)
     ]
-    whole: dict[str, NDArray[Any]] = dict(parts[0]["weights"])
+    if "weights" not in parts[0]:
+        raise InputError(f"{run.trainable}: what its state() returns has no `weights`, so none can be read.")
+    whole = named(parts[0]["weights"])
     for name in parts[0].get("shared", []):
         whole[name] = np.concatenate([part["weights"][name] for part in parts])
     return whole
 
 
+def named(weights: Any, name: str = "") -> dict[str, NDArray[Any]]:
+    """Return a nest of arrays as arrays by name: those within others as `outer.inner`."""
+    if isinstance(weights, dict | list | tuple):
+        pairs = weights.items() if isinstance(weights, dict) else enumerate(weights)
+        inner = [named(value, f"{name}.{key}" if name else str(key)) for key, value in pairs]
+        return {key: value for each in inner for key, value in each.items()}
+    return {name or "weights": np.asarray(weights)}
+
+
 def export_member(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
     """Write a member (the best one by default) as safetensors with a JSON config; return the folder."""
-    row = member_of(run, store, member)
-    weights = whole_weights(run, store, row)
+
+    def read() -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        chosen = member_of(run, store, member)
+        return chosen, whole_weights(run, store, chosen)
+
+    row, weights = settled(read)
     config = {
         "format": run.format,
         "trainable": run.trainable,
@@ -181,13 +280,22 @@ def export_member(run: Run, store: Store, member: int | None = None, to: Store |
         "step": row["step"],
     }
     target = to or Store(f"{store.uri}/best")
-    target.write("model.safetensors", save(weights))
+    target.write("model.safetensors", as_safetensors(weights))
     target.write("config.json", json.dumps(config, indent=2) + "\n")
     return target.uri
 
 
+def as_safetensors(weights: dict[str, NDArray[Any]]) -> bytes:
+    for name, weight in weights.items():
+        try:
+            save({name: weight[:0] if weight.ndim else weight})
+        except Exception as error:  # safetensors has errors of its own
+            raise InputError(f"{name}: weights of {weight.dtype} cannot be exported as safetensors.") from error
+    return save(weights)
+
+
 def exported_shape(run: Run) -> dict[str, Any]:
-    """Return the arguments of `trainables.settings.DecoderShape` for the network of exported weights.
+    """Return the arguments of `shoal.trainables.settings.DecoderShape` for the network of exported weights.
 
     For a run of kind distill they are its teacher and its spaces; a run that reads no text has none.
     """
@@ -197,10 +305,6 @@ def exported_shape(run: Run) -> dict[str, Any]:
         return {"teacher": run.distill.teacher, "spaces": run.distill.model_dump()["spaces"]}
     vocabulary = open_tokenizer(run.data.tokenizer).vocabulary
     return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.model_dump()}
-
-
-def error_reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]
 
 
 STRATIFIED = "stratified"

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from cluster.storage import Store
-from policies.schedule import Setting
-from policies.space import Hyperparameters, frozen
-from search.errors import InputError
-from search.records.tables import LINEAGE
+from shoal.cluster.storage import Store
+from shoal.policies.schedule import Setting
+from shoal.policies.space import Hyperparameters, frozen
+from shoal.search.errors import InputError
+from shoal.search.records.tables import LINEAGE, read_table_rows
 
 
 class Event(NamedTuple):
@@ -52,12 +52,16 @@ class Segment(NamedTuple):
     to_round: int | None
 
 
-def read_lineage(store: Store) -> list[Event]:
-    """Return the events of a run, starts first; raises InputError if there are none or parts are lost."""
-    events = [
-        Event(**row | {"before": _parsed(row["before"]), "after": _parsed(row["after"])})
-        for row in read_table_rows(store, LINEAGE)
-    ]
+def read_lineage(store: Store, until: int | None = None) -> list[Event]:
+    """Return the events of a run, or of its parts up to a round, starts first.
+
+    Raises InputError if there are none or parts are lost.
+    """
+    rows = read_table_rows(store, LINEAGE, until)
+    with store.guarded(LINEAGE):
+        events = [
+            Event(**row | {"before": _parsed(row["before"]), "after": _parsed(row["after"])}) for row in rows
+        ]
     events.sort(key=lambda event: (event.round, event.member))
     started = {event.member for event in events if event.event == "start"}
     named = {event.member for event in events} | {event.parent for event in events if event.parent is not None}
@@ -67,20 +71,6 @@ def read_lineage(store: Store) -> list[Event]:
             f"{', '.join(map(str, sorted(named - started)))}: a part of it is missing."
         )
     return events
-
-
-def read_table_rows(store: Store, name: str) -> list[dict[str, Any]]:
-    """Return a table of the run directory as plain rows; raises InputError if it is not there or is empty."""
-    try:
-        rows: list[dict[str, Any]] = store.read_table(name).to_pylist()
-    except FileNotFoundError:
-        rows = []
-    if not rows:
-        raise InputError(
-            f"{store.uri} must hold {name} with at least one row, but has none: "
-            f"give the directory of a run that has finished a round."
-        )
-    return rows
 
 
 def ancestry(events: Iterable[Event], member: int, round: int | None = None) -> list[Segment]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.storage import Store
-from policies.population import Order, State
+from shoal.cluster.storage import PART, TEMPORARY, BrokenFile, Store
+from shoal.policies.population import Order, State
+from shoal.search.errors import InputError
 
 LINEAGE, METRICS, MIXING = "lineage.parquet", "metrics.parquet", "mixing.parquet"
 TESTS = "tests.json"  # the test loss of each group, with each member's last weights
@@ -66,6 +67,12 @@ MIXING_SCHEMA = pa.schema(
         ("errors", pa.list_(pa.float64())),  # standard errors of the effects
     ]
 )
+# columns that every part of a table has had
+NEEDED = {
+    LINEAGE: ("event", "round", "step", "member", "score", "parent", "parent_score", "before", "after"),
+    METRICS: ("round", "step", "member", "score"),
+    MIXING: ("round", "step", "member", "group", "proportion"),
+}
 
 
 def write_starts(store: Store, state: State) -> None:
@@ -133,12 +140,48 @@ def write_mixing(store: Store, round_: int, rows: Sequence[Mapping[str, Any]]) -
         _append(store, MIXING, round_, pa.Table.from_pylist(found, MIXING_SCHEMA))
 
 
+def read_table_rows(store: Store, name: str, until: int | None = None) -> list[dict[str, Any]]:
+    """Return a table of the run directory as plain rows, of its parts up to a round if one is given.
+
+    Raises InputError if it is not there or is empty, and BrokenFile if a part cannot be read.
+    """
+    parts = [part for part in store.parts(name) if until is None or round_of(part) <= until]
+    try:
+        found = [read_part(store, f"{name}/{part}") for part in parts]
+    except FileNotFoundError:  # a run that is resumed meanwhile drops some
+        found = []
+    with store.guarded(name):  # a column that only some parts have, such as a group's loss, is empty elsewhere
+        rows: list[dict[str, Any]] = (
+            pa.concat_tables(found, promote_options="default").to_pylist() if found else []
+        )
+    if not rows:
+        raise InputError(
+            f"{store.uri} must hold {name} with at least one row, but has none: "
+            f"give the directory of a run that has finished a round."
+        )
+    return rows
+
+
+def read_part(store: Store, name: str) -> pa.Table:
+    """Return one part; raises BrokenFile if it is none of its table."""
+    part = store.read_part(name)
+    if missing := [column for column in NEEDED[name.split("/")[-2]] if column not in part.column_names]:
+        raise BrokenFile(store.path(name), f"it has no column {missing[0]}")
+    return part
+
+
+def round_of(part: str) -> int:
+    """Return the round that a part is named for."""
+    return int(part.removeprefix("part-").removesuffix(".parquet"))
+
+
 def drop_rounds_after(store: Store, round_: int) -> None:
-    """Delete the parts of the tables that were written after this round."""
+    """Drop what was recorded after this round, and what a killed run had not written to its end."""
     for folder in (LINEAGE, METRICS, MIXING):
-        for part in store.names(folder):
-            if part.startswith(".") or int(part.removeprefix("part-").removesuffix(".parquet")) > round_:
-                store.delete(f"{folder}/{part}")
+        for name in store.names(folder):
+            written = TEMPORARY.fullmatch(name)
+            if PART.fullmatch(written["name"] if written else name) and (written or round_of(name) > round_):
+                store.delete(f"{folder}/{name}")
 
 
 def _event(event: str, round_: int, step: int, member: int, after: dict[str, Any]) -> dict[str, Any]:

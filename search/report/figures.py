@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
-from search.records.directory import STRATIFIED
-from search.records.lineage import Event, Segment
-from search.report.drawing import (
+from shoal.search.records.directory import STRATIFIED
+from shoal.search.records.lineage import Event, Segment
+from shoal.search.report.drawing import (
     BAND,
     FAINT,
     FAMILIES,
@@ -28,7 +28,7 @@ from search.report.drawing import (
     star,
     trace,
 )
-from search.report.story import Control, StepValues, Story, finite, quantiles
+from shoal.search.report.story import Control, StepValues, Story, finite, quantiles
 
 HEIGHT = 380
 SCHEDULE_LEGEND = (

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from search.report.drawing import (
+from shoal.search.report.drawing import (
     FAMILIES,
     MEDIAN,
     WINNER,
@@ -16,8 +16,8 @@ from search.report.drawing import (
     six_digits,
     trace,
 )
-from search.report.page import grid, html_legend, html_table, panel, section
-from search.report.story import StepValues, Story, finite
+from shoal.search.report.page import grid, html_legend, html_table, panel, section
+from shoal.search.report.story import StepValues, Story, finite
 
 COLOURS = (WINNER, *FAMILIES)
 

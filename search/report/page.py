@@ -7,7 +7,7 @@ from html import escape
 
 from plotly.offline import get_plotlyjs
 
-from search.report.drawing import Figure, LegendEntry, to_json
+from shoal.search.report.drawing import Figure, LegendEntry, to_json
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f7f7f5; --panel: #fff; --ink: #1c1f24; --soft: #5c636e;

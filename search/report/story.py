@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from cluster.storage import Store
-from policies.space import Path, value_at
-from policies.standings import rank
-from search.errors import InputError
-from search.notation import read
-from search.records.directory import CONTROLS, SETTINGS, SUMMARY, summary
-from search.records.lineage import Event, Segment, ancestry, read_lineage, read_table_rows, roots, stays
-from search.records.tables import METRICS, MIXING
+from shoal.cluster.storage import Store
+from shoal.policies.space import Path, value_at
+from shoal.policies.standings import rank
+from shoal.search.errors import InputError
+from shoal.search.notation import read
+from shoal.search.records.directory import CONTROLS, SETTINGS, SUMMARY, summary
+from shoal.search.records.lineage import Event, Segment, ancestry, read_lineage, roots, stays
+from shoal.search.records.tables import METRICS, MIXING, read_table_rows
 
 RowsByMember = dict[int, list[dict[str, Any]]]  # member -> its rows in the order of rounds
 StepValues = list[tuple[int, float | None]]  # (step, value); None where a member failed

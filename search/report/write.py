@@ -5,11 +5,11 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from cluster.storage import Store
-from search.records.directory import STRATIFIED
-from search.records.lineage import Segment
-from search.report.drawing import readable_value
-from search.report.figures import (
+from shoal.cluster.storage import Store
+from shoal.search.records.directory import STRATIFIED
+from shoal.search.records.lineage import Segment
+from shoal.search.report.drawing import readable_value
+from shoal.search.report.figures import (
     EQUAL_LEGEND,
     GROUP_LEGEND,
     SCHEDULE_LEGEND,
@@ -22,9 +22,9 @@ from search.report.figures import (
     scores,
     stacked,
 )
-from search.report.mixtures import mixing
-from search.report.page import document, grid, html_legend, html_table, panel, section
-from search.report.story import Control, Story, finite, read_story
+from shoal.search.report.mixtures import mixing
+from shoal.search.report.page import document, grid, html_legend, html_table, panel, section
+from shoal.search.report.story import Control, Story, finite, read_story
 
 REPORT = "report.html"
 MOST_CHIPS = 7  # the header shows so many members of the winning lineage; the genealogy shows all
@@ -52,6 +52,8 @@ def header(story: Story) -> str:
     status = escape(story.status)
     if story.status != "done":
         status += f", step {story.last_step} of {story.planned_steps}"
+    elif story.summary.get("ended"):
+        status += f": {escape(story.summary['ended'])}"
     kind = story.status if story.status in ("done", "failed") else ""
     return (
         f'<header><div class="title"><h1>{escape(story.name)}</h1>'

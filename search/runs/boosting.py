@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from policies.mixing import Vector
-from search.errors import InputError
+from shoal.policies.mixing import Vector
+from shoal.search.errors import InputError
 
 SETTINGS = {
     "objective": "regression",

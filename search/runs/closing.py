@@ -5,11 +5,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cluster.storage import Store
-from search.config.run import Run
-from search.records import directory
-from search.records.directory import CONTROLS
-from search.report.write import write_report
+from shoal.cluster.storage import Store
+from shoal.search.config.run import Run
+from shoal.search.records import directory
+from shoal.search.records.directory import CONTROLS
+from shoal.search.report.write import REPORT, write_report
 
 
 def close(run: Run, store: Store, console: Console) -> None:
@@ -22,12 +22,19 @@ def close(run: Run, store: Store, console: Console) -> None:
     }
     if beside:
         console.print(compare(run, found, beside))
-    folder = directory.export_member(run, store)
     report = write_report(store)
+    folder = directory.export_member(run, store)
     places = {"report": report, "best member": f"{folder}/model.safetensors", "run directory": store.uri}
+    if found.get("ended"):
+        console.print(f"{run.name}: {found['ended']}", highlight=False, soft_wrap=True)
     console.print(headline(run, found), highlight=False, soft_wrap=True)
     for name, place in places.items():
         console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
+
+
+def is_closed(store: Store) -> bool:
+    """Say whether a run that is done has all that `close` writes: it may have been stopped before."""
+    return store.exists("best/config.json") and store.exists(REPORT)
 
 
 def headline(run: Run, found: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """The runs of the same budget that a run is judged by."""
 
-from search.config.kinds import NO_EXPLOIT
-from search.config.mixing import POLICY, Mixing
-from search.config.run import Run
-from search.records.directory import STRATIFIED
+from shoal.search.config.kinds import NO_EXPLOIT
+from shoal.search.config.mixing import POLICY, Mixing
+from shoal.search.config.run import Run
+from shoal.search.records.directory import STRATIFIED
 
 
 def controls(run: Run) -> list[Run]:

@@ -8,35 +8,35 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from cluster import checkpoints
-from cluster.session import session
-from cluster.storage import Store
-from policies.parts import part_of
-from policies.standings import rank
-from search.config.distill import UNITS
-from search.config.run import Run
-from search.corpus.text import held_out_of
-from search.distill.card import read_teacher
-from search.distill.costs import cost_of, spaces_of
-from search.distill.members import trained
-from search.distill.students import SCORED, STUDENTS, Row, search_students
-from search.distill.teacher import open_teacher
-from search.errors import InputError
-from search.records import directory
-from search.records.tables import METRICS
-from search.runs import population as running
-from trainables.distill.spaces import Subnet
+from shoal.cluster import checkpoints
+from shoal.cluster.session import session
+from shoal.cluster.storage import Store
+from shoal.policies.parts import part_of
+from shoal.policies.standings import rank
+from shoal.search.config.distill import UNITS
+from shoal.search.config.run import Run
+from shoal.search.corpus.text import held_out_of
+from shoal.search.distill.card import read_teacher
+from shoal.search.distill.costs import cost_of, spaces_of
+from shoal.search.distill.members import trained
+from shoal.search.distill.students import SCORED, STUDENTS, Row, search_students
+from shoal.search.distill.teacher import open_teacher
+from shoal.search.errors import InputError
+from shoal.search.records import directory
+from shoal.search.records.tables import METRICS, read_table_rows
+from shoal.search.runs import population as running
+from shoal.trainables.distill.spaces import Subnet
 
 
 def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
     """Train a population of super-networks, then pick students out of them."""
     running.run_new(run, console, baseline, resume)
-    pick(run, console)
+    pick(directory.open_run(run.directory)[0], console)  # it knows its rows
 
 
 def run_on(path: str, console: Console) -> None:
     """Continue the training, or only the search if the training is done."""
-    run, store = directory.open_run(path)
+    run, store = directory.going_on(path)
     if directory.summary(store).get("status") != "done":
         running.run_on(path, console)
     elif store.exists(STUDENTS):
@@ -91,7 +91,7 @@ def nearest_to(run: Run, rows: list[Row]) -> str:
 
 def winners_of(run: Run, store: Store) -> dict[str, int]:
     """Return the best member of each sub-space at the last round."""
-    rows = store.read_table(METRICS).to_pylist()
+    rows = read_table_rows(store, METRICS)
     last = max(row["round"] for row in rows)
     found = {}
     for part, name in enumerate(run.distilling.spaces):

@@ -5,9 +5,9 @@ from typing import Any
 
 # kind -> module with run_new(run, console, baseline, resume) and run_on(path, console)
 RUNS = {
-    "population": "search.runs.population",
-    "distill": "search.runs.distill",
-    "mixture": "search.runs.mixture",
+    "population": "shoal.search.runs.population",
+    "distill": "shoal.search.runs.distill",
+    "mixture": "shoal.search.runs.mixture",
 }
 
 

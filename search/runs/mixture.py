@@ -6,33 +6,35 @@ they resume, and have reports of their own.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from cluster.storage import Store
-from policies.laws.loglinear import fit_law, ridge
-from policies.laws.optimum import best_mixture
-from policies.laws.regmix import draw_mixtures, proposals, propose
-from policies.mixing import Vector, normalise
-from policies.ranks import spearman
-from policies.space import Float
-from search.checks.run import problems
-from search.config.kinds import NO_EXPLOIT
-from search.config.mixing import POLICY, Mixing
-from search.config.run import Run
-from search.config.sections import Cluster, Model, Population, Start, Training
-from search.config.swarm import Swarm
-from search.corpus.build import load_corpus
-from search.driver.start import spread
-from search.errors import InputError
-from search.records import directory
-from search.records.lineage import read_table_rows
-from search.records.tables import METRICS, TESTS
-from search.runs import population as running
-from search.runs.boosting import boosted
+from shoal.cluster import lease
+from shoal.cluster.storage import Store
+from shoal.policies.laws.loglinear import fit_law, ridge
+from shoal.policies.laws.optimum import best_mixture
+from shoal.policies.laws.regmix import draw_mixtures, proposals, propose
+from shoal.policies.mixing import Vector, normalise
+from shoal.policies.ranks import spearman
+from shoal.policies.space import Float
+from shoal.search.checks.run import problems
+from shoal.search.checks.swarm import FEWEST
+from shoal.search.config.kinds import NO_EXPLOIT
+from shoal.search.config.mixing import POLICY, Mixing
+from shoal.search.config.run import Run
+from shoal.search.config.sections import Cluster, Model, Population, Start, Training
+from shoal.search.config.swarm import Swarm
+from shoal.search.corpus.build import load_corpus
+from shoal.search.driver.start import spread
+from shoal.search.errors import InputError
+from shoal.search.records import directory
+from shoal.search.records.tables import METRICS, TESTS, read_table_rows
+from shoal.search.runs import population as running
+from shoal.search.runs.boosting import boosted
 
 PROPOSAL = "proposal.json"
 CANDIDATES, KEPT = 20_000, 100  # mixtures that a regression scores, and of which it proposes the mean
@@ -46,22 +48,25 @@ def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "n
         run_on(directory.same_run(run).directory, console)
         return
     directory.refuse_existing(run)
-    rows = prepare(run, console, new=True)
+    run, rows = prepare(run, console, new=True)
     directory.create(run)
     search(run, rows, console)
 
 
 def run_on(path: str, console: Console) -> None:
     """Go on with a search where it stopped: in the swarm, or in the confirming run."""
-    run, store = directory.open_run(path)
+    run, store = directory.going_on(path)
     if directory.summary(store).get("status") == "done":
         raise InputError(f"{path} is finished: see {store.uri}/{PROPOSAL}.")
-    search(run, prepare(run, console), console)
+    search(*prepare(run, console), console)
 
 
-def prepare(run: Run, console: Console, new: bool = False) -> dict[str, int]:
-    """Build the corpus if it is not there; return each group's training rows, with which the caps can hold."""
-    running.prepare(run, console, new)
+def prepare(run: Run, console: Console, new: bool = False) -> tuple[Run, dict[str, int]]:
+    """Build the corpus if it is not there; return the run of its rows, and how many each group trains on.
+
+    The caps can hold with these.
+    """
+    run = running.prepare(run, console, new)
     rows = {name: group.splits["train"].rows for name, group in load_corpus(run.data).groups.items()}
     needed = run.training.steps * run.training.batch
     if (caps := most(run, rows)).sum() < 1:
@@ -69,7 +74,7 @@ def prepare(run: Run, console: Console, new: bool = False) -> dict[str, int]:
             f"swarm.epochs: {settings(run).epochs:g} passes over all groups are {int(caps.sum() * needed)} "
             f"rows, but the confirming run trains {needed}; allow more or train less."
         )
-    return rows
+    return run, rows
 
 
 def settings(run: Run) -> Swarm:
@@ -87,23 +92,32 @@ def most(run: Run, rows: dict[str, int]) -> Vector:
 
 def search(run: Run, rows: dict[str, int], console: Console) -> None:
     """Carry out what is left of the search, and say what came of it."""
-    store = Store(run.directory)
-    store.write_json(directory.SUMMARY, {"status": "running"})
-    swarm = as_population(run, "swarm", settings(run).model, settings(run).steps, 1, design(run))
-    carry_out(swarm, console)
-    found = proposal(run, rows, swarm)
-    store.write_json(PROPOSAL, found)
-    mixtures = [np.array(each["mixture"]) for each in found["beside"].values()]
-    repeats = settings(run).repeats
-    confirming = as_population(run, "confirm", run.model, run.training.steps, repeats, mixtures)
-    carry_out(confirming, console)
-    confirm(found, confirming, repeats)
-    store.write_json(PROPOSAL, found)
-    store.write_json(directory.SUMMARY, {"status": "done"})
+    with lease.holding(run.directory) as store, running.well_recorded(run, partial(record, store)):
+        record(store, "running")
+        swarm = as_population(run, "swarm", settings(run).model, settings(run).steps, 1, design(run))
+        carry_out(swarm, console)
+        found = proposal(run, rows, swarm)
+        if found["runs"] < settings(run).runs:
+            console.print(
+                f"only {found['runs']} of {settings(run).runs} runs went well; the others are left out",
+                highlight=False,
+            )
+        store.write_json(PROPOSAL, found)
+        mixtures = [np.array(each["mixture"]) for each in found["beside"].values()]
+        repeats = settings(run).repeats
+        confirming = as_population(run, "confirm", run.model, run.training.steps, repeats, mixtures)
+        carry_out(confirming, console)
+        confirm(found, confirming, repeats)
+        store.write_json(PROPOSAL, found)
+        record(store, "done")
     console.print(table(found))
     places = {"proposal": f"{store.uri}/{PROPOSAL}", "report": f"{confirming.directory}/report.html"}
     for name, place in places.items():
         console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
+
+
+def record(store: Store, status: str) -> None:
+    store.write_json(directory.SUMMARY, {"status": status})
 
 
 def carry_out(run: Run, console: Console) -> None:
@@ -177,10 +191,11 @@ def part_of(steps: int) -> int:
 
 
 def losses_of(run: Run) -> Vector:
-    """Return each member's last validation loss of each group, (members, groups)."""
+    """Return each member's last validation loss of each group, (members, groups); NaN for who has failed."""
     rows = sorted(read_table_rows(Store(run.directory), METRICS), key=lambda row: (row["round"], row["member"]))
     last = rows[-run.population.members :]
-    return np.array([[row[f"loss_{group}"] for group in run.data.groups] for row in last])
+    # who failed before the last round was judged by no group there
+    return np.array([[row.get(f"loss_{group}") for group in run.data.groups] for row in last], dtype=np.float64)
 
 
 def proposal(run: Run, rows: dict[str, int], swarm: Run) -> dict[str, Any]:
@@ -190,9 +205,10 @@ def proposal(run: Run, rows: dict[str, int], swarm: Run) -> dict[str, Any]:
     losses = losses_of(swarm)
     sound = np.flatnonzero(np.all(np.isfinite(losses), axis=1))
     mixtures, losses = mixtures[sound], losses[sound]
-    if len(losses) < len(rows) + 2:
+    needed = FEWEST if given.law == "boosted_trees" else len(rows) + 2
+    if len(losses) < needed:
         raise InputError(
-            f"swarm.runs: only {len(sound)} of {given.runs} runs went well, and {len(rows) + 2} are "
+            f"swarm.runs: only {len(sound)} of {given.runs} runs went well, and {needed} are "
             f"needed; lower the learning rate, and begin again."
         )
     rng = np.random.default_rng([run.seed, 3])
@@ -256,15 +272,21 @@ def held_out_correlation(given: Swarm, mixtures: Vector, losses: Vector, folds: 
 
 
 def confirm(found: dict[str, Any], run: Run, repeats: int) -> None:
-    """Add what the confirming run measured: mean validation and test losses over seeds."""
+    """Add what the confirming run measured: mean validation and test losses over the seeds that went well.
+
+    A mixture of which no seed went well has neither.
+    """
     validation = losses_of(run).mean(axis=1).reshape(-1, repeats)
     tests = Store(run.directory).read_json(TESTS)
     for place, each in enumerate(found["beside"].values()):
-        of_seeds = [tests[str(place * repeats + seed)] for seed in range(repeats)]
-        each["validation"] = float(validation[place].mean())
-        each["test"] = {
-            group: float(np.mean([losses[group] for losses in of_seeds])) for group in found["groups"]
-        }
+        told = [tests.get(str(place * repeats + seed)) or {} for seed in range(repeats)]
+        groups = found["groups"]
+        of_seeds = np.array([[losses.get(group) for group in groups] for losses in told], dtype=np.float64)
+        sound = np.isfinite(validation[place]) & np.isfinite(of_seeds).all(axis=1)
+        each["seeds"] = int(sound.sum())
+        each["validation"] = float(validation[place][sound].mean()) if sound.any() else None
+        means = of_seeds[sound].mean(axis=0).tolist() if sound.any() else [None] * len(groups)
+        each["test"] = dict(zip(groups, means, strict=True))
 
 
 def table(found: dict[str, Any]) -> Table:
@@ -272,8 +294,11 @@ def table(found: dict[str, Any]) -> Table:
     drawn = Table("mixture", *found["groups"], "predicted", "validation", "test", box=None, pad_edge=False)
     for name, each in found["beside"].items():
         shares = [f"{share:.3f}" for share in each["mixture"]]
-        test = float(np.mean(list(each["test"].values())))
-        drawn.add_row(name, *shares, f"{each['predicted']:.4f}", f"{each['validation']:.4f}", f"{test:.4f}")
+        measured = ["failed", "failed"]
+        if each["seeds"]:
+            test = float(np.mean(list(each["test"].values())))
+            measured = [f"{each['validation']:.4f}", f"{test:.4f}"]
+        drawn.add_row(name, *shares, f"{each['predicted']:.4f}", *measured)
     ends = [f"{low:.2f}-{high:.2f}" for low, high in zip(found["low"], found["high"], strict=True)]
     drawn.add_row("its interval", *ends, "", "", "")
     return drawn

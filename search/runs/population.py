@@ -1,5 +1,7 @@
 """What the commands `run` and `resume` do around the training: corpus, Ray, report, export."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -7,25 +9,26 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cluster import lease
-from cluster.session import session
-from cluster.storage import Store
-from search.checks.mixing import check_with_rows, note_on_batches
-from search.config.run import Run
-from search.corpus.build import COLUMNS, describe, prepare_corpus, why_skipped
-from search.corpus.scores import cost, score_corpus
-from search.corpus.streams import windows
-from search.driver.conductor import Watcher
-from search.driver.metrics import Measure, Watchers
-from search.driver.population import Outcome, train_population
-from search.driver.progress import Progress
-from search.driver.room import Regrouped
-from search.errors import InputError, Interrupted, RunFailed
-from search.exported import check_reference
-from search.members.own_class import own_class
-from search.records import directory
-from search.runs.closing import close
-from search.runs.controls import controls
+from shoal.cluster import ending, lease
+from shoal.cluster.session import session
+from shoal.cluster.storage import CannotWrite, Store
+from shoal.search.checks.mixing import check_with_rows, note_on_batches
+from shoal.search.checks.run import note_on_epochs
+from shoal.search.config.run import Run
+from shoal.search.corpus.build import COLUMNS, describe, prepare_corpus, why_skipped
+from shoal.search.corpus.scores import cost, score_corpus
+from shoal.search.corpus.streams import windows
+from shoal.search.driver.conductor import Watcher
+from shoal.search.driver.metrics import Measure, Watchers
+from shoal.search.driver.population import Outcome, interrupted, train_population, way_on
+from shoal.search.driver.progress import Progress
+from shoal.search.driver.room import Regrouped
+from shoal.search.errors import InputError, Interrupted, RunFailed
+from shoal.search.exported import check_reference
+from shoal.search.members.own_class import own_class
+from shoal.search.records import directory
+from shoal.search.runs.closing import close, is_closed
+from shoal.search.runs.controls import controls
 
 
 def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
@@ -37,17 +40,17 @@ def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "n
         run_again(run, console, baseline)
         return
     directory.refuse_existing(run)
-    prepare(run, console, new=True)
-    directory.create(run)
+    directory.check_place(run)
+    run = prepare(run, console, new=True)
     train(run, [run, *(controls(run) if baseline else [])], console)
 
 
 def run_on(path: str, console: Console) -> None:
     """Continue a run, and its controls if they were begun, from the last checkpoints."""
-    run, store = directory.open_run(path)
+    run, store = directory.going_on(path)
     baseline = store.exists(f"baseline/{directory.SETTINGS}")
     unfinished = unfinished_of(run, baseline)
-    if not unfinished:
+    if not unfinished and is_closed(store):
         raise InputError(f"{path} is finished: see {store.uri}/report.html.")
     prepare(run, console)
     train(run, unfinished, console)
@@ -57,7 +60,7 @@ def run_again(given: Run, console: Console, baseline: bool) -> None:
     """Continue the run of a directory as a job's retry does: to find it finished is no mistake."""
     run = directory.same_run(given)
     unfinished = unfinished_of(run, baseline)
-    if not unfinished:
+    if not unfinished and is_closed(Store(run.directory)):
         console.print(f"{run.name}: is finished, see {run.directory}/report.html", highlight=False)
         return
     prepare(run, console)
@@ -72,30 +75,39 @@ def unfinished_of(run: Run, baseline: bool) -> list[Run]:
 
 def train(run: Run, runs: list[Run], console: Console) -> None:
     """Train runs one after another, each from its last checkpoint if it has one; then report on the first."""
+    if runs:
+        train_all(run, runs, console)
     try:
-        with session(run.cluster.dashboard) as dashboard:
-            if dashboard and run.cluster.dashboard:
-                console.print(f"dashboard: http://{dashboard}", highlight=False, soft_wrap=True)
-            score_rows(run, console)
-            for each in runs:
-                if not directory.holds_run(each.directory):
-                    directory.create(each)
-                finish(each, console)
-    except ConnectionError as error:
-        raise InputError(f"RAY_ADDRESS: no Ray cluster answers there: {error}") from error
-    close(run, Store(run.directory), console)
+        close(run, Store(run.directory), console)
+    except CannotWrite as error:
+        raise RunFailed(f"{error} {way_on(run)}") from error
 
 
-def prepare(run: Run, console: Console, new: bool = False) -> None:
-    """Build the corpus if it is not there, and check that a batch can be cut from it.
+def train_all(run: Run, runs: list[Run], console: Console) -> None:
+    with session(run.cluster.dashboard) as dashboard:
+        if dashboard and run.cluster.dashboard:
+            console.print(f"dashboard: http://{dashboard}", highlight=False, soft_wrap=True)
+        # not before: a run that cannot begin would stand in the way of the next try
+        if not directory.holds_run(run.directory):
+            directory.create(run)
+        score_rows(run, console)
+        for each in runs:
+            if not directory.holds_run(each.directory):
+                directory.create(each)
+            finish(each, console)
+
+
+def prepare(run: Run, console: Console, new: bool = False) -> Run:
+    """Build the corpus if it is not there, and check that a batch can be cut from it; return its run.
 
     For a `new` run it is also built again where its sources are no longer what they were.
     """
     if run.own:
         own_class(run.trainable, run.code)
     if not run.reads_text:
-        return
+        return run
     manifest = prepare_corpus(run.data, partial(say, console), renew=new)
+    run = run.model_copy(update={"data": run.data.model_copy(update={"content": manifest.content})})
     rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}
     check_rows(run, sum(rows.values()))
     large = windows(run.data, manifest)
@@ -111,6 +123,9 @@ def prepare(run: Run, console: Console, new: bool = False) -> None:
             raise InputError(f"{problem}.")
         if note := note_on_batches(run):
             say(console, note)
+    if note := note_on_epochs(run, rows):
+        say(console, note)
+    return run
 
 
 def show_corpus(run: Run, console: Console) -> None:
@@ -160,20 +175,38 @@ def check_rows(run: Run, rows: int) -> None:
 
 def finish(run: Run, console: Console) -> Outcome:
     """Train a run to its end and write what it came to."""
-    store = lease.take(run.directory)
-    directory.note_job(store)
-    record(store, run, "running")
-    try:
+    with lease.holding(run.directory) as store, well_recorded(run, partial(record, store, run)):
+        directory.note_job(store)
+        record(store, run, "running")
         with Progress(run, console, run.label) as progress, Measure(run) as measure:
             outcome = train_on(run, Watchers(progress, measure), store, console)
-    except RunFailed as error:
-        if store.held():  # else its new driver has the word
-            record(store, run, "interrupted" if isinstance(error, Interrupted) else "failed")
-        raise
-    except lease.LeaseLost as error:
-        raise RunFailed(str(error)) from error
-    record(store, run, "done", outcome)
+        record(store, run, "done", outcome)
     return outcome
+
+
+@contextlib.contextmanager
+def well_recorded(run: Run, write: Callable[[str], None]) -> Iterator[None]:
+    """Write down the status of a run that did not come to its end, also where a signal leaves no time."""
+
+    def note(status: str) -> None:
+        # else its new driver has the word, or the lease tells what the status cannot
+        with contextlib.suppress(CannotWrite, lease.LeaseLost):
+            write(status)
+
+    ending.say(f"interrupted: {interrupted(run)}")
+    try:
+        with ending.last_words(partial(note, "interrupted")):
+            yield
+    except BaseException as error:
+        signalled = ending.came() or isinstance(error, Interrupted | KeyboardInterrupt)
+        note("interrupted" if signalled else "failed")
+        if signalled:  # whatever it was that then could not be done
+            raise interrupted(run) from error
+        if isinstance(error, CannotWrite):
+            raise RunFailed(f"{error} {way_on(run)}") from error
+        if isinstance(error, lease.LeaseLost):
+            raise RunFailed(str(error)) from error
+        raise
 
 
 def train_on(run: Run, watcher: Watcher, store: Store, console: Console) -> Outcome:

@@ -6,18 +6,18 @@ import shlex
 import numpy as np
 from rich.console import Console
 
-from cluster.session import session
-from cluster.storage import Store
-from policies.schedule import Setting
-from search.config.kinds import NO_EXPLOIT
-from search.config.run import Run
-from search.config.sections import Scheduled
-from search.errors import InputError
-from search.records import directory
-from search.records.lineage import Segment, ancestry, read_lineage, schedule_of
-from search.records.tables import METRICS
-from search.runs.closing import close
-from search.runs.population import finish, prepare
+from shoal.cluster.session import session
+from shoal.cluster.storage import Store
+from shoal.policies.schedule import Setting
+from shoal.search.config.kinds import NO_EXPLOIT
+from shoal.search.config.run import Run
+from shoal.search.config.sections import Scheduled
+from shoal.search.errors import InputError
+from shoal.search.records import directory
+from shoal.search.records.lineage import Segment, ancestry, read_lineage, schedule_of
+from shoal.search.records.tables import METRICS, read_table_rows
+from shoal.search.runs.closing import close
+from shoal.search.runs.population import finish, prepare
 
 
 def lineage_of(run: Run, store: Store, member: int | None = None) -> tuple[int, list[Segment]]:
@@ -33,7 +33,7 @@ def settings_of(path: list[Segment]) -> list[dict[str, object]]:
 
 def replay(place: str, member: int | None, console: Console) -> None:
     """Train the member's lineage once more as one model, and say how near it comes."""
-    run, store = directory.open_run(place)
+    run, store = directory.going_on(place)
     if directory.summary(store).get("status") != "done":
         raise InputError(
             f"{place} is not finished: continue it with `shoal resume {shlex.quote(place)}`, then replay it."
@@ -48,9 +48,9 @@ def replay(place: str, member: int | None, console: Console) -> None:
         )
     again = as_one_model(run, store, chosen, path)
     directory.refuse_existing(again)
-    prepare(again, console)
-    copy = directory.create(again)
+    again = prepare(again, console)
     with session():
+        copy = directory.create(again)
         finish(again, console)
     close(again, copy, console)
     console.print(compare(run, store, again, copy, chosen), highlight=False, soft_wrap=True)
@@ -71,7 +71,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
     }
     population = run.population.model_copy(update=alone)
     # a stack of one mostly rounds as a larger one does; a member that trains by itself does not
-    rows = store.read_table(METRICS).to_pylist()
+    rows = read_table_rows(store, METRICS)
     stacked = any(row["stacked"] for row in rows if row["member"] == member)
     threads = directory.summary(store)["threads"]
     one = {"broods": 1, "workers_per_brood": None, "members_per_worker": 1}

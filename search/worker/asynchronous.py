@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cluster import checkpoints, workers
-from cluster.storage import Store
-from policies.population import Order
-from search.config.run import Run
-from search.errors import Exhausted
-from search.members.build import build_members
-from search.worker.teams import FAILED, Team, read, teams
-from trainables.member import Member, SavedState
-from trainables.stacked_loss import CompileError
+from shoal.cluster import checkpoints, mailbox
+from shoal.cluster.storage import Store
+from shoal.policies.population import Order
+from shoal.search.config.run import Run
+from shoal.search.errors import Exhausted
+from shoal.search.members.build import build_members
+from shoal.search.worker.teams import FAILED, Team, read, teams
+from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.member import Member, SavedState
+from shoal.trainables.stacked_loss import CompileError
 
 STANDING = "standing"  # the key under which a member's file says what it goes on with
 LOST = FAILED | {"error": "The weights that this member was to copy were lost with their worker."}
@@ -43,12 +44,12 @@ class Verdict(NamedTuple):
 class Inbox:
     """Takes verdicts out of the mailbox in a thread of its own: whoever trains looks without waiting."""
 
-    def __init__(self, exchange: Any, rounds: Mapping[int, int]):
+    def __init__(self, actor: Any, rounds: Mapping[int, int]):
         self.verdicts: dict[int, Verdict] = {}
         self.changed = threading.Condition()
         self.closed = False  # the run ends
         self.error: BaseException | None = None
-        threading.Thread(target=self._listen, args=(exchange, dict(rounds)), daemon=True).start()
+        threading.Thread(target=self._listen, args=(actor, dict(rounds)), daemon=True).start()
 
     def look(self, member: int) -> Verdict | None:
         return self.verdicts.get(member)
@@ -64,9 +65,9 @@ class Inbox:
         if self.error is not None:
             raise RuntimeError("The mailbox cannot be reached.") from self.error
 
-    def _listen(self, exchange: Any, rounds: dict[int, int]) -> None:
+    def _listen(self, actor: Any, rounds: dict[int, int]) -> None:
         try:
-            while (found := workers.next_verdicts(exchange, rounds)) is not None:
+            while (found := mailbox.next_verdicts(actor, rounds)) is not None:
                 news = {verdict.member: verdict for verdict in map(Verdict.of, found)}
                 rounds |= {member: verdict.round for member, verdict in news.items()}
                 with self.changed:
@@ -89,7 +90,7 @@ class Turns:
 
     run: Run
     store: Store
-    exchange: Any
+    actor: Any
     brood: int
     teams: list[Team]
     hyperparameters: dict[int, dict[str, Any]]
@@ -158,7 +159,7 @@ class Turns:
         """Return how many steps the team trains to its ready point: none if it has to wait for an answer."""
         able = [team.members[number] for number in self.left(team) - self.failed]
         to_end = [self.run.training.steps - member.trained for member in able]
-        return max(0, min([self.run.population.interval, *to_end])) if able else 0
+        return team.reach(max(0, min([self.run.population.interval, *to_end]))) if able else 0
 
     def report(self, team: Team, rows: Mapping[int, dict[str, Any]]) -> None:
         """Send the rows of those that wait for no answer, and publish what they reported with."""
@@ -166,7 +167,7 @@ class Turns:
         states: dict[int, SavedState] = {}
         for number in sorted((self.left(team) - self.asked.keys()) & rows.keys()):
             row = rows[number] if number not in self.failed else LOST
-            state = self.asked[number] = team.members[number].state()
+            state = self.asked[number] = handed_out(team.members[number].state)
             if not np.isfinite(row["score"]):
                 self.failed.add(number)
             # a member that came back from its file repeats a report that may have been answered
@@ -178,7 +179,7 @@ class Turns:
         if told:
             # a report says that the files of the member's round before are whole
             self.writer.wait()
-            workers.publish(self.exchange, self.brood, told, states)
+            mailbox.publish(self.actor, self.brood, told, states)
 
     def follow(self, team: Team) -> bool:
         """Do what has been decided of a team's members since; say whether anybody copied."""
@@ -201,7 +202,7 @@ class Turns:
             if state is None:
                 self.failed.add(number)
                 return
-            member.load(state, verdict.order.hyperparameters)
+            hand_in(member.load, state, verdict.order.hyperparameters)
         if verdict.ended:
             self.ended.add(number)
         assert state is not None
@@ -210,7 +211,7 @@ class Turns:
 
     def donated(self, verdict: Verdict) -> SavedState | None:
         """Return what the donor reported with; from its file if the published one is lost, else None."""
-        state: SavedState | None = workers.fetch(verdict.weights)
+        state: SavedState | None = mailbox.fetch(verdict.weights)
         if state is None and verdict.source is not None:
             with contextlib.suppress(FileNotFoundError):  # not yet written, or kept no longer
                 state = checkpoints.load_member(self.store, *verdict.source)
@@ -219,7 +220,7 @@ class Turns:
 
 
 def train_freely(
-    run: Run, store: Store, exchange: Any, brood: int, starts: Mapping[int, dict[str, Any]]
+    run: Run, store: Store, actor: Any, brood: int, starts: Mapping[int, dict[str, Any]]
 ) -> tuple[dict[int, Member], set[int]] | None:
     """Train members to their ends; return them and who has failed, or None if the run ends before.
 
@@ -235,12 +236,10 @@ def train_freely(
     hyperparameters = {**starts, **given}
     members = build_members(run, hyperparameters)
     for number, state in states.items():
-        members[number].load(state, hyperparameters[number])
+        hand_in(members[number].load, state, hyperparameters[number])
     ended = {number for number, standing in standings.items() if standing["ended"]}
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
-    turns = Turns(
-        run, store, exchange, brood, found, hyperparameters, rounds, ended, Inbox(exchange, rounds), writer
-    )
+    turns = Turns(run, store, actor, brood, found, hyperparameters, rounds, ended, Inbox(actor, rounds), writer)
     if not turns.take():
         return None
     writer.wait()

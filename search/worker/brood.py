@@ -8,23 +8,28 @@ import numpy as np
 import torch
 from ray import train
 
-from cluster import checkpoints, workers
-from cluster.metrics import CLOCK, Meter
-from cluster.storage import Store
-from policies import population
-from policies.population import Order
-from search.config.run import Run
-from search.members.build import build_members
-from search.members.ledger import way_to_ledger
-from search.members.views import Shared
-from search.worker.asynchronous import train_freely
-from search.worker.orders import way_to_orders
-from search.worker.teams import FAILED, Team, read, teams
-from trainables.member import Member, SavedState
-from trainables.network import Network
-from trainables.span import Span, open_span
+from shoal.cluster import checkpoints, mailbox, workers
+from shoal.cluster.lease import LeaseLost, StandingStore
+from shoal.cluster.metrics import CLOCK, Meter
+from shoal.cluster.storage import BrokenFile, CannotWrite, Store
+from shoal.policies import population
+from shoal.policies.population import Order
+from shoal.search.config.run import Run
+from shoal.search.errors import Exhausted
+from shoal.search.members.build import build_members
+from shoal.search.members.ledger import way_to_ledger
+from shoal.search.members.views import Shared
+from shoal.search.worker.asynchronous import train_freely
+from shoal.search.worker.orders import way_to_orders
+from shoal.search.worker.teams import FAILED, Team, read, teams
+from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.member import Member, SavedState
+from shoal.trainables.network import Network
+from shoal.trainables.span import Span, open_span
 
 Members = dict[int, Member]
+# these say in one line all that there is to say
+SAID = (BrokenFile, CannotWrite, Exhausted, LeaseLost)
 
 
 def train_brood(settings: dict[str, Any]) -> None:
@@ -35,25 +40,26 @@ def train_brood(settings: dict[str, Any]) -> None:
     """
     try:
         host_members(settings)
-    except Exception:
-        failed = traceback.format_exc()
-        workers.send_report(settings["exchange"], settings["brood"], {"failed": failed})
+    except Exception as error:
+        failed = str(error) if isinstance(error, SAID) else traceback.format_exc()
+        mailbox.send_report(settings["mailbox"], settings["brood"], {"failed": failed})
 
 
 def host_members(settings: dict[str, Any]) -> None:
     run: Run = settings["run"]
-    brood, exchange, state = settings["brood"], settings["exchange"], population.from_plain(settings["state"])
+    brood, actor, state = settings["brood"], settings["mailbox"], population.from_plain(settings["state"])
     span = span_of(run)
-    store = Store(run.directory)
+    store = StandingStore(run.directory)
     torch.set_num_threads(settings["threads"])
     shared = way_to_ledger(settings["ledger"], run, brood)
     if run.population.mode == "asynchronous":
         mine = hosted(run, brood, train.get_context().get_world_rank())
         trained = train_freely(
-            run, store, exchange, brood, {number: state[number].hyperparameters for number in mine}
+            run, store, actor, brood, {number: state[number].hyperparameters for number in mine}
         )
     else:
-        trained = train_in_rounds(run, store, exchange, brood, state, span, shared)
+        over = settings.get("over", False)
+        trained = train_in_rounds(run, store, actor, brood, state, span, shared, over)
     if trained is None:
         return
     members, failed = trained
@@ -62,30 +68,30 @@ def host_members(settings: dict[str, Any]) -> None:
         for number, member in members.items()
     ]
     if leads(span):
-        workers.send_report(exchange, brood, {"tests": tests})
+        mailbox.send_report(actor, brood, {"tests": tests})
 
 
 def train_in_rounds(
     run: Run,
     store: Store,
-    exchange: Any,
+    actor: Any,
     brood: int,
     state: population.State,
     span: Span | None,
     shared: Shared | None,
+    over: bool = False,  # the rows had ended when the driver began
 ) -> tuple[Members, set[int]] | None:
     """Train members in step with all others; return them and who has failed, or None if the run ends before."""
     resumed, state, members, failed = begin(run, store, brood, state, span, shared)
-    way = way_to_orders(run, state, resumed, exchange, brood, told=shared is not None)
+    way = way_to_orders(run, state, resumed, actor, brood, told=shared is not None)
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
-    meter, direct = Meter(run.label), workers.direct_way(torch.zeros(1, device=run.device), run.cluster.direct)
+    meter, direct = Meter(run.label), mailbox.direct_way(torch.zeros(1, device=run.device), run.cluster.direct)
     for round_ in range(resumed + 1, run.rounds + 1):
+        if over or any(team.ended() for team in found):  # before this worker began
+            break
         with CLOCK.phase("compute"):
             rows = train_teams(found, run.population.interval, failed)
         failed = {row["member"] for row in rows if not np.isfinite(row["score"])}
-        place = {"round": round_, "brood": brood, "step": round_ * run.population.interval}
-        if run.population.backtrack:  # who went back is younger than its round
-            rows = [row | {"step": members[row["member"]].trained} for row in rows]
         # the round before is whole before this one counts: a killed run loses no more than one interval
         with CLOCK.phase("checkpoint"):
             writer.wait()
@@ -93,19 +99,32 @@ def train_in_rounds(
             leaving = run.cluster.spot and workers.leaving()
             if span:
                 span.meet()
-            message = {"reports": [place | row for row in rows], "leaving": leaving} if leads(span) else None
+            reports = reports_of(run, round_, brood, members, rows)
+            message = {"reports": reports, "leaving": leaving} if leads(span) else None
             orders = way.next(round_, message)
             if orders is None:
                 return None
-            failed -= follow(exchange, round_, orders, found, share(span), archive(store, span), direct)
+            failed -= follow(actor, round_, orders, found, share(span), archive(store, span), direct)
         CLOCK.flush(meter)
-        if leaving or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
+        if leaving or way.over or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
-                writer.save(round_, number, member.state(), part_of(span))
+                writer.save(round_, number, handed_out(member.state), part_of(span))
         if leaving:
             writer.wait()  # the node may be gone before the next interval ends
+        if way.over:
+            break
     writer.wait()
     return (members, failed) if way.settle() else None
+
+
+def reports_of(
+    run: Run, round_: int, brood: int, members: Members, rows: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the rows with their place; whose rows have ended knows its step itself."""
+    place = {"step": round_ * run.population.interval, "round": round_, "brood": brood}
+    if run.population.backtrack:  # who went back is younger than its round
+        rows = [row | {"step": members[row["member"]].trained} for row in rows]
+    return [place | row for row in rows]
 
 
 def span_of(run: Run) -> Span | None:
@@ -152,7 +171,7 @@ def begin(
         return 0, state, members, set()
     for number, member in members.items():
         saved = checkpoints.load_member(store, resumed, number, part_of(span))
-        member.load(saved, state[number].hyperparameters)
+        hand_in(member.load, saved, state[number].hyperparameters)
     # a clone has no score yet
     failed = {number for number in mine if np.isnan(0.0 if (score := state[number].score) is None else score)}
     return resumed, state, members, failed
@@ -187,7 +206,7 @@ def archive(store: Store, span: Span | None) -> Callable[[Order], Any]:
 
 
 def follow(
-    exchange: Any,
+    actor: Any,
     round_: int,
     orders: Sequence[Order],
     found: Sequence[Team],
@@ -208,20 +227,27 @@ def follow(
     states = {donor: snapshot(members[donor], direct) for donor in donors}
     for donor in {order.donor for order in left if order.member not in members} & donors:
         # what has no tensors cannot go by NIXL
-        way = direct and isinstance(members[donor], Network)
-        workers.post_weights(exchange, (round_, donor, part), states[donor], way)
+        way = direct and may_stay(members[donor])
+        mailbox.post_weights(actor, (round_, donor, part), states[donor], way)
     for team in found:
         team.copy([order for order in orders if team.holds(order)])
     for order in left:
         if order.member in members:
-            state = states.get(order.donor) or workers.take_weights(exchange, (round_, order.donor, part))
-            members[order.member].load(state, order.hyperparameters)
+            state = states.get(order.donor) or mailbox.take_weights(actor, (round_, order.donor, part))
+            hand_in(members[order.member].load, state, order.hyperparameters)
     for order in back:
         assert earlier is not None
-        members[order.member].load(earlier(order), order.hyperparameters)
+        hand_in(members[order.member].load, earlier(order), order.hyperparameters)
     return {order.member for order in (*orders, *back)} & set(members)
 
 
 def snapshot(member: Member, direct: bool) -> SavedState:
     """Return a copy of a member's state, if it may with its tensors left on their device."""
-    return member.state_in_place() if direct and isinstance(member, Network) else member.state()
+    if direct and isinstance(member, Network) and may_stay(member):
+        return member.state_in_place()
+    return handed_out(member.state)
+
+
+def may_stay(member: Member) -> bool:
+    """Say whether a member's tensors may stay on their device; what a class adds to its state may not."""
+    return type(member).state is Network.state

@@ -5,18 +5,20 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cluster import workers
-from policies.population import Order, Report, State
-from policies.rules import Rules
-from policies.space import Space
-from search.config.run import Run
-from search.decisions import decide_round
+from shoal.cluster import mailbox
+from shoal.policies.population import Order, Report, State
+from shoal.policies.rules import Rules
+from shoal.policies.space import Space
+from shoal.search.config.run import Run
+from shoal.search.decisions import OVER, decide_round
 
 Message = dict[str, Any]  # a round's reports, and whether this worker is to go
 AHEAD = 8  # rounds that may be unanswered: intervals shorter than a record takes to write do not wait for each
 
 
 class Orders(Protocol):
+    over: bool  # whether the last round that was asked for ends the training
+
     def next(self, round_: int, message: Message | None) -> list[Order] | None:
         """Report, if there is a message, and return the round's orders; None ends the run."""
 
@@ -24,16 +26,18 @@ class Orders(Protocol):
         """Wait until the conductor has taken in all that was reported; say whether the run goes on."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class FromConductor:
     """Waits for the conductor's decision, which needs the reports of workers elsewhere."""
 
-    exchange: Any
+    actor: Any
     brood: int
+    over: bool = False
 
     def next(self, round_: int, message: Message | None) -> list[Order] | None:
-        orders = workers.next_orders(self.exchange, self.brood, round_, message)
-        return None if orders is None else [Order(*order) for order in orders]
+        orders = mailbox.next_orders(self.actor, self.brood, round_, message)
+        self.over = OVER in (orders or [])
+        return None if orders is None else [Order(*order) for order in orders if order != OVER]
 
     def settle(self) -> bool:
         return True
@@ -49,11 +53,12 @@ class OwnDecision:
 
     run: Run
     state: State
-    exchange: Any
+    actor: Any
     brood: int
     space: Space = field(init=False)
     rules: Rules = field(init=False)
     answers: deque[Any] = field(default_factory=deque)  # to the last reports, while they are on their way
+    over: bool = False
 
     def __post_init__(self) -> None:
         self.space, self.rules = self.run.space(), self.run.rules()
@@ -65,30 +70,31 @@ class OwnDecision:
         rows = message["reports"]
         if not any(math.isfinite(row["score"]) for row in rows):
             # the conductor ends such a run, and says why; nothing reported before may be overtaken
-            asked = FromConductor(self.exchange, self.brood)
+            asked = FromConductor(self.actor, self.brood)
             return asked.next(round_, message) if self.settle() else None
         reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
-        last = round_ == self.run.rounds
+        self.over = any(row.get("ended") for row in rows)
+        last = self.over or round_ == self.run.rounds
         self.state, orders = decide_round(self.run, self.space, self.rules, self.state, reports, last)
         message["decided"] = self.state, orders
-        self.answers.append(workers.report_round(self.exchange, self.brood, round_, message))
+        self.answers.append(mailbox.report_round(self.actor, self.brood, round_, message))
         # the conductor has to know of it before the worker goes
         return orders if not message["leaving"] or self.settle() else None
 
     def settle(self, ahead: int = 0) -> bool:
         while len(self.answers) > ahead:
-            if not workers.goes_on(self.answers.popleft()):
+            if not mailbox.goes_on(self.answers.popleft()):
                 return False
         return True
 
 
-def way_to_orders(run: Run, state: State, round_: int, exchange: Any, brood: int, told: bool) -> Orders:
+def way_to_orders(run: Run, state: State, round_: int, actor: Any, brood: int, told: bool) -> Orders:
     """Return how a worker comes by its orders from a round on, at which the population was in this state.
 
     It decides itself if it has the whole population, but not where it has to be `told`, as with a ledger. A
     worker that comes back from a checkpoint before the last decided round has to follow what was decided then.
     """
     alone = run.hosts == 1 and run.cluster.workers_per_member == 1 and not told
-    if alone and workers.decided(exchange) in (None, round_):
-        return OwnDecision(run, state, exchange, brood)
-    return FromConductor(exchange, brood)
+    if alone and mailbox.decided(actor) in (None, round_):
+        return OwnDecision(run, state, actor, brood)
+    return FromConductor(actor, brood)

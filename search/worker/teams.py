@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from policies.population import Order
-from search.corpus.batches import MixedBatches
-from search.errors import Exhausted
-from search.members.mixed import MixedModel, VisitBatches, train_visits
-from search.members.sampled import SampledBatches
-from trainables.member import Member
-from trainables.network import Network
-from trainables.stack import Stack, stacks
-from trainables.stacked_loss import CompileError
+from shoal.policies.population import Order
+from shoal.search.corpus.batches import MixedBatches
+from shoal.search.errors import Exhausted
+from shoal.search.members.mixed import MixedModel, VisitBatches, train_visits
+from shoal.search.members.sampled import SampledBatches
+from shoal.trainables.member import Member
+from shoal.trainables.network import Network
+from shoal.trainables.stack import Stack, stacks
+from shoal.trainables.stacked_loss import CompileError
 
 FAILED = {
     "score": np.nan,
@@ -36,29 +36,58 @@ class Team:
     stack: Stack | None = None
 
     def train(self, steps: int) -> dict[int, dict[str, Any]]:
-        """Train an interval; return a row of metrics a member. What is raised is the failure of the team."""
+        """Train an interval, or as far as there are rows; return a row of metrics a member.
+
+        What else is raised is the failure of the team.
+        """
         began = time.perf_counter()
         try:
-            losses = self.step(steps)
+            losses = self.step(self.reach(steps))
             return self.rows(losses, time.perf_counter() - began)
         except (Exhausted, CompileError):
             raise
         except Exception:  # whatever a member's own code raises concerns its team alone
             return self.failure()
 
+    def reach(self, most: int) -> int:
+        """Return how many of the next steps the team can train: as many as all of its members have rows for.
+
+        One where there never were any: it then says so.
+        """
+        left = min([most, *(batches.left(most) for batches in map(mixed_batches, self.each()) if batches)])
+        return left or int(most > 0 and not self.begun())
+
+    def begun(self) -> bool:
+        return any(member.trained for member in self.each())
+
     def step(self, steps: int) -> dict[int, float]:
-        """Train on; return each member's mean training loss."""
-        return dict(zip(self.members, self.advance(steps), strict=True))
+        """Train on; return each member's mean training loss. Raises Exhausted where there never were rows."""
+        try:
+            if steps:
+                return dict(zip(self.members, self.advance(steps), strict=True))
+        except Exhausted:  # a window may leave out rows that were counted on
+            if not self.begun():
+                raise
+        return dict.fromkeys(self.members, float("nan"))
 
     def rows(self, losses: Mapping[int, float], trained: float) -> dict[int, dict[str, Any]]:
         """Evaluate after `trained` seconds of training; return a row of metrics a member."""
         began = time.perf_counter()
         scores = self.stack.evaluate() if self.stack else [each.evaluate() for each in self.each()]
         seconds = trained / len(scores), (time.perf_counter() - began) / len(scores)
+        over = self.ended()
         return {
-            number: row(losses[number], *score, self.stack is not None, *seconds) | kept(member) | mixed(member)
+            number: row(losses[number], *score, self.stack is not None, *seconds)
+            | kept(member)
+            | mixed(member)
+            | ({"step": member.trained, "ended": over} if over else {})
             for (number, member), score in zip(self.members.items(), scores, strict=True)
         }
+
+    def ended(self) -> list[str]:
+        """Return the groups whose end keeps the team from training on."""
+        known = [batches for batches in map(mixed_batches, self.each()) if batches and not batches.left(1)]
+        return sorted({group for batches in known for group in batches.read_out()})
 
     def failure(self) -> dict[int, dict[str, Any]]:
         """Return the rows of a team whose code is raising."""
@@ -140,6 +169,12 @@ def kept(member: Member) -> dict[str, Any]:
     """Return the share of rows that a member's sampling policy keeps, if it has one."""
     batches = getattr(member, "batches", None)
     return {"kept": batches.kept} if isinstance(batches, SampledBatches) else {}
+
+
+def mixed_batches(member: Member) -> MixedBatches | None:
+    """Return a member's batches if they are rows of groups, which may end."""
+    batches = getattr(member, "batches", None)
+    return batches if isinstance(batches, MixedBatches) else None
 
 
 def mixed(member: Member) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainables.distill.elastic import Transformer, extract
-from trainables.distill.spaces import ElasticShape, Subnet
+from shoal.trainables.distill.elastic import Transformer, extract
+from shoal.trainables.distill.spaces import ElasticShape, Subnet
 
 
 class Cost(NamedTuple):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.decoder import rotary_angles, rotate
-from trainables.distill.elastic import ACTIVATIONS, Transformer, attend, linear, root_norm, split_heads
-from trainables.distill.encoder import LayerOutput
-from trainables.distill.spaces import ElasticShape, Subnet
+from shoal.trainables.decoder import rotary_angles, rotate
+from shoal.trainables.distill.elastic import ACTIVATIONS, Transformer, attend, linear, root_norm, split_heads
+from shoal.trainables.distill.encoder import LayerOutput
+from shoal.trainables.distill.spaces import ElasticShape, Subnet
 
 
 class ElasticDecoderBlock(nn.Module):

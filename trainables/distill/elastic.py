@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.distill.spaces import ElasticShape, Subnet
+from shoal.trainables.distill.spaces import ElasticShape, Subnet
 
 ACTIVATIONS = {
     "gelu": functional.gelu,

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.distill.elastic import ACTIVATIONS, Transformer, attend, layer_norm, linear, split_heads
-from trainables.distill.spaces import ElasticShape, Subnet
+from shoal.trainables.distill.elastic import ACTIVATIONS, Transformer, attend, layer_norm, linear, split_heads
+from shoal.trainables.distill.spaces import ElasticShape, Subnet
 
 
 class LayerOutput(NamedTuple):

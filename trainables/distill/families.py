@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.distill.decoder import ElasticDecoder
-from trainables.distill.elastic import ACTIVATIONS, Transformer
-from trainables.distill.encoder import ElasticEncoder
-from trainables.distill.spaces import ElasticShape
+from shoal.trainables.distill.decoder import ElasticDecoder
+from shoal.trainables.distill.elastic import ACTIVATIONS, Transformer
+from shoal.trainables.distill.encoder import ElasticEncoder
+from shoal.trainables.distill.spaces import ElasticShape
 
 ENCODERS = ("bert", "roberta", "xlm-roberta", "electra")
 DECODERS = ("llama", "mistral")

@@ -24,8 +24,8 @@ class Turn(NamedTuple):
 
 def disagreement(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared difference of logits `(rows, classes)`."""
-    bounded = (logits.clamp(-MOST_LOGIT, MOST_LOGIT) for logits in (student, teacher))
-    return functional.mse_loss(*bounded)
+    bounded = [logits.clamp(-MOST_LOGIT, MOST_LOGIT) for logits in (student, teacher)]
+    return functional.mse_loss(bounded[0], bounded[1])
 
 
 def student_loss(student: nn.Module, teacher: nn.Module, augmented: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.batches import Shuffled
-from trainables.distill.elastic import Transformer, linear
-from trainables.distill.spaces import Subnet, SubSpace, sandwich
-from trainables.tokenizer import Tokenizer
+from shoal.trainables.batches import Shuffled
+from shoal.trainables.distill.elastic import Transformer, linear
+from shoal.trainables.distill.spaces import Subnet, SubSpace, sandwich
+from shoal.trainables.tokenizer import Tokenizer
 
 
 class Labelled(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.distill.losses import logit_loss
+from shoal.trainables.distill.losses import logit_loss
 
 TURNS = 4
 

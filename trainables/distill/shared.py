@@ -6,8 +6,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor
 
-from trainables.distill.staged import Staged
-from trainables.distill.teachers import Ensemble, Shown, Teacher
+from shoal.trainables.distill.staged import Staged
+from shoal.trainables.distill.teachers import Ensemble, Shown, Teacher
 
 
 class SharedTeacher:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.distill.teachers import Shown
+from shoal.trainables.distill.teachers import Shown
 
 
 def flatten(shown: Shown) -> NDArray[np.float16]:

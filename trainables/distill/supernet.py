@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainables.arrays import to_tensors
-from trainables.distill.decoder import ElasticDecoder
-from trainables.distill.elastic import Transformer, extract, linear
-from trainables.distill.losses import hidden_loss, logit_loss
-from trainables.distill.relations import relation_loss, relations
-from trainables.distill.shared import SharedTeacher
-from trainables.distill.spaces import Subnet, SubSpace, sandwich
-from trainables.distill.teachers import Shown
-from trainables.member import Batches
-from trainables.network import Network
-from trainables.settings import Recipe
-from trainables.span import Span
+from shoal.trainables.arrays import to_tensors
+from shoal.trainables.distill.decoder import ElasticDecoder
+from shoal.trainables.distill.elastic import Transformer, extract, linear
+from shoal.trainables.distill.losses import hidden_loss, logit_loss
+from shoal.trainables.distill.relations import relation_loss, relations
+from shoal.trainables.distill.shared import SharedTeacher
+from shoal.trainables.distill.spaces import Subnet, SubSpace, sandwich
+from shoal.trainables.distill.teachers import Shown
+from shoal.trainables.member import Batches
+from shoal.trainables.network import Network
+from shoal.trainables.settings import Recipe
+from shoal.trainables.span import Span
 
 MaskedRows = tuple[Tensor, Tensor | None]  # tokens (rows, length), and a mask that is true at real ones
 

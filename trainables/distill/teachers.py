@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainables.distill.decoder import ElasticDecoder
-from trainables.distill.elastic import Transformer
-from trainables.distill.families import NETWORKS, adopt, family_of, shape_from_config
-from trainables.distill.meal import soft_target
-from trainables.distill.relations import relations
-from trainables.distill.spaces import ElasticShape
+from shoal.trainables.distill.decoder import ElasticDecoder
+from shoal.trainables.distill.elastic import Transformer
+from shoal.trainables.distill.families import NETWORKS, adopt, family_of, shape_from_config
+from shoal.trainables.distill.meal import soft_target
+from shoal.trainables.distill.relations import relations
+from shoal.trainables.distill.spaces import ElasticShape
 
 SEPARATE = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"), ("q_lin", "k_lin", "v_lin"))
 LEAST_PROBABILITY = 1e-30  # keeps a logarithm finite

@@ -1,5 +1,0 @@
-"""`python -m search` is the command `shoal` where it is not installed, as in a job's working directory."""
-
-from search.cli import main
-
-main()

@@ -1,0 +1,182 @@
+"""What a run began with, by content: it goes on with the same, wherever that lies now, and with nothing else.
+
+The rows are known by the hash of the corpus, `data.content` in the run's own file. Models, tokenizers and the
+proxy's files are known by digests of what they consist of, in `inputs.json`. A class of the user's own is known
+by its name alone: to mend it and go on is what it is for.
+"""
+
+import hashlib
+import posixpath
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow.lib
+from pyarrow import fs
+
+from shoal.cluster.storage import Store
+from shoal.search.config.places import with_places
+from shoal.search.config.run import Run
+from shoal.search.corpus.manifest import find_corpus
+from shoal.search.distill.card import teacher_folder
+from shoal.search.errors import InputError
+
+INPUTS = "inputs.json"
+CORPUS = "data.corpus"
+# what a model's folder is known by, whoever wrote it; what else lies there may change
+PIECES = ("config.json", "tokenizer.json", "model.safetensors", "pytorch_model.bin")
+ENDINGS = (".safetensors", ".bin")
+READ_AT_ONCE = 1 << 24  # bytes
+
+
+def places_of(run: Run) -> dict[str, str]:
+    """Return the places that a run reads by their keys, without those that its corpus was made from."""
+    found: dict[str, str] = {}
+
+    def note(key: str, place: str) -> str:
+        found[key] = place
+        return place
+
+    with_places(run, note)
+    if run.distill is not None:  # a package is no place, but what it holds may change too
+        keys = ["distill.teacher", *(f"distill.ensemble.{place}" for place in range(len(run.distill.ensemble)))]
+        found |= dict(zip(keys, run.distill.teachers, strict=True))
+    return {key: place for key, place in found.items() if is_read(run, key)}
+
+
+def is_read(run: Run, key: str) -> bool:
+    if key in ("directory", "code") or key.startswith("data.groups."):
+        return False
+    return run.reads_text or not key.startswith("data.")
+
+
+def inputs_of(run: Run) -> dict[str, str]:
+    """Return the digest of what lies in each of a run's places but its corpus, of those that are there."""
+    found = {key: digest_of(key, place) for key, place in places_of(run).items() if key != CORPUS}
+    return {key: digest for key, digest in found.items() if digest is not None}
+
+
+def digest_of(key: str, place: str) -> str | None:
+    """Return a digest of a file, or of what a model or tokenizer consists of; None if nothing is there."""
+    try:
+        store = Store(teacher_folder(place, key) if place.startswith("package:") else place)
+        found = hashlib.blake2b(digest_size=16)
+        for name in pieces(store, key):
+            found.update(f"{name} {len(name)}\n".encode())
+            with store.filesystem.open_input_stream(store.path(name)) as stream:
+                while part := stream.read(READ_AT_ONCE):
+                    found.update(part)
+        return found.hexdigest()
+    except (FileNotFoundError, InputError):
+        return None
+    except (OSError, ValueError, pyarrow.lib.ArrowException) as error:
+        raise InputError(f"{key}: {place} cannot be read: {' '.join(str(error).split())}.") from error
+
+
+def pieces(store: Store, key: str) -> list[str]:
+    """Return the names of what is digested in a place; "" stands for the place itself."""
+    if store.filesystem.get_file_info(store.path()).type == fs.FileType.File:
+        return [""]
+    names = store.names()
+    if key == "data.tokenizer":
+        found = [name for name in names if name == "tokenizer.json"]
+    else:
+        found = [name for name in names if name in PIECES or name.endswith(ENDINGS)]
+    if not found:
+        raise FileNotFoundError(store.path())
+    return found
+
+
+def beside(place: str, before: str, now: str) -> str:
+    """Return where a place lies now if it has moved together with the run's directory."""
+    (scheme, _, inner), (own, _, root), (new, sign, target) = (split(each) for each in (place, before, now))
+    if scheme != own:
+        return place
+    away = posixpath.relpath(inner, root)
+    return new + sign + posixpath.normpath(posixpath.join(target, away))
+
+
+def split(place: str) -> tuple[str, str, str]:
+    """Return the scheme of a URI, its sign and the path behind them; of a local path no scheme."""
+    return place.partition("://") if "://" in place else ("", "", place)
+
+
+def there(place: str) -> bool:
+    try:
+        return Store(place).exists()
+    except (OSError, ValueError, pyarrow.lib.ArrowException):
+        return False
+
+
+def moved(run: Run, before: str) -> Run:
+    """Return the run of a directory that has moved: what is not where it was is looked for beside the run."""
+
+    def change(key: str, place: str) -> str:
+        if key == "directory" or key.startswith("data.groups.") or there(place):
+            return place
+        found = beside(place, before, run.directory)
+        return found if there(found) else place
+
+    return run if before == run.directory else with_places(run, change)
+
+
+def at_home(run: Run, store: Store, before: str) -> Run:
+    """Return the run with places that hold what it began with, each where it was or beside the run.
+
+    Raises InputError where something else lies there now. A corpus that is gone may be built again where the
+    run has not moved.
+    """
+    noted: dict[str, Any] = store.read_json(INPUTS) if store.exists(INPUTS) else {}
+    found = {}
+    for key, place in places_of(run).items():
+        # scores are kept under the name of their model, so that stays
+        now = place if key == "sampling.scorer" else beside(place, before, run.directory)
+        candidates = list(dict.fromkeys([place, now]))
+        if key == CORPUS:
+            found[key] = corpus_of(run, candidates)
+        elif key in noted:
+            found[key] = same(key, candidates, noted[key])
+    return with_places(run, lambda key, place: found.get(key, place))
+
+
+def corpus_of(run: Run, candidates: list[str]) -> str:
+    """Return the place that has the rows of a run."""
+    content = run.data.content
+    if content is None:  # it was begun by an older Shoal
+        return candidates[0]
+    for place in candidates:
+        if find_corpus(run.data.model_copy(update={"corpus": place})) is not None:
+            return place
+    if len(candidates) == 1:
+        return candidates[0]
+    raise InputError(
+        f"data.corpus: the run has moved, and neither {' nor '.join(candidates)} has the rows it began with "
+        f"({content}). Put its corpus there, or go on with `shoal run FILE directory={run.directory} "
+        f"data.corpus=... --resume must`."
+    )
+
+
+def same(key: str, candidates: list[str], noted: str) -> str:
+    """Return the place that holds what was noted; the first one if nothing is left in any of them."""
+    digests = {place: digest_of(key, place) for place in candidates}
+    for place, digest in digests.items():
+        if digest == noted:
+            return place
+    other = [place for place, digest in digests.items() if digest is not None]
+    if not other:
+        return candidates[0]  # what needs it says so; scores need no model any more
+    raise InputError(
+        f"{key}: {other[0]} is not what the run began with: its content is {digests[other[0]]}, and was "
+        f"{noted}. Put that back, or begin another run with directory=..."
+    )
+
+
+def check_same(given: Run, store: Store) -> Callable[[str], bool]:
+    """Return what says of a setting's key that it is a place whose content the run of a directory has noted.
+
+    Raises InputError where the given run has something else there. Its corpus is looked at when it is opened.
+    """
+    noted: dict[str, Any] = store.read_json(INPUTS) if store.exists(INPUTS) else {}
+    for key, place in places_of(given).items():
+        if key in noted:
+            same(key, [place], noted[key])
+    return lambda key: any(each == key or each.startswith(f"{key}.") for each in noted)

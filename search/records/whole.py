@@ -1,0 +1,70 @@
+"""Where a run goes on: its newest round that can be read as a whole, and nothing of which is lost before."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from shoal.cluster import checkpoints, ledger
+from shoal.cluster.storage import BrokenFile, Store
+from shoal.policies import population
+from shoal.policies.parts import archived_within
+from shoal.policies.population import State
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
+from shoal.search.records import tables
+from shoal.search.records.directory import rows_at
+from shoal.search.records.lineage import read_lineage
+
+
+class Whole(NamedTuple):
+    """A round as its checkpoint and the tables hold it."""
+
+    round: int
+    decisions: dict[str, Any]
+    state: State
+    last: dict[int, dict[str, Any]]  # each member's row of its last round
+
+
+def newest_whole(run: Run, store: Store, say: Callable[[str], None]) -> Whole | None:
+    """Return the newest round whose files are there and hold what was written; None if none was finished.
+
+    A file that is broken is told of, and the round before taken. Raises InputError where no round is left.
+    Nothing is deleted.
+    """
+    rounds = [each for each in checkpoints.rounds(store) if checkpoints.decided(store, each)]
+    lost: list[str] = []
+    for round_ in rounds:
+        try:
+            if gone := checkpoints.missing(store, round_, range(run.population.members), run.shares):
+                # a killed run leaves such a newest round, since members write after the decision
+                lost += [] if round_ == rounds[0] else [f"{store.path(gone[0])} is missing"]
+                continue
+            found = read_whole(run, store, round_)
+        except BrokenFile as error:
+            lost.append(str(error))
+            continue
+        if lost:
+            say(f"{lost[0]}; going on from round {round_}")
+        return found
+    if lost:
+        raise InputError(
+            f"{lost[0]}, and no other round is whole. Put it back as it was, or delete {run.directory} "
+            f"to begin anew."
+        )
+    return None
+
+
+def read_whole(run: Run, store: Store, round_: int) -> Whole:
+    """Read all that the run has of a round and before; raises BrokenFile for what is not as it was written."""
+    decisions = checkpoints.load_decisions(store, round_)
+    with store.guarded(checkpoints.decisions_of(round_)):
+        state, saved = population.from_plain(decisions["members"]), [int(each) for each in decisions["saved"]]
+        earlier = {(best.decision, member) for member, best in archived_within(state, run.parts)}
+    checkpoints.verify(store, [*((each, member) for member, each in enumerate(saved)), *earlier], run.shares)
+    read_lineage(store, round_)
+    for part in store.parts(tables.MIXING):
+        if tables.round_of(part) <= round_:
+            tables.read_part(store, f"{tables.MIXING}/{part}")
+    for name in ledger.saved(store, round_):
+        store.read_table(name)
+    rows = tables.read_table_rows(store, tables.METRICS, round_) if any(saved) else []
+    return Whole(round_, decisions, state, rows_at(store, saved, rows))

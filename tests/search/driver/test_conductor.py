@@ -1,0 +1,124 @@
+import errno
+import math
+from pathlib import Path
+
+import pytest
+
+from shoal.cluster import checkpoints
+from shoal.cluster.storage import CannotWrite, Store
+from shoal.policies import population
+from shoal.search.decisions import OVER
+from shoal.search.driver.conductor import Conductor
+from shoal.search.driver.population import early_end, open_conductor
+from shoal.search.driver.scheduler import PopulationScheduler
+from shoal.search.load import load_run
+from shoal.search.records import tables
+
+TOY = str(Path(__file__).parents[3] / "examples/toy.yaml")
+
+
+class Watches:
+    def __init__(self) -> None:
+        self.failures: list[tuple[int, str]] = []
+
+    def say(self, line) -> None: ...
+
+    def failed(self, row, trace) -> None:
+        self.failures.append((row["member"], trace))
+
+    def round(self, round_, rows, orders) -> None: ...
+
+
+@pytest.fixture
+def conductor(tmp_path) -> Conductor:
+    run = load_run(TOY, [f"directory={tmp_path}", "population.replacements=1"])
+    state = population.start(run.space(), run.population.members, run.seed)
+    given: dict[int, list | None] = {}
+    made = Conductor(run, Store(str(tmp_path)), run.space(), run.rules(), state, given.__setitem__, Watches())
+    made.given = given
+    return made
+
+
+def reports(round_: int, scores: list[float], **errors: str) -> dict:
+    rows = [
+        {"member": member, "round": round_, "step": 4 * round_, "brood": 0, "score": score}
+        | {"train_loss": 0.0, "train_seconds": 0.0, "evaluate_seconds": 0.0}
+        for member, score in enumerate(scores)
+    ]
+    for name, error in errors.items():
+        rows[int(name.removeprefix("member"))]["error"] = error
+    return {"reports": rows}
+
+
+def test_a_failed_member_is_told_once_and_replaced(conductor, tmp_path) -> None:
+    conductor.receive(reports(1, [1.0, math.nan, 3.0, 2.0], member1="Traceback\nValueError: no"))
+    assert conductor.watcher.failures == [(1, "Traceback\nValueError: no")]
+    assert 1 in [order[0] for order in conductor.given[1]]
+    kept = tmp_path / "failures/round-000001-member-00001.txt"
+    assert kept.read_text() == "Traceback\nValueError: no"
+    # it may be replaced once: now it stays as it is, without a word of its own
+    conductor.receive(reports(2, [1.0, 0.5, 3.0, 2.0]))
+    conductor.receive(reports(3, [1.0, math.nan, 3.0, 2.0]))
+    conductor.receive(reports(4, [1.0, math.nan, 3.0, 2.0]))
+    assert [member for member, _ in conductor.watcher.failures] == [1, 1]
+    assert "diverged" in conductor.watcher.failures[-1][1]
+    assert all(1 not in [order[0] for order in conductor.given[round_]] for round_ in (3, 4))
+
+
+def test_when_all_have_failed_the_run_ends_with_the_last_reason(conductor) -> None:
+    conductor.receive(reports(1, [math.nan] * 4, member3="ValueError: no such file"))
+    assert conductor.given == {1: None}
+    assert "all members have failed by step 4" in conductor.failure
+    assert conductor.failure.endswith("ValueError: no such file")
+
+
+def test_a_worker_that_is_told_to_go_makes_its_round_a_checkpoint(conductor, tmp_path) -> None:
+    settings = conductor.run.checkpoint.model_copy(update={"every": 10})
+    conductor.run = conductor.run.model_copy(update={"checkpoint": settings})
+    for round_ in range(1, 5):
+        conductor.receive(reports(round_, [1.0, 0.5, 3.0, 2.0]) | {"leaving": round_ == 3})
+        conductor.wait()
+    assert [path.parent.name for path in tmp_path.glob("checkpoints/*/decisions.json")] == ["round-000003"]
+
+
+def test_rows_that_end_end_the_run_with_the_round_in_which_they_do(conductor, tmp_path) -> None:
+    tables.write_starts(conductor.store, conductor.state)
+    settings = conductor.run.checkpoint.model_copy(update={"every": 10})
+    conductor.run = conductor.run.model_copy(update={"checkpoint": settings})
+    conductor.receive(reports(1, [1.0, 0.5, 3.0, 2.0]))
+    last = reports(2, [1.0, 0.5, 3.0, 2.0])
+    for row in last["reports"]:
+        row |= {"step": 7, "ended": ["docs"]}
+    conductor.receive(last)
+    conductor.wait()
+    # nobody copies in the last round, and its checkpoint is written whatever is due
+    assert conductor.given[1] != [] and conductor.given[2] == [OVER]
+    assert [path.parent.name for path in tmp_path.glob("checkpoints/*/decisions.json")] == ["round-000002"]
+    assert not conductor.finished
+    tests = [{"member": member, "losses": {"docs": 1.0}} for member in range(4)]
+    conductor.receive({"tests": tests})
+    assert conductor.finished
+    assert early_end(conductor) == (
+        "the rows ended at step 7 of 200: docs read to the end (data.exhausted: repeat)"
+    )
+    # a driver that begins again with this checkpoint knows it
+    for member in range(4):
+        checkpoints.save_member(Store(str(tmp_path)), 2, member, {})
+    again = open_conductor(conductor.run, Store(str(tmp_path)), Watches())
+    assert again.read_out == ["docs"] and again.is_last(again.round)
+    again.receive({"tests": tests})
+    assert again.finished
+
+
+def test_a_record_that_cannot_be_written_ends_the_run_and_is_named(conductor, monkeypatch) -> None:
+    def full(name: str, content: bytes | str) -> None:
+        raise CannotWrite(f"/run/{name}", OSError(errno.ENOSPC, "no space"))
+
+    monkeypatch.setattr(conductor.store, "write", full)
+    for round_ in (1, 2):
+        told = {"messages": [reports(round_, [1.0, 2.0, 3.0, 4.0])]}
+        PopulationScheduler(conductor).on_trial_result(None, None, told)
+    assert conductor.given[2] is None
+    assert str(conductor.broken) == (
+        "/run/metrics.parquet/part-000001.parquet cannot be written: No space left on device."
+    )

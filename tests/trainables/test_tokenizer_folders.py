@@ -1,0 +1,99 @@
+"""Tokenizers of folders: what begins and ends a text is told apart, and what is wrong with one is one line."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tokenizers", reason="the extra shoal[hf] is not installed")
+
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from shoal.search.config.sections import Data
+from shoal.search.corpus.build import build_corpus
+from shoal.search.errors import InputError
+from shoal.search.tokenizers import open_tokenizer
+from tests.helpers.odd_files import holds, lines
+
+WORDS = {"<unk>": 0, "<s>": 1, "</s>": 2, "[CLS]": 3, "[SEP]": 4, "<|im_end|>": 5, "a": 6, "b": 7}
+
+
+def folder(path, template: str = "", beside: dict | None = None, words: dict | None = None, unknown="<unk>"):
+    """Write a tokenizer of a few words and what stands beside it; return its folder."""
+    words = words or WORDS
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = [(word, place) for word, place in words.items() if word[0] in "<["]
+    if template:
+        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    tokenizer.save(str(path / "tokenizer.json"))
+    for name, content in (beside or {}).items():
+        (path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("template", "beside", "starts", "end"),
+    [
+        ("<s> $A", {}, [1], 2),  # as Llama, Mistral and Gemma write
+        ("<s> $A </s>", {}, [1], 2),
+        ("[CLS] $A [SEP]", {}, [3], 4),
+        ("$A </s>", {}, [], 2),
+        ("[CLS] <s> $A", {}, [3, 1], 2),
+        ("", {}, [], 2),
+        ("<s> $A", {"tokenizer_config.json": {"eos_token": "<|im_end|>"}}, [1], 5),
+        ("<s> $A", {"tokenizer_config.json": {"eos_token": {"content": "<|im_end|>"}}}, [1], 5),
+        ("<s> $A", {"special_tokens_map.json": {"eos_token": "[SEP]"}}, [1], 4),
+        ("<s> $A", {"generation_config.json": {"eos_token_id": [5, 2]}}, [1], 5),
+        ("<s> $A", {"config.json": {"eos_token_id": 4}}, [1], 4),
+        ("<s> $A", {"config.json": {"eos_token_id": 99}, "tokenizer_config.json": {"eos_token": None}}, [1], 2),
+    ],
+)
+def test_the_end_of_texts_is_found_beside_their_beginning(tmp_path, template, beside, starts, end) -> None:
+    tokenizer = open_tokenizer(folder(tmp_path, template, beside))
+    assert (tokenizer.end, tokenizer.vocabulary) == (end, 8)
+    assert tokenizer.encode("a b").tolist() == [*starts, 6, 7]
+
+
+def test_a_vocabulary_with_gaps_holds_its_last_id(tmp_path) -> None:
+    assert open_tokenizer(folder(tmp_path, words={**WORDS, "late": 40_000})).vocabulary == 40_001
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"words": {"<s>": 0, "a": 1}, "template": "<s> $A", "unknown": "<s>"}, "has 2 tokens and none"),
+        ({"words": {**WORDS, "late": 70_000}}, "at most 65536 tokens"),
+        ({"words": {"</s>": 0, "b": 1}, "unknown": "<no such word>"}, "must be able to write any text"),
+        ({"template": "<s> $A", "beside": {"config.json": "{"}}, "config.json must be JSON that can be read"),
+        ({"beside": {"tokenizer.json": ""}}, "tokenizer.json must be a tokenizer of the package tokenizers"),
+        ({"beside": {"tokenizer.json": "[]"}}, "tokenizer.json must be a tokenizer of the package tokenizers"),
+        ({"beside": {"tokenizer.json": "{" * 9000}}, "tokenizer.json must be a tokenizer of the package"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_one_line(tmp_path, change, said) -> None:
+    with pytest.raises(InputError) as raised:
+        open_tokenizer(folder(tmp_path, **change))
+    assert said in str(raised.value) and str(raised.value).startswith("data.tokenizer: ")
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_no_folder_is_said(tmp_path) -> None:
+    (tmp_path / "file").write_text("x")
+    for place in ("absent", "file", ""):
+        with pytest.raises(InputError, match=r"must hold tokenizer\.json, but .* does not"):
+            open_tokenizer(str(tmp_path / place))
+
+
+def test_a_text_that_cannot_be_written_is_one_line(tmp_path) -> None:
+    place = folder(tmp_path, unknown="<no such word>")
+    holds("a.jsonl", lines(0, 60))(tmp_path / "in")
+    settings = Data(corpus=str(tmp_path / "corpus"), groups={"docs": str(tmp_path / "in")}, tokenizer=place)
+    with pytest.raises(InputError, match=r"^data\.tokenizer: .* must be able to write any text"):
+        build_corpus(settings, lambda line: None)
+
+
+def test_rows_hold_a_beginning_and_an_end_for_each_document(tmp_path) -> None:
+    tokenizer = open_tokenizer(folder(tmp_path, "<s> $A"))
+    ids = [*tokenizer.encode("a b"), tokenizer.end]
+    assert np.array(ids).tolist() == [1, 6, 7, 2]
