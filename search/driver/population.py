@@ -106,7 +106,7 @@ def clear_away_pieces(store: Store) -> None:
 
     Tune makes such a directory anew, and a deletion stops at a folder into which a member is just written.
     """
-    pieces = {RAY, checkpoints.FOLDER, tables.METRICS, tables.LINEAGE, tables.MIXING, BEAT}
+    pieces = {RAY, checkpoints.CHECKPOINT_FOLDER, tables.METRICS, tables.LINEAGE, tables.MIXING, BEAT}
     if not isinstance(store, LeasedStore) or store.exists(LEASE) or store.exists(SETTINGS):
         return
     if set(store.names()) <= pieces:
