@@ -227,7 +227,7 @@ def train_freely(
     Each goes on from its own newest file, also where its brood lost a worker: what it had been told of that
     round is in the file, and what it was told later is still in the mailbox.
     """
-    rounds = {number: checkpoints.newest(store, number) for number in starts}
+    rounds = {number: checkpoints.newest_file(store, number) for number in starts}
     states = {
         number: checkpoints.load_member(store, round_, number) for number, round_ in rounds.items() if round_
     }
