@@ -50,19 +50,19 @@ class Bayesian:
     ) -> Hyperparameters:
         finite = [row for row in past.intervals if math.isfinite(row.gain)]
         finite.sort(key=lambda row: row.begun)
-        rows = [finite[place] for place in newest(finite, self.window, rng)]
+        rows = [finite[place] for place in newest_rows(finite, self.window, rng)]
         code = coding(space)
         if len(rows) < FEWEST_INTERVALS or not (code.numbers or code.categories):
             return Perturb().propose(space, donor, past, rng)
         gains = np.array([row.gain for row in rows])
         labels = standardised(gains) if self.region is None else copula(gains)
         reach = math.inf if self.region is None else half_length(past.intervals, self.region)
-        worth = acquisition(code, rows, labels, past, newest(rows, FITTED, rng))
+        worth = acquisition(code, rows, labels, past, newest_rows(rows, FITTED, rng))
         best = maximised(worth, code, encode_points(code, [donor]), reach, rng)
         return decode_point(code, best, 0, donor)
 
 
-def newest(rows: list[Interval], most: int, rng: np.random.Generator) -> Places:
+def newest_rows(rows: list[Interval], most: int, rng: np.random.Generator) -> Places:
     """Return the places of the newest of rows that are sorted by when they began.
 
     Those that began at one step are in the order of members: where not all of them are kept it is a draw, since

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from shoal.policies import bayesian, gaussian, population
-from shoal.policies.bayesian import Bayesian, copula, newest, standardised
+from shoal.policies.bayesian import Bayesian, copula, newest_rows, standardised
 from shoal.policies.encoding import coding, decode_point, encode_points, snapped
 from shoal.policies.exploit import Truncation
 from shoal.policies.explore import Explore, Interval, Past, Perturb, explore
@@ -271,15 +271,15 @@ def test_a_window_that_cuts_a_round_leaves_out_no_member_for_its_number() -> Non
     rows = [Interval(10 * (place // 16), 0.0, 0.0, {"h": place / 48}, False) for place in range(48)]
     seen = np.zeros(48)
     for seed in range(400):
-        places = newest(rows, 40, np.random.default_rng(seed))
+        places = newest_rows(rows, 40, np.random.default_rng(seed))
         assert len(set(places)) == 40 and (np.diff(places) > 0).all() and set(range(16, 48)) <= set(places)
         seen[places] += 1
     # 8 of the oldest 16: each is there in about half of the draws; four standard errors of 0.025
     assert np.abs(seen[:16] / 400 - 0.5).max() < 0.1
     # a cut between rounds, or none, needs no draw
-    assert newest(rows, 32, None).tolist() == list(range(16, 48))
-    assert newest(rows, 48, None).tolist() == list(range(48))
-    assert newest(rows[:16], 4, np.random.default_rng(0)).size == 4
+    assert newest_rows(rows, 32, None).tolist() == list(range(16, 48))
+    assert newest_rows(rows, 48, None).tolist() == list(range(48))
+    assert newest_rows(rows[:16], 4, np.random.default_rng(0)).size == 4
 
 
 def test_a_kernel_is_fitted_to_rows_of_all_members(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,10 +305,10 @@ def test_the_spread_counts_the_more_the_more_rows_there_are() -> None:
         rng = np.random.default_rng(0)
         given = [Interval(0, 0.0, 0.0, {"h": float(rng.uniform())}, False) for _ in range(rows)]
         code, labels = coding(LINE), np.zeros(rows)
-        at = encode(code, [{"h": 0.123}, {"h": 0.9}])
+        at = encode_points(code, [{"h": 0.123}, {"h": 0.9}])
         places = np.arange(min(rows, 5))
         worth = bayesian.acquisition(code, given, labels, Past((), (), 10, 0.0), places)(at)
-        known = Inputs(np.zeros(rows), np.zeros(rows), *encode(code, given_of(given)))
+        known = Inputs(np.zeros(rows), np.zeros(rows), *encode_points(code, given_of(given)))
         kernel = gaussian.fit(known.taken(places), labels[places])
         here = Inputs(np.ones(2), np.zeros(2), *at)
         spread = deviation(condition(kernel, known, labels), here)
