@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal.search.cli import main
+from shoal.search.cli import run_command_line
 from tests.helpers.small_files import CLASS, MIXED, OWN, TEXT, TOY
 
 FILES = [
@@ -254,7 +254,7 @@ def answer(tmp_path, monkeypatch, capsys):
         Path("run.yaml").write_bytes(text.encode())
         monkeypatch.setattr(sys, "argv", ["shoal", "validate", "run.yaml", *changes])
         with pytest.raises(SystemExit) as ended:
-            main()
+            run_command_line()
         said = capsys.readouterr()
         assert ended.value.code == 2, said
         lines = said.err.splitlines()
