@@ -10,7 +10,8 @@ import numpy as np
 Hyperparameters = dict[str, Any]
 Path = tuple[str, ...]  # the names on the way to a value, outermost first
 
-NEAR = 0.1  # of the larger bound's size: below it a number that may be negative moves by even steps
+# share of the larger bound's size; nearer to 0 than that, a number that may be negative moves by even steps
+NEAR_ZERO = 0.1
 
 
 def frozen(value: Any) -> Any:
@@ -62,7 +63,7 @@ class Float:
         """Return the value as `factor` perturbs it, also outside the bounds; 1 / factor takes it back."""
         if self.low >= 0:
             return float(value) * factor
-        near = NEAR * max(abs(self.low), abs(self.high))
+        near = NEAR_ZERO * max(abs(self.low), abs(self.high))
         return near * math.sinh(math.asinh(value / near) + math.log(factor))
 
     def shift(self, value: float, amount: float, rng: np.random.Generator) -> float:
@@ -219,20 +220,20 @@ DOMAINS: dict[str, type] = {
 }
 
 
-def sample(space: Space, rng: np.random.Generator) -> Hyperparameters:
+def sample_space(space: Space, rng: np.random.Generator) -> Hyperparameters:
     """Draw one value from each domain, in the order of the space; a space within it gives a dict within."""
     return {
-        name: sample(part, rng) if isinstance(part, Mapping) else part.sample(rng)
+        name: sample_space(part, rng) if isinstance(part, Mapping) else part.sample(rng)
         for name, part in space.items()
     }
 
 
-def flat(space: Space, above: Path = ()) -> dict[Path, Domain]:
+def domains_of(space: Space, above: Path = ()) -> dict[Path, Domain]:
     """Return every domain of a space, also those of spaces within it, by its path."""
     found: dict[Path, Domain] = {}
     for name, part in space.items():
         path = *above, name
-        found |= flat(part, path) if isinstance(part, Mapping) else {path: part}
+        found |= domains_of(part, path) if isinstance(part, Mapping) else {path: part}
     return found
 
 

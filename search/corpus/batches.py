@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import RowStream, WindowStream, as_rows
-from shoal.policies.mixing import Vector, cut
-from shoal.policies.supply import share_out
+from shoal.policies.arrays import Vector
+from shoal.policies.finite_groups import share_out
+from shoal.policies.mixing import cut_batch
 from shoal.search.corpus.build import PART_ROWS, Split
 from shoal.search.errors import Exhausted
 from shoal.trainables.member import copies
 
 
-class Rows(Protocol):
+class RowSource(Protocol):
     def take(self, cursor: int, count: int) -> NDArray[np.uint16]: ...
 
 
@@ -29,11 +30,11 @@ class MixedBatches:
 
     def __init__(
         self,
-        streams: Mapping[str, Rows],
+        streams: Mapping[str, RowSource],
         proportions: Vector,
         batch: int,
-        limits: Sequence[int] | None = None,  # most rows a group, over all epochs
-        stop: bool = False,  # when a group reaches its limit, rather than let the others go on
+        limits: Sequence[int] | None = None,  # most rows of each group, over all epochs
+        stop: bool = False,  # stop when one group reaches its limit; otherwise the others go on
     ):
         self.groups, self.streams, self.batch = list(streams), list(streams.values()), batch
         self.windows = {
@@ -53,7 +54,7 @@ class MixedBatches:
     @proportions.setter
     def proportions(self, proportions: Vector) -> None:
         self._proportions = np.array(proportions, dtype=np.float64)
-        self._proportions.flags.writeable = False  # a change in place would go unseen
+        self._proportions.flags.writeable = False  # a change in place would leave _shares and _due as they were
         self._shares = self._proportions.tolist()
         self._due = (self._proportions * self.batch).tolist()
 
@@ -62,7 +63,7 @@ class MixedBatches:
         return self.take(self._next_counts())
 
     def take(self, counts: Sequence[int]) -> NDArray[np.uint16]:
-        """Return the next rows of each group, as many as are asked for, whatever the proportions are."""
+        """Return the next `counts` rows of the groups; the proportions play no part."""
         for place, window in self.windows.items():
             cursor = window.place(self, self.cursors[place])
             self.skipped[place] += cursor - self.cursors[place]
@@ -77,7 +78,7 @@ class MixedBatches:
     def alike(self, other: object) -> bool:
         """Say whether the other's batches are the same ones from here on, of the same streams.
 
-        A window has to know where each member stands, so there each draws for itself.
+        Members that read through windows never share batches: a window must know where each of them stands.
         """
         if self is other or type(self) is not MixedBatches or type(other) is not MixedBatches:
             return False
@@ -123,7 +124,7 @@ class MixedBatches:
         self._stand()
 
     def left(self, most: int) -> int:
-        """Return for how many of the next `most` batches there are rows, if no window leaves rows out."""
+        """Return how many of the next `most` batches there are rows for, if no window leaves rows out."""
         cursors, debt = list(self.cursors), self.debt
         if self._enough(cursors, most):
             return most
@@ -153,7 +154,7 @@ class MixedBatches:
         shares = self._shares
         if self._enough(cursors, 1):
             due = [rows + owed for rows, owed in zip(self._due, debt, strict=True)]
-            counts = cut(shares, due, self.batch)
+            counts = cut_batch(shares, due, self.batch)
             return counts, [rows - count for rows, count in zip(due, counts, strict=True)]
         left = self._left(cursors)
         if self.stop and any(share and not rows for rows, share in zip(left, shares, strict=True)):

@@ -1,4 +1,4 @@
-"""Documents packed to rows of tokens in Parquet, once a corpus: the rows that every run of it trains on.
+"""Build a corpus once: documents, packed to rows of tokens in Parquet, on which every run of it trains.
 
 Everything is decided by hashes of content, so the same sources give the same rows, row ids and splits.
 """
@@ -15,7 +15,7 @@ from shoal.search.config.sections import Data
 from shoal.search.corpus import freshness, stages
 from shoal.search.corpus.documents import Document, gather
 from shoal.search.corpus.manifest import (
-    FORMAT,
+    CORPUS_FORMAT,
     MANIFEST,
     Group,
     Manifest,
@@ -24,12 +24,12 @@ from shoal.search.corpus.manifest import (
     load_corpus,
     open_store,
     other_rows,
-    publish,
+    publish_corpus,
     unwritable,
 )
-from shoal.search.corpus.packing import PART_ROWS, SPLITS, Built, Split, pack, split_of, write_rows
-from shoal.search.corpus.quarantine import FOLDER, Quarantine
-from shoal.search.corpus.staging import move, staged
+from shoal.search.corpus.packing import PART_ROWS, SPLITS, Built, Split, pack_documents, split_of, write_rows
+from shoal.search.corpus.quarantine import QUARANTINE_FOLDER, Quarantine
+from shoal.search.corpus.staging import move, staging_folder
 from shoal.search.errors import InputError
 from shoal.search.tokenizers import open_tokenizer
 
@@ -41,7 +41,7 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def prepare_corpus(settings: Data, report: Callable[[str], None] = print, renew: bool = False) -> Manifest:
     """Return the corpus of these settings, built first where there is none.
 
-    One that is older than its sources is built again with `renew`, and else used; either is said.
+    If it is older than its sources, it is built again with `renew` and used without; both are reported.
     """
     if settings.content is not None:
         return same_rows(settings, report)
@@ -59,15 +59,15 @@ def prepare_corpus(settings: Data, report: Callable[[str], None] = print, renew:
     elif changed:
         report(f"data.corpus: {settings.corpus} is older than its sources and used as it is: {said}")
     if Manifest.of(store.read_json(MANIFEST)) != manifest:
-        with contextlib.suppress(OSError):  # a corpus may lie where one may only read
-            publish(store, manifest)
+        with contextlib.suppress(OSError):  # the corpus may lie where we may only read
+            publish_corpus(store, manifest)
     return manifest
 
 
 def same_rows(settings: Data, report: Callable[[str], None]) -> Manifest:
-    """Return the corpus that has the rows which the settings ask for by their content.
+    """Return the corpus whose rows have the content that the settings name.
 
-    Where it is gone it is built again. Raises InputError where the sources do not give these rows any more.
+    If it is gone, it is built again. Raises InputError where the sources do not give these rows any more.
     """
     if (manifest := find_corpus(settings)) is not None:
         return manifest
@@ -96,7 +96,7 @@ def describe(manifest: Manifest) -> list[tuple[str | int, ...]]:
 
 
 def why_skipped(manifest: Manifest, place: str) -> list[str]:
-    """Return a line for each group of which documents were skipped: why, and where they are kept."""
+    """Return a line for each group with skipped documents: why, and where they are kept."""
     return [
         f"{name}: {group.skipped} skipped: {group.reasons}; they are in {place}/{group.quarantine}"
         for name, group in manifest.groups.items()
@@ -109,18 +109,20 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
     _check(settings)
     tokenizer = open_tokenizer(settings.tokenizer)
     store, key = open_store(settings), key_of(settings)
-    sources = freshness.sources_of(settings, report)  # before they are read: a later change is one
+    sources = freshness.sources_of(
+        settings, report
+    )  # noted before they are read, so that a change meanwhile is noticed later
     seen: set[bytes] = set()  # digests of the documents of this and earlier groups
     content = hashlib.blake2b(digest_size=16)
     groups: dict[str, Group] = {}
-    build = build_group if settings.builder == "local" else stages.build_group
+    build = build_group if settings.builder == "local" else stages.build_group_on_ray
     with _writing(settings, store) as stage:
         for name, source in settings.groups.items():
-            quarantine = Quarantine(name, f"{FOLDER}/{name}-{key}.parquet")
+            quarantine = Quarantine(name, f"{QUARANTINE_FOLDER}/{name}-{key}.parquet")
             try:
                 built = build(name, settings, seen, quarantine, stage)
             finally:
-                quarantine.write(store)  # also where there is too much of it
+                quarantine.write(store)  # it is written even if the check below refuses the group
             for split, value in built.splits.items():
                 if not value.rows:
                     raise no_rows(name, split, built.documents, settings)
@@ -129,7 +131,7 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
             counts = ", ".join(f"{split} {value.rows}" for split, value in built.splits.items())
             report(f"{name}: {built.documents} documents from {source}; rows: {counts}")
         manifest = Manifest(
-            format=FORMAT,
+            format=CORPUS_FORMAT,
             tokenizer=tokenizer.name,
             vocabulary=tokenizer.vocabulary,
             sequence_length=settings.sequence_length,
@@ -144,8 +146,8 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
         )
         splits = [split for group in groups.values() for split in group.splits.values()]
         move(store, stage, [file for split in splits for file in split.files])
-        freshness.record(store, manifest, sources)
-        publish(store, manifest)
+        freshness.record_sources(store, manifest, sources)
+        publish_corpus(store, manifest)
     for line in why_skipped(manifest, settings.corpus):
         report(line)
     return manifest
@@ -159,18 +161,19 @@ def _group(source: str, built: Built, quarantine: Quarantine) -> Group:
 
 @contextlib.contextmanager
 def _writing(settings: Data, store: Store) -> Iterator[str]:
-    """Give a folder to write parts to; what the system refuses while they are written is the user's to mend."""
+    """Give a folder to write parts to; a system error while they are written becomes an InputError."""
     begun = False
     try:
-        with staged(store) as stage:
+        with staging_folder(store) as stage:
             begun = True
             yield stage
     except OSError as error:
-        if not begun:  # known before minutes of work, not after
+        if not begun:  # check it before minutes of work, not after
             raise unwritable(settings, error) from error
         way_out = "Free some room there" if error.errno in NO_ROOM else "Put that right"
+        said = " ".join((error.strerror or str(error)).split()).rstrip(".")
         raise InputError(
-            f"data.corpus: {settings.corpus} cannot be written: {' '.join(str(error).split())}. {way_out} or "
+            f"data.corpus: {settings.corpus} cannot be written: {said}. {way_out} or "
             f"choose another data.corpus, and give the same command again; nothing of this build is left there."
         ) from error
 
@@ -193,7 +196,7 @@ def build_group(group: str, settings: Data, seen: set[bytes], quarantine: Quaran
         parts[split_of(document, settings)].append(document)
     splits, content = {}, hashlib.blake2b(digest_size=16)
     for split, part in parts.items():
-        rows = pack(part, tokenizer, settings.sequence_length)
+        rows = pack_documents(part, tokenizer, settings.sequence_length)
         content.update(f"{group}/{split}/{len(rows.ids)}\n".encode())
         content.update(rows.ids.astype("<i8").tobytes() + rows.tokens.astype("<u2").tobytes())
         assert np.unique(rows.ids).size == rows.ids.size, "two rows share a row id"

@@ -1,4 +1,4 @@
-"""Which documents a group has: text only, each once in the whole corpus, none of them most of a split."""
+"""The documents of a group: text only, each once in the whole corpus, none of them most of a split."""
 
 import hashlib
 import math
@@ -8,10 +8,10 @@ from typing import NamedTuple
 from shoal.search.config.sections import Data
 from shoal.search.corpus import sources
 from shoal.search.corpus.opening import bytes_of
-from shoal.search.corpus.quarantine import Bad, Quarantine, checked
+from shoal.search.corpus.quarantine import Bad, Quarantine, checked_content
 from shoal.search.errors import InputError
 
-FEW = 5  # a split that expects fewer documents than this may well get none
+FEW = 5  # a split that expects fewer documents than this may easily get none
 PIECE_BYTES = (512, 65536)  # least and most bytes of a piece of a document that is cut
 
 
@@ -27,7 +27,7 @@ def gather(group: str, settings: Data, seen: set[bytes], quarantine: Quarantine)
     documents: list[Document] = []
     duplicates = good = size = 0
     for source, content in sources.documents(group, settings):
-        text = content if isinstance(content, Bad) else checked(content, longest)
+        text = content if isinstance(content, Bad) else checked_content(content, longest)
         if isinstance(text, Bad):
             quarantine.add(source, text)
             continue
@@ -35,10 +35,10 @@ def gather(group: str, settings: Data, seen: set[bytes], quarantine: Quarantine)
         fresh = _fresh([text], seen)
         duplicates += not fresh
         if fresh and len(text) > room:
-            fresh = _fresh([text[:room].decode(errors="ignore").encode()], seen)  # whole characters
+            fresh = _fresh([text[:room].decode(errors="ignore").encode()], seen)  # no character is cut in two
         documents += fresh
         room -= sum(len(document.content) for document in fresh)
-        if room < 4:  # bytes: a character may need as many
+        if room < 4:  # bytes: the longest character has 4
             break
     quarantine.check(good, size, settings.bad_share, settings.groups[group])
     if not documents:
@@ -61,7 +61,7 @@ def no_text(group: str, settings: Data, duplicates: int, quarantine: Quarantine)
 
 
 def _fresh(contents: Iterable[bytes], seen: set[bytes]) -> list[Document]:
-    """Return those never seen, which from now on are."""
+    """Return the documents that were never seen, and mark them as seen."""
     fresh = []
     for content in contents:
         digest = hashlib.blake2b(content, digest_size=16).digest()
@@ -72,7 +72,7 @@ def _fresh(contents: Iterable[bytes], seen: set[bytes]) -> list[Document]:
 
 
 def _cut_long(documents: list[Document], settings: Data, seen: set[bytes]) -> tuple[list[Document], int]:
-    """Return documents of which none is most of a split, and how many pieces of long ones were duplicates."""
+    """Cut long documents, so that none is most of a split; also return how many pieces were duplicates."""
     total = sum(len(document.content) for document in documents)
     few = math.ceil(FEW / min(settings.validation, settings.test))
     size = min(max(total // (2 * few), PIECE_BYTES[0]), PIECE_BYTES[1])
@@ -83,21 +83,21 @@ def _cut_long(documents: list[Document], settings: Data, seen: set[bytes]) -> tu
         if len(document.content) <= limit:
             kept.append(document)
             continue
-        parts = list(pieces(document.content, size))
+        parts = list(cut_into_pieces(document.content, size))
         fresh = _fresh(parts, seen)
         kept += fresh
         repeated += len(parts) - len(fresh)
     return kept, repeated
 
 
-def pieces(content: bytes, size: int) -> Iterator[bytes]:
+def cut_into_pieces(content: bytes, size: int) -> Iterator[bytes]:
     """Yield pieces of at most `size` bytes (4 or more), cut after a line or, where none ends, a character."""
     start = 0
     while len(content) - start > size:
         end = content.rfind(b"\n", start, start + size) + 1
         if end <= start:
             end = start + size
-            while content[end] & 0xC0 == 0x80:  # a later byte of a character
+            while content[end] & 0xC0 == 0x80:  # a byte within a character
                 end -= 1
         yield content[start:end]
         start = end

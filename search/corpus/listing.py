@@ -1,4 +1,4 @@
-"""Which files a source is: a file, a folder, a glob or a URI, without what is hidden, each file once."""
+"""List each file of a source once: a file, a folder, a glob or a URI, without hidden files."""
 
 import os
 import re
@@ -15,17 +15,17 @@ from shoal.cluster.storage import Store
 from shoal.search.corpus.opening import known
 
 MAGIC = "*?["
-SOURCE_CODE = (".py", ".pyi")  # where a name that begins with _ is an everyday one
+SOURCE_CODE = (".py", ".pyi")  # in source code, names that begin with _ are usual
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
-MOST_NAMES = 1_000_000  # that braces may stand for
+MOST_NAMES = 1_000_000  # limit on the names that braces stand for
 
 
-class Found(NamedTuple):
-    """A file; `gone` where a link leads to none."""
+class FoundFile(NamedTuple):
+    """A file; `gone` is true for a link that leads nowhere."""
 
     path: str
     size: int
-    changed: int  # nanoseconds since 1970; 0 where they are not known
+    changed: int  # nanoseconds since 1970; 0 if unknown
     same: Any  # equal for all names of one file
     linked: bool = False
     gone: bool = False
@@ -43,11 +43,11 @@ class Place(NamedTuple):
 
 
 class Listing(NamedTuple):
-    files: list[Found]
-    left_out: list[str]  # paths that begin with _, as markers of other programs do
+    files: list[FoundFile]
+    left_out: list[str]  # paths that begin with _, like other programs' markers
 
 
-def place_of(source: str) -> Place:
+def source_place(source: str) -> Place:
     """Return where a source lies; a glob in a URI may be written as in a path."""
     if "://" not in source:
         return Place(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(source)))
@@ -61,7 +61,7 @@ def place_of(source: str) -> Place:
 
 
 def opened(local: bool, filesystem: fs.FileSystem, path: str) -> Any:
-    """Open a file to be read; pyarrow knows no names but those of UTF-8."""
+    """Open a file for reading; pyarrow can open only names in UTF-8."""
     if not local or path.isprintable():
         return filesystem.open_input_file(path)
     return open(path, "rb")
@@ -71,10 +71,10 @@ def opener(place: Place, path: str) -> partial[Any]:
     return partial(opened, place.local, place.filesystem, path)
 
 
-def files_of(place: Place) -> Listing:
-    """Return the files that a place stands for, each under one name, in the order of their names."""
+def files_at(place: Place) -> Listing:
+    """Return the files of a place, each under one of its names, in the order of these names."""
     left_out: list[str] = []
-    found: dict[Any, Found] = {}
+    found: dict[Any, FoundFile] = {}
     paths = _alternatives(place)
     for path in paths:
         if len(paths) > 1 and not any(letter in path for letter in MAGIC) and _info(place, path) is None:
@@ -85,13 +85,13 @@ def files_of(place: Place) -> Listing:
     return Listing(sorted(found.values(), key=lambda file: file.path), left_out)
 
 
-def _rank(file: Found) -> tuple[bool, bool, int, str]:
-    """Order the names of one file: first those whose ending says how it is read, and its own before links."""
+def _rank(file: FoundFile) -> tuple[bool, bool, int, str]:
+    """Return a sort key for the names of one file: known endings first, its own name before links."""
     return not known(file.path), file.linked, len(file.path), file.path
 
 
 def _alternatives(place: Place) -> list[str]:
-    """Return the paths that braces stand for, where there is no file of that very name."""
+    """Return the paths that braces stand for; a file whose name has these braces comes first."""
     if "{" not in place.path or _info(place, place.path) is not None:
         return [place.path]
     return braces(place.path)
@@ -111,7 +111,7 @@ def braces(text: str) -> list[str]:
 
 
 def _parts(text: str, begin: int) -> tuple[list[str], int]:
-    """Return what stands between the commas of braces that open here, and where these end."""
+    """Return the parts between the commas of braces that open here, and where the braces end."""
     depth, parts = 0, [""]
     for at, letter in enumerate(text[begin + 1 :], begin + 1):
         if letter == "}" and depth == 0:
@@ -137,9 +137,9 @@ def _numbers(text: str) -> list[str]:
     return [f"{number:0{width}d}" for number in range(low, high + step, step)]
 
 
-def _files(place: Place, left_out: list[str]) -> Iterator[Found]:
+def _files(place: Place, left_out: list[str]) -> Iterator[FoundFile]:
     info = _info(place, place.path)
-    if isinstance(info, Found):
+    if isinstance(info, FoundFile):
         yield info
     elif info == "folder":
         yield from _below(place, place.path, left_out)
@@ -149,8 +149,8 @@ def _files(place: Place, left_out: list[str]) -> Iterator[Found]:
         yield from _fitting(place, "/".join(parts[:plain]) or "/", parts[plain:], left_out)
 
 
-def _info(place: Place, path: str) -> Found | str | None:
-    """Return the file of this path, `folder` if it is one, `other` if it is neither, or None."""
+def _info(place: Place, path: str) -> FoundFile | str | None:
+    """Return the file at this path, or `folder`, or `other` for neither, or None if nothing is there."""
     if not place.local:
         info = place.filesystem.get_file_info(path)
         return _remote(info)
@@ -163,19 +163,19 @@ def _info(place: Place, path: str) -> Found | str | None:
     return _local(path, status) if stat.S_ISREG(status.st_mode) else "other"
 
 
-def _local(path: str, status: os.stat_result) -> Found:
+def _local(path: str, status: os.stat_result) -> FoundFile:
     same = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
-    return Found(path, status.st_size, status.st_mtime_ns, same, os.path.islink(path))
+    return FoundFile(path, status.st_size, status.st_mtime_ns, same, os.path.islink(path))
 
 
-def _remote(info: fs.FileInfo) -> Found | str | None:
+def _remote(info: fs.FileInfo) -> FoundFile | str | None:
     if info.is_file:
-        return Found(info.path, info.size or 0, info.mtime_ns or 0, info.path)
+        return FoundFile(info.path, info.size or 0, info.mtime_ns or 0, info.path)
     return {fs.FileType.NotFound: None, fs.FileType.Directory: "folder"}.get(info.type, "other")
 
 
-def _children(place: Place, folder: str) -> Iterator[tuple[str, Found | str | None]]:
-    """Yield the path of each thing in a folder, and what it is; a link to nothing is a file that is gone."""
+def _children(place: Place, folder: str) -> Iterator[tuple[str, FoundFile | str | None]]:
+    """Yield the path and kind of each entry of a folder; a link that leads nowhere is a `gone` file."""
     if not place.local:
         for info in place.filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True)):
             yield info.path, _remote(info)
@@ -187,14 +187,14 @@ def _children(place: Place, folder: str) -> Iterator[tuple[str, Found | str | No
         except OSError:
             if not os.path.islink(path):
                 raise
-            found = None  # links that lead to one another
+            found = None  # the links form a circle
         if found is None and os.path.islink(path):
-            found = Found(path, 0, 0, path, linked=True, gone=True)
+            found = FoundFile(path, 0, 0, path, linked=True, gone=True)
         yield path, found
 
 
 def hidden(path: str, left_out: list[str]) -> bool:
-    """Say whether a name is left out below a folder; those of markers are noted."""
+    """Say whether a name is left out below a folder; names that begin with _ are noted."""
     name = path.rpartition("/")[2]
     if name.startswith("."):
         return True
@@ -205,8 +205,8 @@ def hidden(path: str, left_out: list[str]) -> bool:
     return True
 
 
-def _below(place: Place, folder: str, left_out: list[str]) -> Iterator[Found]:
-    """Yield all files below a folder, of which one with several names is gone through once."""
+def _below(place: Place, folder: str, left_out: list[str]) -> Iterator[FoundFile]:
+    """Yield all files below a folder; a folder with several names is listed once."""
     if not place.local:
         yield from _below_remote(place, folder, left_out)
         return
@@ -220,26 +220,26 @@ def _below(place: Place, folder: str, left_out: list[str]) -> Iterator[Found]:
         for path, found in _children(place, here):
             if hidden(path, left_out):
                 continue
-            if isinstance(found, Found):
+            if isinstance(found, FoundFile):
                 yield found
             elif found == "folder":
                 (links if os.path.islink(path) else waiting).append(path)
 
 
-def _below_remote(place: Place, folder: str, left_out: list[str]) -> Iterator[Found]:
+def _below_remote(place: Place, folder: str, left_out: list[str]) -> Iterator[FoundFile]:
     noted: set[str] = set()
     for info in place.filesystem.get_file_info(fs.FileSelector(folder, recursive=True)):
         parts = info.path[len(folder) :].strip("/").split("/")
         marked: list[str] = []
         if any(hidden(part, marked) for part in parts):
             noted.update(marked)
-        elif isinstance(found := _remote(info), Found):
+        elif isinstance(found := _remote(info), FoundFile):
             yield found
     left_out += sorted(noted)
 
 
-def _fitting(place: Place, folder: str, patterns: Sequence[str], left_out: list[str]) -> Iterator[Found]:
-    """Yield the files below a folder whose path fits, a pattern a level; `**` stands for any levels."""
+def _fitting(place: Place, folder: str, patterns: Sequence[str], left_out: list[str]) -> Iterator[FoundFile]:
+    """Yield the files below a folder whose path fits: one pattern per level, and `**` for any levels."""
     first, rest = patterns[0], patterns[1:]
     if first == "**" and not rest:
         if _info(place, folder) == "folder":
@@ -252,14 +252,14 @@ def _fitting(place: Place, folder: str, patterns: Sequence[str], left_out: list[
     for path, found in _named(place, folder, first, left_out):
         if found == "folder":
             yield from _fitting(place, path, rest, left_out) if rest else _below(place, path, left_out)
-        elif isinstance(found, Found) and not rest:
+        elif isinstance(found, FoundFile) and not rest:
             yield found
 
 
 def _named(
     place: Place, folder: str, pattern: str, left_out: list[str]
-) -> Iterable[tuple[str, Found | str | None]]:
-    """Return what in a folder fits a pattern: the thing of that very name if there is one."""
+) -> Iterable[tuple[str, FoundFile | str | None]]:
+    """Return the entries of a folder that fit a pattern: only the one of exactly that name, if it is there."""
     children = list(_children(place, folder))
     exact = [child for child in children if child[0].rpartition("/")[2] == pattern]
     if exact:
@@ -268,7 +268,7 @@ def _named(
 
 
 def _fits(path: str, pattern: str, left_out: list[str]) -> bool:
-    """Say whether a name fits; one that begins with a dot or _ only where more than wildcards asks for it."""
+    """Say whether a name fits. If it begins with . or _, the pattern must be more than wildcards."""
     name = path.rpartition("/")[2]
     if not fnmatchcase(name, pattern) or (name.startswith(".") and not pattern.startswith(".")):
         return False
@@ -276,7 +276,7 @@ def _fits(path: str, pattern: str, left_out: list[str]) -> bool:
 
 
 def _folders(place: Place, folder: str, left_out: list[str]) -> Iterator[str]:
-    """Yield a folder and all below it, each once."""
+    """Yield a folder and all folders below it, each once."""
     waiting, seen = [folder], set[Any]()
     while waiting:
         here = waiting.pop()

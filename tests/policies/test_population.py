@@ -25,7 +25,7 @@ from shoal.policies.fire import Fire, outpaces, smoothed, wins
 from shoal.policies.frequencies import MultipleFrequency
 from shoal.policies.halving import Cull
 from shoal.policies.population import Report, decide
-from shoal.policies.rules import ALONE, EXPLOITS, Rules
+from shoal.policies.rules import EXPLOITS, LEFT_ALONE, Rules
 from shoal.policies.space import Categorical, Constant, Float
 from shoal.policies.standings import Standings, rank
 from shoal.policies.standings import standings as stand
@@ -70,7 +70,7 @@ def test_the_tail_is_the_floor_of_the_fraction(fraction: float, sizes: list[int]
     seed=st.integers(0, 2**31),
 )
 def test_what_must_hold_of_every_rule_for_any_scores(name: str, scores: list[float], seed: int) -> None:
-    rules = Rules(EXPLOITS[name]())
+    rules, traits = Rules(EXPLOITS[name]()), EXPLOITS[name].traits
     state = after = population.start(SPACE, len(scores), seed)
     for past in (0.1, 0.0):  # two rounds, so that rules that look back have something to see
         after, orders = decide(rules, SPACE, state, reports([score - past for score in scores]), seed)
@@ -78,16 +78,9 @@ def test_what_must_hold_of_every_rule_for_any_scores(name: str, scores: list[flo
         finite = [score for score in scores if math.isfinite(score)]
         assert len(orders) == len(targets)
         # only a laggard without a leader keeps its weights and varies its own hyperparameters
-        assert name == "threshold" or all(order.donor != order.member for order in orders)
+        assert traits.own_weights or all(order.donor != order.member for order in orders)
         assert all(math.isfinite(scores[order.donor]) for order in orders)
-        if (
-            name == "fire"
-        ):  # parents are ranked by rate and evaluators begin anew, but no weights of the best are lost
-            best = scores.index(max(finite)) if finite else -1
-            children = range(len(scores) - 2 * (len(scores) // 3))
-            assert best not in targets or best in {order.donor for order in orders} or best not in children
-        else:
-            # a copy never goes from worse to better, and the best is never overwritten
+        if traits.by_score:
             assert not any(scores[order.donor] < scores[order.member] for order in orders)
             assert not finite or scores.index(max(finite)) not in targets
         for order in orders:
@@ -95,6 +88,22 @@ def test_what_must_hold_of_every_rule_for_any_scores(name: str, scores: list[flo
         for member in set(range(len(scores))) - targets:
             assert after[member].hyperparameters == state[member].hyperparameters
         state = after
+
+
+@given(
+    scores=st.lists(st.one_of(st.integers(-9, 9).map(float), st.just(math.nan)), min_size=1, max_size=24),
+    seed=st.integers(0, 2**31),
+)
+def test_fire_never_loses_the_weights_of_its_best_child(scores: list[float], seed: int) -> None:
+    # parents are ranked by their rates, and evaluators begin anew
+    rules, finite = Rules(EXPLOITS["fire"]()), [score for score in scores if math.isfinite(score)]
+    state = population.start(SPACE, len(scores), seed)
+    children = range(len(scores) - 2 * (len(scores) // 3))
+    best = scores.index(max(finite)) if finite else -1
+    for past in (0.1, 0.0):
+        state, orders = decide(rules, SPACE, state, reports([score - past for score in scores]), seed)
+        targets, donors = {order.member for order in orders}, {order.donor for order in orders}
+        assert best not in targets or best in donors or best not in children
 
 
 @pytest.mark.parametrize("name", EXPLOITS)
@@ -440,7 +449,7 @@ def test_a_failed_member_is_replaced_so_many_times_and_then_left() -> None:
         # the rule itself copies nothing before the ninth decision; the best quarter is member 2
         assert [(order.member, order.donor) for order in orders] == ([(0, 2)] if decision <= 2 else [])
     assert state[0].failures == 4
-    assert decide(ALONE, SPACE, state, reports([1.0, math.nan, 3.0, 2.0], 50), 0)[1] == []
+    assert decide(LEFT_ALONE, SPACE, state, reports([1.0, math.nan, 3.0, 2.0], 50), 0)[1] == []
 
 
 def test_members_that_failed_for_good_do_not_fill_the_places_of_the_worst() -> None:
@@ -613,8 +622,8 @@ def explored(rules: Rules, space, known: population.MemberState, seed: int, memb
 def test_the_papers_toy() -> None:
     papers = Rules(Truncation(0.5), Perturb(0.25, (0.8, 1.2)))
     # grid: one axis is never trained, Q = 1.2 - 0.81 - 0.81 * 0.98^(2 T)
-    assert climb(0, 200, 4, ALONE) == pytest.approx(1.2 - 0.81 - 0.81 * 0.98**400, abs=1e-12)
-    assert climb(0, 100, 4, ALONE) == pytest.approx(1.2 - 0.81 - 0.81 * 0.98**200, abs=1e-12)
+    assert climb(0, 200, 4, LEFT_ALONE) == pytest.approx(1.2 - 0.81 - 0.81 * 0.98**400, abs=1e-12)
+    assert climb(0, 100, 4, LEFT_ALONE) == pytest.approx(1.2 - 0.81 - 0.81 * 0.98**200, abs=1e-12)
     alone = np.array([climb(seed, 200, 4, papers, explore_all=True) for seed in range(100)])
     trained = np.array([climb(seed, 200, 4, papers) for seed in range(100)])
     assert alone.mean() == pytest.approx(1.17, abs=0.02)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from shoal.policies.explore import Perturb, Resample, explore
 from shoal.policies.rules import EXPLORES
-from shoal.policies.space import Bool, Categorical, Constant, Domain, Float, Int, Ordered, sample
+from shoal.policies.space import Bool, Categorical, Constant, Domain, Float, Int, Ordered, sample_space
 
 DOMAINS: dict[str, Domain] = {
     "float": Float(0.0, 1.0),
@@ -135,7 +135,7 @@ def test_constants_stay_the_members_own_also_inside_a_nest() -> None:
     varied = explore(Resample(), space, donor, own, np.random.default_rng(1))
     assert varied["inner"]["seed"] == 2 and varied["inner"]["kind"] in ("a", "b")
     assert varied["rate"] not in (0.1, 0.5)
-    assert sample(space, np.random.default_rng(0))["inner"]["seed"] == 0
+    assert sample_space(space, np.random.default_rng(0))["inner"]["seed"] == 0
 
 
 def test_a_domain_does_not_shift_its_neighbours_numbers() -> None:
@@ -156,7 +156,9 @@ def test_shifts_by_hand() -> None:
 
 
 def test_log_samples_are_even_over_orders_of_magnitude() -> None:
-    drawn = [sample({"x": Float(1e-4, 1.0, log=True)}, np.random.default_rng(i))["x"] for i in range(4000)]
+    drawn = [
+        sample_space({"x": Float(1e-4, 1.0, log=True)}, np.random.default_rng(i))["x"] for i in range(4000)
+    ]
     shares = np.histogram(np.log10(drawn), bins=4, range=(-4, 0))[0] / 4000
     assert np.abs(shares - 0.25).max() < 0.03
 
