@@ -383,7 +383,8 @@ def gone_on(cull: Cull, members: int) -> int:
 
 def test_nobody_is_culled_before_enough_have_come_to_the_rung() -> None:
     rules = Rules(NoExploit(), cull=Cull(20, 2), least=3)
-    state = population.start(SPACE, 4, 0)
+    # all four have a score, but only two have come to the rung of 20 steps
+    state, _ = decide(rules, SPACE, population.start(SPACE, 4, 0), reports([1.0, 2.0, 3.0, 4.0], 10), 0)
     state, orders = decide(rules, SPACE, state, reports([1.0, 2.0], 20), 0)
     assert orders == []
     # of 0.5, 1, 2 and 5 the better half go on
