@@ -4,13 +4,17 @@ import os
 import re
 import tempfile
 import traceback
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # Ray colours what it raises again
 BEGIN = re.compile(r"Traceback \(most recent call last\)|^.*\bray::|^ *File \"", re.MULTILINE)
 FRAME = re.compile(r"^\s+File \"(.+)\", line (\d+)")
 RAISED = re.compile(r"^[A-Za-z_][\w.()]*(: .*)?$")  # what stands below the last frame of a trace
-LIBRARIES = {"site-packages", "dist-packages", "search", "cluster", "policies", "trainables"}
+LIBRARIES = {"site-packages", "dist-packages"}
+ROOT, PACKAGES = Path(__file__).parents[1], ("cluster", "policies", "search", "shoal", "trainables")
+OURS_ELSEWHERE = re.compile(
+    rf"/(_ray_pkg_[0-9a-f]+|shoal)/({'|'.join(PACKAGES)})/"
+)  # a job's files, or installed
 LONGEST_REASON = 300  # letters of a reason on a screen
 
 
@@ -37,9 +41,9 @@ def in_one_line(text: str) -> str:
 def looks_like_users_file(file: str) -> bool:
     """Say whether a file of a trace, which may be another machine's, is the user's own."""
     parts = PurePath(file).parts
-    return not file.startswith("<") and not any(
-        each in LIBRARIES or each.startswith("python3") for each in parts
-    )
+    ours = any(file.startswith(f"{ROOT}/{each}/") for each in PACKAGES) or OURS_ELSEWHERE.search(file)
+    libraries = any(each in LIBRARIES or each.startswith("python3") for each in parts)
+    return not (file.startswith("<") or ours or libraries)
 
 
 def shortened(line: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import shoal
 from shoal.search.errors import InputError
 from shoal.search.traces import trace_of
 from shoal.trainables.member import Member
@@ -50,15 +51,12 @@ def own_class(trainable: str, folder: str = "", draft: bool = False) -> MakeMemb
 
 
 def refuse_hiding() -> None:
-    """Raise InputError where a file of the working folder stands before a package of Shoal's, as in workers."""
-    root = Path(__file__).parents[2]
-    for name in OURS:
-        for file in module_files(os.getcwd(), name):
-            if os.path.exists(file) and not os.path.samefile(file, root / name / "__init__.py"):
-                raise InputError(
-                    f"{file}: hides Shoal's own package `{name}` from its workers; give it another name, or "
-                    f"start from another folder"
-                )
+    """Raise InputError where a file of the working folder stands before Shoal itself, as in workers."""
+    for file in module_files(os.getcwd(), "shoal"):
+        if os.path.exists(file) and not os.path.samefile(file, str(shoal.__file__)):
+            raise InputError(
+                f"{file}: hides Shoal from its workers; give it another name, or start from another folder"
+            )
 
 
 def imported(name: str, trainable: str, folders: list[str]) -> ModuleType:
@@ -139,7 +137,9 @@ def why_unusable(found: Any) -> str:
 
 def is_network(found: Any) -> bool:
     """Say whether a class inherits from Network, which is not imported for that."""
-    return inspect.isclass(found) and any(base.__module__ == "trainables.network" for base in found.__mro__)
+    return inspect.isclass(found) and any(
+        base.__module__ == "shoal.trainables.network" for base in found.__mro__
+    )
 
 
 def is_draft(found: Any) -> bool:
