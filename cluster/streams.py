@@ -1,10 +1,11 @@
 """Rows of one group of data, shared by the members of a brood: read and decoded once.
 
 A group that fits is kept whole; of a larger one, a window of files that moves on with its readers. Both
-hand out the order of `cluster/order.py`, which no timing, block, worker or restart changes.
+hand out the order of `cluster/row_order.py`, which no timing, block, worker or restart changes.
 """
 
 import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
@@ -17,13 +18,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from shoal.cluster.metrics import CLOCK
-from shoal.cluster.order import RowOrder
+from shoal.cluster.row_order import RowOrder
 
-PAGE_BYTES = 256 * 1024  # rows are shuffled, and cached, so many at a time
-PAGES = 64  # cached, of each stream: more than there are members at different places
-OPEN = 8  # chunks, and turns of them, that a window has at hand
+PAGE_BYTES = 256 * 1024  # so much is shuffled and cached at a time
+PAGES = 64  # cached for each stream; more than there are members at different places
+OPEN = 8  # a window has so many chunks at hand, and so many turns
 
 Tokens = NDArray[np.uint16]
+OPENED: "weakref.WeakSet[RowStream]" = weakref.WeakSet()  # streams of this process that may still read
 
 
 class RowStream(ABC):
@@ -33,6 +35,17 @@ class RowStream(ABC):
         self.order, self.sequence_length = order, sequence_length
         self.changed = threading.Condition()
         self.error: BaseException | None = None
+        self.filling: threading.Thread | None = None
+        OPENED.add(self)
+
+    def close(self, seconds: float | None = None) -> None:
+        """Stop reading; whoever asks for rows that have not arrived is told so.
+
+        Waits, at most so long, until nothing is asked of Ray any more, which may be shut down then.
+        """
+        self._fail(EOFError("The stream was closed."))
+        if self.filling is not None:
+            self.filling.join(seconds)
 
     @abstractmethod
     def rows_from(self, turn: int, first: int) -> Tokens:
@@ -60,7 +73,7 @@ class RowStream(ABC):
     def _wait(self, ready: Callable[[], bool]) -> None:
         """Wait for the thread that fills the stream; `changed` must be held."""
         self.changed.wait_for(lambda: self.error is not None or ready())
-        if self.error is not None:
+        if self.error is not None and not ready():
             raise RuntimeError("The data stream ended early.") from self.error
 
     def _fail(self, error: BaseException) -> None:
@@ -78,7 +91,8 @@ class WholeStream(RowStream):
         self.page = lru_cache(maxsize=PAGES)(self._page)
         self.tokens = np.empty((order.rows, sequence_length), dtype=np.uint16)
         self.arrived = np.zeros(len(order.sizes), dtype=bool)
-        threading.Thread(target=self._fill, args=(blocks,), daemon=True).start()
+        self.filling = threading.Thread(target=self._fill, args=(blocks,), daemon=True)
+        self.filling.start()
 
     def rows_from(self, turn: int, first: int) -> Tokens:
         page, start = divmod(first, self.page_rows)
@@ -109,6 +123,8 @@ class WholeStream(RowStream):
             turns = iter(self.order.files(0))
             file, filled = -1, 0
             for block in blocks:
+                if self.error is not None:
+                    return
                 rows = as_rows(block)
                 while len(rows):
                     if file < 0:
@@ -155,15 +171,15 @@ class WindowStream(RowStream):
         self.feed = feed
         # rows; a file must not leave while it is read, so small bounds give way
         self.behind = max(bound // 2, 2 * int(order.sizes.max()))
-        self.ahead = bound // 6  # the last third is for what chunks hold too much at both ends
+        # `bound` = 1/2 behind + 1/6 ahead + 1/3 slack: chunks are whole tasks and overhang both ends
+        self.ahead = bound // 6
         self.chunks: deque[Chunk] = deque()
         self.readers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-        self.furthest = 0  # position that a reader has stood at
-        self.enough = np.inf  # position up to which what has arrived is far enough ahead
-        self.least = 0  # first position of the first file that is wholly within the bound
-        self.wanted = 0  # turn that must be read next, however far ahead
+        self.furthest = 0  # the furthest position of any reader so far
+        self.enough = np.inf  # while no reader is beyond this position, enough rows are ahead
+        self.least = 0  # where the first file begins that is wholly within the bound
+        self.wanted = 0  # this turn must be read, however far ahead it is
         self.open, self.rows_of = lru_cache(OPEN)(self._open), lru_cache(OPEN)(self._rows_of)
-        self.filling: threading.Thread | None = None
 
     def place(self, reader: object, cursor: int) -> int:
         with self.changed:
@@ -181,15 +197,6 @@ class WindowStream(RowStream):
         """Forget where a reader stood: it reads no more."""
         with self.changed:
             self.readers.pop(reader, None)
-
-    def close(self) -> None:
-        """Stop reading ahead; whoever asks for rows that have not arrived is told so.
-
-        Waits until nothing is asked of Ray any more, which may be shut down then.
-        """
-        self._fail(EOFError("The window was closed."))
-        if self.filling is not None:
-            self.filling.join()
 
     def rows_from(self, turn: int, first: int) -> Tokens:
         return self.rows_of(turn)[first:]
@@ -246,6 +253,13 @@ class WindowStream(RowStream):
             self.chunks.popleft()
             for views in (self.open, self.rows_of):  # they would keep what they show
                 views.cache_clear()
+
+
+def close_streams(seconds: float) -> None:
+    """Close all streams of this process, within so many seconds."""
+    deadline = time.monotonic() + seconds
+    for stream in list(OPENED):
+        stream.close(max(0.0, deadline - time.monotonic()))
 
 
 def as_rows(block: pa.Table | pa.RecordBatch) -> Tokens:

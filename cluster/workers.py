@@ -6,7 +6,7 @@ controller's next poll.
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from ray import train, tune
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from shoal.cluster.feed import open_dataset
+from shoal.cluster.reading import open_dataset
 from shoal.cluster.session import bookkeeping
 from shoal.cluster.storage import Store
 
@@ -30,8 +30,8 @@ class BroodResources:
     workers_per_brood: int
     cpus_per_worker: float
     gpus_per_worker: float
-    restarts: int  # of a brood that lost a worker; losses that were announced do not count
-    placement: str = "PACK"  # of a brood's workers, as Ray's placement groups know it
+    restarts: int  # a brood starts again so often after the loss of a worker; announced losses do not count
+    placement: str = "PACK"  # Ray's strategy for the placement group of a brood's workers
     others: Mapping[str, float] = field(default_factory=dict)  # resources of each worker besides
     joined: bool = False  # whether members span workers, which then need torch's process group
 
@@ -60,7 +60,7 @@ class Apart(TorchConfig):
 def brood_trial(
     loop: Callable[[dict[str, Any]], None],
     settings: dict[str, Any],
-    exchange: Any,
+    actor: Any,
     resources: BroodResources,
     files: Mapping[str, list[str]],  # group -> Parquet files, in the order of the first epoch
     corpus: str,
@@ -69,13 +69,13 @@ def brood_trial(
 ) -> Any:
     """Return the Tune trainable of one brood: it trains `loop` on Train workers and passes reports on."""
 
-    # a class: a function's reports would change threads twice more on their way
+    # this is a class because a function's reports would change threads twice more on their way
     class Brood(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
             self.brood = config["brood"]
             self.failure: BaseException | None = None
             self.over = False
-            trainer = _trainer(loop, settings, exchange, resources, files, corpus, storage, beside, self.brood)
+            trainer = _trainer(loop, settings, actor, resources, files, corpus, storage, beside, self.brood)
             threading.Thread(target=self.fit, args=(trainer,), daemon=True).start()
 
         def fit(self, trainer: TorchTrainer) -> None:
@@ -84,11 +84,11 @@ def brood_trial(
             except BaseException as error:  # raised again below, in the thread that Tune watches
                 self.failure = error
             finally:
-                ray.get(exchange.report.remote(self.brood, None))
+                ray.get(actor.report.remote(self.brood, None))
 
         def step(self) -> dict[str, Any]:
             """Wait for messages; Tune hears of the last ones before it hears of the end."""
-            messages = [] if self.over else ray.get(exchange.next_reports.remote(self.brood))
+            messages = [] if self.over else ray.get(actor.next_reports.remote(self.brood))
             self.over = self.over or None in messages
             told = [message for message in messages if message is not None]
             if self.over and not told and self.failure is not None:
@@ -101,7 +101,7 @@ def brood_trial(
 def _trainer(
     loop: Callable[[dict[str, Any]], None],
     settings: dict[str, Any],
-    exchange: Any,
+    actor: Any,
     resources: BroodResources,
     files: Mapping[str, list[str]],
     corpus: str,
@@ -114,7 +114,7 @@ def _trainer(
     return TorchTrainer(
         loop,
         torch_config=TorchConfig() if resources.joined else Apart(),
-        train_loop_config={**settings, "brood": brood, "exchange": exchange},
+        train_loop_config={**settings, "brood": brood, "mailbox": actor},
         scaling_config=train.ScalingConfig(
             num_workers=resources.workers_per_brood,
             use_gpu=resources.gpus_per_worker > 0,
@@ -132,91 +132,6 @@ def _trainer(
     )
 
 
-def send_home(exchange: Any, broods: int) -> None:
-    """End all trials where they wait; Ray takes down what they had started."""
-    ray.get([exchange.report.remote(brood, None) for brood in range(broods)])
-
-
 def leaving() -> bool:
     """Say whether the brood is to lose a node; all of its workers have to ask, and equally often."""
     return train.get_preemption_info() is not None
-
-
-def next_orders(exchange: Any, brood: int, round_: int, message: Any = None) -> Any:
-    """Report, if there is a message, and wait until the round is decided."""
-    return ray.get(exchange.take_orders.remote(round_, brood, message))
-
-
-def report_round(exchange: Any, brood: int, round_: int, message: Any) -> ray.ObjectRef:
-    """Report without waiting; `goes_on` takes what this returns."""
-    return exchange.hear.remote(round_, brood, message)
-
-
-def goes_on(answer: ray.ObjectRef) -> bool:
-    """Wait until a round that was reported is answered, and say whether the run goes on."""
-    return bool(ray.get(answer))
-
-
-def decided(exchange: Any) -> int | None:
-    """Return the last round that was decided since the driver's start, if there is one."""
-    return ray.get(exchange.decided.remote())
-
-
-def send_report(exchange: Any, brood: int, message: Any) -> None:
-    ray.get(exchange.report.remote(brood, message))
-
-
-def direct_way(sample: Any, wanted: bool | None) -> bool:
-    """Say whether tensors like this one go straight from memory to memory, which needs NIXL.
-
-    Raises RuntimeError where it is wanted and not to be had. By default only what is on a GPU goes so.
-    """
-    if wanted is False or (wanted is None and sample.device.type == "cpu"):
-        return False
-    try:
-        ray.put(sample, _tensor_transport="nixl")
-    except Exception as error:  # whatever is missing, Ray and NIXL say it in many ways
-        if wanted:
-            raise RuntimeError(
-                f"cluster.direct: needs NIXL on every worker; install shoal[direct] there. It said: {error}"
-            ) from error
-        return False
-    return True
-
-
-def post_weights(exchange: Any, key: tuple[int, ...], state: Any, direct: bool = False) -> None:
-    """Post where a snapshot is, under (round, member, which part of it): in the object store, or where it was.
-
-    With `direct` its tensors stay in this worker's memory, and who takes them reads them there.
-    """
-    reference = ray.put(state, _tensor_transport="nixl") if direct else ray.put(state)
-    ray.get(exchange.post_weights.remote(key, [reference]))
-
-
-def take_weights(exchange: Any, key: tuple[int, ...]) -> Any:
-    """Wait for the donor's weights; if its worker died with them, until it is back and posts them again."""
-    while True:
-        reference = ray.get(exchange.take_weights.remote(key))
-        try:
-            return ray.get(reference[0])
-        except (ray.exceptions.ObjectLostError, ray.exceptions.RayDirectTransportError):
-            ray.get(exchange.forget_weights.remote(key, reference))
-
-
-def publish(exchange: Any, brood: int, rows: Sequence[dict[str, Any]], states: Mapping[int, Any]) -> None:
-    """Report and put the members' states into the object store, without waiting for an answer."""
-    rounds = {row["member"]: row["round"] for row in rows}
-    weights = {member: [ray.put(state)] for member, state in states.items()}
-    exchange.publish.remote(brood, {"reports": list(rows)}, rounds, weights)
-
-
-def next_verdicts(exchange: Any, known: Mapping[int, int]) -> Any:
-    return ray.get(exchange.take_verdicts.remote(dict(known)))
-
-
-def fetch(reference: Sequence[ray.ObjectRef]) -> Any:
-    """Return a published state, or None where it was lost with the worker that had put it."""
-    try:
-        return ray.get(reference[0]) if reference else None
-    except ray.exceptions.ObjectLostError:
-        return None

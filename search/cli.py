@@ -208,7 +208,7 @@ def run_command_line() -> None:
 def report_error(kind: str, error: Exception, code: int) -> int:
     said, trace = str(error), getattr(error, "trace", "")
     if kind == "interrupted":
-        ending.say(f"{kind}: {said}")
+        ending.set_last_line(f"{kind}: {said}")
     if not isinstance(error, InputError | RunFailed | NoRay | CannotWrite):
         said, trace = f"{traces.in_one_line(traces.trace_of(error))}.", traces.trace_of(error)
     if trace:

@@ -237,5 +237,5 @@ def line_of(error: yaml.YAMLError, text: str) -> str:
 
 def short(text: str, most: int = 60) -> str:
     """Return a text of the user's for a message: in one line, and cut if it is long."""
-    line = " ".join(text.split())
+    line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in " ".join(text.split()))
     return line if len(line) <= most else f"{line[: most - 3]}..."

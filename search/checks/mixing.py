@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from shoal.policies.mixers import visits
+from shoal.policies.mixers.mixer import EXCESS, VALIDATION, WITHIN, Groups
 from shoal.search.checks.values import ends, setting, wrong
 from shoal.search.config.explain import as_yaml, told_at
 from shoal.search.config.kinds import SpaceWithin
@@ -89,7 +90,7 @@ def check_with_rows(run: Run, rows: Mapping[str, int]) -> str:
     groups = run.groups_of(rows)
     try:
         built = run.mixing.build(list(rows))
-        visits.check(built, groups)
+        visits.check_bounded(built, groups)
     except ValueError as error:
         keys = type(run.mixing.policy).model_fields
         at = "mixing.policy" if str(error).partition(" ")[0] in keys else "mixing"
@@ -97,23 +98,23 @@ def check_with_rows(run: Run, rows: Mapping[str, int]) -> str:
     return check_within(run, built) or check_probes(run, built, groups) or check_searched(run, built, groups)
 
 
-def check_within(run: Run, built: visits.Mixing) -> str:
+def check_within(run: Run, built: visits.BoundedMixing) -> str:
     """Return what stands in the way of what the policy measures within a training step."""
     assert run.mixing is not None
     signals, kind = built.policy.signals, run.mixing.policy.kind
-    if visits.EXCESS in signals and run.mixing.reference is None:
+    if EXCESS in signals and run.mixing.reference is None:
         return (
             f"mixing.reference: {kind} compares losses with those of a trained model; name the folder of an "
             f"exported one, such as runs/NAME/best of a run in equal shares"
         )
-    if visits.EXCESS not in signals and run.mixing.reference is not None:
+    if EXCESS not in signals and run.mixing.reference is not None:
         return f"mixing.reference: {kind} compares with no other model; leave it out"
-    if run.cluster.stack and signals & visits.WITHIN:
+    if run.cluster.stack and signals & WITHIN:
         return (
             f"cluster.stack: {kind} measures one member within a step, so its members train one by one; "
             f"leave it out"
         )
-    if run.cluster.workers_per_member > 1 and signals & visits.WITHIN:
+    if run.cluster.workers_per_member > 1 and signals & WITHIN:
         return f"cluster.workers_per_member: {kind} measures within a step on one worker; set it to 1"
     return ""
 
@@ -129,10 +130,10 @@ def note_on_batches(run: Run) -> str:
     )
 
 
-def check_probes(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
+def check_probes(run: Run, built: visits.BoundedMixing, groups: Groups) -> str:
     """Return what is wrong with the visits that probe the groups."""
     policy: Any = built.policy
-    if visits.VALIDATION not in policy.signals or not hasattr(policy, "probe_steps"):
+    if VALIDATION not in policy.signals or not hasattr(policy, "probe_steps"):
         return ""
     rows = policy.probe_steps(groups) * groups.batch
     if rows < groups.count:
@@ -150,7 +151,7 @@ def check_probes(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
     return ""
 
 
-def check_searched(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
+def check_searched(run: Run, built: visits.BoundedMixing, groups: Groups) -> str:
     """Return what is wrong with the searched settings of the policy, at each end of their domains.
 
     Settings that a schedule or a start gives are checked alike.
@@ -173,7 +174,7 @@ def check_searched(run: Run, built: visits.Mixing, groups: visits.Groups) -> str
     return ""
 
 
-def check_corners(run: Run, built: visits.Mixing, groups: visits.Groups, settings: Mapping[str, Any]) -> str:
+def check_corners(run: Run, built: visits.BoundedMixing, groups: Groups, settings: Mapping[str, Any]) -> str:
     """Return which ends of the domains do not go together, though each alone does.
 
     For example, a gate needs two sweeps, and without a gate one is enough.
@@ -182,7 +183,7 @@ def check_corners(run: Run, built: visits.Mixing, groups: visits.Groups, setting
         changes = dict(zip(settings, values, strict=True))
         try:
             changed = with_numbers(built, changes)
-            visits.check(changed, groups)
+            visits.check_bounded(changed, groups)
         except (ValueError, TypeError) as error:
             problem = str(error)
         else:
@@ -194,7 +195,7 @@ def check_corners(run: Run, built: visits.Mixing, groups: visits.Groups, setting
 
 
 def check_setting(
-    mixing: MixingSection | None, built: visits.Mixing, groups: visits.Groups, name: str, domain: Any
+    mixing: MixingSection | None, built: visits.BoundedMixing, groups: Groups, name: str, domain: Any
 ) -> str:
     """Return why a setting cannot have each value of a domain, or the value that is given."""
     assert mixing is not None
@@ -210,13 +211,13 @@ def check_setting(
         return problem
     for value in ends(domain):
         try:
-            visits.check(with_numbers(built, {name: value}), groups)
+            visits.check_bounded(with_numbers(built, {name: value}), groups)
         except (ValueError, TypeError) as error:
             return f"{as_yaml(value)} cannot be: {error}"
     return ""
 
 
-def searchable(built: visits.Mixing) -> list[str]:
+def searchable(built: visits.BoundedMixing) -> list[str]:
     """Return the numbers of a policy that may be searched, and the bounds."""
     numbers = [
         field.name

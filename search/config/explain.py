@@ -32,7 +32,8 @@ def explain(detail: ErrorDetails) -> list[str]:
     if kind == "missing":
         return [f"{key}: is required"]
     if kind == "value_error":
-        return [told_at(key, str(detail["ctx"]["error"]), value if isinstance(value, dict) else {})]
+        said = notation.short(str(detail["ctx"]["error"]), LONGEST)
+        return [told_at(key, said, value if isinstance(value, dict) else {})]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         kinds = KINDS_BY_KEY.get(key, DOMAINS)
         if not isinstance(value, dict):
@@ -49,6 +50,7 @@ def told_at(place: str, said: str, keys: Collection[str]) -> str:
     return f"{place}.{name}: {rest}" if name in keys and rest.startswith("must") else f"{place}: {said}"
 
 
+LONGEST = 400  # letters of a message that repeats what the file has
 MAPPING, LIST = "must be a mapping of keys", "must be a list"
 WANTED = {
     "string_pattern_mismatch": "must be letters, digits, - and _, and begin with one of the first two",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import Field, create_model
 
 from shoal.policies.mixers import visits
+from shoal.policies.mixers.mixer import Mixer
 from shoal.policies.mixers.rules import MIXERS
 from shoal.search.config.sections_of import (
     Count,
@@ -65,11 +66,11 @@ class Policy(Settings):
                 found[name] = value
         return found
 
-    def build(self, groups: Sequence[str], targets: Sequence[str]) -> visits.Mixer:
+    def build(self, groups: Sequence[str], targets: Sequence[str]) -> Mixer:
         values = {
             name: _settled(value, targets if name == "objective" else groups, targets) for name, value in self
         }
-        mixer: visits.Mixer = MIXERS[values.pop("kind")](**values)
+        mixer: Mixer = MIXERS[values.pop("kind")](**values)
         return mixer
 
     def __reduce__(self) -> Any:
@@ -112,14 +113,16 @@ class MixingSection(Settings):
     # the policy lowers the losses of these groups, on which no member trains
     unseen: list[str] = Field(default_factory=list)
 
-    def build(self, groups: Sequence[str]) -> visits.Mixing:
+    def build(self, groups: Sequence[str]) -> visits.BoundedMixing:
         """Return the bounded policy over those of these groups that are trained on."""
         bounds = {} if self.epochs is None else {"epochs": self.epochs}
         trained = [group for group in groups if group not in self.unseen]
-        return visits.Mixing(self.policy.build(trained, self.unseen or trained), floor=self.floor, **bounds)
+        return visits.BoundedMixing(
+            self.policy.build(trained, self.unseen or trained), floor=self.floor, **bounds
+        )
 
 
-def with_numbers(mixing: visits.Mixing, changes: Mapping[str, Any]) -> visits.Mixing:
+def with_numbers(mixing: visits.BoundedMixing, changes: Mapping[str, Any]) -> visits.BoundedMixing:
     """Return the bounded policy with some numbers replaced; they belong to its bounds or to its policy."""
     own = {field.name for field in fields(mixing)} - {"policy"}
     outer = {name: value for name, value in changes.items() if name in own}

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from shoal.policies.mixers.mixer import Groups
-from shoal.policies.rules import ALONE, Rules
+from shoal.policies.rules import LEFT_ALONE, Rules
 from shoal.policies.schedule import Setting
 from shoal.policies.space import Space
 from shoal.search.config.distill import Distill
@@ -129,7 +129,7 @@ class Run(Settings):
     def rules(self) -> Rules:
         chosen = self.population
         if chosen.exploit.kind == "none" and chosen.cull is None:
-            return ALONE
+            return LEFT_ALONE
         made: Rules = chosen.build(
             exploit=chosen.exploit.build(),
             explore=chosen.explore.build(),

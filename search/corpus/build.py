@@ -171,8 +171,9 @@ def _writing(settings: Data, store: Store) -> Iterator[str]:
         if not begun:  # check it before minutes of work, not after
             raise unwritable(settings, error) from error
         way_out = "Free some room there" if error.errno in NO_ROOM else "Put that right"
+        said = " ".join((error.strerror or str(error)).split()).rstrip(".")
         raise InputError(
-            f"data.corpus: {settings.corpus} cannot be written: {' '.join(str(error).split())}. {way_out} or "
+            f"data.corpus: {settings.corpus} cannot be written: {said}. {way_out} or "
             f"choose another data.corpus, and give the same command again; nothing of this build is left there."
         ) from error
 

@@ -1,5 +1,6 @@
 """Read texts from a file of any format, known by its bytes; a broken text becomes a `Bad`."""
 
+import csv
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -83,6 +84,9 @@ def _contents(raw: Any, file: SourceFile) -> Iterator[Content]:
     if bad := foreign(head, _unzipped(raw) if head.startswith(b"PK") else file.size):
         yield bad._replace(lost=bad.lost or (file.size if kind != "text" else 0))
         return
+    if kind == "text" and (bad := separated(head, file)):
+        yield bad
+        return
     seekable = raw if stream is raw else None
     if head.startswith(b"PAR1"):
         kind = "parquet"
@@ -102,6 +106,19 @@ def _contents(raw: Any, file: SourceFile) -> Iterator[Content]:
         yield from records(_parts(seekable, stream, file) if seekable else stretches_of(stream), file.field)
     else:
         yield from _parts(seekable, stream, file)
+
+
+def separated(head: bytes, file: SourceFile) -> Bad | None:
+    """Return what a table of separated values is that has the field for a column: its source is no text."""
+    separator = {"csv": ",", "tsv": "\t"}.get(ending(file.key))
+    if separator is None:
+        return None
+    first = bare(head).partition(b"\n")[0].decode(errors="replace")
+    names = next(csv.reader([first], delimiter=separator), [])
+    if file.field not in (name.strip() for name in names):
+        return None
+    reason = f"a table of separated values with a column {file.field!r}: write it as JSON lines or Parquet"
+    return Bad(reason, head[:EXCERPT], lost=file.size)
 
 
 def _unzipped(raw: Any) -> int:

@@ -30,10 +30,10 @@ def sources_of(settings: Data, report: Callable[[str], None]) -> Listed:
         _, listing = listed(group, settings)
         found[group] = _now(listing)
         if listing.left_out:
+            names, first = len(listing.left_out), printable_line(listing.left_out[0])
             report(
-                f"{group}: left out, since markers of other programs begin with _: "
-                f"{len(listing.left_out)} name{'s' * (len(listing.left_out) > 1)} such as "
-                f"{printable_line(listing.left_out[0])}; a glob with more than * in it reads them"
+                f"{group}: left out, since markers of other programs begin with _: {names} "
+                f"name{'s' * (names > 1)} such as {first}; a glob with more than * in it reads them"
             )
     return found
 

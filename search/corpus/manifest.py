@@ -6,6 +6,7 @@ the last one is moved to `manifest.json`, and each is kept in `manifests/` by it
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,12 +20,9 @@ from shoal.search.corpus.packing import Split
 from shoal.search.errors import InputError
 
 CORPUS_FORMAT = 3
-READABLE = (
-    1,
-    2,
-    CORPUS_FORMAT,
-)  # format 1 has tokens as lists: read alike, but slower; 2 has no record of its sources
+READABLE = (1, 2, CORPUS_FORMAT)  # 1 has tokens as lists, which is slower; 2 has no record of its sources
 MANIFEST = "manifest.json"
+MANIFEST_NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}\.json")  # files of other names are not ours
 KEPT_MANIFESTS = "manifests"  # folder: one file for each corpus, named by its content
 SOURCES = "sources"  # folder: the source files of each corpus
 # beside the sources, these settings decide a corpus's content
@@ -160,9 +158,11 @@ def _read(store: Store, name: str) -> Manifest:
 def _kept(store: Store) -> list[str]:
     """Return the manifests that are kept, newest first."""
     selector = fs.FileSelector(store.path(KEPT_MANIFESTS), allow_not_found=True)
-    found = [info for info in store.filesystem.get_file_info(selector) if not info.base_name.startswith(".")]
+    found = [
+        info for info in store.filesystem.get_file_info(selector) if MANIFEST_NAME.fullmatch(info.base_name)
+    ]
     found.sort(key=lambda info: (info.mtime_ns or 0, info.base_name), reverse=True)
-    return [f"{KEPT_MANIFESTS}/{info.base_name}" for info in found if info.extension == "json"]
+    return [f"{KEPT_MANIFESTS}/{info.base_name}" for info in found]
 
 
 def lost(store: Store, manifest: Manifest) -> Iterator[str]:

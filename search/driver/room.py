@@ -11,6 +11,7 @@ from shoal.search.errors import InputError
 
 LOOKS = 3  # in a row that must agree: a node that only restarts changes nothing
 SECONDS_BETWEEN_LOOKS = 10.0
+SECONDS_TO_END = 30.0  # that a look may take
 
 
 class Regrouped(Exception):
@@ -31,13 +32,16 @@ class Room:
         self.over = threading.Event()
 
     def __enter__(self) -> "Room":
-        threading.Thread(target=self._watch, daemon=True).start()
+        self.watching = threading.Thread(target=self._watch, daemon=True)
+        self.watching.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.over.set()
+        if kind is None:  # Ray ends a process that asks it something when it is shut down
+            self.watching.join(SECONDS_TO_END)
 
     def _watch(self) -> None:
         seen: list[int] = []

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.cluster.order import RowOrder
+from shoal.cluster.row_order import RowOrder
 from shoal.policies.sampling.interface import Context, Ids, Rule, needs_losses
 from shoal.search.members.views import OwnView, Pace, View
 from shoal.trainables.arrays import map_nest

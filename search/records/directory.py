@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from shoal.cluster import checkpoints, lease
-from shoal.cluster.driver import ADDRESS, running_in
 from shoal.cluster.storage import BrokenFile, Store, reason
+from shoal.cluster.this_job import ADDRESS, running_in
 from shoal.policies.standings import rank
 from shoal.search.config.places import absolute, escaped
 from shoal.search.config.run import Run
@@ -164,7 +164,7 @@ def way_out(broken: BrokenFile) -> str:
     """Return what the user can do about a broken file of a run."""
     if os.path.basename(broken.path) in (SUMMARY, JOB, lease.LEASE, lease.BEAT):
         return "Delete it: a run goes on without it."
-    if f"/{checkpoints.FOLDER}/" in broken.path or ".parquet" in broken.path:
+    if f"/{checkpoints.CHECKPOINT_FOLDER}/" in broken.path or ".parquet" in broken.path:
         return "`shoal resume` goes back to the newest round that is whole."
     return "Put it back as it was."
 

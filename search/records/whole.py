@@ -7,7 +7,7 @@ from shoal.cluster import checkpoints, ledger
 from shoal.cluster.storage import BrokenFile, Store
 from shoal.policies import population
 from shoal.policies.parts import archived_within
-from shoal.policies.population import State
+from shoal.policies.population import PopulationState
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.records import tables
@@ -20,7 +20,7 @@ class WholeRound(NamedTuple):
 
     round: int
     decisions: dict[str, Any]
-    state: State
+    state: PopulationState
     last: dict[int, dict[str, Any]]  # each member's row of its last round
 
 
@@ -30,7 +30,7 @@ def newest_whole(run: Run, store: Store, say: Callable[[str], None]) -> WholeRou
     `say` hears of a broken file, and the round before is taken. Raises InputError if no round is left.
     Nothing is deleted.
     """
-    rounds = [each for each in checkpoints.rounds(store) if checkpoints.decided(store, each)]
+    rounds = [each for each in checkpoints.saved_rounds(store) if checkpoints.has_decisions(store, each)]
     lost: list[str] = []
     for round_ in rounds:
         try:

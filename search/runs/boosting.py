@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from shoal.policies.mixing import Vector
+from shoal.policies.arrays import Vector
 from shoal.search.errors import InputError
 
 TREE_SETTINGS = {

@@ -11,7 +11,7 @@ from rich.table import Table
 from shoal.cluster import checkpoints
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
-from shoal.policies.parts import part_of
+from shoal.policies.parts import part_of_member
 from shoal.policies.standings import rank
 from shoal.search.config.distill import UNITS
 from shoal.search.config.run import Run
@@ -100,7 +100,7 @@ def winners_of(run: Run, store: Store) -> dict[str, int]:
         scores = {
             row["member"]: row["score"]
             for row in rows
-            if row["round"] == last and part_of(row["member"], run.parts) == part
+            if row["round"] == last and part_of_member(row["member"], run.parts) == part
         }
         found[name] = rank(scores)[0]
     return found

@@ -15,10 +15,11 @@ from rich.table import Table
 
 from shoal.cluster import lease
 from shoal.cluster.storage import Store
+from shoal.policies.arrays import Vector
 from shoal.policies.laws.loglinear import fit_law, ridge
 from shoal.policies.laws.optimum import best_mixture
 from shoal.policies.laws.regmix import draw_mixtures, proposals, propose
-from shoal.policies.mixing import Vector, normalise
+from shoal.policies.mixing import normalise
 from shoal.policies.ranks import spearman
 from shoal.policies.space import Float
 from shoal.search.checks.run import problems

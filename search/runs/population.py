@@ -193,7 +193,7 @@ def well_recorded(run: Run, write: Callable[[str], None]) -> Iterator[None]:
         with contextlib.suppress(CannotWrite, lease.LeaseLost):
             write(status)
 
-    ending.say(f"interrupted: {interrupted(run)}")
+    ending.set_last_line(f"interrupted: {interrupted(run)}")
     try:
         with ending.last_words(partial(note, "interrupted")):
             yield

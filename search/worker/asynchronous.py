@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from shoal.cluster import checkpoints, workers
+from shoal.cluster import checkpoints, mailbox
 from shoal.cluster.storage import Store
 from shoal.policies.population import Order
 from shoal.search.config.run import Run
@@ -44,12 +44,12 @@ class Verdict(NamedTuple):
 class Inbox:
     """Takes verdicts out of the mailbox in a thread of its own: whoever trains looks without waiting."""
 
-    def __init__(self, exchange: Any, rounds: Mapping[int, int]):
+    def __init__(self, actor: Any, rounds: Mapping[int, int]):
         self.verdicts: dict[int, Verdict] = {}
         self.changed = threading.Condition()
         self.closed = False  # the run ends
         self.error: BaseException | None = None
-        threading.Thread(target=self._listen, args=(exchange, dict(rounds)), daemon=True).start()
+        threading.Thread(target=self._listen, args=(actor, dict(rounds)), daemon=True).start()
 
     def look(self, member: int) -> Verdict | None:
         return self.verdicts.get(member)
@@ -65,9 +65,9 @@ class Inbox:
         if self.error is not None:
             raise RuntimeError("The mailbox cannot be reached.") from self.error
 
-    def _listen(self, exchange: Any, rounds: dict[int, int]) -> None:
+    def _listen(self, actor: Any, rounds: dict[int, int]) -> None:
         try:
-            while (found := workers.next_verdicts(exchange, rounds)) is not None:
+            while (found := mailbox.next_verdicts(actor, rounds)) is not None:
                 news = {verdict.member: verdict for verdict in map(Verdict.of, found)}
                 rounds |= {member: verdict.round for member, verdict in news.items()}
                 with self.changed:
@@ -90,7 +90,7 @@ class Turns:
 
     run: Run
     store: Store
-    exchange: Any
+    actor: Any
     brood: int
     teams: list[Team]
     hyperparameters: dict[int, dict[str, Any]]
@@ -165,6 +165,7 @@ class Turns:
         """Send the rows of those that wait for no answer, and publish what they reported with."""
         told: list[dict[str, Any]] = []
         states: dict[int, SavedState] = {}
+        ends = team.ends(self.failed)
         for number in sorted((self.left(team) - self.asked.keys()) & rows.keys()):
             row = rows[number] if number not in self.failed else LOST
             state = self.asked[number] = handed_out(team.members[number].state)
@@ -174,12 +175,13 @@ class Turns:
             if self.inbox.look(number) is None:
                 place = {"member": number, "round": self.rounds[number] + 1, "brood": self.brood}
                 member = team.members[number]
-                told.append({**row, **read(member), **place, "step": member.trained})
+                end = {"ended": ends[number]} if number in ends else {}
+                told.append({**row, **read(member), **place, "step": member.trained, **end})
                 states |= {number: state} if number not in self.failed else {}
         if told:
             # a report says that the files of the member's round before are whole
             self.writer.wait()
-            workers.publish(self.exchange, self.brood, told, states)
+            mailbox.publish_states(self.actor, self.brood, told, states)
 
     def follow(self, team: Team) -> bool:
         """Do what has been decided of a team's members since; say whether anybody copied."""
@@ -211,7 +213,7 @@ class Turns:
 
     def donated(self, verdict: Verdict) -> SavedState | None:
         """Return what the donor reported with; from its file if the published one is lost, else None."""
-        state: SavedState | None = workers.fetch(verdict.weights)
+        state: SavedState | None = mailbox.fetch_state(verdict.weights)
         if state is None and verdict.source is not None:
             with contextlib.suppress(FileNotFoundError):  # not yet written, or kept no longer
                 state = checkpoints.load_member(self.store, *verdict.source)
@@ -220,14 +222,14 @@ class Turns:
 
 
 def train_freely(
-    run: Run, store: Store, exchange: Any, brood: int, starts: Mapping[int, dict[str, Any]]
+    run: Run, store: Store, actor: Any, brood: int, starts: Mapping[int, dict[str, Any]]
 ) -> tuple[dict[int, Member], set[int]] | None:
     """Train members to their ends; return them and who has failed, or None if the run ends before.
 
     Each goes on from its own newest file, also where its brood lost a worker: what it had been told of that
     round is in the file, and what it was told later is still in the mailbox.
     """
-    rounds = {number: checkpoints.newest(store, number) for number in starts}
+    rounds = {number: checkpoints.newest_round(store, number) for number in starts}
     states = {
         number: checkpoints.load_member(store, round_, number) for number, round_ in rounds.items() if round_
     }
@@ -239,9 +241,7 @@ def train_freely(
         hand_in(members[number].load, state, hyperparameters[number])
     ended = {number for number, standing in standings.items() if standing["ended"]}
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
-    turns = Turns(
-        run, store, exchange, brood, found, hyperparameters, rounds, ended, Inbox(exchange, rounds), writer
-    )
+    turns = Turns(run, store, actor, brood, found, hyperparameters, rounds, ended, Inbox(actor, rounds), writer)
     if not turns.take():
         return None
     writer.wait()

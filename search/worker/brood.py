@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from ray import train
 
-from shoal.cluster import checkpoints, workers
+from shoal.cluster import checkpoints, mailbox, workers
 from shoal.cluster.lease import LeaseLost, StandingStore
 from shoal.cluster.metrics import CLOCK, Meter
 from shoal.cluster.storage import BrokenFile, CannotWrite, Store
@@ -42,12 +42,12 @@ def train_brood(settings: dict[str, Any]) -> None:
         host_members(settings)
     except Exception as error:
         failed = str(error) if isinstance(error, SAID) else traceback.format_exc()
-        workers.send_report(settings["exchange"], settings["brood"], {"failed": failed})
+        mailbox.send_report(settings["mailbox"], settings["brood"], {"failed": failed})
 
 
 def host_members(settings: dict[str, Any]) -> None:
     run: Run = settings["run"]
-    brood, exchange, state = settings["brood"], settings["exchange"], population.from_plain(settings["state"])
+    brood, actor, state = settings["brood"], settings["mailbox"], population.from_plain(settings["state"])
     span = span_of(run)
     store = StandingStore(run.directory)
     torch.set_num_threads(settings["threads"])
@@ -55,11 +55,11 @@ def host_members(settings: dict[str, Any]) -> None:
     if run.population.mode == "asynchronous":
         mine = hosted(run, brood, train.get_context().get_world_rank())
         trained = train_freely(
-            run, store, exchange, brood, {number: state[number].hyperparameters for number in mine}
+            run, store, actor, brood, {number: state[number].hyperparameters for number in mine}
         )
     else:
         over = settings.get("over", False)
-        trained = train_in_rounds(run, store, exchange, brood, state, span, shared, over)
+        trained = train_in_rounds(run, store, actor, brood, state, span, shared, over)
     if trained is None:
         return
     members, failed = trained
@@ -68,26 +68,26 @@ def host_members(settings: dict[str, Any]) -> None:
         for number, member in members.items()
     ]
     if leads(span):
-        workers.send_report(exchange, brood, {"tests": tests})
+        mailbox.send_report(actor, brood, {"tests": tests})
 
 
 def train_in_rounds(
     run: Run,
     store: Store,
-    exchange: Any,
+    actor: Any,
     brood: int,
-    state: population.State,
+    state: population.PopulationState,
     span: Span | None,
     shared: Shared | None,
     over: bool = False,  # the rows had ended when the driver began
 ) -> tuple[Members, set[int]] | None:
     """Train members in step with all others; return them and who has failed, or None if the run ends before."""
     resumed, state, members, failed = begin(run, store, brood, state, span, shared)
-    way = way_to_orders(run, state, resumed, exchange, brood, told=shared is not None)
+    way = way_to_orders(run, state, resumed, actor, brood, told=shared is not None)
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
-    meter, direct = Meter(run.label), workers.direct_way(torch.zeros(1, device=run.device), run.cluster.direct)
+    meter, direct = Meter(run.label), mailbox.direct_way(torch.zeros(1, device=run.device), run.cluster.direct)
     for round_ in range(resumed + 1, run.rounds + 1):
-        if over or any(team.ended() for team in found):  # before this worker began
+        if over or any(team.ends() for team in found):  # before this worker began
             break
         with CLOCK.phase("compute"):
             rows = train_teams(found, run.population.interval, failed)
@@ -104,7 +104,7 @@ def train_in_rounds(
             orders = way.next(round_, message)
             if orders is None:
                 return None
-            failed -= follow(exchange, round_, orders, found, share(span), archive(store, span), direct)
+            failed -= follow(actor, round_, orders, found, share(span), archive(store, span), direct)
         CLOCK.flush(meter)
         if leaving or way.over or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
@@ -151,10 +151,10 @@ def begin(
     run: Run,
     store: Store,
     brood: int,
-    state: population.State,
+    state: population.PopulationState,
     span: Span | None,
     shared: Shared | None,
-) -> tuple[int, population.State, Members, set[int]]:
+) -> tuple[int, population.PopulationState, Members, set[int]]:
     """Return the round that this worker's members have reached, the population's state then, the members, and
     which of them have failed. Without a checkpoint that state is the given one.
 
@@ -206,7 +206,7 @@ def archive(store: Store, span: Span | None) -> Callable[[Order], Any]:
 
 
 def follow(
-    exchange: Any,
+    actor: Any,
     round_: int,
     orders: Sequence[Order],
     found: Sequence[Team],
@@ -228,12 +228,12 @@ def follow(
     for donor in {order.donor for order in left if order.member not in members} & donors:
         # what has no tensors cannot go by NIXL
         way = direct and may_stay(members[donor])
-        workers.post_weights(exchange, (round_, donor, part), states[donor], way)
+        mailbox.post_weights(actor, (round_, donor, part), states[donor], way)
     for team in found:
         team.copy([order for order in orders if team.holds(order)])
     for order in left:
         if order.member in members:
-            state = states.get(order.donor) or workers.take_weights(exchange, (round_, order.donor, part))
+            state = states.get(order.donor) or mailbox.take_weights(actor, (round_, order.donor, part))
             hand_in(members[order.member].load, state, order.hyperparameters)
     for order in back:
         assert earlier is not None

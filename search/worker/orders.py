@@ -5,8 +5,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from shoal.cluster import workers
-from shoal.policies.population import Order, Report, State
+from shoal.cluster import mailbox
+from shoal.policies.population import Order, PopulationState, Report
 from shoal.policies.rules import Rules
 from shoal.policies.space import Space
 from shoal.search.config.run import Run
@@ -30,12 +30,12 @@ class Orders(Protocol):
 class FromConductor:
     """Waits for the conductor's decision, which needs the reports of workers elsewhere."""
 
-    exchange: Any
+    actor: Any
     brood: int
     over: bool = False
 
     def next(self, round_: int, message: Message | None) -> list[Order] | None:
-        orders = workers.next_orders(self.exchange, self.brood, round_, message)
+        orders = mailbox.next_orders(self.actor, self.brood, round_, message)
         self.over = OVER in (orders or [])
         return None if orders is None else [Order(*order) for order in orders if order != OVER]
 
@@ -52,8 +52,8 @@ class OwnDecision:
     """
 
     run: Run
-    state: State
-    exchange: Any
+    state: PopulationState
+    actor: Any
     brood: int
     space: Space = field(init=False)
     rules: Rules = field(init=False)
@@ -70,31 +70,31 @@ class OwnDecision:
         rows = message["reports"]
         if not any(math.isfinite(row["score"]) for row in rows):
             # the conductor ends such a run, and says why; nothing reported before may be overtaken
-            asked = FromConductor(self.exchange, self.brood)
+            asked = FromConductor(self.actor, self.brood)
             return asked.next(round_, message) if self.settle() else None
         reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
         self.over = any(row.get("ended") for row in rows)
         last = self.over or round_ == self.run.rounds
         self.state, orders = decide_round(self.run, self.space, self.rules, self.state, reports, last)
         message["decided"] = self.state, orders
-        self.answers.append(workers.report_round(self.exchange, self.brood, round_, message))
+        self.answers.append(mailbox.report_round(self.actor, self.brood, round_, message))
         # the conductor has to know of it before the worker goes
         return orders if not message["leaving"] or self.settle() else None
 
     def settle(self, ahead: int = 0) -> bool:
         while len(self.answers) > ahead:
-            if not workers.goes_on(self.answers.popleft()):
+            if not mailbox.goes_on(self.answers.popleft()):
                 return False
         return True
 
 
-def way_to_orders(run: Run, state: State, round_: int, exchange: Any, brood: int, told: bool) -> Orders:
+def way_to_orders(run: Run, state: PopulationState, round_: int, actor: Any, brood: int, told: bool) -> Orders:
     """Return how a worker comes by its orders from a round on, at which the population was in this state.
 
     It decides itself if it has the whole population, but not where it has to be `told`, as with a ledger. A
     worker that comes back from a checkpoint before the last decided round has to follow what was decided then.
     """
     alone = run.hosts == 1 and run.cluster.workers_per_member == 1 and not told
-    if alone and workers.decided(exchange) in (None, round_):
-        return OwnDecision(run, state, exchange, brood)
-    return FromConductor(exchange, brood)
+    if alone and mailbox.decided(actor) in (None, round_):
+        return OwnDecision(run, state, actor, brood)
+    return FromConductor(actor, brood)

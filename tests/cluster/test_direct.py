@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from shoal.cluster import workers
+from shoal.cluster import mailbox
 from shoal.policies.population import Order
 from shoal.search.worker import brood
 from shoal.search.worker.teams import Team
@@ -21,29 +21,29 @@ def test_what_is_on_a_cpu_goes_so_only_when_asked(monkeypatch) -> None:
     put = SimpleNamespace(
         put=lambda sample, _tensor_transport: tried.append((sample.numel(), _tensor_transport))
     )
-    monkeypatch.setattr(workers, "ray", put)
-    assert not workers.direct_way(torch.zeros(1), None) and not workers.direct_way(torch.zeros(1), False)
+    monkeypatch.setattr(mailbox, "ray", put)
+    assert not mailbox.direct_way(torch.zeros(1), None) and not mailbox.direct_way(torch.zeros(1), False)
     assert not tried
-    assert workers.direct_way(torch.zeros(1), True) and tried == [(1, "nixl")]
+    assert mailbox.direct_way(torch.zeros(1), True) and tried == [(1, "nixl")]
 
 
 def test_where_it_is_not_to_be_had_the_store_stands_in_or_the_run_says_why(monkeypatch) -> None:
     def refuse(sample, _tensor_transport):
         raise ModuleNotFoundError("No module named 'nixl'")
 
-    monkeypatch.setattr(workers, "ray", SimpleNamespace(put=refuse))
+    monkeypatch.setattr(mailbox, "ray", SimpleNamespace(put=refuse))
     # `meta` stands for a GPU: a device that is not the CPU
-    assert not workers.direct_way(torch.zeros(1, device="meta"), None)
+    assert not mailbox.direct_way(torch.zeros(1, device="meta"), None)
     with pytest.raises(
         RuntimeError, match=r"cluster.direct: needs NIXL .* shoal\[direct\].*No module named 'nixl'"
     ):
-        workers.direct_way(torch.zeros(1), True)
+        mailbox.direct_way(torch.zeros(1), True)
 
 
 def test_only_tensors_go_straight(monkeypatch) -> None:
     sent = {}
     monkeypatch.setattr(
-        workers, "post_weights", lambda e, key, state, direct: sent.update({key[1]: (state, direct)})
+        mailbox, "post_weights", lambda e, key, state, direct: sent.update({key[1]: (state, direct)})
     )
     here = {0: Toy({"h0": 0.1, "h1": 0.5}), 1: language(1)}
     found = [Team({number: member}) for number, member in here.items()]

@@ -113,6 +113,7 @@ def test_a_killed_run_resumes_to_the_same_end(texts, whole_run, tmp_path) -> Non
     wait_for_round(killed, 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
+    assert status_of(killed) == "stopped"
     reached = checkpoints.latest(Store(str(killed)), range(4))
     assert 2 <= reached < 10
     # at most the interval that was going on is lost
@@ -238,14 +239,6 @@ def test_sigterm_to_the_whole_group_ends_a_run_at_once_and_it_resumes(tmp_path) 
     assert ends == [f"interrupted: stopped before the end. Continue with `shoal resume {tmp_path}`."]
     assert status_of(tmp_path) == "interrupted"
     assert not children_of(process.pid)
-
-
-def test_a_run_whose_driver_was_killed_is_stopped(tmp_path) -> None:
-    process = start("run", TOY, f"directory={tmp_path}", "training.steps=40000")
-    wait_for_round(tmp_path, 1, process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert status_of(tmp_path) == "stopped"
 
 
 def status_of(place: Path) -> str:

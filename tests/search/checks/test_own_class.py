@@ -20,7 +20,7 @@ from shoal.search.members.unmade import Unmade
 from shoal.search.records.directory import open_run
 from shoal.search.runs.population import prepare_run
 from shoal.search.worker.teams import teams
-from tests.search.checks.test_bad_runs import CLASS, OWN, TOY
+from tests.helpers.small_files import CLASS, OWN, TOY
 
 PICKY = CLASS.replace(
     "self.chosen, self.trained = hyperparameters, 0",
@@ -94,7 +94,7 @@ class Slope(Network):
 def test_a_network_of_ones_own_has_the_bounds_of_what_it_inherits() -> None:
     high = "hyperparameters.dropout={kind: float, low: 0, high: 2}"
     with pytest.raises(
-        InputError, match=r"hyperparameters.dropout: training.dropout must be less than 1, but may"
+        InputError, match=r"hyperparameters.dropout: training.dropout must be at least 0 and below 1"
     ):
         project("p", "network_class", NETWORK, high)
     project("q", "free_class", CLASS, high)  # what dropout means to this one, it alone knows

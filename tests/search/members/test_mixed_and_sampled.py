@@ -8,8 +8,9 @@ import torch
 
 from shoal.policies.mixers.aioli import Aioli
 from shoal.policies.mixers.doge import DoGE
+from shoal.policies.mixers.mixer import Groups, Visit
 from shoal.policies.mixers.plain import Stratified
-from shoal.policies.mixers.visits import Groups, Mixing, Visit
+from shoal.policies.mixers.visits import BoundedMixing
 from shoal.policies.sampling.infobatch import InfoBatch
 from shoal.policies.sampling.random_subset import RandomSubset
 from shoal.search.config.mixing import PROBED
@@ -42,7 +43,7 @@ def member(rule, seed: int = 0, policy=AIOLI) -> MixedModel:
         held_out,
         seed,
         "cpu",
-        Mixing(policy),
+        BoundedMixing(policy),
         groups,
     )
     sample_member(found, rule, seed=3, batches=60, number=0)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from shoal.cluster import tree
-from shoal.cluster.order import RowOrder
+from shoal.cluster import nests
+from shoal.cluster.row_order import RowOrder
 from shoal.policies.mixing import normalise
 from shoal.policies.sampling.dynamic import LinUpper
 from shoal.policies.sampling.hardness import EasyToHard
@@ -166,7 +166,7 @@ class TestMembers:
         donor.train(9)
         clone.train(4)
         clone.load(donor.state(), {})
-        resumed.load(tree.loads(tree.dumps(donor.state())), {})
+        resumed.load(nests.loads(nests.dumps(donor.state())), {})
         assert donor.train(9) == clone.train(9) == resumed.train(9)
         assert equal(donor.state(), clone.state()) and equal(donor.state(), resumed.state())
 

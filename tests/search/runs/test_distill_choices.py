@@ -14,7 +14,7 @@ pytest.importorskip("tokenizers", reason="the extra shoal[hf] is not installed")
 
 from rich.console import Console
 
-from shoal.cluster.order import RowOrder
+from shoal.cluster.row_order import RowOrder
 from shoal.cluster.storage import Store
 from shoal.search.distill.export import export_student
 from shoal.search.distill.proxy import proxy_rows

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from shoal.cluster import workers
+from shoal.cluster import mailbox
 from shoal.policies.population import Order
 from shoal.search.worker import brood
 from shoal.search.worker.teams import Team, teams
@@ -11,14 +11,14 @@ from tests.helpers.members import language
 
 
 class Post:
-    """The exchange of two workers, without Ray."""
+    """The mailbox of two workers, without Ray."""
 
     def __init__(self, monkeypatch):
         self.weights: dict[int, dict] = {}
         monkeypatch.setattr(
-            workers, "post_weights", lambda e, key, state, direct: self.weights.update({key[1]: state})
+            mailbox, "post_weights", lambda e, key, state, direct: self.weights.update({key[1]: state})
         )
-        monkeypatch.setattr(workers, "take_weights", lambda e, key: self.weights[key[1]])
+        monkeypatch.setattr(mailbox, "take_weights", lambda e, key: self.weights[key[1]])
 
 
 def toys() -> dict[int, Toy]:

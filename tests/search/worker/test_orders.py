@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal.cluster import workers
+from shoal.cluster import mailbox
 from shoal.cluster.storage import Store
 from shoal.policies import population
 from shoal.policies.population import Order
@@ -27,19 +27,19 @@ class Silent:
 class Wire:
     """The way from a worker to a conductor and back, without Ray: answers are there at once."""
 
-    def __init__(self, monkeypatch, run: Run, state: population.State):
+    def __init__(self, monkeypatch, run: Run, state: population.PopulationState):
         self.given: dict[int, list | None] = {}
         place = Store(run.directory)
         self.conductor = Conductor(
             run, place, run.space(), run.rules(), state, self.given.__setitem__, Silent()
         )
         self.waited: list[int] = []  # rounds whose answers were waited for
-        monkeypatch.setattr(workers, "report_round", self.report)
-        monkeypatch.setattr(workers, "goes_on", lambda round_: self.answer(round_) is not None)
-        monkeypatch.setattr(workers, "next_orders", lambda *said: self.answer(self.report(*said)))
-        monkeypatch.setattr(workers, "decided", lambda exchange: max(self.given, default=None))
+        monkeypatch.setattr(mailbox, "report_round", self.report)
+        monkeypatch.setattr(mailbox, "goes_on", lambda round_: self.answer(round_) is not None)
+        monkeypatch.setattr(mailbox, "next_orders", lambda *said: self.answer(self.report(*said)))
+        monkeypatch.setattr(mailbox, "decided", lambda actor: max(self.given, default=None))
 
-    def report(self, exchange, brood: int, round_: int, message: dict) -> int:
+    def report(self, actor, brood: int, round_: int, message: dict) -> int:
         self.conductor.receive(message)
         return round_
 

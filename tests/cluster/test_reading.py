@@ -5,16 +5,17 @@ import signal
 import subprocess
 import sys
 import threading
-import traceback
+import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 
-from shoal.cluster import feed
-from shoal.cluster.order import RowOrder
+from shoal.cluster import reading
+from shoal.cluster.row_order import RowOrder
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import WindowStream, as_column
@@ -41,10 +42,10 @@ def store(tmp_path_factory) -> Store:
 
 
 def window(store: Store, group: str, room: int, at_once: int) -> WindowStream:
-    order, each = RowOrder(group, SIZES, 0), feed.row_bytes(LENGTH)
+    order, each = RowOrder(group, SIZES, 0), reading.row_bytes(LENGTH)
     files = [f"{file}.parquet" for file in range(len(SIZES))]
     return WindowStream(
-        partial(feed.read_on, store, files, order, each, room // 4, at_once), order, LENGTH, room // each
+        partial(reading.read_on, store, files, order, each, room // 4, at_once), order, LENGTH, room // each
     )
 
 
@@ -67,15 +68,15 @@ def kill_a_reader(ended: threading.Event, killed: list[str]) -> None:
 
 
 def read_on_ray(uri: str) -> None:
-    """Read windows on an embedded Ray and end this process: streams that are open would start Ray anew."""
-    feed.SEGMENT, feed.EARLY = 4, 2
+    """Read windows on an embedded Ray, and leave them open at its end."""
+    reading.SEGMENT, reading.EARLY = 4, 2
     with session():
-        try:
-            read(Store(uri))
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
+        read(Store(uri))
+        # longer than Ray Data waits for its threads, which would then ask a Ray that is gone
+        reading.Unhurried.on_execution_step = lambda self, executor: time.sleep(3)
+    time.sleep(4)
+    assert not ray.is_initialized()  # what still reads starts Ray anew
+    print("read", flush=True)
 
 
 def read(store: Store) -> None:
@@ -110,11 +111,20 @@ def read(store: Store) -> None:
 
 
 def test_batches_are_the_same_over_datasets_and_epochs_and_when_a_reader_is_killed(store) -> None:
-    program = f"from tests.cluster.test_feed import read_on_ray; read_on_ray({store.uri!r})"
+    program = f"from tests.cluster.test_reading import read_on_ray; read_on_ray({store.uri!r})"
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=280
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        # as the shell leaves it to what runs in the background; Ray's workers must not inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    # Ray tells on both of the reader that was killed
+    assert done.returncode == 0 and done.stdout.endswith("read\n"), done.stdout + done.stderr
+    for said in ("not callable", "SIGTERM handler is not set"):  # the second: Ray was started anew by a thread
+        assert said not in done.stdout + done.stderr
 
 
 RUN = """
