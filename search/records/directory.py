@@ -26,7 +26,7 @@ from shoal.search.tokenizers import open_tokenizer
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
 READS = 50  # how often a read is tried again while the run deletes older checkpoints
-Value = TypeVar("Value")
+Answer = TypeVar("Answer")
 MOVABLE = {"code", "directory", "cluster"}  # these may change when a run goes on elsewhere
 UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # every Ray session unpacks a job's files into another folder
 
@@ -196,7 +196,7 @@ def _state_of(run: Run, store: Store) -> tuple[str, ...]:
     return run.name, said.get("status", "not begun"), f"{step}/{run.training.steps}", score, best, exploits
 
 
-def read_settled(read: Callable[[], Value]) -> Value:
+def read_settled(read: Callable[[], Answer]) -> Answer:
     """Return what `read` reads of a run; if the run deletes the files meanwhile, read again."""
     for _ in range(READS):
         try:
