@@ -189,7 +189,7 @@ def runs_here() -> list[str]:
 
 
 def run_command_line() -> None:
-    """Run the command line; what the user did wrong is one message without a stack trace."""
+    """Run the command line; a mistake of the user's is one message without a stack trace."""
     with well_ended():
         try:
             app()
@@ -201,7 +201,7 @@ def run_command_line() -> None:
             sys.exit(report_error("interrupted", error, 130))
         except RunFailed as error:
             sys.exit(report_error("failed", error, 1))
-        except Exception as error:  # a fault of Shoal's own, or of what it stands on
+        except Exception as error:  # a fault in Shoal itself or in a library
             sys.exit(report_error("failed", error, 1))
 
 
