@@ -21,7 +21,7 @@ import ray
 
 from benchmarks.parts.family import memory
 from benchmarks.stream import BATCH, FILE_ROWS, GROUPS, LENGTH, streamed, write_groups
-from shoal.cluster.feed import blocks_of, open_dataset, read_files, row_bytes
+from shoal.cluster.reading import blocks_of, open_dataset, read_files, row_bytes
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
 from shoal.search.corpus.batches import MixedBatches

@@ -18,8 +18,8 @@ import torch
 
 from benchmarks.parts.tasks import Memory
 from shoal.cluster.storage import Store
+from shoal.policies.arrays import Vector
 from shoal.policies.laws.merged import ranked, trust
-from shoal.policies.mixing import Vector
 from shoal.policies.ranks import spearman
 from shoal.search.config.sections import Data
 from shoal.search.corpus.batches import MixedBatches, first_rows

@@ -23,9 +23,10 @@ from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli
 from shoal.policies.mixers.doge import DoGE
 from shoal.policies.mixers.doremi import DoReMi
+from shoal.policies.mixers.mixer import Groups, Mixer
 from shoal.policies.mixers.plain import Stratified
 from shoal.policies.mixers.skillit import SkillIt
-from shoal.policies.mixers.visits import Groups, Mixer, Mixing
+from shoal.policies.mixers.visits import BoundedMixing
 from shoal.policies.mixing import normalise
 from shoal.search.config.mixing import PROBED
 from shoal.search.corpus.batches import MixedBatches
@@ -98,7 +99,7 @@ def measure(mixer: Mixer, steps: int) -> tuple[float, float, int, float]:
     groups, recipe, reference = Groups(NAMES, (2000,) * 3, BATCH, steps), Recipe(steps=steps), None
     if isinstance(mixer, DoReMi):
         reference = Reference(Decoder(SHAPE), steps=0)
-    mixing = Mixing(mixer)
+    mixing = BoundedMixing(mixer)
     member = Timed(SHAPE, recipe, {}, batches, {PROBED: held}, 0, "cpu", mixing, groups, reference)
     began = time.process_time()
     member.train(steps)

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.parts.worlds import Linear, Noisy, Saturating, World, live, measured, toy_world
+from shoal.policies.arrays import Vector
 from shoal.policies.mixers.aioli import Aioli
-from shoal.policies.mixers.effects import agreement, by_chance, similarity, smoothed_one_hot, spread
+from shoal.policies.mixers.effects import agreement, by_chance, pull_spread, similarity, smoothed_one_hot
+from shoal.policies.mixers.mixer import Groups, Measurement, MixerState, Visit
 from shoal.policies.mixers.plain import Stratified
-from shoal.policies.mixers.visits import Groups, Mixing, Outcome, State, Visit
-from shoal.policies.mixing import Vector
+from shoal.policies.mixers.visits import BoundedMixing
 
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0)
 TOY = Aioli(every=200, probe_share=0.24, sweeps=4, smoothing=0.75, noise=0.0)  # probes of 4 steps
@@ -29,8 +30,8 @@ def groups_of(count: int, steps: int, batch: int) -> Groups:
     return Groups(tuple(f"group{place}" for place in range(count)), (10_000_000,) * count, batch, steps)
 
 
-def end(policy: Any, groups: Groups, world: World, seed: int = 0) -> State:
-    return list(live(Mixing(policy), groups, world, seed))[-1]
+def end(policy: Any, groups: Groups, world: World, seed: int = 0) -> MixerState:
+    return list(live(BoundedMixing(policy), groups, world, seed))[-1]
 
 
 def recovered(worlds: int) -> list[dict[str, Any]]:
@@ -133,14 +134,14 @@ def blindly(policy: Aioli, groups: Groups, world: World, seed: int) -> float:
     mixtures: list[Vector] = []
     seen: list[tuple[Vector, ...]] = []
 
-    def measure(visit: Visit, world: World) -> Outcome:
+    def measure(visit: Visit, world: World) -> Measurement:
         if visit.name.startswith("probe"):
             mixtures.append(visit.counts.sum(axis=0) / visit.counts.sum())
         if visit.name == "measure" or visit.name.startswith("probe"):
             seen.append(world.losses())
         return measured(visit, world)
 
-    list(live(Mixing(policy), groups, world, seed, measure=measure))
+    list(live(BoundedMixing(policy), groups, world, seed, measure=measure))
     fell = [-np.diff([losses[target] for losses in seen], axis=0) for target in range(groups.count)]
     each = np.array(
         [np.linalg.pinv(np.array(mixtures)) @ drops for drops in fell]
@@ -148,7 +149,7 @@ def blindly(policy: Aioli, groups: Groups, world: World, seed: int) -> float:
     each = each - each.mean(axis=1, keepdims=True)
     pull = each.mean(axis=2).sum(axis=0)
     errors = np.sqrt((each.var(axis=2, ddof=1) / each.shape[2]).sum(axis=0))
-    return by_chance(spread(pull, errors), groups.count, (each.shape[2] - 1) * (groups.count - 1))
+    return by_chance(pull_spread(pull, errors), groups.count, (each.shape[2] - 1) * (groups.count - 1))
 
 
 def amplified(worlds: int) -> dict[str, float]:

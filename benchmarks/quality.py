@@ -29,7 +29,7 @@ from shoal.policies.explore import Perturb
 from shoal.policies.fire import Fire
 from shoal.policies.frequencies import MultipleFrequency
 from shoal.policies.population import Report
-from shoal.policies.rules import ALONE, Rules
+from shoal.policies.rules import LEFT_ALONE, Rules
 from shoal.policies.standings import rank
 from shoal.search.worker.brood import follow
 from shoal.search.worker.teams import teams
@@ -37,7 +37,7 @@ from shoal.trainables.member import Member
 
 RANDOM = "random search"
 METHODS = {
-    RANDOM: ALONE,
+    RANDOM: LEFT_ALONE,
     "PBT": Rules(Truncation(0.25), Perturb(0.25, (0.8, 1.25))),
     "MF-PBT": Rules(MultipleFrequency((1, 2, 4, 8)), Perturb(0.25, (0.8, 1.25))),
     "FIRE PBT": Rules(Fire(), Perturb(0.25, (0.8, 1.25))),
@@ -60,7 +60,7 @@ def train(task: Task, rules: Rules, seed: int) -> Member:
         rows = {number: row for team in groups for number, row in team.train(task.interval).items()}
         scores = {number: row["score"] for number, row in rows.items()}
         reports = [Report(number, round_ * task.interval, score) for number, score in scores.items()]
-        due = rules if round_ < rounds else ALONE
+        due = rules if round_ < rounds else LEFT_ALONE
         state, orders = population.decide(due, task.space, state, reports, seed)
         follow(None, round_, orders, groups)  # all members are here: nothing is exchanged
     return members[rank(scores)[0]]

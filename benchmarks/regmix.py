@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from shoal.policies.arrays import Vector
 from shoal.policies.laws.loglinear import log_linear, ridge
-from shoal.policies.mixing import Vector
 from shoal.policies.ranks import spearman
 from shoal.search.runs.boosting import boosted
 

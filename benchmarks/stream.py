@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from benchmarks.parts import loaders
 from benchmarks.parts.family import core_seconds
-from shoal.cluster.feed import blocks_of, open_dataset, read_on, row_bytes
-from shoal.cluster.order import RowOrder
+from shoal.cluster.reading import blocks_of, open_dataset, read_on, row_bytes
+from shoal.cluster.row_order import RowOrder
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import RowStream, WholeStream, WindowStream

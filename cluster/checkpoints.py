@@ -12,15 +12,15 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from shoal.cluster import tree
+from shoal.cluster import nests
 from shoal.cluster.storage import TEMPORARY, BrokenFile, Store
 
-Part = tuple[int, int]  # which of how many files that a member's state lies in
+Part = tuple[int, int]  # (number of this file, number of files) where a member's state lies in several
 WHOLE: Part = (0, 1)
-FOLDER, DECISIONS = "checkpoints", "decisions.json"
+CHECKPOINT_FOLDER, DECISIONS = "checkpoints", "decisions.json"
 ROUND = re.compile(r"round-(\d{6,})")
-FILE = re.compile(r"decisions\.json|member-\d{5,}(-part-\d{4,}-of-\d{4,})?\.safetensors")
-READERS = 4  # files that are verified side by side
+CHECKPOINT_FILE = re.compile(r"decisions\.json|member-\d{5,}(-part-\d{4,}-of-\d{4,})?\.safetensors")
+READERS = 4  # threads that verify files side by side
 
 
 class Writer:
@@ -43,14 +43,14 @@ class Writer:
 
 
 def save_member(store: Store, round_: int, member: int, state: Any, part: Part = WHOLE) -> None:
-    store.write(_member(round_, member, part), tree.dumps(state))
+    store.write(_member(round_, member, part), nests.dumps(state))
 
 
 def load_member(store: Store, round_: int, member: int, part: Part = WHOLE) -> Any:
     """Return a member's state; raises BrokenFile if its file does not hold what was written."""
     name = _member(round_, member, part)
     with store.guarded(name):
-        return tree.loads(store.read(name))
+        return nests.loads(store.read(name))
 
 
 def save_decisions(store: Store, round_: int, decisions: dict[str, Any], saved: Sequence[int]) -> None:
@@ -75,21 +75,21 @@ def _digest(plain: dict[str, Any]) -> str:
 def latest(store: Store, members: Iterable[int], parts: int = 1) -> int | None:
     """Return the newest checkpoint of which the decisions and all these members are there, or None."""
     wanted = list(members)
-    return next((each for each in rounds(store) if complete(store, each, wanted, parts)), None)
+    return next((each for each in saved_rounds(store) if complete(store, each, wanted, parts)), None)
 
 
-def rounds(store: Store) -> list[int]:
+def saved_rounds(store: Store) -> list[int]:
     """Return the rounds that have a folder, newest first; what else lies beside them is not ours."""
-    found = [ROUND.fullmatch(folder) for folder in store.folders(FOLDER)]
+    found = [ROUND.fullmatch(folder) for folder in store.folders(CHECKPOINT_FOLDER)]
     return sorted((int(each[1]) for each in found if each), reverse=True)
 
 
 def complete(store: Store, round_: int, members: Sequence[int], parts: int = 1) -> bool:
     """Say whether the decisions of a round and these members' files are there, whatever is in them."""
-    return decided(store, round_) and not missing(store, round_, members, parts)
+    return has_decisions(store, round_) and not missing(store, round_, members, parts)
 
 
-def decided(store: Store, round_: int) -> bool:
+def has_decisions(store: Store, round_: int) -> bool:
     return store.exists(decisions_of(round_))
 
 
@@ -123,14 +123,14 @@ def decisions_of(round_: int) -> str:
     return _name(round_, DECISIONS)
 
 
-def newest(store: Store, member: int) -> int:
+def newest_round(store: Store, member: int) -> int:
     """Return the last round under which this member's file lies, 0 if there is none."""
-    return next((each for each in rounds(store) if store.exists(_member(each, member))), 0)
+    return next((each for each in saved_rounds(store) if store.exists(_member(each, member))), 0)
 
 
 def prune(store: Store, before: int, kept: Sequence[int] = ()) -> None:
     """Delete the checkpoints of all rounds before this one but those that are to be kept."""
-    for round_ in rounds(store):
+    for round_ in saved_rounds(store):
         if round_ < before and round_ not in kept:
             _forget(store, round_)
 
@@ -152,7 +152,7 @@ def forget_all_but(store: Store, round_: int | None, parts: int = 1, whole: Sequ
         kept = {_name(round_, DECISIONS)}.union(
             *(_files(each, member, parts) for member, each in enumerate(saved))
         )
-    for each in set(rounds(store)) - set(whole):
+    for each in set(saved_rounds(store)) - set(whole):
         _forget(store, each, kept)
 
 
@@ -169,11 +169,11 @@ def _forget(store: Store, round_: int, kept: Iterable[str] = ()) -> None:
 
 def _is_ours(file: str) -> bool:
     written = TEMPORARY.fullmatch(file)
-    return bool(FILE.fullmatch(written["name"] if written else file))
+    return bool(CHECKPOINT_FILE.fullmatch(written["name"] if written else file))
 
 
 def _folder(round_: int) -> str:
-    return f"{FOLDER}/round-{round_:06d}"
+    return f"{CHECKPOINT_FOLDER}/round-{round_:06d}"
 
 
 def _name(round_: int, file: str) -> str:

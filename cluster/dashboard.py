@@ -15,7 +15,7 @@ from shoal.cluster.metrics import Metric
 UID, TITLE, DATASOURCE = "shoal", "Shoal", "shoal-prometheus"
 SELECTED = '{run=~"$run"}'
 RATE = "[$__rate_interval]"
-WIDTH, HEIGHT = 12, 8  # of a panel, of 24 columns
+WIDTH, HEIGHT = 12, 8  # columns and rows of a panel; the dashboard has 24 columns
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def per_second(metric: Metric, *labels: str) -> str:
 
 
 def legend(metric: Metric, text: str = "") -> str:
-    """Return how a query's lines are named: after what, and after their labels."""
+    """Return how a query's lines are named: by their labels and a text."""
     return " ".join([*(f"{{{{{label}}}}}" for label in metric.labels), *([text] if text else [])])
 
 
@@ -50,7 +50,7 @@ def speed(title: str, metric: Metric, unit: str) -> Panel:
 
 def panels() -> list[Panel]:
     scores = {"best": metrics.BEST_SCORE, "median": metrics.MEDIAN_SCORE, "worst": metrics.WORST_SCORE}
-    exploits = f"60 * {per_second(metrics.EXPLOITS)}"
+    exploits = f"60 * {per_second(metrics.EXPLOIT_COUNT)}"
     failed = now(metrics.FAILED_MEMBERS)
     failures = f"60 * {per_second(metrics.FAILURES)}"
     split = (
@@ -65,7 +65,7 @@ def panels() -> list[Panel]:
             "Best, median and worst score of the last round; higher is better.",
         ),
         gauge("Steps of each member", metrics.STEP),
-        Panel("Exploits a minute", "short", ((exploits, "{{run}}"),), metrics.EXPLOITS.help),
+        Panel("Exploits a minute", "short", ((exploits, "{{run}}"),), metrics.EXPLOIT_COUNT.help),
         Panel(
             "Failed members",
             "short",
@@ -78,8 +78,8 @@ def panels() -> list[Panel]:
         gauge("Rows of the ledger", metrics.LEDGER_ROWS),
         Panel("Workers' seconds a member-step", "s", (split,), "Where the time goes: " + metrics.SECONDS.help),
         speed("Member-steps a second", metrics.MEMBER_STEPS, "ops"),
-        speed("Tokens a second", metrics.TOKENS, "short"),
-        speed("Rows a second", metrics.ROWS, "rowsps"),
+        speed("Tokens a second", metrics.TOKEN_COUNT, "short"),
+        speed("Rows a second", metrics.ROW_COUNT, "rowsps"),
         gauge("Checkpoint lag", metrics.CHECKPOINT_LAG),
     ]
 
@@ -145,7 +145,7 @@ def run_variable() -> dict[str, Any]:
 
 def annotations() -> list[dict[str, Any]]:
     """Return marks across all panels: where members copied, and where a mixture changed."""
-    exploits = f"sum by (run) (increase({metrics.EXPLOITS.series}{SELECTED}{RATE})) > 0"
+    exploits = f"sum by (run) (increase({metrics.EXPLOIT_COUNT.series}{SELECTED}{RATE})) > 0"
     mixture = f"sum by (run, group) (changes({metrics.PROPORTION.series}{SELECTED}{RATE})) > 0"
     marks = {"Exploits": (exploits, "orange", "run"), "Mixture changes": (mixture, "blue", "run,group")}
     return [

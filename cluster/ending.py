@@ -23,13 +23,13 @@ LAST_WORDS = 3.0  # seconds that they may take, all together
 
 @dataclass
 class Ending:
-    """What has come, and what is to be said and done if the process must end at once."""
+    """Which signal has come, and what to say and do if the process must end at once."""
 
     came: int | None = None  # the first signal
     raised: bool = False
     over: bool = False  # nobody listens any more
     last_words: list[Callable[[], None]] = field(default_factory=list)
-    line: str = "interrupted."  # what is printed at last
+    line: str = "interrupted."  # the last that is printed
 
     @property
     def code(self) -> int:
@@ -111,7 +111,7 @@ def listening() -> Iterator[Ending]:
         LISTENING.clear()
         signal.set_wakeup_fd(woken)
         for number, handler in before.items():
-            if handler is not None:  # else it was not Python's
+            if handler is not None:  # None: it was not set by Python
                 signal.signal(number, handler)
         os.close(written)
 
@@ -138,7 +138,7 @@ def last_words(words: Callable[[], None]) -> Iterator[None]:
         spoken.remove(words)
 
 
-def say(line: str) -> None:
+def set_last_line(line: str) -> None:
     """Let this be the line that an end by a signal prints."""
     for each in LISTENING:
         each.line = line

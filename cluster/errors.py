@@ -1,4 +1,4 @@
-"""What a command shows as one line; apart from what raises it, whose imports take seconds."""
+"""Errors that a command shows as one line. They stand apart because the modules that raise them import Ray."""
 
 
 class NoRay(ConnectionError):

@@ -12,14 +12,14 @@ from grafana_api.grafana_face import GrafanaFace
 from shoal.cluster.dashboard import DATASOURCE, TITLE, UID, dashboard
 
 
-class Refused(ConnectionError):
+class GrafanaRefused(ConnectionError):
     """Grafana does not answer or does not do what was asked; one line says why."""
 
 
-def connect(url: str, token: str) -> GrafanaFace:
+def open_grafana(url: str, token: str) -> GrafanaFace:
     place = urlsplit(url)
     if place.scheme not in ("http", "https") or not place.hostname:
-        raise Refused(f"the address must be http://HOST:PORT or https://HOST, got {url}.")
+        raise GrafanaRefused(f"the address must be http://HOST:PORT or https://HOST, got {url}.")
     path = f"{place.path.strip('/')}/" if place.path.strip("/") else ""
     return GrafanaFace(
         token, host=place.hostname, port=place.port, protocol=place.scheme, url_path_prefix=path, timeout=15
@@ -29,7 +29,7 @@ def connect(url: str, token: str) -> GrafanaFace:
 def install(grafana: GrafanaFace, prometheus: str) -> Iterator[str]:
     """Make what is missing and renew what differs; yield a line for each of the three."""
     url = grafana.api.url
-    with one_line(url):
+    with grafana_errors(url):
         yield f"folder {TITLE}: {_folder(grafana)}"
         yield f"data source {DATASOURCE}: {_datasource(grafana, prometheus)}"
         yield f"dashboard {TITLE}: {_dashboard(grafana)}"
@@ -85,13 +85,15 @@ def _if_there(ask: Callable[[], Any]) -> Any:
 
 
 @contextlib.contextmanager
-def one_line(url: str) -> Iterator[None]:
+def grafana_errors(url: str) -> Iterator[None]:
     try:
         yield
     except GrafanaUnauthorizedError as error:
-        raise Refused(f"{url} does not accept the token.") from error
+        raise GrafanaRefused(f"{url} does not accept the token.") from error
     except GrafanaException as error:
         said = error.response.get("message") if isinstance(error.response, dict) else error.response
-        raise Refused(f"{url} refused with {error.status_code}: {' '.join(str(said).split())[:200]}") from error
+        raise GrafanaRefused(
+            f"{url} refused with {error.status_code}: {' '.join(str(said).split())[:200]}"
+        ) from error
     except (requests.exceptions.RequestException, ValueError) as error:
-        raise Refused(f"no Grafana answers at {url}: {str(error).splitlines()[0][:200]}") from error
+        raise GrafanaRefused(f"no Grafana answers at {url}: {str(error).splitlines()[0][:200]}") from error

@@ -16,20 +16,20 @@ from ray.dashboard.modules.job.pydantic_models import JobDetails
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from shoal.cluster.driver import DIRECTORY
+from shoal.cluster.this_job import DIRECTORY
 
 ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 TOKEN_HELP = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
 SECONDS_TO_CONNECT = 5.0
 SECONDS_TO_GET_READY, NOT_READY = 120.0, "No available agent to submit job"
-SECONDS_BETWEEN_LOOKS = 2.0
+SECONDS_BETWEEN_JOB_LOOKS = 2.0
 
 
 class Unreachable(ConnectionError):
     """No Ray head answers at the address, or it does not let us in; one line says which."""
 
 
-def connect(address: str | None) -> JobSubmissionClient:
+def job_client(address: str | None) -> JobSubmissionClient:
     """Return a client of the job server at `address`, else at RAY_API_SERVER_ADDRESS or RAY_ADDRESS."""
     place = address or next((os.environ[name] for name in ADDRESSES if os.environ.get(name)), None)
     if place is None:
@@ -93,7 +93,7 @@ def submit(
             # a head that has just begun answers before it can take jobs
             if NOT_READY not in str(error) or time.monotonic() > deadline:
                 raise
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(SECONDS_BETWEEN_JOB_LOOKS)
 
 
 def details(client: JobSubmissionClient, job: str) -> JobDetails | None:
@@ -113,7 +113,9 @@ def find(client: JobSubmissionClient, directory: str) -> str | None:
     return newest.submission_id if newest else None
 
 
-def follow(client: JobSubmissionClient, job: str, write: Callable[[str], None], seen: int = 0) -> JobDetails:
+def follow_job(
+    client: JobSubmissionClient, job: str, write: Callable[[str], None], seen: int = 0
+) -> JobDetails:
     """Write a job's log as it grows, but for its first `seen` characters; return how the job ended.
 
     Raises ConnectionError when the head goes away.
@@ -133,7 +135,7 @@ def follow(client: JobSubmissionClient, job: str, write: Callable[[str], None], 
                 raise ConnectionError(f"the cluster has lost job {job}")
             if found.status.is_terminal():
                 return found
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(SECONDS_BETWEEN_JOB_LOOKS)
     except (RuntimeError, OSError, aiohttp.ClientError) as error:
         raise ConnectionError(str(error) or type(error).__name__) from error
 

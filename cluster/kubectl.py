@@ -4,11 +4,11 @@ import json
 import subprocess
 from collections.abc import Collection
 
-SECONDS_TO_ANSWER = 15
+SECONDS_FOR_KUBECTL = 15
 INSTALL = "install KubeRay's operator first: helm install kuberay-operator kuberay/kuberay-operator"
 
 
-class Refused(RuntimeError):
+class KubernetesRefused(RuntimeError):
     """Kubernetes does not answer, or does not take what it was given; one line says why."""
 
 
@@ -20,7 +20,9 @@ def apply(manifests: str, kinds: Collection[str]) -> str:
     missing = sorted(set(kinds) - _known())
     if missing:
         names = " and no ".join(missing)
-        raise Refused(f"the Kubernetes cluster has no {names} (CRDs of ray.io/v1 are missing): {INSTALL}.")
+        raise KubernetesRefused(
+            f"the Kubernetes cluster has no {names} (CRDs of ray.io/v1 are missing): {INSTALL}."
+        )
     return _kubectl("apply", "--filename", "-", given=manifests)
 
 
@@ -28,22 +30,24 @@ def _known() -> set[str]:
     """Return the kinds of KubeRay that the cluster knows."""
     try:
         found = json.loads(_kubectl("get", "--raw", "/apis/ray.io/v1"))
-    except Refused as error:
-        if "NotFound" in str(error):  # which is what kubectl makes of an API group that is not there
+    except KubernetesRefused as error:
+        if "NotFound" in str(error):  # kubectl says so where an API group is not there
             return set()
         raise
     return {each["kind"] for each in found["resources"]}
 
 
 def _kubectl(*arguments: str, given: str = "") -> str:
-    command = ["kubectl", f"--request-timeout={SECONDS_TO_ANSWER}s", *arguments]
+    command = ["kubectl", f"--request-timeout={SECONDS_FOR_KUBECTL}s", *arguments]
     try:
         done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=120)
     except FileNotFoundError as error:
-        raise Refused("kubectl is needed to reach a Kubernetes cluster, and there is none here.") from error
+        raise KubernetesRefused(
+            "kubectl is needed to reach a Kubernetes cluster, and there is none here."
+        ) from error
     except subprocess.TimeoutExpired as error:
-        raise Refused("kubectl has not come back within 120 s.") from error
+        raise KubernetesRefused("kubectl has not come back within 120 s.") from error
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
-        raise Refused(f"kubectl says: {said[-1]}")
+        raise KubernetesRefused(f"kubectl says: {said[-1]}")
     return done.stdout

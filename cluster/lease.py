@@ -23,7 +23,7 @@ from shoal.cluster.storage import CannotWrite, Store
 
 LEASE, BEAT = "lease.json", "beat.json"
 SECONDS_BETWEEN_BEATS = 15.0
-SECONDS_WITHOUT = 60.0  # after which a driver that cannot be seen from here counts as gone
+SECONDS_WITHOUT = 60.0  # a driver on another machine that is silent for so long counts as gone
 
 
 class LeaseLost(RuntimeError):
@@ -112,7 +112,7 @@ def _beat(store: LeasedStore, over: threading.Event) -> None:
         except LeaseLost:
             return
         except OSError:
-            continue  # who writes the run's records finds out, and says so
+            continue  # the thread that writes the run's records meets the same error and raises it
 
 
 def alive(store: Store) -> bool:

@@ -1,9 +1,9 @@
-"""The ledger: what is last known of every row of a pool, in actors that share the rows out among them.
+"""The ledger: the last loss of every row of a pool. The rows are divided among actors, the shards.
 
-Senders feed it without waiting. A shard that dies comes back from its last saved file, and each sender
-notices by the shard's new birth and sends again what it has sent since that save. Books must not mind order or
-repetition; then a flush by all senders leaves the ledger as it would be without the death. Until that flush a
-snapshot may lack what died, and what a sender had sent is lost if the sender dies as well.
+Senders feed it without waiting. A shard that dies comes back from its last saved file with a new `birth`. Each
+sender sees the new birth and sends again all that it has sent since that save. A `Book` gives the same result
+whatever the order and the repetition of its records; so after a flush by all senders the ledger is as if no
+shard had died. Until that flush a snapshot may lack records, and they are lost if their sender dies as well.
 """
 
 import re
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from shoal.cluster.lease import StandingStore
 from shoal.cluster.storage import TEMPORARY, Store
 
-FOLDER = "ledger"
+LEDGER_FOLDER = "ledger"
 SAVED = re.compile(r"mark-\d{6,}-shard-\d{5,}\.parquet")
 ROWS_A_SHARD = 10_000_000
 ROWS_A_CALL = 10_000
-FLIGHT = 16  # calls of one sender that may be under way; at the bound it waits for the oldest
+FLIGHT = 16  # calls that one sender may have under way; at the bound it waits for the oldest
 READ = ("loss",)  # the columns that snapshots keep
 
 Column = NDArray[Any]
@@ -58,12 +58,12 @@ class Shard:
             self.snapshots[mark_of(name)] = self.snapshot()
 
     def load(self, name: str) -> dict[str, Column]:
-        table = self.store.read_table(f"{FOLDER}/{name}")
+        table = self.store.read_table(f"{LEDGER_FOLDER}/{name}")
         rows = len(self.book.column(READ[0]))
         if len(table) != rows:
             raise ValueError(
-                f"{FOLDER}/{name} must hold {rows} rows, but has {len(table)}: a ledger comes back for as many "
-                f"broods, rows and shards as it was saved for."
+                f"{LEDGER_FOLDER}/{name} must hold {rows} rows, but has {len(table)}: a ledger comes back for "
+                f"as many broods, rows and shards as it was saved for."
             )
         return {column: table[column].to_numpy() for column in table.column_names}
 
@@ -72,7 +72,7 @@ class Shard:
 
     def saved(self) -> list[str]:
         """Return the names of this shard's files, oldest first."""
-        names = filter(SAVED.fullmatch, self.store.names(FOLDER))
+        names = filter(SAVED.fullmatch, self.store.names(LEDGER_FOLDER))
         return [name for name in names if name.endswith(self.file())]
 
     def file(self) -> str:
@@ -90,10 +90,10 @@ class Shard:
         for old in sorted(self.snapshots)[: -self.keep]:
             del self.snapshots[old]
         if save:
-            name = f"{FOLDER}/mark-{mark:06d}-{self.file()}"
+            name = f"{LEDGER_FOLDER}/mark-{mark:06d}-{self.file()}"
             self.store.write_table(name, pa.table(self.book.state()), compression="zstd", compression_level=1)
             for old_name in self.saved()[: -self.keep]:
-                self.store.delete(f"{FOLDER}/{old_name}")
+                self.store.delete(f"{LEDGER_FOLDER}/{old_name}")
 
     def read(self, mark: int | None, column: str) -> Column:
         """Return a column as it was at the mark, or as it is."""
@@ -132,7 +132,7 @@ def start_ledger(
     and come back after a death if they were saved.
     """
     count = shards or -(-rows // ROWS_A_SHARD)
-    # lives as long as the run: dies and comes back, and calls that were under way are made again
+    # an actor that dies comes back, and calls that were under way are made again, as long as the run lives
     actor = ray.remote(Shard).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
     sizes = [len(range(place, rows, count)) for place in range(count)]
     return Ledger([actor.remote(make, size, uri, place, keep) for place, size in enumerate(sizes)], rows)
@@ -144,16 +144,16 @@ def mark_of(name: str) -> int:
 
 def saved(store: Store, mark: int) -> list[str]:
     """Return the names of all shards' files of a mark and before."""
-    names = [name for name in store.names(FOLDER) if SAVED.fullmatch(name) and mark_of(name) <= mark]
-    return [f"{FOLDER}/{name}" for name in names]
+    names = [name for name in store.names(LEDGER_FOLDER) if SAVED.fullmatch(name) and mark_of(name) <= mark]
+    return [f"{LEDGER_FOLDER}/{name}" for name in names]
 
 
 def forget_after(store: Store, mark: int) -> None:
     """Delete what was saved at later marks, and what a killed shard had not written to its end."""
-    for name in store.names(FOLDER):
+    for name in store.names(LEDGER_FOLDER):
         written = TEMPORARY.fullmatch(name)
         if SAVED.fullmatch(written["name"] if written else name) and (written or mark_of(name) > mark):
-            store.delete(f"{FOLDER}/{name}")
+            store.delete(f"{LEDGER_FOLDER}/{name}")
 
 
 class Sender:
@@ -201,7 +201,7 @@ class Sender:
         self.buffer, self.buffered = [], 0
         count = len(self.ledger.shards)
         for place in range(count):
-            # without an index when there is nothing to choose: it would copy
+            # with one shard there is nothing to choose, and an index would copy
             mine = [column[records[0] % count == place] for column in records] if count > 1 else records
             self.unsaved[place].append((mine[0] // count, *mine[1:]))
             self.call(place, self.unsaved[place][-1])

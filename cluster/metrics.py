@@ -56,11 +56,11 @@ KEPT_FRACTION = Metric(
     unit="percentunit",
 )
 LEDGER_ROWS = Metric("shoal_ledger_rows", "gauge", "Rows whose losses the broods' shared ledger holds.")
-EXPLOITS = Metric("shoal_exploits", "counter", "Copies that members have made of better ones.")
+EXPLOIT_COUNT = Metric("shoal_exploits", "counter", "Copies that members have made of better ones.")
 FAILURES = Metric("shoal_failures", "counter", "Times that a member failed.")
 MEMBER_STEPS = Metric("shoal_member_steps", "counter", "Steps trained, over all members.")
-ROWS = Metric("shoal_rows", "counter", "Rows trained on, over all members.")
-TOKENS = Metric("shoal_tokens", "counter", "Tokens trained on, over all members.")
+ROW_COUNT = Metric("shoal_rows", "counter", "Rows trained on, over all members.")
+TOKEN_COUNT = Metric("shoal_tokens", "counter", "Tokens trained on, over all members.")
 SECONDS = Metric(
     "shoal_seconds", "counter", "Seconds that workers spent, by phase.", ("run", "phase"), unit="s"
 )
@@ -76,11 +76,11 @@ METRICS = (
     GROUP_LOSS,
     KEPT_FRACTION,
     LEDGER_ROWS,
-    EXPLOITS,
+    EXPLOIT_COUNT,
     FAILURES,
     MEMBER_STEPS,
-    ROWS,
-    TOKENS,
+    ROW_COUNT,
+    TOKEN_COUNT,
     SECONDS,
 )
 

@@ -16,7 +16,7 @@ class PackageTooLarge(ValueError):
     """The working directory is more than Ray's job server takes; names the largest files."""
 
 
-def pack(folder: Path, target: Path, limit: int = LIMIT) -> list[str]:
+def pack_folder(folder: Path, target: Path, limit: int = LIMIT) -> list[str]:
     """Zip the files that a job needs and return their names below `folder`.
 
     Left out are what `.gitignore` and `.rayignore` files say, also nested ones, `.git`, and links to

@@ -21,7 +21,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from shoal.cluster import ending
-from shoal.cluster.address import EMBEDDED, check_address, folder, wanted
+from shoal.cluster.address import EMBEDDED, check_address, folder, wanted_address
 from shoal.cluster.errors import NoRay
 from shoal.cluster.streams import close_streams
 
@@ -39,11 +39,11 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
-SECONDS_BETWEEN_LOOKS = 2.0
+SECONDS_BETWEEN_ROOM_LOOKS = 2.0
 SECONDS_TO_END, SECONDS_TO_END_NOW = 60.0, 1.0  # of threads that read; where a signal ends the process
-LOOKS_FOR_GROUPS = 6  # half a second apart
+LOOKS_FOR_GROUPS = 6  # looks, half a second apart
 CONTROLLER = "TrainController"  # the class of the actor that starts a trial's workers
-HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
+HEAD_RESOURCE = "node:__internal_head__"  # Ray gives this resource to the head alone
 
 
 @contextlib.contextmanager
@@ -57,8 +57,8 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
         os.environ.setdefault(name, value)
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    address = wanted()
-    # it listens on this machine's own address only, as all that we start
+    address = wanted_address()
+    # the dashboard listens on this machine's own address only
     options: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1"}
     options["object_store_memory"] = object_store_bytes
     if address != EMBEDDED:
@@ -68,7 +68,7 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
         keep_to_this_machine()
     with ending.listening(), apart() as started, ending.last_words(partial(kill, started)):
         try:
-            context = connect(address, options)
+            context = connect_ray(address, options)
             ending.take_signals()  # Ray prints a trace at SIGTERM otherwise
             yield context.dashboard_url or ""
         finally:
@@ -90,7 +90,7 @@ def end_readers(seconds: float) -> None:
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def connect(address: str, options: dict[str, Any]) -> Any:
+def connect_ray(address: str, options: dict[str, Any]) -> Any:
     """Connect to the cluster at an address, or start one here; return what Ray says of it."""
     if address == EMBEDDED:
         options["_temp_dir"] = folder()
@@ -165,8 +165,8 @@ def bookkeeping() -> dict[str, float]:
     A worker node that is lost then takes members with it, but not what would bring them back.
     """
     mine = [node for node in ray.nodes() if node["NodeID"] == ray.get_runtime_context().get_node_id()]
-    if wanted() != EMBEDDED and HEAD in mine[0]["Resources"]:
-        return {HEAD: 0.001}
+    if wanted_address() != EMBEDDED and HEAD_RESOURCE in mine[0]["Resources"]:
+        return {HEAD_RESOURCE: 0.001}
     return {"CPU": 0.05}
 
 
@@ -233,4 +233,4 @@ def wait_for_room(bundles: Sequence[Mapping[str, float]], seconds: float) -> Non
         while any(amount > capacity().get(kind, 0.0) for kind, amount in needed.items()):
             if time.monotonic() > deadline:
                 return
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(SECONDS_BETWEEN_ROOM_LOOKS)

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-PART = re.compile(r"part-\d+\.parquet")  # of a run's table; what else lies in its folder is not ours
-TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}")  # of a write that is under way, or was killed
+PART = re.compile(r"part-\d+\.parquet")  # a part of a run's table; other files in its folder are not ours
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}")  # a write that is under way, or was killed
 
 
 class BrokenFile(ValueError):
@@ -32,11 +32,15 @@ class CannotWrite(OSError):
 
     def __init__(self, place: str, error: BaseException):
         number = getattr(error, "errno", None)
-        self.place, reason = place, os.strerror(number) if number else str(error).splitlines()[0]
+        plain = getattr(error, "strerror", None) or str(error)
+        self.place, reason = place, os.strerror(number) if number else plain.splitlines()[0]
         super().__init__(number, reason)
 
     def __str__(self) -> str:
         return f"{self.place} cannot be written: {self.strerror}."
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CannotWrite, (self.place, OSError(self.errno, self.strerror))  # as tasks and actors hand it on
 
 
 class Store:

@@ -1,7 +1,7 @@
 """Rows of one group of data, shared by the members of a brood: read and decoded once.
 
 A group that fits is kept whole; of a larger one, a window of files that moves on with its readers. Both
-hand out the order of `cluster/order.py`, which no timing, block, worker or restart changes.
+hand out the order of `cluster/row_order.py`, which no timing, block, worker or restart changes.
 """
 
 import threading
@@ -18,14 +18,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from shoal.cluster.metrics import CLOCK
-from shoal.cluster.order import RowOrder
+from shoal.cluster.row_order import RowOrder
 
-PAGE_BYTES = 256 * 1024  # rows are shuffled, and cached, so many at a time
-PAGES = 64  # cached, of each stream: more than there are members at different places
-OPEN = 8  # chunks, and turns of them, that a window has at hand
+PAGE_BYTES = 256 * 1024  # so much is shuffled and cached at a time
+PAGES = 64  # cached for each stream; more than there are members at different places
+OPEN = 8  # a window has so many chunks at hand, and so many turns
 
 Tokens = NDArray[np.uint16]
-OPENED: "weakref.WeakSet[RowStream]" = weakref.WeakSet()  # what may still read, of this process
+OPENED: "weakref.WeakSet[RowStream]" = weakref.WeakSet()  # streams of this process that may still read
 
 
 class RowStream(ABC):
@@ -171,13 +171,14 @@ class WindowStream(RowStream):
         self.feed = feed
         # rows; a file must not leave while it is read, so small bounds give way
         self.behind = max(bound // 2, 2 * int(order.sizes.max()))
-        self.ahead = bound // 6  # the last third is for what chunks hold too much at both ends
+        # `bound` = 1/2 behind + 1/6 ahead + 1/3 slack: chunks are whole tasks and overhang both ends
+        self.ahead = bound // 6
         self.chunks: deque[Chunk] = deque()
         self.readers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-        self.furthest = 0  # position that a reader has stood at
-        self.enough = np.inf  # position up to which what has arrived is far enough ahead
-        self.least = 0  # first position of the first file that is wholly within the bound
-        self.wanted = 0  # turn that must be read next, however far ahead
+        self.furthest = 0  # the furthest position of any reader so far
+        self.enough = np.inf  # while no reader is beyond this position, enough rows are ahead
+        self.least = 0  # where the first file begins that is wholly within the bound
+        self.wanted = 0  # this turn must be read, however far ahead it is
         self.open, self.rows_of = lru_cache(OPEN)(self._open), lru_cache(OPEN)(self._rows_of)
 
     def place(self, reader: object, cursor: int) -> int:

@@ -8,19 +8,20 @@ from statistics import NormalDist
 import numpy as np
 
 from shoal.policies import gaussian
-from shoal.policies.encoding import Array, Coding, Places, Points, coding, decode, encode, snapped
+from shoal.policies.encoding import Array, Coding, Places, Points, coding, decode_point, encode_points, snapped
 from shoal.policies.explore import Interval, Past, Perturb
 from shoal.policies.gaussian import Inputs
 from shoal.policies.region import LARGEST, SMALLEST, half_length
 from shoal.policies.space import Hyperparameters, Space
 from shoal.policies.statistics import ROUNDING
 
-FEWEST = 4  # rows below which there is nothing to learn from
-FITTED = 100  # newest rows that the kernel is fitted to: the time goes with their cube
-CANDIDATES = 512  # all over the box
-NEIGHBOURS = 64  # in each search around a point
-RADII = (0.2, 0.1, 0.03, 0.01)  # of the searches around the best so far, as shares of the box
-LEAST_BETA = 0.2  # 0.2 log(0.4 rows) goes to 0 for few rows, where the spread is most of what is known
+FEWEST_INTERVALS = 4  # with fewer there is nothing to learn from
+FITTED = 100  # rows; the kernel is fitted to the newest ones alone, since the time goes with their cube
+CANDIDATES = 512  # points drawn all over the box
+NEIGHBOURS = 64  # points drawn in each search around one point
+RADII = (0.2, 0.1, 0.03, 0.01)  # shares of the box; one search around the best so far for each
+# 0.2 log(0.4 rows) goes to 0 for few rows; but then the uncertainty is most of what is known
+LEAST_BETA = 0.2
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,13 @@ class Bayesian:
     are ranked (Wan et al., 2022).
     """
 
-    window: int = 200  # newest intervals that are learnt from
-    memory: int = 50  # intervals of each member that are kept
+    window: int = 200  # intervals; the rule learns from the newest ones
+    memory: int = 50  # intervals kept for each member
     region: float | None = None
 
     def __post_init__(self) -> None:
-        if self.window < FEWEST:
-            raise ValueError(f"window must be at least {FEWEST} intervals, but got {self.window}.")
+        if self.window < FEWEST_INTERVALS:
+            raise ValueError(f"window must be at least {FEWEST_INTERVALS} intervals, but got {self.window}.")
         if self.memory < 1:
             raise ValueError(f"memory must be at least 1 interval, but got {self.memory}.")
         if self.region is not None and not SMALLEST <= self.region <= LARGEST:
@@ -48,16 +49,33 @@ class Bayesian:
         self, space: Space, donor: Hyperparameters, past: Past, rng: np.random.Generator
     ) -> Hyperparameters:
         finite = [row for row in past.intervals if math.isfinite(row.gain)]
-        rows = sorted(finite, key=lambda row: row.begun)[-self.window :]
+        finite.sort(key=lambda row: row.begun)
+        rows = [finite[place] for place in newest_rows(finite, self.window, rng)]
         code = coding(space)
-        if len(rows) < FEWEST or not (code.numbers or code.categories):
+        if len(rows) < FEWEST_INTERVALS or not (code.numbers or code.categories):
             return Perturb().propose(space, donor, past, rng)
         gains = np.array([row.gain for row in rows])
         labels = standardised(gains) if self.region is None else copula(gains)
         reach = math.inf if self.region is None else half_length(past.intervals, self.region)
-        worth = acquisition(code, rows, labels, past)
-        best = maximised(worth, code, encode(code, [donor]), reach, rng)
-        return decode(code, best, 0, donor)
+        worth = acquisition(code, rows, labels, past, newest_rows(rows, FITTED, rng))
+        best = maximised(worth, code, encode_points(code, [donor]), reach, rng)
+        return decode_point(code, best, 0, donor)
+
+
+def newest_rows(rows: list[Interval], most: int, rng: np.random.Generator) -> Places:
+    """Return the places of the newest of rows that are sorted by when they began.
+
+    Those that began at one step are in the order of members: where not all of them are kept it is a draw, since
+    a plain cut would leave out those of low numbers.
+    """
+    begun = np.array([row.begun for row in rows])
+    if len(rows) <= most:
+        return np.arange(len(rows))
+    newer, oldest = np.flatnonzero(begun > begun[-most]), np.flatnonzero(begun == begun[-most])
+    missing = most - len(newer)
+    if missing < len(oldest):
+        oldest = np.sort(rng.choice(oldest, missing, replace=False))
+    return np.concatenate([oldest, newer])
 
 
 def standardised(gains: Array) -> Array:
@@ -76,23 +94,27 @@ def copula(gains: Array) -> Array:
     return np.array([NormalDist().inv_cdf(rank / (len(gains) + 1)) for rank in ranks])
 
 
-def acquisition(code: Coding, rows: list[Interval], labels: Array, past: Past) -> Callable[[Points], Array]:
-    """Return the upper confidence bound of what the donor's next interval gains under given points."""
+def acquisition(
+    code: Coding, rows: list[Interval], labels: Array, past: Past, fitted: Places
+) -> Callable[[Points], Array]:
+    """Return the upper confidence bound of what the donor's next interval gains under given points.
+
+    The kernel is fitted to the rows at `fitted`; its length and noise then hold for all.
+    """
     times = _unit(np.array([*(row.begun for row in rows), past.step], dtype=np.float64))
     scores = _unit(np.array([*(row.before for row in rows), past.score], dtype=np.float64))
 
     def here(points: Points) -> Inputs:
-        """Place points at the donor's step and score, also those of others: theirs are not in the past."""
+        """Place points at the donor's step and score; so too running members, whose own are unknown here."""
         count = len(points.numbers)
         return Inputs(np.full(count, times[-1]), np.full(count, scores[-1]), *points)
 
-    known = Inputs(times[:-1], scores[:-1], *encode(code, [row.hyperparameters for row in rows]))
-    newest = slice(-FITTED, None)
-    kernel = gaussian.fit(known.taken(newest), labels[newest])
+    known = Inputs(times[:-1], scores[:-1], *encode_points(code, [row.hyperparameters for row in rows]))
+    kernel = gaussian.fit(known.taken(fitted), labels[fitted])
     learnt = gaussian.condition(kernel, known, labels)
-    # what runs will be measured, whatever it gains; taken as certain, or with noisy gains a clone
-    # would go where another already is
-    pending = gaussian.joined(known, here(encode(code, past.running)))
+    # the settings that run now count as measured without noise: else, where gains are noisy, a clone would
+    # try again what another member is trying
+    pending = gaussian.joined(known, here(encode_points(code, past.running)))
     expected = gaussian.condition(kernel, pending, np.zeros(len(pending.times)), certain=len(past.running))
     width = math.sqrt(max(0.2 * math.log(0.4 * len(rows)), LEAST_BETA))
 
@@ -129,7 +151,7 @@ def _best(worth: Callable[[Points], Array], points: Points) -> Points:
 
 
 def _categories(code: Coding, donor: Points, reach: float, rng: np.random.Generator) -> Places:
-    """Return categories for all candidates: each combination equally often where they are few."""
+    """Return categories for all candidates; where there are few combinations, each comes equally often."""
     sizes = [len(values) for values in code.categories.values()]
     if math.isfinite(reach) or not sizes:
         return _changed(code, donor, CANDIDATES, rng)

@@ -15,7 +15,7 @@ from shoal.policies.space import (
     Ordered,
     Path,
     Space,
-    flat,
+    domains_of,
     frozen,
     value_at,
 )
@@ -41,14 +41,14 @@ class Coding(NamedTuple):
 
 
 def coding(space: Space) -> Coding:
-    domains = flat(space)
+    domains = domains_of(space)
     categories = {path: part.values for path, part in domains.items() if isinstance(part, Categorical | Bool)}
     return Coding(
         {path: part for path, part in domains.items() if isinstance(part, Float | Int | Ordered)}, categories
     )
 
 
-def encode(coding: Coding, given: Sequence[Hyperparameters]) -> Points:
+def encode_points(coding: Coding, given: Sequence[Hyperparameters]) -> Points:
     numbers = np.zeros((len(given), len(coding.numbers)))
     categories = np.zeros((len(given), len(coding.categories)), dtype=np.int64)
     for column, (path, domain) in enumerate(coding.numbers.items()):
@@ -70,7 +70,7 @@ def snapped(coding: Coding, points: Points) -> Points:
     return Points(numbers, points.categories)
 
 
-def decode(coding: Coding, points: Points, row: int, model: Hyperparameters) -> Hyperparameters:
+def decode_point(coding: Coding, points: Points, row: int, model: Hyperparameters) -> Hyperparameters:
     """Return one of the points as hyperparameters; what is not coded is the `model`'s."""
     values: dict[Path, Any] = {}
     for column, (path, domain) in enumerate(coding.numbers.items()):

@@ -16,7 +16,7 @@ class Interval(NamedTuple):
 
     begun: int  # step at which it began
     before: float  # score of the weights that it began with
-    gain: float  # in score per step; NaN if it diverged
+    gain: float  # score per step; NaN if the member diverged
     hyperparameters: Hyperparameters
     explored: bool  # whether these hyperparameters were new in this interval
 
@@ -25,12 +25,12 @@ class Past(NamedTuple):
     """What a rule that learns from the run may look at when a clone's hyperparameters are chosen."""
 
     intervals: tuple[Interval, ...]  # finished ones of all members, by member, oldest first
-    running: tuple[Hyperparameters, ...]  # what other members train under from now on
-    step: int  # of the donor's weights
-    score: float  # of the donor's weights
+    running: tuple[Hyperparameters, ...]  # those that other members train under from now on
+    step: int  # the donor's weights have trained so many
+    score: float  # the donor's
 
 
-NOTHING = Past((), (), 0, 0.0)
+NO_PAST = Past((), (), 0, 0.0)
 
 
 class Explore(Protocol):
@@ -117,7 +117,7 @@ def explore(
     donor: Hyperparameters,
     own: Hyperparameters,
     rng: np.random.Generator,
-    past: Past = NOTHING,
+    past: Past = NO_PAST,
 ) -> Hyperparameters:
     """Return the donor's hyperparameters varied; constants stay the member's `own`."""
     return with_constants(space, rule.propose(space, donor, past, rng), own)

@@ -12,7 +12,7 @@ import numpy as np
 from shoal.policies.exploit import Copy, clone
 from shoal.policies.standings import Standings
 
-Curve = tuple[float, ...]
+ScoreCurve = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Fire:
     """
 
     patience: int = 2
-    smoothing: float = 0.5  # of the evaluators' curves: the weight of what was, from one score to the next
+    smoothing: float = 0.5  # weight of the earlier scores in the moving average of an evaluator's curve
 
     def __post_init__(self) -> None:
         if self.patience < 1:
@@ -88,7 +88,7 @@ class Fire:
         won = dict(zip(curves, wins(tuple(curves.values())), strict=True))
         return sorted(curves, key=lambda parent: -won[parent])  # stable: equals stay in the order of scores
 
-    def curve(self, parent: int, evaluator: int, standings: Standings) -> Curve:
+    def curve(self, parent: int, evaluator: int, standings: Standings) -> ScoreCurve:
         """Return what the evaluator saw of the weights that the parent has, or nothing."""
         began = standings.decision - self.patience
         since = standings.since
@@ -100,7 +100,7 @@ class Fire:
 
 
 @lru_cache(maxsize=8)  # all parents and evaluators of a decision ask the same
-def wins(curves: tuple[Curve, ...]) -> tuple[float, ...]:
+def wins(curves: tuple[ScoreCurve, ...]) -> tuple[float, ...]:
     """Return how many others each curve outpaces; an undecided pair counts half for both, no curve nothing."""
     climbs = {place: tuple(accumulate(curve, max)) for place, curve in enumerate(curves) if curve}
     won = [0.0] * len(curves)
@@ -111,7 +111,7 @@ def wins(curves: tuple[Curve, ...]) -> tuple[float, ...]:
     return tuple(won)
 
 
-def smoothed(scores: Sequence[float], weight: float) -> Curve:
+def smoothed(scores: Sequence[float], weight: float) -> ScoreCurve:
     """Return the exponential moving average with its bias corrected, so that the first score stays as it is."""
     total = norm = 0.0
     found = []
@@ -121,7 +121,7 @@ def smoothed(scores: Sequence[float], weight: float) -> Curve:
     return tuple(found)
 
 
-def outpaces(first: Curve, second: Curve) -> bool | None:
+def outpaces(first: ScoreCurve, second: ScoreCurve) -> bool | None:
     """Say whether the first curve crosses the scores that both pass through in less time than the second.
 
     None where they share no range of scores, or take equally long: rates at different scores tell nothing,
@@ -134,7 +134,7 @@ def outpaces(first: Curve, second: Curve) -> bool | None:
     return None if times[0] == times[1] else times[0] < times[1]
 
 
-def reached(climb: Curve, level: float) -> float:
+def reached(climb: ScoreCurve, level: float) -> float:
     """Return when a curve first has this score, in intervals, between its ends."""
     after = bisect_left(climb, level)
     if after == 0:

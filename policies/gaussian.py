@@ -8,8 +8,8 @@ import numpy as np
 from shoal.policies.encoding import Array, Places
 
 JITTERS = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
-LEAST_NOISE = 1e-4  # of labels that have variance 1
-SWEEPS = 2  # over all settings of the kernel when it is fitted
+LEAST_NOISE = 1e-4  # variance; the labels have variance 1
+SWEEPS = 2  # a fit goes through all settings of the kernel so many times
 
 # shorter lengths would follow the noise of few rows; time is scaled to the rows' whole span, over which a
 # forgetting of 0.99 leaves a correlation of 0.1
@@ -24,32 +24,32 @@ GRIDS: dict[str, tuple[float, ...]] = {
 
 class Inputs(NamedTuple):
     times: Array  # (rows,) in [0, 1]
-    scores: Array  # (rows,) in [0, 1], of the weights that the interval began with
+    scores: Array  # (rows,) in [0, 1]; the score of the weights that an interval began with
     numbers: Array  # (rows, numbers) in [0, 1]
     categories: Places  # (rows, categories), possibly no columns
 
-    def taken(self, rows: slice) -> "Inputs":
+    def taken(self, rows: Places) -> "Inputs":
         return Inputs(self.times[rows], self.scores[rows], self.numbers[rows], self.categories[rows])
 
 
 class Distances(NamedTuple):
     """Between all rows of two inputs, each (rows, rows)."""
 
-    squared: Array  # of the numbers
-    ahead: Array  # squared, of the scores
-    elapsed: Array
-    equal: Array | None  # the share of equal categories; None where there are none
+    squared: Array  # sum of the squared differences of all numbers
+    ahead: Array  # squared difference of the scores
+    elapsed: Array  # time between the rows, not squared
+    equal: Array | None  # share of the categories that are equal; None where there are no categories
 
 
 class Kernel(NamedTuple):
     length: float = 0.5  # in squared units of the scaled numbers
     context: float = 0.0  # how much the score counts beside a number, whose weight is 1
     forgetting: float = 0.1  # in [0, 1); 0 forgets nothing
-    noise: float = 0.1  # variance, of labels that have variance 1
+    noise: float = 0.1  # variance; the labels have variance 1
     mix: float = 0.5  # 1 multiplies the parts of numbers and categories, 0 adds them
 
 
-START = Kernel()  # of the search for the best
+START = Kernel()  # the search for the best kernel begins here
 
 
 class Process(NamedTuple):

@@ -1,4 +1,4 @@
-"""Who is not worth going on with: the rungs of asynchronous successive halving."""
+"""Which members are not worth training on: the rungs of asynchronous successive halving."""
 
 import math
 from collections.abc import Sequence

@@ -9,21 +9,21 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Vector = NDArray[np.float64]
+from shoal.policies.arrays import Vector
+
 Function = Callable[[Vector], tuple[float, Vector]]  # value and gradient
 
-HISTORY = 10  # pairs that the curvature is known from
-TRIES = 40  # of one line search
+CURVATURE_PAIRS = 10  # the curvature is estimated from the last so many steps and changes of the gradient
+LINE_SEARCH_TRIES = 40  # most points that one line search tries
 SLOPE, CURVATURE = 1e-4, 0.9  # constants of the weak Wolfe conditions
-AGREE = 1e-6  # relative: within it two minima are the same
+AGREE = 1e-6  # relative; two minima within it count as the same
 
 
 class Minimum(NamedTuple):
     point: Vector
     value: float
-    converged: bool = True  # False where the iterations were used up before
+    converged: bool = True  # False: the iterations were used up first
     agreeing: int = 1  # how many starts came to this value
 
 
@@ -57,13 +57,13 @@ def minimise(function: Function, start: Vector, iterations: int = 500, tolerance
         moved, less, slope = found
         change, turned = moved - point, slope - gradient
         if change @ turned > 1e-12 * np.linalg.norm(change) * np.linalg.norm(turned):
-            pairs = [*pairs[1 - HISTORY :], (change, turned)]
+            pairs = [*pairs[1 - CURVATURE_PAIRS :], (change, turned)]
         point, value, gradient = moved, less, slope
     return Minimum(point, value, converged=False)
 
 
 def _stands_still(value: float, gradient: Vector, less: float, slope: Vector) -> bool:
-    """Say whether a step has only changed what is rounding."""
+    """Say whether a step has changed the value by rounding alone."""
     return value - less <= 1e-15 * max(abs(value), 1e-300) and np.abs(slope).max() >= np.abs(gradient).max()
 
 
@@ -99,7 +99,7 @@ def _search(
     """
     slope = float(gradient @ direction)
     low, high, best = 0.0, math.inf, None
-    for _ in range(TRIES):
+    for _ in range(LINE_SEARCH_TRIES):
         moved = point + step * direction
         less, turned = function(moved)
         if not math.isfinite(less) or less > value + SLOPE * step * slope:

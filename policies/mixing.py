@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Vector = NDArray[np.float64]
+from shoal.policies.arrays import Vector
+
 Counts = NDArray[np.int64]
 
 
@@ -51,7 +52,7 @@ def bounded(proportions: Vector, least: Vector | float, most: Vector | float) ->
         return proportions.copy()
     held = proportions > 1e-100  # below, a bound divided by it may overflow
     full = np.where(held, high, low)
-    if full.sum() < 1:  # what the groups of share 0 must take up, in proportion to their room
+    if full.sum() < 1:  # groups of share 0 must take up the rest, in proportion to their room
         room = np.where(held, 0.0, high - low)
         return np.asarray(full + room * min(1.0, (1 - full.sum()) / max(float(room.sum()), 1e-300)))
     return _clipped(proportions, low, high, held)
@@ -80,29 +81,29 @@ def _clipped(proportions: Vector, low: Vector, high: Vector, held: NDArray[np.bo
 def apportion(proportions: Vector, batch: int, debt: Vector) -> tuple[Counts, Vector]:
     """Return whole rows per group that sum to `batch`, and the debt to carry to the next batch."""
     due = proportions * batch + debt
-    counts = np.array(cut(proportions.tolist(), due.tolist(), batch), dtype=np.int64)
+    counts = np.array(cut_batch(proportions.tolist(), due.tolist(), batch), dtype=np.int64)
     return counts, due - counts
 
 
-def cut(proportions: Sequence[float], due: Sequence[float], batch: int) -> list[int]:
-    """Return whole rows per group that sum to `batch`; due are its shares and what earlier batches still owe.
+def cut_batch(proportions: Sequence[float], due: Sequence[float], batch: int) -> list[int]:
+    """Return whole rows per group that sum to `batch`; `due` has the shares and what earlier batches still owe.
 
-    Everybody gets the whole rows that are due; of the rest a group gets one the sooner, the sooner it would
-    otherwise be owed more than a row. With fixed proportions the running total of a group so stays within
-    one row of its due after every batch, as for unit jobs served by their deadlines (Steiner and Yeomans,
-    1993); by the largest remainder it does not.
+    Each group first gets the whole part of what it is due. The rows left over go to the earliest deadlines; a
+    group's deadline is how many more rows can go elsewhere before it is owed more than one. With fixed
+    proportions a group's running total then stays within one row of its due after every batch, as for unit
+    jobs served by their deadlines (Steiner and Yeomans, 1993); by the largest remainder it does not.
     """
-    # plain lists: to cut a batch of a few dozen rows must not cost more than to copy it
+    # plain lists are used because cutting a batch of a few dozen rows must not cost more than copying it
     counts = [int(rows) if rows > 0 else 0 for rows in due]
     missing = batch - sum(counts)
     if not missing:
         return counts
     slack = [
-        # for how many rows of others a group can wait until it is owed more than one
+        # the deadline, in rows
         (1 - owed) / share if (owed := rows - count) > 0 and share > 0 else math.inf
         for rows, count, share in zip(due, counts, proportions, strict=True)
     ]
-    # of those that need not wait for anybody, such as groups of share 0, the one that is owed most is first
+    # among equal deadlines, such as those of groups of share 0, the group that is owed most comes first
     order = sorted(range(len(due)), key=lambda group: (slack[group], counts[group] - due[group]))
     while missing > 0:
         for group in order[:missing]:
@@ -116,7 +117,7 @@ def cut(proportions: Sequence[float], due: Sequence[float], batch: int) -> list[
     return counts
 
 
-def within(counts: Counts, left: Counts) -> Counts:
+def counts_within(counts: Counts, left: Counts) -> Counts:
     """Return counts of the same sum that exceed what is left nowhere: the surplus goes where most is left.
 
     Groups that have no row in `counts` get some only if the others have no room.
@@ -131,7 +132,9 @@ def within(counts: Counts, left: Counts) -> Counts:
     if surplus > room.sum():
         raise ValueError(f"{counts.sum()} rows were asked for, but only {left.sum()} are left.")
     more, _ = apportion(room / room.sum(), surplus, np.zeros(len(room)))
-    return np.asarray(kept + np.minimum(more, room)) if (more <= room).all() else within(kept + more, left)
+    return (
+        np.asarray(kept + np.minimum(more, room)) if (more <= room).all() else counts_within(kept + more, left)
+    )
 
 
 def dealt(counts: Counts, steps: int) -> Counts:

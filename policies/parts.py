@@ -4,19 +4,19 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from shoal.policies.population import Best, Order, Report, State, archived, decide
+from shoal.policies.population import Best, Order, PopulationState, Report, archived, decide
 from shoal.policies.rules import Rules
 from shoal.policies.space import Space
 
 
-def part_of(member: int, parts: int) -> int:
+def part_of_member(member: int, parts: int) -> int:
     """Return a member's part: they are dealt out in turn."""
     return member % parts
 
 
 def decide_within(
-    rules: Rules, space: Space, state: State, reports: Iterable[Report], seed: int, parts: int = 1
-) -> tuple[State, list[Order]]:
+    rules: Rules, space: Space, state: PopulationState, reports: Iterable[Report], seed: int, parts: int = 1
+) -> tuple[PopulationState, list[Order]]:
     """Decide for each part as for a population of its own; with one part this is `decide`."""
     if parts == 1:
         return decide(rules, space, state, reports, seed)
@@ -27,7 +27,7 @@ def decide_within(
         said = [
             report._replace(member=report.member // parts)
             for report in heard
-            if part_of(report.member, parts) == part
+            if part_of_member(report.member, parts) == part
         ]
         # a seed for each part, or the same draws would be made in all of them
         rng = np.random.default_rng([seed, part])
@@ -38,7 +38,7 @@ def decide_within(
     return tuple(members), orders
 
 
-def archived_within(state: State, parts: int = 1) -> list[tuple[int, Best]]:
+def archived_within(state: PopulationState, parts: int = 1) -> list[tuple[int, Best]]:
     """Return of each part the member that has ever reported the best score there, and what it was then."""
     found = []
     for part in range(parts):

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shoal.policies.exploit import Copy, clone
-from shoal.policies.explore import NOTHING, Interval, Past, explore, with_constants
+from shoal.policies.explore import NO_PAST, Interval, Past, explore, with_constants
 from shoal.policies.rules import Rules
-from shoal.policies.space import Hyperparameters, Space, frozen, sample
+from shoal.policies.space import Hyperparameters, Space, frozen, sample_space
 from shoal.policies.standings import Standings, standings
 
-HISTORY = 32  # scores of a member that are kept for the rules that look back
+SCORES_KEPT = 32  # scores for each member; some rules look back
 
 
 class Report(NamedTuple):
@@ -31,8 +31,8 @@ class Report(NamedTuple):
 class Order(NamedTuple):
     """Continue from the weights that `donor` reported with, under these hyperparameters.
 
-    With a `decision` they are those that the donor reported with when it came to that one of its decisions;
-    the donor may then be the member itself, which goes back.
+    Without `decision`: the weights that `donor` has just reported with. With it: those it had at that decision
+    of its own; `donor` may then be `member` (backtracking).
     """
 
     member: int
@@ -70,26 +70,26 @@ class MemberState(NamedTuple):
     explored: bool = False  # whether the running interval is the first under these hyperparameters
     since: int = 0  # at which of its decisions it last took weights; 0 if it has only had its own
     failures: int = 0  # how often it reported without a finite score
-    best: Best | None = None  # where the rules backtrack
+    best: Best | None = None  # kept only where the rules backtrack
     rungs: tuple[Rung, ...] = ()  # the newest score of each rung, as far as members are culled
     past: tuple[Interval, ...] = ()  # the last finished intervals, oldest first, as far as a rule wants them
 
 
-State = tuple[MemberState, ...]
+PopulationState = tuple[MemberState, ...]
 
 
 def generator(seed: int, member: int, decision: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, member, decision])))
 
 
-def start(space: Space, members: int, seed: int) -> State:
+def start(space: Space, members: int, seed: int) -> PopulationState:
     """Draw every member's first hyperparameters from the space."""
-    return tuple(MemberState(sample(space, generator(seed, member, 0))) for member in range(members))
+    return tuple(MemberState(sample_space(space, generator(seed, member, 0))) for member in range(members))
 
 
 def decide(
-    rules: Rules, space: Space, state: State, reports: Iterable[Report], seed: int
-) -> tuple[State, list[Order]]:
+    rules: Rules, space: Space, state: PopulationState, reports: Iterable[Report], seed: int
+) -> tuple[PopulationState, list[Order]]:
     """Take the reports in and give an order to every reporting member that is to copy another.
 
     All donors are chosen from one snapshot, and a copy takes the weights that the donor reported with,
@@ -107,7 +107,7 @@ def decide(
     best = archived(state) if rules.backtrack else None
     for member, (copy, rng) in copies.items():
         source = _source(told, copy, best)
-        past = _past(rules, told, copies, orders, source) if rules.explore.memory else NOTHING
+        past = _past(rules, told, copies, orders, source) if rules.explore.memory else NO_PAST
         taken = _taken(rules, space, source.hyperparameters, told[member].hyperparameters, copy, past, rng)
         orders.append(Order(member, source.donor, taken, source.decision))
         members[member] = told[member]._replace(
@@ -118,13 +118,13 @@ def decide(
             begun=(source.step, source.score),
             explored=copy.explore,
             since=told[member].decisions,
-            # what was reported is overwritten before anybody could keep it
+            # the clone's own report is not archived: its weights are gone before a checkpoint could hold them
             best=state[member].best,
         )
     return tuple(members), orders
 
 
-def archived(state: State) -> tuple[int, Best] | None:
+def archived(state: PopulationState) -> tuple[int, Best] | None:
     """Return the member that has ever reported the best score, and what it was then.
 
     Its weights of then are what later copies may go back to, so they have to be kept.
@@ -133,7 +133,7 @@ def archived(state: State) -> tuple[int, Best] | None:
     return max(known, key=lambda item: (item[1].score, -item[0])) if known else None
 
 
-def to_plain(state: State) -> list[dict[str, Any]]:
+def to_plain(state: PopulationState) -> list[dict[str, Any]]:
     """Return the state as values that JSON holds, for a checkpoint."""
     return [
         known._asdict()
@@ -146,7 +146,7 @@ def to_plain(state: State) -> list[dict[str, Any]]:
     ]
 
 
-def from_plain(plain: Sequence[dict[str, Any]]) -> State:
+def from_plain(plain: Sequence[dict[str, Any]]) -> PopulationState:
     """Return the state that `to_plain` gave, also after JSON has made lists of its tuples."""
     return tuple(
         MemberState(
@@ -179,7 +179,7 @@ def _heard(known: MemberState, report: Report, rules: Rules) -> MemberState:
         score=score,
         step=report.step,
         decisions=known.decisions + 1,
-        history=(*known.history, score)[-HISTORY:],
+        history=(*known.history, score)[-SCORES_KEPT:],
         begun=(report.step, score),
         explored=False,
         failures=known.failures + (not math.isfinite(score)),
@@ -206,7 +206,7 @@ def _climbed(known: MemberState, report: Report, rules: Rules) -> tuple[Rung, ..
     return (*others, Rung(rung, float(report.score), known.decisions + 1))
 
 
-def _hopeless(rules: Rules, told: State, member: int) -> bool:
+def _hopeless(rules: Rules, told: PopulationState, member: int) -> bool:
     """Say whether the report that was just taken in has brought the member to a rung where it falls behind."""
     known = told[member]
     if rules.cull is None or not known.rungs or known.rungs[-1].decision != known.decisions:
@@ -216,9 +216,10 @@ def _hopeless(rules: Rules, told: State, member: int) -> bool:
     return len(scores) >= rules.least and rules.cull.hopeless(own.score, scores)
 
 
-def _standings(rules: Rules, told: State, step: int, decision: int) -> Standings:
-    """Return who can be compared at this age; nobody if they are too few. Who has failed for good is left out:
-    it would fill the places of the worst, whom nothing replaces.
+def _standings(rules: Rules, told: PopulationState, step: int, decision: int) -> Standings:
+    """Return the members that can be compared at this age; none if they are too few.
+
+    A member that has failed for good is left out: it would stand among the worst, and nothing replaces it.
     """
     scores = {
         number: known.score
@@ -246,7 +247,7 @@ def _trains_on(rules: Rules, known: MemberState) -> bool:
 
 
 def _copies(
-    rules: Rules, told: State, reports: Sequence[Report], seed: int
+    rules: Rules, told: PopulationState, reports: Sequence[Report], seed: int
 ) -> dict[int, tuple[Copy, np.random.Generator]]:
     """Return what each member that is to copy takes, and the generator of its decision."""
     ranked: dict[tuple[int, int], Standings] = {}
@@ -263,7 +264,7 @@ def _copies(
     return copies
 
 
-def _copy(rules: Rules, told: State, member: int, ranked: Standings, rng: Any) -> Copy | None:
+def _copy(rules: Rules, told: PopulationState, member: int, ranked: Standings, rng: Any) -> Copy | None:
     """Ask the exploit rule; a failed or culled member that it leaves alone is replaced all the same."""
     known = told[member]
     if known.failures > rules.replacements:
@@ -271,7 +272,8 @@ def _copy(rules: Rules, told: State, member: int, ranked: Standings, rng: Any) -
     copy = rules.exploit.copy(member, ranked, rng) if known.step >= rules.burn_in else None
     failed = not math.isfinite(ranked.scores.get(member, 0.0))
     if copy is None and (failed or _hopeless(rules, told, member)):
-        # a culled member may be better than some of the quarter, who are of another age
+        # only members ranked above it may donate: rungs compare equal ages, so a culled member can itself rank
+        # in the best quarter
         better = min(math.ceil(ranked.able / 4), ranked.places.get(member, 0))
         copy = clone(ranked.ranking[int(rng.integers(better))]) if better else None
     return copy
@@ -284,10 +286,10 @@ class _Source(NamedTuple):
     decision: int | None
     step: int
     score: float
-    hyperparameters: Hyperparameters  # that are varied or taken over
+    hyperparameters: Hyperparameters  # these are varied or taken over
 
 
-def _source(told: State, copy: Copy, best: tuple[int, Best] | None) -> _Source:
+def _source(told: PopulationState, copy: Copy, best: tuple[int, Best] | None) -> _Source:
     """Return the donor, or the best of earlier decisions if the donor is worse (BG-PBT: Wan et al., 2022).
 
     What is varied are the hyperparameters that belong to the weights, not those of the donor of now.
@@ -301,7 +303,7 @@ def _source(told: State, copy: Copy, best: tuple[int, Best] | None) -> _Source:
 
 
 def _past(
-    rules: Rules, told: State, copies: Mapping[int, Any], orders: Sequence[Order], source: _Source
+    rules: Rules, told: PopulationState, copies: Mapping[int, Any], orders: Sequence[Order], source: _Source
 ) -> Past:
     staying = [
         known.hyperparameters

@@ -1,9 +1,8 @@
 """Rank correlation."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-Vector = NDArray[np.float64]
+from shoal.policies.arrays import Vector
 
 
 def ranks(values: Vector) -> Vector:

@@ -5,9 +5,9 @@ from itertools import groupby
 
 from shoal.policies.explore import Interval
 
-SMALLEST, LARGEST = 0.05, 1.0  # half-lengths; the whole domain is 1 wide
+SMALLEST, LARGEST = 0.05, 1.0  # half-lengths; a whole domain is 1 wide
 FACTOR = 1.5
-SUCCESSES, FAILURES = 2, 5  # rounds on end after which the region grows or shrinks
+SUCCESSES, FAILURES = 2, 5  # after so many rounds in a row the region grows, or shrinks
 
 
 def half_length(intervals: Iterable[Interval], start: float) -> float:

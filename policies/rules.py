@@ -61,4 +61,4 @@ class Rules:
             raise ValueError(f"replacements must be at least 0, but got {self.replacements}.")
 
 
-ALONE = Rules(NoExploit(), replacements=0)
+LEFT_ALONE = Rules(NoExploit(), replacements=0)

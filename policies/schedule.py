@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from shoal.policies.population import Order, Report, State
+from shoal.policies.population import Order, PopulationState, Report
 from shoal.policies.space import Hyperparameters
 
 
@@ -19,7 +19,9 @@ def setting_at(schedule: Sequence[Setting], step: int) -> Hyperparameters:
     return [setting for setting in schedule if setting.from_step <= step][-1].hyperparameters
 
 
-def keep_to(schedule: Sequence[Setting], state: State, reports: Sequence[Report]) -> tuple[State, list[Order]]:
+def keep_to(
+    schedule: Sequence[Setting], state: PopulationState, reports: Sequence[Report]
+) -> tuple[PopulationState, list[Order]]:
     """Tell each reporting member to go on from its own weights under what the schedule says from here."""
     members, orders = list(state), []
     for report in sorted(reports):

@@ -10,13 +10,13 @@ class Standings(NamedTuple):
     """The members that can be compared at a decision."""
 
     ranking: tuple[int, ...]  # best first, NaN last, the lower number first among equals
-    places: Mapping[int, int]  # where each stands in the ranking, from 0
+    places: Mapping[int, int]  # place of each in the ranking, from 0
     scores: Mapping[int, float]
     histories: Mapping[int, tuple[float, ...]]  # the last scores of each, oldest first
-    able: int  # how many of the ranking, from its head, have a finite score and may donate
-    members: int  # of the whole population, also those that cannot be compared
-    decision: int  # which of its decisions the asking member has come to, from 1
-    since: Mapping[int, int]  # at which of its decisions each last took weights, 0 if never, as far as is known
+    able: int  # so many at the head of the ranking have a finite score and may donate
+    members: int  # in the whole population, also those that cannot be compared
+    decision: int  # number of this decision for the member that asks, from 1
+    since: Mapping[int, int]  # number of the decision at which each last took weights; 0 if it never did
 
     def rivals(self, member: int, count: int, rng: np.random.Generator) -> list[int]:
         """Draw up to `count` different other members that may donate, best first."""

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-ROUNDING = 16 * np.finfo(np.float64).eps  # relative to the largest value: differences below it mean nothing
-MOST_TERMS = 500  # of the continued fraction; it converges within some tens
+ROUNDING = 16 * np.finfo(np.float64).eps  # relative to the largest value; smaller differences mean nothing
+MOST_TERMS = 500  # the continued fraction converges within some tens
 
 
-def moments(values: Sequence[float], freedom: int = 0) -> tuple[float, float]:
+def mean_and_variance(values: Sequence[float], freedom: int = 0) -> tuple[float, float]:
     """Return the mean and the variance; of equal values they are that value and 0, not nearly so.
 
     The mean of `[0.3] * 10` as numpy sums it is another number than 0.3. The variance is a sum of squares
@@ -27,7 +27,7 @@ def welch(better: Sequence[float], worse: Sequence[float]) -> float:
     Both need at least two values. Two series that are constant but for rounding leave the statistic
     undefined: p is then 0 if `better` is higher by more than that and 1 if not.
     """
-    (first, spread), (second, other) = moments(better, 1), moments(worse, 1)
+    (first, spread), (second, other) = mean_and_variance(better, 1), mean_and_variance(worse, 1)
     errors = spread / len(better), other / len(worse)
     rounding = ROUNDING * max(map(abs, (*better, *worse)))
     if math.sqrt(sum(errors)) <= rounding:

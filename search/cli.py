@@ -31,10 +31,10 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
-File = Annotated[str, typer.Argument(help="YAML file of the run.", metavar="FILE")]
-Changes = Annotated[list[str] | None, typer.Argument(help="Changes to it.", metavar="[key=value ...]")]
-Member = Annotated[int | None, typer.Option(help="Which member; the best one by default.")]
-Directory = Annotated[str, typer.Argument(help="Run directory or URI.", metavar="DIR")]
+FileArgument = Annotated[str, typer.Argument(help="YAML file of the run.", metavar="FILE")]
+ChangesArgument = Annotated[list[str] | None, typer.Argument(help="Changes to it.", metavar="[key=value ...]")]
+MemberOption = Annotated[int | None, typer.Option(help="Which member; the best one by default.")]
+DirectoryArgument = Annotated[str, typer.Argument(help="Run directory or URI.", metavar="DIR")]
 
 
 class Resume(StrEnum):
@@ -45,8 +45,8 @@ class Resume(StrEnum):
 
 @app.command(epilog="Example: shoal run examples/demo.yaml population.members=4")
 def run(
-    file: File,
-    changes: Changes = None,
+    file: FileArgument,
+    changes: ChangesArgument = None,
     baseline: Annotated[
         bool,
         typer.Option("--baseline", help="Also train it without exploits, and with equal shares."),
@@ -62,14 +62,14 @@ def run(
 
 
 @app.command(epilog="Example: shoal resume runs/demo")
-def resume(path: Directory) -> None:
+def resume(path: DirectoryArgument) -> None:
     """Continue a run that was stopped or killed, from its last checkpoint."""
     settings, _ = directory.open_run(path)
     runner(settings.kind).run_on(path, console)
 
 
 @app.command(epilog="Example: shoal validate examples/demo.yaml training.steps=1000")
-def validate(file: File, changes: Changes = None) -> None:
+def validate(file: FileArgument, changes: ChangesArgument = None) -> None:
     """Check a file without running it, and print the resolved configuration."""
     from shoal.search.load import dump, left_to_do
 
@@ -80,7 +80,7 @@ def validate(file: File, changes: Changes = None) -> None:
 
 
 @app.command(epilog="Example: shoal corpus examples/demo.yaml data.megabytes=16")
-def corpus(file: File, changes: Changes = None) -> None:
+def corpus(file: FileArgument, changes: ChangesArgument = None) -> None:
     """Build the corpus that a run reads: tokenised, packed and split Parquet with a manifest."""
     from shoal.search.runs.population import show_corpus
 
@@ -88,7 +88,7 @@ def corpus(file: File, changes: Changes = None) -> None:
 
 
 @app.command(epilog="Example: shoal report runs/demo")
-def report(path: Directory) -> None:
+def report(path: DirectoryArgument) -> None:
     """Draw the run as one HTML file that opens offline."""
     from shoal.search.report.write import write_report
 
@@ -98,8 +98,8 @@ def report(path: Directory) -> None:
 
 @app.command(epilog="Example: shoal export runs/demo --member 3 --to exported/")
 def export(
-    path: Directory,
-    member: Member = None,
+    path: DirectoryArgument,
+    member: MemberOption = None,
     student: Annotated[str | None, typer.Option(help="A student of a distill run, by name.")] = None,
     to: Annotated[str | None, typer.Option(help="Where to; DIR/best or DIR/students/NAME by default.")] = None,
 ) -> None:
@@ -116,21 +116,21 @@ def export(
 
 
 @app.command(epilog="Example: shoal schedule runs/demo > schedule.yaml")
-def schedule(path: Directory, member: Member = None) -> None:
+def schedule(path: DirectoryArgument, member: MemberOption = None) -> None:
     """Print a member's hyperparameters over the steps, as YAML: a run's file takes it as it stands."""
-    from shoal.search.runs.replay import lineage_of, settings_of
+    from shoal.search.runs.replay import lineage_of, schedule_entries
 
     settings, store = directory.open_run(path)
     _, segments = lineage_of(settings, store, member)
-    write_document(notation.write({"schedule": settings_of(segments)}))
+    write_document(notation.write_yaml({"schedule": schedule_entries(segments)}))
 
 
 @app.command(epilog="Example: shoal replay runs/demo --member 3")
-def replay(path: Directory, member: Member = None) -> None:
+def replay(path: DirectoryArgument, member: MemberOption = None) -> None:
     """Train one model along the schedule of a member's lineage, into DIR/replay/MEMBER."""
     from shoal.search.runs import replay as replaying
 
-    replaying.replay(path, member, console)
+    replaying.replay_lineage(path, member, console)
 
 
 @app.command(epilog="Example: shoal status runs/demo")
@@ -188,30 +188,30 @@ def runs_here() -> list[str]:
     return [entry.path for entry in found if os.path.exists(f"{entry.path}/{directory.SETTINGS}")]
 
 
-def main() -> None:
+def run_command_line() -> None:
     """Run the command line; what the user did wrong is one message without a stack trace."""
     with well_ended():
         try:
             app()
         except (InputError, NoRay) as error:
-            sys.exit(say("error", error, 2))
+            sys.exit(report_error("error", error, 2))
         except BrokenFile as error:
-            sys.exit(say("error", InputError(f"{error}. {directory.way_out(error)}"), 2))
+            sys.exit(report_error("error", InputError(f"{error}. {directory.way_out(error)}"), 2))
         except Interrupted as error:
-            sys.exit(say("interrupted", error, 130))
+            sys.exit(report_error("interrupted", error, 130))
         except RunFailed as error:
-            sys.exit(say("failed", error, 1))
+            sys.exit(report_error("failed", error, 1))
         except Exception as error:  # a fault of Shoal's own, or of what it stands on
-            sys.exit(say("failed", error, 1))
+            sys.exit(report_error("failed", error, 1))
 
 
-def say(kind: str, error: Exception, code: int) -> int:
+def report_error(kind: str, error: Exception, code: int) -> int:
     said, trace = str(error), getattr(error, "trace", "")
     if kind == "interrupted":
-        ending.say(f"{kind}: {said}")
+        ending.set_last_line(f"{kind}: {said}")
     if not isinstance(error, InputError | RunFailed | NoRay | CannotWrite):
         said, trace = f"{traces.in_one_line(traces.trace_of(error))}.", traces.trace_of(error)
     if trace:
-        said = f"{said.rstrip('.')}. {traces.keep(trace)}"
+        said = f"{said.rstrip('.')}. {traces.keep_trace(trace)}"
     errors.print(f"{kind}: {said}", style="red", highlight=False, soft_wrap=True, markup=False)
     return code

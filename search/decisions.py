@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from shoal.policies.parts import decide_within
-from shoal.policies.population import Order, Report, State
-from shoal.policies.rules import ALONE, Rules
+from shoal.policies.population import Order, PopulationState, Report
+from shoal.policies.rules import LEFT_ALONE, Rules
 from shoal.policies.schedule import keep_to
 from shoal.policies.space import Space
 from shoal.search.config.run import Run
@@ -13,12 +13,12 @@ OVER = "over"  # among a round's orders: it is the last one, since rows have end
 
 
 def decide_round(
-    run: Run, space: Space, rules: Rules, state: State, reports: Sequence[Report], last: bool
-) -> tuple[State, list[Order]]:
+    run: Run, space: Space, rules: Rules, state: PopulationState, reports: Sequence[Report], last: bool
+) -> tuple[PopulationState, list[Order]]:
     """Decide by these rules, or as the run's schedule says.
 
     With `last` nothing trains any more: a copy would only lose the loser's own result, so nobody copies.
     """
     if run.schedule:
         return keep_to(run.settings(), state, reports)
-    return decide_within(ALONE if last else rules, space, state, reports, run.seed, run.parts)
+    return decide_within(LEFT_ALONE if last else rules, space, state, reports, run.seed, run.parts)

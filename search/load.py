@@ -15,7 +15,7 @@ from shoal.search.checks.run import problems as problems_of
 from shoal.search.checks.values import check_each
 from shoal.search.config.explain import explain
 from shoal.search.config.places import absolute, escaped, with_places
-from shoal.search.config.run import FORMAT, Run
+from shoal.search.config.run import RUN_FORMAT, Run
 from shoal.search.distill.card import check_teacher, teacher_folder
 from shoal.search.errors import InputError
 from shoal.search.exported import check_reference
@@ -28,7 +28,7 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
     Raises InputError that names the file, the key path, the value and what is allowed.
     """
     refuse_hiding()
-    run = check(load_values(path, changes), path)
+    run = checked_run(load_values(path, changes), path)
     if run.own:
         run = run.model_copy(update={"code": run.code or os.path.dirname(os.path.abspath(path))})
         found = own_class(run.trainable, run.code, draft=True)
@@ -66,7 +66,7 @@ def load_values(path: str, changes: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def parse(text: str, path: str) -> dict[str, Any]:
-    values = notation.read(text, path)
+    values = notation.read_yaml(text, path)
     if values is None:
         raise InputError(f"{path}: must be a mapping of keys such as `name: demo`, but is empty.")
     if not isinstance(values, dict):
@@ -105,11 +105,13 @@ def refuse(path: str, problems: Sequence[str], cause: Exception | None = None) -
         raise InputError("\n".join(f"{path}: {problem}" for problem in problems)) from cause
 
 
-def check(values: dict[str, Any], path: str) -> Run:
-    version = values.get("format", FORMAT)
-    if isinstance(version, int) and version != FORMAT:
-        age = "a newer" if version > FORMAT else "an older"
-        raise InputError(f"{path}: is of format {version}, written by {age} Shoal; this one reads {FORMAT}.")
+def checked_run(values: dict[str, Any], path: str) -> Run:
+    version = values.get("format", RUN_FORMAT)
+    if isinstance(version, int) and version != RUN_FORMAT:
+        age = "a newer" if version > RUN_FORMAT else "an older"
+        raise InputError(
+            f"{path}: is of format {version}, written by {age} Shoal; this one reads {RUN_FORMAT}."
+        )
     try:
         run = Run.model_validate(values)
     except ValidationError as error:
@@ -130,4 +132,4 @@ def resolve(run: Run) -> Run:
 
 def dump(run: Run) -> str:
     """Return the run as text, of which `check` makes an equal run again."""
-    return notation.write(with_places(run, escaped).model_dump(exclude=idle_keys(run)))
+    return notation.write_yaml(with_places(run, escaped).model_dump(exclude=idle_keys(run)))

@@ -14,14 +14,14 @@ import yaml
 from shoal.search.errors import InputError
 
 DEEPEST = 64  # levels of nesting: far more than any run has, and fewer than Python's stack holds
-MOST = 1_000_000  # values, with each alias counted as what it stands for
+MOST_YAML_VALUES = 1_000_000  # values, with each alias counted as what it stands for
 DIGITS = 4300  # of a whole number: Python writes no longer one
 TAG = "tag:yaml.org,2002:"
 QUOTE = "put it in quotes if it is a word"
 UNWRITABLE = 10**DIGITS
 
 
-class Refused(yaml.YAMLError):
+class RefusedValue(yaml.YAMLError):
     """A value that is YAML, but is not taken; with the place in the text."""
 
     def __init__(self, said: str, mark: Any):
@@ -35,7 +35,9 @@ class Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.depth = getattr(self, "depth", 0) + 1
         if self.depth > DEEPEST:
-            raise Refused(f"brackets and mappings lie more than {DEEPEST} deep in one another", self.mark())
+            raise RefusedValue(
+                f"brackets and mappings lie more than {DEEPEST} deep in one another", self.mark()
+            )
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -49,17 +51,19 @@ class Loader(yaml.SafeLoader):
         for key, _ in node.value:
             name = key.value
             if key.tag not in (f"{TAG}str", f"{TAG}merge"):
-                raise Refused(f"a key must be a word, but {shown(key)}; put it in quotes", key.start_mark)
+                raise RefusedValue(
+                    f"a key must be a word, but {shown_key(key)}; put it in quotes", key.start_mark
+                )
             line = key.start_mark.line + 1
             if name in lines:
                 where = "twice in this line" if lines[name] == line else f"here and in line {lines[name]}"
                 said = f"the key `{short(name)}` stands {where}; leave one of the two out"
-                raise Refused(said, key.start_mark)
+                raise RefusedValue(said, key.start_mark)
             lines[name] = line
         return node
 
     def construct_document(self, node: Any) -> Any:
-        expanded(node, {})
+        count_values(node, {})
         return super().construct_document(node)
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
@@ -69,7 +73,7 @@ class Loader(yaml.SafeLoader):
             raise
         except Exception as error:  # its constructors raise whatever Python's own types do
             kind = node.tag.removeprefix(TAG)
-            raise Refused(f"{short(str(node.value))} is no {kind}; {QUOTE}", node.start_mark) from error
+            raise RefusedValue(f"{short(str(node.value))} is no {kind}; {QUOTE}", node.start_mark) from error
 
 
 class Dumper(yaml.SafeDumper):
@@ -87,14 +91,14 @@ for each in (Loader, Dumper):
     each.add_implicit_resolver(f"{TAG}int", re.compile(r"^[-+]?0[0-9_]+$"), list("-+0"))
 
 
-def shown(key: yaml.Node) -> str:
+def shown_key(key: yaml.Node) -> str:
     if not isinstance(key, yaml.ScalarNode):
         return "this one is a list or a mapping"
     kind = {"bool": "true or false", "int": "a number", "float": "a number", "null": "nothing"}
     return f"`{short(key.value)}` is read as {kind.get(key.tag.removeprefix(TAG), 'something else')}"
 
 
-def expanded(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+def count_values(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     """Return how many values a node stands for, and how deep they lie in one another.
 
     Raises Refused if they are too many or too deep: with aliases, a short text may stand for either.
@@ -102,50 +106,51 @@ def expanded(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     if isinstance(node, yaml.ScalarNode):
         return 1, 1
     if id(node) not in known:
-        known[id(node)] = MOST, DEEPEST  # what holds itself would never end
-        inner = [expanded(each, known) for each in within(node)]
+        known[id(node)] = MOST_YAML_VALUES, DEEPEST  # what holds itself would never end
+        inner = [count_values(each, known) for each in child_nodes(node)]
         known[id(node)] = 1 + sum(size for size, _ in inner), 1 + max((deep for _, deep in inner), default=0)
     size, deep = known[id(node)]
-    if size > MOST or deep > DEEPEST:
-        raise Refused(
-            f"with its aliases it holds itself, more than {MOST} values, or more than {DEEPEST} levels",
+    if size > MOST_YAML_VALUES or deep > DEEPEST:
+        raise RefusedValue(
+            f"with its aliases it holds itself, more than {MOST_YAML_VALUES} values, or more than {DEEPEST} "
+            f"levels",
             node.start_mark,
         )
     return size, deep
 
 
-def within(node: Any) -> Iterator[Any]:
+def child_nodes(node: Any) -> Iterator[Any]:
     for each in node.value:
         yield from each if isinstance(node, yaml.MappingNode) else [each]
 
 
-def whole(loader: Loader, node: yaml.ScalarNode) -> int:
+def whole_number(loader: Loader, node: yaml.ScalarNode) -> int:
     text = loader.construct_scalar(node)
     if re.fullmatch(r"[-+]?0[0-9_]+", text):
         plain = re.sub(r"^([-+]?)0[0_]*(?=[0-9])", r"\1", text)
-        raise Refused(f"{short(text)} begins with 0; write {short(plain)}, or {QUOTE}", node.start_mark)
+        raise RefusedValue(f"{short(text)} begins with 0; write {short(plain)}, or {QUOTE}", node.start_mark)
     if ":" in text:
-        raise Refused(f"{short(text)} looks like a time; put it in quotes", node.start_mark)
+        raise RefusedValue(f"{short(text)} looks like a time; put it in quotes", node.start_mark)
     number = loader.construct_yaml_int(node) if len(text) < DIGITS else UNWRITABLE
     if abs(number) >= UNWRITABLE:
-        raise Refused(f"a number of more than {DIGITS} digits cannot be; {QUOTE}", node.start_mark)
+        raise RefusedValue(f"a number of more than {DIGITS} digits cannot be; {QUOTE}", node.start_mark)
     return int(number)
 
 
-def real(loader: Loader, node: yaml.ScalarNode) -> float:
+def real_number(loader: Loader, node: yaml.ScalarNode) -> float:
     text = loader.construct_scalar(node)
     if ":" in text:
-        raise Refused(f"{short(text)} looks like a time; put it in quotes", node.start_mark)
+        raise RefusedValue(f"{short(text)} looks like a time; put it in quotes", node.start_mark)
     number = float(loader.construct_yaml_float(node))
     if math.isinf(number) and "inf" not in text.lower():
-        raise Refused(
+        raise RefusedValue(
             f"{short(text)} is larger than numbers go; write .inf for infinity, or {QUOTE}", node.start_mark
         )
     return number
 
 
 def date(loader: Loader, node: yaml.ScalarNode) -> Any:
-    raise Refused(
+    raise RefusedValue(
         f"{short(str(node.value))} looks like a date, which no value is; put it in quotes", node.start_mark
     )
 
@@ -154,19 +159,19 @@ def unknown(loader: Loader, node: yaml.Node) -> Any:
     kind = node.tag.removeprefix(TAG)
     text = short(str(node.value)) if isinstance(node, yaml.ScalarNode) else "a list or a mapping"
     if kind in ("value", "merge"):
-        raise Refused(f"{text} has a meaning of its own in YAML; put it in quotes", node.start_mark)
-    raise Refused(f"{text} of the kind `{short(kind)}` is not taken; leave the kind out", node.start_mark)
+        raise RefusedValue(f"{text} has a meaning of its own in YAML; put it in quotes", node.start_mark)
+    raise RefusedValue(f"{text} of the kind `{short(kind)}` is not taken; leave the kind out", node.start_mark)
 
 
-Loader.add_constructor(f"{TAG}int", whole)
-Loader.add_constructor(f"{TAG}float", real)
+Loader.add_constructor(f"{TAG}int", whole_number)
+Loader.add_constructor(f"{TAG}float", real_number)
 Loader.add_constructor(f"{TAG}timestamp", date)
 for kind in ("binary", "omap", "pairs", "set"):
     Loader.add_constructor(f"{TAG}{kind}", unknown)
 Loader.add_constructor(None, unknown)  # stands for all other kinds
 
 
-def read(text: str, place: str) -> Any:
+def read_yaml(text: str, place: str) -> Any:
     """Return the value that a text is; raises InputError with the place, the line and what to do."""
     try:
         return yaml.load(text, Loader)
@@ -174,7 +179,7 @@ def read(text: str, place: str) -> Any:
         raise InputError(f"{place}{line_of(error, text)}: {what(error)}.") from error
 
 
-def write(values: Any) -> str:
+def write_yaml(values: Any) -> str:
     """Return the text of which `read` makes equal values."""
     return yaml.dump(values, Dumper=Dumper, sort_keys=False, width=math.inf)
 
@@ -204,15 +209,15 @@ def check_tokens(text: str) -> None:
         between = text[end : token.start_mark.index]
         odd = isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken)
         if odd or between.strip():
-            raise Refused(f"`{short(text[end:].strip())}` would be left out of it", token.start_mark)
+            raise RefusedValue(f"`{short(text[end:].strip())}` would be left out of it", token.start_mark)
         if isinstance(token, yaml.ScalarToken) and "\n" in text[token.start_mark.index : token.end_mark.index]:
-            raise Refused("a word may not go over several lines", token.start_mark)
+            raise RefusedValue("a word may not go over several lines", token.start_mark)
         end = max(end, token.end_mark.index)
 
 
 def what(error: yaml.YAMLError) -> str:
     """Return what is wrong, in one line."""
-    if isinstance(error, Refused):
+    if isinstance(error, RefusedValue):
         return error.said
     if isinstance(error, yaml.MarkedYAMLError):
         said = ", ".join(part for part in (error.context, error.problem) if part)

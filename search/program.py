@@ -5,6 +5,6 @@ from shoal.search.signals import well_ended
 
 def main() -> None:
     with well_ended():
-        from shoal.search.cli import main as command
+        from shoal.search.cli import run_command_line as command
 
         command()

@@ -10,8 +10,9 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # Ray colours what it raises again
 BEGIN = re.compile(r"Traceback \(most recent call last\)|^.*\bray::|^ *File \"", re.MULTILINE)
 FRAME = re.compile(r"^\s+File \"(.+)\", line (\d+)")
 RAISED = re.compile(r"^[A-Za-z_][\w.()]*(: .*)?$")  # what stands below the last frame of a trace
-LIBRARIES = {"site-packages", "dist-packages", "search", "cluster", "policies", "trainables"}
-LONGEST = 300  # letters of a reason on a screen
+LIBRARY = re.compile(r"site-packages|dist-packages|python3\.\d+")
+OURS = [PurePath(__file__).parents[1] / each for each in ("cluster", "policies", "search", "trainables")]
+LONGEST_REASON = 300  # letters of a reason on a screen
 
 
 def trace_of(error: BaseException) -> str:
@@ -23,30 +24,29 @@ def in_one_line(text: str) -> str:
     plain = ESCAPES.sub("", text).strip()
     begin = BEGIN.search(plain)
     if begin is None:
-        return cut(" ".join(plain.split()))
+        return shortened(" ".join(plain.split()))
     before = " ".join(plain[: begin.start()].split())
     lines = [line for line in plain[begin.start() :].splitlines() if line.strip()]
     frames = [(place, found) for place, line in enumerate(lines) if (found := FRAME.match(line))]
     below = lines[frames[-1][0] + 1 if frames else 0 :]
     said = next((line.strip() for line in below if RAISED.match(line)), lines[-1].strip())
-    own = [f"{PurePath(found[1]).name}:{found[2]}" for _, found in frames if is_users(found[1])]
+    own = [f"{PurePath(found[1]).name}:{found[2]}" for _, found in frames if looks_like_users_file(found[1])]
     parts = [before.rstrip(".:"), *own[-1:], said]
-    return cut(": ".join(part for part in parts if part))
+    return shortened(": ".join(part for part in parts if part))
 
 
-def is_users(file: str) -> bool:
+def looks_like_users_file(file: str) -> bool:
     """Say whether a file of a trace, which may be another machine's, is the user's own."""
-    parts = PurePath(file).parts
-    return not file.startswith("<") and not any(
-        each in LIBRARIES or each.startswith("python3") for each in parts
-    )
+    path = PurePath(file)
+    ours = any(path.is_relative_to(each) for each in OURS)
+    return not (file.startswith("<") or ours or any(map(LIBRARY.fullmatch, path.parts)))
 
 
-def cut(line: str) -> str:
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+def shortened(line: str) -> str:
+    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 3]}..."
 
 
-def keep(trace: str) -> str:
+def keep_trace(trace: str) -> str:
     """Write a trace into a file of its own, for whoever wants it, and return how to say where it is."""
     try:
         descriptor, place = tempfile.mkstemp(prefix="shoal-", suffix=".txt")

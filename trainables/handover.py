@@ -17,7 +17,7 @@ from shoal.trainables.arrays import to_arrays
 from shoal.trainables.member import SavedState
 
 TENSORS = "tensors of torch"  # the key of a state under which stand the paths and types of what were tensors
-PLAIN = (type(None), bool, int, float, complex, str, bytes)  # what nobody can change
+PLAIN = (type(None), bool, int, float, complex, str, bytes)  # values that cannot change
 KEPT = "dicts, lists, tuples, numbers, words, numpy arrays and torch tensors"
 
 

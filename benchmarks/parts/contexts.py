@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.parts.texts import HeldOut, Memory
-from shoal.policies.mixers.visits import Groups, Mixing
+from shoal.policies.mixers.mixer import Groups
+from shoal.policies.mixers.visits import BoundedMixing
 from shoal.policies.mixing import normalise
 from shoal.search.config.mixing import PROBED
 from shoal.search.corpus.batches import MixedBatches
@@ -53,7 +54,7 @@ class ContextModel(MixedModel):
 class Job:
     """One run: a mixing and the seed of its first weights, its order of rows and its policy."""
 
-    mixing: Mixing
+    mixing: BoundedMixing
     seed: int
     reference: Reference | None = None  # DoReMi's
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
-from shoal.cluster.feed import open_dataset
+from shoal.cluster.reading import open_dataset
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import as_rows
 

@@ -13,10 +13,11 @@ from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli
 from shoal.policies.mixers.doge import DoGE
 from shoal.policies.mixers.doremi import DoReMi
+from shoal.policies.mixers.mixer import Mixer
 from shoal.policies.mixers.plain import Fixed, Proportional, Stratified
 from shoal.policies.mixers.proxy import answer
 from shoal.policies.mixers.skillit import SkillIt, skills_graph
-from shoal.policies.mixers.visits import Mixer, Mixing
+from shoal.policies.mixers.visits import BoundedMixing
 from shoal.trainables.reference import Reference
 from shoal.trainables.settings import Recipe
 
@@ -127,7 +128,7 @@ class Bench:
     def make(self, mixers: Callable[[int], list[Mixer]]) -> list[list[ContextModel]]:
         """Return for each seed the members of its mixers."""
         table = [
-            [Job(Mixing(mixer), seed, self.references.get(seed)) for mixer in mixers(seed)]
+            [Job(BoundedMixing(mixer), seed, self.references.get(seed)) for mixer in mixers(seed)]
             for seed in self.plan.seeds
         ]
         return [members(jobs, self.train, self.held_out, self.recipe, BATCH, self.plan.steps) for jobs in table]

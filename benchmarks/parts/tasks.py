@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from shoal.cluster.order import RowOrder
+from shoal.cluster.row_order import RowOrder
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import as_rows
 from shoal.policies.mixing import normalise

@@ -10,22 +10,18 @@ from typing import Protocol
 
 import numpy as np
 
-from shoal.policies.mixers.visits import (
+from shoal.policies.arrays import Vector
+from shoal.policies.mixers.mixer import (
     ALIGNMENT,
     EXCESS,
     TRAINING,
     VALIDATION,
     Groups,
-    Mixing,
-    Outcome,
-    State,
+    Measurement,
+    MixerState,
     Visit,
-    begin,
-    left,
-    observe,
-    plan,
 )
-from shoal.policies.mixing import Vector
+from shoal.policies.mixers.visits import BoundedMixing, begin_mixing, left, observe, plan
 
 
 class World(Protocol):
@@ -98,25 +94,25 @@ def toy_world() -> Saturating:
 
 
 def live(
-    mixing: Mixing,
+    mixing: BoundedMixing,
     groups: Groups,
     world: World,
     seed: int = 0,
-    state: State | None = None,
+    state: MixerState | None = None,
     limit: int | None = None,
-    measure: Callable[[Visit, World], Outcome] | None = None,
-) -> Iterator[State]:
+    measure: Callable[[Visit, World], Measurement] | None = None,
+) -> Iterator[MixerState]:
     """Train a world to the end of the budget, from a given state or from the start; yield every state."""
-    state = begin(mixing, groups, seed) if state is None else state
+    state = begin_mixing(mixing, groups, seed) if state is None else state
     while left(groups, state):
         visit, state = plan(mixing, groups, state, limit)
         for counts in visit.counts:
             world.train(counts / counts.sum())
-        outcome = measured(visit, world) if measure is None else measure(visit, world)
-        state = observe(mixing, groups, state, visit, outcome)
+        measurement = measured(visit, world) if measure is None else measure(visit, world)
+        state = observe(mixing, groups, state, visit, measurement)
         yield state
 
 
-def measured(visit: Visit, world: World) -> Outcome:
+def measured(visit: Visit, world: World) -> Measurement:
     assert not visit.signals & {TRAINING, EXCESS, ALIGNMENT}, "these worlds have only validation losses"
-    return Outcome(validation=world.losses() if VALIDATION in visit.signals else None)
+    return Measurement(validation=world.losses() if VALIDATION in visit.signals else None)

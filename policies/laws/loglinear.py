@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shoal.policies.minimise import Function, Minimum, Vector, minimise
+from shoal.policies.arrays import Vector
+from shoal.policies.minimise import Function, Minimum, minimise
 
-HUBER = 0.02  # nats
-FLOORS = (0.0, 0.5, 0.8, 0.95)  # of the smallest loss: the starts
-FARTHEST = 50.0  # of an exponent; only a line search gets there
-ROUNDS, ITERATIONS = 100, 100  # of a fit at most, and in each round; some 5 rounds are needed
-FLATTEST = 1e-8  # curvature beside the largest: flatter directions count as this flat
+HUBER_NATS = 0.02  # nats
+FLOORS = (0.0, 0.5, 0.8, 0.95)  # shares of the smallest loss; a fit starts once from each
+FARTHEST = 50.0  # larger exponents count as infinite loss; only a line search gets there
+ROUNDS, ITERATIONS = 100, 100  # most rounds in a fit, most iterations in a round; some 5 rounds are needed
+FLATTEST = 1e-8  # share of the largest curvature; flatter directions count as this flat
 
 
 class Law(NamedTuple):
@@ -56,10 +57,10 @@ def _fit(mixtures: Vector, losses: Vector, decay: float, near: Vector | None) ->
     heights = losses / level
 
     def function(point: Vector) -> tuple[float, Vector]:
-        return _misfit(point, mixtures, heights, HUBER / level, decay)
+        return _misfit(point, mixtures, heights, HUBER_NATS / level, decay)
 
     def axes(point: Vector) -> Vector:
-        return _axes(point, mixtures, heights, HUBER / level, decay)
+        return _axes(point, mixtures, heights, HUBER_NATS / level, decay)
 
     starts = _starts(mixtures, heights) if near is None else [near - math.log(level)]
     best = min((_minimum(function, axes, start) for start in starts), key=lambda found: found.value)

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shoal.policies.mixing import Vector
+from shoal.policies.arrays import Vector
 from shoal.policies.ranks import spearman
 
-FEWEST = 4  # trained mixtures that a rank correlation is said of
+FEWEST_MIXTURES = 4  # with fewer trained mixtures a rank correlation says nothing
 
 
 class Trust(NamedTuple):
@@ -29,7 +29,7 @@ def trust(merged: Vector, trained: Vector, start: Vector, average: Vector) -> Tr
         raise ValueError(
             f"merged and trained losses must be of the same mixtures, but got {merged.shape}, {trained.shape}."
         )
-    correlation = spearman(merged, trained) if len(merged) >= FEWEST else float("nan")
+    correlation = spearman(merged, trained) if len(merged) >= FEWEST_MIXTURES else float("nan")
     return Trust(correlation, float((merged - trained).mean()), bool((average > start).all()))
 
 

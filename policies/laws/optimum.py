@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 
+from shoal.policies.arrays import Vector
 from shoal.policies.laws.loglinear import Law
-from shoal.policies.mixing import Vector, bounded, normalise
+from shoal.policies.mixing import bounded, normalise
 
-GAP = 1e-9  # of the objective to its lower bound, relative to the objective where the search has come to
-GROWTH = math.log(8.0)  # of the weight of the objective against the barriers, from round to round
-NEWTON = 200  # steps in a round at most
-CENTRED = 1e-4  # what a Newton step must promise to be worth making; the barriers count for 1 a bound
+GAP = 1e-9  # the search ends when objective - lower bound is below this share of the objective
+GROWTH = math.log(8.0)  # each round adds this to the logarithm of the weight against the barriers
+NEWTON = 200  # most steps in a round
+CENTRED = 1e-4  # a round ends when a Newton step promises less; each bound's barrier has weight 1
 
 
 def best_mixture(
@@ -89,7 +90,7 @@ class _Problem:
     def newton(self, at: Vector, gradient: Vector, curvature: Vector) -> Vector:
         """Return the step to where the gradient would be the same for all groups."""
         room = 1 / np.hypot(1 / at, 1 / (self.most - at))
-        # whoever is furthest from its bounds gives what the others take: so the sum is kept to the last digit
+        # the share furthest from its bounds gives what the others take, which keeps the sum to the last digit
         last = int(np.argmax(room))
         others = np.delete(np.eye(len(at)), last, axis=1)
         others[last] = -1.0

@@ -4,15 +4,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from shoal.policies.mixing import Vector, apportion, normalise
+from shoal.policies.arrays import Vector
+from shoal.policies.mixing import apportion, normalise
 
 Predictor = Callable[[Vector], Vector]  # (mixtures, groups) -> losses (mixtures,)
 Regressor = Callable[[Vector, Vector], Callable[[Vector], Vector]]  # mixtures and their losses -> predictor
 
-STRENGTHS = tuple(np.geomspace(0.1, 5.0, 15).tolist())  # of the Dirichlet distributions, drawn one a mixture
-MOST = 15.0  # times the prior that a share may be
-GRID = 2e-4  # shares are multiples of it; what is drawn below is 0
-TRIES = 1000  # draws for each mixture that is wanted
+STRENGTHS = tuple(np.geomspace(0.1, 5.0, 15).tolist())  # each mixture draws the strength of its Dirichlet
+MOST_TIMES_PRIOR = 15.0  # a share is at most so many times its prior
+GRID = 2e-4  # shares are multiples of it; smaller draws become 0
+DRAWS_FOR_EACH = 1000  # most draws for each mixture that is wanted
 
 
 def draw_mixtures(
@@ -29,10 +30,10 @@ def draw_mixtures(
     """
     shares = normalise(prior)
     centre = normalise(np.where(shares > 0, shares**temperature, 0.0))
-    most = np.minimum(np.minimum(1.0, MOST * shares), caps)
+    most = np.minimum(np.minimum(1.0, MOST_TIMES_PRIOR * shares), caps)
     held = centre > 0
     found: dict[tuple[int, ...], None] = {}  # in units of the grid, in the order of drawing
-    for _ in range(TRIES * count):
+    for _ in range(DRAWS_FOR_EACH * count):
         if len(found) == count:
             break
         drawn = np.zeros(len(centre))
@@ -66,7 +67,7 @@ def proposals(
     times: int,
     rng: np.random.Generator,
 ) -> Vector:
-    """Return (times, groups) what would be proposed on as many other draws of the runs (Efron, 1979).
+    """Return the proposals, (times, groups), that other draws of the runs lead to (the bootstrap: Efron, 1979).
 
     Their quantiles are the interval of a proposal. Draws with too few different runs are drawn again.
     """

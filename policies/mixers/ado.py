@@ -6,12 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from shoal.policies.mixers.curves import Curve, fit_curve
-from shoal.policies.mixers.mixer import TRAINING, Groups, Outcome, State, Wish
-from shoal.policies.mixing import Counts, Vector, bounded, normalise
+from shoal.policies.arrays import Vector
+from shoal.policies.mixers.curves import LossCurve, fit_curve
+from shoal.policies.mixers.mixer import TRAINING, Groups, Measurement, MixerState, Wish
+from shoal.policies.mixing import Counts, bounded, normalise
 
-POINTS = 300  # that a law is fitted to; older ones are merged in pairs
-FEWEST = 30  # steps after `skip` before a law is fitted
+POINTS = 300  # when there are twice as many points to fit a law to, they are merged in pairs
+FEWEST_STEPS = 30  # steps after `skip` before a law is fitted
 
 
 @dataclass(frozen=True)
@@ -52,27 +53,27 @@ class ADO:
     def check(self, groups: Groups) -> None:
         if self.least * groups.count > 1:
             raise ValueError(f"least must be at most 1/{groups.count}, but got {self.least}.")
-        first = self.every * math.ceil((self.skip + FEWEST) / self.every)
+        first = self.every * math.ceil((self.skip + FEWEST_STEPS) / self.every)
         if first >= groups.steps:
             raise ValueError(
-                f"ado moves first after step {first}, when {FEWEST} steps after skip {self.skip} are seen and "
-                f"a visit of every {self.every} ends, but the run has {groups.steps}: lower skip or every, or "
-                f"train longer."
+                f"ado moves first after step {first}, when {FEWEST_STEPS} steps after skip {self.skip} are "
+                f"seen and a visit of every {self.every} ends, but the run has {groups.steps}: lower skip or "
+                f"every, or train longer."
             )
 
-    def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
+    def start(self, groups: Groups, prior: Vector | None, seed: int) -> MixerState:
         self.check(groups)
         given = groups.shares if prior is None else prior
         base = bounded(given, self.least, 1.0)
         return {
             "base": base,
-            "prior": given,  # mu
+            "prior": given,  # mu in the paper
             "proportions": base,
             "credit": base,
-            "mean": base,  # of rho over all mixtures
+            "mean": base,  # mean of rho over all mixtures so far
             "mixtures": 0,
             "step": 0,
-            "rows": 0.0,  # of all groups: what one learns helps the others
+            "rows": 0.0,  # trained, all groups together: a law is over these, since groups help one another
             "refitted": 0,  # the step of the last fit; 0 before the first
             "last": np.full(groups.count, np.nan),  # the last loss that was seen of each group
             "at": np.zeros(0),  # (points,) rows
@@ -80,12 +81,12 @@ class ADO:
             "curves": np.full((groups.count, 3), np.nan),  # eps, beta, alpha
         }
 
-    def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
+    def wish(self, groups: Groups, state: MixerState, step: int, left: int) -> Wish:
         return Wish(min(self.every, left), state["proportions"], self.signals)
 
-    def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
-        assert outcome.counts is not None and outcome.training is not None
-        counts, skipped = outcome.counts, max(self.skip - state["step"], 0)
+    def learn(self, groups: Groups, state: MixerState, wish: Wish, measurement: Measurement) -> MixerState:
+        assert measurement.counts is not None and measurement.training is not None
+        counts, skipped = measurement.counts, max(self.skip - state["step"], 0)
         ends = state["rows"] + np.cumsum(counts.sum(axis=1, dtype=np.float64))
         after = state | {
             "step": state["step"] + len(counts),
@@ -93,11 +94,11 @@ class ADO:
             "credit": self._credit(state["credit"], counts / counts.sum(axis=1, keepdims=True)),
         }
         middles = ends - counts.sum(axis=1) / 2
-        after |= _noted(state, middles[skipped:], counts[skipped:], outcome.training[skipped:])
+        after |= _noted(state, middles[skipped:], counts[skipped:], measurement.training[skipped:])
         due = not state["refitted"] or after["step"] - after["refitted"] >= self.refit
-        if due and after["step"] >= self.skip + FEWEST:
+        if due and after["step"] >= self.skip + FEWEST_STEPS:
             curves = [
-                _fitted(after["at"], losses, Curve(*row))
+                _fitted(after["at"], losses, LossCurve(*row))
                 for losses, row in zip(after["losses"], after["curves"], strict=True)
             ]
             after |= {"curves": np.array(curves), "refitted": after["step"]}
@@ -107,7 +108,7 @@ class ADO:
         kept = (1 - self.recency) ** np.arange(len(shares), -1, -1)
         return np.asarray(kept[0] * credit + self.recency * kept[1:] @ shares)
 
-    def _mixed(self, state: State) -> State:
+    def _mixed(self, state: MixerState) -> MixerState:
         """Return the next mixture; until a group has a law, the one that it began with."""
         _, beta, alpha = state["curves"].T
         # n is common to all groups, so its division cancels
@@ -116,7 +117,7 @@ class ADO:
         known = np.isfinite(wanted)
         if not wanted[known].sum() > 0:
             return {}
-        rho = state["base"].copy()  # which a group without a law keeps
+        rho = state["base"].copy()  # a group without a law keeps this share
         rho[known] = normalise(wanted[known]) * rho[known].sum()
         rho = bounded(normalise(rho), self.least, 1.0)
         trained = bounded(self.fresh * rho + (1 - self.fresh) * state["mean"], self.least, 1.0)
@@ -125,13 +126,13 @@ class ADO:
         return {"proportions": trained, "mean": mean, "mixtures": mixtures}
 
 
-def _fitted(at: Vector, losses: Vector, before: Curve) -> Curve:
-    """Return the law of a group's losses since it was first seen, or that of before if they are few."""
+def _fitted(at: Vector, losses: Vector, before: LossCurve) -> LossCurve:
+    """Return the law of a group's losses since it was first seen; with few losses, the law `before`."""
     seen = np.isfinite(losses)
-    return fit_curve(at[seen], losses[seen], before) if seen.sum() >= FEWEST else before
+    return fit_curve(at[seen], losses[seen], before) if seen.sum() >= FEWEST_STEPS else before
 
 
-def _noted(state: State, at: Vector, counts: Counts, training: Vector) -> State:
+def _noted(state: MixerState, at: Vector, counts: Counts, training: Vector) -> MixerState:
     """Return the history with a point a step: each group's mean loss, or its last one if it was absent."""
     points = [state["last"]]
     for seen, losses in zip(counts > 0, training, strict=True):

@@ -7,10 +7,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from shoal.policies.mixers.effects import Effects, by_chance, learn_effects, scaled, smoothed_one_hot, spread
-from shoal.policies.mixers.mixer import VALIDATION, Groups, Outcome, State, Wish
+from shoal.policies.arrays import Vector
+from shoal.policies.mixers.effects import (
+    Effects,
+    by_chance,
+    learn_effects,
+    pull_scale,
+    pull_spread,
+    smoothed_one_hot,
+)
+from shoal.policies.mixers.mixer import VALIDATION, Groups, Measurement, MixerState, Wish
 from shoal.policies.mixers.plain import one_each, sums_to_one
-from shoal.policies.mixing import Vector, exponentiated
+from shoal.policies.mixing import exponentiated
 
 UPDATES = ("cumulative", "from_uniform_ema")
 SCALES = ("total", "median", "column", "none")
@@ -113,21 +121,21 @@ class Aioli:
                 f"none of {groups.steps}: probe less or train longer."
             )
 
-    def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
+    def start(self, groups: Groups, prior: Vector | None, seed: int) -> MixerState:
         self.check(groups)
         uniform = np.full(groups.count, 1 / groups.count)
         given = one_each(self.prior, groups) if self.prior else uniform
         base = prior if prior is not None else given if self.restart == "prior" else uniform
         shape = len(groups.targets), groups.count
-        state: State = {
+        state: MixerState = {
             "seed": seed,
             "round": 0,
             "base": base,
             "proportions": base,
-            "step": 0,  # since it began
+            "step": 0,  # steps since the policy began
             "ends": self.prior_steps if prior is None else 0,  # the step at which the round ends
-            "order": [],  # of the probes that are still to be done in the round
-            "steps": 0,  # of each of them
+            "order": [],  # groups that are still to be probed in this round, in this order
+            "steps": 0,  # length of each probe
             "sweeps": 0,
             "previous": [],  # the targets' losses by sequence, before the next probe
             "mixtures": [],
@@ -136,15 +144,15 @@ class Aioli:
             "errors": np.full(shape, np.nan),
             "average": np.zeros(groups.count),  # the pull over rounds, divided by its scale
             "average_errors": np.zeros(groups.count),
-            "freedom": np.inf,  # of the average's errors
-            "rounds": 0,  # that are in the average
-            "spread": 0.0,  # of what it would move by, in standard errors
-            "chance": 1.0,  # of such a spread if all groups had the same effect
+            "freedom": np.inf,  # degrees of freedom of `average_errors`
+            "rounds": 0,  # how many rounds the average is over
+            "spread": 0.0,  # root mean square of the pulls, in standard errors
+            "chance": 1.0,  # probability of such a spread if all groups had the same effect
             "decision": "no round is over",
         }
         return state if state["ends"] else self._next_round(groups, state)
 
-    def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
+    def wish(self, groups: Groups, state: MixerState, step: int, left: int) -> Wish:
         if not state["round"]:
             steps = min(state["ends"] - state["step"], left)
             given = one_each(self.prior, groups) if self.prior else state["base"]
@@ -159,13 +167,13 @@ class Aioli:
         steps = min(max(state["ends"] - state["step"], 1), left)
         return Wish(steps, state["proportions"], self.signals if steps < left else frozenset())
 
-    def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
-        assert outcome.counts is not None
-        losses = [] if outcome.validation is None else list(outcome.validation)
-        after = state | {"step": state["step"] + len(outcome.counts), "previous": losses}
+    def learn(self, groups: Groups, state: MixerState, wish: Wish, measurement: Measurement) -> MixerState:
+        assert measurement.counts is not None
+        losses = [] if measurement.validation is None else list(measurement.validation)
+        after = state | {"step": state["step"] + len(measurement.counts), "previous": losses}
         if wish.probe:
-            rows = outcome.counts.sum(axis=0)
-            with np.errstate(invalid="ignore"):  # of an infinite loss nothing will be learnt
+            rows = measurement.counts.sum(axis=0)
+            with np.errstate(invalid="ignore"):  # inf - inf is NaN, from which nothing is learnt
                 fell = [before - now for before, now in zip(state["previous"], losses, strict=True)]
             after |= {
                 "order": state["order"][1:],
@@ -175,7 +183,7 @@ class Aioli:
             return after if after["order"] else self._moved(groups, after)
         return self._next_round(groups, after) if after["step"] >= after["ends"] else after
 
-    def _next_round(self, groups: Groups, state: State) -> State:
+    def _next_round(self, groups: Groups, state: MixerState) -> MixerState:
         rng = np.random.default_rng([state["seed"], state["round"]])
         probed = groups.count > 1
         order = [rng.permutation(groups.count).tolist() for _ in range(self.sweeps if probed else 0)]
@@ -189,20 +197,22 @@ class Aioli:
             "drops": [],
         }
 
-    def _moved(self, groups: Groups, state: State) -> State:
+    def _moved(self, groups: Groups, state: MixerState) -> MixerState:
         """Return the state with what the round's probes say, moved if it is more than noise."""
         objective = self._weights([float(np.mean(losses)) for losses in state["previous"]])
         drops = [tuple(fell) for fell in state["drops"]]
         mixtures = np.array(state["mixtures"])
         effects = learn_effects(mixtures, drops, state["steps"], objective, state["sweeps"])
-        spent: State = {"mixtures": [], "drops": []}
+        spent: MixerState = {"mixtures": [], "drops": []}
         if effects is None:
             return state | spent | {"decision": "kept: a loss is not finite, or the probes were alike"}
         measured = {"effects": effects.matrix, "errors": effects.errors}
-        return state | spent | measured | self._decided(state, effects, scaled(effects, self.scale, objective))
+        return (
+            state | spent | measured | self._decided(state, effects, pull_scale(effects, self.scale, objective))
+        )
 
     def _weights(self, losses: Sequence[float]) -> Vector:
-        """Return what a nat of each target counts, (targets,)."""
+        """Return the weight of each target's loss, (targets,)."""
         known = np.array(losses)
         if not isinstance(self.objective, str):
             weights = np.array(self.objective or np.ones(len(known)), dtype=np.float64)
@@ -211,7 +221,7 @@ class Aioli:
         # over their mean, so that a rate means the same as with equal weights
         return np.asarray(weights / weights.mean())
 
-    def _decided(self, state: State, effects: Effects, scale: float) -> dict[str, Any]:
+    def _decided(self, state: MixerState, effects: Effects, scale: float) -> dict[str, Any]:
         if scale <= np.abs(effects.pull).max() * 1e-300:
             return {"decision": "kept: all groups have the same effect", "spread": 0.0}
         pull, errors = effects.pull / scale, effects.pull_errors / scale
@@ -229,9 +239,9 @@ class Aioli:
         known = {"average": average, "average_errors": average_errors, "freedom": freedom}
         known |= {"rounds": state["rounds"] + 1}
         if self.update == "cumulative":
-            base, by, size, freedom = state["proportions"], pull, spread(pull, errors), effects.freedom
+            base, by, size, freedom = state["proportions"], pull, pull_spread(pull, errors), effects.freedom
         else:
-            base, by, size = state["base"], average, spread(average, average_errors)
+            base, by, size = state["base"], average, pull_spread(average, average_errors)
         chance = by_chance(size, len(pull), freedom) if self.noise else 0.0
         known |= {"spread": size, "chance": chance}
         if chance > math.erfc(self.noise / math.sqrt(2)):

@@ -6,16 +6,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shoal.policies.minimise import Vector, minimise, multistart
+from shoal.policies.arrays import Vector
+from shoal.policies.minimise import minimise, multistart
 
-HUBER = 1e-3  # of the logarithm of the loss
-STIFFNESS = 10.0  # of the walls, on the scale of a squared logarithm
-# relative to the losses' own scale and to the middle of the rows seen, so that they hold for any unit
+HUBER_LOG = 1e-3  # difference of logarithms of losses; larger ones count as outliers
+STIFFNESS = 10.0  # cost of leaving the bounds below by 1
+# bounds of log eps and log beta; they are relative to the median loss at the middle of the rows, so they
+# hold for any unit
 LEAST_FLOOR, MOST_SLOPE = math.log(0.05), math.log(20.0)
 LEAST_ALPHA, MOST_ALPHA = 0.001, 0.8
 
 
-class Curve(NamedTuple):
+class LossCurve(NamedTuple):
     """loss(n) = eps + beta n ** -alpha; NaN before the first fit."""
 
     eps: float
@@ -23,7 +25,7 @@ class Curve(NamedTuple):
     alpha: float
 
 
-def fit_curve(at: Vector, losses: Vector, before: Curve) -> Curve:
+def fit_curve(at: Vector, losses: Vector, before: LossCurve) -> LossCurve:
     """Fit log loss by the Huber loss from several starts, the curve of `before` among them.
 
     `at` (points,) are rows, above 0. Where no fit is finite, the curve of before stays.
@@ -51,24 +53,24 @@ def fit_curve(at: Vector, losses: Vector, before: Curve) -> Curve:
     floor, slope, alpha = best.point.tolist()
     if not math.isfinite(best.value):
         return before
-    return Curve(level * math.exp(floor), level * math.exp(slope + alpha * math.log(middle)), alpha)
+    return LossCurve(level * math.exp(floor), level * math.exp(slope + alpha * math.log(middle)), alpha)
 
 
 def _misfit(point: Vector, logs: Vector, heights: Vector) -> tuple[float, Vector]:
-    """Return the mean Huber loss of the logarithm with the walls, and its gradient.
+    """Return the mean Huber loss of the logarithm, with the cost of leaving the bounds, and its gradient.
 
     `point` is log eps, log beta at the middle of the rows, alpha.
     """
     floor, slope, alpha = point
-    if not np.abs(point).max() < 100:  # far behind the walls, where exp overflows
+    if not np.abs(point).max() < 100:  # far outside the bounds exp would overflow
         return math.inf, point
     falling = slope - alpha * logs
     fitted = np.logaddexp(floor, falling)
-    share = np.exp(falling - fitted)  # of the falling part
+    share = np.exp(falling - fitted)  # share of beta n ** -alpha in the loss
     off = fitted - heights
-    inside = np.abs(off) <= HUBER
-    value = np.where(inside, 0.5 * off**2, HUBER * (np.abs(off) - 0.5 * HUBER)).mean()
-    pull = np.clip(off, -HUBER, HUBER) / len(off)
+    inside = np.abs(off) <= HUBER_LOG
+    value = np.where(inside, 0.5 * off**2, HUBER_LOG * (np.abs(off) - 0.5 * HUBER_LOG)).mean()
+    pull = np.clip(off, -HUBER_LOG, HUBER_LOG) / len(off)
     gradient = np.array([pull @ (1 - share), pull @ share, -pull @ (share * logs)])
     beyond = np.array(
         [

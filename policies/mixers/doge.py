@@ -5,13 +5,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from shoal.policies.mixers.mixer import ALIGNMENT, Groups, Outcome
-from shoal.policies.mixers.proxy import Proxy
-from shoal.policies.mixing import Vector, apportion, dealt
+from shoal.policies.arrays import Vector
+from shoal.policies.mixers.mixer import ALIGNMENT, Groups, Measurement
+from shoal.policies.mixers.proxy import ProxyPhase
+from shoal.policies.mixing import apportion, dealt
 
 
 @dataclass(frozen=True)
-class DoGE(Proxy):
+class DoGE(ProxyPhase):
     """Mirror descent on inner products of gradients (Fan et al., 2024).
 
     A group's score is its gradient's inner product with the sum of the targets' gradients. As in the
@@ -59,14 +60,14 @@ class DoGE(Proxy):
             left -= steps
         return bool(together.all())
 
-    def measured(self, groups: Groups, outcome: Outcome) -> Vector:
-        assert outcome.alignment is not None
-        aligned = np.array(outcome.alignment, dtype=np.float64)  # (steps, groups, targets)
+    def measured(self, groups: Groups, measurement: Measurement) -> Vector:
+        assert measurement.alignment is not None
+        aligned = np.array(measurement.alignment, dtype=np.float64)  # (steps, groups, targets)
         if not self.by_norm:
             return aligned
-        assert outcome.norms is not None, "alignment comes with the norms of the gradients"
-        told = np.isfinite(outcome.norms)
-        sums = np.where(told, outcome.norms, 0.0).sum(axis=1)
+        assert measurement.norms is not None, "alignment comes with the norms of the gradients"
+        told = np.isfinite(measurement.norms)
+        sums = np.where(told, measurement.norms, 0.0).sum(axis=1)
         norms = np.where(told.any(axis=1), sums / np.maximum(told.sum(axis=1), 1), np.nan)
         return np.asarray(aligned / (norms[:, None, None] + 1e-6))
 

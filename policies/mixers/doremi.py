@@ -6,13 +6,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.policies.mixers.mixer import EXCESS, Groups, Outcome
-from shoal.policies.mixers.proxy import Proxy
-from shoal.policies.mixing import Vector
+from shoal.policies.arrays import Vector
+from shoal.policies.mixers.mixer import EXCESS, Groups, Measurement
+from shoal.policies.mixers.proxy import ProxyPhase
 
 
 @dataclass(frozen=True)
-class DoReMi(Proxy):
+class DoReMi(ProxyPhase):
     """Group DRO on the loss in excess of a reference model (Xie et al., 2023).
 
     The excess is clipped at 0 for each token, then averaged: clipping a group's mean instead is another
@@ -21,9 +21,9 @@ class DoReMi(Proxy):
 
     signals: ClassVar[frozenset[str]] = frozenset({EXCESS})
 
-    def measured(self, groups: Groups, outcome: Outcome) -> Vector:
-        assert outcome.excess is not None
-        return outcome.excess
+    def measured(self, groups: Groups, measurement: Measurement) -> Vector:
+        assert measurement.excess is not None
+        return measurement.excess
 
     def scores(self, groups: Groups, known: Vector) -> Vector:
         return known

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shoal.policies.mixing import Vector
+from shoal.policies.arrays import Vector
 from shoal.policies.ranks import spearman
 from shoal.policies.statistics import incomplete_beta
 
-Drops = tuple[Vector, ...]  # of each target, how far each fixed sequence's loss fell in a probe
+Drops = tuple[Vector, ...]  # a vector for each target: how far the loss of each fixed sequence fell in a probe
 
 
 class Effects(NamedTuple):
@@ -74,11 +74,11 @@ def learn_effects(
 
 
 class _Variances(NamedTuple):
-    """Of a mean over a table of sequences and sweeps; NaN where it cannot be seen."""
+    """Variances of a mean over a table of sequences and sweeps; NaN where there are too few of them."""
 
     sequences: Vector
     sweeps: Vector
-    both: Vector  # of what is of neither alone: it is in each of the other two
+    both: Vector  # their interaction; both other variances contain it, so it is subtracted once
 
     def total(self) -> Vector:
         return np.asarray(self.sequences + np.maximum(self.sweeps - np.nan_to_num(self.both), 0.0))
@@ -86,7 +86,7 @@ class _Variances(NamedTuple):
     def freedom(self, sequences: float, sweeps: float) -> float:
         """Return the degrees of freedom of the total's mean (Satterthwaite, 1946), given those of its parts."""
         total = float(np.mean(self.total()))
-        if not total > 0:  # nothing varies but by rounding, or it is not known what does
+        if not total > 0:  # nothing varies but by rounding, or the variance is NaN
             return math.inf
         parts = ((float(np.mean(self.sequences)), sequences), (float(np.mean(self.sweeps)), sweeps))
         # relative to the total: squares of tiny variances would be 0
@@ -115,7 +115,7 @@ def _over_both(values: Vector) -> Vector:
     return np.asarray(squares / (sweeps * sequences))
 
 
-def scaled(effects: Effects, scale: str, objective: Vector) -> float:
+def pull_scale(effects: Effects, scale: str, objective: Vector) -> float:
     """Return what a step in the direction of the pull is divided by; 0 where all effects are alike.
 
     A is weighed by the objective, and only targets that count are looked at: others change no step.
@@ -162,7 +162,7 @@ def agreement(measured: Vector, truth: Vector) -> tuple[float, float]:
     return error, float((np.sign(one) == np.sign(other)).mean())
 
 
-def spread(pull: Vector, errors: Vector) -> float:
+def pull_spread(pull: Vector, errors: Vector) -> float:
     """Return the root mean square pull in standard errors, NaN without these; of two groups it is |t|."""
     noise = float(np.sqrt((errors**2).mean()))
     size = float(np.sqrt((pull**2).mean()))

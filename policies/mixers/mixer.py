@@ -1,17 +1,18 @@
-"""What a mixing policy is: settings and pure functions of a state, and the words that it speaks in."""
+"""What a mixing policy is: settings and pure functions of a state; and the types that it takes and returns."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from shoal.policies.mixing import Counts, Vector, normalise
+from shoal.policies.arrays import Vector
+from shoal.policies.mixing import Counts, normalise
 
-State = dict[str, Any]
+MixerState = dict[str, Any]
 
 TRAINING = "training"  # mean training loss of each group at each step
 VALIDATION = "validation"  # loss of each fixed sequence of each target, once, after the visit
 EXCESS = "excess"  # mean over tokens of the loss above a reference model's, each clipped at 0, at each step
 ALIGNMENT = "alignment"  # inner products of gradients at each step
-WITHIN = frozenset({EXCESS, ALIGNMENT})  # of a training step's own graph, so not of a stack's
+WITHIN = frozenset({EXCESS, ALIGNMENT})  # these need the graph of one member's step: stacked members share one
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,9 @@ class Groups:
     names: tuple[str, ...]
     rows: tuple[int, ...]  # distinct training rows of each group
     batch: int
-    steps: int  # of the whole run, probes included
+    steps: int  # in the whole run, probes included
     targets: tuple[str, ...] = ()  # groups that are validated; left out: the training groups
-    evaluation_steps: float = 0.0  # what one validation pass costs the budget, in training steps
+    evaluation_steps: float = 0.0  # one validation pass takes so many training steps off the budget
 
     def __post_init__(self) -> None:
         if not self.names or len(self.names) != len(self.rows) or len(set(self.names)) != len(self.names):
@@ -57,7 +58,7 @@ class Wish(NamedTuple):
     signals: frozenset[str] = frozenset()
     name: str = "train"
     probe: bool = False  # a probe has no floor, and neither pays nor leaves debts of rounding
-    weights: Vector | None = None  # (groups,) of the groups' mean losses in the training loss
+    weights: Vector | None = None  # (groups,) weight of each group's mean loss in the training loss
 
 
 class Visit(NamedTuple):
@@ -70,12 +71,12 @@ class Visit(NamedTuple):
     weights: Vector | None  # train on the sum over groups of weight * mean loss; None: on the mean over rows
 
 
-class Outcome(NamedTuple):
+class Measurement(NamedTuple):
     """What came of a visit; only the signals that it asked for are needed."""
 
     counts: Counts | None = None  # (steps, groups) rows that were trained on; None: as planned
     training: Vector | None = None  # (steps, groups) mean losses; NaN where a group had no row
-    validation: tuple[Vector, ...] | None = None  # of each target the losses of its fixed sequences
+    validation: tuple[Vector, ...] | None = None  # for each target, the losses of its fixed sequences
     excess: Vector | None = None  # (steps, groups); NaN where a group had no row
     alignment: Vector | None = None  # (steps, groups, targets) inner products of gradients
     norms: Vector | None = None  # (steps, groups) norms of the groups' gradients
@@ -85,8 +86,8 @@ class Mixer(Protocol):
     """A mixing policy: settings only. Methods are pure; states are never changed in place.
 
     A state that has a mixture of its own keeps it under `proportions`. A policy whose signals are measured
-    within a step also has `follow(groups, state, outcome)`: the state after one step's measurements, with the
-    `weights` that this very step is trained with.
+    within a step also has `follow(groups, state, measurement)`: the state after one step's measurements, with
+    the `weights` that this very step is trained with.
     """
 
     signals: ClassVar[frozenset[str]]  # all that it may ask for
@@ -97,11 +98,11 @@ class Mixer(Protocol):
         Called before anything trains.
         """
 
-    def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
+    def start(self, groups: Groups, prior: Vector | None, seed: int) -> MixerState:
         """Return the state to begin with; what learns begins at the `prior` if there is one."""
 
-    def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
+    def wish(self, groups: Groups, state: MixerState, step: int, left: int) -> Wish:
         """Return what to do next; at most `left` steps will be done of it."""
 
-    def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
-        """Return the state after a wish was carried out; `outcome.counts` is always there."""
+    def learn(self, groups: Groups, state: MixerState, wish: Wish, measurement: Measurement) -> MixerState:
+        """Return the state after a wish was carried out; `measurement.counts` is always there."""

@@ -7,16 +7,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from shoal.policies.mixers.mixer import Groups, Outcome, State, Wish
-from shoal.policies.mixing import Vector, normalise
+from shoal.policies.arrays import Vector
+from shoal.policies.mixers.mixer import Groups, Measurement, MixerState, Wish
+from shoal.policies.mixing import normalise
 
-NOTHING: frozenset[str] = frozenset()
+NO_SIGNALS: frozenset[str] = frozenset()
 
 
 class Settled(ABC):
     """Trains what is left at proportions that the groups alone settle."""
 
-    signals: ClassVar[frozenset[str]] = NOTHING
+    signals: ClassVar[frozenset[str]] = NO_SIGNALS
 
     def check(self, groups: Groups) -> None:
         self.first(groups, 0)
@@ -25,13 +26,13 @@ class Settled(ABC):
     def first(self, groups: Groups, seed: int) -> Vector:
         """Return the proportions of the whole run."""
 
-    def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
+    def start(self, groups: Groups, prior: Vector | None, seed: int) -> MixerState:
         return {"proportions": self.first(groups, seed)}
 
-    def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
+    def wish(self, groups: Groups, state: MixerState, step: int, left: int) -> Wish:
         return Wish(left, state["proportions"])
 
-    def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
+    def learn(self, groups: Groups, state: MixerState, wish: Wish, measurement: Measurement) -> MixerState:
         return state
 
 
@@ -99,7 +100,7 @@ class Stages:
     """Proportions by steps: each stage `(from step, proportions)` holds until the next one's step."""
 
     stages: tuple[tuple[int, tuple[float, ...]], ...]
-    signals: ClassVar[frozenset[str]] = NOTHING
+    signals: ClassVar[frozenset[str]] = NO_SIGNALS
 
     def __post_init__(self) -> None:
         steps = [step for step, _ in self.stages]
@@ -116,14 +117,14 @@ class Stages:
                     f"stages must begin within the run's {groups.steps} steps, but one does at {step}."
                 )
 
-    def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
+    def start(self, groups: Groups, prior: Vector | None, seed: int) -> MixerState:
         self.check(groups)
         return {}
 
-    def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
-        return staged(self.stages, step, left)
+    def wish(self, groups: Groups, state: MixerState, step: int, left: int) -> Wish:
+        return wish_of_stage(self.stages, step, left)
 
-    def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
+    def learn(self, groups: Groups, state: MixerState, wish: Wish, measurement: Measurement) -> MixerState:
         return state
 
 
@@ -131,16 +132,17 @@ class Stages:
 class EndUpsampling:
     """One mixture, and another for the last `share` of the steps (Blakeney et al., 2024).
 
-    Without a `base` the first phase is by rows. The paper's good shares are 0.1 to 0.2. A group that is left
-    out of the last phase gives its share to the others: what it is worth shows beside a run with it. An end
-    that is chosen from data is Aioli's, with a `prior` for the first `prior_steps` and one round after it.
+    Without a `base`, groups get shares by their rows in the first phase. In the paper shares of 0.1 to 0.2 do
+    well. The group named `without` is left out of the last phase and gives its share to the others: compared
+    with a run that has it, this shows what the group is worth. Aioli can choose the last mixture from data:
+    give it a `prior` for the first `prior_steps`, and let one round follow.
     """
 
     final: tuple[float, ...]
     share: float = 0.2
     base: tuple[float, ...] = ()
     without: str = ""  # a group that is left out of the last phase
-    signals: ClassVar[frozenset[str]] = NOTHING
+    signals: ClassVar[frozenset[str]] = NO_SIGNALS
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -171,22 +173,22 @@ class EndUpsampling:
             raise ValueError(f"final must have another group than {self.without!r}, which is left out.")
         return normalise(kept)
 
-    def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
+    def start(self, groups: Groups, prior: Vector | None, seed: int) -> MixerState:
         self.check(groups)
         return {}
 
-    def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
+    def wish(self, groups: Groups, state: MixerState, step: int, left: int) -> Wish:
         turn = groups.steps - self.last_steps(groups)
         if step < turn:
             base = one_each(self.base, groups) if self.base else groups.shares
             return Wish(min(turn - step, left), base)
         return Wish(left, self.last(groups))
 
-    def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
+    def learn(self, groups: Groups, state: MixerState, wish: Wish, measurement: Measurement) -> MixerState:
         return state
 
 
-def staged(stages: Sequence[tuple[int, tuple[float, ...]]], step: int, left: int) -> Wish:
+def wish_of_stage(stages: Sequence[tuple[int, tuple[float, ...]]], step: int, left: int) -> Wish:
     """Return the stage that holds at a step, up to the next one."""
     begun = [place for place, (first, _) in enumerate(stages) if first <= step]
     after = [first for first, _ in stages if first > step]

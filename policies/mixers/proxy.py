@@ -6,12 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from shoal.policies.mixers.mixer import Groups, Outcome, State, Wish
-from shoal.policies.mixing import Vector, exponentiated
+from shoal.policies.arrays import Vector
+from shoal.policies.mixers.mixer import Groups, Measurement, MixerState, Wish
+from shoal.policies.mixing import exponentiated
 
 
 @dataclass(frozen=True)
-class Proxy(ABC):
+class ProxyPhase(ABC):
     """Draws groups equally and trains on the sum of weight * mean loss; a score a step moves the weights.
 
     A step is trained with the weights that its own score has moved, as in the papers. That is the proxy, for
@@ -22,8 +23,8 @@ class Proxy(ABC):
     """
 
     rate: float = 1.0
-    every: int = 1  # steps over which rows are dealt out together: small batches need several to see all groups
-    smoothing: float = 1e-3  # of the weights towards uniform
+    every: int = 1  # steps; rows are dealt out over these together, so that small batches see all groups
+    smoothing: float = 1e-3  # share of equal weights that is mixed in after each update
     proxy_share: float = 0.5
     signals: ClassVar[frozenset[str]] = frozenset()
 
@@ -52,19 +53,19 @@ class Proxy(ABC):
     def proxy_steps(self, groups: Groups) -> int:
         return round(self.proxy_share * groups.steps)
 
-    def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
+    def start(self, groups: Groups, prior: Vector | None, seed: int) -> MixerState:
         self.check(groups)
         base = np.full(groups.count, 1 / groups.count) if prior is None else prior
         return {
             "base": base,
             "weights": base,
-            "known": np.zeros(0),  # what was last measured of each group, NaN where nothing was
-            "scores": np.zeros(groups.count),  # that the weights last moved by
+            "known": np.zeros(0),  # last measurement of each group; NaN where there is none
+            "scores": np.zeros(groups.count),  # the weights last moved by these
             "sum": np.zeros(groups.count),
             "updates": 0,
         }
 
-    def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
+    def wish(self, groups: Groups, state: MixerState, step: int, left: int) -> Wish:
         turn = self.proxy_steps(groups)
         if step >= turn:
             return Wish(left, mean_weights(state))
@@ -72,19 +73,19 @@ class Proxy(ABC):
         steps = min(self.every, turn - step, left)
         return Wish(steps, uniform, self.signals, "proxy", weights=state["weights"])
 
-    def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
+    def learn(self, groups: Groups, state: MixerState, wish: Wish, measurement: Measurement) -> MixerState:
         if wish.weights is None:
             return state
-        for measured in self.measured(groups, outcome):
+        for measured in self.measured(groups, measurement):
             state = self._moved(groups, state, measured)
         return state
 
-    def follow(self, groups: Groups, state: State, outcome: Outcome) -> State:
+    def follow(self, groups: Groups, state: MixerState, measurement: Measurement) -> MixerState:
         """Return the state after what one step has measured: the step itself is trained with its `weights`."""
-        (measured,) = self.measured(groups, outcome)
+        (measured,) = self.measured(groups, measurement)
         return self._moved(groups, state, measured)
 
-    def _moved(self, groups: Groups, state: State, measured: Vector) -> State:
+    def _moved(self, groups: Groups, state: MixerState, measured: Vector) -> MixerState:
         before = state["known"] if len(state["known"]) else np.full_like(measured, np.nan)
         known = np.where(np.isfinite(measured), measured, before)
         scores = self.scores(groups, known)
@@ -101,19 +102,19 @@ class Proxy(ABC):
         }
 
     @abstractmethod
-    def measured(self, groups: Groups, outcome: Outcome) -> Vector:
-        """Return what each step measured of each group, (steps, groups, ...), not finite where nothing was."""
+    def measured(self, groups: Groups, measurement: Measurement) -> Vector:
+        """Return the measurements of each step, (steps, groups, ...); not finite where there is none."""
 
     @abstractmethod
     def scores(self, groups: Groups, known: Vector) -> Vector:
         """Return each group's score from its last measurements, (groups,); NaN of one that has none."""
 
 
-def answer(state: State) -> Vector:
+def answer(state: MixerState) -> Vector:
     """Return what a run's proxy has found, (groups,)."""
     return mean_weights(state["policy"])
 
 
-def mean_weights(policy: State) -> Vector:
+def mean_weights(policy: MixerState) -> Vector:
     """Return the mean over the proxy's updates of the weights, not the last ones."""
     return np.asarray(policy["sum"] / policy["updates"]) if policy["updates"] else np.array(policy["base"])

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from shoal.policies.mixers.mixer import VALIDATION, Groups, Outcome, State, Wish
-from shoal.policies.mixing import Vector, exponentiated
+from shoal.policies.arrays import Vector
+from shoal.policies.mixers.mixer import VALIDATION, Groups, Measurement, MixerState, Wish
+from shoal.policies.mixing import exponentiated
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,19 @@ class SkillIt:
                 f"but got {self.every}."
             )
 
-    def start(self, groups: Groups, prior: Vector | None, seed: int) -> State:
+    def start(self, groups: Groups, prior: Vector | None, seed: int) -> MixerState:
         self.check(groups)
         base = self._towards(np.ones(len(groups.targets))) if prior is None else prior
         return {"base": base, "proportions": base, "losses": []}
 
-    def wish(self, groups: Groups, state: State, step: int, left: int) -> Wish:
+    def wish(self, groups: Groups, state: MixerState, step: int, left: int) -> Wish:
         steps = min(self.every, left)
         return Wish(steps, state["proportions"], self.signals if steps < left else frozenset())
 
-    def learn(self, groups: Groups, state: State, wish: Wish, outcome: Outcome) -> State:
-        if outcome.validation is None:
+    def learn(self, groups: Groups, state: MixerState, wish: Wish, measurement: Measurement) -> MixerState:
+        if measurement.validation is None:
             return state
-        losses = np.array([sequences.mean() for sequences in outcome.validation])
+        losses = np.array([sequences.mean() for sequences in measurement.validation])
         told = np.isfinite(losses)
         if not told.any():
             return state

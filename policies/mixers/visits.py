@@ -1,10 +1,10 @@
-"""How a mixing policy is run: it plans visits, the member trains them, the policy observes what came of it.
+"""How a mixing policy is run: it plans visits, the member trains them, the policy observes what they measured.
 
-    state = begin(mixing, groups, seed)
+    state = begin_mixing(mixing, groups, seed)
     while left(groups, state):
         visit, state = plan(mixing, groups, state)
         ...train visit.steps steps on visit.counts, measure visit.signals...
-        state = observe(mixing, groups, state, visit, outcome)
+        state = observe(mixing, groups, state, visit, measurement)
 
 Caps on repetition, the floor, whole rows, the budget, a group that joins and a visit that is cut by a ready
 point are handled here, once for all policies. The state is a plain nest of numbers, words and arrays:
@@ -17,54 +17,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.policies.arrays import Vector
 from shoal.policies.mixers.mixer import (
     ALIGNMENT,
-    EXCESS,
-    TRAINING,
     VALIDATION,
-    WITHIN,
     Groups,
+    Measurement,
     Mixer,
-    Outcome,
-    State,
+    MixerState,
     Visit,
     Wish,
 )
-from shoal.policies.mixing import Counts, Vector, apportion, bounded, dealt, normalise, within
-
-__all__ = [
-    "ALIGNMENT",
-    "EXCESS",
-    "TRAINING",
-    "VALIDATION",
-    "WITHIN",
-    "Groups",
-    "Mixer",
-    "Mixing",
-    "Outcome",
-    "State",
-    "Visit",
-    "Wish",
-    "begin",
-    "check",
-    "counted",
-    "join",
-    "left",
-    "mixture",
-    "observe",
-    "plan",
-    "reweighed",
-]
+from shoal.policies.mixing import Counts, apportion, bounded, counts_within, dealt, normalise
 
 
 @dataclass(frozen=True)
-class Mixing:
+class BoundedMixing:
     """A policy within bounds that hold for every policy.
 
     `floor` is the least share of each group whenever it trains, probes excepted, and the least weight where
-    losses are weighed. `epochs` is how often the rows of a group may be repeated: once before training that
-    is checked to be possible at all, then a group's share is kept to what its remaining allowance is of the
-    rows still to train.
+    losses are weighed. `epochs` caps the passes over each group. `check_bounded` refuses a run that no mixture
+    could keep within it; during the run a group's share is at most its remaining rows over the rows left to
+    train.
     """
 
     policy: Mixer
@@ -78,7 +52,7 @@ class Mixing:
             )
 
 
-def check(mixing: Mixing, groups: Groups) -> None:
+def check_bounded(mixing: BoundedMixing, groups: Groups) -> None:
     """Raise ValueError where the settings and the groups do not go together."""
     if mixing.floor * groups.count > 1:
         raise ValueError(
@@ -93,29 +67,31 @@ def check(mixing: Mixing, groups: Groups) -> None:
     mixing.policy.check(groups)
 
 
-def begin(mixing: Mixing, groups: Groups, seed: int, prior: Vector | None = None) -> State:
+def begin_mixing(mixing: BoundedMixing, groups: Groups, seed: int, prior: Vector | None = None) -> MixerState:
     """Return the state of a run that has not begun."""
-    check(mixing, groups)
+    check_bounded(mixing, groups)
     return {
         "step": 0,
-        "seen": np.zeros(groups.count, dtype=np.int64),  # rows
-        "debt": np.zeros(groups.count),  # of rounding, in rows
+        "seen": np.zeros(groups.count, dtype=np.int64),  # rows that were trained on
+        "debt": np.zeros(groups.count),  # rows that rounding still owes each group
         "evaluations": 0,
         "probe_steps": 0,
         "seed": seed,
-        "part": {},  # of a visit that was cut: what is done of it
+        "part": {},  # a visit that was cut, and how much of it is done; empty if none was
         "policy": mixing.policy.start(groups, prior, seed),
     }
 
 
-def left(groups: Groups, state: State) -> int:
+def left(groups: Groups, state: MixerState) -> int:
     """Return how many steps the budget still has: probes count as steps, evaluations at their price."""
     spent = state["step"] + int(np.ceil(state["evaluations"] * groups.evaluation_steps - 1e-9))
     return max(groups.steps - spent, 0)
 
 
-def plan(mixing: Mixing, groups: Groups, state: State, limit: int | None = None) -> tuple[Visit, State]:
-    """Return what to do next, at most `limit` steps of it, and the state that waits for its outcome.
+def plan(
+    mixing: BoundedMixing, groups: Groups, state: MixerState, limit: int | None = None
+) -> tuple[Visit, MixerState]:
+    """Return what to do next, at most `limit` steps of it, and the state that waits for its measurement.
 
     A visit longer than `limit` (at least 1) is cut: what is measured after it is asked of its last part. The
     same state gives the same visit, so a run may be resumed from the state of before or of after.
@@ -128,14 +104,16 @@ def plan(mixing: Mixing, groups: Groups, state: State, limit: int | None = None)
     return Visit(upto - done, table, frozenset(signals), part["name"], _weights(part)), state | {"part": part}
 
 
-def observe(mixing: Mixing, groups: Groups, state: State, visit: Visit, outcome: Outcome) -> State:
+def observe(
+    mixing: BoundedMixing, groups: Groups, state: MixerState, visit: Visit, measurement: Measurement
+) -> MixerState:
     """Return the state after the visit that `plan` gave with this state."""
-    _check_outcome(groups, visit, outcome)
-    counts = visit.counts if outcome.counts is None else np.asarray(outcome.counts, dtype=np.int64)
+    _check_measurement(groups, visit, measurement)
+    counts = visit.counts if measurement.counts is None else np.asarray(measurement.counts, dtype=np.int64)
     part = state["part"]
     part = part | {
         "done": part["done"] + visit.steps,
-        "heard": [*part["heard"], _heard(visit, outcome, counts)],
+        "heard": [*part["heard"], _heard(visit, measurement, counts)],
     }
     after = state | {
         "step": state["step"] + visit.steps,
@@ -152,18 +130,20 @@ def observe(mixing: Mixing, groups: Groups, state: State, visit: Visit, outcome:
     return after | {"policy": learnt, "part": {}, "debt": part["debt"]}
 
 
-def reweighed(mixing: Mixing, groups: Groups, state: State, outcome: Outcome) -> tuple[Vector, State]:
+def reweighed(
+    mixing: BoundedMixing, groups: Groups, state: MixerState, measurement: Measurement
+) -> tuple[Vector, MixerState]:
     """Return the weights that a step of the visit is trained with, and the state that waits for the next step.
 
-    `outcome` is what was measured within the step, before its weights were needed. When the visit is whole,
+    `measurement` is what was measured within the step, before its weights were needed. When the visit is whole,
     `observe` takes the same way again.
     """
-    policy: Any = mixing.policy  # one whose signals are measured within a step
-    after = policy.follow(groups, state["part"].get("policy", state["policy"]), outcome)
+    policy: Any = mixing.policy  # only policies that measure within a step have `follow`
+    after = policy.follow(groups, state["part"].get("policy", state["policy"]), measurement)
     return _weighed(mixing, after["weights"]), state | {"part": state["part"] | {"policy": after}}
 
 
-def mixture(mixing: Mixing, groups: Groups, state: State) -> Vector:
+def current_mixture(mixing: BoundedMixing, groups: Groups, state: MixerState) -> Vector:
     """Return the proportions that are trained at outside of probes, within the bounds."""
     policy = state["policy"]
     if "proportions" in policy:
@@ -171,13 +151,15 @@ def mixture(mixing: Mixing, groups: Groups, state: State) -> Vector:
     return _now(mixing, groups, state)[0]
 
 
-def counted(mixing: Mixing, groups: Groups, state: State) -> Vector:
+def counted(mixing: BoundedMixing, groups: Groups, state: MixerState) -> Vector:
     """Return the groups' shares of the training loss: weights where losses are weighed, else the mixture."""
     weights = _now(mixing, groups, state)[1]
-    return mixture(mixing, groups, state) if weights is None else weights
+    return current_mixture(mixing, groups, state) if weights is None else weights
 
 
-def join(mixing: Mixing, state: State, before: Groups, after: Groups, share: float | None = None) -> State:
+def join(
+    mixing: BoundedMixing, state: MixerState, before: Groups, after: Groups, share: float | None = None
+) -> MixerState:
     """Return the state with more groups, which stand after the old ones; the policy begins again from there.
 
     A policy that learns begins at the old groups' relative proportions and `share` for each new one, if none
@@ -192,8 +174,8 @@ def join(mixing: Mixing, state: State, before: Groups, after: Groups, share: flo
         raise ValueError(
             f"the shares of the {more} new groups must be above 0 and sum below 1, but got {share}."
         )
-    check(mixing, after)
-    prior = np.append((1 - more * share) * mixture(mixing, before, state), np.full(more, share))
+    check_bounded(mixing, after)
+    prior = np.append((1 - more * share) * current_mixture(mixing, before, state), np.full(more, share))
     return state | {
         "seen": np.append(state["seen"], np.zeros(more, dtype=np.int64)),
         "debt": np.append(state["debt"], np.zeros(more)),
@@ -202,7 +184,7 @@ def join(mixing: Mixing, state: State, before: Groups, after: Groups, share: flo
     }
 
 
-def _now(mixing: Mixing, groups: Groups, state: State) -> tuple[Vector, Vector | None]:
+def _now(mixing: BoundedMixing, groups: Groups, state: MixerState) -> tuple[Vector, Vector | None]:
     """Return the proportions and the weights of the visit that is on its way or comes next.
 
     After the last step they are those of one step more.
@@ -214,13 +196,13 @@ def _now(mixing: Mixing, groups: Groups, state: State) -> tuple[Vector, Vector |
     return wanted, None if wish.weights is None else _weighed(mixing, wish.weights)
 
 
-def _weighed(mixing: Mixing, given: Vector) -> Vector:
+def _weighed(mixing: BoundedMixing, given: Vector) -> Vector:
     """Return the weights of the groups' losses, which sum to 1, above the floor."""
     weights = normalise(given)
     return bounded(weights, mixing.floor, 1.0) if mixing.floor else weights
 
 
-def _part(mixing: Mixing, groups: Groups, state: State) -> State:
+def _part(mixing: BoundedMixing, groups: Groups, state: MixerState) -> MixerState:
     """Return the policy's next wish as whole rows within the bounds, as it is kept if it is cut."""
     steps_left = left(groups, state)
     wish = mixing.policy.wish(groups, state["policy"], state["step"], steps_left)
@@ -231,7 +213,7 @@ def _part(mixing: Mixing, groups: Groups, state: State) -> State:
     counts, owed = apportion(wanted, steps * groups.batch, debt)
     weights = np.zeros(0) if wish.weights is None else _weighed(mixing, wish.weights)
     if np.isfinite(mixing.epochs):
-        counts = within(counts, _allowance(mixing, groups) - state["seen"])
+        counts = counts_within(counts, _allowance(mixing, groups) - state["seen"])
     return {
         "steps": steps,
         "done": 0,
@@ -246,7 +228,7 @@ def _part(mixing: Mixing, groups: Groups, state: State) -> State:
     }
 
 
-def _inside(mixing: Mixing, groups: Groups, state: State, wanted: Vector) -> Vector:
+def _inside(mixing: BoundedMixing, groups: Groups, state: MixerState, wanted: Vector) -> Vector:
     if not np.isfinite(mixing.epochs):  # some policies come here at every step
         return bounded(wanted, mixing.floor, 1.0) if mixing.floor else wanted
     rows = max(left(groups, state), 1) * groups.batch
@@ -254,7 +236,7 @@ def _inside(mixing: Mixing, groups: Groups, state: State, wanted: Vector) -> Vec
     return bounded(wanted, np.minimum(mixing.floor, most), most)
 
 
-def _allowance(mixing: Mixing, groups: Groups) -> Counts:
+def _allowance(mixing: BoundedMixing, groups: Groups) -> Counts:
     """Return the rows of each group that may be trained on in the whole run."""
     if not np.isfinite(mixing.epochs):
         return np.full(groups.count, np.iinfo(np.int64).max // groups.count)
@@ -263,38 +245,39 @@ def _allowance(mixing: Mixing, groups: Groups) -> Counts:
     return np.floor(np.minimum(allowed, most)).astype(np.int64)
 
 
-def _weights(part: State) -> Vector | None:
+def _weights(part: MixerState) -> Vector | None:
     return part["weights"] if len(part["weights"]) else None
 
 
-def _heard(visit: Visit, outcome: Outcome, counts: Counts) -> State:
+def _heard(visit: Visit, measurement: Measurement, counts: Counts) -> MixerState:
     """Return the measurements that were asked for, as they are kept until the visit is whole."""
     asked = visit.signals | ({"norms"} if ALIGNMENT in visit.signals else set())
-    values = {name: getattr(outcome, name) for name in sorted(asked)}
+    values = {name: getattr(measurement, name) for name in sorted(asked)}
     return {"counts": counts} | {name: value for name, value in values.items() if value is not None}
 
 
-def _together(heard: list[State]) -> Outcome:
-    """Return the parts of a cut visit as one outcome: steps one after another, validation from the last."""
+def _together(heard: list[MixerState]) -> Measurement:
+    """Return the parts of a cut visit as one measurement: steps one after another, validation from the last."""
     joined: dict[str, NDArray[Any]] = {
         name: np.concatenate([np.asarray(part[name]) for part in heard])
         for name in ("counts", "training", "excess", "alignment", "norms")
         if all(name in part for part in heard)
     }
     validation = heard[-1].get("validation")
-    return Outcome(**joined, validation=None if validation is None else tuple(map(np.asarray, validation)))
+    return Measurement(**joined, validation=None if validation is None else tuple(map(np.asarray, validation)))
 
 
-def _check_outcome(groups: Groups, visit: Visit, outcome: Outcome) -> None:
+def _check_measurement(groups: Groups, visit: Visit, measurement: Measurement) -> None:
     for signal in visit.signals:
-        if getattr(outcome, signal) is None:
-            raise ValueError(f"the visit {visit.name} asked for {signal}, but its outcome has none.")
-    if outcome.validation is None:
+        if getattr(measurement, signal) is None:
+            raise ValueError(f"the visit {visit.name} asked for {signal}, but its measurement has none.")
+    if measurement.validation is None:
         return
-    if len(outcome.validation) != len(groups.targets):
+    losses_by_target = measurement.validation
+    if len(losses_by_target) != len(groups.targets):
         raise ValueError(
-            f"validation losses of {len(groups.targets)} targets must come, but got {len(outcome.validation)}."
+            f"validation losses of {len(groups.targets)} targets must come, but got {len(losses_by_target)}."
         )
-    empty = [name for name, losses in zip(groups.targets, outcome.validation, strict=True) if not len(losses)]
+    empty = [name for name, losses in zip(groups.targets, losses_by_target, strict=True) if not len(losses)]
     if empty:
         raise ValueError(f"each target must have a validation sequence, but {empty} have none.")

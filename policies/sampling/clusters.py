@@ -15,7 +15,8 @@ def cut_points(values: NDArray[np.floating], groups: int) -> NDArray[np.float64]
     sorted_values = np.sort(values.astype(np.float64))
     if not len(sorted_values):
         return np.empty(0)
-    starts = np.flatnonzero(np.append(True, np.diff(_places(sorted_values)) > 0))  # of the filled bins
+    # the first value of each bin that has any
+    starts = np.flatnonzero(np.append(True, np.diff(_places(sorted_values)) > 0))
     if len(starts) < 2:
         return np.empty(0)
     middle = sorted_values[len(sorted_values) // 2]  # sums of large numbers would lose the digits
@@ -46,7 +47,7 @@ def _best_starts(counts: NDArray[np.float64], sums: NDArray[np.float64], groups:
     bins = len(counts)
     before = np.concatenate([[0.0], np.cumsum(counts)])
     total = np.concatenate([[0.0], np.cumsum(sums)])
-    gain = np.concatenate([[0.0], total[1:] ** 2 / before[1:]])  # of one group over the first bins
+    gain = np.concatenate([[0.0], total[1:] ** 2 / before[1:]])  # if the first bins are one group
     choices = np.zeros((groups, bins + 1), np.int64)
     for group in range(1, groups):
         best = np.full(bins + 1, -np.inf)

@@ -58,7 +58,7 @@ class Dynamic(Plan):
         found = raised / raised.sum()
         if not self.burn_in:
             return found
-        begun = (signals["step"] >= self.burn_in) * 1.0  # of a stack's members each has its own step
+        begun = (signals["step"] >= self.burn_in) * 1.0  # no `if`: each member of a stack has its own step
         return begun * found + (1 - begun) / losses.shape[0]
 
     def raised(self, losses: Any, least: Any, largest: Any) -> Any:

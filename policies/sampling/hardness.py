@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.policies.arrays import Vector
 from shoal.policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
 
-Vector = NDArray[np.float64]
 EASY, MEDIUM, HARD, UNKNOWN = "easy", "medium", "hard", "unknown"
 
 
@@ -38,9 +38,9 @@ def levels(values: Vector, cuts: tuple[float, float] | None = None) -> NDArray[n
 
 
 class Gap(NamedTuple):
-    share: float  # of the gap between training on nothing and on hard rows that easy rows close
-    low: float  # of a 95 % bootstrap interval
-    high: float
+    share: float  # easy rows close this share of the gap between training on nothing and on hard rows
+    low: float  # lower end of a 95 % bootstrap interval
+    high: float  # its upper end
 
 
 def recovered_gap(

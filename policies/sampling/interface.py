@@ -18,8 +18,8 @@ class Spec(NamedTuple):
 
     cadence: Literal["once", "epoch", "step"]
     needs: frozenset[str]  # columns
-    emits: frozenset[str]  # of "keep", "weight", "order"
-    coupling: Literal["none", "summary", "global"]  # what a decision knows of the other rows
+    emits: frozenset[str]  # some of "keep", "weight", "order"
+    coupling: Literal["none", "summary", "global"]  # how much a decision knows of the other rows
     reduction: Literal["mean_count", "weighted_sum", "sum"]  # how weighted losses become one number
 
 
@@ -27,9 +27,9 @@ class Context(NamedTuple):
     """Where training stands when an epoch is planned."""
 
     epoch: int  # from 0
-    epochs: float  # how many there will be; where epochs shrink with what is kept, as now expected
+    epochs: float  # in the whole training; an estimate, where an epoch is shorter the fewer rows are kept
     seed: int
-    rows: int  # of the pool
+    rows: int  # in the pool
 
     def until(self, share: float) -> bool:
         """Say whether this epoch ends within the first `share` of the training."""
@@ -39,7 +39,7 @@ class Context(NamedTuple):
 class Decision(NamedTuple):
     copies: NDArray[np.int32]  # 0 drops the row
     weight: NDArray[np.float32]
-    rank: NDArray[np.float64] | None = None  # rows in ascending rank; those of NaN where they come
+    rank: NDArray[np.float64] | None = None  # rows are read in ascending rank; NaN keeps a row in its place
 
 
 class Plan(ABC):

@@ -1,4 +1,4 @@
-"""STORM: what a rescaler of losses sees of a row (Heck et al., 2025); gradients: `trainables/storm.py`.
+"""STORM: the features by which losses are rescaled (Heck et al., 2025); its gradients: `trainables/storm.py`.
 
 A row is passed several times with dropout. From its losses and largest probabilities come 19 features, by
 which a small network gives it a weight: how it stands, and how it stands among the rows of the last batch of
@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Vector = NDArray[np.float64]
+from shoal.policies.arrays import Vector
 
 FEATURES = 19
-LEAST = 1e-8  # spread, in place of one that a group of fewer than two rows does not have
+LEAST = 1e-8  # least spread; a group of fewer than two rows has this one
 
 
 class Passes(NamedTuple):
@@ -29,7 +29,7 @@ class Passes(NamedTuple):
 def features(now: Passes, before: Passes | None) -> Vector:
     """Return `(rows, 19)`; `before` is the last batch, and the first one is compared with itself."""
     memory = now if before is None else before
-    own, remembered = moments(now), moments(memory)
+    own, remembered = row_moments(now), row_moments(memory)
     found = np.empty((len(now.labels), FEATURES))
     found[:, :4], found[:, 18] = own, now.agrees
     for label in np.unique(now.labels):
@@ -41,9 +41,9 @@ def features(now: Passes, before: Passes | None) -> Vector:
     return found
 
 
-def moments(passes: Passes) -> Vector:
+def row_moments(passes: Passes) -> Vector:
     """Return mean and spread of the loss and of the probability over the passes, `(rows, 4)`."""
-    spreads = [spread(values) for values in (passes.losses, passes.probabilities)]
+    spreads = [sample_deviation(values) for values in (passes.losses, passes.probabilities)]
     return np.stack(
         [passes.losses.mean(axis=0), spreads[0], passes.probabilities.mean(axis=0), spreads[1]], axis=1
     )
@@ -57,7 +57,7 @@ def against(own: Vector, group: Vector) -> Vector:
     """
     if not len(group):
         group = own
-    means, spreads = group.mean(axis=0), spread(group)
+    means, spreads = group.mean(axis=0), sample_deviation(group)
     centre, width = float(means[0]), float(spreads[0])
     mine, theirs = (
         np.stack(
@@ -65,13 +65,13 @@ def against(own: Vector, group: Vector) -> Vector:
         )
         for rows in (own, group)
     )
-    fixed = np.concatenate([means, spreads, theirs.mean(axis=1), spread(theirs.T)])
+    fixed = np.concatenate([means, spreads, theirs.mean(axis=1), sample_deviation(theirs.T)])
     return np.concatenate(
         [np.tile(fixed[:8], (len(own), 1)), mine.T, np.tile(fixed[8:], (len(own), 1))], axis=1
     )
 
 
-def spread(values: Vector) -> Vector:
+def sample_deviation(values: Vector) -> Vector:
     """Return the standard deviation over the first axis, of a sample; of fewer than two values the least."""
     if len(values) < 2:
         return np.full(values.shape[1:], LEAST)

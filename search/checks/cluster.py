@@ -1,4 +1,4 @@
-"""What must hold of the section `cluster:` of a run's file: between its keys, and with other sections."""
+"""What must hold for the section `cluster:` of a run's file: between its keys, and with other sections."""
 
 from shoal.search.config.run import Run
 

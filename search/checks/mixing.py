@@ -1,4 +1,4 @@
-"""What must hold of the section `mixing:`: between its keys, with other sections, with the rows of groups."""
+"""What must hold for the section `mixing:`: between its keys, with other sections, with the groups' rows."""
 
 import itertools
 from collections.abc import Iterable, Mapping
@@ -6,15 +6,16 @@ from dataclasses import fields
 from typing import Any
 
 from shoal.policies.mixers import visits
+from shoal.policies.mixers.mixer import EXCESS, VALIDATION, WITHIN, Groups
 from shoal.search.checks.values import ends, setting, wrong
-from shoal.search.config.explain import shown, told_at
+from shoal.search.config.explain import as_yaml, told_at
 from shoal.search.config.kinds import SpaceWithin
-from shoal.search.config.mixing import ByGroup, Mixing, settled
+from shoal.search.config.mixing import ByGroup, MixingSection, with_numbers
 from shoal.search.config.run import Run
 
-WEIGHTS = {"objective", "graph"}  # given by group name, but no proportions
-MOST_CORNERS = 1024  # of the space of searched settings, that are looked at
-UNKNOWN = 10**9  # rows of a group before the corpus is there: enough for any budget
+WEIGHTS = {"objective", "graph"}  # tables by group name that need not sum to 1
+MOST_CORNERS = 1024  # so many corners of the space of searched settings are checked
+UNKNOWN = 10**9  # rows of each group, assumed until the corpus is built: enough for any budget
 
 
 def check_mixing(run: Run) -> str:
@@ -24,7 +25,7 @@ def check_mixing(run: Run) -> str:
     if problem := check_company(run):
         return problem
     if not run.data.groups:
-        return ""  # said elsewhere
+        return ""  # check_data says it
     problem = check_unseen(run) or check_names(run)
     return problem or check_with_rows(run, dict.fromkeys(run.data.groups, UNKNOWN))
 
@@ -68,7 +69,7 @@ def check_names(run: Run) -> str:
 
 
 def check_table(key: str, table: ByGroup, groups: Iterable[str], shares: bool = True) -> str:
-    """Return what is wrong with numbers by group name, which are shares unless they are said to be none."""
+    """Return what is wrong with a table by group name; with `shares` it must sum to 1."""
     for group in table:
         if group not in groups:
             return f"{key}.{group}: no such group; it can be {', '.join(groups)}"
@@ -89,7 +90,7 @@ def check_with_rows(run: Run, rows: Mapping[str, int]) -> str:
     groups = run.groups_of(rows)
     try:
         built = run.mixing.build(list(rows))
-        visits.check(built, groups)
+        visits.check_bounded(built, groups)
     except ValueError as error:
         keys = type(run.mixing.policy).model_fields
         at = "mixing.policy" if str(error).partition(" ")[0] in keys else "mixing"
@@ -97,26 +98,24 @@ def check_with_rows(run: Run, rows: Mapping[str, int]) -> str:
     return check_within(run, built) or check_probes(run, built, groups) or check_searched(run, built, groups)
 
 
-def check_within(run: Run, built: visits.Mixing) -> str:
-    """Return what is wrong with what has to be measured within a training step."""
+def check_within(run: Run, built: visits.BoundedMixing) -> str:
+    """Return what stands in the way of what the policy measures within a training step."""
     assert run.mixing is not None
     signals, kind = built.policy.signals, run.mixing.policy.kind
-    if visits.EXCESS in signals and run.mixing.reference is None:
+    if EXCESS in signals and run.mixing.reference is None:
         return (
-            f"mixing.reference: {kind} measures losses above those of a model that is trained already; name "
-            f"the folder of an exported one, such as runs/NAME/best of a run in equal shares"
+            f"mixing.reference: {kind} compares losses with those of a trained model; name the folder of an "
+            f"exported one, such as runs/NAME/best of a run in equal shares"
         )
-    if visits.EXCESS not in signals and run.mixing.reference is not None:
+    if EXCESS not in signals and run.mixing.reference is not None:
         return f"mixing.reference: {kind} compares with no other model; leave it out"
-    if run.cluster.stack and signals & visits.WITHIN:
+    if run.cluster.stack and signals & WITHIN:
         return (
-            f"cluster.stack: what {kind} measures within a step is of one member, so its members train one by "
-            f"one; leave it out"
+            f"cluster.stack: {kind} measures one member within a step, so its members train one by one; "
+            f"leave it out"
         )
-    if run.cluster.workers_per_member > 1 and signals & visits.WITHIN:
-        return (
-            f"cluster.workers_per_member: what {kind} measures within a step must be in one place; set it to 1"
-        )
+    if run.cluster.workers_per_member > 1 and signals & WITHIN:
+        return f"cluster.workers_per_member: {kind} measures within a step on one worker; set it to 1"
     return ""
 
 
@@ -131,10 +130,10 @@ def note_on_batches(run: Run) -> str:
     )
 
 
-def check_probes(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
-    """Return what is wrong with the visits that measure."""
+def check_probes(run: Run, built: visits.BoundedMixing, groups: Groups) -> str:
+    """Return what is wrong with the visits that probe the groups."""
     policy: Any = built.policy
-    if visits.VALIDATION not in policy.signals or not hasattr(policy, "probe_steps"):
+    if VALIDATION not in policy.signals or not hasattr(policy, "probe_steps"):
         return ""
     rows = policy.probe_steps(groups) * groups.batch
     if rows < groups.count:
@@ -147,15 +146,15 @@ def check_probes(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
     if policy.noise and (told or run.training.evaluation_rows) < 2:
         return (
             "mixing.policy.noise: errors need two sweeps and two evaluation_rows of each group; give them, or "
-            "move on any difference with noise: 0"
+            "set noise: 0 to act on any difference"
         )
     return ""
 
 
-def check_searched(run: Run, built: visits.Mixing, groups: visits.Groups) -> str:
-    """Return what is wrong with the settings of the policy that are searched, at each end of their domains.
+def check_searched(run: Run, built: visits.BoundedMixing, groups: Groups) -> str:
+    """Return what is wrong with the searched settings of the policy, at each end of their domains.
 
-    The same holds for those that a schedule or a start names.
+    Settings that a schedule or a start gives are checked alike.
     """
     space = run.hyperparameters.get("mixing")
     if space is not None and not isinstance(space, SpaceWithin):
@@ -166,7 +165,7 @@ def check_searched(run: Run, built: visits.Mixing, groups: visits.Groups) -> str
     for place, hyperparameters in given.items():
         settings = hyperparameters.get("mixing", {})
         if not isinstance(settings, Mapping):
-            return f"{place}.mixing: must be a mapping of keys, got {shown(settings)}"
+            return f"{place}.mixing: must be a mapping of keys, got {as_yaml(settings)}"
         for name, domain in settings.items():
             if problem := check_setting(run.mixing, built, groups, name, domain):
                 return f"{place}.mixing.{name}: {problem}"
@@ -175,50 +174,50 @@ def check_searched(run: Run, built: visits.Mixing, groups: visits.Groups) -> str
     return ""
 
 
-def check_corners(run: Run, built: visits.Mixing, groups: visits.Groups, settings: Mapping[str, Any]) -> str:
-    """Return which ends of the domains cannot be together, though each of them could alone.
+def check_corners(run: Run, built: visits.BoundedMixing, groups: Groups, settings: Mapping[str, Any]) -> str:
+    """Return which ends of the domains do not go together, though each alone does.
 
-    A gate needs two sweeps, but only where there is a gate.
+    For example, a gate needs two sweeps, and without a gate one is enough.
     """
     for values in itertools.islice(itertools.product(*map(ends, settings.values())), MOST_CORNERS):
         changes = dict(zip(settings, values, strict=True))
         try:
-            changed = settled(built, changes)
-            visits.check(changed, groups)
+            changed = with_numbers(built, changes)
+            visits.check_bounded(changed, groups)
         except (ValueError, TypeError) as error:
             problem = str(error)
         else:
             problem = check_probes(run, changed, groups)
         if problem:
-            told = ", ".join(f"{name} {shown(value)}" for name, value in changes.items())
+            told = ", ".join(f"{name} {as_yaml(value)}" for name, value in changes.items())
             return f"{told} cannot be: {problem}"
     return ""
 
 
 def check_setting(
-    mixing: Mixing | None, built: visits.Mixing, groups: visits.Groups, name: str, domain: Any
+    mixing: MixingSection | None, built: visits.BoundedMixing, groups: Groups, name: str, domain: Any
 ) -> str:
     """Return why a setting cannot have each value of a domain, or the value that is given."""
     assert mixing is not None
     known = searchable(built)
-    # no search has domains of proportions, but each small run of a search for a mixture begins with its own
+    # proportions have no domains, but each small run of kind mixture starts with its own
     proportions = name == "proportions" and not hasattr(domain, "kind")
     if name not in known and not proportions:
         return f"{mixing.policy.kind} has no such number; it has {', '.join(known)}"
-    bound = name in Mixing.model_fields
-    section, above = (Mixing, "mixing") if bound else (type(mixing.policy), "mixing.policy")
+    bound = name in MixingSection.model_fields
+    section, above = (MixingSection, "mixing") if bound else (type(mixing.policy), "mixing.policy")
     problem = "" if proportions else wrong(f"{above}.{name}", setting(section, name), domain)
     if problem:
         return problem
     for value in ends(domain):
         try:
-            visits.check(settled(built, {name: value}), groups)
+            visits.check_bounded(with_numbers(built, {name: value}), groups)
         except (ValueError, TypeError) as error:
-            return f"{shown(value)} cannot be: {error}"
+            return f"{as_yaml(value)} cannot be: {error}"
     return ""
 
 
-def searchable(built: visits.Mixing) -> list[str]:
+def searchable(built: visits.BoundedMixing) -> list[str]:
     """Return the numbers of a policy that may be searched, and the bounds."""
     numbers = [
         field.name

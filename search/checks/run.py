@@ -12,7 +12,7 @@ from shoal.search.checks.values import check_values
 from shoal.search.config import distill as distilling
 from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.run import Run
-from shoal.search.config.sections import SEARCHED
+from shoal.search.config.sections import TRAINING_HYPERPARAMETERS
 from shoal.search.errors import nearest
 
 
@@ -20,8 +20,8 @@ def check_population(run: Run) -> str:
     chosen, exploit = run.population, run.population.exploit
     if chosen.cull and chosen.cull.grace >= run.training.steps:
         return (
-            f"population.cull.grace: must be less than training.steps ({run.training.steps}), or nobody would "
-            f"come to a rung, got {chosen.cull.grace}"
+            f"population.cull.grace: must be less than training.steps ({run.training.steps}), or no member "
+            f"would come to a rung, got {chosen.cull.grace}"
         )
     if exploit.kind == "none":
         return ""
@@ -33,8 +33,8 @@ def check_population(run: Run) -> str:
         )
     if chosen.burn_in >= run.training.steps:
         return (
-            f"population.burn_in: must be less than training.steps ({run.training.steps}), or nobody would "
-            f"ever copy, got {chosen.burn_in}"
+            f"population.burn_in: must be less than training.steps ({run.training.steps}), or no member "
+            f"would ever copy, got {chosen.burn_in}"
         )
     if chosen.least > size:
         return f"population.least: must be at most population.members ({who}), got {chosen.least}"
@@ -44,7 +44,7 @@ def check_population(run: Run) -> str:
 
 
 def compared(run: Run) -> tuple[int, str]:
-    """Return how many members are compared with one another, and how to say so: those of a sub-space."""
+    """Return how many members are compared with one another, those of a sub-space, and words for it."""
     members, parts = run.population.members, run.parts
     return members // parts, str(members) if parts == 1 else f"the {members // parts} members of a sub-space"
 
@@ -56,7 +56,7 @@ def check_exploit(run: Run) -> str:
         of = f"{who} members" if run.parts == 1 else who
         return (
             f"population.exploit.fraction: {exploit.fraction:g} of {of} is less than one "
-            f"member, so nobody would ever copy; use at least {math.ceil(1000 / size) / 1000:g}"
+            f"member, so no member would ever copy; use at least {math.ceil(1000 / size) / 1000:g}"
         )
     if exploit.kind == "multiple_frequency" and size < 4 * len(exploit.frequencies):
         return (
@@ -64,7 +64,7 @@ def check_exploit(run: Run) -> str:
             f"quarter is one member, but copies are among {who}"
         )
     if exploit.kind == "multiple_frequency" and max(exploit.frequencies) >= max(run.rounds, 2):
-        # no decision follows the last interval
+        # no decision follows the last interval, so there is one fewer than rounds
         return (
             f"population.exploit.frequencies: a part that evolves at every {max(exploit.frequencies)}th "
             f"decision never does in the {run.rounds - 1} decisions of {run.training.steps} steps"
@@ -105,7 +105,7 @@ def check_mode(run: Run) -> str:
         return "population.backtrack: needs population.mode: synchronous"
     if (free or back) and run.checkpoint.every != 1:
         why = (
-            "population.mode: asynchronous, since members are saved each when it is ready"
+            "population.mode: asynchronous, since each member is saved when it is ready"
             if free
             else "population.backtrack, which takes earlier weights from their checkpoint"
         )
@@ -117,7 +117,7 @@ def check_schedule(run: Run) -> str:
     if not run.schedule:
         return ""
     if run.population.exploit.kind != "none" or run.hyperparameters:
-        return "schedule: stands in place of hyperparameters, with population.exploit: none"
+        return "schedule: stands in place of hyperparameters, and needs population.exploit: none"
     starts = [entry.from_step for entry in run.schedule]
     if starts[0] or starts != sorted(set(starts)):
         return f"schedule: from_step must begin with 0 and rise, got {starts}"
@@ -135,10 +135,10 @@ def check_schedule(run: Run) -> str:
 
 def check_hyperparameters(run: Run) -> str:
     if run.own:
-        return ""  # only the user's own class knows
+        return ""  # only the user's own class knows its hyperparameters
     kind = "distill" if run.kind == "distill" else run.trainable
-    decoder = SEARCHED | ({"mixing"} if run.mixing else set())
-    known = {"toy": {"h0", "h1"}, "decoder": decoder, "distill": distilling.SEARCHED}[kind]
+    decoder = TRAINING_HYPERPARAMETERS | ({"mixing"} if run.mixing else set())
+    known = {"toy": {"h0", "h1"}, "decoder": decoder, "distill": distilling.DISTILL_HYPERPARAMETERS}[kind]
     searched = {"hyperparameters": set(run.hyperparameters)}
     scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
     begun = {f"starts.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.starts)}
@@ -225,7 +225,7 @@ def check_sampling(run: Run) -> str:
 
 
 def note_on_epochs(run: Run, rows: Mapping[str, int]) -> str:
-    """Return what to expect of a rule by losses, in a run that ends within every group's first epoch."""
+    """Return a note if the rule needs losses of earlier epochs, but the run ends within each group's first."""
     rule = run.sampling.rule
     if rule is None or not needs_losses(rule.build()):
         return ""
@@ -261,11 +261,11 @@ CHECKS = (
     check_sampling,
     check_distill,
 )
-# `kind: mixture` makes populations of its own, which are checked where they are made
+# `kind: mixture` makes its populations later: `as_population` checks them there
 FOR_MIXTURES = (check_data, check_swarm, check_model, check_sampling)
 
 
 def problems(run: Run) -> list[str]:
-    """Return all that does not hold between the sections of a run, a line each."""
+    """Return a line for each thing that does not hold between the sections of a run."""
     checks = FOR_MIXTURES if run.kind == "mixture" else CHECKS
     return [problem for check in checks if (problem := check(run))]

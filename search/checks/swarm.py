@@ -1,4 +1,4 @@
-"""What must hold of a search for a mixture."""
+"""What must hold for a search for a mixture: `kind: mixture` and the section `swarm:`."""
 
 import importlib.util
 
@@ -7,7 +7,7 @@ from shoal.search.config.run import Run
 from shoal.search.config.sections import Population
 from shoal.search.config.swarm import Swarm
 
-FEWEST = 64  # runs that boosted trees are fitted to
+FEWEST_FOR_TREES = 64  # runs; boosted trees cannot be fitted to fewer
 
 
 def check_swarm(run: Run) -> str:
@@ -24,10 +24,10 @@ def check_swarm(run: Run) -> str:
             f"swarm.runs: a law of {groups} groups has {groups + 1} parameters and needs at least {groups + 2} "
             f"runs, got {swarm.runs}"
         )
-    if swarm.law == "boosted_trees" and swarm.runs < FEWEST:
+    if swarm.law == "boosted_trees" and swarm.runs < FEWEST_FOR_TREES:
         return (
-            f"swarm.runs: boosted trees need {FEWEST} runs, since a leaf holds 20 and some stop the training, "
-            f"got {swarm.runs}"
+            f"swarm.runs: boosted trees need {FEWEST_FOR_TREES} runs, since a leaf holds 20 and some stop the "
+            f"training, got {swarm.runs}"
         )
     if swarm.law == "boosted_trees" and importlib.util.find_spec("lightgbm") is None:
         return "swarm.law: boosted_trees needs LightGBM: pip install 'shoal[boosting]'"

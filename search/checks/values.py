@@ -1,4 +1,4 @@
-"""What is refused for a constant is refused for each value that a hyperparameter may take."""
+"""Check each value that a hyperparameter may take as if the file gave it as a constant."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from shoal.search.config.distill import Distill
-from shoal.search.config.explain import shown, wanted
+from shoal.search.config.explain import as_yaml, requirement
 from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Training
@@ -15,19 +15,21 @@ from shoal.search.config.sections_of import Real, Settings
 
 
 def check_values(run: Run) -> str:
-    """Return which value of a domain, a schedule or a start its setting may not have, or nothing."""
-    return "" if run.own else check_each(run)  # only the user's own class knows, if it is no Network
+    """Return which value of a domain, a schedule or a start is not allowed for its setting, or nothing."""
+    return (
+        "" if run.own else check_each(run)
+    )  # a class of the user's own knows its hyperparameters; load_run checks those of a Network
 
 
 def check_each(run: Run) -> str:
-    for place, name, domain in named(run):
+    for place, name, domain in each_hyperparameter(run):
         if problem := check_value(run, name, domain):
             return f"{place}.{name}: {problem}"
     return ""
 
 
-def named(run: Run) -> Iterator[tuple[str, str, Any]]:
-    """Yield place, name and the domain or value of each hyperparameter, but those of a mixing policy."""
+def each_hyperparameter(run: Run) -> Iterator[tuple[str, str, Any]]:
+    """Yield place, name and the domain or value of each hyperparameter, except those of a mixing policy."""
     given: dict[str, Mapping[str, Any]] = {"hyperparameters": run.hyperparameters}
     given |= {f"schedule.{place}": entry.hyperparameters for place, entry in enumerate(run.schedule)}
     given |= {f"starts.{place}": entry.hyperparameters for place, entry in enumerate(run.starts)}
@@ -42,7 +44,7 @@ def check_value(run: Run, name: str, domain: Any) -> str:
     key = f"{'training' if section is Training else 'distill'}.{name}"
     own = run.own and (section is Distill or isinstance(domain, SpaceWithin))
     if own or name not in section.model_fields:
-        return ""  # known to the class alone, or said elsewhere
+        return ""  # only the class knows it, or check_hyperparameters says it
     problem = wrong(key, setting(section, name), domain)
     if problem or section is Distill:
         return problem
@@ -56,7 +58,7 @@ def setting(section: type[Settings], name: str) -> Any:
 
 
 def wrong(key: str, kind: Any, domain: Any) -> str:
-    """Return why a setting of this type cannot have each value of a domain, or a value alone."""
+    """Return why a setting of this type cannot have some value of a domain, or the one value given."""
     taken: TypeAdapter[Any] = TypeAdapter(kind)
     if problem := refused(key, taken.validate_python, domain):
         return problem
@@ -70,20 +72,20 @@ def refused(key: str, check: Callable[[Any], Any], domain: Any) -> str:
         try:
             check(value)
         except ValidationError as error:
-            return f"{key} {explained(error.errors()[0])}, but may become {shown(value)}"
+            return f"{key} {stated_requirement(error.errors()[0])}, but may become {as_yaml(value)}"
     return ""
 
 
-def explained(found: ErrorDetails) -> str:
-    """Return what must hold, as the finding says it: `must be at least 0`."""
+def stated_requirement(found: ErrorDetails) -> str:
+    """Return what must hold according to pydantic's finding, such as `must be at least 0`."""
     if found["type"] != "value_error":
-        return wanted(found["type"], found["msg"])
+        return requirement(found["type"], found["msg"])
     said = str(found["ctx"]["error"]).partition(", but got")[0]
     return said[said.index("must") :] if "must" in said else said
 
 
 def ends(domain: Any) -> list[Any]:
-    """Return a domain's bounds, or all its values; of what is no domain, itself."""
+    """Return a domain's bounds or all its values; a plain value is returned alone."""
     kind = getattr(domain, "kind", None)
     if isinstance(domain, SpaceWithin) or kind is None:
         return [domain]

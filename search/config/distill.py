@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from shoal.search.config.sections_of import Count, Flag, Real, Settings, Whole
+from shoal.search.config.sections_of import Count, Flag, Real, Settings, WholeNumber
 from shoal.trainables.distill.spaces import SubSpace
 from shoal.trainables.settings import Recipe
 
@@ -13,9 +13,9 @@ Weight = Annotated[Real, Field(ge=0)]
 Objective = Literal["macs", "parameters", "latency"]
 UNITS = {"macs": "million MACs", "parameters": "million weights", "latency": "ms"}
 
-# what a super-network does not have
-ABSENT = {"dropout", "label_smoothing", "z_loss", "optimiser", "steps", "momentum"}
-SEARCHED = (set(Recipe.__dataclass_fields__) - ABSENT) | {"tilt", "inplace"}
+# settings of `training:` that super-networks do not use
+NOT_IN_SUPERNETWORKS = {"dropout", "label_smoothing", "z_loss", "optimiser", "steps", "momentum"}
+DISTILL_HYPERPARAMETERS = (set(Recipe.__dataclass_fields__) - NOT_IN_SUPERNETWORKS) | {"tilt", "inplace"}
 
 
 class SpaceSettings(Settings):
@@ -43,12 +43,12 @@ class SpaceSettings(Settings):
 
 
 class Losses(Settings):
-    """What is learnt of the teacher: how much each loss counts in the sum."""
+    """The weight of each loss in the sum that the student minimises."""
 
     relation: Weight = 1.0
-    hidden: Weight = 0.0  # of the last stream
-    logits: Weight = 0.0  # of decoders, with those of the teachers in `ensemble`
-    temperature: Annotated[Real, Field(gt=0)] = 1.0  # of the logits
+    hidden: Weight = 0.0  # weight of the loss on the last layer's stream
+    logits: Weight = 0.0  # only decoders have them; the teachers in `ensemble` count too
+    temperature: Annotated[Real, Field(gt=0)] = 1.0  # the logits are divided by it
 
     @model_validator(mode="after")
     def check(self) -> "Losses":
@@ -57,12 +57,15 @@ class Losses(Settings):
         return self
 
 
-class Proxy(Settings):
-    """A labelled task that ranks the networks in place of their loss; a line is a text, a tab and a label."""
+class ProxySection(Settings):
+    """A labelled task that ranks the networks in place of their loss.
+
+    Each line of its two files is a text, a tab and a label.
+    """
 
     train: str
     test: str
-    steps: Count = 100  # of tuning each super-network to it
+    steps: Count = 100  # steps that tune each super-network to the task
     batch: Count = 32
     learning_rate: Annotated[Real, Field(gt=0)] = 5e-4
 
@@ -70,26 +73,33 @@ class Proxy(Settings):
 class StudentSearch(Settings):
     """How students are picked out of the trained super-networks."""
 
-    method: Literal["all", "nsga2"] | None = None  # all of a space that is small enough, else NSGA-II
-    evaluations: Count = 256  # of each space that is not searched whole
-    objective: Objective = "macs"  # the cost that budgets are of
-    proxy: Proxy | None = None  # ranked by the loss on held-out rows by default
+    method: Literal["all", "nsga2"] | None = (
+        None  # by default `all` where a space is small enough, else `nsga2`
+    )
+    evaluations: Count = 256  # networks that NSGA-II evaluates in each space
+    objective: Objective = "macs"  # the cost that `budgets` limits
+    proxy: ProxySection | None = None  # by default the loss on held-out rows ranks the networks
     budgets: list[Annotated[Real, Field(gt=0)]] = Field(default_factory=list)
 
 
 class Distill(Settings):
     teacher: str  # a folder, or package:NAME/FOLDER inside an installed package
     ensemble: list[str] = Field(default_factory=list)  # further teachers: their classes count like the first's
-    layer: Annotated[Whole, Field(ge=0)] | None = None  # of the teacher, the last by default
+    layer: Annotated[WholeNumber, Field(ge=0)] | None = (
+        None  # the teacher's layer that is learnt from; by default its last
+    )
     losses: Losses = Losses()
     relation_heads: Count = 16
     relation: Literal["kl", "mse"] = "kl"
     chunk: Count | None = None  # relation heads in memory at once
-    random: Annotated[Whole, Field(ge=0)] = 2  # sub-networks of a step beside the largest and the smallest
+    # each step trains so many random sub-networks beside the largest and the smallest
+    random: Annotated[WholeNumber, Field(ge=0)] = 2
     tilt: Real = 0.0
     inplace: Annotated[Real, Field(ge=0, le=1)] = 0.0
-    cache_megabytes: Annotated[Real, Field(gt=0)] = 1024.0  # most of what the teacher showed that is kept
-    staged: Flag = False  # the teacher looks at the rows in a stage of Ray Data, and not on the workers
+    cache_megabytes: Annotated[Real, Field(gt=0)] = (
+        1024.0  # limit on the teacher's outputs that are kept in memory
+    )
+    staged: Flag = False  # the teacher runs in a stage of Ray Data, and not on the workers
     spaces: Annotated[dict[str, SpaceSettings], Field(min_length=1)]
     search: StudentSearch = StudentSearch()
 

@@ -1,4 +1,4 @@
-"""What a finding of pydantic means to the writer of a run's file."""
+"""Turn pydantic's findings into messages for the writer of a run's file."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from shoal.search.config.run import Run
 from shoal.search.errors import nearest
 
 RULES = (["population", "exploit"], ["population", "explore"], ["sampling", "rule"], ["mixing", "policy"])
-KINDS: dict[str, Iterable[str]] = {
+KINDS_BY_KEY: dict[str, Iterable[str]] = {
     "population.exploit": EXPLOITS,
     "population.explore": EXPLORES,
     "sampling.rule": SAMPLERS,
@@ -24,7 +24,7 @@ KINDS: dict[str, Iterable[str]] = {
 
 
 def explain(detail: ErrorDetails) -> list[str]:
-    """Return what one of pydantic's findings means to the writer of the file."""
+    """Return one of pydantic's findings as messages for the writer of the file."""
     place = written([str(part) for part in detail["loc"]])
     kind, key, value = detail["type"], ".".join(place) or "file", detail["input"]
     if kind == "extra_forbidden":
@@ -35,17 +35,17 @@ def explain(detail: ErrorDetails) -> list[str]:
         said = notation.short(str(detail["ctx"]["error"]), LONGEST)
         return [told_at(key, said, value if isinstance(value, dict) else {})]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
-        kinds = KINDS.get(key, DOMAINS)
+        kinds = KINDS_BY_KEY.get(key, DOMAINS)
         if not isinstance(value, dict):
-            return [f"{key}: {MAPPING}, got {shown(value)}"]
-        return [f"{key}.kind: must be one of {', '.join(kinds)}, got {shown(value.get('kind'))}"]
+            return [f"{key}: {MAPPING}, got {as_yaml(value)}"]
+        return [f"{key}.kind: must be one of {', '.join(kinds)}, got {as_yaml(value.get('kind'))}"]
     if kind == "string_pattern_mismatch" and key == "trainable":
-        return [f"{key}: must be decoder, toy, or a class of your own as module:Class, got {shown(value)}"]
-    return [f"{key}: {wanted(kind, detail['msg'])}, got {shown(value)}{ADVICE.get(kind, '')}"]
+        return [f"{key}: must be decoder, toy, or a class of your own as module:Class, got {as_yaml(value)}"]
+    return [f"{key}: {requirement(kind, detail['msg'])}, got {as_yaml(value)}{ADVICE.get(kind, '')}"]
 
 
 def told_at(place: str, said: str, keys: Collection[str]) -> str:
-    """Return a message about a place, at the one of its keys that the message begins with, if it does."""
+    """Return a message about a place; if it begins with one of the place's keys, about that key."""
     name, _, rest = said.partition(" ")
     return f"{place}.{name}: {rest}" if name in keys and rest.startswith("must") else f"{place}: {said}"
 
@@ -67,20 +67,20 @@ WANTED = {
 ADVICE = {"string_type": "; if it is meant as a word, put it in quotes"}
 
 
-def wanted(kind: str, said: str) -> str:
-    """Return what must hold, from the kind and the message of pydantic's finding."""
+def requirement(kind: str, said: str) -> str:
+    """Return what must hold, such as `must be a number`, from the kind and message of pydantic's finding."""
     return WANTED.get(kind) or f"must be {said.removeprefix('Input should be ')}"
 
 
-def shown(value: Any) -> str:
-    """Return a value of the file as YAML has it, in one short line; words in quotes."""
+def as_yaml(value: Any) -> str:
+    """Return a value of the file as YAML writes it, in one short line; words are in quotes."""
     if value is None or isinstance(value, bool | int | float):
-        return notation.short(notation.write(value).removesuffix("...\n"))
+        return notation.short(notation.write_yaml(value).removesuffix("...\n"))
     return notation.short(repr(value))
 
 
 def written(place: list[str]) -> list[str]:
-    """Return the keys as the file has them: without the kinds that pydantic chose by."""
+    """Return the keys as the file has them: pydantic adds the kind by which it chose a section."""
     if place[:2] in RULES:
         return place[:2] + place[3:]
     if place[:1] != ["hyperparameters"]:
@@ -97,14 +97,14 @@ def known_keys(place: Sequence[int | str]) -> list[str]:
     here: dict[str, Any] = schema
     for part in place:
         here = step(schema, here, str(part))
-    here = follow(schema, here)
+    here = resolved(schema, here)
     return list(here.get("properties", {}))
 
 
 def step(schema: dict[str, Any], here: dict[str, Any], part: str) -> dict[str, Any]:
-    here = follow(schema, here)
+    here = resolved(schema, here)
     if "oneOf" in here:
-        options = [follow(schema, option) for option in here["oneOf"]]
+        options = [resolved(schema, option) for option in here["oneOf"]]
         kinds = [option.get("properties", {}).get("kind", {}).get("const", "space") for option in options]
         return dict(zip(kinds, options, strict=True))[part]
     if part in here.get("properties", {}):
@@ -113,8 +113,8 @@ def step(schema: dict[str, Any], here: dict[str, Any], part: str) -> dict[str, A
     return inner if isinstance(inner, dict) else {}
 
 
-def follow(schema: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
+def resolved(schema: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
     while "$ref" in here or "anyOf" in here:
-        # the second of two is null: a section that may be left out
+        # an optional section is `anyOf` the section and null: take the section
         here = here["anyOf"][0] if "anyOf" in here else schema["$defs"][here["$ref"].rpartition("/")[2]]
     return here

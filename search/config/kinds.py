@@ -1,4 +1,4 @@
-"""Rules and domains as a run's file names them by their `kind`; `policies` has their tables and settings."""
+"""The sections of rules and domains, which a file names by `kind`; `policies` has their settings."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -22,14 +22,14 @@ AnySampler = Annotated[Any, OneOf(SAMPLER)]
 
 
 class SpaceWithin(RootModel[dict[str, "AnyDomain"]]):
-    """Domains under a name of their own; the member gets a dict under that name."""
+    """Several domains under one name; the member gets a dict under that name."""
 
     def build(self) -> Space:
         return {name: part.build() for name, part in self.root.items()}
 
 
 def domain_in(value: Any) -> str:
-    """Return the kind of a domain, or "space" of a mapping that has none and holds nothing but mappings."""
+    """Return the kind of a domain, or "space" for a mapping of mappings, which has no kind."""
     parts = value.values() if isinstance(value, Mapping) else ()
     within = parts and all(isinstance(part, Mapping | Settings | SpaceWithin) for part in parts)
     return "space" if within or isinstance(value, SpaceWithin) else kind_in(value)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import Field, create_model
 
 from shoal.policies.mixers import visits
+from shoal.policies.mixers.mixer import Mixer
 from shoal.policies.mixers.rules import MIXERS
 from shoal.search.config.sections_of import (
     Count,
@@ -17,24 +18,24 @@ from shoal.search.config.sections_of import (
     Real,
     Settings,
     Unbounded,
-    Whole,
+    WholeNumber,
     in_file,
+    keys_of,
     remade,
-    settings_of,
 )
 
 ByGroup = dict[str, Annotated[Real, Field(ge=0)]]  # a group that is left out has 0
 Unit = Annotated[Real, Field(ge=0, lt=1)]
-PROBED = "mixing"  # the held-out split of the rows that a policy is told about
-SHARES = tuple[float, ...]  # how a policy has what a file gives by group name
+PROBED = "mixing"  # the held-out split on which a policy measures losses
+SHARES = tuple[float, ...]  # a policy has the shares in the groups' order, a file by group name
 
 
 class Stage(Settings):
-    from_step: Annotated[Whole, Field(ge=0)]
+    from_step: Annotated[WholeNumber, Field(ge=0)]
     proportions: ByGroup
 
 
-# what a policy has in the order of the groups, a file gives by their names
+# a policy's type of a setting -> the type in a file: the policy has an order of groups, the file their names
 BY_NAME: dict[Any, Any] = {
     SHARES: ByGroup,
     tuple[SHARES, ...]: dict[str, dict[str, Real]],  # a row for each group that is trained
@@ -53,7 +54,7 @@ class Policy(Settings):
     """A mixing policy as a file gives it, with groups by name."""
 
     def tables(self) -> dict[str, ByGroup]:
-        """Return what is given by group name, by the place of it below `mixing.policy`."""
+        """Return each table that a file gives by group name; the key is its place below `mixing.policy`."""
         found: dict[str, Any] = {}
         for name, value in self:
             if isinstance(value, list):
@@ -65,11 +66,11 @@ class Policy(Settings):
                 found[name] = value
         return found
 
-    def build(self, groups: Sequence[str], targets: Sequence[str]) -> visits.Mixer:
+    def build(self, groups: Sequence[str], targets: Sequence[str]) -> Mixer:
         values = {
             name: _settled(value, targets if name == "objective" else groups, targets) for name, value in self
         }
-        mixer: visits.Mixer = MIXERS[values.pop("kind")](**values)
+        mixer: Mixer = MIXERS[values.pop("kind")](**values)
         return mixer
 
     def __reduce__(self) -> Any:
@@ -78,7 +79,7 @@ class Policy(Settings):
 
 
 def _settled(value: Any, groups: Sequence[str], targets: Sequence[str]) -> Any:
-    """Return what is given by name in the groups' order; a table of tables is of targets within groups."""
+    """Return a table by name as a tuple in the groups' order; a table of tables has targets within groups."""
     if isinstance(value, dict):
         nested = any(isinstance(part, dict) for part in value.values())
         absent = dict.fromkeys(targets, 0.0) if nested else 0.0
@@ -91,7 +92,7 @@ def _settled(value: Any, groups: Sequence[str], targets: Sequence[str]) -> Any:
 @cache
 def policy_of(kind: str, mixer: type) -> Any:
     """Return the section that names a mixing policy by its kind, and sets it."""
-    keys = settings_of(mixer, convert=by_name)
+    keys = keys_of(mixer, convert=by_name)
     # a policy's empty tuple is a file's empty table
     keys = {name: (hint, {} if default == () else default) for name, (hint, default) in keys.items()}
     return create_model(mixer.__name__, __base__=Policy, kind=(Literal[kind], ...), **keys)  # type: ignore[arg-type]
@@ -100,25 +101,29 @@ def policy_of(kind: str, mixer: type) -> Any:
 POLICY = {kind: policy_of(kind, mixer) for kind, mixer in MIXERS.items()}
 
 
-class Mixing(Settings):
+class MixingSection(Settings):
     """How each member chooses what share of its rows comes from which group."""
 
     policy: Annotated[Any, OneOf(POLICY)]
-    reference: str | None = None  # the folder of an exported model, such as runs/NAME/best: for doremi
-    floor: Unit = 0.0  # least share of each group, probes excepted
+    reference: str | None = None  # doremi needs the folder of an exported model, such as runs/NAME/best
+    floor: Unit = 0.0  # least share of each group, except while a visit probes
     epochs: Annotated[Unbounded, Field(gt=0)] | None = None  # most passes over a group
-    evaluation_rows: Count | None = None  # that the policy is told about; as many as training.evaluation_rows
-    unseen: list[str] = Field(default_factory=list)  # groups that count in place of those that are trained on
+    # rows of each group on which the policy measures losses; by default training.evaluation_rows
+    evaluation_rows: Count | None = None
+    # the policy lowers the losses of these groups, on which no member trains
+    unseen: list[str] = Field(default_factory=list)
 
-    def build(self, groups: Sequence[str]) -> visits.Mixing:
-        """Return the mixing over the trained ones of these groups."""
+    def build(self, groups: Sequence[str]) -> visits.BoundedMixing:
+        """Return the bounded policy over those of these groups that are trained on."""
         bounds = {} if self.epochs is None else {"epochs": self.epochs}
         trained = [group for group in groups if group not in self.unseen]
-        return visits.Mixing(self.policy.build(trained, self.unseen or trained), floor=self.floor, **bounds)
+        return visits.BoundedMixing(
+            self.policy.build(trained, self.unseen or trained), floor=self.floor, **bounds
+        )
 
 
-def settled(mixing: visits.Mixing, changes: Mapping[str, Any]) -> visits.Mixing:
-    """Return the mixing with some numbers replaced, of its bounds or of its policy."""
+def with_numbers(mixing: visits.BoundedMixing, changes: Mapping[str, Any]) -> visits.BoundedMixing:
+    """Return the bounded policy with some numbers replaced; they belong to its bounds or to its policy."""
     own = {field.name for field in fields(mixing)} - {"policy"}
     outer = {name: value for name, value in changes.items() if name in own}
     inner = {name: value for name, value in changes.items() if name not in own}

@@ -11,11 +11,11 @@ from shoal.search.config.sections import Data
 from shoal.search.errors import InputError
 from shoal.trainables.tokenizer import TOKENIZERS
 
-Change = Callable[[str, str], str]  # key and place to another place
+ChangePlace = Callable[[str, str], str]  # (key, place) -> the new place
 
 
-def with_places(run: Run, change: Change) -> Run:
-    """Return the run with all of its places changed; names that stand for something are no places."""
+def with_places(run: Run, change: ChangePlace) -> Run:
+    """Return the run with all of its places changed; `installed`, `bytes` and `package:` are no places."""
     mixing, sampling = run.mixing, run.sampling
     changes: dict[str, Any] = {} if run.own else {"data": of_text(run.data, change)}
     if run.code:
@@ -33,7 +33,7 @@ def with_places(run: Run, change: Change) -> Run:
     return run.model_copy(update=changes)
 
 
-def of_text(data: Data, change: Change) -> Data:
+def of_text(data: Data, change: ChangePlace) -> Data:
     groups = {
         name: source if source == "installed" else change(f"data.groups.{name}", source)
         for name, source in data.groups.items()
@@ -44,7 +44,7 @@ def of_text(data: Data, change: Change) -> Data:
     return data.model_copy(update=found)
 
 
-def of_teachers(distill: Distill, change: Change) -> Distill:
+def of_teachers(distill: Distill, change: ChangePlace) -> Distill:
     search, proxy = distill.search, distill.search.proxy
     if proxy is not None:
         files = {
@@ -60,14 +60,14 @@ def of_teachers(distill: Distill, change: Change) -> Distill:
 
 
 def absolute(key: str, place: str) -> str:
-    """Return a place as it is on this machine, wherever it is read."""
-    found = expanded(key, place)
-    # workers look for an exported model only where its scores are not there: under this same name
+    """Return a place as an absolute path, which is the same in every working folder."""
+    found = expanded_place(key, place)
+    # scores are kept under the scorer's name as the file gives it, so that name stays
     return found if "://" in found or key == "sampling.scorer" else os.path.abspath(found)
 
 
-def expanded(key: str, place: str, variables: Mapping[str, str] = os.environ) -> str:
-    """Return a place with ~ and environment variables put in; raises InputError where there are none."""
+def expanded_place(key: str, place: str, variables: Mapping[str, str] = os.environ) -> str:
+    """Return a place with ~ and environment variables replaced; raises InputError for an unknown one."""
     try:
         found = string.Template(place).substitute(variables)
     except KeyError as error:
@@ -91,11 +91,10 @@ def refuse_variables(key: str, place: Any) -> None:
     """Raise InputError where a place of a job names environment variables."""
     if "$" in str(place).replace("$$", ""):
         raise InputError(
-            f"{key}: the cluster's environment variables may be others than here; write the place out, "
-            f"got {place}."
+            f"{key}: environment variables may differ on the cluster; write the place out, got {place}."
         )
 
 
 def escaped(key: str, place: str) -> str:
-    """Return a place as a file has it, in which a dollar sign begins a variable."""
+    """Return a place as a file writes it: `$$` for each dollar sign, since one alone begins a variable."""
     return place.replace("$", "$$")

@@ -8,12 +8,12 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from shoal.policies.mixers.mixer import Groups
-from shoal.policies.rules import ALONE, Rules
+from shoal.policies.rules import LEFT_ALONE, Rules
 from shoal.policies.schedule import Setting
 from shoal.policies.space import Space
 from shoal.search.config.distill import Distill
 from shoal.search.config.kinds import AnyDomain
-from shoal.search.config.mixing import Mixing
+from shoal.search.config.mixing import MixingSection
 from shoal.search.config.sections import (
     Checkpoint,
     Cluster,
@@ -26,17 +26,17 @@ from shoal.search.config.sections import (
     Start,
     Training,
 )
-from shoal.search.config.sections_of import Settings, Whole
+from shoal.search.config.sections_of import Settings, WholeNumber
 from shoal.search.config.swarm import Swarm
 
-FORMAT: Literal[2] = 2  # of the run directory; a reader refuses another one
+RUN_FORMAT: Literal[2] = 2  # format of a run directory; a reader refuses any other
 
-KINDS = ("population", "distill", "mixture")  # search.runs.kinds has a module for each
+RUN_KINDS = ("population", "distill", "mixture")  # search.runs.kinds has a module for each
 
 
 def known_kind(kind: str) -> str:
-    if kind not in KINDS:
-        raise ValueError(f"must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind not in RUN_KINDS:
+        raise ValueError(f"must be one of {', '.join(RUN_KINDS)}, got {kind!r}")
     return kind
 
 
@@ -45,13 +45,13 @@ class Run(Settings):
 
     name: Name
     kind: Annotated[str, AfterValidator(known_kind)] = "population"
-    format: Literal[2] = FORMAT
-    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
+    format: Literal[2] = RUN_FORMAT
+    seed: Annotated[WholeNumber, Field(ge=0, lt=2**32)] = 0
     directory: str = ""
     trainable: Annotated[str, Field(pattern=r"^(decoder|toy|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "decoder"
-    code: str = ""  # the folder of the file that has a class of the user's own; the YAML file's by default
+    code: str = ""  # folder of the file with your own class; by default the folder of the YAML file
     data: Data = Data()
-    mixing: Mixing | None = None
+    mixing: MixingSection | None = None
     model: Model = Model()
     training: Training = Training()
     sampling: Sampling = Sampling()
@@ -59,7 +59,7 @@ class Run(Settings):
     starts: list[Start] = Field(default_factory=list)
     swarm: Swarm | None = None
     schedule: list[Scheduled] = Field(default_factory=list)
-    root: Annotated[Whole, Field(ge=0)] = 0  # member 0 starts as this member of a population would
+    root: Annotated[WholeNumber, Field(ge=0)] = 0  # member 0 starts as member `root` of a population would
     population: Population = Population()
     distill: Distill | None = None
     cluster: Cluster = Cluster()
@@ -67,7 +67,7 @@ class Run(Settings):
 
     @property
     def reads_text(self) -> bool:
-        """Whether members train on rows of a corpus and score themselves by minus a loss in nats."""
+        """Whether members train on rows of a corpus; their score is then minus a loss in nats."""
         return self.trainable == "decoder" or self.kind == "distill"
 
     @property
@@ -83,17 +83,17 @@ class Run(Settings):
 
     @property
     def unseen(self) -> list[str]:
-        """The groups that no member trains on, but all are judged by."""
+        """The groups whose losses judge the members, though no member trains on them."""
         return self.mixing.unseen if self.mixing else []
 
     @property
     def parts(self) -> int:
-        """How many parts the population has whose members copy only within them: one a sub-space."""
+        """Number of parts of the population; members copy only within a part. Each sub-space is a part."""
         return len(self.distill.spaces) if self.distill else 1
 
     @property
     def label(self) -> str:
-        """The run's name on a screen and in metrics, where its control is another run."""
+        """The run's name on a screen and in metrics; it tells the control without exploits from the run."""
         alone = self.population.exploit.kind == "none" and not self.schedule
         return f"{self.name} without exploits" if alone else self.name
 
@@ -104,7 +104,7 @@ class Run(Settings):
 
     @property
     def workers_per_brood(self) -> int:
-        """Ray Train workers of each brood, as its file gives them or as many as its members need."""
+        """Ray Train workers of each brood: the number in the file, or as many as the members need."""
         given = self.cluster
         if given.members_per_worker is None:
             return given.workers_per_brood or given.workers_per_member
@@ -113,7 +113,7 @@ class Run(Settings):
 
     @property
     def hosts(self) -> int:
-        """In how many places members live: workers, or groups of workers that a member spans."""
+        """Number of places for members: a place is a worker, or a group of workers that one member spans."""
         return self.cluster.broods * self.workers_per_brood // self.cluster.workers_per_member
 
     @property
@@ -123,13 +123,13 @@ class Run(Settings):
 
     @property
     def shares(self) -> int:
-        """In how many parts each member's weights lie."""
+        """Number of shards of each member's weights."""
         return self.cluster.workers_per_member if self.cluster.span == "fsdp" else 1
 
     def rules(self) -> Rules:
         chosen = self.population
         if chosen.exploit.kind == "none" and chosen.cull is None:
-            return ALONE
+            return LEFT_ALONE
         made: Rules = chosen.build(
             exploit=chosen.exploit.build(),
             explore=chosen.explore.build(),
@@ -151,7 +151,7 @@ class Run(Settings):
         return int(np.random.SeedSequence([self.seed, 1, self.root + own]).generate_state(1)[0])
 
     def groups_of(self, rows: Mapping[str, int]) -> Groups:
-        """Return what mixing policies know of this run, where its groups have so many training rows."""
+        """Return what mixing policies know of this run; `rows` counts each group's training rows."""
         unseen = tuple(self.unseen)
         trained = {group: count for group, count in rows.items() if group not in unseen}
         return Groups(tuple(trained), tuple(trained.values()), self.training.batch, self.training.steps, unseen)

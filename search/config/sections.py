@@ -10,12 +10,12 @@ from shoal.search.config.kinds import EXPLOIT, EXPLORE, AnyExploit, AnyExplore, 
 from shoal.search.config.sections_of import (
     Count,
     Flag,
-    Hyperparameters,
+    HyperparameterValues,
     Real,
     Settings,
     Share,
     Unbounded,
-    Whole,
+    WholeNumber,
     section_of,
 )
 from shoal.trainables.settings import DecoderShape, Recipe
@@ -38,40 +38,50 @@ class Data(Settings):
     """Which text, how it becomes rows, and how much of each group a batch holds."""
 
     corpus: str = "runs/corpus"
-    content: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = (
-        None  # hash of the rows that a run began with
-    )
+    # hash of the rows that a run began with
+    content: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
     groups: dict[Name, Source] = Field(default_factory=dict)
     text_field: str = "text"
-    tokenizer: str = "bytes"  # or a folder with tokenizer.json: the teacher's, in a run of kind distill
-    sequence_length: Annotated[Whole, Field(ge=8, le=65536)] = 128
-    megabytes: Annotated[Real, Field(gt=0)] = 8.0  # most text of a group
-    memory_megabytes: Annotated[Unbounded, Field(gt=0)] = 1024.0  # of rows in each worker; the rest streams
-    exhausted: Literal["repeat", "drop", "stop"] = "repeat"  # what a group does that was read to its end
-    epochs: Count | None = None  # passes before it drops out or stops; repeats without end by default
-    document_megabytes: Annotated[Unbounded, Field(gt=0)] | None = None  # longer ones are bad
-    builder: Literal["local", "ray"] = "local"  # ray: in stages on the cluster, for what is too much for one
-    bad_share: Share = 0.1  # of a group's documents; more bad ones than that end the build
+    tokenizer: str = "bytes"  # or a folder with tokenizer.json; kind distill takes the teacher's
+    sequence_length: Annotated[WholeNumber, Field(ge=8, le=65536)] = 128
+    megabytes: Annotated[Real, Field(gt=0)] = 8.0  # limit on the text of each group
+    memory_megabytes: Annotated[Unbounded, Field(gt=0)] = (
+        1024.0  # each worker holds so many rows in memory and streams the rest
+    )
+    exhausted: Literal["repeat", "drop", "stop"] = "repeat"  # what happens to a group when its rows are used up
+    epochs: Count | None = None  # passes before `drop` or `stop` acts; `repeat` without it never ends
+    document_megabytes: Annotated[Unbounded, Field(gt=0)] | None = None  # a longer document is bad
+    builder: Literal["local", "ray"] = (
+        "local"  # ray: stages on the cluster, for text that is too much for one machine
+    )
+    bad_share: Share = 0.1  # the build ends with an error if more of a group's documents are bad
     validation: Share = 0.05
     test: Share = 0.05
     proportions: dict[str, Annotated[Real, Field(ge=0)]] | None = None
 
 
-BESIDE = {"vocabulary": 2, "sequence_length": 8}  # of the shape, from other sections
+# DecoderShape takes these from other sections; the numbers serve only to check `model:` alone
+KEYS_OF_OTHER_SECTIONS = {"vocabulary": 2, "sequence_length": 8}
 
 
-class Model(section_of(DecoderShape, BESIDE, checked_with=BESIDE)):  # type: ignore[misc]
+class Model(section_of(DecoderShape, KEYS_OF_OTHER_SECTIONS, checked_with=KEYS_OF_OTHER_SECTIONS)):  # type: ignore[misc]
     """Shape of the decoder-only transformer."""
 
 
 class Training(section_of(Recipe)):  # type: ignore[misc]
-    """What every member does alike; a searched hyperparameter of the same name goes before it."""
+    """The settings that all members share; a searched hyperparameter of the same name replaces one."""
 
     batch: Count = 16
     evaluation_rows: Count = 32
 
 
-OWN_TYPES = ("exploit", "explore", "age_window", "cull", "steps")  # of Rules, where a file says it otherwise
+OWN_TYPES = (
+    "exploit",
+    "explore",
+    "age_window",
+    "cull",
+    "steps",
+)  # fields of Rules that a file writes in another way
 
 
 class CullSection(section_of(Cull)):  # type: ignore[misc]
@@ -83,63 +93,71 @@ class Population(section_of(Rules, without=OWN_TYPES)):  # type: ignore[misc]
 
     members: Count = 8
     interval: Count = 20
-    mode: Literal["synchronous", "asynchronous"] = "synchronous"  # asynchronous: nobody waits for anybody
-    start: Literal["random", "optuna"] = "random"  # first hyperparameters: drawn, or spread evenly
+    mode: Literal["synchronous", "asynchronous"] = "synchronous"  # asynchronous: no member waits for another
+    start: Literal["random", "optuna"] = (
+        "random"  # how first hyperparameters are found: random draws, or a Sobol sequence
+    )
     exploit: AnyExploit = EXPLOIT["truncation"](kind="truncation")
     explore: AnyExplore = EXPLORE["perturb"](kind="perturb")
-    age_window: Annotated[Whole, Field(ge=0)] | None = None  # steps by which the members compared may differ
+    age_window: Annotated[WholeNumber, Field(ge=0)] | None = (
+        None  # members are compared if their steps differ by at most this
+    )
     cull: CullSection | None = None
 
 
 class Cluster(Settings):
-    """How members lie on workers; either the workers or the members that each of them hosts are given."""
+    """How members are laid out on workers. Give `workers_per_brood` or `members_per_worker`, not both."""
 
     broods: Count = 2
-    broods_least: Count | None = None  # begin with fewer, down to this many, where not all find room
-    workers_per_brood: Count | None = None  # as many as one member spans by default
+    broods_least: Count | None = None  # the run begins with as few as this where there is no room for all
+    workers_per_brood: Count | None = None  # by default `workers_per_member`
     members_per_worker: Count | None = None
     workers_per_member: Count = 1
-    span: Literal["ddp", "fsdp"] = "ddp"  # of a member over workers: whole weights in each, or a share
+    span: Literal["ddp", "fsdp"] = "ddp"  # ddp: each worker of a member has all weights; fsdp: a shard of them
     cpus_per_worker: Annotated[Real, Field(gt=0)] | None = None
     gpus_per_worker: Annotated[Real, Field(ge=0)] = 0.0
-    restarts: Annotated[Whole, Field(ge=0)] = 3  # of a brood that lost a worker
-    stack: Flag | None = None  # members as one model; by default on GPUs, and of small members on CPUs
-    compile: Flag = False  # loss and gradients of stacks, by torch.compile; then all are stacked that can be
-    direct: Flag | None = None  # weights from memory to memory by NIXL; by default from GPUs where it is there
-    threads_per_worker: Count | None = None  # of torch; as many as its CPUs by default
-    resources: dict[str, Annotated[Real, Field(gt=0)]] = Field(default_factory=dict)  # others, of each worker
+    restarts: Annotated[WholeNumber, Field(ge=0)] = 3  # how often a brood that lost a worker starts again
+    stack: Flag | None = None  # train members as one model; by default on GPUs, and on CPUs if they are small
+    compile: Flag = False  # compile stacks by torch.compile; all members that can be stacked are
+    direct: Flag | None = None  # NIXL copies weights between memories; by default if installed, and on GPUs
+    threads_per_worker: Count | None = None  # torch's threads; by default as many as the worker has CPUs
+    resources: dict[str, Annotated[Real, Field(gt=0)]] = Field(
+        default_factory=dict
+    )  # other resources of each worker
     patience: Annotated[Unbounded, Field(ge=0)] = 0.0  # seconds to wait for a cluster that can still grow
-    spot: Flag = False  # workers may be taken away: told so, they write a checkpoint at once
+    spot: Flag = False  # nodes may be taken away; workers that are told so write a checkpoint at once
     # how workers are laid out over nodes: close together, or far apart so that a lost node takes few members
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
-    dashboard: Flag = False  # of an embedded Ray: also what Prometheus needs to find it
+    dashboard: Flag = (
+        False  # Ray's dashboard, where the run starts its own Ray; it also lets Prometheus find the run
+    )
 
 
 class Sampling(Settings):
-    """Which rows each epoch keeps and what they weigh, by whose losses."""
+    """Which rows each epoch keeps, what each of them weighs, and whose losses decide it."""
 
-    rule: AnySampler | None = None  # all rows, alike
+    rule: AnySampler | None = None  # by default all rows, with equal weights
     view: Literal["member", "brood"] = "member"
-    scorer: str | None = None  # an exported model, such as runs/NAME/best: its loss of a row is the row's score
+    scorer: str | None = None  # an exported model, such as runs/NAME/best; a row's score is its loss there
 
 
-SEARCHED = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}
+TRAINING_HYPERPARAMETERS = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}
 
 
 class Scheduled(Settings):
-    """Hyperparameters that hold after `from_step`, until the next entry's: what `shoal schedule` prints."""
+    """Hyperparameters that hold from `from_step` on, until the next entry; `shoal schedule` prints these."""
 
-    from_step: Annotated[Whole, Field(ge=0)]
-    hyperparameters: Hyperparameters
+    from_step: Annotated[WholeNumber, Field(ge=0)]
+    hyperparameters: HyperparameterValues
 
 
 class Start(Settings):
-    """What a member begins with, in place of what is drawn; equal seeds begin with equal weights."""
+    """A member's first hyperparameters, given rather than drawn; equal seeds begin with equal weights."""
 
-    hyperparameters: Hyperparameters
-    seed: Annotated[Whole, Field(ge=0)] = 0
+    hyperparameters: HyperparameterValues
+    seed: Annotated[WholeNumber, Field(ge=0)] = 0
 
 
 class Checkpoint(Settings):
     every: Count = 1
-    keep: Annotated[Whole, Field(ge=2)] = 2
+    keep: Annotated[WholeNumber, Field(ge=2)] = 2

@@ -1,4 +1,4 @@
-"""Sections of a run's file, made of the dataclasses that they set: each setting is written once, there.
+"""Make sections of a run's file out of the dataclasses that they set: each setting is written once, there.
 
 A section checks the types of the values in a file, strictly. What the values must be is checked by the
 dataclass itself, which the section builds.
@@ -29,23 +29,23 @@ from pydantic_core import CoreSchema
 from shoal.policies.space import frozen
 
 
-def whole(value: Any) -> Any:
-    """Let 1e4 stand for a whole number, which YAML reads as one that is not."""
+def as_whole_number(value: Any) -> Any:
+    """Return 1e4 as a whole number: YAML reads it as a float."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# a word is no number, and neither is true; Python's limits of numbers are larger than numpy's and Parquet's
+# strict: neither a word nor true is a number; int64 bounds whole numbers, as in numpy and Parquet
 Real = Annotated[float, Strict(), AllowInfNan(False)]
 Unbounded = Annotated[float, Strict()]  # infinity means that there is no limit
-Whole = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63), BeforeValidator(whole)]
+WholeNumber = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63), BeforeValidator(as_whole_number)]
 Flag = Annotated[bool, Strict()]
 Share = Annotated[Real, Field(gt=0, lt=1)]
-Count = Annotated[Whole, Field(ge=1)]
+Count = Annotated[WholeNumber, Field(ge=1)]
 Values = Annotated[tuple[Any, ...], BeforeValidator(frozen)]
 Value = Annotated[Any, BeforeValidator(frozen)]
-Hyperparameters = Annotated[dict[str, Any], BeforeValidator(frozen)]
-STRICT: dict[Any, Any] = {float: Real, int: Whole, bool: Flag, tuple[Any, ...]: Values, Any: Value}
-InFile = Callable[[Any], Any]  # from a dataclass's type of a setting to the type that a file's value must have
+HyperparameterValues = Annotated[dict[str, Any], BeforeValidator(frozen)]
+STRICT: dict[Any, Any] = {float: Real, int: WholeNumber, bool: Flag, tuple[Any, ...]: Values, Any: Value}
+InFile = Callable[[Any], Any]  # a dataclass's type of a setting -> the type of the value in a file
 
 
 class Settings(BaseModel):
@@ -56,7 +56,7 @@ def in_file(hint: Any) -> Any:
     """Return the type that a value in a file must have where the dataclass has this one."""
     if hint in STRICT:
         return STRICT[hint]
-    if get_origin(hint) is Annotated:  # such as a number that may be infinite
+    if get_origin(hint) is Annotated:  # such a hint marks a number that may be infinite
         return Unbounded
     if get_origin(hint) in (Union, UnionType):
         return reduce(or_, (part if part is NoneType else in_file(part) for part in get_args(hint)))
@@ -66,7 +66,7 @@ def in_file(hint: Any) -> Any:
     return hint
 
 
-def settings_of(
+def keys_of(
     made: type,
     without: Collection[str] = (),
     convert: InFile = in_file,
@@ -81,9 +81,10 @@ def settings_of(
 
 
 def section_of(made: type, without: Collection[str] = (), checked_with: Mapping[str, Any] | None = None) -> Any:
-    """Return the section that sets a dataclass; `build` makes it, given what the section is `without`.
+    """Return the section that sets a dataclass; its `build` makes the dataclass, given the fields in `without`.
 
-    Of that, `checked_with` holds what has no default and so is needed for a check of the section alone.
+    `checked_with` holds values for those of these fields that have no default: the section's own check
+    needs them.
     """
     names = {field.name for field in fields(made)} - set(without)
 
@@ -96,7 +97,7 @@ def section_of(made: type, without: Collection[str] = (), checked_with: Mapping[
         def build(self, **more: Any) -> Any:
             return made(**{name: value for name, value in self if name in names}, **more)
 
-    return create_model(made.__name__, __base__=Section, **settings_of(made, without))
+    return create_model(made.__name__, __base__=Section, **keys_of(made, without))
 
 
 @cache
@@ -117,25 +118,25 @@ def kind_of(kind: str, made: type) -> Any:
 
     Named.__doc__ = made.__doc__
 
-    keys = settings_of(made)
+    keys = keys_of(made)
     return create_model(made.__name__, __base__=Named, kind=(Literal[kind], ...), **keys)  # type: ignore[arg-type]
 
 
 def remade(
     section_by: Callable[..., Any], arguments: tuple[Any, ...], values: dict[str, Any], given: set[str]
 ) -> Any:
-    """Return a section as it was pickled; its class is made again where it is not there yet."""
+    """Return a section as it was pickled; its class is made here if this process does not have it yet."""
     return section_by(*arguments).model_construct(given, **values)
 
 
 def kind_in(value: Any) -> str:
-    """Return the kind that a section of a file names, or that a section has."""
+    """Return the kind of a section, whether it is still a mapping or already built."""
     return str(value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None))
 
 
 @dataclass(frozen=True, eq=False)
 class OneOf:
-    """Stands at a key that takes one of these sections by its kind; a word alone is one with its defaults."""
+    """The type of a key that takes one of these sections by `kind`; a word alone is a kind by defaults."""
 
     sections: Mapping[str, type[BaseModel]]
     kind_in: Callable[[Any], str] = kind_in
@@ -143,8 +144,8 @@ class OneOf:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         tagged = [Annotated[section, Tag(kind)] for kind, section in self.sections.items()]
         union: Any = reduce(or_, tagged)
-        return handler.generate_schema(Annotated[union, Discriminator(self.kind_in), BeforeValidator(named)])
+        return handler.generate_schema(Annotated[union, Discriminator(self.kind_in), BeforeValidator(as_kind)])
 
 
-def named(value: Any) -> Any:
+def as_kind(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value

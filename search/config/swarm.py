@@ -6,19 +6,21 @@ from pydantic import Field
 
 from shoal.search.config.mixing import ByGroup
 from shoal.search.config.sections import Model
-from shoal.search.config.sections_of import Count, Real, Settings, Whole
+from shoal.search.config.sections_of import Count, Real, Settings, WholeNumber
 
 
 class Swarm(Settings):
-    """How a static mixture is searched for; `model` and `training` of the run are the confirming one's."""
+    """How a fixed mixture is searched for; the run's `model` and `training` are for the confirming run."""
 
     runs: Count = 24
-    steps: Count = 100  # of each small run
-    model: Model = Model(layers=2, heads=2, width=32)  # of the small runs
-    design: Literal["dirichlet", "optuna"] = "dirichlet"  # which mixtures they have
+    steps: Count = 100  # steps of each small run
+    model: Model = Model(layers=2, heads=2, width=32)  # model of the small runs
+    design: Literal["dirichlet", "optuna"] = "dirichlet"  # how the mixtures of the small runs are drawn
     law: Literal["log_linear", "ridge", "boosted_trees"] = "log_linear"
-    prior: ByGroup = Field(default_factory=dict)  # what mixtures are drawn around; equal shares by default
-    strength: Annotated[Real, Field(ge=0)] = 0.0  # by which the proposal is held to the prior, in nats
+    prior: ByGroup = Field(default_factory=dict)  # centre of the drawn mixtures; by default equal shares
+    strength: Annotated[Real, Field(ge=0)] = 0.0  # nats; a larger one keeps the proposal nearer to the prior
     epochs: Annotated[Real, Field(gt=0)] | None = None  # most passes over a group in the confirming run
-    draws: Annotated[Whole, Field(ge=10)] = 50  # of other samples of the runs, for the interval
+    draws: Annotated[WholeNumber, Field(ge=10)] = (
+        50  # resamples of the small runs, which give the proposal's interval
+    )
     repeats: Count = 2  # seeds of each mixture in the confirming run

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from shoal.search.corpus.quarantine import Bad
-from shoal.search.corpus.records import Content, record
+from shoal.search.corpus.records import Content, record_text
 
 END_BLOCKS = 2  # of zeros, at the end of every tar
 NO_END = "a tar must end in two blocks of zeros, but this one breaks off"
@@ -40,7 +40,7 @@ class _Tar(tarfile.TarFile):
     strange = 0  # blocks since the last header that are none
 
 
-def archive(stream: Any, field: str) -> Iterator[Content]:
+def archive_texts(stream: Any, field: str) -> Iterator[Content]:
     """Yield the text of each sample of a WebDataset: files of one tar, in a row, that share a name.
 
     A sample's text is its member `.txt` or `.FIELD`, else the field of its member `.json`.
@@ -56,11 +56,11 @@ def archive(stream: Any, field: str) -> Iterator[Content]:
             if base.startswith("."):
                 continue
             if (key := f"{folder}/{key}") != name and parts:
-                yield sample(parts, field)
+                yield sample_text(parts, field)
                 parts = {}
             name, parts[extension.lower()] = key, member[1]
         if parts:
-            yield sample(parts, field)
+            yield sample_text(parts, field)
 
 
 def _members(tar: _Tar) -> Iterator[tuple[str, bytes] | Bad]:
@@ -111,10 +111,10 @@ def _next(tar: _Tar) -> tuple[tarfile.TarInfo | None, str]:
         return member, "its checksum does not fit" if tar.strange else wrong
 
 
-def sample(parts: dict[str, bytes], field: str) -> Content:
+def sample_text(parts: dict[str, bytes], field: str) -> Content:
     for extension in (field, "txt"):
         if extension in parts:
             return parts[extension]
     if "json" in parts:
-        return record(parts["json"], field)
+        return record_text(parts["json"], field)
     return Bad(f"no member .txt, .{field} or .json in a sample of {sorted(parts)[:8]}")

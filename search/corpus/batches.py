@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import RowStream, WindowStream, as_rows
-from shoal.policies.mixing import Vector, cut
-from shoal.policies.supply import share_out
+from shoal.policies.arrays import Vector
+from shoal.policies.finite_groups import share_out
+from shoal.policies.mixing import cut_batch
 from shoal.search.corpus.build import PART_ROWS, Split
 from shoal.search.errors import Exhausted
 from shoal.trainables.member import copies
 
 
-class Rows(Protocol):
+class RowSource(Protocol):
     def take(self, cursor: int, count: int) -> NDArray[np.uint16]: ...
 
 
@@ -29,7 +30,7 @@ class MixedBatches:
 
     def __init__(
         self,
-        streams: Mapping[str, Rows],
+        streams: Mapping[str, RowSource],
         proportions: Vector,
         batch: int,
         limits: Sequence[int] | None = None,  # most rows a group, over all epochs
@@ -153,7 +154,7 @@ class MixedBatches:
         shares = self._shares
         if self._enough(cursors, 1):
             due = [rows + owed for rows, owed in zip(self._due, debt, strict=True)]
-            counts = cut(shares, due, self.batch)
+            counts = cut_batch(shares, due, self.batch)
             return counts, [rows - count for rows, count in zip(due, counts, strict=True)]
         left = self._left(cursors)
         if self.stop and any(share and not rows for rows, share in zip(left, shares, strict=True)):

@@ -15,7 +15,7 @@ from shoal.search.config.sections import Data
 from shoal.search.corpus import freshness, stages
 from shoal.search.corpus.documents import Document, gather
 from shoal.search.corpus.manifest import (
-    FORMAT,
+    CORPUS_FORMAT,
     MANIFEST,
     Group,
     Manifest,
@@ -24,12 +24,12 @@ from shoal.search.corpus.manifest import (
     load_corpus,
     open_store,
     other_rows,
-    publish,
+    publish_corpus,
     unwritable,
 )
-from shoal.search.corpus.packing import PART_ROWS, SPLITS, Built, Split, pack, split_of, write_rows
-from shoal.search.corpus.quarantine import FOLDER, Quarantine
-from shoal.search.corpus.staging import move, staged
+from shoal.search.corpus.packing import PART_ROWS, SPLITS, Built, Split, pack_documents, split_of, write_rows
+from shoal.search.corpus.quarantine import QUARANTINE_FOLDER, Quarantine
+from shoal.search.corpus.staging import move, staging_folder
 from shoal.search.errors import InputError
 from shoal.search.tokenizers import open_tokenizer
 
@@ -60,7 +60,7 @@ def prepare_corpus(settings: Data, report: Callable[[str], None] = print, renew:
         report(f"data.corpus: {settings.corpus} is older than its sources and used as it is: {said}")
     if Manifest.of(store.read_json(MANIFEST)) != manifest:
         with contextlib.suppress(OSError):  # a corpus may lie where one may only read
-            publish(store, manifest)
+            publish_corpus(store, manifest)
     return manifest
 
 
@@ -113,10 +113,10 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
     seen: set[bytes] = set()  # digests of the documents of this and earlier groups
     content = hashlib.blake2b(digest_size=16)
     groups: dict[str, Group] = {}
-    build = build_group if settings.builder == "local" else stages.build_group
+    build = build_group if settings.builder == "local" else stages.build_group_on_ray
     with _writing(settings, store) as stage:
         for name, source in settings.groups.items():
-            quarantine = Quarantine(name, f"{FOLDER}/{name}-{key}.parquet")
+            quarantine = Quarantine(name, f"{QUARANTINE_FOLDER}/{name}-{key}.parquet")
             try:
                 built = build(name, settings, seen, quarantine, stage)
             finally:
@@ -129,7 +129,7 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
             counts = ", ".join(f"{split} {value.rows}" for split, value in built.splits.items())
             report(f"{name}: {built.documents} documents from {source}; rows: {counts}")
         manifest = Manifest(
-            format=FORMAT,
+            format=CORPUS_FORMAT,
             tokenizer=tokenizer.name,
             vocabulary=tokenizer.vocabulary,
             sequence_length=settings.sequence_length,
@@ -144,8 +144,8 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
         )
         splits = [split for group in groups.values() for split in group.splits.values()]
         move(store, stage, [file for split in splits for file in split.files])
-        freshness.record(store, manifest, sources)
-        publish(store, manifest)
+        freshness.record_sources(store, manifest, sources)
+        publish_corpus(store, manifest)
     for line in why_skipped(manifest, settings.corpus):
         report(line)
     return manifest
@@ -162,15 +162,16 @@ def _writing(settings: Data, store: Store) -> Iterator[str]:
     """Give a folder to write parts to; what the system refuses while they are written is the user's to mend."""
     begun = False
     try:
-        with staged(store) as stage:
+        with staging_folder(store) as stage:
             begun = True
             yield stage
     except OSError as error:
         if not begun:  # known before minutes of work, not after
             raise unwritable(settings, error) from error
         way_out = "Free some room there" if error.errno in NO_ROOM else "Put that right"
+        said = " ".join((error.strerror or str(error)).split()).rstrip(".")
         raise InputError(
-            f"data.corpus: {settings.corpus} cannot be written: {' '.join(str(error).split())}. {way_out} or "
+            f"data.corpus: {settings.corpus} cannot be written: {said}. {way_out} or "
             f"choose another data.corpus, and give the same command again; nothing of this build is left there."
         ) from error
 
@@ -193,7 +194,7 @@ def build_group(group: str, settings: Data, seen: set[bytes], quarantine: Quaran
         parts[split_of(document, settings)].append(document)
     splits, content = {}, hashlib.blake2b(digest_size=16)
     for split, part in parts.items():
-        rows = pack(part, tokenizer, settings.sequence_length)
+        rows = pack_documents(part, tokenizer, settings.sequence_length)
         content.update(f"{group}/{split}/{len(rows.ids)}\n".encode())
         content.update(rows.ids.astype("<i8").tobytes() + rows.tokens.astype("<u2").tobytes())
         assert np.unique(rows.ids).size == rows.ids.size, "two rows share a row id"

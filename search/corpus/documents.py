@@ -8,7 +8,7 @@ from typing import NamedTuple
 from shoal.search.config.sections import Data
 from shoal.search.corpus import sources
 from shoal.search.corpus.opening import bytes_of
-from shoal.search.corpus.quarantine import Bad, Quarantine, checked
+from shoal.search.corpus.quarantine import Bad, Quarantine, checked_content
 from shoal.search.errors import InputError
 
 FEW = 5  # a split that expects fewer documents than this may well get none
@@ -27,7 +27,7 @@ def gather(group: str, settings: Data, seen: set[bytes], quarantine: Quarantine)
     documents: list[Document] = []
     duplicates = good = size = 0
     for source, content in sources.documents(group, settings):
-        text = content if isinstance(content, Bad) else checked(content, longest)
+        text = content if isinstance(content, Bad) else checked_content(content, longest)
         if isinstance(text, Bad):
             quarantine.add(source, text)
             continue
@@ -83,14 +83,14 @@ def _cut_long(documents: list[Document], settings: Data, seen: set[bytes]) -> tu
         if len(document.content) <= limit:
             kept.append(document)
             continue
-        parts = list(pieces(document.content, size))
+        parts = list(cut_into_pieces(document.content, size))
         fresh = _fresh(parts, seen)
         kept += fresh
         repeated += len(parts) - len(fresh)
     return kept, repeated
 
 
-def pieces(content: bytes, size: int) -> Iterator[bytes]:
+def cut_into_pieces(content: bytes, size: int) -> Iterator[bytes]:
     """Yield pieces of at most `size` bytes (4 or more), cut after a line or, where none ends, a character."""
     start = 0
     while len(content) - start > size:

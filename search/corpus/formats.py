@@ -1,5 +1,6 @@
 """Texts out of a file of any format, known by what it holds; what is none comes as `Bad`, and one reads on."""
 
+import csv
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -9,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shoal.search.corpus.archives import archive
+from shoal.search.corpus.archives import archive_texts
 from shoal.search.corpus.opening import (
     ARROW_STREAM,
-    HEAD,
-    KINDS,
+    HEAD_BYTES,
+    KINDS_BY_ENDING,
     ending,
     foreign,
     spans,
@@ -35,7 +36,7 @@ BINARY = {
 }
 
 
-class File(NamedTuple):
+class SourceFile(NamedTuple):
     """A file of a source: its place in the source, its bytes, and how many bytes are wanted of its group."""
 
     opens: Opens
@@ -45,7 +46,7 @@ class File(NamedTuple):
     field: str
 
 
-def contents(file: File) -> Iterator[Content]:
+def contents(file: SourceFile) -> Iterator[Content]:
     """Yield the texts of a file; what is lost where it breaks off is counted by its share of the bytes.
 
     Only what the system refuses is an error.
@@ -61,7 +62,7 @@ def contents(file: File) -> Iterator[Content]:
                 raise
             left = max(file.size - raw.tell(), 0)
             documents = round(found * left / max(file.size - left, 1)) if found else 0
-            yield Bad(broken(error), documents=max(documents, 1), lost=0 if found else file.size)
+            yield Bad(reading_failure(error), documents=max(documents, 1), lost=0 if found else file.size)
 
 
 def of_system(error: Exception) -> bool:
@@ -69,19 +70,22 @@ def of_system(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno is not None
 
 
-def broken(error: Exception) -> str:
+def reading_failure(error: Exception) -> str:
     said = str(error)[:EXCERPT] or type(error).__name__
     return f"cannot be read: {said}"
 
 
-def _contents(raw: Any, file: File) -> Iterator[Content]:
+def _contents(raw: Any, file: SourceFile) -> Iterator[Content]:
     stream, head = unpacked(raw)
-    whole = len(head) < HEAD
+    whole = len(head) < HEAD_BYTES
     if whole and not bare(head):
         return  # an empty file is nothing, and no mistake
-    kind = KINDS.get(ending(file.key), "text")
+    kind = KINDS_BY_ENDING.get(ending(file.key), "text")
     if bad := foreign(head, _unzipped(raw) if head.startswith(b"PK") else file.size):
         yield bad._replace(lost=bad.lost or (file.size if kind != "text" else 0))
+        return
+    if kind == "text" and (bad := separated(head, file)):
+        yield bad
         return
     seekable = raw if stream is raw else None
     if head.startswith(b"PAR1"):
@@ -95,13 +99,26 @@ def _contents(raw: Any, file: File) -> Iterator[Content]:
         read = parquet if kind == "parquet" else arrow
         yield from read(seekable or pa.BufferReader(stream.read()), file)
     elif kind == "tar":
-        yield from archive(stream, file.field)
+        yield from archive_texts(stream, file.field)
     elif form == "values":
         yield from values(stream.read(), file.field)
     elif form == "lines":
         yield from records(_parts(seekable, stream, file) if seekable else stretches_of(stream), file.field)
     else:
         yield from _parts(seekable, stream, file)
+
+
+def separated(head: bytes, file: SourceFile) -> Bad | None:
+    """Return what a table of separated values is that has the field for a column: its source is no text."""
+    separator = {"csv": ",", "tsv": "\t"}.get(ending(file.key))
+    if separator is None:
+        return None
+    first = bare(head).partition(b"\n")[0].decode(errors="replace")
+    names = next(csv.reader([first], delimiter=separator), [])
+    if file.field not in (name.strip() for name in names):
+        return None
+    reason = f"a table of separated values with a column {file.field!r}: write it as JSON lines or Parquet"
+    return Bad(reason, head[:EXCERPT], lost=file.size)
 
 
 def _unzipped(raw: Any) -> int:
@@ -114,7 +131,7 @@ def _unzipped(raw: Any) -> int:
         return size
 
 
-def _parts(seekable: Any, stream: Any, file: File) -> Iterator[bytes]:
+def _parts(seekable: Any, stream: Any, file: SourceFile) -> Iterator[bytes]:
     """Yield a text whole, or in stretches where it is more than is wanted."""
     if seekable is None:
         yield from whole_or_stretches(stream, file.wanted)
@@ -124,7 +141,7 @@ def _parts(seekable: Any, stream: Any, file: File) -> Iterator[bytes]:
         yield seekable.read()
 
 
-def parquet(source: Any, file: File) -> Iterator[Content]:
+def parquet(source: Any, file: SourceFile) -> Iterator[Content]:
     """Yield a column's values, row groups in the order of their turns; one that is damaged is lost alone."""
     opened = pq.ParquetFile(source, page_checksum_verification=True)
     if bad := _not_one(file.field, opened.schema_arrow.names, opened.metadata.num_rows):
@@ -140,10 +157,10 @@ def parquet(source: Any, file: File) -> Iterator[Content]:
         except Exception as error:
             if of_system(error):
                 raise
-            yield Bad(broken(error), documents=max(left, 1))
+            yield Bad(reading_failure(error), documents=max(left, 1))
 
 
-def arrow(source: Any, file: File) -> Iterator[Content]:
+def arrow(source: Any, file: SourceFile) -> Iterator[Content]:
     """Yield a column's values of an Arrow file or stream, as Hugging Face's `save_to_disk` writes."""
     source.seek(0)
     if source.read(6) == b"ARROW1":
@@ -163,7 +180,7 @@ def arrow(source: Any, file: File) -> Iterator[Content]:
             yield Bad("an Arrow stream must end in its mark, but this one breaks off")
 
 
-def _arrow_file(source: Any, file: File) -> Iterator[Content]:
+def _arrow_file(source: Any, file: SourceFile) -> Iterator[Content]:
     opened = pa.ipc.open_file(source)
     most = 1
     for index in range(opened.num_record_batches):
@@ -172,7 +189,7 @@ def _arrow_file(source: Any, file: File) -> Iterator[Content]:
         except Exception as error:
             if of_system(error):
                 raise
-            yield Bad(broken(error), documents=most)  # how many rows it had cannot be read either
+            yield Bad(reading_failure(error), documents=most)  # how many rows it had cannot be read either
         else:
             most = max(most, batch.num_rows)
             yield from _batch(batch, file.field)
@@ -189,7 +206,7 @@ def _batch(batch: pa.RecordBatch, field: str) -> Iterator[Content]:
             left -= 1
             yield content
     except Exception as error:
-        yield Bad(broken(error), documents=max(left, 1))
+        yield Bad(reading_failure(error), documents=max(left, 1))
 
 
 def column(found: pa.Array, field: str) -> Iterator[Content]:

@@ -8,14 +8,14 @@ from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
 from shoal.search.corpus.listing import Listing
 from shoal.search.corpus.manifest import SOURCES, Manifest, name_of
-from shoal.search.corpus.quarantine import one_line
+from shoal.search.corpus.quarantine import printable_line
 from shoal.search.corpus.sources import listed
 from shoal.search.errors import InputError
 
 Listed = dict[str, dict[str, list[int]]]  # group -> path -> size and time of change in nanoseconds
 
 
-class Change(NamedTuple):
+class SourceChange(NamedTuple):
     group: str
     said: str
     gone: bool = False  # the source altogether
@@ -30,23 +30,23 @@ def sources_of(settings: Data, report: Callable[[str], None]) -> Listed:
         _, listing = listed(group, settings)
         found[group] = _now(listing)
         if listing.left_out:
+            names, first = len(listing.left_out), printable_line(listing.left_out[0])
             report(
-                f"{group}: left out, since markers of other programs begin with _: {len(listing.left_out)} "
-                f"name{'s' * (len(listing.left_out) > 1)} such as {one_line(listing.left_out[0])}; a glob with "
-                f"more than * in it reads them"
+                f"{group}: left out, since markers of other programs begin with _: {names} "
+                f"name{'s' * (names > 1)} such as {first}; a glob with more than * in it reads them"
             )
     return found
 
 
 def _now(listing: Listing) -> dict[str, list[int]]:
-    return {one_line(file.path): [file.size, file.changed] for file in listing.files}
+    return {printable_line(file.path): [file.size, file.changed] for file in listing.files}
 
 
-def record(store: Store, manifest: Manifest, found: Listed) -> None:
+def record_sources(store: Store, manifest: Manifest, found: Listed) -> None:
     store.write_json(f"{SOURCES}/{name_of(manifest)}", found)
 
 
-def changes(store: Store, manifest: Manifest, settings: Data) -> list[Change]:
+def changes(store: Store, manifest: Manifest, settings: Data) -> list[SourceChange]:
     """Return what is other in the sources than it was when the corpus was built."""
     name = f"{SOURCES}/{name_of(manifest)}"
     if not store.exists(name):  # of an earlier Shoal
@@ -54,12 +54,12 @@ def changes(store: Store, manifest: Manifest, settings: Data) -> list[Change]:
     return list(_changes(store.read_json(name), settings))
 
 
-def _changes(before: Listed, settings: Data) -> Iterator[Change]:
+def _changes(before: Listed, settings: Data) -> Iterator[SourceChange]:
     for group, then in before.items():
         try:
             _, listing = listed(group, settings)
         except InputError:
-            yield Change(group, f"{settings.groups[group]} is gone", gone=True)
+            yield SourceChange(group, f"{settings.groups[group]} is gone", gone=True)
             continue
         now = _now(listing)
         said = [
@@ -70,7 +70,7 @@ def _changes(before: Listed, settings: Data) -> Iterator[Change]:
             *_files("gone", sorted(then.keys() - now.keys()), {}),
         ]
         if said:
-            yield Change(group, ", ".join(said))
+            yield SourceChange(group, ", ".join(said))
 
 
 def _files(what: str, paths: list[str], times: dict[str, list[int]]) -> Iterator[str]:

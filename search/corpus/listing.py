@@ -20,7 +20,7 @@ RANGE = re.compile(r"(\d+)\.\.(\d+)")
 MOST_NAMES = 1_000_000  # that braces may stand for
 
 
-class Found(NamedTuple):
+class FoundFile(NamedTuple):
     """A file; `gone` where a link leads to none."""
 
     path: str
@@ -43,11 +43,11 @@ class Place(NamedTuple):
 
 
 class Listing(NamedTuple):
-    files: list[Found]
+    files: list[FoundFile]
     left_out: list[str]  # paths that begin with _, as markers of other programs do
 
 
-def place_of(source: str) -> Place:
+def source_place(source: str) -> Place:
     """Return where a source lies; a glob in a URI may be written as in a path."""
     if "://" not in source:
         return Place(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(source)))
@@ -71,10 +71,10 @@ def opener(place: Place, path: str) -> partial[Any]:
     return partial(opened, place.local, place.filesystem, path)
 
 
-def files_of(place: Place) -> Listing:
+def files_at(place: Place) -> Listing:
     """Return the files that a place stands for, each under one name, in the order of their names."""
     left_out: list[str] = []
-    found: dict[Any, Found] = {}
+    found: dict[Any, FoundFile] = {}
     paths = _alternatives(place)
     for path in paths:
         if len(paths) > 1 and not any(letter in path for letter in MAGIC) and _info(place, path) is None:
@@ -85,7 +85,7 @@ def files_of(place: Place) -> Listing:
     return Listing(sorted(found.values(), key=lambda file: file.path), left_out)
 
 
-def _rank(file: Found) -> tuple[bool, bool, int, str]:
+def _rank(file: FoundFile) -> tuple[bool, bool, int, str]:
     """Order the names of one file: first those whose ending says how it is read, and its own before links."""
     return not known(file.path), file.linked, len(file.path), file.path
 
@@ -137,9 +137,9 @@ def _numbers(text: str) -> list[str]:
     return [f"{number:0{width}d}" for number in range(low, high + step, step)]
 
 
-def _files(place: Place, left_out: list[str]) -> Iterator[Found]:
+def _files(place: Place, left_out: list[str]) -> Iterator[FoundFile]:
     info = _info(place, place.path)
-    if isinstance(info, Found):
+    if isinstance(info, FoundFile):
         yield info
     elif info == "folder":
         yield from _below(place, place.path, left_out)
@@ -149,7 +149,7 @@ def _files(place: Place, left_out: list[str]) -> Iterator[Found]:
         yield from _fitting(place, "/".join(parts[:plain]) or "/", parts[plain:], left_out)
 
 
-def _info(place: Place, path: str) -> Found | str | None:
+def _info(place: Place, path: str) -> FoundFile | str | None:
     """Return the file of this path, `folder` if it is one, `other` if it is neither, or None."""
     if not place.local:
         info = place.filesystem.get_file_info(path)
@@ -163,18 +163,18 @@ def _info(place: Place, path: str) -> Found | str | None:
     return _local(path, status) if stat.S_ISREG(status.st_mode) else "other"
 
 
-def _local(path: str, status: os.stat_result) -> Found:
+def _local(path: str, status: os.stat_result) -> FoundFile:
     same = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
-    return Found(path, status.st_size, status.st_mtime_ns, same, os.path.islink(path))
+    return FoundFile(path, status.st_size, status.st_mtime_ns, same, os.path.islink(path))
 
 
-def _remote(info: fs.FileInfo) -> Found | str | None:
+def _remote(info: fs.FileInfo) -> FoundFile | str | None:
     if info.is_file:
-        return Found(info.path, info.size or 0, info.mtime_ns or 0, info.path)
+        return FoundFile(info.path, info.size or 0, info.mtime_ns or 0, info.path)
     return {fs.FileType.NotFound: None, fs.FileType.Directory: "folder"}.get(info.type, "other")
 
 
-def _children(place: Place, folder: str) -> Iterator[tuple[str, Found | str | None]]:
+def _children(place: Place, folder: str) -> Iterator[tuple[str, FoundFile | str | None]]:
     """Yield the path of each thing in a folder, and what it is; a link to nothing is a file that is gone."""
     if not place.local:
         for info in place.filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True)):
@@ -189,7 +189,7 @@ def _children(place: Place, folder: str) -> Iterator[tuple[str, Found | str | No
                 raise
             found = None  # links that lead to one another
         if found is None and os.path.islink(path):
-            found = Found(path, 0, 0, path, linked=True, gone=True)
+            found = FoundFile(path, 0, 0, path, linked=True, gone=True)
         yield path, found
 
 
@@ -205,7 +205,7 @@ def hidden(path: str, left_out: list[str]) -> bool:
     return True
 
 
-def _below(place: Place, folder: str, left_out: list[str]) -> Iterator[Found]:
+def _below(place: Place, folder: str, left_out: list[str]) -> Iterator[FoundFile]:
     """Yield all files below a folder, of which one with several names is gone through once."""
     if not place.local:
         yield from _below_remote(place, folder, left_out)
@@ -220,25 +220,25 @@ def _below(place: Place, folder: str, left_out: list[str]) -> Iterator[Found]:
         for path, found in _children(place, here):
             if hidden(path, left_out):
                 continue
-            if isinstance(found, Found):
+            if isinstance(found, FoundFile):
                 yield found
             elif found == "folder":
                 (links if os.path.islink(path) else waiting).append(path)
 
 
-def _below_remote(place: Place, folder: str, left_out: list[str]) -> Iterator[Found]:
+def _below_remote(place: Place, folder: str, left_out: list[str]) -> Iterator[FoundFile]:
     noted: set[str] = set()
     for info in place.filesystem.get_file_info(fs.FileSelector(folder, recursive=True)):
         parts = info.path[len(folder) :].strip("/").split("/")
         marked: list[str] = []
         if any(hidden(part, marked) for part in parts):
             noted.update(marked)
-        elif isinstance(found := _remote(info), Found):
+        elif isinstance(found := _remote(info), FoundFile):
             yield found
     left_out += sorted(noted)
 
 
-def _fitting(place: Place, folder: str, patterns: Sequence[str], left_out: list[str]) -> Iterator[Found]:
+def _fitting(place: Place, folder: str, patterns: Sequence[str], left_out: list[str]) -> Iterator[FoundFile]:
     """Yield the files below a folder whose path fits, a pattern a level; `**` stands for any levels."""
     first, rest = patterns[0], patterns[1:]
     if first == "**" and not rest:
@@ -252,13 +252,13 @@ def _fitting(place: Place, folder: str, patterns: Sequence[str], left_out: list[
     for path, found in _named(place, folder, first, left_out):
         if found == "folder":
             yield from _fitting(place, path, rest, left_out) if rest else _below(place, path, left_out)
-        elif isinstance(found, Found) and not rest:
+        elif isinstance(found, FoundFile) and not rest:
             yield found
 
 
 def _named(
     place: Place, folder: str, pattern: str, left_out: list[str]
-) -> Iterable[tuple[str, Found | str | None]]:
+) -> Iterable[tuple[str, FoundFile | str | None]]:
     """Return what in a folder fits a pattern: the thing of that very name if there is one."""
     children = list(_children(place, folder))
     exact = [child for child in children if child[0].rpartition("/")[2] == pattern]

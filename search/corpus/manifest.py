@@ -6,6 +6,7 @@ the last one is moved to `manifest.json`, and each is kept in `manifests/` by it
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,17 +19,14 @@ from shoal.search.config.sections import Data
 from shoal.search.corpus.packing import Split
 from shoal.search.errors import InputError
 
-FORMAT = 3
-READABLE = (
-    1,
-    2,
-    FORMAT,
-)  # format 1 has tokens as lists: read alike, but slower; 2 has no record of its sources
+CORPUS_FORMAT = 3
+READABLE = (1, 2, CORPUS_FORMAT)  # 1 has tokens as lists, which is slower; 2 has no record of its sources
 MANIFEST = "manifest.json"
-KEPT = "manifests"  # folder: one file a corpus, called by its content
+MANIFEST_NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}\.json")  # what else lies there is not ours
+KEPT_MANIFESTS = "manifests"  # folder: one file a corpus, called by its content
 SOURCES = "sources"  # folder: what each corpus was read from
 # what decides a corpus's content beside its sources
-SETTINGS = (
+DECIDING_SETTINGS = (
     *("tokenizer", "sequence_length", "text_field", "megabytes", "document_megabytes"),
     *("validation", "test", "builder"),
 )
@@ -93,7 +91,7 @@ def unwritable(settings: Data, error: Exception) -> InputError:
 def key_of(made: "Data | Manifest") -> str:
     """Return what tells corpora of other settings apart, for names of files."""
     groups = {name: group.source if isinstance(group, Group) else group for name, group in made.groups.items()}
-    plain = {**{name: getattr(made, name) for name in SETTINGS}, "groups": groups}
+    plain = {**{name: getattr(made, name) for name in DECIDING_SETTINGS}, "groups": groups}
     return hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
@@ -142,7 +140,7 @@ def find_corpus(settings: Data, content: str | None = None) -> Manifest | None:
             found = _read(store, name)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
-                f"data.corpus: {store.path(name)} is no manifest of format 1, 2 or {FORMAT}. {way_out}"
+                f"data.corpus: {store.path(name)} is no manifest of format 1, 2 or {CORPUS_FORMAT}. {way_out}"
             ) from error
         fits = not any(differences(found, settings)) if content is None else found.content == content
         if not fits:
@@ -159,10 +157,12 @@ def _read(store: Store, name: str) -> Manifest:
 
 def _kept(store: Store) -> list[str]:
     """Return the manifests that are kept, newest first."""
-    selector = fs.FileSelector(store.path(KEPT), allow_not_found=True)
-    found = [info for info in store.filesystem.get_file_info(selector) if not info.base_name.startswith(".")]
+    selector = fs.FileSelector(store.path(KEPT_MANIFESTS), allow_not_found=True)
+    found = [
+        info for info in store.filesystem.get_file_info(selector) if MANIFEST_NAME.fullmatch(info.base_name)
+    ]
     found.sort(key=lambda info: (info.mtime_ns or 0, info.base_name), reverse=True)
-    return [f"{KEPT}/{info.base_name}" for info in found if info.extension == "json"]
+    return [f"{KEPT_MANIFESTS}/{info.base_name}" for info in found]
 
 
 def lost(store: Store, manifest: Manifest) -> Iterator[str]:
@@ -173,12 +173,12 @@ def lost(store: Store, manifest: Manifest) -> Iterator[str]:
             yield from sorted(set(value.files) - there)
 
 
-def publish(store: Store, manifest: Manifest) -> None:
+def publish_corpus(store: Store, manifest: Manifest) -> None:
     """Make a corpus whose parts are there the one of its settings; earlier ones are kept beside it."""
     if store.exists(MANIFEST):
-        keep(store)
+        keep_manifest(store)
     plain = asdict(manifest)
-    store.write_json(f"{KEPT}/{name_of(manifest)}", plain)
+    store.write_json(f"{KEPT_MANIFESTS}/{name_of(manifest)}", plain)
     store.write_json(MANIFEST, plain)
 
 
@@ -186,18 +186,18 @@ def name_of(manifest: Manifest) -> str:
     return f"{manifest.content}-{key_of(manifest)}.json"
 
 
-def keep(store: Store) -> None:
+def keep_manifest(store: Store) -> None:
     """Keep the manifest that is there by its content, if a Shoal wrote it that kept none."""
     try:
         there = _read(store, MANIFEST)
     except (ValueError, TypeError, KeyError, AttributeError):  # what cannot be read was no corpus
         return
-    if not store.exists(f"{KEPT}/{name_of(there)}"):
-        store.write(f"{KEPT}/{name_of(there)}", store.read(MANIFEST))
+    if not store.exists(f"{KEPT_MANIFESTS}/{name_of(there)}"):
+        store.write(f"{KEPT_MANIFESTS}/{name_of(there)}", store.read(MANIFEST))
 
 
 def differences(manifest: Manifest, settings: Data) -> Iterator[str]:
-    for name in SETTINGS:
+    for name in DECIDING_SETTINGS:
         built, wanted = getattr(manifest, name), getattr(settings, name)
         if built != wanted:
             yield f"{name} is {built} there, {wanted} in the settings"

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from shoal.search.corpus.quarantine import Bad
 
-HEAD = 1 << 16  # bytes that a file is known by
+HEAD_BYTES = 1 << 16  # bytes that a file is known by
 CHUNK = 1 << 16  # most bytes read at once of what is compressed
 SIP = 1 << 12  # the same of a stream that gives either all of them or none
 SPAN = 1 << 20  # bytes read at once of a file that is larger than its group may be
@@ -51,7 +51,7 @@ PACKED: list[tuple[re.Pattern[bytes], Callable[[Any], Any]]] = [
     (re.compile(rb"\x04\x22\x4d\x18"), _arrow_codec("lz4")),
 ]
 PACKED_ENDINGS = {"gz", "gzip", "bz2", "xz", "lzma", "zst", "zstd", "lz4"}
-KINDS = {
+KINDS_BY_ENDING = {
     **dict.fromkeys(("parquet", "pq", "parq"), "parquet"),
     **dict.fromkeys(("arrow", "ipc", "feather"), "arrow"),
     **dict.fromkeys(("tar", "tgz", "tbz", "tbz2", "txz", "tzst"), "tar"),
@@ -93,7 +93,7 @@ def ending(name: str) -> str:
 
 def known(name: str) -> bool:
     """Say whether a name's ending says how its file is read."""
-    return ending(name) in KINDS or ending(name) in PACKED_ENDINGS
+    return ending(name) in KINDS_BY_ENDING or ending(name) in PACKED_ENDINGS
 
 
 def unpacked(raw: Any) -> tuple[Any, bytes]:
@@ -111,12 +111,12 @@ def _first(stream: Any) -> bytes:
     """Return the first bytes of a stream, as many as come before it breaks off."""
     head = b""
     try:
-        while len(head) < HEAD and (chunk := _some(stream)):
+        while len(head) < HEAD_BYTES and (chunk := _some(stream)):
             head += chunk
     except Exception:
         if not head:
             raise
-    return head[:HEAD]
+    return head[:HEAD_BYTES]
 
 
 def _some(stream: Any) -> bytes:
@@ -136,7 +136,7 @@ def foreign(head: bytes, size: int) -> Bad | None:
     """Return what a file of a kind that is not read is, by its first bytes."""
     if pointer := POINTER.match(head):
         reason = "a pointer of Git LFS, not the file itself: fetch it with `git lfs pull`"
-        return Bad(reason, head[:HEAD], lost=int(pointer[1]) if len(pointer[1]) < 18 else size)
+        return Bad(reason, head[:HEAD_BYTES], lost=int(pointer[1]) if len(pointer[1]) < 18 else size)
     if ANNEXED.match(head):
         return Bad("a pointer of git-annex, not the file itself: fetch it with `git annex get`", head)
     for magic, reason, many in FOREIGN:

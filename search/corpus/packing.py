@@ -38,7 +38,7 @@ class Built(NamedTuple):
     content: bytes  # digest of all rows
 
 
-class Rows(NamedTuple):
+class PackedRows(NamedTuple):
     ids: NDArray[np.int64]  # (rows,) rising
     tokens: NDArray[np.uint16]  # (rows, sequence_length)
 
@@ -51,14 +51,14 @@ def split_of(document: Document, settings: Data) -> str:
     return "test" if place < settings.validation + settings.test else "train"
 
 
-def pack(documents: Sequence[Document], tokenizer: Tokenizer, length: int) -> Rows:
+def pack_documents(documents: Sequence[Document], tokenizer: Tokenizer, length: int) -> PackedRows:
     """Return all whole rows of the documents one after another, in the order of their ids.
 
     An id hashes the document in which a row begins and where: it is the same in any corpus that packs the
     same documents, and its order is a shuffle, so that neighbours come from different documents.
     """
     end = np.array([tokenizer.end], np.uint16)
-    encoded = [np.append(encode(tokenizer, document), end) for document in documents]
+    encoded = [np.append(encode_document(tokenizer, document), end) for document in documents]
     tokens = np.concatenate([end[:0], *encoded])
     begins = np.cumsum([0, *(part.size for part in encoded)])
     firsts = np.arange(tokens.size // length) * length
@@ -67,10 +67,10 @@ def pack(documents: Sequence[Document], tokenizer: Tokenizer, length: int) -> Ro
     pairs = zip(owners.tolist(), offsets.tolist(), strict=True)
     ids = np.array([_row_id(documents[owner].digest, offset) for owner, offset in pairs], np.int64)
     order = np.argsort(ids)
-    return Rows(ids[order], tokens[: firsts.size * length].reshape(-1, length)[order])
+    return PackedRows(ids[order], tokens[: firsts.size * length].reshape(-1, length)[order])
 
 
-def encode(tokenizer: Tokenizer, document: Document) -> NDArray[np.uint16]:
+def encode_document(tokenizer: Tokenizer, document: Document) -> NDArray[np.uint16]:
     try:
         return tokenizer.encode(document.content.decode())
     except ValueError as error:
@@ -82,7 +82,7 @@ def _row_id(digest: bytes, offset: int) -> int:
     return int.from_bytes(hashed, "little") >> 1  # 63 bits: never negative as int64
 
 
-def write_rows(store: Store, stage: str, name: str, rows: Rows) -> Iterator[tuple[str, int, bytes]]:
+def write_rows(store: Store, stage: str, name: str, rows: PackedRows) -> Iterator[tuple[str, int, bytes]]:
     """Write rows to parts in the folder `stage`; yield each one's final name, rows and digest of its content.
 
     A name says what is in it, so that builds in one place never write over one another.

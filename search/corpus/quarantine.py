@@ -8,10 +8,10 @@ import pyarrow as pa
 from shoal.cluster.storage import Store
 from shoal.search.errors import InputError
 
-FOLDER = "quarantine.parquet"  # in the corpus directory: one part a group
-KEPT = 100_000  # records of a group; all are counted
+QUARANTINE_FOLDER = "quarantine.parquet"  # in the corpus directory: one part a group
+MOST_KEPT_RECORDS = 100_000  # records of a group; all are counted
 EXCERPT = 200  # bytes
-MOST = 10**12  # documents that one record counts: what a damaged file says of itself may be anything
+MOST_DOCUMENTS = 10**12  # documents that one record counts: what a damaged file says of itself may be anything
 NAMED = 3  # reasons that a message gives
 BOM = b"\xef\xbb\xbf"  # what editors of Windows put before a text
 SCHEMA = pa.schema(
@@ -39,7 +39,7 @@ class Record(NamedTuple):
     bad: Bad
 
 
-def checked(content: bytes, most: float) -> bytes | Bad:
+def checked_content(content: bytes, most: float) -> bytes | Bad:
     """Return the content without byte order marks, or why it is no text of at most `most` bytes."""
     while content.startswith(BOM):
         content = content[len(BOM) :]
@@ -54,7 +54,7 @@ def checked(content: bytes, most: float) -> bytes | Bad:
     return content
 
 
-def one_line(text: str) -> str:
+def printable_line(text: str) -> str:
     """Return a text that fits in a line of a terminal and a column of UTF-8."""
     try:  # names of files that are not UTF-8, byte by byte
         plain = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
@@ -68,16 +68,18 @@ class Quarantine:
 
     def __init__(self, group: str, place: str = ""):
         self.group = group
-        self.place = place or f"{FOLDER}/{group}.parquet"
+        self.place = place or f"{QUARANTINE_FOLDER}/{group}.parquet"
         self.records: list[Record] = []
         self.reasons: Counter[str] = Counter()
         self.places: dict[str, str] = {}  # reason -> the first source that gave it
         self.unsettled: list[Record] = []  # of which only the bytes are known
 
     def add(self, source: str, bad: Bad) -> None:
-        documents = min(bad.documents, MOST)
-        bad = bad._replace(reason=one_line(bad.reason), excerpt=bad.excerpt[:EXCERPT], documents=documents)
-        record = Record(one_line(source), bad)
+        documents = min(bad.documents, MOST_DOCUMENTS)
+        bad = bad._replace(
+            reason=printable_line(bad.reason), excerpt=bad.excerpt[:EXCERPT], documents=documents
+        )
+        record = Record(printable_line(source), bad)
         self.places.setdefault(bad.reason, record.source)
         if bad.lost:
             self.unsettled.append(record)
@@ -86,7 +88,7 @@ class Quarantine:
 
     def _count(self, record: Record) -> None:
         self.reasons[record.bad.reason] += record.bad.documents
-        if len(self.records) < KEPT:
+        if len(self.records) < MOST_KEPT_RECORDS:
             self.records.append(record)
 
     @property

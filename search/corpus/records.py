@@ -8,12 +8,12 @@ from typing import Any
 from shoal.search.corpus.quarantine import BOM, EXCERPT, Bad
 
 Content = bytes | Bad
-LOOKED_AT = 20  # lines by which a file of another name is known as JSON
+LINES_LOOKED_AT = 20  # lines by which a file of another name is known as JSON
 NAMED_KEYS, KEY_LETTERS = 8, 40  # of a record, where a message lists them
 LENIENT = json.JSONDecoder(parse_int=float)  # int() refuses more than 4300 digits, JSON does not
 BETWEEN = re.compile(r"[\s,\ufeff]*")
 NEXT = re.compile(r"[,\[\]{}]")
-TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+JSON_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 
 
 def records(spans: Iterable[bytes], field: str) -> Iterator[Content]:
@@ -21,7 +21,7 @@ def records(spans: Iterable[bytes], field: str) -> Iterator[Content]:
     for span in spans:
         for line in span.split(b"\n"):
             if bare(line):
-                yield record(line, field)
+                yield record_text(line, field)
 
 
 def bare(content: bytes) -> bytes:
@@ -32,7 +32,7 @@ def bare(content: bytes) -> bytes:
     return content
 
 
-def record(line: bytes, field: str) -> Content:
+def record_text(line: bytes, field: str) -> Content:
     """Return the field of one object of JSON."""
     try:
         found = decoded(bare(line).decode())
@@ -148,7 +148,7 @@ def _end(text: str, place: int) -> int | None:
         following = NEXT.search(text, place + 1)
         return following.start() if following else None
     depth = 0
-    for token in TOKENS.finditer(text, place):
+    for token in JSON_TOKENS.finditer(text, place):
         if token[0] in "[{":
             depth += 1
         elif token[0] in "]}":
@@ -173,7 +173,7 @@ def json_form(head: bytes, whole: bool, named: bool, field: str) -> str:
     lines = [line for line in text.split("\n") if line.strip()]
     if not whole and len(lines) > 1:
         lines.pop()
-    found = [_first(line, 0, all_of=True) for line in lines[:LOOKED_AT]]
+    found = [_first(line, 0, all_of=True) for line in lines[:LINES_LOOKED_AT]]
     objects = [each for each in found if isinstance(each, dict)]
     if isinstance(found[0], dict) or (len(lines) == 1 and not whole):
         likely = len(objects) * 2 > len(found) and (len(found) > 1 or field in objects[0])

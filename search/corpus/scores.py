@@ -62,7 +62,7 @@ def score_corpus(data: Data, model: str, gpus: float = 0.0) -> dict[str, Any]:
     manifest, store = load_corpus(data), Store(data.corpus)
     folder = folder_of(model, manifest)
     if store.exists(f"{folder}/{RECORD}"):
-        return checked(store.read_json(f"{folder}/{RECORD}"), folder, data, model)
+        return checked_record(store.read_json(f"{folder}/{RECORD}"), folder, data, model)
     check_exported(KEY, model, manifest.tokenizer, manifest.vocabulary)
     files = [file for group in manifest.groups.values() for file in group.splits["train"].files]
     arguments = (data.corpus, model, folder, manifest.sequence_length, "cuda" if gpus else "cpu")
@@ -70,7 +70,7 @@ def score_corpus(data: Data, model: str, gpus: float = 0.0) -> dict[str, Any]:
     done = on_actors(files, arguments, gpus)
     record = {
         "model": model,
-        "weights": digest(Store(model).read("model.safetensors")),
+        "weights": hex_digest(Store(model).read("model.safetensors")),
         "content": manifest.content,
         "rows": sum(each["rows"] for each in done),
         "passes": 1,  # forward, over all training rows
@@ -134,11 +134,11 @@ def folder_of(model: str, manifest: Manifest) -> str:
     return f"{FOLDER}/{re.sub(r'[^A-Za-z0-9]+', '-', model).strip('-')}-{manifest.content[:12]}"
 
 
-def checked(record: dict[str, Any], folder: str, data: Data, model: str) -> dict[str, Any]:
+def checked_record(record: dict[str, Any], folder: str, data: Data, model: str) -> dict[str, Any]:
     """Refuse scores by weights that the model no longer has; a model may be gone."""
     store = Store(model)
     there = store.exists("model.safetensors")
-    if not there or digest(store.read("model.safetensors")) == record["weights"]:
+    if not there or hex_digest(store.read("model.safetensors")) == record["weights"]:
         return record
     raise InputError(
         f"sampling.scorer: {data.corpus}/{folder} has scores of this corpus by other weights than {model} now "
@@ -146,5 +146,5 @@ def checked(record: dict[str, Any], folder: str, data: Data, model: str) -> dict
     )
 
 
-def digest(content: bytes) -> str:
+def hex_digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -7,11 +7,11 @@ from functools import partial
 import pyarrow as pa
 
 from shoal.search.config.sections import Data
-from shoal.search.corpus.formats import File, broken, contents, of_system
+from shoal.search.corpus.formats import SourceFile, contents, of_system, reading_failure
 from shoal.search.corpus.installed import INSTALLED, Entry
-from shoal.search.corpus.listing import Found, Listing, Place, files_of, opener, place_of
+from shoal.search.corpus.listing import FoundFile, Listing, Place, files_at, opener, source_place
 from shoal.search.corpus.opening import bytes_of, turn
-from shoal.search.corpus.quarantine import Bad, one_line
+from shoal.search.corpus.quarantine import Bad, printable_line
 from shoal.search.corpus.records import Content
 from shoal.search.errors import InputError
 
@@ -27,7 +27,7 @@ def documents(group: str, settings: Data) -> Iterator[tuple[str, Content]]:
 
     Files are opened only when their turn comes, so whoever has enough just stops.
     """
-    return read(group, settings, entries(group, settings))
+    return read_texts(group, settings, entries(group, settings))
 
 
 def entries(group: str, settings: Data) -> list[Entry]:
@@ -41,7 +41,7 @@ def entries(group: str, settings: Data) -> list[Entry]:
     return sorted(found, key=lambda entry: turn(entry.key))
 
 
-def read(group: str, settings: Data, chosen: Iterable[Entry]) -> Iterator[tuple[str, Content]]:
+def read_texts(group: str, settings: Data, chosen: Iterable[Entry]) -> Iterator[tuple[str, Content]]:
     """Yield the texts of these, each with the path of its file; InputError for one that may not be read."""
     source = settings.groups[group]
     for entry in chosen:
@@ -50,20 +50,22 @@ def read(group: str, settings: Data, chosen: Iterable[Entry]) -> Iterator[tuple[
                 yield entry.path, content
         except Exception as error:
             if not of_system(error):
-                yield entry.path, Bad(broken(error), lost=entry.size)
+                yield entry.path, Bad(reading_failure(error), lost=entry.size)
                 continue
             message = f"data.groups.{group} ({source}): cannot read {entry.path}: {error}"
-            raise InputError(one_line(message)) from error
+            raise InputError(printable_line(message)) from error
 
 
 def listed(group: str, settings: Data) -> tuple[Place, Listing]:
     """Return where a group's source lies and its files; raises InputError where there is none."""
     source = settings.groups[group]
     try:
-        place = place_of(source)
-        found = files_of(place)
+        place = source_place(source)
+        found = files_at(place)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(one_line(f"data.groups.{group} ({source}): cannot be listed: {error}")) from error
+        raise InputError(
+            printable_line(f"data.groups.{group} ({source}): cannot be listed: {error}")
+        ) from error
     files = _outside(place, found.files, settings)
     saved = {os.path.dirname(file.path) for file in files if file.path.lower().endswith(".arrow")}
     saved |= {os.path.dirname(folder) for folder in saved}  # of a saved dictionary of datasets
@@ -77,9 +79,9 @@ def listed(group: str, settings: Data) -> tuple[Place, Listing]:
     return place, found._replace(files=files)
 
 
-def _outside(place: Place, files: list[Found], settings: Data) -> list[Found]:
+def _outside(place: Place, files: list[FoundFile], settings: Data) -> list[FoundFile]:
     """Return the files that no build wrote: what one writes is never what the next one reads."""
-    corpus = place_of(settings.corpus)
+    corpus = source_place(settings.corpus)
     if not corpus.filesystem.equals(place.filesystem):
         return files
     real = os.path.realpath if place.local else str
@@ -113,11 +115,11 @@ def _installed(group: str) -> Iterator[Entry]:
     return INSTALLED[group]()
 
 
-def _entry(place: Place, file: Found, base: str, settings: Data) -> Entry:
+def _entry(place: Place, file: FoundFile, base: str, settings: Data) -> Entry:
     """Return how to read a file of which at most the group's megabytes are wanted."""
-    key, path = os.path.relpath(file.path, base), one_line(file.path)
+    key, path = os.path.relpath(file.path, base), printable_line(file.path)
     if file.gone:
         return Entry(key, path, partial(iter, [Bad("a link to a file that is not there")]))
     wanted = bytes_of(settings.megabytes)
-    whole = File(opener(place, file.path), key, file.size, wanted, settings.text_field)
+    whole = SourceFile(opener(place, file.path), key, file.size, wanted, settings.text_field)
     return Entry(key, path, partial(contents, whole), file.size)

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
-from shoal.search.corpus.documents import PIECE_BYTES, Document, no_text, pieces
+from shoal.search.corpus.documents import PIECE_BYTES, Document, cut_into_pieces, no_text
 from shoal.search.corpus.opening import bytes_of
-from shoal.search.corpus.packing import SPLITS, Built, Split, pack, split_of, write_rows
-from shoal.search.corpus.quarantine import Bad, Quarantine, checked
+from shoal.search.corpus.packing import SPLITS, Built, Split, pack_documents, split_of, write_rows
+from shoal.search.corpus.quarantine import Bad, Quarantine, checked_content
 from shoal.search.corpus.records import Content
-from shoal.search.corpus.sources import Entry, entries, read
+from shoal.search.corpus.sources import Entry, entries, read_texts
 from shoal.search.errors import InputError
 from shoal.search.tokenizers import open_tokenizer
 
@@ -47,7 +47,7 @@ class Read(NamedTuple):
     bad: list[tuple[str, Bad]]
 
 
-class Refused(NamedTuple):
+class TaskRefusal(NamedTuple):
     """What a task says in place of its result: raised there, it would come in Ray's own trace."""
 
     error: Exception
@@ -76,22 +76,22 @@ def batches(group: str, settings: Data, size: int = BATCH_BYTES) -> list[Batch]:
 def texts(batch: Batch, settings: Data) -> Iterator[tuple[str, Content]]:
     """Yield a batch's texts, long ones in pieces, the same way in both passes."""
     longest = (settings.document_megabytes or np.inf) * 1e6
-    for source, content in read(batch.group, settings, batch.entries):
-        text = content if isinstance(content, Bad) else checked(content, longest)
+    for source, content in read_texts(batch.group, settings, batch.entries):
+        text = content if isinstance(content, Bad) else checked_content(content, longest)
         if isinstance(text, Bad):
             yield source, text
         else:
-            for piece in pieces(text, PIECE_BYTES[1]):
+            for piece in cut_into_pieces(text, PIECE_BYTES[1]):
                 yield source, piece
 
 
-def digest(content: bytes) -> bytes:
+def content_digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def same_as(digests: Iterable[bytes]) -> bytes:
     """Return what tells one batch's texts from others, by their digests."""
-    return digest(b"".join(digests))
+    return content_digest(b"".join(digests))
 
 
 def look(batch: Batch, settings: Data) -> Read:
@@ -101,12 +101,12 @@ def look(batch: Batch, settings: Data) -> Read:
         if isinstance(text, Bad):
             bad.append((source, text))
         else:
-            digests.append(digest(text))
+            digests.append(content_digest(text))
             lengths.append(len(text))
     return Read(np.array(digests, "V16"), np.array(lengths, np.int64), bad)
 
 
-def keep(found: list[Read], seen: set[bytes], most: int) -> tuple[list[NDArray[np.bool_]], int]:
+def choose_texts(found: list[Read], seen: set[bytes], most: int) -> tuple[list[NDArray[np.bool_]], int]:
     """Return which texts of each batch are kept, of equal ones the first, and how many were duplicates."""
     kept, duplicates = [], 0
     for each in found:
@@ -124,12 +124,12 @@ def keep(found: list[Read], seen: set[bytes], most: int) -> tuple[list[NDArray[n
     return kept, duplicates
 
 
-def write(item: tuple[Batch, NDArray[np.bool_], bytes], settings: Data, stage: str) -> list[Written]:
+def write_batch(item: tuple[Batch, NDArray[np.bool_], bytes], settings: Data, stage: str) -> list[Written]:
     """Second pass over a batch: pack its kept texts, split by split, and write them."""
     batch, kept, seen = item
     store, tokenizer = Store(settings.corpus), open_tokenizer(settings.tokenizer)
     good = [text for _, text in texts(batch, settings) if isinstance(text, bytes)]
-    digests = [digest(text) for text in good]
+    digests = [content_digest(text) for text in good]
     if same_as(digests) != seen:
         raise InputError(
             f"data.groups.{batch.group} ({settings.groups[batch.group]}): files have changed while they were "
@@ -142,7 +142,7 @@ def write(item: tuple[Batch, NDArray[np.bool_], bytes], settings: Data, stage: s
             parts[split_of(document, settings)].append(document)
     found = []
     for split, documents in parts.items():
-        rows = pack(documents, tokenizer, settings.sequence_length)
+        rows = pack_documents(documents, tokenizer, settings.sequence_length)
         name = f"{batch.group}/{split}/part-{batch.number:05d}"
         for file, count, content in write_rows(store, stage, name, rows):
             found.append(Written(split, file, count, content))
@@ -170,7 +170,7 @@ def on_ray(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
             try:
                 return {"found": pickle.dumps(function(ray.get(planned)[row["item"]]))}
             except (InputError, OSError) as error:  # of the sources or the corpus, not of Ray
-                return {"found": pickle.dumps(Refused(error))}
+                return {"found": pickle.dumps(TaskRefusal(error))}
 
         blocks = len(items)
         names = ray.data.from_items([{"item": place} for place in range(blocks)], override_num_blocks=blocks)
@@ -180,7 +180,7 @@ def on_ray(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
 
 
 def accepted(found: Any) -> Any:
-    if isinstance(found, Refused):
+    if isinstance(found, TaskRefusal):
         raise found.error
     return found
 
@@ -189,7 +189,7 @@ def accepted(found: Any) -> Any:
 Apply = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
 
 
-def build_group(
+def build_group_on_ray(
     group: str,
     settings: Data,
     seen: set[bytes],
@@ -205,7 +205,7 @@ def build_group(
             quarantine.add(source, bad)
     good, size = sum(len(each.lengths) for each in found), sum(int(each.lengths.sum()) for each in found)
     quarantine.check(good, size, settings.bad_share, settings.groups[group])
-    kept, duplicates = keep(found, seen, bytes_of(settings.megabytes))
+    kept, duplicates = choose_texts(found, seen, bytes_of(settings.megabytes))
     if not any(chosen.any() for chosen in kept):
         raise no_text(group, settings, duplicates, quarantine)
     some = [
@@ -213,7 +213,7 @@ def build_group(
         for batch, chosen, each in zip(planned, kept, found, strict=True)
         if chosen.any()
     ]
-    second = partial(write, settings=settings, stage=stage)
+    second = partial(write_batch, settings=settings, stage=stage)
     written = [file for files in apply(second, some) for file in files]
     splits = {}
     for split in SPLITS:

@@ -16,7 +16,7 @@ MOVERS = 8  # threads: an object store answers slowly
 
 
 @contextlib.contextmanager
-def staged(store: Store) -> Iterator[str]:
+def staging_folder(store: Store) -> Iterator[str]:
     """Give a folder below the corpus that is gone afterwards, however the build ends."""
     sweep(store, time.time())
     folder = f"{PREFIX}{uuid.uuid4().hex[:12]}"

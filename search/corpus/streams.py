@@ -5,8 +5,8 @@ from functools import partial
 
 from ray import train
 
-from shoal.cluster.feed import blocks_of, read_on, row_bytes
-from shoal.cluster.order import RowOrder
+from shoal.cluster.reading import blocks_of, read_on, row_bytes
+from shoal.cluster.row_order import RowOrder
 from shoal.cluster.session import capacity
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import RowStream, WholeStream, WindowStream, rooms

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from shoal.policies.parts import part_of
+from shoal.policies.parts import part_of_member
 from shoal.search.config.run import Run
 from shoal.search.corpus.text import HeldOut
 from shoal.search.distill.costs import spaces_of
@@ -34,7 +34,7 @@ def super_networks(
     return {
         number: super_network(
             run,
-            spaces[part_of(number, run.parts)],
+            spaces[part_of_member(number, run.parts)],
             (teacher, origin),
             values,
             batches(),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from shoal.search.config.distill import Proxy
+from shoal.search.config.distill import ProxySection
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.tokenizers import open_tokenizer
@@ -27,7 +27,7 @@ def read_lines(key: str, path: str) -> Lines:
     return found
 
 
-def check_proxy(proxy: Proxy) -> tuple[Lines, Lines]:
+def check_proxy(proxy: ProxySection) -> tuple[Lines, Lines]:
     """Return the lines of both files; raises InputError if they are too few or their labels do not fit."""
     train, test = read_lines("train", proxy.train), read_lines("test", proxy.test)
     if len(train) < proxy.batch:

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from ray import train
 
-from shoal.cluster.feed import blocks_of, look_at
-from shoal.cluster.order import RowOrder
+from shoal.cluster.reading import blocks_of, look_at
+from shoal.cluster.row_order import RowOrder
 from shoal.cluster.session import capacity
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import as_rows

@@ -9,8 +9,8 @@ import optuna
 import torch
 from torch import nn
 
-from shoal.cluster.batch import map_tasks
 from shoal.cluster.session import capacity
+from shoal.cluster.tasks import map_tasks
 from shoal.policies.pareto import choose, front
 from shoal.search.config.run import Run
 from shoal.search.corpus.text import HeldOut

@@ -10,7 +10,7 @@ from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.policies import population
 from shoal.policies.parts import archived_within
-from shoal.policies.population import Order, Report, State
+from shoal.policies.population import Order, PopulationState, Report
 from shoal.policies.rules import Rules
 from shoal.policies.space import Space
 from shoal.policies.standings import rank
@@ -46,7 +46,7 @@ class Conductor:
     store: Store
     space: Space
     rules: Rules
-    state: State
+    state: PopulationState
     give_orders: GiveOrders
     watcher: Watcher
     round: int = 0  # the last round that was decided
@@ -86,7 +86,7 @@ class Conductor:
         if len(self.waiting) == len(self.state):
             self.decide(self.round + 1, message.get("decided"))
 
-    def decide(self, round_: int, decided: tuple[State, list[Order]] | None = None) -> None:
+    def decide(self, round_: int, decided: tuple[PopulationState, list[Order]] | None = None) -> None:
         """Decide a round, unless the worker that has all members has `decided` it, and let the members know."""
         self.wait()  # a killed run loses no more than one decided round
         rows = [
@@ -176,7 +176,7 @@ class Conductor:
             self.watcher.failed(row, reasons[-1])
         return reasons
 
-    def orders(self, reports: list[Report], last: bool) -> tuple[State, list[Order]]:
+    def orders(self, reports: list[Report], last: bool) -> tuple[PopulationState, list[Order]]:
         return decide_round(self.run, self.space, self.rules, self.state, reports, last)
 
     def tokens(self, steps: int) -> int:
@@ -192,6 +192,6 @@ class Conductor:
         return rank({member: row["score"] for member, row in self.last.items()})[0]
 
 
-def earlier_rounds(state: State, parts: int) -> list[int]:
+def earlier_rounds(state: PopulationState, parts: int) -> list[int]:
     """Return the rounds whose weights copies may go back to: of each part the best there ever were."""
     return sorted({best.decision for _, best in archived_within(state, parts)})

@@ -66,13 +66,13 @@ class Measure:
             meter.set(metrics.BEST_SCORE, max(scores))
             meter.set(metrics.MEDIAN_SCORE, statistics.median(scores))
             meter.set(metrics.WORST_SCORE, min(scores))
-        meter.add(metrics.EXPLOITS, sum(order.donor != order.member for order in orders))
+        meter.add(metrics.EXPLOIT_COUNT, sum(order.donor != order.member for order in orders))
         steps = self.trained(rows)
         meter.add(metrics.MEMBER_STEPS, steps)
         self.lag(round_)
         if run.reads_text:
-            meter.add(metrics.ROWS, steps * run.training.batch)
-            meter.add(metrics.TOKENS, steps * run.training.batch * run.data.sequence_length)
+            meter.add(metrics.ROW_COUNT, steps * run.training.batch)
+            meter.add(metrics.TOKEN_COUNT, steps * run.training.batch * run.data.sequence_length)
             self.groups(rows)
 
     def trained(self, rows: Sequence[dict[str, Any]]) -> int:

@@ -5,14 +5,14 @@ import warnings
 from typing import Any
 
 from shoal.policies import population
-from shoal.policies.population import MemberState, State
-from shoal.policies.space import Bool, Categorical, Constant, Float, Int, Ordered, Space, flat, nested
+from shoal.policies.population import MemberState, PopulationState
+from shoal.policies.space import Bool, Categorical, Constant, Float, Int, Ordered, Space, domains_of, nested
 from shoal.search.config.run import Run
 
 Searched = Float | Int | Ordered | Categorical | Bool
 
 
-def first_state(run: Run) -> State:
+def first_state(run: Run) -> PopulationState:
     """Return every member's start; with a schedule all begin with what it says first."""
     if run.schedule:
         return (MemberState(run.schedule[0].hyperparameters),) * run.population.members
@@ -23,7 +23,7 @@ def first_state(run: Run) -> State:
     return population.start(run.space(), run.population.members, run.seed)
 
 
-def spread(space: Space, members: int, seed: int) -> State:
+def spread(space: Space, members: int, seed: int) -> PopulationState:
     """Take points of a scrambled Sobol sequence (the first is drawn at random) from Tune's OptunaSearch."""
     # imported here: the command line's other commands need neither
     import optuna
@@ -31,7 +31,7 @@ def spread(space: Space, members: int, seed: int) -> State:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune.search.optuna").setLevel(logging.WARNING)
-    domains = flat(space)
+    domains = domains_of(space)
     searched = {path: domain for path, domain in domains.items() if not isinstance(domain, Constant)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # since 2022

@@ -17,7 +17,7 @@ from shoal.search.errors import InputError
 from shoal.search.exported import read_exported
 from shoal.search.members.mixed import MixedModel
 from shoal.search.members.own_class import own_class
-from shoal.search.members.sampled import sample
+from shoal.search.members.sampled import sample_member
 from shoal.search.members.unmade import Unmade
 from shoal.search.members.views import Shared
 from shoal.trainables.decoder import trained_decoder
@@ -44,9 +44,9 @@ def build_members(
     def complete(number: int, member: Member) -> Member:
         """Put a policy between a new member and its rows, and let it span workers, as the run says."""
         if rule is not None:
-            sample(member, rule, run.seed, run.training.steps, number, shared, scores)
+            sample_member(member, rule, run.seed, run.training.steps, number, shared, scores)
         if span is not None:
-            spread(member, span)
+            span_workers(member, span)
         return member
 
     if run.own:
@@ -55,7 +55,7 @@ def build_members(
     return {number: complete(number, member) for number, member in members.items()}
 
 
-def spread(member: Member, span: Span) -> None:
+def span_workers(member: Member, span: Span) -> None:
     if not isinstance(member, Network):
         raise InputError(
             f"cluster.workers_per_member: only a Network spans workers, not {type(member).__name__}"

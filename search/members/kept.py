@@ -5,13 +5,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.cluster.order import RowOrder
+from shoal.cluster.row_order import RowOrder
 from shoal.policies.sampling.interface import Context, Ids, Rule, needs_losses
 from shoal.search.members.views import OwnView, Pace, View
 from shoal.trainables.arrays import map_nest
 from shoal.trainables.member import SavedState
 
-AHEAD = 4  # times as many rows as are wanted are looked at together
+ROWS_PER_WANTED = 4  # times as many rows as are wanted are looked at together
 FURTHEST = 4096  # rows that are looked at together at most: a window must hold what is read at once
 
 
@@ -68,7 +68,7 @@ class KeptRows:
         while count or not parts:
             self.stand()
             self.begin()
-            ahead = min(self.rows - self.position % self.rows, max(AHEAD * count, 1), FURTHEST)
+            ahead = min(self.rows - self.position % self.rows, max(ROWS_PER_WANTED * count, 1), FURTHEST)
             places = self.places(ahead)
             kept = np.flatnonzero(self.keep[places])[:count]
             span = int(kept[-1]) + 1 if len(kept) else 0

@@ -8,24 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shoal.policies.arrays import Vector
 from shoal.policies.mixers.doremi import clipped_excess
-from shoal.policies.mixers.visits import (
-    EXCESS,
-    TRAINING,
-    VALIDATION,
-    WITHIN,
-    Groups,
-    Mixing,
-    Outcome,
-    Visit,
-    begin,
-    counted,
-    observe,
-    plan,
-    reweighed,
-)
-from shoal.policies.mixing import Counts, Vector
-from shoal.search.config.mixing import PROBED, settled
+from shoal.policies.mixers.mixer import EXCESS, TRAINING, VALIDATION, WITHIN, Groups, Measurement, Visit
+from shoal.policies.mixers.visits import BoundedMixing, begin_mixing, counted, observe, plan, reweighed
+from shoal.policies.mixing import Counts
+from shoal.search.config.mixing import PROBED, with_numbers
 from shoal.search.corpus.batches import MixedBatches
 from shoal.trainables.arrays import to_tensors
 from shoal.trainables.decoder import losses_by_token
@@ -127,7 +115,7 @@ class MixedModel(LanguageModel):
         held_out: Mapping[str, Mapping[str, NDArray[np.integer]]],  # with a split PROBED for the policy
         seed: int,
         device: str,
-        mixing: Mixing,
+        mixing: BoundedMixing,
         groups: Groups,
         reference: Reference | None = None,  # that an excess is measured against
     ):
@@ -135,12 +123,12 @@ class MixedModel(LanguageModel):
         assert reference is not None or EXCESS not in mixing.policy.signals, "an excess is over a reference"
         self.visits = VisitBatches(batches)  # a sampling policy may come between them and the training
         super().__init__(shape, recipe, hyperparameters, self.visits, held_out, seed, device)
-        self.mixing_state = begin(self.mixing, groups, seed)
+        self.mixing_state = begin_mixing(self.mixing, groups, seed)
         self.visit: Visit | None = None
 
     def adopt(self, hyperparameters: dict[str, Any]) -> None:
         chosen = dict(hyperparameters)
-        self.mixing = settled(self.given, chosen.pop("mixing", {}))
+        self.mixing = with_numbers(self.given, chosen.pop("mixing", {}))
         super().adopt(chosen)
         self.hyperparameters = dict(hyperparameters)
 
@@ -175,7 +163,9 @@ class MixedModel(LanguageModel):
         """Take what was measured in this step; the step is trained with the weights that come of it."""
         self.visits.note(**measured)
         of_step: dict[str, Any] = {name: values[None] for name, values in measured.items()}
-        weights, self.mixing_state = reweighed(self.mixing, self.groups, self.mixing_state, Outcome(**of_step))
+        weights, self.mixing_state = reweighed(
+            self.mixing, self.groups, self.mixing_state, Measurement(**of_step)
+        )
         self.visits.by_group = weights
 
     def weighed(self, losses: Tensor, given: Any, by_group: Vector) -> Tensor:
@@ -230,14 +220,14 @@ class MixedModel(LanguageModel):
         if self.visit is None or self.visits.left:
             return
         signals, losses = self.visit.signals, self.visits.losses
-        outcome = Outcome(
+        measurement = Measurement(
             training=np.array(losses) if TRAINING in signals else None,
             validation=tuple(self.sequence_losses(PROBED).values()) if VALIDATION in signals else None,
             excess=self.visits.measured("excess"),
             alignment=self.visits.measured("alignment"),
             norms=self.visits.measured("norms"),
         )
-        self.mixing_state = observe(self.mixing, self.groups, self.mixing_state, self.visit, outcome)
+        self.mixing_state = observe(self.mixing, self.groups, self.mixing_state, self.visit, measurement)
         self.visit = None
 
     def sequence_losses(self, split: str) -> dict[str, Vector]:

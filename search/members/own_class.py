@@ -12,8 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import shoal
 from shoal.search.errors import InputError
-from shoal.search.traces import trace_of
+from shoal.search.traces import OURS, trace_of
 from shoal.trainables.member import Member
 
 MakeMember = Callable[..., Member]  # (recipe, hyperparameters, seed, device)
@@ -25,7 +26,6 @@ METHODS: list[tuple[str, tuple[str, ...]]] = [
     ("state", ()),
     ("load", ("state", "hyperparameters")),
 ]
-OURS = ("cluster", "policies", "search", "trainables")  # packages
 
 
 def own_class(trainable: str, folder: str = "", draft: bool = False) -> MakeMember:
@@ -43,38 +43,35 @@ def own_class(trainable: str, folder: str = "", draft: bool = False) -> MakeMemb
     found: Any = getattr(module, attribute, None)
     if not callable(found):
         raise InputError(f"trainable: {name} must have a class or function `{attribute}`, but has none")
-    if (problem := unusable(found)) and not (draft and is_draft(found)):
-        raise InputError(f"trainable: {place_of(found)}{attribute} {problem}")
+    if (problem := why_unusable(found)) and not (draft and is_draft(found)):
+        raise InputError(f"trainable: {file_and_line(found)}{attribute} {problem}")
     make: MakeMember = found
     return make
 
 
 def refuse_hiding() -> None:
-    """Raise InputError where a file of the working folder stands before a package of Shoal's, as in workers."""
-    root = Path(__file__).parents[2]
-    for name in OURS:
-        for file in files_of(os.getcwd(), name):
-            if os.path.exists(file) and not os.path.samefile(file, root / name / "__init__.py"):
-                raise InputError(
-                    f"{file}: hides Shoal's own package `{name}` from its workers; give it another name, or "
-                    f"start from another folder"
-                )
+    """Raise InputError where a file of the working folder stands before Shoal, as it would in workers."""
+    for file in module_files(os.getcwd(), "shoal"):
+        if os.path.exists(file) and not os.path.samefile(file, shoal.__file__):
+            raise InputError(
+                f"{file}: hides Shoal from its workers; give it another name, or start from another folder"
+            )
 
 
 def imported(name: str, trainable: str, folders: list[str]) -> ModuleType:
-    own = [file for folder in folders for file in files_of(folder, name) if os.path.exists(file)]
+    own = [file for folder in folders for file in module_files(folder, name) if os.path.exists(file)]
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what is printed may be read as YAML
             module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise broken(error, own) from error
+            raise import_failure(error, own) from error
         raise InputError(
             f"trainable: no module `{name}` in {' or '.join(folders)} or among what is installed, "
             f"got {trainable}"
         ) from error
     except (Exception, SystemExit) as error:  # whatever a file of the user's may raise
-        raise broken(error, own) from error
+        raise import_failure(error, own) from error
     there = getattr(module, "__file__", None)
     if own and (there is None or not any(os.path.samefile(there, file) for file in own)):
         raise InputError(
@@ -84,18 +81,18 @@ def imported(name: str, trainable: str, folders: list[str]) -> ModuleType:
     return module
 
 
-def files_of(folder: str, name: str) -> list[str]:
+def module_files(folder: str, name: str) -> list[str]:
     path = os.path.join(folder, *name.split("."))
     return [f"{path}.py", os.path.join(path, "__init__.py")]
 
 
-def broken(error: BaseException, own: list[str]) -> InputError:
+def import_failure(error: BaseException, own: list[str]) -> InputError:
     """Return where and why a module cannot be imported, in one line."""
     if isinstance(error, SyntaxError):
         place = f"{near(error.filename or own[0])}:{error.lineno or 1}"
         said = f"{type(error).__name__}: {error.msg}"
     else:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users_file(frame.filename)]
         place = f"{near(frames[-1].filename)}:{frames[-1].lineno}" if frames else near(own[0] if own else "")
         said = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
     if isinstance(error, SystemExit):
@@ -105,12 +102,11 @@ def broken(error: BaseException, own: list[str]) -> InputError:
     return InputError(f"{place}: {said}", trace_of(error))
 
 
-def is_users(file: str) -> bool:
+def is_users_file(file: str) -> bool:
     """Say whether a frame of a trace is in a file of the user's, and not in Python, in Shoal or installed."""
-    path, ours = Path(file), Path(__file__).parents[2]
     libraries = {sysconfig.get_path(each) for each in ("stdlib", "platstdlib", "purelib", "platlib")}
-    others = [*map(Path, libraries), *(ours / each for each in OURS)]
-    return path.is_file() and not any(path.is_relative_to(each) for each in others)
+    inside = any(Path(file).is_relative_to(each) for each in (*libraries, *OURS))
+    return os.path.isfile(file) and not inside
 
 
 def near(file: str) -> str:
@@ -119,7 +115,7 @@ def near(file: str) -> str:
     return file if inside.startswith("..") else inside
 
 
-def unusable(found: Any) -> str:
+def why_unusable(found: Any) -> str:
     """Return why members cannot be made of a class or function, or used, as far as that shows before."""
     if inspect.isabstract(found):
         lacking = ", ".join(sorted(found.__abstractmethods__))
@@ -139,7 +135,9 @@ def unusable(found: Any) -> str:
 
 def is_network(found: Any) -> bool:
     """Say whether a class inherits from Network, which is not imported for that."""
-    return inspect.isclass(found) and any(base.__module__ == "trainables.network" for base in found.__mro__)
+    return inspect.isclass(found) and any(
+        base.__module__ == "shoal.trainables.network" for base in found.__mro__
+    )
 
 
 def is_draft(found: Any) -> bool:
@@ -160,7 +158,7 @@ def misfit(function: Any, arguments: tuple[str, ...], before: int) -> str:
     return ""
 
 
-def place_of(found: Any) -> str:
+def file_and_line(found: Any) -> str:
     """Return file and line of a class or function, where they are known."""
     try:
         return f"{near(inspect.getsourcefile(found) or '')}:{inspect.getsourcelines(found)[1]}: "

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.cluster.order import RowOrder
+from shoal.cluster.row_order import RowOrder
 from shoal.cluster.streams import WindowStream
 from shoal.policies.sampling.interface import Context, Ids, Rule
 from shoal.search.corpus.batches import MixedBatches
@@ -171,7 +171,7 @@ def sample_groups(
     return SampledBatches(mixed, pools, rule, pace, mixed.groups)
 
 
-def sample(
+def sample_member(
     member: Any,
     rule: Rule,
     seed: int,

@@ -6,7 +6,7 @@ from typing import Any
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Member, SavedState, copies
 
-NOTHING: SavedState = {"weights": {}, "trained": 0}  # what is saved of a member that is not there
+UNMADE_STATE: SavedState = {"weights": {}, "trained": 0}  # what is saved of a member that is not there
 
 
 class Unmade:
@@ -37,7 +37,7 @@ class Unmade:
 
     @copies
     def state(self) -> SavedState:
-        return NOTHING if self.member is None else handed_out(self.member.state)
+        return UNMADE_STATE if self.member is None else handed_out(self.member.state)
 
     @copies
     def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None:

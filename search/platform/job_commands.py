@@ -109,7 +109,7 @@ def environment(path: Path | None) -> dict[str, object]:
     if path is None:
         return {}
     try:
-        read = notation.read(path.read_text(encoding="utf-8"), f"--runtime-env: {path}")
+        read = notation.read_yaml(path.read_text(encoding="utf-8"), f"--runtime-env: {path}")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--runtime-env: {path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(read, dict) or "working_dir" in read:

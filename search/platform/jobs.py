@@ -13,9 +13,9 @@ from typing import Any
 from rich.console import Console
 
 from shoal.cluster import jobs
-from shoal.cluster.driver import ADDRESS, DIRECTORY
-from shoal.cluster.package import PackageTooLarge, files, pack
+from shoal.cluster.package import PackageTooLarge, files, pack_folder
 from shoal.cluster.storage import Store
+from shoal.cluster.this_job import ADDRESS, DIRECTORY
 from shoal.search.config.places import refuse_variables
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError, Interrupted, RunFailed
@@ -64,7 +64,7 @@ def submit_run(wanted: Submission, console: Console, wait: bool) -> None:
     check_places(load_values(wanted.file, wanted.changes))
     wanted.name  # noqa: B018 - an error in it is raised before the network is used
     with one_line_errors():
-        client = jobs.connect(wanted.address)
+        client = jobs.job_client(wanted.address)
     job = send(client, run, wanted)
     print_plain(console, f"job {job}: submitted, see {link(client, job)}")
     if not wait:
@@ -110,7 +110,7 @@ def send(client: jobs.JobSubmissionClient, run: Run, wanted: Submission) -> str:
     with tempfile.TemporaryDirectory() as folder, one_line_errors(), jobs.answering(client.get_address()):
         package = Path(folder) / "working-dir.zip"
         try:
-            pack(wanted.folder, package)
+            pack_folder(wanted.folder, package)
         except PackageTooLarge as error:
             raise InputError(f"--working-dir: {error}") from error
         environment = {**wanted.runtime_env, "working_dir": str(package)}
@@ -132,7 +132,7 @@ def watch(client: jobs.JobSubmissionClient, job: str, console: Console) -> Any:
 
     while True:
         try:
-            return jobs.follow(client, job, write, seen)
+            return jobs.follow_job(client, job, write, seen)
         except ConnectionError as error:
             if not lost:
                 print_plain(
@@ -141,7 +141,7 @@ def watch(client: jobs.JobSubmissionClient, job: str, console: Console) -> Any:
             lost = lost or time.monotonic()
             if time.monotonic() > lost + LOST_SECONDS:
                 raise RunFailed(f"{job}: the head does not answer: {error}. {how_to_follow(job)}") from error
-            time.sleep(jobs.SECONDS_BETWEEN_LOOKS)
+            time.sleep(jobs.SECONDS_BETWEEN_JOB_LOOKS)
             if came_back_without(client, job):
                 return None
         except KeyboardInterrupt as error:
@@ -203,7 +203,7 @@ def found(target: str, address: str | None) -> tuple[jobs.JobSubmissionClient, s
     """Return a client and the id of a job that is named by its id or by its run directory."""
     noted = noted_job(target)
     with one_line_errors():
-        client = jobs.connect(address or noted.get("address") or None)
+        client = jobs.job_client(address or noted.get("address") or None)
         job = noted.get("job") or (jobs.find(client, directory_of(target)) if is_directory(target) else target)
         known = job is not None and jobs.details(client, job) is not None
     if job is None or not known:

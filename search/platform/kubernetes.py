@@ -60,7 +60,7 @@ def render_job(run: Run, values: Mapping[str, Any], settings: KubernetesSettings
     labels = LABELS | ({"kueue.x-k8s.io/queue-name": settings.queue} if settings.queue else {})
     if settings.queue:
         spec["suspend"] = True  # Kueue ends this when it admits the job
-    text = notation.write(dict(values))
+    text = notation.write_yaml(dict(values))
     config: KubernetesManifest = {
         "apiVersion": "v1",
         "kind": "ConfigMap",

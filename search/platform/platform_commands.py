@@ -90,9 +90,9 @@ def install_dashboard(
         return
     token, console = token_of(token_file), Console()
     try:
-        for line in server.install(server.connect(url, token), prometheus):
+        for line in server.install(server.open_grafana(url, token), prometheus):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
-    except server.Refused as error:
+    except server.GrafanaRefused as error:
         raise InputError(f"--url: {error}") from error
 
 
@@ -133,5 +133,5 @@ def deliver(manifests: Sequence[dict[str, Any]], applied: bool) -> None:
     rays = {each["kind"] for each in manifests if each["apiVersion"] == "ray.io/v1"}
     try:
         sys.stdout.write(kubectl.apply(text, rays))
-    except kubectl.Refused as error:
+    except kubectl.KubernetesRefused as error:
         raise InputError(f"--apply: {error}") from error

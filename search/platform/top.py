@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from shoal.cluster.driver import DIRECTORY
 from shoal.cluster.storage import Store
+from shoal.cluster.this_job import DIRECTORY
 from shoal.policies.population import Order
 from shoal.search.driver.progress import Progress
 from shoal.search.errors import InputError
@@ -42,7 +42,7 @@ def run_directory_of(target: str, address: str | None) -> str:
     if jobs.is_directory(target):
         return target
     with jobs.one_line_errors():
-        client = jobs.jobs.connect(address)
+        client = jobs.jobs.job_client(address)
         known = jobs.jobs.details(client, target)
     place = (known.metadata or {}).get(DIRECTORY) if known else None
     if place is None:

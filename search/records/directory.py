@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from shoal.cluster import checkpoints, lease
-from shoal.cluster.driver import ADDRESS, running_in
 from shoal.cluster.storage import BrokenFile, Store, reason
+from shoal.cluster.this_job import ADDRESS, running_in
 from shoal.policies.standings import rank
 from shoal.search.config.places import absolute, escaped
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
-from shoal.search.load import check, dump, parse
+from shoal.search.load import checked_run, dump, parse
 from shoal.search.records import inputs
 from shoal.search.records.tables import METRICS, read_table_rows
 from shoal.search.tokenizers import open_tokenizer
@@ -155,7 +155,7 @@ def recorded(directory: str) -> tuple[Run, Store, str]:
     except (OSError, pyarrow.lib.ArrowException) as error:
         raise InputError(f"{directory} cannot be read: {reason(error)}.") from error
     values = parse(text, f"{directory}/{SETTINGS}")
-    run = check(values | {"directory": escaped("directory", store.uri)}, f"{directory}/{SETTINGS}")
+    run = checked_run(values | {"directory": escaped("directory", store.uri)}, f"{directory}/{SETTINGS}")
     before = values.get("directory")
     return run, store, absolute("directory", before) if isinstance(before, str) and before else run.directory
 
@@ -164,7 +164,7 @@ def way_out(broken: BrokenFile) -> str:
     """Return what to do about a file of a run that is broken."""
     if os.path.basename(broken.path) in (SUMMARY, JOB, lease.LEASE, lease.BEAT):
         return "Delete it: a run goes on without it."
-    if f"/{checkpoints.FOLDER}/" in broken.path or ".parquet" in broken.path:
+    if f"/{checkpoints.CHECKPOINT_FOLDER}/" in broken.path or ".parquet" in broken.path:
         return "`shoal resume` goes back to the newest round that is whole."
     return "Put it back as it was."
 
@@ -181,7 +181,7 @@ def summary(store: Store) -> dict[str, Any]:
 def state_of(path: str) -> tuple[str, ...]:
     """Return a run's name, status, step, best score, best member and exploits, for a table."""
     run, store = open_run(path)
-    return settled(lambda: _state_of(run, store))
+    return read_settled(lambda: _state_of(run, store))
 
 
 def _state_of(run: Run, store: Store) -> tuple[str, ...]:
@@ -196,7 +196,7 @@ def _state_of(run: Run, store: Store) -> tuple[str, ...]:
     return run.name, said.get("status", "not begun"), f"{step}/{run.training.steps}", score, best, exploits
 
 
-def settled(read: Callable[[], Found]) -> Found:
+def read_settled(read: Callable[[], Found]) -> Found:
     """Return what is read of a run that may be under way: again, where it has deleted what was chosen."""
     for _ in range(READS):
         try:
@@ -208,7 +208,7 @@ def settled(read: Callable[[], Found]) -> Found:
 
 def last_rows(run: Run, store: Store) -> tuple[dict[int, dict[str, Any]], int]:
     """Return each member's metrics at its last checkpoint, and the number of the best one."""
-    return settled(lambda: _last_rows(run, store))
+    return read_settled(lambda: _last_rows(run, store))
 
 
 def _last_rows(run: Run, store: Store, last: int | None = None) -> tuple[dict[int, dict[str, Any]], int]:
@@ -247,17 +247,17 @@ def whole_weights(run: Run, store: Store, row: dict[str, Any]) -> dict[str, NDAr
     ]
     if "weights" not in parts[0]:
         raise InputError(f"{run.trainable}: what its state() returns has no `weights`, so none can be read.")
-    whole = named(parts[0]["weights"])
+    whole = arrays_by_name(parts[0]["weights"])
     for name in parts[0].get("shared", []):
         whole[name] = np.concatenate([part["weights"][name] for part in parts])
     return whole
 
 
-def named(weights: Any, name: str = "") -> dict[str, NDArray[Any]]:
+def arrays_by_name(weights: Any, name: str = "") -> dict[str, NDArray[Any]]:
     """Return a nest of arrays as arrays by name: those within others as `outer.inner`."""
     if isinstance(weights, dict | list | tuple):
         pairs = weights.items() if isinstance(weights, dict) else enumerate(weights)
-        inner = [named(value, f"{name}.{key}" if name else str(key)) for key, value in pairs]
+        inner = [arrays_by_name(value, f"{name}.{key}" if name else str(key)) for key, value in pairs]
         return {key: value for each in inner for key, value in each.items()}
     return {name or "weights": np.asarray(weights)}
 
@@ -269,7 +269,7 @@ def export_member(run: Run, store: Store, member: int | None = None, to: Store |
         chosen = member_of(run, store, member)
         return chosen, whole_weights(run, store, chosen)
 
-    row, weights = settled(read)
+    row, weights = read_settled(read)
     config = {
         "format": run.format,
         "trainable": run.trainable,

@@ -60,7 +60,7 @@ def digest_of(key: str, place: str) -> str | None:
     try:
         store = Store(teacher_folder(place, key) if place.startswith("package:") else place)
         found = hashlib.blake2b(digest_size=16)
-        for name in pieces(store, key):
+        for name in digested_names(store, key):
             found.update(f"{name} {len(name)}\n".encode())
             with store.filesystem.open_input_stream(store.path(name)) as stream:
                 while part := stream.read(READ_AT_ONCE):
@@ -72,7 +72,7 @@ def digest_of(key: str, place: str) -> str | None:
         raise InputError(f"{key}: {place} cannot be read: {' '.join(str(error).split())}.") from error
 
 
-def pieces(store: Store, key: str) -> list[str]:
+def digested_names(store: Store, key: str) -> list[str]:
     """Return the names of what is digested in a place; "" stands for the place itself."""
     if store.filesystem.get_file_info(store.path()).type == fs.FileType.File:
         return [""]

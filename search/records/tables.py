@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from shoal.cluster.storage import PART, TEMPORARY, BrokenFile, Store
-from shoal.policies.population import Order, State
+from shoal.policies.population import Order, PopulationState
 from shoal.search.errors import InputError
 
 LINEAGE, METRICS, MIXING = "lineage.parquet", "metrics.parquet", "mixing.parquet"
@@ -75,14 +75,14 @@ NEEDED = {
 }
 
 
-def write_starts(store: Store, state: State) -> None:
+def write_starts(store: Store, state: PopulationState) -> None:
     """Record every member's first hyperparameters as round 0."""
     rows = [_event("start", 0, 0, number, after=known.hyperparameters) for number, known in enumerate(state)]
     _append(store, LINEAGE, 0, pa.Table.from_pylist(rows, LINEAGE_SCHEMA))
 
 
 def copy_rows(
-    orders: Sequence[Order], told: Mapping[int, Mapping[str, Any]], before: State
+    orders: Sequence[Order], told: Mapping[int, Mapping[str, Any]], before: PopulationState
 ) -> list[dict[str, Any]]:
     """Return the events of orders; `told` has each member's last row, and `before` its state at that time."""
 

@@ -7,7 +7,7 @@ from shoal.cluster import checkpoints, ledger
 from shoal.cluster.storage import BrokenFile, Store
 from shoal.policies import population
 from shoal.policies.parts import archived_within
-from shoal.policies.population import State
+from shoal.policies.population import PopulationState
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.records import tables
@@ -15,22 +15,22 @@ from shoal.search.records.directory import rows_at
 from shoal.search.records.lineage import read_lineage
 
 
-class Whole(NamedTuple):
+class WholeRound(NamedTuple):
     """A round as its checkpoint and the tables hold it."""
 
     round: int
     decisions: dict[str, Any]
-    state: State
+    state: PopulationState
     last: dict[int, dict[str, Any]]  # each member's row of its last round
 
 
-def newest_whole(run: Run, store: Store, say: Callable[[str], None]) -> Whole | None:
+def newest_whole(run: Run, store: Store, say: Callable[[str], None]) -> WholeRound | None:
     """Return the newest round whose files are there and hold what was written; None if none was finished.
 
     A file that is broken is told of, and the round before taken. Raises InputError where no round is left.
     Nothing is deleted.
     """
-    rounds = [each for each in checkpoints.rounds(store) if checkpoints.decided(store, each)]
+    rounds = [each for each in checkpoints.saved_rounds(store) if checkpoints.has_decisions(store, each)]
     lost: list[str] = []
     for round_ in rounds:
         try:
@@ -53,7 +53,7 @@ def newest_whole(run: Run, store: Store, say: Callable[[str], None]) -> Whole | 
     return None
 
 
-def read_whole(run: Run, store: Store, round_: int) -> Whole:
+def read_whole(run: Run, store: Store, round_: int) -> WholeRound:
     """Read all that the run has of a round and before; raises BrokenFile for what is not as it was written."""
     decisions = checkpoints.load_decisions(store, round_)
     with store.guarded(checkpoints.decisions_of(round_)):
@@ -67,4 +67,4 @@ def read_whole(run: Run, store: Store, round_: int) -> Whole:
     for name in ledger.saved(store, round_):
         store.read_table(name)
     rows = tables.read_table_rows(store, tables.METRICS, round_) if any(saved) else []
-    return Whole(round_, decisions, state, rows_at(store, saved, rows))
+    return WholeRound(round_, decisions, state, rows_at(store, saved, rows))

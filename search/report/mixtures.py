@@ -123,7 +123,10 @@ def effects(story: Story) -> Figure:
         "y": judged,
         "z": [[six_digits(value) for value in line] for line in values.tolist()],
         "text": [
-            [f"{value:.2g} ± {error:.1g}" for value, error in zip(*pair, strict=True)]
+            [
+                f"{value:.2g} ± " + (f"{error:.1g}" if np.isfinite(error) else "?")
+                for value, error in zip(*pair, strict=True)
+            ]
             for pair in zip(values.tolist(), errors.tolist(), strict=True)
         ],
         "texttemplate": "%{text}",

@@ -12,7 +12,7 @@ from shoal.cluster.storage import Store
 from shoal.policies.space import Path, value_at
 from shoal.policies.standings import rank
 from shoal.search.errors import InputError
-from shoal.search.notation import read
+from shoal.search.notation import read_yaml
 from shoal.search.records.directory import CONTROLS, SETTINGS, SUMMARY, summary
 from shoal.search.records.lineage import Event, Segment, ancestry, read_lineage, roots, stays
 from shoal.search.records.tables import METRICS, MIXING, read_table_rows
@@ -183,7 +183,7 @@ def read_story(store: Store) -> Story:
             f"{store.uri}/{METRICS} names members without a start in the lineage: "
             f"{', '.join(map(str, unknown))}; the two must come from one run."
         )
-    settings = read(text, f"{store.uri}/{SETTINGS}") or {}
+    settings = read_yaml(text, f"{store.uri}/{SETTINGS}") or {}
     paths = [path for path, _ in domains_by_path(settings.get("hyperparameters") or {}) if len(path) > 1]
     events = [
         event._replace(before=event.before and dotted(event.before, paths), after=dotted(event.after, paths))

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from shoal.policies.mixing import Vector
+from shoal.policies.arrays import Vector
 from shoal.search.errors import InputError
 
-SETTINGS = {
+TREE_SETTINGS = {
     "objective": "regression",
     "learning_rate": 0.01,
     "num_threads": 1,
@@ -35,7 +35,7 @@ def boosted(mixtures: Vector, losses: Vector, seed: int = 0) -> Callable[[Vector
         watch = lightgbm.Dataset(mixtures[watched], target[watched], reference=rows)
         models.append(
             lightgbm.train(
-                SETTINGS | {"seed": seed},
+                TREE_SETTINGS | {"seed": seed},
                 rows,
                 num_boost_round=ROUNDS,
                 valid_sets=[watch],

@@ -21,7 +21,7 @@ def close(run: Run, store: Store, console: Console) -> None:
         if store.exists(f"{folder}/{directory.SUMMARY}")
     }
     if beside:
-        console.print(compare(run, found, beside))
+        console.print(compare_with_controls(run, found, beside))
     report = write_report(store)
     folder = directory.export_member(run, store)
     places = {"report": report, "best member": f"{folder}/model.safetensors", "run directory": store.uri}
@@ -49,7 +49,7 @@ def headline(run: Run, found: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def compare(run: Run, found: dict[str, Any], beside: dict[str, dict[str, Any]]) -> Table:
+def compare_with_controls(run: Run, found: dict[str, Any], beside: dict[str, dict[str, Any]]) -> Table:
     """Return the population beside its controls, at equal steps."""
     table = Table("", run.population.exploit.kind, *beside, box=None, pad_edge=False)
     sign = -1 if run.reads_text else 1

@@ -1,7 +1,7 @@
 """The runs of the same budget that a run is judged by."""
 
 from shoal.search.config.kinds import NO_EXPLOIT
-from shoal.search.config.mixing import POLICY, Mixing
+from shoal.search.config.mixing import POLICY, MixingSection
 from shoal.search.config.run import Run
 from shoal.search.records.directory import STRATIFIED
 
@@ -21,7 +21,7 @@ def in_equal_shares(run: Run) -> Run:
     """Return the control of a mixture: the same population with as many rows of every group."""
     searched = {name: domain for name, domain in run.hyperparameters.items() if name != "mixing"}
     # what is unseen stays so, and is what members are scored by
-    even = Mixing(policy=POLICY["stratified"](kind="stratified"), unseen=run.unseen)
+    even = MixingSection(policy=POLICY["stratified"](kind="stratified"), unseen=run.unseen)
     mixing = even if run.unseen else None
     plain = {"mixing": mixing, "hyperparameters": searched, "name": f"{run.name}-{STRATIFIED}"}
     equal = run.model_copy(update={**plain, "directory": f"{run.directory}/{STRATIFIED}"})

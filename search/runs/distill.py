@@ -11,7 +11,7 @@ from rich.table import Table
 from shoal.cluster import checkpoints
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
-from shoal.policies.parts import part_of
+from shoal.policies.parts import part_of_member
 from shoal.policies.standings import rank
 from shoal.search.config.distill import UNITS
 from shoal.search.config.run import Run
@@ -62,9 +62,9 @@ def pick(run: Run, console: Console) -> None:
     add_test_losses(run, students, weights)
     whole = {"name": "teacher", **cost_of(run, shape, shape.whole)}
     plain = [{**row, "subnet": row["subnet"].plain()} for row in students]
-    store.write_table(SCORED, pa.Table.from_pylist([flat(row) for row in rows]))
+    store.write_table(SCORED, pa.Table.from_pylist([flat_row(row) for row in rows]))
     store.write_json(STUDENTS, {"teacher": whole, "round": last, "students": plain})
-    console.print(table(run, whole, students))
+    console.print(students_table(run, whole, students))
     for budget in unmet(run, rows):
         console.print(
             f"no network is within {budget:g}: {nearest_to(run, rows)}", highlight=False, soft_wrap=True
@@ -98,7 +98,7 @@ def winners_of(run: Run, store: Store) -> dict[str, int]:
         scores = {
             row["member"]: row["score"]
             for row in rows
-            if row["round"] == last and part_of(row["member"], run.parts) == part
+            if row["round"] == last and part_of_member(row["member"], run.parts) == part
         }
         found[name] = rank(scores)[0]
     return found
@@ -116,14 +116,14 @@ def add_test_losses(run: Run, students: list[Row], weights: dict[str, Any]) -> N
                 row["test_loss"] = loss
 
 
-def flat(row: Row) -> Row:
+def flat_row(row: Row) -> Row:
     """Return a scored network as one row of a table."""
     subnet: Subnet = row["subnet"]
     rest = {key: value for key, value in row.items() if key not in ("subnet", "budgets", "name")}
     return rest | subnet.plain() | {"name": row.get("name")}
 
 
-def table(run: Run, teacher: Row, students: list[Row]) -> Table:
+def students_table(run: Run, teacher: Row, students: list[Row]) -> Table:
     """Return the teacher and its students: shape, cost, losses in nats, and the budgets they answer to."""
     measured = ["latency"] if run.distilling.search.objective == "latency" else []
     costs = ["parameters", "macs", *measured]

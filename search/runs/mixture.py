@@ -15,16 +15,17 @@ from rich.table import Table
 
 from shoal.cluster import lease
 from shoal.cluster.storage import Store
+from shoal.policies.arrays import Vector
 from shoal.policies.laws.loglinear import fit_law, ridge
 from shoal.policies.laws.optimum import best_mixture
 from shoal.policies.laws.regmix import draw_mixtures, proposals, propose
-from shoal.policies.mixing import Vector, normalise
+from shoal.policies.mixing import normalise
 from shoal.policies.ranks import spearman
 from shoal.policies.space import Float
 from shoal.search.checks.run import problems
-from shoal.search.checks.swarm import FEWEST
+from shoal.search.checks.swarm import FEWEST_FOR_TREES
 from shoal.search.config.kinds import NO_EXPLOIT
-from shoal.search.config.mixing import POLICY, Mixing
+from shoal.search.config.mixing import POLICY, MixingSection
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Cluster, Model, Population, Start, Training
 from shoal.search.config.swarm import Swarm
@@ -48,7 +49,7 @@ def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "n
         run_on(directory.same_run(run).directory, console)
         return
     directory.refuse_existing(run)
-    run, rows = prepare(run, console, new=True)
+    run, rows = prepare_search(run, console, new=True)
     directory.create(run)
     search(run, rows, console)
 
@@ -58,15 +59,15 @@ def run_on(path: str, console: Console) -> None:
     run, store = directory.going_on(path)
     if directory.summary(store).get("status") == "done":
         raise InputError(f"{path} is finished: see {store.uri}/{PROPOSAL}.")
-    search(*prepare(run, console), console)
+    search(*prepare_search(run, console), console)
 
 
-def prepare(run: Run, console: Console, new: bool = False) -> tuple[Run, dict[str, int]]:
+def prepare_search(run: Run, console: Console, new: bool = False) -> tuple[Run, dict[str, int]]:
     """Build the corpus if it is not there; return the run of its rows, and how many each group trains on.
 
     The caps can hold with these.
     """
-    run = running.prepare(run, console, new)
+    run = running.prepare_run(run, console, new)
     rows = {name: group.splits["train"].rows for name, group in load_corpus(run.data).groups.items()}
     needed = run.training.steps * run.training.batch
     if (caps := most(run, rows)).sum() < 1:
@@ -92,8 +93,8 @@ def most(run: Run, rows: dict[str, int]) -> Vector:
 
 def search(run: Run, rows: dict[str, int], console: Console) -> None:
     """Carry out what is left of the search, and say what came of it."""
-    with lease.holding(run.directory) as store, running.well_recorded(run, partial(record, store)):
-        record(store, "running")
+    with lease.holding(run.directory) as store, running.well_recorded(run, partial(record_status, store)):
+        record_status(store, "running")
         swarm = as_population(run, "swarm", settings(run).model, settings(run).steps, 1, design(run))
         carry_out(swarm, console)
         found = proposal(run, rows, swarm)
@@ -109,14 +110,14 @@ def search(run: Run, rows: dict[str, int], console: Console) -> None:
         carry_out(confirming, console)
         confirm(found, confirming, repeats)
         store.write_json(PROPOSAL, found)
-        record(store, "done")
-    console.print(table(found))
+        record_status(store, "done")
+    console.print(proposal_table(found))
     places = {"proposal": f"{store.uri}/{PROPOSAL}", "report": f"{confirming.directory}/report.html"}
     for name, place in places.items():
         console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
 
 
-def record(store: Store, status: str) -> None:
+def record_status(store: Store, status: str) -> None:
     store.write_json(directory.SUMMARY, {"status": status})
 
 
@@ -154,7 +155,7 @@ def as_population(
     training: Training = run.training.model_copy(
         update={"steps": steps, "warmup": min(run.training.warmup, steps // 4)}
     )
-    population = Population(members=len(starts), interval=part_of(steps), exploit=NO_EXPLOIT)
+    population = Population(members=len(starts), interval=short_interval(steps), exploit=NO_EXPLOIT)
     made = run.model_copy(
         update={
             "kind": "population",
@@ -163,7 +164,7 @@ def as_population(
             "directory": f"{run.directory}/{part}",
             "model": model,
             "training": training,
-            "mixing": Mixing(policy=equal),
+            "mixing": MixingSection(policy=equal),
             "starts": starts,
             "population": population,
             "cluster": with_members_each(run.cluster, len(starts)),
@@ -185,7 +186,7 @@ def with_members_each(cluster: Cluster, members: int) -> Cluster:
     return cluster.model_copy(update={"broods": broods, "broods_least": least})
 
 
-def part_of(steps: int) -> int:
+def short_interval(steps: int) -> int:
     """Return an interval of which a run has at most five, so that little is lost when it is stopped."""
     return next(steps // parts for parts in (5, 4, 3, 2, 1) if steps % parts == 0)
 
@@ -205,7 +206,7 @@ def proposal(run: Run, rows: dict[str, int], swarm: Run) -> dict[str, Any]:
     losses = losses_of(swarm)
     sound = np.flatnonzero(np.all(np.isfinite(losses), axis=1))
     mixtures, losses = mixtures[sound], losses[sound]
-    needed = FEWEST if given.law == "boosted_trees" else len(rows) + 2
+    needed = FEWEST_FOR_TREES if given.law == "boosted_trees" else len(rows) + 2
     if len(losses) < needed:
         raise InputError(
             f"swarm.runs: only {len(sound)} of {given.runs} runs went well, and {needed} are "
@@ -289,7 +290,7 @@ def confirm(found: dict[str, Any], run: Run, repeats: int) -> None:
         each["test"] = dict(zip(groups, means, strict=True))
 
 
-def table(found: dict[str, Any]) -> Table:
+def proposal_table(found: dict[str, Any]) -> Table:
     """Return the proposal and the controls, each with its mixture, and what was predicted and measured."""
     drawn = Table("mixture", *found["groups"], "predicted", "validation", "test", box=None, pad_edge=False)
     for name, each in found["beside"].items():

@@ -41,7 +41,7 @@ def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "n
         return
     directory.refuse_existing(run)
     directory.check_place(run)
-    run = prepare(run, console, new=True)
+    run = prepare_run(run, console, new=True)
     train(run, [run, *(controls(run) if baseline else [])], console)
 
 
@@ -52,7 +52,7 @@ def run_on(path: str, console: Console) -> None:
     unfinished = unfinished_of(run, baseline)
     if not unfinished and is_closed(store):
         raise InputError(f"{path} is finished: see {store.uri}/report.html.")
-    prepare(run, console)
+    prepare_run(run, console)
     train(run, unfinished, console)
 
 
@@ -63,7 +63,7 @@ def run_again(given: Run, console: Console, baseline: bool) -> None:
     if not unfinished and is_closed(Store(run.directory)):
         console.print(f"{run.name}: is finished, see {run.directory}/report.html", highlight=False)
         return
-    prepare(run, console)
+    prepare_run(run, console)
     train(run, unfinished, console)
 
 
@@ -97,7 +97,7 @@ def train_all(run: Run, runs: list[Run], console: Console) -> None:
             finish(each, console)
 
 
-def prepare(run: Run, console: Console, new: bool = False) -> Run:
+def prepare_run(run: Run, console: Console, new: bool = False) -> Run:
     """Build the corpus if it is not there, and check that a batch can be cut from it; return its run.
 
     For a `new` run it is also built again where its sources are no longer what they were.
@@ -106,7 +106,7 @@ def prepare(run: Run, console: Console, new: bool = False) -> Run:
         own_class(run.trainable, run.code)
     if not run.reads_text:
         return run
-    manifest = prepare_corpus(run.data, partial(say, console), renew=new)
+    manifest = prepare_corpus(run.data, partial(print_line, console), renew=new)
     run = run.model_copy(update={"data": run.data.model_copy(update={"content": manifest.content})})
     rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}
     check_rows(run, sum(rows.values()))
@@ -122,9 +122,9 @@ def prepare(run: Run, console: Console, new: bool = False) -> Run:
         if problem := check_with_rows(run, rows):
             raise InputError(f"{problem}.")
         if note := note_on_batches(run):
-            say(console, note)
+            print_line(console, note)
     if note := note_on_epochs(run, rows):
-        say(console, note)
+        print_line(console, note)
     return run
 
 
@@ -136,7 +136,7 @@ def show_corpus(run: Run, console: Console) -> None:
 
     def report(line: str) -> None:
         said.append(line)
-        say(console, line)
+        print_line(console, line)
 
     manifest = prepare_corpus(run.data, report, renew=True)
     table = Table(*COLUMNS, box=None, pad_edge=False)
@@ -145,11 +145,11 @@ def show_corpus(run: Run, console: Console) -> None:
     console.print(table)
     for line in why_skipped(manifest, run.data.corpus):
         if line not in said:
-            say(console, line)
-    say(console, f"corpus: {run.data.corpus}")
+            print_line(console, line)
+    print_line(console, f"corpus: {run.data.corpus}")
 
 
-def say(console: Console, line: str) -> None:
+def print_line(console: Console, line: str) -> None:
     console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
@@ -175,12 +175,12 @@ def check_rows(run: Run, rows: int) -> None:
 
 def finish(run: Run, console: Console) -> Outcome:
     """Train a run to its end and write what it came to."""
-    with lease.holding(run.directory) as store, well_recorded(run, partial(record, store, run)):
+    with lease.holding(run.directory) as store, well_recorded(run, partial(record_summary, store, run)):
         directory.note_job(store)
-        record(store, run, "running")
+        record_summary(store, run, "running")
         with Progress(run, console, run.label) as progress, Measure(run) as measure:
             outcome = train_on(run, Watchers(progress, measure), store, console)
-        record(store, run, "done", outcome)
+        record_summary(store, run, "done", outcome)
     return outcome
 
 
@@ -193,7 +193,7 @@ def well_recorded(run: Run, write: Callable[[str], None]) -> Iterator[None]:
         with contextlib.suppress(CannotWrite, lease.LeaseLost):
             write(status)
 
-    ending.say(f"interrupted: {interrupted(run)}")
+    ending.set_last_line(f"interrupted: {interrupted(run)}")
     try:
         with ending.last_words(partial(note, "interrupted")):
             yield
@@ -218,7 +218,7 @@ def train_on(run: Run, watcher: Watcher, store: Store, console: Console) -> Outc
             console.print(f"{run.label}: {news}", highlight=False, soft_wrap=True)
 
 
-def record(store: Store, run: Run, status: str, outcome: Outcome | None = None) -> None:
+def record_summary(store: Store, run: Run, status: str, outcome: Outcome | None = None) -> None:
     known: dict[str, Any] = {"status": status, "members": run.population.members, "rounds": run.rounds}
     if run.sampling.scorer is not None:
         known["scoring"] = cost(run.data, run.sampling.scorer)

@@ -17,7 +17,7 @@ from shoal.search.records import directory
 from shoal.search.records.lineage import Segment, ancestry, read_lineage, schedule_of
 from shoal.search.records.tables import METRICS, read_table_rows
 from shoal.search.runs.closing import close
-from shoal.search.runs.population import finish, prepare
+from shoal.search.runs.population import finish, prepare_run
 
 
 def lineage_of(run: Run, store: Store, member: int | None = None) -> tuple[int, list[Segment]]:
@@ -26,12 +26,12 @@ def lineage_of(run: Run, store: Store, member: int | None = None) -> tuple[int, 
     return row["member"], ancestry(read_lineage(store), row["member"], round=row["round"])
 
 
-def settings_of(path: list[Segment]) -> list[dict[str, object]]:
+def schedule_entries(path: list[Segment]) -> list[dict[str, object]]:
     """Return a lineage's schedule as `schedule:` of a run's file holds it."""
     return [setting._asdict() for setting in schedule_of(path)]
 
 
-def replay(place: str, member: int | None, console: Console) -> None:
+def replay_lineage(place: str, member: int | None, console: Console) -> None:
     """Train the member's lineage once more as one model, and say how near it comes."""
     run, store = directory.going_on(place)
     if directory.summary(store).get("status") != "done":
@@ -48,12 +48,12 @@ def replay(place: str, member: int | None, console: Console) -> None:
         )
     again = as_one_model(run, store, chosen, path)
     directory.refuse_existing(again)
-    again = prepare(again, console)
+    again = prepare_run(again, console)
     with session():
         copy = directory.create(again)
         finish(again, console)
     close(again, copy, console)
-    console.print(compare(run, store, again, copy, chosen), highlight=False, soft_wrap=True)
+    console.print(compare_weights(run, store, again, copy, chosen), highlight=False, soft_wrap=True)
 
 
 def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Run:
@@ -89,7 +89,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
     )
 
 
-def compare(run: Run, store: Store, replayed: Run, copy: Store, member: int) -> str:
+def compare_weights(run: Run, store: Store, replayed: Run, copy: Store, member: int) -> str:
     """Return how the replay's last weights stand to those of the run."""
     found, again = (
         directory.whole_weights(each, place, directory.member_of(each, place, number))

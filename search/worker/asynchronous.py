@@ -179,7 +179,7 @@ class Turns:
         if told:
             # a report says that the files of the member's round before are whole
             self.writer.wait()
-            mailbox.publish(self.actor, self.brood, told, states)
+            mailbox.publish_states(self.actor, self.brood, told, states)
 
     def follow(self, team: Team) -> bool:
         """Do what has been decided of a team's members since; say whether anybody copied."""
@@ -211,7 +211,7 @@ class Turns:
 
     def donated(self, verdict: Verdict) -> SavedState | None:
         """Return what the donor reported with; from its file if the published one is lost, else None."""
-        state: SavedState | None = mailbox.fetch(verdict.weights)
+        state: SavedState | None = mailbox.fetch_state(verdict.weights)
         if state is None and verdict.source is not None:
             with contextlib.suppress(FileNotFoundError):  # not yet written, or kept no longer
                 state = checkpoints.load_member(self.store, *verdict.source)
@@ -227,7 +227,7 @@ def train_freely(
     Each goes on from its own newest file, also where its brood lost a worker: what it had been told of that
     round is in the file, and what it was told later is still in the mailbox.
     """
-    rounds = {number: checkpoints.newest(store, number) for number in starts}
+    rounds = {number: checkpoints.newest_round(store, number) for number in starts}
     states = {
         number: checkpoints.load_member(store, round_, number) for number, round_ in rounds.items() if round_
     }

@@ -76,7 +76,7 @@ def train_in_rounds(
     store: Store,
     actor: Any,
     brood: int,
-    state: population.State,
+    state: population.PopulationState,
     span: Span | None,
     shared: Shared | None,
     over: bool = False,  # the rows had ended when the driver began
@@ -151,10 +151,10 @@ def begin(
     run: Run,
     store: Store,
     brood: int,
-    state: population.State,
+    state: population.PopulationState,
     span: Span | None,
     shared: Shared | None,
-) -> tuple[int, population.State, Members, set[int]]:
+) -> tuple[int, population.PopulationState, Members, set[int]]:
     """Return the round that this worker's members have reached, the population's state then, the members, and
     which of them have failed. Without a checkpoint that state is the given one.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shoal.cluster import mailbox
-from shoal.policies.population import Order, Report, State
+from shoal.policies.population import Order, PopulationState, Report
 from shoal.policies.rules import Rules
 from shoal.policies.space import Space
 from shoal.search.config.run import Run
@@ -52,7 +52,7 @@ class OwnDecision:
     """
 
     run: Run
-    state: State
+    state: PopulationState
     actor: Any
     brood: int
     space: Space = field(init=False)
@@ -88,7 +88,7 @@ class OwnDecision:
         return True
 
 
-def way_to_orders(run: Run, state: State, round_: int, actor: Any, brood: int, told: bool) -> Orders:
+def way_to_orders(run: Run, state: PopulationState, round_: int, actor: Any, brood: int, told: bool) -> Orders:
     """Return how a worker comes by its orders from a round on, at which the population was in this state.
 
     It decides itself if it has the whole population, but not where it has to be `told`, as with a ledger. A

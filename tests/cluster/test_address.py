@@ -71,7 +71,7 @@ def test_auto_with_nothing_there(monkeypatch) -> None:
 
 def test_an_address_that_is_empty_is_none(monkeypatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "")
-    assert address.wanted() == address.EMBEDDED
+    assert address.wanted_address() == address.EMBEDDED
 
 
 def test_ray_keeps_its_files_where_a_sockets_name_fits(tmp_path, monkeypatch) -> None:
@@ -89,7 +89,7 @@ def test_ray_keeps_its_files_where_a_sockets_name_fits(tmp_path, monkeypatch) ->
 
 def test_a_folder_that_is_none_is_named(tmp_path, monkeypatch) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(address, "LONGEST", 1000)
+    monkeypatch.setattr(address, "LONGEST_SOCKET", 1000)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file"))
     with pytest.raises(NoRay, match=r"RAY_TMPDIR: .*Not a directory"):
         folder()

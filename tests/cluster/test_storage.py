@@ -1,5 +1,7 @@
+import errno
 import math
 import os
+import pickle
 import resource
 import shutil
 
@@ -7,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shoal.cluster import checkpoints, tree
+from shoal.cluster import checkpoints, nests
 from shoal.cluster.lease import LeaseLost, StandingStore, take
 from shoal.cluster.storage import CannotWrite, Store
 
@@ -61,7 +63,7 @@ def test_a_nest_comes_back_equal() -> None:
         "nan": math.nan,
         "empty": {},
     }
-    got = tree.loads(tree.dumps(given))
+    got = nests.loads(nests.dumps(given))
     assert got["list"][:4] == [1, "two", None, True]
     assert got["number"] == 0.25 and math.isnan(got["nan"]) and got["empty"] == {}
     for name in "ab":
@@ -73,7 +75,7 @@ def test_a_nest_comes_back_equal() -> None:
 
 def test_a_transposed_array_comes_back_in_its_own_order() -> None:
     array = np.arange(6).reshape(2, 3).T
-    assert np.array_equal(tree.loads(tree.dumps({"x": array}))["x"], array)
+    assert np.array_equal(nests.loads(nests.dumps({"x": array}))["x"], array)
 
 
 def test_a_checkpoint_counts_only_when_whole(tmp_path) -> None:
@@ -88,7 +90,7 @@ def test_a_checkpoint_counts_only_when_whole(tmp_path) -> None:
     assert checkpoints.latest(store, range(2)) == 2  # member 1 of round 3 is missing
     assert checkpoints.load_member(store, 2, 1) == {"round": 2, "member": 1}
     checkpoints.prune(store, 2)
-    assert store.names(checkpoints.FOLDER) == ["round-000002", "round-000003"]
+    assert store.names(checkpoints.CHECKPOINT_FOLDER) == ["round-000002", "round-000003"]
 
 
 def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path) -> None:
@@ -96,11 +98,13 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path) -> 
     store.write("whole", b"before")
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as a disk that is nearly full
     try:
-        with pytest.raises(CannotWrite, match=f"{tmp_path}/whole cannot be written: File too large"):
+        with pytest.raises(CannotWrite, match=f"{tmp_path}/whole cannot be written: File too large") as caught:
             store.write("whole", bytes(5000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert os.listdir(tmp_path) == ["whole"] and store.read("whole") == b"before"
+    handed_on = pickle.loads(pickle.dumps(caught.value))  # as by Ray
+    assert (str(handed_on), handed_on.errno) == (str(caught.value), errno.EFBIG)
     with pytest.raises(CannotWrite, match=f"{tmp_path}/whole/below cannot be written: File exists"):
         store.write("whole/below", b"")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shoal.cluster.order import RowOrder
+from shoal.cluster.row_order import RowOrder
 from shoal.cluster.streams import WholeStream, as_column, as_rows
 from shoal.policies.mixing import normalise
 from shoal.search.corpus.batches import MixedBatches

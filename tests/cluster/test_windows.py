@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.cluster import feed as feeding
-from shoal.cluster.order import RowOrder, drawn
+from shoal.cluster import reading
+from shoal.cluster.row_order import RowOrder, drawn
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import Chunk, WindowStream, as_column, as_rows, rooms
+from shoal.policies.finite_groups import share_out
 from shoal.policies.mixing import normalise
-from shoal.policies.supply import share_out
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.errors import Exhausted
 
@@ -212,14 +212,14 @@ class FakeDataset:
 
 @pytest.mark.parametrize(("cut", "room"), [(1000, 1 << 20), (3, 1 << 20), (1000, 100)])
 def test_a_feed_goes_on_over_datasets_and_epochs(monkeypatch, cut, room) -> None:
-    monkeypatch.setattr(feeding, "SEGMENT", 3)
-    monkeypatch.setattr(feeding, "EARLY", 1)
-    monkeypatch.setattr(feeding, "_dataset", lambda tasks, read, room, at_once: FakeDataset(tasks, cut))
-    monkeypatch.setattr(feeding.ray, "get", lambda blocks: blocks)
+    monkeypatch.setattr(reading, "SEGMENT", 3)
+    monkeypatch.setattr(reading, "EARLY", 1)
+    monkeypatch.setattr(reading, "_dataset", lambda tasks, read, room, at_once: FakeDataset(tasks, cut))
+    monkeypatch.setattr(reading.ray, "get", lambda blocks: blocks)
     order, read = RowOrder("code", SIZES, 0), FakeDataset.opened
     read.clear()
     files = [str(file) for file in range(len(SIZES))]
-    feed_ = partial(feeding.read_on, SimpleNamespace(uri=""), files, order, feeding.row_bytes(4), room, 1)
+    feed_ = partial(reading.read_on, SimpleNamespace(uri=""), files, order, reading.row_bytes(4), room, 1)
     rows = WindowStream(feed_, order, 4, 500)
     one = MixedBatches({"code": rows}, np.ones(1), 9)
     one.load(one.state() | {"cursors": [13]})
@@ -227,7 +227,7 @@ def test_a_feed_goes_on_over_datasets_and_epochs(monkeypatch, cut, room) -> None
         assert one.next()[:, 0].tolist() == expected(13 + 9 * step, 9)
     rows.close()  # or its thread would go on with the real datasets, and start a Ray
     assert len(read) >= 2 and set(read) == {3}
-    turns = [len(each) for each in islice(feeding.task_turns(order, 8, room, 4), 4)]
+    turns = [len(each) for each in islice(reading.task_turns(order, 8, room, 4), 4)]
     # tasks grow up to half of the room: 2^19 bytes are many files of 7 rows of 8 bytes, 50 are none
     assert turns == ([1, 2, 4, 8] if room > 100 else [1, 1, 1, 1])
 
@@ -246,23 +246,23 @@ def test_a_task_returns_the_rows_of_its_turns_in_their_order(tmp_path, form, kee
         "length": 4,
         "keeps": keeps,
     }
-    rows = as_rows(feeding.read_turns(pa.Table.from_pylist([task]), store.uri))
+    rows = as_rows(reading.read_turns(pa.Table.from_pylist([task]), store.uri))
     assert rows[:, 0].tolist() == expected(order.start(3), task["rows"])
     # while these are held, the next task has memory of its own
     backwards = task | {"files": task["files"][::-1], "seeds": task["seeds"][::-1]}
-    others = as_rows(feeding.read_turns(pa.Table.from_pylist([backwards]), store.uri))
+    others = as_rows(reading.read_turns(pa.Table.from_pylist([backwards]), store.uri))
     assert others.tolist() != rows.tolist()
     assert rows[:, 0].tolist() == expected(order.start(3), task["rows"])
     with pytest.raises(ValueError, match="must hold 99 rows as the corpus says"):
-        feeding.read_turns(pa.Table.from_pylist([task | {"rows": 99}]), store.uri)
+        reading.read_turns(pa.Table.from_pylist([task | {"rows": 99}]), store.uri)
 
 
 def test_an_executor_waits_longer_and_longer_until_a_block_is_taken(monkeypatch) -> None:
-    monkeypatch.setattr(feeding, "STEP_SECONDS", 60.0)
-    monkeypatch.setattr(feeding, "PAUSES", (0.001, 0.004))
-    taken = feeding.Taken()
-    monkeypatch.setattr(feeding.STARTING, "taken", taken, raising=False)
-    unhurried, pauses = feeding.Unhurried(), []
+    monkeypatch.setattr(reading, "STEP_SECONDS", 60.0)
+    monkeypatch.setattr(reading, "PAUSES", (0.001, 0.004))
+    taken = reading.Taken()
+    monkeypatch.setattr(reading.STARTING, "taken", taken, raising=False)
+    unhurried, pauses = reading.Unhurried(), []
     for _ in range(4):
         unhurried.on_execution_step(None)
         pauses.append(unhurried.pause)
@@ -270,7 +270,7 @@ def test_an_executor_waits_longer_and_longer_until_a_block_is_taken(monkeypatch)
     taken.one()
     unhurried.on_execution_step(None)
     assert unhurried.pause == 0.001
-    monkeypatch.setattr(feeding, "STEP_SECONDS", 0.0)  # as if the look itself had waited for a task
+    monkeypatch.setattr(reading, "STEP_SECONDS", 0.0)  # as if the look itself had waited for a task
     unhurried.pause = 60.0
     unhurried.on_execution_step(None)
     assert unhurried.pause == 0.001

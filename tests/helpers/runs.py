@@ -23,7 +23,12 @@ STARTED: list[subprocess.Popen[str]] = []
 
 def start(*arguments: str, folder: Path = ROOT, **variables: str) -> subprocess.Popen[str]:
     """Start the command line in a process group of its own."""
-    program = [sys.executable, "-c", "from shoal.search.cli import main; main()", *arguments]
+    program = [
+        sys.executable,
+        "-c",
+        "from shoal.search.cli import run_command_line; run_command_line()",
+        *arguments,
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
     process = subprocess.Popen(
         program,

@@ -14,11 +14,11 @@ from benchmarks.parts.asha import train_by_asha
 from benchmarks.parts.mixers import METHODS, Result, choose, grid
 from benchmarks.parts.tasks import Task
 from benchmarks.quality import better, interval, summary, train
-from shoal.cluster.order import RowOrder
+from shoal.cluster.row_order import RowOrder
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import WholeStream
 from shoal.policies.population import start as first_members
-from shoal.policies.rules import ALONE, Rules
+from shoal.policies.rules import LEFT_ALONE, Rules
 from shoal.policies.space import Float
 from shoal.trainables.distill.encoder import ElasticEncoder
 from shoal.trainables.distill.shared import SharedTeacher
@@ -124,7 +124,7 @@ def test_every_method_has_the_same_member_steps_and_the_same_first_members(metho
     if method == "asha":
         best = train_by_asha(TOY, 3)
     else:
-        best = train(TOY, Rules() if method == "population" else ALONE, 3)
+        best = train(TOY, Rules() if method == "population" else LEFT_ALONE, 3)
     assert sum(member.steps for member in Counted.made) == 4 * 40
     first = [known.hyperparameters for known in first_members(SPACE, 4, 3)]
     assert [member.seed for member in Counted.made[:4]] == [3000, 3001, 3002, 3003]

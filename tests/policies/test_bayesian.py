@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from shoal.policies import gaussian, population
-from shoal.policies.bayesian import Bayesian, copula, standardised
-from shoal.policies.encoding import coding, decode, encode, snapped
+from shoal.policies import bayesian, gaussian, population
+from shoal.policies.bayesian import Bayesian, copula, newest_rows, standardised
+from shoal.policies.encoding import coding, decode_point, encode_points, snapped
 from shoal.policies.exploit import Truncation
 from shoal.policies.explore import Explore, Interval, Past, Perturb, explore
 from shoal.policies.gaussian import (
@@ -27,7 +27,7 @@ from shoal.policies.gaussian import (
 from shoal.policies.population import Report, decide
 from shoal.policies.region import FACTOR, FAILURES, LARGEST, SMALLEST, SUCCESSES, half_length
 from shoal.policies.rules import Rules
-from shoal.policies.space import Bool, Categorical, Constant, Float, Int, Ordered, Space, sample
+from shoal.policies.space import Bool, Categorical, Constant, Float, Int, Ordered, Space, sample_space
 from shoal.search.config.kinds import AnyExplore
 
 LINE = {"h": Float(0.0, 1.0)}
@@ -54,7 +54,7 @@ def line(*numbers: float) -> Inputs:
 def past(gain: Callable, rows: int, seed: int, space: Space = LINE, noise: float = 0.05) -> Past:
     """Rounds of four members with hyperparameters drawn from the space, all from the same score."""
     rng = np.random.default_rng(seed)
-    drawn = [sample(space, rng) for _ in range(rows)]
+    drawn = [sample_space(space, rng) for _ in range(rows)]
     gains = [gain(given, place) + noise * rng.standard_normal() for place, given in enumerate(drawn)]
     rounds = [10 * (place // 4) for place in range(rows)]
     found = zip(rounds, gains, drawn, strict=True)
@@ -65,7 +65,7 @@ def past(gain: Callable, rows: int, seed: int, space: Space = LINE, noise: float
 
 def chosen(given: Past, seed: int, space: Space = LINE, rule: Explore | None = None):
     rng = np.random.default_rng([seed, 1])
-    return (rule or Bayesian()).propose(space, sample(space, rng), given, rng)
+    return (rule or Bayesian()).propose(space, sample_space(space, rng), given, rng)
 
 
 def bump(given: dict, place: int) -> float:
@@ -148,10 +148,10 @@ def test_copula_sees_the_order_alone(gains: list[int]) -> None:
 def test_coding_by_hand_and_there_and_back() -> None:
     code = coding(MIXED)
     given = {"rate": 1e-3, "size": 3, "inner": {"width": 64, "kind": "gelu", "seed": 1}, "flag": True}
-    points = encode(code, [given])
+    points = encode_points(code, [given])
     assert points.numbers == pytest.approx(np.array([[0.5, 0.25, 1.0]]))
     assert points.categories.tolist() == [[1, 1]]
-    back = decode(code, points, 0, given)
+    back = decode_point(code, points, 0, given)
     assert back == given | {"rate": pytest.approx(1e-3)} and type(back["size"]) is int and back["flag"] is True
     # whole numbers are rounded to a grid that has both ends
     moved = snapped(code, points._replace(numbers=np.array([[0.51, 0.95, 0.3]])))
@@ -164,8 +164,8 @@ def test_no_proposal_leaves_its_domain_and_constants_stay_the_members_own(region
     for seed in range(20):
         given = past(lambda h, place: rng.standard_normal(), 4 + seed, seed, MIXED)
         broken = given.intervals[0]._replace(gain=math.nan)
-        given = given._replace(intervals=(broken, *given.intervals), running=(sample(MIXED, rng),))
-        donor, own = sample(MIXED, rng), sample(MIXED, rng)
+        given = given._replace(intervals=(broken, *given.intervals), running=(sample_space(MIXED, rng),))
+        donor, own = sample_space(MIXED, rng), sample_space(MIXED, rng)
         own["inner"]["seed"] = seed
         varied = explore(Bayesian(region=region), MIXED, donor, own, rng, given)
         assert varied["inner"].pop("seed") == seed
@@ -267,6 +267,64 @@ def test_only_the_newest_rows_of_the_window_count() -> None:
     assert chosen(given, 0, rule=Bayesian(window=40)) == chosen(newest, 0)
 
 
+def test_a_window_that_cuts_a_round_leaves_out_no_member_for_its_number() -> None:
+    rows = [Interval(10 * (place // 16), 0.0, 0.0, {"h": place / 48}, False) for place in range(48)]
+    seen = np.zeros(48)
+    for seed in range(400):
+        places = newest_rows(rows, 40, np.random.default_rng(seed))
+        assert len(set(places)) == 40 and (np.diff(places) > 0).all() and set(range(16, 48)) <= set(places)
+        seen[places] += 1
+    # 8 of the oldest 16: each is there in about half of the draws; four standard errors of 0.025
+    assert np.abs(seen[:16] / 400 - 0.5).max() < 0.1
+    # a cut between rounds, or none, needs no draw
+    assert newest_rows(rows, 32, None).tolist() == list(range(16, 48))
+    assert newest_rows(rows, 48, None).tolist() == list(range(48))
+    assert newest_rows(rows[:16], 4, np.random.default_rng(0)).size == 4
+
+
+def test_a_kernel_is_fitted_to_rows_of_all_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = []
+    monkeypatch.setattr(bayesian.gaussian, "fit", lambda known, labels: fitted.append(known) or Kernel())
+    space = {"h": Float(0.0, 1.0)}
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        # one round of 120 members, whose numbers are their values
+        intervals = tuple(
+            Interval(0, 0.0, 0.1 * rng.normal(), {"h": member / 120}, False) for member in range(120)
+        )
+        Bayesian().propose(space, {"h": 0.5}, Past(intervals, (), 10, 0.0), rng)
+    numbers = np.concatenate([known.numbers[:, 0] for known in fitted])
+    assert {len(known.times) for known in fitted} == {bayesian.FITTED}
+    assert (numbers < 1 / 6).mean() == pytest.approx(1 / 6, abs=0.03)
+
+
+def test_the_spread_counts_the_more_the_more_rows_there_are() -> None:
+    # without gains the mean is 0 everywhere, and what is worth is the width times the spread: the width is the
+    # root of 0.2 log(0.4 rows), and of at least 0.2: 0.4 * 500 rows are needed for 1.06
+    for rows, width in ((5, 0.2), (200, 0.2 * math.log(80)), (500, 0.2 * math.log(200))):
+        rng = np.random.default_rng(0)
+        given = [Interval(0, 0.0, 0.0, {"h": float(rng.uniform())}, False) for _ in range(rows)]
+        code, labels = coding(LINE), np.zeros(rows)
+        at = encode_points(code, [{"h": 0.123}, {"h": 0.9}])
+        places = np.arange(min(rows, 5))
+        worth = bayesian.acquisition(code, given, labels, Past((), (), 10, 0.0), places)(at)
+        known = Inputs(np.zeros(rows), np.zeros(rows), *encode_points(code, given_of(given)))
+        kernel = gaussian.fit(known.taken(places), labels[places])
+        here = Inputs(np.ones(2), np.zeros(2), *at)
+        spread = deviation(condition(kernel, known, labels), here)
+        assert worth == pytest.approx(math.sqrt(width) * spread)
+
+
+def given_of(intervals: list[Interval]) -> list[dict]:
+    return [each.hyperparameters for each in intervals]
+
+
+def test_a_plateau_of_scores_is_no_context() -> None:
+    # equal scores may differ by rounding: 0.1 + 0.2 is not 0.3
+    assert bayesian._unit(np.array([0.3, 0.1 + 0.2, 0.3])).tolist() == [0.0, 0.0, 0.0]
+    assert bayesian._unit(np.array([1.0, 2.0, 5.0])).tolist() == [0.0, 0.25, 1.0]
+
+
 def rounds(*won: bool) -> list[Interval]:
     """Rounds of an explored interval and one that is not."""
     return [
@@ -313,7 +371,7 @@ def test_a_clone_stays_in_its_region() -> None:
     }
     rule, rng = Bayesian(region=0.2), np.random.default_rng(0)
     for seed in range(20):
-        donor = sample(space, rng)
+        donor = sample_space(space, rng)
         given = past(
             lambda h, place: -abs(h["h"] - 0.9) + 0.3 * (h["kind"] == "c") + 0.2 * h["flag"], 30, seed, space
         )

@@ -8,7 +8,7 @@ from shoal.policies.explore import Perturb
 from shoal.policies.fire import Fire, outpaces
 from shoal.policies.frequencies import MultipleFrequency
 from shoal.policies.population import Report, decide
-from shoal.policies.rules import ALONE, Rules
+from shoal.policies.rules import LEFT_ALONE, Rules
 from shoal.policies.space import Float
 
 SPACE = {"rate": Float(0.01, 1.0, log=True)}
@@ -42,20 +42,20 @@ def test_multiple_frequencies_resist_the_greed_of_truncation() -> None:
     frequencies = Rules(MultipleFrequency((1, 4, 10, 20)), PERTURB)
     oracle = 0.98**STEPS + 0.5 * 0.01
     greedy, patient = mean_loss(truncation, 5), mean_loss(truncation, 25)
-    random, mixed = mean_loss(ALONE, 25), mean_loss(frequencies, 5)
+    random, mixed = mean_loss(LEFT_ALONE, 25), mean_loss(frequencies, 5)
     assert abs(random - 0.247) < 0.02
     assert abs(patient - 0.183) < 0.05 and abs(greedy - 0.837) < 0.05 and abs(mixed - 0.110) < 0.05
     assert oracle < mixed < patient < random < greedy
 
 
 def test_parents_judged_by_their_rate_resist_greed_better() -> None:
-    # on this toy, which has no noise, short evaluations are best: 0.023, 0.049, 0.098 and 0.143 for a patience
+    # on this toy, which has no noise, short evaluations are best: 0.006, 0.009, 0.023 and 0.044 for a patience
     # of 1, 2, 4 and 8 decisions
     greedy, mixed, fire = (
         mean_loss(Rules(exploit, PERTURB), 5)
         for exploit in (Truncation(0.25), MultipleFrequency((1, 4, 10, 20)), Fire(2))
     )
-    assert abs(fire - 0.049) < 0.02
+    assert abs(fire - 0.0089) < 0.003
     assert fire < mixed < greedy
 
 

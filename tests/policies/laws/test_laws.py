@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from shoal.policies.arrays import Vector
 from shoal.policies.laws import loglinear, optimum
-from shoal.policies.laws.loglinear import HUBER, Law, _misfit, fit_law, log_linear, ridge
+from shoal.policies.laws.loglinear import HUBER_NATS, Law, _misfit, fit_law, log_linear, ridge
 from shoal.policies.laws.olmix import collapse, expand, simulate, without
 from shoal.policies.laws.optimum import best_mixture
 from shoal.policies.laws.regmix import GRID, draw_mixtures, proposals, propose
-from shoal.policies.mixing import Vector, bounded
+from shoal.policies.mixing import bounded
 from shoal.policies.ranks import spearman
 
 
@@ -62,7 +63,7 @@ def test_a_fit_ends_at_a_minimum_also_where_some_groups_were_hardly_sampled() ->
     found = fit_law(mixtures, losses)
     for target in range(2):
         level = float(np.median(losses[:, target]))
-        given = mixtures, losses[:, target] / level, HUBER / level, 1e-6
+        given = mixtures, losses[:, target] / level, HUBER_NATS / level, 1e-6
         point = np.append(found.floors[target], found.slopes[target]) - np.log(level)
         theirs = minimize(_misfit, point, given, jac=True, method="BFGS", options={"gtol": 1e-9})
         assert _misfit(point, *given)[0] <= theirs.fun + 1e-8

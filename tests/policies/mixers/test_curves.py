@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from shoal.policies.mixers.curves import Curve, _misfit, fit_curve
+from shoal.policies.mixers.curves import LossCurve, _misfit, fit_curve
 
-NEVER = Curve(np.nan, np.nan, np.nan)
+NEVER = LossCurve(np.nan, np.nan, np.nan)
 
 
-@pytest.mark.parametrize("planted", [Curve(2.2, 30.0, 0.25), Curve(1.8, 8.0, 0.12)])
+@pytest.mark.parametrize("planted", [LossCurve(2.2, 30.0, 0.25), LossCurve(1.8, 8.0, 0.12)])
 @pytest.mark.parametrize("unit", [1.0, 0.01])  # nats, or something a hundred times larger
-def test_a_planted_curve_is_found(planted: Curve, unit: float) -> None:
+def test_a_planted_curve_is_found(planted: LossCurve, unit: float) -> None:
     at = np.linspace(1000, 1e6, 200)
     losses = unit * (planted.eps + planted.beta * at**-planted.alpha)
     found = fit_curve(at, losses, NEVER)
@@ -31,7 +31,7 @@ def test_gradients_are_those_of_differences() -> None:
 
 
 def test_losses_that_cannot_be_fitted_keep_the_curve() -> None:
-    known = Curve(1.0, 2.0, 0.3)
+    known = LossCurve(1.0, 2.0, 0.3)
     assert fit_curve(np.arange(1.0, 50), np.full(49, np.nan), known) == known
 
 

@@ -6,11 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shoal.cluster import tree
+from shoal.cluster import nests
 from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli
 from shoal.policies.mixers.doge import DoGE
 from shoal.policies.mixers.doremi import DoReMi
+from shoal.policies.mixers.mixer import (
+    ALIGNMENT,
+    EXCESS,
+    TRAINING,
+    VALIDATION,
+    Groups,
+    Measurement,
+    MixerState,
+    Visit,
+)
 from shoal.policies.mixers.plain import (
     EndUpsampling,
     Fixed,
@@ -22,23 +32,7 @@ from shoal.policies.mixers.plain import (
 )
 from shoal.policies.mixers.rules import MIXERS
 from shoal.policies.mixers.skillit import SkillIt
-from shoal.policies.mixers.visits import (
-    ALIGNMENT,
-    EXCESS,
-    TRAINING,
-    VALIDATION,
-    Groups,
-    Mixing,
-    Outcome,
-    State,
-    Visit,
-    begin,
-    join,
-    left,
-    mixture,
-    observe,
-    plan,
-)
+from shoal.policies.mixers.visits import BoundedMixing, begin_mixing, current_mixture, join, left, observe, plan
 
 THREE = Groups(("code", "docs", "law"), (4000, 2000, 1000), 16, 200)
 
@@ -65,12 +59,12 @@ LATER: dict[str, Any] = {
 }
 
 
-def outcome(visit: Visit, groups: Groups, rng: np.random.Generator) -> Outcome:
+def measurement_of(visit: Visit, groups: Groups, rng: np.random.Generator) -> Measurement:
     """Return random measurements of everything that a visit asks for."""
     shape = visit.steps, groups.count
     positive = lambda *size: rng.uniform(0.5, 3.0, size)  # noqa: E731
     seen = np.where(visit.counts > 0, 1.0, np.nan).reshape(shape)
-    return Outcome(
+    return Measurement(
         training=positive(*shape) * seen if TRAINING in visit.signals else None,
         validation=tuple(positive(12) for _ in groups.targets) if VALIDATION in visit.signals else None,
         excess=positive(*shape) * seen if EXCESS in visit.signals else None,
@@ -79,14 +73,16 @@ def outcome(visit: Visit, groups: Groups, rng: np.random.Generator) -> Outcome:
     )
 
 
-def run(mixing: Mixing, groups: Groups, seed: int, limit: int | None = None) -> tuple[list[Visit], list[State]]:
-    state = begin(mixing, groups, seed)
+def run(
+    mixing: BoundedMixing, groups: Groups, seed: int, limit: int | None = None
+) -> tuple[list[Visit], list[MixerState]]:
+    state = begin_mixing(mixing, groups, seed)
     visits, states, rng = [], [state], np.random.default_rng(seed)
     while left(groups, state):
         visit, waiting = plan(mixing, groups, state, limit)
         again, _ = plan(mixing, groups, waiting, limit)
         assert visit.name == again.name and (visit.counts == again.counts).all()
-        state = observe(mixing, groups, waiting, visit, outcome(visit, groups, rng))
+        state = observe(mixing, groups, waiting, visit, measurement_of(visit, groups, rng))
         visits.append(visit)
         states.append(state)
     return visits, states
@@ -95,7 +91,7 @@ def run(mixing: Mixing, groups: Groups, seed: int, limit: int | None = None) -> 
 @pytest.mark.parametrize("name", MIXERS)
 def test_every_policy_trains_exactly_the_budget_in_whole_batches(name: str) -> None:
     for limit in (None, 7):
-        visits, states = run(Mixing(EXAMPLES[name]), THREE, 1, limit)
+        visits, states = run(BoundedMixing(EXAMPLES[name]), THREE, 1, limit)
         assert sum(visit.steps for visit in visits) == 200
         for visit in visits:
             assert visit.counts.shape == (visit.steps, 3) and (visit.counts >= 0).all()
@@ -106,35 +102,35 @@ def test_every_policy_trains_exactly_the_budget_in_whole_batches(name: str) -> N
 
 @pytest.mark.parametrize("name", MIXERS)
 def test_states_survive_a_checkpoint_and_are_never_changed(name: str) -> None:
-    mixing, rng = Mixing(EXAMPLES[name], floor=0.05), np.random.default_rng(3)
-    state = begin(mixing, THREE, 3)
+    mixing, rng = BoundedMixing(EXAMPLES[name], floor=0.05), np.random.default_rng(3)
+    state = begin_mixing(mixing, THREE, 3)
     for _ in range(40):
         if not left(THREE, state):
             break
-        before = tree.dumps(state)
+        before = nests.dumps(state)
         visit, waiting = plan(mixing, THREE, state, 9)
-        heard = outcome(visit, THREE, rng)
+        heard = measurement_of(visit, THREE, rng)
         after = observe(mixing, THREE, waiting, visit, heard)
-        assert tree.dumps(state) == before
-        restored = tree.loads(before)
+        assert nests.dumps(state) == before
+        restored = nests.loads(before)
         _, waiting = plan(mixing, THREE, restored, 9)
-        assert tree.dumps(observe(mixing, THREE, waiting, visit, heard)) == tree.dumps(after)
+        assert nests.dumps(observe(mixing, THREE, waiting, visit, heard)) == nests.dumps(after)
         state = after
 
 
 @pytest.mark.parametrize("name", sorted(set(MIXERS)))
 @pytest.mark.parametrize("spoilt", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_leaves_a_mixture(name: str, spoilt: float) -> None:
-    mixing, rng = Mixing(EXAMPLES[name]), np.random.default_rng(4)
-    state = begin(mixing, THREE, 4)
+    mixing, rng = BoundedMixing(EXAMPLES[name]), np.random.default_rng(4)
+    state = begin_mixing(mixing, THREE, 4)
     while left(THREE, state):
         visit, state = plan(mixing, THREE, state, 20)
-        heard = outcome(visit, THREE, rng)
+        heard = measurement_of(visit, THREE, rng)
         for values in (heard.training, heard.excess, heard.alignment, heard.norms, *(heard.validation or ())):
             if values is not None and rng.random() < 0.3:
                 values[...] = spoilt
         state = observe(mixing, THREE, state, visit, heard)
-        shares = mixture(mixing, THREE, state)  # also after the last step
+        shares = current_mixture(mixing, THREE, state)  # also after the last step
         assert np.isfinite(shares).all() and shares.sum() == pytest.approx(1) and (shares >= 0).all()
 
 
@@ -142,14 +138,39 @@ def test_a_loss_that_is_not_finite_leaves_a_mixture(name: str, spoilt: float) ->
 def test_no_group_is_repeated_more_often_than_is_allowed(name: str) -> None:
     # 3200 rows are trained, and the last group may give 2 * 100, the second 2 * 900
     groups = Groups(("code", "docs", "law"), (4000, 900, 100), 16, 200)
-    _, states = run(Mixing(EXAMPLES[name], epochs=2.0), groups, 5, 13)
+    _, states = run(BoundedMixing(EXAMPLES[name], epochs=2.0), groups, 5, 13)
     assert (states[-1]["seen"] <= [8000, 1800, 200]).all() and states[-1]["seen"].sum() == 3200
+
+
+def test_what_may_still_be_repeated_is_spread_over_the_rest_of_the_run() -> None:
+    # of 1000 rows to train one group may give 100: a tenth of each quarter, since what was seen is counted
+    half = (0.5, 0.5)
+    policy = Stages(((0, half), (25, half), (50, half), (75, half)))
+    visits, states = run(BoundedMixing(policy, epochs=1.0), Groups(("few", "many"), (100, 2000), 10, 100), 0)
+    assert [visit.counts.sum(axis=0).tolist() for visit in visits] == [[25, 225]] * 4
+    assert states[-1]["seen"].tolist() == [100, 900]
+
+
+def test_a_probe_neither_pays_nor_leaves_a_debt() -> None:
+    groups, mixing = (
+        Groups(("a", "b"), (900, 900), 8, 100),
+        BoundedMixing(Aioli(every=50, probe_share=0.2, noise=0.0)),
+    )
+    measuring, state = plan(mixing, groups, begin_mixing(mixing, groups, 0))
+    state = observe(mixing, groups, state, measuring, Measurement(validation=(np.ones(2), np.ones(2))))
+    owing = state | {"debt": np.array([2.5, -2.5])}
+    (even, _), (probe, after) = plan(mixing, groups, state), plan(mixing, groups, owing)
+    # a step of 8 rows at 3/4 and 1/4
+    assert probe.name.startswith("probe") and sorted(probe.counts[0].tolist()) == [2, 6]
+    assert (probe.counts == even.counts).all()
+    heard = Measurement(validation=(np.ones(2), np.ones(2)))
+    assert observe(mixing, groups, after, probe, heard)["debt"].tolist() == [2.5, -2.5]
 
 
 @pytest.mark.parametrize("name", MIXERS)
 def test_the_floor_holds_for_every_visit_but_probes(name: str) -> None:
     groups = Groups(("code", "docs", "law"), (4000, 2000, 1000), 100, 200)
-    visits, _ = run(Mixing(EXAMPLES[name], floor=0.2), groups, 6, 20)
+    visits, _ = run(BoundedMixing(EXAMPLES[name], floor=0.2), groups, 6, 20)
     for visit in visits:
         if visit.steps and not visit.name.startswith("probe"):
             assert (visit.counts.mean(axis=0) >= 20 - 3 / visit.steps).all(), visit.name
@@ -158,20 +179,20 @@ def test_the_floor_holds_for_every_visit_but_probes(name: str) -> None:
 @pytest.mark.parametrize("name", MIXERS)
 def test_a_group_joins_in_the_middle(name: str) -> None:
     four = Groups((*THREE.names, "mail"), (*THREE.rows, 1000), 16, 200)
-    mixing, rng = Mixing(EXAMPLES[name]), np.random.default_rng(7)
-    state = begin(mixing, THREE, 7)
+    mixing, rng = BoundedMixing(EXAMPLES[name]), np.random.default_rng(7)
+    state = begin_mixing(mixing, THREE, 7)
     while state["step"] < 90:
         visit, state = plan(mixing, THREE, state, 9)
-        state = observe(mixing, THREE, state, visit, outcome(visit, THREE, rng))
-    before = mixture(mixing, THREE, state)
-    state = join(Mixing(LATER.get(name, EXAMPLES[name])), state, THREE, four)
-    mixing = Mixing(LATER.get(name, EXAMPLES[name]))
+        state = observe(mixing, THREE, state, visit, measurement_of(visit, THREE, rng))
+    before = current_mixture(mixing, THREE, state)
+    state = join(BoundedMixing(LATER.get(name, EXAMPLES[name])), state, THREE, four)
+    mixing = BoundedMixing(LATER.get(name, EXAMPLES[name]))
     if "base" in state["policy"]:  # it learns: the old ratios hold, and the new group gets an equal share
-        assert mixture(mixing, four, state) == pytest.approx(np.append(0.75 * before, 0.25), abs=1e-3)
+        assert current_mixture(mixing, four, state) == pytest.approx(np.append(0.75 * before, 0.25), abs=1e-3)
     seen = state["seen"]
     while left(four, state):
         visit, state = plan(mixing, four, state, 9)
-        state = observe(mixing, four, state, visit, outcome(visit, four, rng))
+        state = observe(mixing, four, state, visit, measurement_of(visit, four, rng))
     assert state["seen"][3] > 0 and state["seen"].sum() == 3200 and (state["seen"] >= seen).all()
 
 
@@ -184,14 +205,19 @@ def test_plain_mixtures_by_hand() -> None:
         "fixed": [0.5, 0.3, 0.2],
     }
     for name, shares in wanted.items():
-        mixing = Mixing(EXAMPLES[name])
-        assert mixture(mixing, THREE, begin(mixing, THREE, 0)) == pytest.approx(shares, abs=1e-5), name
-    drawn = [mixture(Mixing(Random()), THREE, begin(Mixing(Random()), THREE, seed)) for seed in (1, 1, 2)]
+        mixing = BoundedMixing(EXAMPLES[name])
+        assert current_mixture(mixing, THREE, begin_mixing(mixing, THREE, 0)) == pytest.approx(
+            shares, abs=1e-5
+        ), name
+    drawn = [
+        current_mixture(BoundedMixing(Random()), THREE, begin_mixing(BoundedMixing(Random()), THREE, seed))
+        for seed in (1, 1, 2)
+    ]
     assert (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).all()
 
 
 def test_stages_turn_exactly_at_their_step() -> None:
-    visits, _ = run(Mixing(EXAMPLES["stages"]), THREE, 0)
+    visits, _ = run(BoundedMixing(EXAMPLES["stages"]), THREE, 0)
     assert [visit.steps for visit in visits] == [50, 150]
     assert visits[0].counts.sum(axis=0).tolist() == [800, 0, 0]
     assert visits[1].counts.sum(axis=0).tolist() == [0, 1200, 1200]
@@ -201,7 +227,7 @@ def test_stages_turn_exactly_at_their_step() -> None:
 def test_the_end_is_upsampled_from_its_step_on(share: float, turn: int) -> None:
     policy = EndUpsampling((0.0, 0.25, 0.75), share, (0.5, 0.5, 0.0))
     for limit in (None, 7):  # also when the boundary falls into a cut visit, or the run is resumed there
-        visits, states = run(Mixing(policy), THREE, 0, limit)
+        visits, states = run(BoundedMixing(policy), THREE, 0, limit)
         counts = np.concatenate([visit.counts for visit in visits])
         assert counts[:turn].sum(axis=0).tolist() == [8 * turn, 8 * turn, 0]
         rest = 16 * (200 - turn)
@@ -211,15 +237,15 @@ def test_the_end_is_upsampled_from_its_step_on(share: float, turn: int) -> None:
 
 def test_what_is_left_out_of_the_end_gives_its_share_to_the_others() -> None:
     policy = EndUpsampling((0.2, 0.2, 0.6), 0.5, (0.5, 0.5, 0.0), without="law")
-    visits, _ = run(Mixing(policy), THREE, 0)
+    visits, _ = run(BoundedMixing(policy), THREE, 0)
     assert visits[-1].counts.sum(axis=0).tolist() == [800, 800, 0]
-    visits, _ = run(Mixing(replace(policy, final=(0.1, 0.3, 0.6))), THREE, 0)
+    visits, _ = run(BoundedMixing(replace(policy, final=(0.1, 0.3, 0.6))), THREE, 0)
     assert visits[-1].counts.sum(axis=0).tolist() == [400, 1200, 0]
 
 
 def test_a_batch_may_be_smaller_than_the_number_of_groups() -> None:
     groups = Groups(tuple("abcdef"), (100,) * 6, 4, 60)
-    visits, states = run(Mixing(Stratified()), groups, 0, 10)
+    visits, states = run(BoundedMixing(Stratified()), groups, 0, 10)
     assert states[-1]["seen"].tolist() == [40] * 6
     assert all((visit.counts.sum(axis=1) == 4).all() for visit in visits)
 
@@ -232,17 +258,26 @@ def test_a_batch_may_be_smaller_than_the_number_of_groups() -> None:
         (lambda: Stages(((5, (1.0,)),)), "begin at step 0"),
         (lambda: Temperature(0.0), "temperature must be above 0"),
         (lambda: EndUpsampling((1.0,), 1.5), r"share must be in \[0, 1\]"),
-        (lambda: begin(Mixing(EndUpsampling((0, 0, 1.0), without="mail")), THREE, 0), "without must be one of"),
-        (lambda: begin(Mixing(EndUpsampling((0, 0, 1.0), without="law")), THREE, 0), "have another group than"),
-        (lambda: begin(Mixing(EndUpsampling((0, 0, 1.0), 0.002)), THREE, 0), r"0\.002 of 200 steps is 0\.4"),
         (
-            lambda: begin(Mixing(Stages(((0, (1.0, 0, 0)), (200, (0, 1.0, 0))))), THREE, 0),
+            lambda: begin_mixing(BoundedMixing(EndUpsampling((0, 0, 1.0), without="mail")), THREE, 0),
+            "without must be one of",
+        ),
+        (
+            lambda: begin_mixing(BoundedMixing(EndUpsampling((0, 0, 1.0), without="law")), THREE, 0),
+            "have another group than",
+        ),
+        (
+            lambda: begin_mixing(BoundedMixing(EndUpsampling((0, 0, 1.0), 0.002)), THREE, 0),
+            r"0\.002 of 200 steps is 0\.4",
+        ),
+        (
+            lambda: begin_mixing(BoundedMixing(Stages(((0, (1.0, 0, 0)), (200, (0, 1.0, 0))))), THREE, 0),
             "within the run's 200 steps, but one does at 200",
         ),
-        (lambda: begin(Mixing(Fixed((0.5, 0.5))), THREE, 0), "for 3 groups, .*but got 2"),
-        (lambda: begin(Mixing(Proportional(), floor=0.4), THREE, 0), "floor must be at most 1/3"),
+        (lambda: begin_mixing(BoundedMixing(Fixed((0.5, 0.5))), THREE, 0), "for 3 groups, .*but got 2"),
+        (lambda: begin_mixing(BoundedMixing(Proportional(), floor=0.4), THREE, 0), "floor must be at most 1/3"),
         (
-            lambda: begin(Mixing(Proportional(), epochs=0.4), THREE, 0),
+            lambda: begin_mixing(BoundedMixing(Proportional(), epochs=0.4), THREE, 0),
             "2800 rows, but 200 steps of 16 need 3200",
         ),
         (lambda: Groups(("a", "a"), (1, 1), 4, 4), "different names"),
@@ -254,12 +289,12 @@ def test_what_cannot_be_is_refused_before_anything_trains(make: Any, said: str) 
         make()
 
 
-def test_an_outcome_must_have_what_was_asked_for() -> None:
-    mixing = Mixing(EXAMPLES["aioli"])
-    visit, state = plan(mixing, THREE, begin(mixing, THREE, 0))
+def test_a_measurement_must_have_what_was_asked_for() -> None:
+    mixing = BoundedMixing(EXAMPLES["aioli"])
+    visit, state = plan(mixing, THREE, begin_mixing(mixing, THREE, 0))
     with pytest.raises(ValueError, match="the visit measure asked for validation"):
-        observe(mixing, THREE, state, visit, Outcome())
+        observe(mixing, THREE, state, visit, Measurement())
     with pytest.raises(ValueError, match="losses of 3 targets"):
-        observe(mixing, THREE, state, visit, Outcome(validation=(np.ones(2),)))
+        observe(mixing, THREE, state, visit, Measurement(validation=(np.ones(2),)))
     with pytest.raises(ValueError, match=r"\['law'\] have none"):
-        observe(mixing, THREE, state, visit, Outcome(validation=(np.ones(2), np.ones(1), np.ones(0))))
+        observe(mixing, THREE, state, visit, Measurement(validation=(np.ones(2), np.ones(1), np.ones(0))))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shoal.policies.mixing import apportion, bounded, dealt, exponentiated, normalise, within
+from shoal.policies.mixing import apportion, bounded, counts_within, dealt, exponentiated, normalise
 
 
 def test_one_batch_by_hand() -> None:
@@ -66,8 +66,8 @@ def test_no_group_gets_a_row_without_share_or_debt(groups: int, batch: int, seed
 
 def test_rows_that_are_not_left_go_first_to_groups_that_are_trained() -> None:
     # two of ten rows are not there: the second group has room, and the third, which has most, no share
-    assert within(np.array([10, 5, 0]), np.array([8, 20, 1000])).tolist() == [8, 7, 0]
-    assert within(np.array([10, 5, 0]), np.array([8, 6, 1000])).tolist() == [8, 6, 1]
+    assert counts_within(np.array([10, 5, 0]), np.array([8, 20, 1000])).tolist() == [8, 7, 0]
+    assert counts_within(np.array([10, 5, 0]), np.array([8, 6, 1000])).tolist() == [8, 6, 1]
 
 
 @pytest.mark.parametrize("weights", [[], [0.0, 0.0], [1.0, -0.1], [np.nan, 1.0], [np.inf, 1.0]])
@@ -143,8 +143,8 @@ def test_rows_that_are_not_left_go_to_groups_that_have_some(pairs: list[tuple[in
     counts, left = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
     if counts.sum() > left.sum():
         with pytest.raises(ValueError, match="are left"):
-            within(counts, left)
+            counts_within(counts, left)
         return
-    kept = within(counts, left)
+    kept = counts_within(counts, left)
     assert kept.sum() == counts.sum() and (kept <= left).all() and (kept >= 0).all()
     assert (kept >= np.minimum(counts, left)).all()

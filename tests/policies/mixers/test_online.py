@@ -7,46 +7,44 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shoal.policies.arrays import Vector
 from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli
-from shoal.policies.mixers.curves import Curve
+from shoal.policies.mixers.curves import LossCurve
 from shoal.policies.mixers.doge import DoGE
 from shoal.policies.mixers.doremi import DoReMi, clipped_excess
 from shoal.policies.mixers.effects import learn_effects
+from shoal.policies.mixers.mixer import Groups, Measurement, MixerState, Visit
 from shoal.policies.mixers.proxy import answer
 from shoal.policies.mixers.skillit import SkillIt, skills_graph
 from shoal.policies.mixers.visits import (
-    Groups,
-    Mixing,
-    Outcome,
-    State,
-    Visit,
-    begin,
+    BoundedMixing,
+    begin_mixing,
     counted,
+    current_mixture,
     left,
-    mixture,
     observe,
     plan,
     reweighed,
 )
-from shoal.policies.mixing import Vector, exponentiated, normalise
+from shoal.policies.mixing import exponentiated, normalise
 
 
 def groups_of(rows: tuple[int, ...], steps: int, batch: int = 30, targets: tuple[str, ...] = ()) -> Groups:
     return Groups(tuple("abcdef"[: len(rows)]), rows, batch, steps, targets)
 
 
-def follow(policy: Any, groups: Groups, measure: Callable[[int, Visit], Outcome]) -> list[State]:
+def follow(policy: Any, groups: Groups, measure: Callable[[int, Visit], Measurement]) -> list[MixerState]:
     """Run to the end on what `measure` says of each visit, given the step that it begins at."""
-    states = [begin(Mixing(policy), groups, 0)]
+    states = [begin_mixing(BoundedMixing(policy), groups, 0)]
     while left(groups, states[-1]):
-        visit, state = plan(Mixing(policy), groups, states[-1])
-        states.append(observe(Mixing(policy), groups, state, visit, measure(state["step"], visit)))
+        visit, state = plan(BoundedMixing(policy), groups, states[-1])
+        states.append(observe(BoundedMixing(policy), groups, state, visit, measure(state["step"], visit)))
     return states
 
 
-def validation(*losses: float) -> Outcome:
-    return Outcome(validation=tuple(np.array([loss]) for loss in losses))
+def validation(*losses: float) -> Measurement:
+    return Measurement(validation=tuple(np.array([loss]) for loss in losses))
 
 
 GRAPH = ((0.5, 0.2), (0.0, 0.1))
@@ -110,14 +108,14 @@ def test_doremi_by_hand() -> None:
     told = [[0.5, 0.1], [0.5, np.nan]]
     groups = groups_of((9, 9), 2)
     policy = DoReMi(smoothing=0.0, proxy_share=1.0)
-    states = follow(policy, groups, lambda step, visit: Outcome(excess=np.array([told[step]])))
+    states = follow(policy, groups, lambda step, visit: Measurement(excess=np.array([told[step]])))
     first, second = (np.exp(odds) / (1 + np.exp(odds)) for odds in (0.4, 0.8))
     assert states[-1]["policy"]["weights"][0] == pytest.approx(second)
     assert answer(states[-1]) == pytest.approx([(first + second) / 2, 1 - (first + second) / 2])
-    visit, _ = plan(Mixing(policy), groups, states[1])
+    visit, _ = plan(BoundedMixing(policy), groups, states[1])
     assert visit.weights == pytest.approx([first, 1 - first]) and visit.counts.tolist() == [[15, 15]]
     uniform = follow(
-        replace(policy, smoothing=1.0), groups, lambda step, visit: Outcome(excess=np.array([told[step]]))
+        replace(policy, smoothing=1.0), groups, lambda step, visit: Measurement(excess=np.array([told[step]]))
     )
     assert answer(uniform[-1]) == pytest.approx([0.5, 0.5])
 
@@ -126,31 +124,31 @@ def test_what_a_proxy_finds_is_trained_at_after_it() -> None:
     # two of four steps are the proxy, by scores as above: weights with log odds 0.4, then 0.8
     told = [[0.5, 0.1], [0.5, np.nan]]
     groups, policy = groups_of((9, 9), 4), DoReMi(smoothing=0.0)
-    visits, state = [], begin(Mixing(policy), groups, 0)
+    visits, state = [], begin_mixing(BoundedMixing(policy), groups, 0)
     while left(groups, state):
-        visit, state = plan(Mixing(policy), groups, state)
+        visit, state = plan(BoundedMixing(policy), groups, state)
         excess = np.array([told[min(state["step"], 1)]]) if visit.signals else None
         visits.append(visit)
-        state = observe(Mixing(policy), groups, state, visit, Outcome(excess=excess))
+        state = observe(BoundedMixing(policy), groups, state, visit, Measurement(excess=excess))
     first, second = (np.exp(odds) / (1 + np.exp(odds)) for odds in (0.4, 0.8))
     share = (first + second) / 2
     assert [visit.steps for visit in visits] == [1, 1, 2] and visits[2].weights is None
     # of the 60 rows that are left 0.6443 * 60 = 38.7
     assert visits[2].counts.sum(axis=0).tolist() == [round(60 * share), round(60 * (1 - share))] == [39, 21]
-    assert mixture(Mixing(policy), groups, state) == pytest.approx([share, 1 - share])
+    assert current_mixture(BoundedMixing(policy), groups, state) == pytest.approx([share, 1 - share])
     # before the answer is known a group's share is its weight in the loss, which has a floor as well
-    _, begun = plan(Mixing(policy), groups, begin(Mixing(policy), groups, 0))
-    after = observe(Mixing(policy), groups, begun, visits[0], Outcome(excess=np.array([told[0]])))
-    assert counted(Mixing(policy), groups, after) == pytest.approx([first, 1 - first])
-    assert counted(Mixing(policy, floor=0.45), groups, after) == pytest.approx([0.55, 0.45])
-    assert mixture(Mixing(policy), groups, after) == pytest.approx([0.5, 0.5])
+    _, begun = plan(BoundedMixing(policy), groups, begin_mixing(BoundedMixing(policy), groups, 0))
+    after = observe(BoundedMixing(policy), groups, begun, visits[0], Measurement(excess=np.array([told[0]])))
+    assert counted(BoundedMixing(policy), groups, after) == pytest.approx([first, 1 - first])
+    assert counted(BoundedMixing(policy, floor=0.45), groups, after) == pytest.approx([0.55, 0.45])
+    assert current_mixture(BoundedMixing(policy), groups, after) == pytest.approx([0.5, 0.5])
 
 
 def test_doremi_against_itself_stays_uniform() -> None:
     losses = np.random.default_rng(0).uniform(1, 3, (30, 8))
     excess = clipped_excess(losses, losses, np.repeat([0, 1], 15), 2)
     states = follow(
-        DoReMi(proxy_share=1.0), groups_of((9, 9), 50), lambda step, visit: Outcome(excess=excess[None])
+        DoReMi(proxy_share=1.0), groups_of((9, 9), 50), lambda step, visit: Measurement(excess=excess[None])
     )
     assert answer(states[-1]) == pytest.approx([0.5, 0.5])
 
@@ -170,20 +168,20 @@ def test_doge_by_hand() -> None:
     # products of gradients [[4, 1], [1, 1]] with norms (2, 1): without the own terms the scores are 1 and 1,
     # so the weights stay; with them 5 and 2, divided by the mean norm 1.5: log odds grow by rate * 2 a step
     aligned, norms = np.array([[[4.0, 1.0], [1.0, 1.0]]]), np.array([[2.0, 1.0]])
-    measure = lambda step, visit: Outcome(alignment=aligned, norms=norms)  # noqa: E731
+    measure = lambda step, visit: Measurement(alignment=aligned, norms=norms)  # noqa: E731
     groups = groups_of((9, 9), 3)
     assert answer(follow(DoGE(proxy_share=1.0), groups, measure)[-1]) == pytest.approx([0.5, 0.5])
     state = follow(DoGE(rate=0.1, own=True, proxy_share=1.0), groups, measure)[-1]["policy"]
     assert np.log(np.divide(*state["weights"])) == pytest.approx(3 * 0.1 * 2, rel=1e-5)
     # an opposed gradient counts as 0, a huge one as 5: log odds grow by rate * 5
-    opposed = lambda step, visit: Outcome(alignment=np.array([[[0, 90.0], [-9, 0]]]), norms=norms)  # noqa: E731
+    opposed = lambda step, visit: Measurement(alignment=np.array([[[0, 90.0], [-9, 0]]]), norms=norms)  # noqa: E731
     state = follow(DoGE(rate=0.1, proxy_share=1.0), groups, opposed)[-1]["policy"]
     assert np.log(np.divide(*state["weights"])) == pytest.approx(3 * 0.1 * 5, rel=1e-5)
 
 
 def test_doge_gives_one_group_named_twice_equal_weights() -> None:
     gradients = np.array([[1.0, 0.5], [1.0, 0.5], [0.2, -1.0]])
-    measure = lambda step, visit: Outcome(  # noqa: E731
+    measure = lambda step, visit: Measurement(  # noqa: E731
         alignment=(gradients @ gradients.T)[None], norms=np.linalg.norm(gradients, axis=1)[None]
     )
     found = answer(follow(DoGE(own=True), groups_of((9, 9, 9), 20), measure)[-1])
@@ -194,10 +192,10 @@ def test_doge_hears_of_groups_that_no_batch_holds_together_with_all_others() -> 
     # batches of 2 rows of 3 groups: each step lacks one. The first two help one another, the last helps nobody
     products = np.array([[1.0, 0.9, 0.1], [0.9, 1.0, 0.1], [0.1, 0.1, 1.0]])
 
-    def measure(step: int, visit: Visit) -> Outcome:
+    def measure(step: int, visit: Visit) -> Measurement:
         seen = visit.counts > 0
         both = seen[:, :, None] & seen[:, None, :]
-        return Outcome(alignment=np.where(both, products, np.nan), norms=np.where(seen, 1.0, np.nan))
+        return Measurement(alignment=np.where(both, products, np.nan), norms=np.where(seen, 1.0, np.nan))
 
     policy, groups = DoGE(rate=0.1, every=3, proxy_share=1.0), groups_of((9, 9, 9), 60, 2)
     state = follow(policy, groups, measure)[-1]["policy"]
@@ -216,7 +214,9 @@ def test_one_absent_group_costs_doge_no_other_group_its_score() -> None:
     groups, policy = groups_of((9, 9, 9), 2), DoGE(rate=0.1, proxy_share=1.0, own=True, most=np.inf)
     told = [absent, products]
     norms = [np.array([[2.0, 1.0, np.nan]]), np.array([[2.0, 1.0, 3.0]])]
-    states = follow(policy, groups, lambda step, visit: Outcome(alignment=told[step][None], norms=norms[step]))
+    states = follow(
+        policy, groups, lambda step, visit: Measurement(alignment=told[step][None], norms=norms[step])
+    )
     # known products over a mean norm of 1.5, times 3 targets over 2: 6 and 3; the absent group takes their mean
     assert states[1]["policy"]["scores"] == pytest.approx([6.0, 3.0, 4.5], abs=1e-4)
     # then all three, over a mean norm of 2
@@ -227,51 +227,55 @@ def test_one_absent_group_costs_doge_no_other_group_its_score() -> None:
     last = follow(
         policy,
         replace(groups, steps=3),
-        lambda step, visit: Outcome(None, None, None, None, told[step][None], norms[step]),
+        lambda step, visit: Measurement(None, None, None, None, told[step][None], norms[step]),
     )
     assert last[3]["policy"]["scores"] == pytest.approx([4 + 4.5, 2 + 3.5, 8.5], abs=1e-4)
 
 
 def test_doge_without_a_finite_product_stays_where_it_is() -> None:
-    lost = lambda step, visit: Outcome(  # noqa: E731
+    lost = lambda step, visit: Measurement(  # noqa: E731
         alignment=np.full((1, 2, 2), np.inf), norms=np.full((1, 2), np.nan)
     )
     assert answer(follow(DoGE(proxy_share=1.0), groups_of((9, 9), 5), lost)[-1]).tolist() == [0.5, 0.5]
-    finite = lambda step, visit: Outcome(alignment=np.ones((1, 2, 2)), norms=np.full((1, 2), np.nan))  # noqa: E731
+    finite = lambda step, visit: Measurement(alignment=np.ones((1, 2, 2)), norms=np.full((1, 2), np.nan))  # noqa: E731
     assert answer(follow(DoGE(proxy_share=1.0), groups_of((9, 9), 5), finite)[-1]).tolist() == [0.5, 0.5]
 
 
 def test_a_group_that_was_never_measured_moves_with_the_mean_of_the_others() -> None:
     groups, told = groups_of((9, 9, 9), 1), np.array([[0.2, 0.8, np.nan]])
     policy = DoReMi(smoothing=0.0, proxy_share=1.0)
-    state = follow(policy, groups, lambda step, visit: Outcome(excess=told))[-1]["policy"]
+    state = follow(policy, groups, lambda step, visit: Measurement(excess=told))[-1]["policy"]
     assert np.log(state["weights"] / state["weights"][2]) == pytest.approx([-0.3, 0.3, 0.0])
 
 
 def test_what_follows_within_a_visit_is_what_is_learnt_of_it_as_a_whole() -> None:
     excess = np.array([[0.5, 0.1], [np.nan, 0.4], [0.3, 0.3]])
     policy, groups = DoReMi(every=3, proxy_share=1.0), groups_of((9, 9), 3)
-    visit, state = plan(Mixing(policy, floor=0.4), groups, begin(Mixing(policy), groups, 0))
+    visit, state = plan(
+        BoundedMixing(policy, floor=0.4), groups, begin_mixing(BoundedMixing(policy), groups, 0)
+    )
     used, waiting = [], state
     for row in excess:
-        weights, waiting = reweighed(Mixing(policy, floor=0.4), groups, waiting, Outcome(excess=row[None]))
+        weights, waiting = reweighed(
+            BoundedMixing(policy, floor=0.4), groups, waiting, Measurement(excess=row[None])
+        )
         used.append(weights)
     # the first step is trained with the weights of its own score: log odds 0.4, and the floor
     odds = np.exp(0.4) / (1 + np.exp(0.4))
     assert used[0] == pytest.approx([0.999 * odds + 5e-4, 1 - (0.999 * odds + 5e-4)])
     assert used[1] == pytest.approx([0.6, 0.4], abs=0.02) and state["part"].keys() != waiting["part"].keys()
-    end = observe(Mixing(policy), groups, waiting, visit, Outcome(excess=excess))["policy"]
+    end = observe(BoundedMixing(policy), groups, waiting, visit, Measurement(excess=excess))["policy"]
     assert (end["weights"] == waiting["part"]["policy"]["weights"]).all() and end["updates"] == 3
 
 
-CURVES = (Curve(2.0, 20.0, 0.3), Curve(2.0, 20.0, 0.3), Curve(2.0, 20.0, 0.3))
+CURVES = (LossCurve(2.0, 20.0, 0.3), LossCurve(2.0, 20.0, 0.3), LossCurve(2.0, 20.0, 0.3))
 
 
-def lossy(curves: tuple[Curve, ...], batch: int) -> Callable[[int, Visit], Outcome]:
-    def measure(step: int, visit: Visit) -> Outcome:
+def lossy(curves: tuple[LossCurve, ...], batch: int) -> Callable[[int, Visit], Measurement]:
+    def measure(step: int, visit: Visit) -> Measurement:
         at = (step + 0.5 + np.arange(visit.steps)[:, None]) * batch
         losses = np.hstack([curve.eps + curve.beta * at**-curve.alpha for curve in curves])
-        return Outcome(training=np.where(visit.counts > 0, losses, np.nan))
+        return Measurement(training=np.where(visit.counts > 0, losses, np.nan))
 
     return measure
 
@@ -289,7 +293,7 @@ def test_ado_without_evidence_keeps_the_sizes_or_squares_them() -> None:
 
 
 def test_ado_follows_speed_and_keeps_its_floor() -> None:
-    curves = (Curve(2.0, 40.0, 0.3), Curve(2.0, 20.0, 0.3), Curve(2.5, 1e-9, 0.3))
+    curves = (LossCurve(2.0, 40.0, 0.3), LossCurve(2.0, 20.0, 0.3), LossCurve(2.5, 1e-9, 0.3))
     groups, policy = groups_of((10, 10, 10), 2000, 100), ADO(power=0.0, fresh=1.0, refit=400, least=0.05)
     state = follow(policy, groups, lossy(curves, 100))[-1]["policy"]
     # the slopes are as 2 to 1 to 0: the plateau falls to the floor, which holds after normalisation
@@ -304,29 +308,29 @@ def test_ado_follows_speed_and_keeps_its_floor() -> None:
 def test_ado_by_hand() -> None:
     # known laws, sizes 1/2 and 1/2, credit 0.64 and 0.36: rho as 0.8 * 0.3 * 20 to 0.6 * 0.1 * 10 at n = 1
     policy, groups = ADO(power=0.5, fresh=1.0, recency=0.0, least=0.0), groups_of((9, 9), 100)
-    state = begin(Mixing(policy), groups, 0)
+    state = begin_mixing(BoundedMixing(policy), groups, 0)
     known = {"curves": np.array([[2.0, 20.0, 0.3], [2.0, 10.0, 0.1]]), "credit": np.array([0.64, 0.36])}
     state["policy"] |= known | {"rows": -299.0}  # 300 rows are seen in the visit, so n is 1
-    visit, state = plan(Mixing(policy), groups, state)
-    state = observe(Mixing(policy), groups, state, visit, Outcome(training=np.ones((10, 2))))
+    visit, state = plan(BoundedMixing(policy), groups, state)
+    state = observe(BoundedMixing(policy), groups, state, visit, Measurement(training=np.ones((10, 2))))
     assert state["policy"]["proportions"] == pytest.approx(np.array([4.8, 0.6]) / 5.4)
 
 
 def test_ado_uses_a_slope_that_is_believed_by_hand() -> None:
     # an alpha of 0.01 counts as 0.05 in the slope: 0.8 * 0.3 * 20 to 0.6 * 0.05 * 10 at n = 1
     policy, groups = ADO(power=0.5, fresh=1.0, recency=0.0, least=0.0), groups_of((9, 9), 100)
-    state = begin(Mixing(policy), groups, 0)
+    state = begin_mixing(BoundedMixing(policy), groups, 0)
     known = {"curves": np.array([[2.0, 20.0, 0.3], [2.0, 10.0, 0.01]]), "credit": np.array([0.64, 0.36])}
     state["policy"] |= known | {"rows": -299.0}
-    visit, state = plan(Mixing(policy), groups, state)
-    state = observe(Mixing(policy), groups, state, visit, Outcome(training=np.ones((10, 2))))
+    visit, state = plan(BoundedMixing(policy), groups, state)
+    state = observe(BoundedMixing(policy), groups, state, visit, Measurement(training=np.ones((10, 2))))
     assert state["policy"]["proportions"] == pytest.approx(np.array([4.8, 0.3]) / 5.1)
 
 
 def test_ado_takes_credit_and_a_point_of_each_step_by_hand() -> None:
     policy, groups = ADO(every=2, skip=1, least=0.0), groups_of((9, 9), 100, 4)
     losses = np.array([[7.0, 8.0], [3.0, np.nan]])
-    measure = lambda step, visit: Outcome(np.array([[3, 1], [4, 0]]), training=losses - step / 2)  # noqa: E731
+    measure = lambda step, visit: Measurement(np.array([[3, 1], [4, 0]]), training=losses - step / 2)  # noqa: E731
     first, second = (state["policy"] for state in follow(policy, groups, measure)[1:3])
     # 0.9 * 0.5 + 0.1 * 3/4 = 0.525, then 0.9 * 0.525 + 0.1 = 0.5725
     assert first["credit"] == pytest.approx([0.5725, 0.4275])
@@ -339,7 +343,7 @@ def test_ado_takes_credit_and_a_point_of_each_step_by_hand() -> None:
 
 
 def test_ado_defaults_move_within_a_run_of_the_default_length() -> None:
-    curves = (Curve(2.0, 40.0, 0.3), Curve(2.0, 10.0, 0.3))
+    curves = (LossCurve(2.0, 40.0, 0.3), LossCurve(2.0, 10.0, 0.3))
     groups = groups_of((9, 9), 200)
     states = follow(ADO(), groups, lossy(curves, 30))
     moved = [state["step"] for state in states if state["policy"]["proportions"][0] > 0.5 + 1e-9]
@@ -347,8 +351,8 @@ def test_ado_defaults_move_within_a_run_of_the_default_length() -> None:
     assert moved[0] == 80 and states[-1]["policy"]["proportions"][0] > 0.55
     for policy, first, steps in ((ADO(), 80, 80), (ADO(every=25), 100, 90), (ADO(skip=200), 230, 200)):
         with pytest.raises(ValueError, match=f"moves first after step {first}, .* but the run has {steps}:"):
-            begin(Mixing(policy), replace(groups, steps=steps), 0)
-    begin(Mixing(ADO()), replace(groups, steps=81), 0)
+            begin_mixing(BoundedMixing(policy), replace(groups, steps=steps), 0)
+    begin_mixing(BoundedMixing(ADO()), replace(groups, steps=81), 0)
 
 
 def test_ado_fits_no_law_to_few_points_and_fills_in_absent_groups() -> None:
@@ -373,14 +377,14 @@ def test_ado_merges_old_points_in_pairs() -> None:
 
 
 def test_a_group_that_is_never_seen_keeps_its_share_and_the_others_move() -> None:
-    curves, groups = (Curve(2.0, 40.0, 0.3), Curve(2.0, 20.0, 0.3)), groups_of((40, 40, 20), 300, 100)
+    curves, groups = (LossCurve(2.0, 40.0, 0.3), LossCurve(2.0, 20.0, 0.3)), groups_of((40, 40, 20), 300, 100)
     policy = ADO(power=0.0, fresh=1.0)
 
-    def measure(step: int, visit: Visit) -> Outcome:
+    def measure(step: int, visit: Visit) -> Measurement:
         training = lossy((*curves, curves[0]), 100)(step, visit).training
         assert training is not None
         training[:, 2] = np.nan
-        return Outcome(training=training)
+        return Measurement(training=training)
 
     shares = follow(policy, groups, measure)[-1]["policy"]["proportions"]
     # the slopes are as 2 to 1, of what the two have
@@ -388,8 +392,8 @@ def test_a_group_that_is_never_seen_keeps_its_share_and_the_others_move() -> Non
 
 
 def test_ado_begins_and_stays_at_a_prior_without_evidence() -> None:
-    groups, mixing = groups_of((90, 10), 400, 100), Mixing(ADO(power=0.0, fresh=1.0))
-    state = begin(mixing, groups, 0, prior=np.array([0.25, 0.75]))
+    groups, mixing = groups_of((90, 10), 400, 100), BoundedMixing(ADO(power=0.0, fresh=1.0))
+    state = begin_mixing(mixing, groups, 0, prior=np.array([0.25, 0.75]))
     while left(groups, state):
         visit, state = plan(mixing, groups, state)
         state = observe(mixing, groups, state, visit, lossy(CURVES[:2], 100)(state["step"], visit))
@@ -416,7 +420,7 @@ def test_aioli_and_doge_agree_on_short_steps() -> None:
     gram = gradients @ gradients.T
     doge = DoGE(rate=rate * smoothed, own=True, by_norm=False, least=-np.inf, most=np.inf, proxy_share=1.0)
     groups = groups_of((9, 9, 9), 1)
-    state = follow(doge, groups, lambda step, visit: Outcome(alignment=gram[None]))[-1]["policy"]
+    state = follow(doge, groups, lambda step, visit: Measurement(alignment=gram[None]))[-1]["policy"]
     aioli = exponentiated(np.full(3, 1 / 3), effects.pull, smoothed)
     assert aioli == pytest.approx(state["weights"], abs=1e-3) and np.ptp(aioli) > 0.1
 
@@ -425,7 +429,7 @@ def test_skill_it_with_an_identity_is_doremi_without_a_reference() -> None:
     rng, told = np.random.default_rng(2), []
     identity = tuple(map(tuple, np.eye(3).tolist()))
 
-    def measure(step: int, visit: Visit) -> Outcome:
+    def measure(step: int, visit: Visit) -> Measurement:
         told.append(rng.uniform(1, 3, 3))
         return validation(*told[-1])
 
@@ -433,7 +437,7 @@ def test_skill_it_with_an_identity_is_doremi_without_a_reference() -> None:
     skill_it = follow(SkillIt(identity, rate=0.3, every=10, window=99), groups, measure)[-1]["policy"]
     doremi = DoReMi(rate=0.3, every=1, smoothing=0.0, proxy_share=1.0)
     excess = [clipped_excess(losses[:, None], np.zeros((3, 1)), np.arange(3), 3) for losses in told[:4]]
-    other = follow(doremi, groups_of((9, 9, 9), 4), lambda step, visit: Outcome(excess=excess[step][None]))
+    other = follow(doremi, groups_of((9, 9, 9), 4), lambda step, visit: Measurement(excess=excess[step][None]))
     # the first mixture of Skill-It is uniform here as well, since all rows of an identity sum to 1
     assert skill_it["proportions"] == pytest.approx(other[-1]["policy"]["weights"])
 
@@ -444,7 +448,7 @@ def test_aioli_with_a_rate_of_0_is_stratified() -> None:
     for update in ("cumulative", "from_uniform_ema"):
         policy = Aioli(0.0, every=100, probe_share=0.3, sweeps=2, noise=0, update=update)
         states = follow(policy, groups, lambda step, visit: validation(*rng.uniform(1, 3, 3)))
-        assert mixture(Mixing(policy), groups, states[-2]) == pytest.approx([1 / 3] * 3)
+        assert current_mixture(BoundedMixing(policy), groups, states[-2]) == pytest.approx([1 / 3] * 3)
 
 
 def test_one_round_of_whole_length_probes_is_a_skills_graph_before_its_division() -> None:
@@ -458,24 +462,24 @@ def test_one_round_of_whole_length_probes_is_a_skills_graph_before_its_division(
 
 def test_settings_that_do_not_fit_the_groups_are_refused() -> None:
     with pytest.raises(ValueError, match=r"a row for each of \('a', 'b', 'c'\)"):
-        begin(Mixing(SkillIt(GRAPH)), groups_of((1, 1, 1), 10), 0)
+        begin_mixing(BoundedMixing(SkillIt(GRAPH)), groups_of((1, 1, 1), 10), 0)
     with pytest.raises(ValueError, match="a finite number for each group"):
         SkillIt(((1.0,), (1.0, 2.0)))
     with pytest.raises(ValueError, match=r"every must be less than the run's 10 steps, .* but got 10"):
-        begin(Mixing(SkillIt(GRAPH, every=10)), groups_of((1, 1), 10), 0)
+        begin_mixing(BoundedMixing(SkillIt(GRAPH, every=10)), groups_of((1, 1), 10), 0)
     with pytest.raises(ValueError, match="losses of before must be above 0"):
         skills_graph(np.array([1.0, 0.0]), np.ones((2, 2)))
     with pytest.raises(ValueError, match="1 steps of 2 rows are fewer"):
-        begin(Mixing(DoReMi()), groups_of((1, 1, 1), 10, 2), 0)
+        begin_mixing(BoundedMixing(DoReMi()), groups_of((1, 1, 1), 10, 2), 0)
     with pytest.raises(ValueError, match=r"0\.01 of 40 steps is 0\.4: give a larger share or more steps"):
-        begin(Mixing(DoGE(proxy_share=0.01)), groups_of((1, 1, 1), 40), 0)
+        begin_mixing(BoundedMixing(DoGE(proxy_share=0.01)), groups_of((1, 1, 1), 40), 0)
     # two batches of 2 rows are always groups 0 and 1, then 2 and 3
     with pytest.raises(ValueError, match="each pair of 4 groups must come together in some batch"):
-        begin(Mixing(DoGE(every=2)), groups_of((1, 1, 1, 1), 400, 2), 0)
-    assert begin(Mixing(DoGE(every=4)), groups_of((1, 1, 1, 1), 400, 3), 0)
-    assert begin(Mixing(DoReMi(every=2)), groups_of((1, 1, 1, 1), 400, 2), 0)
+        begin_mixing(BoundedMixing(DoGE(every=2)), groups_of((1, 1, 1, 1), 400, 2), 0)
+    assert begin_mixing(BoundedMixing(DoGE(every=4)), groups_of((1, 1, 1, 1), 400, 3), 0)
+    assert begin_mixing(BoundedMixing(DoReMi(every=2)), groups_of((1, 1, 1, 1), 400, 2), 0)
     with pytest.raises(ValueError, match="least must be at most 1/3"):
-        begin(Mixing(ADO(least=0.5)), groups_of((1, 1, 1), 10), 0)
+        begin_mixing(BoundedMixing(ADO(least=0.5)), groups_of((1, 1, 1), 10), 0)
 
 
 @pytest.mark.parametrize(
@@ -488,10 +492,10 @@ def test_groups_in_another_order_have_the_same_proportions(policy: Any) -> None:
     aligned = np.array([[4.0, 1.0, 0.5], [1.0, 2.0, 0.0], [0.5, 0.0, 1.0]])
 
     def found(order: Any) -> Vector:
-        def measure(step: int, visit: Visit) -> Outcome:
-            training = lossy(tuple(Curve(*curves[group]) for group in order), 300)(step, visit).training
+        def measure(step: int, visit: Visit) -> Measurement:
+            training = lossy(tuple(LossCurve(*curves[group]) for group in order), 300)(step, visit).training
             shape = visit.steps, 1
-            return Outcome(
+            return Measurement(
                 training=training,
                 validation=tuple(np.array([loss]) for loss in losses[order]),
                 excess=np.tile(losses[order] / 10, shape),

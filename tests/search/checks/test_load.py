@@ -11,7 +11,7 @@ from shoal.policies.sampling.infobatch import InfoBatch
 from shoal.policies.space import Bool, Categorical, Constant, Float, Int, Ordered
 from shoal.search.checks.run import note_on_epochs
 from shoal.search.errors import InputError
-from shoal.search.load import check, dump, load_run
+from shoal.search.load import checked_run, dump, load_run
 
 DEMO = """
 name: demo
@@ -43,7 +43,7 @@ def test_a_resolved_run_reads_back_equal(tmp_path) -> None:
     ]
     run = load_run(write(tmp_path, DEMO), changes)
     assert run.space()["warmup"] == Int(1, 30) and run.space()["beta2"] == Ordered((0.9, 0.99))
-    assert check(yaml.safe_load(dump(run)), "run.yaml") == run
+    assert checked_run(yaml.safe_load(dump(run)), "run.yaml") == run
 
 
 def test_a_rule_by_losses_is_said_to_keep_all_rows_of_a_run_without_a_second_epoch(tmp_path) -> None:
@@ -63,7 +63,7 @@ def test_a_sampling_rule_is_named_by_a_word_or_with_its_settings(tmp_path) -> No
     assert run.sampling.rule.build() == InfoBatch() and run.sampling.view == "member"
     run = load_run(write(tmp_path, DEMO), ["sampling.rule={kind: extremes, temperature: 0.4}"])
     assert run.sampling.rule.build() == Extremes(0.4)
-    assert check(yaml.safe_load(dump(run)), "run.yaml") == run
+    assert checked_run(yaml.safe_load(dump(run)), "run.yaml") == run
 
 
 def test_what_sampling_does_not_go_with_is_refused(tmp_path) -> None:
@@ -150,7 +150,7 @@ def test_rules_that_decide_about_parts_at_once_need_rounds(tmp_path, exploit) ->
         ("trainable=json:Model", "trainable: json must have a class or function `Model`, but has none"),
         (
             "schedule=[{from_step: 0, hyperparameters: {clip: 0.5}}]",
-            "schedule: stands in place of hyperparameters, with population.exploit: none",
+            "schedule: stands in place of hyperparameters, and needs population.exploit: none",
         ),
         ("cluster.broods=9", "cluster.broods: 9 workers"),
         (
@@ -206,7 +206,7 @@ def test_a_space_within_the_space_is_built_and_reads_back_equal(tmp_path) -> Non
         "rate": Float(1e-4, 1.0, log=True),
         "inner": {"kind": Categorical(("a", "b")), "deep": deep},
     }
-    assert check(yaml.safe_load(dump(run)), "run.yaml") == run
+    assert checked_run(yaml.safe_load(dump(run)), "run.yaml") == run
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from shoal.policies.mixers.rules import MIXERS
 from shoal.policies.mixers.skillit import SkillIt
 from shoal.search.checks.mixing import check_with_rows, note_on_batches
 from shoal.search.errors import InputError
-from shoal.search.load import check, dump, load_run
+from shoal.search.load import checked_run, dump, load_run
 from shoal.search.runs.controls import controls
 
 RUN = """
@@ -38,7 +38,7 @@ def test_a_policy_is_built_for_the_groups_in_their_order(tmp_path) -> None:
     built = run.mixing.build(("code", "docs", "law"))
     assert built.policy == Aioli(every=20, sweeps=2, probe_share=0.4, objective=(1.0, 0.0, 2.0))
     assert (built.floor, built.epochs) == (0.05, 4.0)
-    assert check(run.model_dump(mode="json"), "again") == run and "probe_share" in dump(run)
+    assert checked_run(run.model_dump(mode="json"), "again") == run and "probe_share" in dump(run)
 
 
 def test_what_is_unseen_counts_and_is_not_trained_on(tmp_path) -> None:
@@ -54,7 +54,9 @@ def test_what_is_unseen_counts_and_is_not_trained_on(tmp_path) -> None:
     assert run.mixing.build(("code", "docs", "law")).policy == SkillIt(((0.5,), (0.25,)))
     # the control in equal shares does not train on it either
     assert controls(run)[1].mixing.build(("code", "docs", "law")).policy == Stratified()
-    assert controls(run)[1].unseen == ["docs"] and check(controls(run)[1].model_dump(mode="json"), "again")
+    assert controls(run)[1].unseen == ["docs"] and checked_run(
+        controls(run)[1].model_dump(mode="json"), "again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ DOREMI = "mixing.policy=doremi; hyperparameters.mixing={rate: {kind: float, low:
     [
         (
             DOREMI,
-            "mixing.reference: doremi measures losses above those of a model that is trained already; name",
+            "mixing.reference: doremi compares losses with those of a trained model; name",
         ),
         (
             f"{DOREMI}; mixing.reference=nowhere/best",
@@ -237,11 +239,11 @@ DOREMI = "mixing.policy=doremi; hyperparameters.mixing={rate: {kind: float, low:
         ("mixing.reference=nowhere/best", "mixing.reference: aioli compares with no other model; leave it out"),
         (
             f"{DOREMI}; mixing.reference=nowhere; cluster.stack=true",
-            "cluster.stack: what doremi measures within a step is of one member, so its members train",
+            "cluster.stack: doremi measures one member within a step, so its members train",
         ),
         (
             f"{DOREMI.replace('doremi', 'doge')}; cluster.workers_per_member=2",
-            "cluster.workers_per_member: what doge measures within a step must be in one place; set it to 1",
+            "cluster.workers_per_member: doge measures within a step on one worker; set it to 1",
         ),
         (
             f"{DOREMI.replace('doremi', 'doge')}; training.batch=2",

@@ -20,7 +20,7 @@ from shoal.policies.space import Categorical, Constant, Ordered, frozen
 from shoal.search import notation
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
-from shoal.search.load import check, dump, load_run
+from shoal.search.load import checked_run, dump, load_run
 from shoal.search.records import tables
 from shoal.search.records.directory import open_run
 from shoal.search.records.lineage import read_lineage
@@ -64,7 +64,9 @@ def run_with(value: object) -> tuple[Run, Run]:
     constant = {"kind": "constant", "value": value}
     ordered = {"kind": "ordered", "values": [value, {"another": value}]}
     searched = {"one": constant, "two": ordered, "within": {"three": constant}}
-    return check(plain | {"hyperparameters": searched}, "run"), check(plain | {"starts": [start]}, "run")
+    return checked_run(plain | {"hyperparameters": searched}, "run"), checked_run(
+        plain | {"starts": [start]}, "run"
+    )
 
 
 def same(first: object, second: object) -> bool:
@@ -76,7 +78,7 @@ def same(first: object, second: object) -> bool:
 @settings(max_examples=300)
 def test_a_run_reads_back_as_it_was_written(value) -> None:
     for run in run_with(value):
-        again = check(notation.read(dump(run), "run.yaml"), "run.yaml")
+        again = checked_run(notation.read_yaml(dump(run), "run.yaml"), "run.yaml")
         assert again == run and same(again.model_dump(), run.model_dump())
         assert same(pickle.loads(pickle.dumps(run)).model_dump(), run.model_dump())  # as workers get it
         assert same(run.space(), again.space())
@@ -142,25 +144,27 @@ def test_keys_of_values_are_words() -> None:
 @given(values)
 @settings(max_examples=200)
 def test_words_are_put_in_quotes_where_they_must_be(value) -> None:
-    written = notation.write({"x": value})
-    assert same(notation.read(written, "x"), {"x": json.loads(json.dumps(value))})
+    written = notation.write_yaml({"x": value})
+    assert same(notation.read_yaml(written, "x"), {"x": json.loads(json.dumps(value))})
 
 
 @pytest.mark.parametrize("word", ["1e-4", "1E5", "08", "010"])
 def test_a_word_that_only_our_reader_takes_for_a_number_is_in_quotes(word: str) -> None:
-    assert notation.write({"x": word}) == f"x: '{word}'\n" and yaml.safe_load(f"x: '{word}'") == {"x": word}
+    assert notation.write_yaml({"x": word}) == f"x: '{word}'\n" and yaml.safe_load(f"x: '{word}'") == {
+        "x": word
+    }
 
 
 def test_a_merge_with_one_key_changed_is_no_repetition() -> None:
     text = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: {<<: [*b, *a], z: 4}\n"
-    assert notation.read(text, "f")["c"] == {"x": 1, "y": 3, "z": 4}
+    assert notation.read_yaml(text, "f")["c"] == {"x": 1, "y": 3, "z": 4}
 
 
 def test_many_values_behind_few_aliases_are_refused() -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     with pytest.raises(InputError, match=r"f:6: with its aliases it holds itself, more than 1000000 values"):
-        notation.read("\n".join(lines), "f")
+        notation.read_yaml("\n".join(lines), "f")
 
 
 @pytest.mark.parametrize(
@@ -225,7 +229,7 @@ def test_places_take_variables_and_read_back(tmp_path, monkeypatch) -> None:
     run = load_run("toy.yaml", ["directory=${SCRATCH}/run", "data.corpus=cost$$", searched])
     assert run.directory == f"{tmp_path}/a$b/run" and run.data.corpus == f"{tmp_path}/cost$"
     assert run.data.groups == {"a": "installed", "b": f"{tmp_path}/a$b/text"}
-    assert check(notation.read(dump(run), "run.yaml"), "run.yaml") == run
+    assert checked_run(notation.read_yaml(dump(run), "run.yaml"), "run.yaml") == run
     Store(run.directory).write("run.yaml", dump(run))
     assert open_run(run.directory)[0] == run
     assert load_run("toy.yaml", ["directory=s3://bucket/$SCRATCH", searched]).directory.startswith(

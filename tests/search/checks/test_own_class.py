@@ -18,7 +18,7 @@ from shoal.search.members.build import build_members
 from shoal.search.members.own_class import own_class
 from shoal.search.members.unmade import Unmade
 from shoal.search.records.directory import open_run
-from shoal.search.runs.population import prepare
+from shoal.search.runs.population import prepare_run
 from shoal.search.worker.teams import teams
 from tests.helpers.small_files import CLASS, OWN, TOY
 
@@ -76,7 +76,7 @@ def test_a_class_that_is_only_begun_is_noted_and_does_not_run() -> None:
     assert said.exit_code == 0 and said.stdout == dump(run)
     assert "note: trainable: p/begun_class.py:4: Slope must have the method train(steps)" in said.stderr
     with pytest.raises(InputError, match=r"Slope must have the method train\(steps\), but has none"):
-        prepare(run, Console())
+        prepare_run(run, Console())
 
 
 NETWORK = """\
@@ -187,7 +187,7 @@ def test_whatever_is_raised_is_one_line(error, code, monkeypatch, capsys) -> Non
     monkeypatch.setattr(cli, "load_run", raising)
     monkeypatch.setattr(sys, "argv", ["shoal", "validate", "toy.yaml"])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        cli.run_command_line()
     said = capsys.readouterr().err
     assert ended.value.code == code and said.count("\n") == 1 and "Traceback" not in said
     if code == 1:
@@ -201,9 +201,9 @@ def test_commands_that_are_printed_can_be_pasted(monkeypatch, capsys) -> None:
     Store(run.directory).write("run.yaml", dump(run))
     monkeypatch.setattr(sys, "argv", ["shoal", "run", "toy.yaml", "directory=runs/my toy"])
     with pytest.raises(SystemExit):
-        cli.main()
+        cli.run_command_line()
     assert f"`shoal resume '{run.directory}'`" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["shoal", "replay", "runs/my toy"])
     with pytest.raises(SystemExit):
-        cli.main()
+        cli.run_command_line()
     assert "`shoal resume 'runs/my toy'`" in capsys.readouterr().err

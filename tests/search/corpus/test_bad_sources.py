@@ -134,6 +134,9 @@ CASES = [
     Case("a notebook", holds("a.ipynb", json.dumps({"cells": [{"source": ["print()"]}]}, indent=1).encode()), 1),
     Case("empty and blank files", all_of(*(holds(f"{n}/__init__.py", b"\n" * (n % 2)) for n in range(20)))),
     Case("a text with a mark and without", all_of(holds("a.txt", b"one text\n" * 9), holds("b.txt", BOM + b"one text\n" * 9)), 1, 0, 1),
+    Case("a table of separated values", holds("a.csv", b"id,text\n" + b"1,one text\n" * 300), 0, lost(3308), reason="write it as JSON lines"),
+    Case("it is of tabulators and compressed", holds("a.tsv.gz", gzip.compress(b"id\ttext\n1\tone text\n")), 0, 1, reason="'text'"),
+    Case("separated values of another kind", holds("a.csv", b"x,y\n1,2\n"), 1),
     Case("Latin-1", holds("a.txt", "caf\xe9 ".encode("latin-1") * 9), 0, 1, reason="not UTF-8"),
     Case("a picture", holds("a.png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9), 0, 1, reason="not UTF-8"),
     Case("a PDF", holds("a.pdf", b"%PDF-1.7\n" + bytes(range(256))), 0, 1, reason="a PDF document"),
@@ -263,7 +266,9 @@ def data(tmp_path: Path, case: Case, builder: str) -> Data:
 
 def both(monkeypatch, tmp_path: Path, case: Case) -> Any:
     """Return what the two builders say of a folder, which must be one thing."""
-    monkeypatch.setattr(stages.build_group, "__defaults__", (lambda function, items: map(function, items),))
+    monkeypatch.setattr(
+        stages.build_group_on_ray, "__defaults__", (lambda function, items: map(function, items),)
+    )
     (tmp_path / "in").mkdir()
     GOOD(tmp_path / "in")
     case.make(tmp_path / "in")

@@ -16,7 +16,7 @@ from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
 from shoal.search.corpus import stages, staging
 from shoal.search.corpus.build import build_corpus, load_corpus, prepare_corpus
-from shoal.search.corpus.listing import Place, files_of
+from shoal.search.corpus.listing import Place, files_at
 from shoal.search.corpus.manifest import Manifest
 from shoal.search.corpus.sources import listed
 from shoal.search.errors import InputError
@@ -174,7 +174,9 @@ class Full:
 @pytest.mark.parametrize("builder", ["local", "ray"])
 @pytest.mark.parametrize("room", [0, 1, 4, 7, 8])
 def test_a_full_disk_is_one_line_and_the_second_try_works(tmp_path, two, monkeypatch, builder, room) -> None:
-    monkeypatch.setattr(stages.build_group, "__defaults__", (lambda function, items: map(function, items),))
+    monkeypatch.setattr(
+        stages.build_group_on_ray, "__defaults__", (lambda function, items: map(function, items),)
+    )
     config = two[0].model_copy(update={"builder": builder})
     rooms = Full(fs.LocalFileSystem(), room)
     real = Store.__init__
@@ -246,8 +248,8 @@ def test_a_glob_gives_the_same_files_on_any_filesystem(tmp_path, source, names) 
     all_of(holds("_x/d.jsonl", b"x"), holds(".git/e.jsonl", b"x"))(tmp_path)
     if source in ("", "*"):
         names = sorted([*names, "[D]/c.jsonl", *(f"s-{n:02d}.txt" for n in range(8, 11))])
-    local = files_of(Place(fs.LocalFileSystem(), f"{tmp_path}/{source}".rstrip("/")))
-    elsewhere = files_of(Place(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), source))
+    local = files_at(Place(fs.LocalFileSystem(), f"{tmp_path}/{source}".rstrip("/")))
+    elsewhere = files_at(Place(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), source))
     assert [os.path.relpath(file.path, tmp_path) for file in local.files] == names
     assert [file.path for file in elsewhere.files] == names
     uri = listed("sea", Data(corpus="nowhere", groups={"sea": f"file://{tmp_path}/{source}"}))[1]
@@ -257,7 +259,7 @@ def test_a_glob_gives_the_same_files_on_any_filesystem(tmp_path, source, names) 
 def test_one_file_under_several_names_is_read_under_the_one_that_says_how(tmp_path) -> None:
     all_of(holds("blobs/1f2e", array(0, 3)), holds("k/x.txt", b"x"))(tmp_path)
     all_of(link("latest.json", "blobs/1f2e"), link("other", "k"), link("k/up", ".."))(tmp_path)
-    found = files_of(Place(fs.LocalFileSystem(), str(tmp_path))).files
+    found = files_at(Place(fs.LocalFileSystem(), str(tmp_path))).files
     assert [os.path.relpath(file.path, tmp_path) for file in found] == ["k/x.txt", "latest.json"]
 
 
@@ -282,7 +284,7 @@ def test_a_file_that_changes_while_it_is_read_twice_is_named(tmp_path, monkeypat
             holds("a.jsonl", lines(30, 60))(tmp_path / "in")
         return map(function, items)
 
-    monkeypatch.setattr(stages.build_group, "__defaults__", (apply,))
+    monkeypatch.setattr(stages.build_group_on_ray, "__defaults__", (apply,))
     with pytest.raises(InputError, match=r"data\.groups\.docs .*have changed while they were read.*a\.jsonl"):
         build_corpus(settings(tmp_path, {"docs": "in"}, builder="ray"), quiet)
 

@@ -53,7 +53,7 @@ def here(monkeypatch):
     def apply(function, items):
         return list(reversed([function(item) for item in reversed(items)]))
 
-    monkeypatch.setattr(stages.build_group, "__defaults__", (apply,))
+    monkeypatch.setattr(stages.build_group_on_ray, "__defaults__", (apply,))
 
 
 @pytest.mark.parametrize("size", [1, 3000, 1 << 30])
@@ -98,7 +98,7 @@ def test_on_ray_the_rows_are_the_same(tmp_path, monkeypatch) -> None:
     def apply(function, items):
         return [function(item) for item in items]
 
-    monkeypatch.setattr(stages.build_group, "__defaults__", (apply,))
+    monkeypatch.setattr(stages.build_group_on_ray, "__defaults__", (apply,))
     again = build_corpus(settings(tmp_path), lambda line: None)
     assert (
         again == found and json.loads(Store(str(tmp_path / "corpus")).read("manifest.json"))["builder"] == "ray"

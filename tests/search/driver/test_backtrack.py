@@ -130,13 +130,13 @@ def test_of_each_part_the_best_weights_are_kept(conductor) -> None:
         for member in range(4):
             checkpoints.save_member(conductor.store, round_, member, {"weights": {}, "round": round_})
     conductor.wait()
-    assert {1, 4, 5} <= set(checkpoints.rounds(conductor.store))
+    assert {1, 4, 5} <= set(checkpoints.saved_rounds(conductor.store))
     back = [order for order in asked if order.decision is not None]
     assert {order.decision for order in back if order.member % 2} == {1}
     for order in back:
         checkpoints.load_member(conductor.store, order.decision, order.donor)
     resumed = open_conductor(found, conductor.store, Silent())
-    assert resumed.earlier == [1, 5] and checkpoints.rounds(conductor.store) == [5, 1]
+    assert resumed.earlier == [1, 5] and checkpoints.saved_rounds(conductor.store) == [5, 1]
 
 
 def test_backtracking_needs_every_checkpoint_and_rounds(tmp_path) -> None:

@@ -81,7 +81,7 @@ def test_a_cluster_that_grows_is_waited_for(room, monkeypatch) -> None:
 def test_patience_ends(monkeypatch) -> None:
     monkeypatch.setattr(session, "request_resources", lambda bundles: None)
     monkeypatch.setattr(session, "capacity", lambda: {"CPU": 1.0})
-    monkeypatch.setattr(session, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(session, "SECONDS_BETWEEN_ROOM_LOOKS", 0.0)
     session.wait_for_room([{"CPU": 2.0}], 0.05)
 
 

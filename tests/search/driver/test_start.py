@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from shoal.policies.space import flat, nested, value_at
+from shoal.policies.space import domains_of, nested, value_at
 from shoal.search.driver.start import first_state
 from shoal.search.load import load_run
 
@@ -34,8 +34,8 @@ def test_a_spread_start_lies_in_the_domains_and_repeats(file) -> None:
     assert len(state) == 32 and state == first_state(run) != first_state(load_run(file, ["seed=1"]))
     for known in state:
         assert known.hyperparameters.keys() == space.keys()
-        values = {path: value_at(known.hyperparameters, path) for path in flat(space)}
-        assert all(domain.contains(values[path]) for path, domain in flat(space).items())
+        values = {path: value_at(known.hyperparameters, path) for path in domains_of(space)}
+        assert all(domain.contains(values[path]) for path, domain in domains_of(space).items())
         assert nested(values) == known.hyperparameters
     assert {known.hyperparameters["beta2"] for known in state} == {0.9, 0.95, 0.99}
     assert {known.hyperparameters["beta1"] for known in state} == {0.9}

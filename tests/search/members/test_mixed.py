@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from shoal.cluster import tree
+from shoal.cluster import nests
 from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli
+from shoal.policies.mixers.mixer import VALIDATION, Groups, Visit
 from shoal.policies.mixers.plain import Fixed
-from shoal.policies.mixers.visits import VALIDATION, Groups, Mixing, Visit
+from shoal.policies.mixers.visits import BoundedMixing
 from shoal.policies.population import Order
-from shoal.search.config.mixing import PROBED, settled
+from shoal.search.config.mixing import PROBED, with_numbers
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.members.mixed import MixedModel, VisitBatches
 from shoal.search.worker.teams import teams
@@ -43,12 +44,20 @@ def member(policy=AIOLI, seed: int = 0, **hyperparameters) -> MixedModel:
     groups = Groups(NAMES, (100, 50), batch=4, steps=40)
     recipe = Recipe(steps=40, warmup=2, learning_rate=0.01)
     return MixedModel(
-        SHAPE, recipe, hyperparameters, batches(), held_out, seed, "cpu", Mixing(policy, floor=0.1), groups
+        SHAPE,
+        recipe,
+        hyperparameters,
+        batches(),
+        held_out,
+        seed,
+        "cpu",
+        BoundedMixing(policy, floor=0.1),
+        groups,
     )
 
 
 def same(first, second) -> bool:
-    return tree.dumps(first) == tree.dumps(second)
+    return nests.dumps(first) == nests.dumps(second)
 
 
 def test_rows_come_as_the_visit_says_and_losses_go_back_by_group() -> None:
@@ -88,7 +97,7 @@ def test_a_clone_made_in_the_middle_of_a_probe_goes_on_as_its_donor(steps: int) 
     donor, clone = member(seed=1), member(seed=2)
     donor.train(steps)
     clone.train(7)
-    clone.load(tree.loads(tree.dumps(donor.state())), {})
+    clone.load(nests.loads(nests.dumps(donor.state())), {})
     assert donor.mixing_state["part"] or steps == 5
     for each in (donor, clone):
         each.train(14)
@@ -145,7 +154,7 @@ def test_a_mixture_without_a_policy_is_what_plain_proportions_are() -> None:
 
 
 def test_settings_go_to_the_policy_or_to_its_bounds() -> None:
-    changed = settled(Mixing(AIOLI, floor=0.1), {"rate": 0.9, "floor": 0.2})
+    changed = with_numbers(BoundedMixing(AIOLI, floor=0.1), {"rate": 0.9, "floor": 0.2})
     assert (changed.policy.rate, changed.floor) == (0.9, 0.2)
     with pytest.raises(TypeError):
-        settled(Mixing(AIOLI), {"velocity": 1.0})
+        with_numbers(BoundedMixing(AIOLI), {"velocity": 1.0})

@@ -8,15 +8,16 @@ import torch
 
 from shoal.policies.mixers.aioli import Aioli
 from shoal.policies.mixers.doge import DoGE
+from shoal.policies.mixers.mixer import Groups, Visit
 from shoal.policies.mixers.plain import Stratified
-from shoal.policies.mixers.visits import Groups, Mixing, Visit
+from shoal.policies.mixers.visits import BoundedMixing
 from shoal.policies.sampling.infobatch import InfoBatch
 from shoal.policies.sampling.random_subset import RandomSubset
 from shoal.search.config.mixing import PROBED
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.load import load_run
 from shoal.search.members.mixed import MixedModel, VisitBatches
-from shoal.search.members.sampled import sample
+from shoal.search.members.sampled import sample_member
 from shoal.search.worker.teams import teams
 from shoal.trainables.settings import DecoderShape, Recipe
 from tests.search.members.test_mixed import SHAPE, same
@@ -42,10 +43,10 @@ def member(rule, seed: int = 0, policy=AIOLI) -> MixedModel:
         held_out,
         seed,
         "cpu",
-        Mixing(policy),
+        BoundedMixing(policy),
         groups,
     )
-    sample(found, rule, seed=3, batches=60, number=0)
+    sample_member(found, rule, seed=3, batches=60, number=0)
     return found
 
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from shoal.cluster import tree
+from shoal.cluster import nests
 from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli
 from shoal.policies.mixers.doge import DoGE
 from shoal.policies.mixers.doremi import DoReMi
+from shoal.policies.mixers.mixer import WITHIN, Groups
 from shoal.policies.mixers.plain import (
     EndUpsampling,
     Fixed,
@@ -23,7 +24,7 @@ from shoal.policies.mixers.plain import (
 )
 from shoal.policies.mixers.rules import MIXERS
 from shoal.policies.mixers.skillit import SkillIt
-from shoal.policies.mixers.visits import WITHIN, Groups, Mixing
+from shoal.policies.mixers.visits import BoundedMixing
 from shoal.search.config.mixing import PROBED
 from shoal.search.members.mixed import MixedModel
 from shoal.search.worker.teams import teams
@@ -61,7 +62,7 @@ def member(policy: Any, seed: int = 0, floor: float = 0.1, **hyperparameters: An
     held_out = dict.fromkeys(("validation", "test", PROBED), by_group)
     groups = Groups(NAMES, (100, 50), batch=4, steps=STEPS)
     recipe = Recipe(steps=STEPS, warmup=2, learning_rate=0.01)
-    mixing = Mixing(policy, floor=floor)
+    mixing = BoundedMixing(policy, floor=floor)
     return MixedModel(
         SHAPE, recipe, hyperparameters, batches(), held_out, seed, "cpu", mixing, groups, reference()
     )
@@ -92,7 +93,7 @@ def test_a_clone_goes_on_as_its_donor(name: str, steps: int) -> None:
     donor, clone = member(EXAMPLES[name], seed=1), member(EXAMPLES[name], seed=2)
     donor.train(steps)
     clone.train(6)
-    clone.load(tree.loads(tree.dumps(donor.state())), {})
+    clone.load(nests.loads(nests.dumps(donor.state())), {})
     for each in (donor, clone):
         each.train(11)
     assert same(donor.state(), clone.state())
@@ -223,7 +224,7 @@ def test_a_member_is_scored_by_what_it_does_not_train_on() -> None:
     held_out = {"validation": by_group, "test": by_group, PROBED: {"mail": by_group["mail"]}}
     groups, recipe = Groups(NAMES, (100, 50), 4, STEPS, ("mail",)), Recipe(steps=STEPS, learning_rate=0.01)
     policy = Aioli(every=10, probe_share=0.6, sweeps=1, noise=0.0)
-    found = MixedModel(SHAPE, recipe, {}, batches(), held_out, 0, "cpu", Mixing(policy), groups)
+    found = MixedModel(SHAPE, recipe, {}, batches(), held_out, 0, "cpu", BoundedMixing(policy), groups)
     found.train(STEPS)
     score, losses = found.evaluate()
     assert score == -losses["mail"] and losses.keys() == {*NAMES, "mail"}

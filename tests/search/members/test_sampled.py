@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from shoal.cluster import tree
-from shoal.cluster.order import RowOrder
+from shoal.cluster import nests
+from shoal.cluster.row_order import RowOrder
 from shoal.policies.mixing import normalise
 from shoal.policies.sampling.dynamic import LinUpper
 from shoal.policies.sampling.hardness import EasyToHard
@@ -15,7 +15,7 @@ from shoal.policies.sampling.random_subset import RandomSubset
 from shoal.policies.sampling.seta import SeTa
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.members.kept import KeptRows
-from shoal.search.members.sampled import SampledBatches, sample, sample_arrays
+from shoal.search.members.sampled import SampledBatches, sample_arrays, sample_member
 from shoal.search.members.views import Pace, Shared
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.language import LanguageModel
@@ -166,7 +166,7 @@ class TestMembers:
         donor.train(9)
         clone.train(4)
         clone.load(donor.state(), {})
-        resumed.load(tree.loads(tree.dumps(donor.state())), {})
+        resumed.load(nests.loads(nests.dumps(donor.state())), {})
         assert donor.train(9) == clone.train(9) == resumed.train(9)
         assert equal(donor.state(), clone.state()) and equal(donor.state(), resumed.state())
 
@@ -264,7 +264,7 @@ def test_members_that_share_a_view_decide_by_all_losses_of_the_rounds_before(fir
         for number in range(2):
             member = language(InfoBatch(0.5), number)
             member.batches = MixedBatches(STREAMS, normalise([1, 1]), 8)
-            sample(member, InfoBatch(0.5), 0, 40, number, shared)
+            sample_member(member, InfoBatch(0.5), 0, 40, number, shared)
             members.append(member)
         return marked, members
 
@@ -292,4 +292,4 @@ def test_members_that_share_a_view_decide_by_all_losses_of_the_rounds_before(fir
 
 def test_only_members_with_rows_can_be_sampled() -> None:
     with pytest.raises(ValueError, match="must be `Shuffled`, got Rows"):
-        sample(plain(), RandomSubset(0.5), 0, 10, 0)
+        sample_member(plain(), RandomSubset(0.5), 0, 10, 0)

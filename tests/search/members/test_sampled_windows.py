@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shoal.cluster.order import RowOrder
+from shoal.cluster.row_order import RowOrder
 from shoal.policies.sampling.infobatch import InfoBatch
 from shoal.policies.sampling.random_subset import RandomSubset
 from shoal.policies.sampling.seta import SeTa

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from shoal.cluster.storage import Store
-from shoal.search.cli import main
+from shoal.search.cli import run_command_line
 
 COMMANDS = ("run", "validate", "corpus", "resume", "report", "export", "status")
 ROOT = Path(__file__).parents[3]
@@ -31,7 +31,7 @@ def shoal(monkeypatch, capsys):
     def command(*arguments: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["shoal", *arguments])
         with pytest.raises(SystemExit) as ended:
-            main()
+            run_command_line()
         return Said(ended.value.code or 0, *capsys.readouterr())
 
     return command
@@ -49,7 +49,13 @@ def refused(shoal):
 
 
 def test_the_command_itself_ends_with_the_exit_code(tmp_path) -> None:
-    program = [sys.executable, "-c", "from shoal.search.cli import main; main()", "resume", str(tmp_path)]
+    program = [
+        sys.executable,
+        "-c",
+        "from shoal.search.cli import run_command_line; run_command_line()",
+        "resume",
+        str(tmp_path),
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from shoal.cluster import lease
-from shoal.cluster.package import PackageTooLarge, files, pack
+from shoal.cluster.package import PackageTooLarge, files, pack_folder
 from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
 from shoal.search.driver.scheduler import PopulationScheduler
@@ -51,8 +51,8 @@ def test_a_package_leaves_out_what_ignore_files_name(tmp_path) -> None:
     (folder / "link").symlink_to(tmp_path, target_is_directory=True)
     names = [".gitignore", ".rayignore", "run", "logs/a", "sub/.gitignore", "sub/keep"]
     assert list(files(folder)) == names
-    assert pack(folder, tmp_path / "first.zip") == names
-    pack(folder, tmp_path / "second.zip")
+    assert pack_folder(folder, tmp_path / "first.zip") == names
+    pack_folder(folder, tmp_path / "second.zip")
     assert (tmp_path / "first.zip").read_bytes() == (tmp_path / "second.zip").read_bytes()
     assert zipfile.ZipFile(tmp_path / "first.zip").namelist() == names
 
@@ -60,7 +60,7 @@ def test_a_package_leaves_out_what_ignore_files_name(tmp_path) -> None:
 def test_a_package_over_the_limit_names_the_largest_files(tmp_path) -> None:
     folder = tree(tmp_path / "project", small="a" * 10, large="b" * 3_000_000, middle="c" * 1_000_000)
     with pytest.raises(PackageTooLarge, match=r"large \(2\.9 MiB\), middle \(1\.0 MiB\), small") as error:
-        pack(folder, tmp_path / "out.zip", limit=2**20)
+        pack_folder(folder, tmp_path / "out.zip", limit=2**20)
     assert "3.8 MiB, but a job may bring 1 MiB" in str(error.value)
     assert not (tmp_path / "out.zip").exists()
 
@@ -167,7 +167,7 @@ def ended(status: str, code: int | None = None) -> SimpleNamespace:
 def test_a_job_whose_driver_died_is_submitted_again(ends, tries, error, monkeypatch) -> None:
     sent, left = [], iter(ends)
     client = SimpleNamespace(get_address=lambda: "http://head:8265")
-    monkeypatch.setattr(jobs.jobs, "connect", lambda address: client)
+    monkeypatch.setattr(jobs.jobs, "job_client", lambda address: client)
     monkeypatch.setattr(jobs, "send", lambda *_: sent.append(1) or f"toy-{len(sent)}")
     monkeypatch.setattr(jobs, "watch", lambda *_: next(left))
     wanted = jobs.Submission(TOY, ["directory=/r"], None, ROOT)
@@ -181,7 +181,7 @@ def test_a_job_whose_driver_died_is_submitted_again(ends, tries, error, monkeypa
 
 def test_a_log_goes_on_where_it_was_when_the_head_comes_back(monkeypatch) -> None:
     texts = [["one ", "two "], ["one two ", "three"]]
-    monkeypatch.setattr(jobs.jobs, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(jobs.jobs, "SECONDS_BETWEEN_JOB_LOOKS", 0.0)
 
     class Client:
         async def tail_job_logs(self, job):

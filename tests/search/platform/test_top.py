@@ -105,7 +105,7 @@ def test_top_of_nothing_is_refused(refused, monkeypatch) -> None:  # noqa: F811
 
 
 def test_a_job_that_is_not_ours_is_refused(monkeypatch) -> None:
-    monkeypatch.setattr(top.jobs.jobs, "connect", lambda address: None)
+    monkeypatch.setattr(top.jobs.jobs, "job_client", lambda address: None)
     monkeypatch.setattr(top.jobs.jobs, "details", lambda client, job: None)
     with pytest.raises(InputError, match="neither a run directory nor"):
         top.run_directory_of("other-1", None)

@@ -15,7 +15,7 @@ from shoal.search.corpus.manifest import MANIFEST
 from shoal.search.errors import InputError
 from shoal.search.load import load_run
 from shoal.search.records import directory, inputs
-from shoal.search.runs.population import prepare
+from shoal.search.runs.population import prepare_run
 
 FILE = """
 name: small
@@ -65,7 +65,7 @@ def project(tmp_path, monkeypatch) -> Path:
 
 
 def begin(*changes: str):
-    run = prepare(load_run("file.yaml", changes), QUIET, new=True)
+    run = prepare_run(load_run("file.yaml", changes), QUIET, new=True)
     directory.create(run)
     return run
 
@@ -81,7 +81,7 @@ def test_a_run_keeps_what_it_began_with_and_goes_on(project) -> None:
     run, store = directory.going_on("runs/small")
     assert run.data.content == load_corpus(run.data).content
     assert set(store.read_json(inputs.INPUTS)) == {"mixing.reference"}
-    assert prepare(run, QUIET) == run
+    assert prepare_run(run, QUIET) == run
     assert directory.same_run(load_run("file.yaml")) == run
 
 
@@ -98,7 +98,7 @@ def test_other_rows_are_refused_in_one_line(project, way: str) -> None:
                 if way == "resume"
                 else directory.same_run(load_run("file.yaml"))
             )
-            prepare(run, QUIET)
+            prepare_run(run, QUIET)
         assert "\n" not in str(said.value)
 
 
@@ -107,7 +107,7 @@ def test_a_corpus_that_is_built_anew_beside_it_changes_no_run_that_has_begun(pro
     texts(project / "texts", seed=5)
     other = begin("directory=runs/other")
     assert other.data.content != before.data.content
-    run = prepare(directory.going_on("runs/small")[0], QUIET)
+    run = prepare_run(directory.going_on("runs/small")[0], QUIET)
     assert load_corpus(run.data).content == before.data.content == run.data.content
     assert load_corpus(load_run("file.yaml").data).content == other.data.content  # of a new run
 
@@ -115,7 +115,7 @@ def test_a_corpus_that_is_built_anew_beside_it_changes_no_run_that_has_begun(pro
 def test_a_corpus_that_is_gone_is_built_again_from_the_same_sources(project) -> None:
     before = directory.going_on("runs/small")[0]
     shutil.rmtree("runs/corpus")
-    assert prepare(directory.going_on("runs/small")[0], QUIET) == before
+    assert prepare_run(directory.going_on("runs/small")[0], QUIET) == before
 
 
 def test_a_moved_run_goes_on_from_its_new_place(project, monkeypatch) -> None:
@@ -129,7 +129,7 @@ def test_a_moved_run_goes_on_from_its_new_place(project, monkeypatch) -> None:
             run = directory.same_run(load_run("file.yaml", changes))
         assert run.data.corpus == f"{place}/runs/corpus" and run.directory == f"{place}/runs/small"
         assert run.mixing.reference == f"{place}/runs/first/best"
-        assert prepare(run, QUIET).data.content == before.data.content
+        assert prepare_run(run, QUIET).data.content == before.data.content
         assert not project.exists()
     # its own file now says where it lies
     assert directory.recorded("runs/small")[0].data.corpus == f"{place}/runs/corpus"
@@ -139,7 +139,8 @@ def test_a_run_directory_that_moved_alone_finds_all_where_it_was(project, tmp_pa
     shutil.move(project / "runs/small", tmp_path / "elsewhere")
     run = directory.going_on(str(tmp_path / "elsewhere"))[0]
     assert (
-        run.data.corpus == f"{project}/runs/corpus" and prepare(run, QUIET).directory == f"{tmp_path}/elsewhere"
+        run.data.corpus == f"{project}/runs/corpus"
+        and prepare_run(run, QUIET).directory == f"{tmp_path}/elsewhere"
     )
 
 
@@ -165,7 +166,7 @@ def test_a_moved_run_whose_corpus_is_gone_builds_nothing(project, tmp_path, monk
     assert not project.exists() and not (place / "runs/corpus").exists()
     # its file builds it where it now is, and the same sources give the same rows
     run = directory.same_run(load_run("file.yaml", [f"mixing.reference={place}/runs/first/best"]))
-    assert prepare(run, QUIET).data.corpus == f"{place}/runs/corpus"
+    assert prepare_run(run, QUIET).data.corpus == f"{place}/runs/corpus"
     assert not project.exists()
 
 
@@ -230,5 +231,5 @@ def test_a_corpus_of_a_run_begun_before_this_was_noted_is_used_by_its_place(proj
     file.write_text("\n".join(lines))
     Path("runs/small/inputs.json").unlink()
     run = directory.going_on("runs/small")[0]
-    assert run.data.content is None and prepare(run, QUIET).data.content
+    assert run.data.content is None and prepare_run(run, QUIET).data.content
     assert Store("runs/corpus").exists(MANIFEST)

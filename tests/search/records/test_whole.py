@@ -89,7 +89,7 @@ def test_a_run_that_was_killed_in_its_first_round_begins_anew_without_a_word(tmp
     run, told = written(tmp_path / "run", 1), Told()
     (newest(run) / "member-00003.safetensors").unlink()
     conductor = open_conductor(run, Store(run.directory), told)
-    assert conductor.round == 0 and not told.lines and not checkpoints.rounds(conductor.store)
+    assert conductor.round == 0 and not told.lines and not checkpoints.saved_rounds(conductor.store)
 
 
 def test_a_run_that_was_killed_before_a_member_was_written_goes_back_without_a_word(tmp_path) -> None:

@@ -17,7 +17,7 @@ from shoal.cluster import lease
 from shoal.cluster.storage import Store
 from shoal.policies import population, space
 from shoal.policies.population import Report
-from shoal.policies.rules import ALONE, Rules
+from shoal.policies.rules import LEFT_ALONE, Rules
 from shoal.policies.standings import rank
 from shoal.search.errors import InputError
 from shoal.search.records import tables
@@ -82,7 +82,7 @@ def make(store: Store, made: Made) -> Store:
             levels[member] = trained(levels[member], rate, round_ / made.planned, rng)
         rows = [row(made, member, round_, levels[member], rng) for member in range(made.members)]
         reports = [Report(each["member"], each["step"], each["score"]) for each in rows]
-        rules = made.rules if round_ < made.planned else ALONE
+        rules = made.rules if round_ < made.planned else LEFT_ALONE
         before = state
         state, orders = population.decide(rules, domains, before, reports, made.seed)
         told = {each["member"]: each for each in rows}
@@ -144,7 +144,7 @@ def summarise(store, made, rows, exploits):
 
 def with_baseline(store: Store, made: Made) -> Store:
     make(store, made)
-    make(Store(f"{store.uri}/baseline"), Made(**vars(made) | {"rules": ALONE}))
+    make(Store(f"{store.uri}/baseline"), Made(**vars(made) | {"rules": LEFT_ALONE}))
     return store
 
 
@@ -307,7 +307,7 @@ def test_the_toy_has_a_score_and_no_loss(store):
 
 
 def test_one_member_alone_is_its_own_root(store):
-    page = told(page_of(make(store, Made(members=1, rules=ALONE))))
+    page = told(page_of(make(store, Made(members=1, rules=LEFT_ALONE))))
     assert "Its weights are its own: it copied nobody." in page
 
 
@@ -383,7 +383,7 @@ def test_a_directory_without_a_run_is_refused(store):
 
 
 def test_metrics_of_another_run_are_refused(store):
-    make(store, Made(members=2, rounds=1, status=None, rules=ALONE))
+    make(store, Made(members=2, rounds=1, status=None, rules=LEFT_ALONE))
     tables.write_metrics(store, 2, [{"round": 2, "step": 40, "member": 7, "score": 0.0}])
     with pytest.raises(InputError, match=r"without a start in the lineage: 7"):
         write_report(store)

@@ -59,6 +59,7 @@ def test_the_page_has_shares_effects_and_epochs(tmp_path) -> None:
     # recorded by the trained group, drawn by the judged one: the first row is what code feels
     assert heat["z"] == [[-1.0, 0.0, 1.0], [2.0, 2.0, 2.0], [3.0, 3.0, 3.0]]
     assert heat["text"][0][0] == "-1 ± 0.5" and heat["x"] == list(GROUPS)
+    assert heat["text"][1][0] == "2 ± ?"  # of one sweep or one sequence no error is known
     for name in ("effects", "mixture"):
         graph_objects.Figure(figures[name])
     assert "30 probe steps" in page and "10 evaluation passes" in page

@@ -14,7 +14,7 @@ pytest.importorskip("tokenizers", reason="the extra shoal[hf] is not installed")
 
 from rich.console import Console
 
-from shoal.cluster.order import RowOrder
+from shoal.cluster.row_order import RowOrder
 from shoal.cluster.storage import Store
 from shoal.search.distill.export import export_student
 from shoal.search.distill.proxy import proxy_rows
@@ -26,7 +26,7 @@ from shoal.search.distill.students import (
 from shoal.search.distill.teacher import open_teacher
 from shoal.search.errors import InputError
 from shoal.search.load import load_run
-from shoal.search.runs.distill import nearest_to, table, unmet
+from shoal.search.runs.distill import nearest_to, students_table, unmet
 from shoal.trainables.distill.shared import SharedTeacher
 from shoal.trainables.distill.staged import Staged, flatten
 from shoal.trainables.distill.teachers import Ensemble, load_teacher
@@ -118,7 +118,7 @@ def test_all_losses_together_are_learnt_and_the_student_is_exported(file, llamas
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["distill.ensemble=[FIRST]"], "further teachers show their logits alone"),
+        (["distill.ensemble=[FIRST]"], "only the logits of further teachers are used"),
         (["distill.ensemble=[BERT]", "distill.losses.logits=1"], "of kind encoder with 64"),
         (["distill.ensemble=[OTHER]", "distill.losses.logits=1"], "the first teacher's 64 tokens, got one of"),
         (["distill.ensemble=[/none]", "distill.losses.logits=1"], r"distill.ensemble[0]: must be a folder"),
@@ -169,7 +169,7 @@ def test_a_proxy_task_ranks_the_networks(file, monkeypatch, tmp_path) -> None:
     assert picked["accuracy"] == max(row["accuracy"] for row in within)
     said = io.StringIO()
     whole = {"macs": 1.0, "parameters": 1.0}
-    Console(file=said, width=160).print(table(run, whole, [row | {"test_loss": 1.0} for row in named]))
+    Console(file=said, width=160).print(students_table(run, whole, [row | {"test_loss": 1.0} for row in named]))
     assert "accuracy" in said.getvalue() and f"{max(accuracies):.4f}" in said.getvalue()
 
 

@@ -29,7 +29,7 @@ from shoal.search.driver.conductor import Conductor
 from shoal.search.driver.population import outcome
 from shoal.search.driver.start import first_state
 from shoal.search.errors import InputError
-from shoal.search.load import check, dump, load_run, load_values
+from shoal.search.load import checked_run, dump, load_run, load_values
 from shoal.search.records import (
     directory,
     tables,
@@ -37,7 +37,7 @@ from shoal.search.records import (
 from shoal.search.records.lineage import read_lineage
 from shoal.search.runs import distill as distilling
 from shoal.search.runs import population as running
-from shoal.search.runs.distill import flat, table
+from shoal.search.runs.distill import flat_row, students_table
 from shoal.search.worker.brood import follow, train_teams
 from shoal.search.worker.teams import teams
 from shoal.trainables.distill.spaces import AUTODISTIL, Subnet, SubSpace
@@ -69,7 +69,10 @@ def file(tmp_path, teacher) -> str:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("kind=population", "distill: goes with kind: distill"),
+        (
+            "kind=population",
+            "distill: must not be given if kind is population; set kind: distill",
+        ),
         ("distill.relation_heads=5", "must divide the teacher's attention width 48, got 5"),
         ("distill.relation_heads=24", "must divide the width of 1 heads of 12 in low, got 24"),
         ("distill.spaces.low.depths=[2, 4]", "spaces.low.depths: must be at most the teacher's 3, got 4"),
@@ -83,19 +86,25 @@ def file(tmp_path, teacher) -> str:
         ("data.tokenizer=/nowhere", "data.tokenizer: a folder with a tokenizer must hold tokenizer.json"),
         ("distill.teacher=/nowhere", "distill.teacher: must be a folder with config.json, got /nowhere"),
         ("distill.teacher=package:no_such/model", "no package `no_such` is installed"),
-        ("population.members=3", "must be a multiple of the 2 sub-spaces, so that each has as many, got 3; 4"),
+        (
+            "population.members=3",
+            "must be a multiple of the 2 sub-spaces, so that all have equally many, got 3; 4",
+        ),
         ("population.exploit.fraction=0.25", "0.25 of the 2 members of a sub-space is less than one member"),
         ("hyperparameters.dropout={kind: float, low: 0, high: 1}", "distill has no such hyperparameter"),
         (
             "cluster={broods: 1, workers_per_brood: 2, workers_per_member: 2, span: fsdp}",
-            "a super-network's weights are whole on every worker, so ddp, got fsdp",
+            "cluster.span: must be ddp, since every worker has all weights of a super-network, got fsdp",
         ),
         ("distill.losses={relation: 0}", "one of relation, hidden and logits must count more than 0"),
         ("distill.losses={logits: 1}", "distill.losses.logits: must be 0 with an encoder as teacher"),
-        ("distill.ensemble=[/nowhere]", "distill.ensemble: further teachers show their logits alone"),
+        ("distill.ensemble=[/nowhere]", "distill.ensemble: only the logits of further teachers are used"),
         ("distill.search={objective: latency, budgets: [0.0001]}", "within 0.0001; the nearest has"),
-        ("distill.search.proxy={train: /none, test: /none}", "shoal.search.proxy.train: /none cannot be read"),
-        ("sampling.rule=infobatch", "leave both away"),
+        (
+            "distill.search.proxy={train: /none, test: /none}",
+            "distill.search.proxy.train: /none cannot be read",
+        ),
+        ("sampling.rule=infobatch", "learns from its teacher on all rows alike; leave both out"),
         ("distill.tempature=3", "distill.tempature: unknown key"),
     ],
 )
@@ -168,8 +177,8 @@ def test_the_search_scores_all_and_what_is_exported_computes_the_same(file, in_p
     taught = open_teacher(run, "cpu")
     again = trained(run, best["space"], taught, HELD_OUT, weights[best["space"]])
     assert again.losses([best["subnet"]])[0] == pytest.approx(best["loss"], abs=1e-9)
-    shown = table(run, {"macs": 1.0, "parameters": 1.0}, [row | {"test_loss": 1.0} for row in named])
-    assert shown.row_count == 1 + len(named) and flat(best)["layers"] == list(best["subnet"].layers)
+    shown = students_table(run, {"macs": 1.0, "parameters": 1.0}, [row | {"test_loss": 1.0} for row in named])
+    assert shown.row_count == 1 + len(named) and flat_row(best)["layers"] == list(best["subnet"].layers)
 
     store = Store(run.directory)
     members = {"low": 0, "high": 1}
@@ -248,7 +257,7 @@ def test_the_examples_are_valid(monkeypatch) -> None:
 def test_the_example_for_a_cluster_is_the_papers(teacher) -> None:
     path = str(ROOT / "examples/distill-bert.yaml")
     # its teacher is on the cluster alone
-    run = check(load_values(path, [f"data.tokenizer={teacher}"]), path)
+    run = checked_run(load_values(path, [f"data.tokenizer={teacher}"]), path)
     assert run.distill is not None
     for name, settings in run.distill.spaces.items():
         assert settings.build(12, 64) == AUTODISTIL[name]
@@ -289,7 +298,7 @@ def train_here(run) -> Store:
     tests = [{"member": number, "losses": member.evaluate("test")[1]} for number, member in found.items()]
     conductor.receive({"tests": tests})
     assert conductor.finished
-    running.record(store, run, "done", outcome(conductor, 1.0, 1))
+    running.record_summary(store, run, "done", outcome(conductor, 1.0, 1))
     return store
 
 

@@ -13,9 +13,17 @@ from shoal.cluster.storage import Store
 from shoal.policies.laws.loglinear import Law
 from shoal.search.driver.start import first_state
 from shoal.search.errors import InputError
-from shoal.search.load import check, load_run
+from shoal.search.load import checked_run, load_run
 from shoal.search.records import tables
-from shoal.search.runs.mixture import as_population, confirm, design, most, part_of, proposal, table
+from shoal.search.runs.mixture import (
+    as_population,
+    confirm,
+    design,
+    most,
+    proposal,
+    proposal_table,
+    short_interval,
+)
 
 RUN = """
 name: mixture
@@ -70,7 +78,7 @@ def test_a_design_covers_the_simplex_and_is_the_same_each_time(tmp_path, kind: s
 def test_the_swarm_is_a_population_that_reads_back_from_its_file(tmp_path) -> None:
     run = load(tmp_path)
     swarm = as_population(run, "swarm", run.swarm.model, 40, 1, design(run))
-    assert check(swarm.model_dump(mode="json"), "again") == swarm
+    assert checked_run(swarm.model_dump(mode="json"), "again") == swarm
     assert (swarm.kind, swarm.population.members, swarm.training.steps, swarm.rounds) == (
         "population",
         20,
@@ -79,7 +87,7 @@ def test_the_swarm_is_a_population_that_reads_back_from_its_file(tmp_path) -> No
     )
     first = first_state(swarm)[3].hyperparameters["mixing"]["proportions"]
     assert list(first) == design(run)[3].tolist()
-    assert [part_of(steps) for steps in (40, 6, 7, 9)] == [8, 2, 7, 3]
+    assert [short_interval(steps) for steps in (40, 6, 7, 9)] == [8, 2, 7, 3]
 
 
 @pytest.mark.parametrize(("law", "runs"), [("log_linear", 20), ("ridge", 20), ("boosted_trees", 80)])
@@ -105,7 +113,7 @@ def test_the_proposal_is_the_worlds_best_mixture_with_the_controls_beside_it(
     confirm(found, trained(run, "confirm", mixtures, 2, steps=100), 2)
     told = found["beside"]["stratified"]
     assert told["validation"] == pytest.approx(WORLD.losses(np.full((1, 3), 1 / 3)).mean())
-    assert table(found).row_count == 7
+    assert proposal_table(found).row_count == 7
 
 
 def test_runs_that_failed_are_left_out_and_counted(tmp_path) -> None:
@@ -135,7 +143,7 @@ def test_a_mixture_is_confirmed_by_the_seeds_that_went_well(tmp_path) -> None:
     assert beside["2"]["validation"] is None and set(beside["2"]["test"].values()) == {None}
     json.loads(json.dumps(found), parse_constant=pytest.fail)  # NaN is no JSON
     drawn = Console(width=200, file=io.StringIO())
-    drawn.print(table(found))
+    drawn.print(proposal_table(found))
     assert drawn.file.getvalue().count("failed") == 2
 
 
@@ -149,7 +157,7 @@ def test_each_small_run_may_be_a_trial_of_its_own(tmp_path) -> None:
     wide = load(tmp_path, "cluster={broods: 3, workers_per_brood: 4}", f"directory={tmp_path}/wide")
     assert as_population(wide, "confirm", wide.model, 100, 2, design(wide)[:4]).cluster.broods == 2
     for each in (swarm, confirming):
-        assert check(each.model_dump(mode="json"), "again") == each
+        assert checked_run(each.model_dump(mode="json"), "again") == each
 
 
 def test_a_prior_holds_the_proposal_and_caps_bound_it(tmp_path) -> None:

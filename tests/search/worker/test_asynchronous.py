@@ -15,7 +15,7 @@ from shoal.cluster import checkpoints, mailbox
 from shoal.cluster.storage import Store
 from shoal.policies import population
 from shoal.policies.population import Report
-from shoal.policies.rules import ALONE
+from shoal.policies.rules import LEFT_ALONE
 from shoal.search.config.run import Run
 from shoal.search.driver.population import open_conductor
 from shoal.search.errors import Exhausted
@@ -65,9 +65,9 @@ class Post:
         self.states: dict[tuple[int, int], Any] = {}
         self.kill = kill or {}  # worker -> number of its message
         for name, call in (
-            ("publish", self.publish),
+            ("publish_states", self.publish),
             ("next_verdicts", self.next),
-            ("fetch", lambda kept: kept),
+            ("fetch_state", lambda kept: kept),
         ):
             monkeypatch.setattr(mailbox, name, call)
 
@@ -173,7 +173,7 @@ def test_decisions_are_those_of_the_pure_policy_in_order_of_arrival(run, monkeyp
     for row in rows:
         report = Report(row["member"], row["step"], row["score"])
         told[row["member"]] = row
-        rules = run.rules() if row["step"] < STEPS else ALONE
+        rules = run.rules() if row["step"] < STEPS else LEFT_ALONE
         state, orders = population.decide(rules, run.space(), state, [report], run.seed)
         decided += [
             (row["round"], row["member"], order.donor, told[order.donor]["round"], order.hyperparameters)
@@ -206,7 +206,7 @@ def test_a_brood_that_dies_comes_back_while_the_others_go_on(run, monkeypatch) -
 
 
 def test_lost_weights_are_taken_from_the_donors_file_of_that_round_or_not_at_all(run, monkeypatch) -> None:
-    monkeypatch.setattr(mailbox, "fetch", lambda reference: None)
+    monkeypatch.setattr(mailbox, "fetch_state", lambda reference: None)
     store = Store(run.directory)
     for round_ in (2, 4):  # the file of round 3 is kept no longer
         state = {"weights": np.full(2, round_), turns.STANDING: {"ended": False}}

@@ -27,7 +27,7 @@ class Silent:
 class Wire:
     """The way from a worker to a conductor and back, without Ray: answers are there at once."""
 
-    def __init__(self, monkeypatch, run: Run, state: population.State):
+    def __init__(self, monkeypatch, run: Run, state: population.PopulationState):
         self.given: dict[int, list | None] = {}
         place = Store(run.directory)
         self.conductor = Conductor(

@@ -52,7 +52,7 @@ class RowOrder:
 
     def locate(self, cursor: int) -> tuple[int, int]:
         """Return the turn of a position, and how far into it the position is."""
-        first, end, turn = self.last  # mostly the same one again, and this is asked for every batch
+        first, end, turn = self.last  # each batch asks, and mostly for the same turn as before
         if not first <= cursor < end:
             epoch, position = divmod(cursor, self.rows)
             starts = self.epoch(epoch)[1]

@@ -19,18 +19,19 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from shoal.cluster.order import RowOrder, drawn
+from shoal.cluster.row_order import RowOrder, drawn
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import Chunk, Tokens, as_column, as_rows
 
-TASK_BYTES = 64 << 20  # rows that one task reads at most: smaller ones cost more than they read
-UNUSED = 3  # references to kept room of which nobody else has a view: the cache's, the caller's, the question's
-SMALL = 40 << 20  # room of a group on its way: with less, reading processes give back what they shuffle in
-SEGMENT = 48  # tasks of one dataset; the next one starts while the last EARLY of these are read
+TASK_BYTES = 64 << 20  # most that one task reads; starting a small task costs more than its reading
+# `getrefcount` of the cached buffer when no view of it is alive: the cache, our local, and the call's argument
+UNUSED = 3
+SMALL_ROOM = 40 << 20  # bytes; a group with less room on its way gives memory back after each task
+SEGMENT = 48  # tasks in one dataset; the next dataset starts while the last EARLY tasks are read
 EARLY = 8
-STEP_SECONDS = 0.005  # a look of a dataset's executor at its tasks that took longer has waited for one of them
-PAUSES = (0.001, 0.1)  # seconds after a look that did not: the first one, and the longest
-LOOKED_AT = 64  # rows that a model in a stage sees at once
+STEP_SECONDS = 0.005  # an executor step longer than this has already blocked on a task: no pause is added
+PAUSES = (0.001, 0.1)  # seconds after a shorter step: the first pause, and the longest
+ROWS_IN_A_STAGE = 64  # rows that a model in a stage sees at once
 
 
 def open_dataset(store: Store, files: Sequence[str]) -> ray.data.Dataset:
@@ -75,7 +76,7 @@ class Taken:
             self.changed.notify_all()
 
 
-STARTING = threading.local()  # `taken` of the dataset that this thread is about to start
+STARTING = threading.local()  # `taken` belongs to the dataset that this thread is about to start
 
 
 class Unhurried:
@@ -132,7 +133,7 @@ def read_turns(batch: pa.Table, uri: str) -> pa.Table:
         filled += len(rows)
     if filled != len(found):
         raise ValueError(f"{task['files']} must hold {len(found)} rows as the corpus says, but hold {filled}.")
-    if not task["keeps"]:  # nor is Arrow to keep what the files took
+    if not task["keeps"]:  # Arrow must give the files' memory back too
         del rows
         pa.default_memory_pool().release_unused()
     return pa.table({"tokens": as_column(found)})
@@ -158,7 +159,7 @@ def kept_room(bits: int) -> Tokens:
 
 def look_at(
     store: Store,
-    picks: Sequence[tuple[str, Sequence[int]]],  # file, and which of its rows
+    picks: Sequence[tuple[str, Sequence[int]]],  # file, places of the rows in it
     look: type,
     arguments: Sequence[Any],
     processes: int,
@@ -167,9 +168,9 @@ def look_at(
 ) -> ray.data.Dataset:
     """Return the rows as `look(*arguments)` gives them back, block by block: computed, in Ray's store."""
     pieces = [
-        {"file": name, "rows": list(rows[first : first + LOOKED_AT])}
+        {"file": name, "rows": list(rows[first : first + ROWS_IN_A_STAGE])}
         for name, rows in picks
-        for first in range(0, len(rows), LOOKED_AT)
+        for first in range(0, len(rows), ROWS_IN_A_STAGE)
     ]
     read: Any = partial(read_rows, uri=store.uri)
     names = ray.data.from_items(pieces, override_num_blocks=len(pieces))
@@ -177,7 +178,7 @@ def look_at(
     looked = rows.map_batches(
         look,
         fn_constructor_args=arguments,
-        batch_size=LOOKED_AT,
+        batch_size=ROWS_IN_A_STAGE,
         batch_format="pyarrow",
         concurrency=processes,
         num_cpus=cpus,
@@ -220,7 +221,7 @@ def read_on(
                 "seeds": [order.seeds(turn) for turn in turns],
                 "rows": order.start(turns.stop) - order.start(turns.start),
                 "length": row_bytes // 2,
-                "keeps": room > SMALL,
+                "keeps": room > SMALL_ROOM,
             }
             for turns in segment
         ]
@@ -264,10 +265,10 @@ def chunks(bundles: Iterator[Any], segment: Sequence[range], order: RowOrder, ta
             found.append(block)
             missing -= metadata.num_rows
         assert missing == 0, "a block holds rows of two tasks"
-        yield Chunk(turns.start, len(turns), partial(fetch, tuple(found)))
+        yield Chunk(turns.start, len(turns), partial(fetch_blocks, tuple(found)))
 
 
-def fetch(blocks: Sequence[Any]) -> Tokens:
+def fetch_blocks(blocks: Sequence[Any]) -> Tokens:
     """Return the blocks' rows, `(rows, sequence_length)`: a view of the object store if it is one block."""
     found = [as_rows(block) for block in ray.get(list(blocks))]
     return found[0] if len(found) == 1 else np.concatenate(found)

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 import ray
 
-from shoal.cluster import feed
-from shoal.cluster.order import RowOrder
+from shoal.cluster import reading
+from shoal.cluster.row_order import RowOrder
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import WindowStream, as_column
@@ -42,10 +42,10 @@ def store(tmp_path_factory) -> Store:
 
 
 def window(store: Store, group: str, room: int, at_once: int) -> WindowStream:
-    order, each = RowOrder(group, SIZES, 0), feed.row_bytes(LENGTH)
+    order, each = RowOrder(group, SIZES, 0), reading.row_bytes(LENGTH)
     files = [f"{file}.parquet" for file in range(len(SIZES))]
     return WindowStream(
-        partial(feed.read_on, store, files, order, each, room // 4, at_once), order, LENGTH, room // each
+        partial(reading.read_on, store, files, order, each, room // 4, at_once), order, LENGTH, room // each
     )
 
 
@@ -69,11 +69,11 @@ def kill_a_reader(ended: threading.Event, killed: list[str]) -> None:
 
 def read_on_ray(uri: str) -> None:
     """Read windows on an embedded Ray, and leave them open at its end."""
-    feed.SEGMENT, feed.EARLY = 4, 2
+    reading.SEGMENT, reading.EARLY = 4, 2
     with session():
         read(Store(uri))
         # longer than Ray Data waits for its threads, which would then ask a Ray that is gone
-        feed.Unhurried.on_execution_step = lambda self, executor: time.sleep(3)
+        reading.Unhurried.on_execution_step = lambda self, executor: time.sleep(3)
     time.sleep(4)
     assert not ray.is_initialized()  # what still reads starts Ray anew
     print("read", flush=True)
@@ -111,7 +111,7 @@ def read(store: Store) -> None:
 
 
 def test_batches_are_the_same_over_datasets_and_epochs_and_when_a_reader_is_killed(store) -> None:
-    program = f"from tests.cluster.test_feed import read_on_ray; read_on_ray({store.uri!r})"
+    program = f"from tests.cluster.test_reading import read_on_ray; read_on_ray({store.uri!r})"
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,

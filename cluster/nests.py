@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 Arrays = dict[str, NDArray[Any]]
-NEST = "nest"  # the key of the header's own words
-ARRAY = "array"  # the path of what stands here; None where the value itself stands beside it
-STORED = "?bBhHiIlLqQefdF"  # types of numbers that safetensors knows; others lie there as bytes
+NEST = "nest"  # the key under which our digest and skeleton stand in the header
+ARRAY = "array"  # the key of an array's path; None under it: the value stands beside it
+STORED = "?bBhHiIlLqQefdF"  # number types that safetensors knows; others are stored as bytes
 
 
-def dumps(tree: Any) -> bytes:
+def dumps(nest: Any) -> bytes:
     """Return the nest as bytes; raises TypeError if it holds what no file can give back."""
     arrays: Arrays = {}
-    skeleton = json.dumps(_pull(tree, "", arrays, {}))
-    # in one, since safetensors writes several in any order
+    skeleton = json.dumps(_pull(nest, "", arrays, {}))
+    # one string, since safetensors writes several in any order
     return save(arrays, metadata={NEST: f"{_digest(skeleton, arrays)} {skeleton}"})
 
 
@@ -35,7 +35,7 @@ def loads(content: bytes) -> Any:
         said = json.loads(content[8 : 8 + length])["__metadata__"]
         digest, _, skeleton = said[NEST].partition(" ") if NEST in said else ("", "", said["tree"])
         arrays = load(content)
-        whole = digest in ("", _digest(skeleton, arrays))  # files were once written without
+        whole = digest in ("", _digest(skeleton, arrays))  # older files have no digest
         nest = _push(json.loads(skeleton), arrays) if whole else None
     except Exception as error:  # safetensors has errors of its own
         raise ValueError(f"it is cut off, or no member's file ({error})") from error
@@ -53,25 +53,25 @@ def _digest(skeleton: str, arrays: Mapping[str, NDArray[Any]]) -> str:
     return found.hexdigest()
 
 
-def _pull(tree: Any, path: str, arrays: Arrays, known: dict[Any, dict[str, Any]]) -> Any:
+def _pull(nest: Any, path: str, arrays: Arrays, known: dict[Any, dict[str, Any]]) -> Any:
     """Return a nest's skeleton; its arrays go into `arrays`, the same memory once: `known` says where it is."""
-    if isinstance(tree, np.ndarray):
-        return _pull_array(tree, path, arrays, known)
-    if isinstance(tree, np.generic):
-        return _pull_array(np.array(tree), path, arrays, {}) | {"scalar": True}
-    if isinstance(tree, bytes):
-        return _pull_array(np.frombuffer(tree, np.uint8), path, arrays, {}) | {"bytes": True}
-    if isinstance(tree, complex):
-        return {ARRAY: None, "complex": [tree.real, tree.imag]}
-    if isinstance(tree, dict):
-        if ARRAY not in tree and all(type(key) is str for key in tree):
-            return {key: _pull(value, f"{path}/{key}", arrays, known) for key, value in tree.items()}
-        pairs = [[key, _pull(value, f"{path}/{key}", arrays, known)] for key, value in tree.items()]
+    if isinstance(nest, np.ndarray):
+        return _pull_array(nest, path, arrays, known)
+    if isinstance(nest, np.generic):
+        return _pull_array(np.array(nest), path, arrays, {}) | {"scalar": True}
+    if isinstance(nest, bytes):
+        return _pull_array(np.frombuffer(nest, np.uint8), path, arrays, {}) | {"bytes": True}
+    if isinstance(nest, complex):
+        return {ARRAY: None, "complex": [nest.real, nest.imag]}
+    if isinstance(nest, dict):
+        if ARRAY not in nest and all(type(key) is str for key in nest):
+            return {key: _pull(value, f"{path}/{key}", arrays, known) for key, value in nest.items()}
+        pairs = [[key, _pull(value, f"{path}/{key}", arrays, known)] for key, value in nest.items()]
         return {ARRAY: None, "pairs": [[_pull(key, path, arrays, known), value] for key, value in pairs]}
-    if isinstance(tree, list | tuple):
-        parts = [_pull(value, f"{path}/{place}", arrays, known) for place, value in enumerate(tree)]
-        return parts if isinstance(tree, list) else {ARRAY: None, "tuple": parts}
-    return tree
+    if isinstance(nest, list | tuple):
+        parts = [_pull(value, f"{path}/{place}", arrays, known) for place, value in enumerate(nest)]
+        return parts if isinstance(nest, list) else {ARRAY: None, "tuple": parts}
+    return nest
 
 
 def _pull_array(

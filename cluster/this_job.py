@@ -1,4 +1,4 @@
-"""What a driver knows of the Ray job that it is."""
+"""What a driver knows of the Ray job that it runs in."""
 
 import json
 import os

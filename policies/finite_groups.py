@@ -1,8 +1,8 @@
-"""How a batch is cut when groups can run out: who gives the rows that a group no longer has."""
+"""How a batch is cut when groups can run out: other groups give the rows that one no longer has."""
 
 from collections.abc import Sequence
 
-from shoal.policies.mixing import cut
+from shoal.policies.mixing import cut_batch
 
 
 def share_out(
@@ -17,20 +17,20 @@ def share_out(
     shares = [share if rows > 0 else 0.0 for share, rows in zip(proportions, left, strict=True)]
     if sum(rows for share, rows in zip(shares, left, strict=True) if share > 0) < batch:
         return None
-    shares = scaled(shares)
+    shares = summing_to_one(shares)
     due = [share * batch + owed for share, owed in zip(shares, debt, strict=True)]
-    counts = cut(shares, due, batch)
+    counts = cut_batch(shares, due, batch)
     if all(count < rows or not share for count, rows, share in zip(counts, left, shares, strict=True)):
         return counts, [rows - count for rows, count in zip(due, counts, strict=True)]
     counts = [min(count, rows) for count, rows in zip(counts, left, strict=True)]
     while (missing := batch - sum(counts)) > 0:
         room = [rows - count for rows, count in zip(left, counts, strict=True)]
-        able = scaled([share if rows else 0.0 for share, rows in zip(shares, room, strict=True)])
-        more = cut(able, [share * missing for share in able], missing)
+        able = summing_to_one([share if rows else 0.0 for share, rows in zip(shares, room, strict=True)])
+        more = cut_batch(able, [share * missing for share in able], missing)
         counts = [count + min(extra, rows) for count, extra, rows in zip(counts, more, room, strict=True)]
     return counts, [0.0] * len(counts)
 
 
-def scaled(shares: Sequence[float]) -> list[float]:
+def summing_to_one(shares: Sequence[float]) -> list[float]:
     total = sum(shares)
     return [share / total for share in shares]
