@@ -12,7 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import shoal
 from shoal.search.errors import InputError
 from shoal.search.traces import OURS, trace_of
 from shoal.trainables.member import Member
@@ -52,7 +51,7 @@ def own_class(trainable: str, folder: str = "", draft: bool = False) -> MakeMemb
 def refuse_hiding() -> None:
     """Raise InputError where a file of the working folder stands before Shoal, as it would in workers."""
     for file in module_files(os.getcwd(), "shoal"):
-        if os.path.exists(file) and not os.path.samefile(file, shoal.__file__):
+        if os.path.exists(file) and not os.path.samefile(file, str(sys.modules["shoal"].__file__)):
             raise InputError(
                 f"{file}: hides Shoal from its workers; give it another name, or start from another folder"
             )
@@ -104,8 +103,8 @@ def import_failure(error: BaseException, own: list[str]) -> InputError:
 
 def is_users_file(file: str) -> bool:
     """Say whether a frame of a trace is in a file of the user's, and not in Python, in Shoal or installed."""
-    libraries = {sysconfig.get_path(each) for each in ("stdlib", "platstdlib", "purelib", "platlib")}
-    inside = any(Path(file).is_relative_to(each) for each in (*libraries, *OURS))
+    libraries = [Path(sysconfig.get_path(each)) for each in ("stdlib", "platstdlib", "purelib", "platlib")]
+    inside = any(Path(file).is_relative_to(each) for each in [*libraries, *OURS])
     return os.path.isfile(file) and not inside
 
 
