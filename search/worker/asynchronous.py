@@ -165,6 +165,7 @@ class Turns:
         """Send the rows of those that wait for no answer, and publish what they reported with."""
         told: list[dict[str, Any]] = []
         states: dict[int, SavedState] = {}
+        ends = team.ends(self.failed)
         for number in sorted((self.left(team) - self.asked.keys()) & rows.keys()):
             row = rows[number] if number not in self.failed else LOST
             state = self.asked[number] = handed_out(team.members[number].state)
@@ -174,7 +175,8 @@ class Turns:
             if self.inbox.look(number) is None:
                 place = {"member": number, "round": self.rounds[number] + 1, "brood": self.brood}
                 member = team.members[number]
-                told.append({**row, **read(member), **place, "step": member.trained})
+                end = {"ended": ends[number]} if number in ends else {}
+                told.append({**row, **read(member), **place, "step": member.trained, **end})
                 states |= {number: state} if number not in self.failed else {}
         if told:
             # a report says that the files of the member's round before are whole
