@@ -1,20 +1,18 @@
-"""Python's traces: a screen shows their last line, and names the file with the whole trace."""
+"""Python's traces, which are for files: a screen shows their last line, and where the rest is."""
 
 import os
 import re
 import tempfile
 import traceback
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
-ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # Ray colours the errors that it raises again
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # Ray colours what it raises again
 BEGIN = re.compile(r"Traceback \(most recent call last\)|^.*\bray::|^ *File \"", re.MULTILINE)
 FRAME = re.compile(r"^\s+File \"(.+)\", line (\d+)")
-RAISED = re.compile(r"^[A-Za-z_][\w.()]*(: .*)?$")  # the error's own line, below the last frame of a trace
-LIBRARIES = {"site-packages", "dist-packages"}
-ROOT, PACKAGES = Path(__file__).parents[1], ("cluster", "policies", "search", "shoal", "trainables")
-# files of ours where a job's working directory is unpacked, and where Shoal is installed
-OURS_ELSEWHERE = re.compile(rf"/(_ray_pkg_[0-9a-f]+|shoal)/({'|'.join(PACKAGES)})/")
-LONGEST_REASON = 300  # letters of a reason that a screen shows
+RAISED = re.compile(r"^[A-Za-z_][\w.()]*(: .*)?$")  # what stands below the last frame of a trace
+LIBRARY = re.compile(r"site-packages|dist-packages|python3\.\d+")
+OURS = [PurePath(__file__).parents[1] / each for each in ("cluster", "policies", "search", "trainables")]
+LONGEST_REASON = 300  # letters of a reason on a screen
 
 
 def trace_of(error: BaseException) -> str:
@@ -22,7 +20,7 @@ def trace_of(error: BaseException) -> str:
 
 
 def in_one_line(text: str) -> str:
-    """Return a reason in one line; for a trace that is its error and the place in the user's own file."""
+    """Return a reason in one line: of a trace its end, with the place in the user's own file."""
     plain = ESCAPES.sub("", text).strip()
     begin = BEGIN.search(plain)
     if begin is None:
@@ -38,11 +36,10 @@ def in_one_line(text: str) -> str:
 
 
 def looks_like_users_file(file: str) -> bool:
-    """Say by its path whether a file is the user's own; it may be on another machine."""
-    parts = PurePath(file).parts
-    ours = any(file.startswith(f"{ROOT}/{each}/") for each in PACKAGES) or OURS_ELSEWHERE.search(file)
-    libraries = any(each in LIBRARIES or each.startswith("python3") for each in parts)
-    return not (file.startswith("<") or ours or libraries)
+    """Say whether a file of a trace, which may be another machine's, is the user's own."""
+    path = PurePath(file)
+    ours = any(path.is_relative_to(each) for each in OURS)
+    return not (file.startswith("<") or ours or any(map(LIBRARY.fullmatch, path.parts)))
 
 
 def shortened(line: str) -> str:
@@ -50,7 +47,7 @@ def shortened(line: str) -> str:
 
 
 def keep_trace(trace: str) -> str:
-    """Write a trace into a file of its own, and return a sentence that says where it is."""
+    """Write a trace into a file of its own, for whoever wants it, and return how to say where it is."""
     try:
         descriptor, place = tempfile.mkstemp(prefix="shoal-", suffix=".txt")
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:

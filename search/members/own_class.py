@@ -1,4 +1,4 @@
-"""Find the class that a user wrote for members; the YAML names it as `module:Class`."""
+"""Members of the user's own: a class in a file of theirs, named in YAML as `module:Class`."""
 
 import contextlib
 import importlib
@@ -12,9 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import shoal
 from shoal.search.errors import InputError
-from shoal.search.traces import trace_of
+from shoal.search.traces import OURS, trace_of
 from shoal.trainables.member import Member
 
 MakeMember = Callable[..., Member]  # (recipe, hyperparameters, seed, device)
@@ -26,20 +25,19 @@ METHODS: list[tuple[str, tuple[str, ...]]] = [
     ("state", ()),
     ("load", ("state", "hyperparameters")),
 ]
-OURS = ("cluster", "policies", "search", "trainables")  # packages
 
 
 def own_class(trainable: str, folder: str = "", draft: bool = False) -> MakeMember:
-    """Return the class or function `module:Class`, from `folder`, the working folder, or an installed package.
+    """Return what `module:Class` names, which lies in `folder`, in the working folder, or is installed.
 
-    Raises InputError with file and line if it cannot be used; a `draft` may have no method yet.
+    Raises InputError with the file and the line of what is wrong with it; a `draft` may have no method yet.
     """
     name, _, attribute = trainable.partition(":")
     folders = list(dict.fromkeys(os.path.abspath(each) for each in (folder, os.getcwd()) if each))
     for each in reversed(folders):
         if each not in sys.path:
             sys.path.insert(0, each)
-    importlib.invalidate_caches()  # the file may be newer than Python's cache of the folder
+    importlib.invalidate_caches()  # a file may be younger than the last look
     module = imported(name, trainable, folders)
     found: Any = getattr(module, attribute, None)
     if not callable(found):
@@ -51,9 +49,9 @@ def own_class(trainable: str, folder: str = "", draft: bool = False) -> MakeMemb
 
 
 def refuse_hiding() -> None:
-    """Raise InputError where a file of the working folder stands before Shoal itself, as in workers."""
+    """Raise InputError where a file of the working folder stands before Shoal, as it would in workers."""
     for file in module_files(os.getcwd(), "shoal"):
-        if os.path.exists(file) and not os.path.samefile(file, str(shoal.__file__)):
+        if os.path.exists(file) and not os.path.samefile(file, str(sys.modules["shoal"].__file__)):
             raise InputError(
                 f"{file}: hides Shoal from its workers; give it another name, or start from another folder"
             )
@@ -62,16 +60,16 @@ def refuse_hiding() -> None:
 def imported(name: str, trainable: str, folders: list[str]) -> ModuleType:
     own = [file for folder in folders for file in module_files(folder, name) if os.path.exists(file)]
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # standard output may be YAML that a program reads
+        with contextlib.redirect_stdout(sys.stderr):  # what is printed may be read as YAML
             module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise import_failure(error, own) from error
         raise InputError(
-            f"trainable: no module `{name}` in {' or '.join(folders)} or among installed packages, "
+            f"trainable: no module `{name}` in {' or '.join(folders)} or among what is installed, "
             f"got {trainable}"
         ) from error
-    except (Exception, SystemExit) as error:  # a user's file may raise anything
+    except (Exception, SystemExit) as error:  # whatever a file of the user's may raise
         raise import_failure(error, own) from error
     there = getattr(module, "__file__", None)
     if own and (there is None or not any(os.path.samefile(there, file) for file in own)):
@@ -97,31 +95,30 @@ def import_failure(error: BaseException, own: list[str]) -> InputError:
         place = f"{near(frames[-1].filename)}:{frames[-1].lineno}" if frames else near(own[0] if own else "")
         said = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
     if isinstance(error, SystemExit):
-        said = f"it ends the program when it is imported (sys.exit({error.code!r})); remove that call"
+        said = f"it ends the program when it is imported (sys.exit({error.code!r})); let it not"
     if isinstance(error, ModuleNotFoundError):
         said += "; install it"
     return InputError(f"{place}: {said}", trace_of(error))
 
 
 def is_users_file(file: str) -> bool:
-    """Say whether a file is the user's own: it is not part of Python, of Shoal or of an installed package."""
-    path, ours = Path(file), Path(__file__).parents[2]
-    libraries = {sysconfig.get_path(each) for each in ("stdlib", "platstdlib", "purelib", "platlib")}
-    others = [*map(Path, libraries), *(ours / each for each in OURS)]
-    return path.is_file() and not any(path.is_relative_to(each) for each in others)
+    """Say whether a frame of a trace is in a file of the user's, and not in Python, in Shoal or installed."""
+    libraries = [Path(sysconfig.get_path(each)) for each in ("stdlib", "platstdlib", "purelib", "platlib")]
+    inside = any(Path(file).is_relative_to(each) for each in [*libraries, *OURS])
+    return os.path.isfile(file) and not inside
 
 
 def near(file: str) -> str:
-    """Return a file's name relative to the working folder, if it is in or below that folder."""
+    """Return a file's name as it is seen from the working folder, where it lies in or below it."""
     inside = os.path.relpath(file)
     return file if inside.startswith("..") else inside
 
 
 def why_unusable(found: Any) -> str:
-    """Return why a class or function cannot make members, as far as its signatures show."""
+    """Return why members cannot be made of a class or function, or used, as far as that shows before."""
     if inspect.isabstract(found):
         lacking = ", ".join(sorted(found.__abstractmethods__))
-        return f"must have the methods {lacking}, which its base class declares and does not define"
+        return f"must have the methods {lacking}, which what it inherits from leaves to it"
     if problem := misfit(found, MADE_WITH, 0):
         return f"must take ({', '.join(MADE_WITH)}), but {problem}"
     if not inspect.isclass(found) or hasattr(found, "__getattr__"):
@@ -136,23 +133,23 @@ def why_unusable(found: Any) -> str:
 
 
 def is_network(found: Any) -> bool:
-    """Say whether a class inherits from Network, without importing Network."""
+    """Say whether a class inherits from Network, which is not imported for that."""
     return inspect.isclass(found) and any(
         base.__module__ == "shoal.trainables.network" for base in found.__mro__
     )
 
 
 def is_draft(found: Any) -> bool:
-    """Say whether a class has no method yet: `shoal validate` accepts it, though it cannot train."""
+    """Say whether a class is only begun: what its file searches can be looked at before it can train."""
     return inspect.isclass(found) and not any(hasattr(found, name) for name, _ in METHODS)
 
 
 def misfit(function: Any, arguments: tuple[str, ...], before: int) -> str:
-    """Return why a function cannot take these arguments after `before` positional ones, or nothing."""
+    """Return why a function cannot be called with as many arguments, and `before` more ahead of them."""
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):
-        return ""  # Python does not know its signature
+        return ""  # Python itself does not know
     try:
         signature.bind(*(None,) * before, *arguments)
     except TypeError as error:
@@ -161,7 +158,7 @@ def misfit(function: Any, arguments: tuple[str, ...], before: int) -> str:
 
 
 def file_and_line(found: Any) -> str:
-    """Return file and line of a class or function as `FILE:LINE: `, or nothing if unknown."""
+    """Return file and line of a class or function, where they are known."""
     try:
         return f"{near(inspect.getsourcefile(found) or '')}:{inspect.getsourcelines(found)[1]}: "
     except (OSError, TypeError):

@@ -7,6 +7,7 @@ a user may mend it and go on.
 
 import hashlib
 import posixpath
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -150,7 +151,7 @@ def corpus_of(run: Run, candidates: list[str]) -> str:
         return candidates[0]
     raise InputError(
         f"data.corpus: the run has moved, and neither {' nor '.join(candidates)} has the rows it began with "
-        f"({content}). Put its corpus there, or go on with `shoal run FILE directory={run.directory} "
+        f"({content}). Put its corpus there, or go on with `shoal run FILE directory={shlex.quote(run.directory)} "
         f"data.corpus=... --resume must`."
     )
 
