@@ -21,7 +21,7 @@ from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.load import checked_run, dump, parse
 from shoal.search.records import inputs
-from shoal.search.records.tables import METRICS, read_table_rows
+from shoal.search.records.tables import METRICS, rows_backwards
 from shoal.search.tokenizers import open_tokenizer
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
@@ -217,13 +217,20 @@ def _last_rows(run: Run, store: Store, last: int | None = None) -> tuple[dict[in
     saved = [] if last is None else checkpoints.load_decisions(store, last)["saved"]
     if not any(saved):
         raise InputError(f"{run.directory} has no checkpoint yet: run or resume it first.")
-    found = rows_at(store, saved, read_table_rows(store, METRICS))
+    # of the newest parts only: a run may delete the checkpoint while all of them are read
+    found = rows_at(store, saved, rows_backwards(store, METRICS))
     return found, rank({member: row["score"] for member, row in found.items()})[0]
 
 
 def rows_at(store: Store, saved: Sequence[int], rows: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """Return each member's row of the round in which it was saved; a member without one never was."""
-    found = {row["member"]: row for row in rows if saved[row["member"]] == row["round"]}
+    found: dict[int, dict[str, Any]] = {}
+    wanted = sum(round_ > 0 for round_ in saved)
+    for row in rows:
+        if saved[row["member"]] == row["round"]:
+            found[row["member"]] = row
+        if len(found) == wanted:
+            break
     missing = [(member, round_) for member, round_ in enumerate(saved) if round_ and member not in found]
     if missing:
         raise BrokenFile(store.path(METRICS), "it has no row of member {} in round {}".format(*missing[0]))

@@ -5,7 +5,7 @@ parts after r and writes them again, so that no event is ever there twice.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -163,6 +163,12 @@ def read_table_rows(store: Store, name: str, until: int | None = None) -> list[d
             f"give the directory of a run that has finished a round."
         )
     return rows
+
+
+def rows_backwards(store: Store, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table of the run directory, those of the newest part first."""
+    for part in reversed(store.parts(name)):
+        yield from read_part(store, f"{name}/{part}").to_pylist()
 
 
 def read_part(store: Store, name: str) -> pa.Table:
