@@ -123,7 +123,7 @@ def decisions_of(round_: int) -> str:
     return _name(round_, DECISIONS)
 
 
-def newest(store: Store, member: int) -> int:
+def newest_round(store: Store, member: int) -> int:
     """Return the last round under which this member's file lies, 0 if there is none."""
     return next((each for each in saved_rounds(store) if store.exists(_member(each, member))), 0)
 

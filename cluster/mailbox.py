@@ -12,7 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 Key = tuple[int, ...]  # (round, member), and where a member spans workers the part
-Verdict = tuple[Any, ...]  # its first two are the member and its round; the rest is the scheduler's affair
+VerdictTuple = tuple[Any, ...]  # (member, its round, ...); the mailbox does not look at the rest
 
 
 class Mailbox:
@@ -23,7 +23,7 @@ class Mailbox:
         self.reports: list[asyncio.Queue[Any]] = [asyncio.Queue() for _ in range(broods)]
         self.orders: dict[int, Any] = {}
         self.weights: dict[Key, list[ray.ObjectRef]] = {}
-        self.verdicts: dict[int, tuple[Verdict, list[ray.ObjectRef]]] = {}  # the last of each member
+        self.verdicts: dict[int, tuple[VerdictTuple, list[ray.ObjectRef]]] = {}  # the last of each member
         self.ended = False
         self.changed = asyncio.Condition()
 
@@ -74,22 +74,24 @@ class Mailbox:
         self.weights |= {(round_of[member], member): reference for member, reference in weights.items()}
         await self.reports[brood].put(message)
 
-    async def give_verdicts(self, verdicts: list[tuple[Verdict, Key | None]] | None) -> None:
+    async def give_verdicts(self, verdicts: list[tuple[VerdictTuple, Key | None]] | None) -> None:
         """Answer members one by one, each with the weights it is to take; None ends the run."""
         async with self.changed:
             self.ended = verdicts is None
             for verdict, source in verdicts or []:
                 member, round_ = verdict[:2]
                 self.verdicts[member] = verdict, [] if source is None else self.weights.get(source, [])
-                # who copies copies from what a member's last decided report told of
+                # copies are made from a member's last decided report, so older weights can go
                 for key in [key for key in self.weights if key[1] == member and key[0] < round_]:
                     del self.weights[key]
             self.changed.notify_all()
 
-    async def take_verdicts(self, known: dict[int, int]) -> list[tuple[Verdict, list[ray.ObjectRef]]] | None:
+    async def take_verdicts(
+        self, known: dict[int, int]
+    ) -> list[tuple[VerdictTuple, list[ray.ObjectRef]]] | None:
         """Wait for verdicts on later rounds than these members know of; None says that the run ends."""
 
-        def found() -> list[tuple[Verdict, list[ray.ObjectRef]]]:
+        def found() -> list[tuple[VerdictTuple, list[ray.ObjectRef]]]:
             return [
                 self.verdicts[member]
                 for member, round_ in known.items()
@@ -120,7 +122,7 @@ class Mailbox:
 def start_mailbox(broods: int, keep: int) -> Any:
     """Start the mailbox; any number of workers may wait in it at once.
 
-    It stays with the driver: what would be lost with it is what brings lost workers back.
+    It stays on the driver's node: lost workers come back by what it holds.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 10_000, "scheduling_strategy": here}
@@ -159,13 +161,13 @@ def send_report(actor: Any, brood: int, message: Any) -> None:
 def direct_way(sample: Any, wanted: bool | None) -> bool:
     """Say whether tensors like this one go straight from memory to memory, which needs NIXL.
 
-    Raises RuntimeError where it is wanted and not to be had. By default only what is on a GPU goes so.
+    Raises RuntimeError where it is wanted and not available. By default only tensors on a GPU go so.
     """
     if wanted is False or (wanted is None and sample.device.type == "cpu"):
         return False
     try:
         ray.put(sample, _tensor_transport="nixl")
-    except Exception as error:  # whatever is missing, Ray and NIXL say it in many ways
+    except Exception as error:  # Ray and NIXL raise many kinds of errors where something is missing
         if wanted:
             raise RuntimeError(
                 f"cluster.direct: needs NIXL on every worker; install shoal[direct] there. It said: {error}"
@@ -175,16 +177,16 @@ def direct_way(sample: Any, wanted: bool | None) -> bool:
 
 
 def post_weights(actor: Any, key: tuple[int, ...], state: Any, direct: bool = False) -> None:
-    """Post where a snapshot is, under (round, member, which part of it): in the object store, or where it was.
+    """Post a reference to a snapshot under (round, member, part): it is in the object store, or where it was.
 
-    With `direct` its tensors stay in this worker's memory, and who takes them reads them there.
+    With `direct` its tensors stay in this worker's memory, and receivers read them there.
     """
     reference = ray.put(state, _tensor_transport="nixl") if direct else ray.put(state)
     ray.get(actor.post_weights.remote(key, [reference]))
 
 
 def take_weights(actor: Any, key: tuple[int, ...]) -> Any:
-    """Wait for the donor's weights; if its worker died with them, until it is back and posts them again."""
+    """Wait for the donor's weights; if its worker died with them, it comes back and posts them again."""
     while True:
         reference = ray.get(actor.take_weights.remote(key))
         try:
@@ -193,7 +195,7 @@ def take_weights(actor: Any, key: tuple[int, ...]) -> Any:
             ray.get(actor.forget_weights.remote(key, reference))
 
 
-def publish(actor: Any, brood: int, rows: Sequence[dict[str, Any]], states: Mapping[int, Any]) -> None:
+def publish_states(actor: Any, brood: int, rows: Sequence[dict[str, Any]], states: Mapping[int, Any]) -> None:
     """Report and put the members' states into the object store, without waiting for an answer."""
     rounds = {row["member"]: row["round"] for row in rows}
     weights = {member: [ray.put(state)] for member, state in states.items()}
@@ -204,7 +206,7 @@ def next_verdicts(actor: Any, known: Mapping[int, int]) -> Any:
     return ray.get(actor.take_verdicts.remote(dict(known)))
 
 
-def fetch(reference: Sequence[ray.ObjectRef]) -> Any:
+def fetch_state(reference: Sequence[ray.ObjectRef]) -> Any:
     """Return a published state, or None where it was lost with the worker that had put it."""
     try:
         return ray.get(reference[0]) if reference else None

@@ -25,7 +25,7 @@ PAGES = 64  # cached for each stream; more than there are members at different p
 OPEN = 8  # a window has so many chunks at hand, and so many turns
 
 Tokens = NDArray[np.uint16]
-OPENED: "weakref.WeakSet[RowStream]" = weakref.WeakSet()  # what may still read, of this process
+OPENED: "weakref.WeakSet[RowStream]" = weakref.WeakSet()  # streams of this process that may still read
 
 
 class RowStream(ABC):

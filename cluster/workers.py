@@ -30,8 +30,8 @@ class BroodResources:
     workers_per_brood: int
     cpus_per_worker: float
     gpus_per_worker: float
-    restarts: int  # of a brood that lost a worker; losses that were announced do not count
-    placement: str = "PACK"  # of a brood's workers, as Ray's placement groups know it
+    restarts: int  # a brood starts again so often after the loss of a worker; announced losses do not count
+    placement: str = "PACK"  # Ray's strategy for the placement group of a brood's workers
     others: Mapping[str, float] = field(default_factory=dict)  # resources of each worker besides
     joined: bool = False  # whether members span workers, which then need torch's process group
 
@@ -69,7 +69,7 @@ def brood_trial(
 ) -> Any:
     """Return the Tune trainable of one brood: it trains `loop` on Train workers and passes reports on."""
 
-    # a class: a function's reports would change threads twice more on their way
+    # this is a class because a function's reports would change threads twice more on their way
     class Brood(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
             self.brood = config["brood"]

@@ -49,16 +49,33 @@ class Bayesian:
         self, space: Space, donor: Hyperparameters, past: Past, rng: np.random.Generator
     ) -> Hyperparameters:
         finite = [row for row in past.intervals if math.isfinite(row.gain)]
-        rows = sorted(finite, key=lambda row: row.begun)[-self.window :]
+        finite.sort(key=lambda row: row.begun)
+        rows = [finite[place] for place in newest_rows(finite, self.window, rng)]
         code = coding(space)
         if len(rows) < FEWEST_INTERVALS or not (code.numbers or code.categories):
             return Perturb().propose(space, donor, past, rng)
         gains = np.array([row.gain for row in rows])
         labels = standardised(gains) if self.region is None else copula(gains)
         reach = math.inf if self.region is None else half_length(past.intervals, self.region)
-        worth = acquisition(code, rows, labels, past)
+        worth = acquisition(code, rows, labels, past, newest_rows(rows, FITTED, rng))
         best = maximised(worth, code, encode_points(code, [donor]), reach, rng)
         return decode_point(code, best, 0, donor)
+
+
+def newest_rows(rows: list[Interval], most: int, rng: np.random.Generator) -> Places:
+    """Return the places of the newest of rows that are sorted by when they began.
+
+    Those that began at one step are in the order of members: where not all of them are kept it is a draw, since
+    a plain cut would leave out those of low numbers.
+    """
+    begun = np.array([row.begun for row in rows])
+    if len(rows) <= most:
+        return np.arange(len(rows))
+    newer, oldest = np.flatnonzero(begun > begun[-most]), np.flatnonzero(begun == begun[-most])
+    missing = most - len(newer)
+    if missing < len(oldest):
+        oldest = np.sort(rng.choice(oldest, missing, replace=False))
+    return np.concatenate([oldest, newer])
 
 
 def standardised(gains: Array) -> Array:
@@ -77,8 +94,13 @@ def copula(gains: Array) -> Array:
     return np.array([NormalDist().inv_cdf(rank / (len(gains) + 1)) for rank in ranks])
 
 
-def acquisition(code: Coding, rows: list[Interval], labels: Array, past: Past) -> Callable[[Points], Array]:
-    """Return the upper confidence bound of what the donor's next interval gains under given points."""
+def acquisition(
+    code: Coding, rows: list[Interval], labels: Array, past: Past, fitted: Places
+) -> Callable[[Points], Array]:
+    """Return the upper confidence bound of what the donor's next interval gains under given points.
+
+    The kernel is fitted to the rows at `fitted`; its length and noise then hold for all.
+    """
     times = _unit(np.array([*(row.begun for row in rows), past.step], dtype=np.float64))
     scores = _unit(np.array([*(row.before for row in rows), past.score], dtype=np.float64))
 
@@ -88,8 +110,7 @@ def acquisition(code: Coding, rows: list[Interval], labels: Array, past: Past) -
         return Inputs(np.full(count, times[-1]), np.full(count, scores[-1]), *points)
 
     known = Inputs(times[:-1], scores[:-1], *encode_points(code, [row.hyperparameters for row in rows]))
-    newest = slice(-FITTED, None)
-    kernel = gaussian.fit(known.taken(newest), labels[newest])
+    kernel = gaussian.fit(known.taken(fitted), labels[fitted])
     learnt = gaussian.condition(kernel, known, labels)
     # the settings that run now count as measured without noise: else, where gains are noisy, a clone would
     # try again what another member is trying

@@ -28,7 +28,7 @@ class Inputs(NamedTuple):
     numbers: Array  # (rows, numbers) in [0, 1]
     categories: Places  # (rows, categories), possibly no columns
 
-    def taken(self, rows: slice) -> "Inputs":
+    def taken(self, rows: Places) -> "Inputs":
         return Inputs(self.times[rows], self.scores[rows], self.numbers[rows], self.categories[rows])
 
 

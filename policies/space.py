@@ -10,6 +10,9 @@ import numpy as np
 Hyperparameters = dict[str, Any]
 Path = tuple[str, ...]  # the names on the way to a value, outermost first
 
+# share of the larger bound's size; nearer to 0 than that, a number that may be negative moves by even steps
+NEAR_ZERO = 0.1
+
 
 def frozen(value: Any) -> Any:
     """Return a value of a hyperparameter in its one form: lists are tuples, and keys of mappings are words.
@@ -33,7 +36,12 @@ def frozen(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Float:
-    """A real number in [low, high]; `log` samples it evenly over orders of magnitude."""
+    """A real number in [low, high]; `log` samples it evenly over orders of magnitude.
+
+    A perturbation multiplies it, so 0 of a domain that begins at 0 stays until it is drawn again. Where low is
+    below 0, as products never change a sign, it multiplies what lies far above 0, divides what lies far below
+    by the same, and in between moves by even steps through 0. So a factor above 1 always goes up.
+    """
 
     low: float
     high: float
@@ -49,7 +57,14 @@ class Float:
         return min(max(drawn, self.low), self.high)  # exp(log(high)) may round to just above high
 
     def perturb(self, value: float, factor: float, rng: np.random.Generator) -> float:
-        return min(max(float(value) * factor, self.low), self.high)
+        return min(max(self.varied(value, factor), self.low), self.high)
+
+    def varied(self, value: float, factor: float) -> float:
+        """Return the value as `factor` perturbs it, also outside the bounds; 1 / factor takes it back."""
+        if self.low >= 0:
+            return float(value) * factor
+        near = NEAR_ZERO * max(abs(self.low), abs(self.high))
+        return near * math.sinh(math.asinh(value / near) + math.log(factor))
 
     def shift(self, value: float, amount: float, rng: np.random.Generator) -> float:
         """Move by `amount` of the domain's width, in the logarithm if `log`; stops at the bounds."""
@@ -63,7 +78,10 @@ class Float:
 
 @dataclass(frozen=True)
 class Int:
-    """A whole number in [low, high]; a perturbation always moves it unless a bound stops it."""
+    """A whole number in [low, high]; a perturbation always moves it unless a bound stops it.
+
+    It goes where that of a `Float` goes, by 1 at least.
+    """
 
     low: int
     high: int
@@ -80,7 +98,8 @@ class Int:
 
     def perturb(self, value: int, factor: float, rng: np.random.Generator) -> int:
         # round(1 * 1.25) is 1 again: without a least move of one, 1 and 2 would be absorbing
-        return self._moved(value, round(value * factor) - value, factor > 1)
+        wide = Float(self.low, self.high)
+        return self._moved(value, round(wide.varied(value, factor)) - value, factor > 1)
 
     def shift(self, value: int, amount: float, rng: np.random.Generator) -> int:
         wide = Float(self.low, self.high, self.log)

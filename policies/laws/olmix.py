@@ -9,7 +9,7 @@ from shoal.policies.laws.regmix import Predictor
 from shoal.policies.mixing import bounded, normalise
 
 ROUNDS = 10
-NEAR = 1e-3  # loss; mixtures that are predicted to be so near the best count as equally good
+NEAR_BEST = 1e-3  # loss; mixtures that are predicted to be so near the best count as equally good
 
 
 def simulate(
@@ -36,7 +36,7 @@ def simulate(
         drawn[over] = [bounded(mixture / mixture.sum(), 0.0, most) for mixture in drawn[over]]
         losses = predict(drawn)
         lowest = min(lowest, float(losses.min()))
-        near = drawn[losses <= lowest + NEAR]
+        near = drawn[losses <= lowest + NEAR_BEST]
         if len(near):
             centre = best = near.mean(axis=0)
     return bounded(normalise((1 - anchor) * best + anchor * start), 0.0, most)

@@ -18,7 +18,9 @@ KINDS_BY_ENDING = {
     **dict.fromkeys(("json", "jsonl", "ndjson", "jsonlines", "jl"), "json"),
 }
 DECOMPRESS = "decompress it"
-FOREIGN: list[tuple[re.Pattern[bytes], str, bool]] = [  # with whether it holds an unknown number of documents
+FOREIGN: list[
+    tuple[re.Pattern[bytes], str, bool]
+] = [  # magic bytes, what they mean, whether it holds an unknown number of documents
     (re.compile(rb"PK(\x03\x04|\x05\x06|\x07\x08)"), f"a zip archive: {DECOMPRESS}", True),
     (re.compile(rb"7z\xbc\xaf\x27\x1c"), f"a 7-Zip archive: {DECOMPRESS}", True),
     (re.compile(rb"Rar!\x1a\x07"), f"a RAR archive: {DECOMPRESS}", True),
@@ -57,7 +59,7 @@ def known(name: str) -> bool:
 
 
 def foreign(head: bytes, size: int) -> Bad | None:
-    """Return what a file of a kind that is not read is, by its first bytes."""
+    """Return what kind of file this is, by its first bytes, if Shoal does not read that kind."""
     if pointer := POINTER.match(head):
         reason = "a pointer of Git LFS, not the file itself: fetch it with `git lfs pull`"
         return Bad(reason, head[:HEAD_BYTES], lost=int(pointer[1]) if len(pointer[1]) < 18 else size)
@@ -70,11 +72,11 @@ def foreign(head: bytes, size: int) -> Bad | None:
 
 
 def bytes_of(megabytes: float) -> int:
-    return int(min(megabytes * 1e6, sys.maxsize))  # which may be infinite
+    return int(min(megabytes * 1e6, sys.maxsize))  # megabytes may be infinite
 
 
 def turn(key: str) -> bytes:
-    """Return what decides when something is read: a hash of its place in the source."""
+    """Return the sort key of a file or row group: a hash of its place in the source."""
     return hashlib.blake2b(key.encode(errors="surrogateescape"), digest_size=16).digest()
 
 
@@ -98,7 +100,7 @@ def _span(stream: Any, start: int) -> bytes:
 
 
 def stretches(stream: Any) -> Iterator[bytes]:
-    """Yield a stream in stretches of whole lines, as they come, so that what comes before a break is kept."""
+    """Yield a stream in stretches of whole lines as they come, so that all before a break is kept."""
     rest: list[bytes] = []
     while chunk := some(stream):
         lines, end, begun = chunk.rpartition(b"\n")
@@ -111,7 +113,7 @@ def stretches(stream: Any) -> Iterator[bytes]:
 
 
 def whole_or_stretches(stream: Any, wanted: int) -> Iterator[bytes]:
-    """Yield a stream's text whole or, where that is more than is wanted of its group, in stretches of lines."""
+    """Yield a stream's text whole, or in stretches of lines if it is more than its group may have."""
     found: list[bytes] = []
     size = 0
     coming = stretches(stream)

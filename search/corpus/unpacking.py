@@ -1,4 +1,4 @@
-"""Bytes of a file out of what they are compressed with, by its first bytes and not by its name."""
+"""Decompress a file as its first bytes say, whatever its name is."""
 
 import bz2
 import contextlib
@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-HEAD_BYTES = 1 << 16  # bytes that a file is known by
-CHUNK = 1 << 16  # most bytes read at once of what is compressed
-SIP = 1 << 12  # the same of a stream that gives either all of them or none
+HEAD_BYTES = 1 << 16  # a file's kind is found in so many first bytes
+CHUNK = 1 << 16  # most bytes of a compressed file that are read at once
+SIP = 1 << 12  # the same for a stream that returns either all bytes asked for or none
 AHEAD = 1 << 20  # bytes read at once from the disk or the network
 GZIP = re.compile(rb"\x1f\x8b")
-MOST_PACKED = 1032  # bytes that one byte of gzip can stand for
-LAYERS = 3  # most compressions around one another
+MOST_PACKED = 1032  # one byte of gzip stands for so many bytes at most
+LAYERS = 3  # a file may be compressed so many times over
 
 
 class Sips:
@@ -29,7 +29,8 @@ class Sips:
 
     def __init__(self, file: Any, portion: int):
         self.file, self.portion = file, portion
-        self.given = self.used = 0  # bytes of the file, and of what was unpacked that have become texts
+        self.given = 0  # bytes of the file
+        self.used = 0  # decompressed bytes that were searched for texts
         self.ahead, self.place = b"", 0
 
     def read(self, size: int = -1) -> bytes:
@@ -97,7 +98,7 @@ def _through(file: Any, size: int, makers: list[Maker]) -> Unpacked:
 
 
 def _first(stream: Any) -> bytes:
-    """Return the first bytes of a stream, as many as come before it breaks off."""
+    """Return the first bytes of a stream; fewer if it breaks off."""
     head = b""
     try:
         while len(head) < HEAD_BYTES and (chunk := some(stream)):
@@ -109,7 +110,7 @@ def _first(stream: Any) -> bytes:
 
 
 def some(stream: Any) -> bytes:
-    """Return some bytes of a stream, few enough that little is lost with them where it breaks off."""
+    """Return a few bytes of a stream: if it breaks off here, little is lost."""
     content: bytes = stream.read(SIP) if isinstance(stream, pa.NativeFile) else stream.read1(CHUNK)
     return content
 

@@ -10,7 +10,7 @@ from typing import Any
 from ray import tune
 
 from shoal.cluster import checkpoints
-from shoal.cluster.lease import LeasedStore
+from shoal.cluster.lease import BEAT, LEASE, LeasedStore
 from shoal.cluster.mailbox import send_home, start_mailbox
 from shoal.cluster.row_order import RowOrder
 from shoal.cluster.session import asking_for, clear_away
@@ -29,11 +29,12 @@ from shoal.search.driver.start import first_state
 from shoal.search.errors import Interrupted, RunFailed
 from shoal.search.members.ledger import after_marks, open_ledger
 from shoal.search.records import tables
+from shoal.search.records.directory import SETTINGS
 from shoal.search.records.whole import newest_whole
 from shoal.search.traces import in_one_line
 from shoal.search.worker.brood import train_brood
 
-TRACE = "failures/run.txt"  # in the run directory
+TRACE, RAY = "failures/run.txt", "ray"  # in the run directory: why it failed; what Ray keeps of it
 BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
 
 
@@ -78,12 +79,13 @@ def train_population(
         "state": population.to_plain(conductor.state),
         "over": bool(conductor.read_out),
     }
-    place = run.data.corpus, f"{run.directory}/ray"
+    place = run.data.corpus, f"{run.directory}/{RAY}"
     trial = brood_trial(loop, settings, actor, resources, training_files(run), *place, staged(run))
     room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(actor, run.cluster.broods))
     # nodes that come later are what it could grow into
     with room, asking_for(asked_for(asked).bundles() if asked.cluster.broods_least else []):
         results = tuner(run, trial, conductor).fit()
+    clear_away_pieces(store)
     if conductor.broken is not None:
         raise conductor.broken
     conductor.wait()
@@ -99,6 +101,18 @@ def train_population(
     return outcome(conductor, time.monotonic() - began, settings["threads"])
 
 
+def clear_away_pieces(store: Store) -> None:
+    """Take away what the run has still written into a directory while it was being deleted.
+
+    Tune makes such a directory anew, and a deletion stops at a folder into which a member is just written.
+    """
+    pieces = {RAY, checkpoints.CHECKPOINT_FOLDER, tables.METRICS, tables.LINEAGE, tables.MIXING, BEAT}
+    if not isinstance(store, LeasedStore) or store.exists(LEASE) or store.exists(SETTINGS):
+        return
+    if set(store.names()) <= pieces:
+        Store(store.uri).delete("")  # a lease is not needed any more, and is not there
+
+
 def tuner(run: Run, trial: Any, conductor: Conductor) -> tune.Tuner:
     """Return the experiment of the run's broods, one trial each."""
     return tune.Tuner(
@@ -107,7 +121,7 @@ def tuner(run: Run, trial: Any, conductor: Conductor) -> tune.Tuner:
         tune_config=tune.TuneConfig(scheduler=PopulationScheduler(conductor), reuse_actors=False),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=f"{run.directory}/ray",
+            storage_path=f"{run.directory}/{RAY}",
             verbose=0,
             failure_config=tune.FailureConfig(fail_fast=True),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

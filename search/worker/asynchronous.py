@@ -165,6 +165,7 @@ class Turns:
         """Send the rows of those that wait for no answer, and publish what they reported with."""
         told: list[dict[str, Any]] = []
         states: dict[int, SavedState] = {}
+        ends = team.ends(self.failed)
         for number in sorted((self.left(team) - self.asked.keys()) & rows.keys()):
             row = rows[number] if number not in self.failed else LOST
             state = self.asked[number] = handed_out(team.members[number].state)
@@ -174,12 +175,13 @@ class Turns:
             if self.inbox.look(number) is None:
                 place = {"member": number, "round": self.rounds[number] + 1, "brood": self.brood}
                 member = team.members[number]
-                told.append({**row, **read(member), **place, "step": member.trained})
+                end = {"ended": ends[number]} if number in ends else {}
+                told.append({**row, **read(member), **place, "step": member.trained, **end})
                 states |= {number: state} if number not in self.failed else {}
         if told:
             # a report says that the files of the member's round before are whole
             self.writer.wait()
-            mailbox.publish(self.actor, self.brood, told, states)
+            mailbox.publish_states(self.actor, self.brood, told, states)
 
     def follow(self, team: Team) -> bool:
         """Do what has been decided of a team's members since; say whether anybody copied."""
@@ -211,7 +213,7 @@ class Turns:
 
     def donated(self, verdict: Verdict) -> SavedState | None:
         """Return what the donor reported with; from its file if the published one is lost, else None."""
-        state: SavedState | None = mailbox.fetch(verdict.weights)
+        state: SavedState | None = mailbox.fetch_state(verdict.weights)
         if state is None and verdict.source is not None:
             with contextlib.suppress(FileNotFoundError):  # not yet written, or kept no longer
                 state = checkpoints.load_member(self.store, *verdict.source)
@@ -227,7 +229,7 @@ def train_freely(
     Each goes on from its own newest file, also where its brood lost a worker: what it had been told of that
     round is in the file, and what it was told later is still in the mailbox.
     """
-    rounds = {number: checkpoints.newest(store, number) for number in starts}
+    rounds = {number: checkpoints.newest_round(store, number) for number in starts}
     states = {
         number: checkpoints.load_member(store, round_, number) for number, round_ in rounds.items() if round_
     }

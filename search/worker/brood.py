@@ -87,7 +87,7 @@ def train_in_rounds(
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
     meter, direct = Meter(run.label), mailbox.direct_way(torch.zeros(1, device=run.device), run.cluster.direct)
     for round_ in range(resumed + 1, run.rounds + 1):
-        if over or any(team.ended() for team in found):  # before this worker began
+        if over or any(team.ends() for team in found):  # before this worker began
             break
         with CLOCK.phase("compute"):
             rows = train_teams(found, run.population.interval, failed)

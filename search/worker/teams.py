@@ -75,19 +75,26 @@ class Team:
         began = time.perf_counter()
         scores = self.stack.evaluate() if self.stack else [each.evaluate() for each in self.each()]
         seconds = trained / len(scores), (time.perf_counter() - began) / len(scores)
-        over = self.ended()
+        ends = self.ends()
         return {
             number: row(losses[number], *score, self.stack is not None, *seconds)
             | kept(member)
             | mixed(member)
-            | ({"step": member.trained, "ended": over} if over else {})
+            | ({"step": member.trained} if ends else {})
+            | ({"ended": ends[number]} if number in ends else {})
             for (number, member), score in zip(self.members.items(), scores, strict=True)
         }
 
-    def ended(self) -> list[str]:
-        """Return the groups whose end keeps the team from training on."""
-        known = [batches for batches in map(mixed_batches, self.each()) if batches and not batches.left(1)]
-        return sorted({group for batches in known for group in batches.read_out()})
+    def ends(self, failed: Set[int] = frozenset()) -> dict[int, list[str]]:
+        """Return the members that have no rows left, each with the groups that it has read to the end.
+
+        Where only `failed` members have none, all others end with them: who is in a stack draws together.
+        """
+        known = {number: mixed_batches(member) for number, member in self.members.items()}
+        found = {number: each.read_out() for number, each in known.items() if each and not each.left(1)}
+        if found and found.keys() <= failed:
+            return {number: next(iter(found.values())) for number in self.members}
+        return found
 
     def failure(self) -> dict[int, dict[str, Any]]:
         """Return the rows of a team whose code is raising."""

@@ -50,7 +50,7 @@ def test_what_breaks_after_a_signal_is_no_trace() -> None:
         from shoal.cluster import ending
         from shoal.search.signals import well_ended
         with well_ended():
-            ending.say("interrupted: go on with this.")
+            ending.set_last_line("interrupted: go on with this.")
             print("here", flush=True)
             try:
                 time.sleep(60)

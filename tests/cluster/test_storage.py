@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shoal.cluster import checkpoints, tree
+from shoal.cluster import checkpoints, nests
 from shoal.cluster.lease import LeaseLost, StandingStore, take
 from shoal.cluster.storage import CannotWrite, Store
 
@@ -63,7 +63,7 @@ def test_a_nest_comes_back_equal() -> None:
         "nan": math.nan,
         "empty": {},
     }
-    got = tree.loads(tree.dumps(given))
+    got = nests.loads(nests.dumps(given))
     assert got["list"][:4] == [1, "two", None, True]
     assert got["number"] == 0.25 and math.isnan(got["nan"]) and got["empty"] == {}
     for name in "ab":
@@ -75,7 +75,7 @@ def test_a_nest_comes_back_equal() -> None:
 
 def test_a_transposed_array_comes_back_in_its_own_order() -> None:
     array = np.arange(6).reshape(2, 3).T
-    assert np.array_equal(tree.loads(tree.dumps({"x": array}))["x"], array)
+    assert np.array_equal(nests.loads(nests.dumps({"x": array}))["x"], array)
 
 
 def test_a_checkpoint_counts_only_when_whole(tmp_path) -> None:

@@ -5,11 +5,8 @@ import pytest
 from tests.helpers.house import HANGING, ambiguous, comments, sources
 
 FEW = 15  # names that several modules may share, such as `run_new` and `run_on`, which are one protocol
-UNMERGED = "the other half of the names is not merged yet"
-IN_THE_MAILBOX = "exchange.py and workers.py are being put together"
 
 
-@pytest.mark.xfail(strict=False, reason=UNMERGED)
 def test_few_names_are_defined_by_two_modules() -> None:
     found = ambiguous(sources())
     assert len(found) < FEW, found
@@ -20,14 +17,7 @@ def test_the_folders_below_search_share_no_name() -> None:
     assert not ambiguous(lower)
 
 
-@pytest.mark.parametrize(
-    "package",
-    [
-        "policies",
-        pytest.param("cluster", marks=pytest.mark.xfail(strict=False, reason=IN_THE_MAILBOX)),
-        "trainables",
-    ],
-)
+@pytest.mark.parametrize("package", ["policies", "cluster", "trainables"])
 def test_no_comment_hangs_behind_a_name(package: str) -> None:
     texts = {name: text for name, text in sources().items() if name.startswith(f"{package}.")}
     said = [(name, comment) for name, text in texts.items() for comment, _ in comments(text)]

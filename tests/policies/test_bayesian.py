@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from shoal.policies import gaussian, population
-from shoal.policies.bayesian import Bayesian, copula, standardised
+from shoal.policies import bayesian, gaussian, population
+from shoal.policies.bayesian import Bayesian, copula, newest_rows, standardised
 from shoal.policies.encoding import coding, decode_point, encode_points, snapped
 from shoal.policies.exploit import Truncation
 from shoal.policies.explore import Explore, Interval, Past, Perturb, explore
@@ -265,6 +265,64 @@ def test_only_the_newest_rows_of_the_window_count() -> None:
     given = past(lambda h, place: bump(h, place) if place >= 20 else h["h"], 60, 0)
     newest = given._replace(intervals=given.intervals[20:])
     assert chosen(given, 0, rule=Bayesian(window=40)) == chosen(newest, 0)
+
+
+def test_a_window_that_cuts_a_round_leaves_out_no_member_for_its_number() -> None:
+    rows = [Interval(10 * (place // 16), 0.0, 0.0, {"h": place / 48}, False) for place in range(48)]
+    seen = np.zeros(48)
+    for seed in range(400):
+        places = newest_rows(rows, 40, np.random.default_rng(seed))
+        assert len(set(places)) == 40 and (np.diff(places) > 0).all() and set(range(16, 48)) <= set(places)
+        seen[places] += 1
+    # 8 of the oldest 16: each is there in about half of the draws; four standard errors of 0.025
+    assert np.abs(seen[:16] / 400 - 0.5).max() < 0.1
+    # a cut between rounds, or none, needs no draw
+    assert newest_rows(rows, 32, None).tolist() == list(range(16, 48))
+    assert newest_rows(rows, 48, None).tolist() == list(range(48))
+    assert newest_rows(rows[:16], 4, np.random.default_rng(0)).size == 4
+
+
+def test_a_kernel_is_fitted_to_rows_of_all_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = []
+    monkeypatch.setattr(bayesian.gaussian, "fit", lambda known, labels: fitted.append(known) or Kernel())
+    space = {"h": Float(0.0, 1.0)}
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        # one round of 120 members, whose numbers are their values
+        intervals = tuple(
+            Interval(0, 0.0, 0.1 * rng.normal(), {"h": member / 120}, False) for member in range(120)
+        )
+        Bayesian().propose(space, {"h": 0.5}, Past(intervals, (), 10, 0.0), rng)
+    numbers = np.concatenate([known.numbers[:, 0] for known in fitted])
+    assert {len(known.times) for known in fitted} == {bayesian.FITTED}
+    assert (numbers < 1 / 6).mean() == pytest.approx(1 / 6, abs=0.03)
+
+
+def test_the_spread_counts_the_more_the_more_rows_there_are() -> None:
+    # without gains the mean is 0 everywhere, and what is worth is the width times the spread: the width is the
+    # root of 0.2 log(0.4 rows), and of at least 0.2: 0.4 * 500 rows are needed for 1.06
+    for rows, width in ((5, 0.2), (200, 0.2 * math.log(80)), (500, 0.2 * math.log(200))):
+        rng = np.random.default_rng(0)
+        given = [Interval(0, 0.0, 0.0, {"h": float(rng.uniform())}, False) for _ in range(rows)]
+        code, labels = coding(LINE), np.zeros(rows)
+        at = encode_points(code, [{"h": 0.123}, {"h": 0.9}])
+        places = np.arange(min(rows, 5))
+        worth = bayesian.acquisition(code, given, labels, Past((), (), 10, 0.0), places)(at)
+        known = Inputs(np.zeros(rows), np.zeros(rows), *encode_points(code, given_of(given)))
+        kernel = gaussian.fit(known.taken(places), labels[places])
+        here = Inputs(np.ones(2), np.zeros(2), *at)
+        spread = deviation(condition(kernel, known, labels), here)
+        assert worth == pytest.approx(math.sqrt(width) * spread)
+
+
+def given_of(intervals: list[Interval]) -> list[dict]:
+    return [each.hyperparameters for each in intervals]
+
+
+def test_a_plateau_of_scores_is_no_context() -> None:
+    # equal scores may differ by rounding: 0.1 + 0.2 is not 0.3
+    assert bayesian._unit(np.array([0.3, 0.1 + 0.2, 0.3])).tolist() == [0.0, 0.0, 0.0]
+    assert bayesian._unit(np.array([1.0, 2.0, 5.0])).tolist() == [0.0, 0.25, 1.0]
 
 
 def rounds(*won: bool) -> list[Interval]:

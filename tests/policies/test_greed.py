@@ -49,13 +49,13 @@ def test_multiple_frequencies_resist_the_greed_of_truncation() -> None:
 
 
 def test_parents_judged_by_their_rate_resist_greed_better() -> None:
-    # on this toy, which has no noise, short evaluations are best: 0.023, 0.049, 0.098 and 0.143 for a patience
+    # on this toy, which has no noise, short evaluations are best: 0.006, 0.009, 0.023 and 0.044 for a patience
     # of 1, 2, 4 and 8 decisions
     greedy, mixed, fire = (
         mean_loss(Rules(exploit, PERTURB), 5)
         for exploit in (Truncation(0.25), MultipleFrequency((1, 4, 10, 20)), Fire(2))
     )
-    assert abs(fire - 0.049) < 0.02
+    assert abs(fire - 0.0089) < 0.003
     assert fire < mixed < greedy
 
 

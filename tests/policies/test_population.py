@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import math
+from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
@@ -68,7 +70,7 @@ def test_the_tail_is_the_floor_of_the_fraction(fraction: float, sizes: list[int]
     seed=st.integers(0, 2**31),
 )
 def test_what_must_hold_of_every_rule_for_any_scores(name: str, scores: list[float], seed: int) -> None:
-    rules = Rules(EXPLOITS[name]())
+    rules, traits = Rules(EXPLOITS[name]()), EXPLOITS[name].traits
     state = after = population.start(SPACE, len(scores), seed)
     for past in (0.1, 0.0):  # two rounds, so that rules that look back have something to see
         after, orders = decide(rules, SPACE, state, reports([score - past for score in scores]), seed)
@@ -76,16 +78,9 @@ def test_what_must_hold_of_every_rule_for_any_scores(name: str, scores: list[flo
         finite = [score for score in scores if math.isfinite(score)]
         assert len(orders) == len(targets)
         # only a laggard without a leader keeps its weights and varies its own hyperparameters
-        assert name == "threshold" or all(order.donor != order.member for order in orders)
+        assert traits.own_weights or all(order.donor != order.member for order in orders)
         assert all(math.isfinite(scores[order.donor]) for order in orders)
-        if (
-            name == "fire"
-        ):  # parents are ranked by rate and evaluators begin anew, but no weights of the best are lost
-            best = scores.index(max(finite)) if finite else -1
-            children = range(len(scores) - 2 * (len(scores) // 3))
-            assert best not in targets or best in {order.donor for order in orders} or best not in children
-        else:
-            # a copy never goes from worse to better, and the best is never overwritten
+        if traits.by_score:
             assert not any(scores[order.donor] < scores[order.member] for order in orders)
             assert not finite or scores.index(max(finite)) not in targets
         for order in orders:
@@ -93,6 +88,22 @@ def test_what_must_hold_of_every_rule_for_any_scores(name: str, scores: list[flo
         for member in set(range(len(scores))) - targets:
             assert after[member].hyperparameters == state[member].hyperparameters
         state = after
+
+
+@given(
+    scores=st.lists(st.one_of(st.integers(-9, 9).map(float), st.just(math.nan)), min_size=1, max_size=24),
+    seed=st.integers(0, 2**31),
+)
+def test_fire_never_loses_the_weights_of_its_best_child(scores: list[float], seed: int) -> None:
+    # parents are ranked by their rates, and evaluators begin anew
+    rules, finite = Rules(EXPLOITS["fire"]()), [score for score in scores if math.isfinite(score)]
+    state = population.start(SPACE, len(scores), seed)
+    children = range(len(scores) - 2 * (len(scores) // 3))
+    best = scores.index(max(finite)) if finite else -1
+    for past in (0.1, 0.0):
+        state, orders = decide(rules, SPACE, state, reports([score - past for score in scores]), seed)
+        targets, donors = {order.member for order in orders}, {order.donor for order in orders}
+        assert best not in targets or best in donors or best not in children
 
 
 @pytest.mark.parametrize("name", EXPLOITS)
@@ -151,6 +162,25 @@ def test_welch_equals_scipys() -> None:
         second = rng.normal(rng.normal(), rng.uniform(0.1, 3), rng.integers(2, 30))
         expected = stats.ttest_ind(first, second, equal_var=False, alternative="greater").pvalue
         assert welch(first, second) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("better", [2, 3, 5, 7, 10])
+@pytest.mark.parametrize("worse", [2, 3, 6, 10])
+def test_equal_constants_of_any_length_are_equal_to_the_t_test(better: int, worse: int) -> None:
+    # the mean of [0.3] * 10 is rounded, and so would be its distance from 0.3
+    levels = [*np.random.default_rng(0).uniform(-9, 9, 200), *np.arange(1, 100) / 100]
+    assert {welch([level] * better, [level] * worse) for level in levels} == {1.0}
+    assert {welch([level + 1e-6] * better, [level] * worse) for level in levels} == {0.0}
+    # 0.1 + 0.2 is 0.3 but for rounding
+    assert welch([0.1 + 0.2, 0.3][:better] * (better // 2), [0.3] * worse) == 1.0
+
+
+@pytest.mark.parametrize("deviations", [0.0, 0.5, 1.0])
+def test_nobody_lags_where_all_score_alike(deviations: float) -> None:
+    for members in range(2, 24):
+        for level in (0.1, 0.3, 0.7, -2.3, 1e6 / 3):
+            assert donors(Threshold(deviations), [[level]] * members) == [None] * members
+    assert donors(Threshold(deviations), [[0.3], [0.1 + 0.2], [0.3]]) == [None] * 3
 
 
 def test_tournament_by_hand() -> None:
@@ -246,6 +276,46 @@ def test_fire_by_hand() -> None:
     assert fires(rule, histories, 3) == [Copy(11, 11), None, None, None, *parents_do, *evaluators_do]
 
 
+def test_fire_judges_no_parent_before_its_evaluator_has_run() -> None:
+    # 4 to 7 are parents of falling rates: at once the lowest rate scores best, and nothing is measured yet
+    scores = [-1.0] * 4 + [-1.4, -1.15, -0.95, -0.9] + [-1.0] * 4
+    begin = [Copy(parent, 7, explore=False) for parent in (4, 5, 6, 7)]
+    for patience in (1, 2, 8):
+        # the worst child clones the best of the greedy, 0, and evaluators take their parents' weights
+        copies = fires(Fire(patience), [(score,) for score in scores], 1)
+        assert copies[4:8] == [None] * 4
+        assert [copy and copy.donor for copy in copies[8:]] == [copy.donor for copy in begin]
+
+
+def fire_rounds(rules: Rules, scores: list[list[float]]) -> list[dict[int, int]]:
+    """Return who copied whom in each round."""
+    state, told = population.start(SPACE, len(scores[0]), 0), []
+    for round_, each in enumerate(scores, 1):
+        state, orders = decide(rules, SPACE, state, reports(each, 10 * round_), 0)
+        told.append({order.member: order.donor for order in orders})
+    return told
+
+
+def test_fire_counts_only_what_evaluators_saw_of_weights_that_the_parents_have() -> None:
+    # 4 to 7 are parents; the evaluator of 4, which is 8, climbs to 4.5 slowest
+    children, parents = [9.0] * 4, [0.1, 0.2, 0.3, 0.4]
+    climbs = [[2.0, 2.5, 4.5], [2.0, 4.0, 5.0], [2.0, 4.0, 5.0], [2.0, 4.0, 5.0]]
+    seen = [[*children, *parents, *(climb[round_] for climb in climbs)] for round_ in range(3)]
+    rules = Rules(Fire(2, smoothing=0.0), Perturb(0.0))
+    assert 4 in fire_rounds(rules, seen)[2]
+    # within a burn-in no evaluator has taken a parent's weights: the first to be judged are those of decision 5
+    quiet = Rules(Fire(2, smoothing=0.0), Perturb(0.0), burn_in=30)
+    told = fire_rounds(quiet, [*seen, seen[1], seen[2]])
+    assert not any(told[:2]) and not {4, 5, 6, 7} & told[2].keys() and 4 in told[4]
+    # an evaluator that fails in between tells nothing, and its parent is not taken for the slowest
+    failed = [seen[0], [*seen[1][:8], math.nan, *seen[1][9:]], seen[2]]
+    assert 4 not in fire_rounds(rules, failed)[2]
+    # nor does what it saw of weights that its parent has lost
+    lost = [seen[0], [*seen[1][:4], math.nan, *seen[1][5:]], seen[2]]
+    told = fire_rounds(rules, lost)
+    assert 4 in told[1] and 4 not in told[2]
+
+
 def test_rates_are_compared_where_the_scores_are_the_same() -> None:
     # both pass from 2 to 4: in 1 interval, from t = 1 to 2, and in 2, from 0 to 2
     steep, flat = (0.0, 2.0, 4.0), (2.0, 3.0, 4.0)
@@ -295,6 +365,30 @@ def test_rungs_by_hand() -> None:
     # of 1, 2, 3, 4 the best quarter begins at 3.25, the best half at 2.5
     assert [cull.hopeless(own, [1.0, 2.0, 3.0, 4.0, math.nan]) for own in (3.0, 4.0)] == [True, False]
     assert [Cull(20, 2).hopeless(own, [1.0, 2.0, 3.0, 4.0]) for own in (2.0, 3.0)] == [True, False]
+
+
+@pytest.mark.parametrize("reduction", [1.5, 2, 3, 4, 7])
+def test_the_share_of_a_rung_that_goes_on_is_rounded_up(reduction: float) -> None:
+    assert [gone_on(Cull(20, 4), members) for members in (1, 4, 5, 8, 9, 13)] == [1, 1, 2, 2, 3, 4]
+    # of ten the best four: 9 * (1 - 1 / 3) is 6, but for rounding
+    assert [gone_on(Cull(20, 3), members) for members in (9, 10, 11)] == [3, 4, 4]
+    for members in range(1, 130):
+        assert gone_on(Cull(20, reduction), members) == (members - 1) // Fraction(reduction) + 1
+
+
+def gone_on(cull: Cull, members: int) -> int:
+    scores = [float(score) for score in range(members)]
+    return sum(not cull.hopeless(score, scores) for score in scores)
+
+
+def test_nobody_is_culled_before_enough_have_come_to_the_rung() -> None:
+    rules = Rules(NoExploit(), cull=Cull(20, 2), least=3)
+    state = population.start(SPACE, 4, 0)
+    state, orders = decide(rules, SPACE, state, reports([1.0, 2.0], 20), 0)
+    assert orders == []
+    # of 0.5, 1, 2 and 5 the better half go on
+    _, orders = decide(rules, SPACE, state, [Report(2, 20, 5.0), Report(3, 20, 0.5)], 0)
+    assert [(order.member, order.donor) for order in orders] == [(3, 2)]
 
 
 def test_who_falls_behind_on_a_rung_becomes_a_clone_once() -> None:
@@ -358,6 +452,17 @@ def test_a_failed_member_is_replaced_so_many_times_and_then_left() -> None:
     assert decide(LEFT_ALONE, SPACE, state, reports([1.0, math.nan, 3.0, 2.0], 50), 0)[1] == []
 
 
+def test_members_that_failed_for_good_do_not_fill_the_places_of_the_worst() -> None:
+    rules, state = Rules(Truncation(0.25), replacements=0), population.start(SPACE, 10, 0)
+    said = [math.nan, math.nan, *(float(score) for score in range(1, 9))]
+    # eight train on: of them the two worst, 2 and 3, copy the two best
+    _, orders = decide(rules, SPACE, state, reports(said), 0)
+    assert [order.member for order in orders] == [2, 3] and {order.donor for order in orders} <= {8, 9}
+    # they have been counted among those that must have scored
+    _, orders = decide(Rules(Truncation(0.25), replacements=0, least=10), SPACE, state, reports(said), 0)
+    assert len(orders) == 2
+
+
 def test_a_clone_goes_back_to_the_best_weights_ever_and_varies_their_own_hyperparameters() -> None:
     rules, state = Rules(Truncation(0.25), Perturb(0.0), backtrack=True), population.start(SPACE, 4, 0)
     first = state[3].hyperparameters
@@ -407,6 +512,25 @@ def test_what_a_rule_that_learns_is_shown() -> None:
     for step in (30, 40):
         state, _ = decide(rules, SPACE, state, reports([5.0, 4.0], step), 0)
     assert [len(known.past) for known in state] == [2, 2]
+
+
+def test_a_rule_that_learns_is_not_shown_who_trains_no_more_as_running() -> None:
+    Remembers.seen.clear()
+    rules = Rules(Truncation(0.25), Remembers(), replacements=0, steps=40)
+    state = population.start(SPACE, 4, 0)
+    given = [known.hyperparameters for known in state]
+    decide(rules, SPACE, state, reports([1.0, 3.0, math.nan, 4.0], 10), 0)
+    assert not Remembers.seen  # three are left: nobody is in their worst quarter
+    state, _ = decide(rules, SPACE, state, [Report(3, 40, 9.0)], 0)
+    # 3 has come to the end; of the others 2 fails, and 0 copies: 1 alone trains on
+    half = dataclasses.replace(rules, exploit=Truncation(0.5))
+    _, orders = decide(half, SPACE, state, reports([1.0, 3.0, math.nan], 20), 0)
+    assert [order.member for order in orders] == [0]
+    assert Remembers.seen.pop().running == (given[1],)
+    # a clone of weights that are at the end does not train either
+    ended = state[1]._replace(score=None, begun=(40, 9.0))
+    _, orders = decide(half, SPACE, (state[0], ended, *state[2:]), [Report(0, 20, 1.0), Report(2, 20, 2.0)], 0)
+    assert [order.member for order in orders] == [0] and given[1] not in Remembers.seen.pop().running
 
 
 def test_equal_scores_rank_by_member_so_symmetry_is_broken() -> None:

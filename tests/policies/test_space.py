@@ -69,6 +69,43 @@ def test_a_float_is_multiplied_and_clipped() -> None:
     assert domain.perturb(0.11, 0.8, rng) == 0.1
 
 
+def test_perturbing_what_may_be_negative_by_hand() -> None:
+    rng, wide = np.random.default_rng(0), Float(-4.0, 4.0)
+    # even steps below 0.4: up is 0.4 sinh(asinh(x / 0.4) + ln 1.25); at 0 that is 0.4 (1.25 - 0.8) / 2 = 0.09
+    assert wide.perturb(0.0, 1.25, rng) == pytest.approx(0.09)
+    assert wide.perturb(0.0, 0.8, rng) == pytest.approx(-0.09)
+    # far from 0 a product, or its inverse: 2 * 1.25 and -2 / 1.25, by a hundredth of their sizes
+    assert wide.perturb(2.0, 1.25, rng) == pytest.approx(2.5, abs=0.025)
+    assert wide.perturb(-2.0, 1.25, rng) == pytest.approx(-1.6, abs=0.025)
+    assert wide.perturb(-3.9, 0.8, rng) == -4.0 and wide.perturb(3.9, 1.25, rng) == 4.0
+    assert [Int(-40, 40).perturb(value, 1.25, rng) for value in (-20, 0, 20)] == [-16, 1, 25]
+    assert [Int(-40, 40).perturb(value, 0.8, rng) for value in (-20, 0, 20)] == [-25, -1, 16]
+    assert [Int(-3, 3).perturb(value, 1.25, rng) for value in (-3, -1, 1, 3)] == [-2, 0, 2, 3]
+    # a domain that begins at 0 is multiplied, and 0 stays
+    assert [Float(0.0, 1.0).perturb(value, 1.25, rng) for value in (0.0, 0.4)] == [0.0, 0.5]
+
+
+@given(st.floats(-4, 4), st.sampled_from([0.5, 0.8, 1.25, 2.0]), st.sampled_from([-1e-9, -0.1, -4.0, -400.0]))
+def test_a_factor_above_one_goes_up_and_its_inverse_back(value: float, factor: float, low: float) -> None:
+    rng, wide, whole = np.random.default_rng(0), Float(low, 400.0), Int(-5, 5)
+    value = max(value, low)
+    moved = wide.perturb(value, factor, rng)
+    assert (moved > value) == (factor > 1) or moved == low == value
+    if moved > low:
+        assert wide.perturb(moved, 1 / factor, rng) == pytest.approx(value, abs=1e-9)
+    count = round(value)
+    assert (whole.perturb(count, factor, rng) > count) == (factor > 1)
+
+
+@pytest.mark.parametrize("domain", [Float(-1.0, 1.0), Float(-3.0, 1.0), Int(-50, 50)])
+def test_perturbing_alone_comes_to_both_signs(domain: Domain) -> None:
+    rng, value, seen = np.random.default_rng(1), domain.high, []
+    for _ in range(2000):
+        value = vary(Perturb(resample=0.0), {"x": value}, rng, {"x": domain})["x"]
+        seen.append(value)
+    assert 0.2 < np.mean(np.array(seen) > 0) < 0.8
+
+
 def test_reciprocal_factors_do_not_drift_and_the_papers_do() -> None:
     def mean_log(factors: tuple[float, float]) -> float:
         rng = np.random.default_rng(3)
@@ -124,6 +161,13 @@ def test_log_samples_are_even_over_orders_of_magnitude() -> None:
     ]
     shares = np.histogram(np.log10(drawn), bins=4, range=(-4, 0))[0] / 4000
     assert np.abs(shares - 0.25).max() < 0.03
+
+
+def test_log_samples_of_whole_numbers_reach_both_ends() -> None:
+    # [1, 2), [2, 3), [3, 4) and [4, 5) of [1, 5), in logarithms
+    rng, domain = np.random.default_rng(0), Int(1, 4, log=True)
+    counts = np.bincount([domain.sample(rng) for _ in range(8000)], minlength=5)[1:]
+    assert counts / 8000 == pytest.approx(np.log([2, 3 / 2, 4 / 3, 5 / 4]) / np.log(5), abs=0.02)
 
 
 @pytest.mark.parametrize(

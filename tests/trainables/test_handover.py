@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from shoal.cluster import checkpoints, mailbox, tree
+from shoal.cluster import checkpoints, mailbox, nests
 from shoal.cluster.storage import Store
 from shoal.policies.population import Order
 from shoal.search.records.directory import arrays_by_name
@@ -98,7 +98,7 @@ def test_what_was_read_only_or_of_torch_is_as_it_was_where_it_arrives() -> None:
     member, clone = Live({}), Live({})
     member.train(1)
     member.whole.flags.writeable = False  # as what Ray hands over
-    for state in (handed_out(member.state), tree.loads(tree.dumps(handed_out(member.state)))):
+    for state in (handed_out(member.state), nests.loads(nests.dumps(handed_out(member.state)))):
         state["weights"]["whole"].flags.writeable = False
         hand_in(clone.load, state, {})
         clone.train(1)
@@ -121,7 +121,7 @@ def test_one_array_under_two_keys_stays_one() -> None:
 
     state = handed_out(Tied({}).state)
     hand_in(Tied({}).load, state, {})
-    hand_in(Tied({}).load, tree.loads(tree.dumps(state)), {})
+    hand_in(Tied({}).load, nests.loads(nests.dumps(state)), {})
     assert shared.tolist() == [0, 0, 0]
 
 
@@ -156,7 +156,7 @@ def test_what_comes_back_from_a_file_is_what_was_handed_out(value) -> None:
 
     state = handed_out(Odd({}).state)
     hand_in(Odd({}).load, state, {})
-    hand_in(Odd({}).load, tree.loads(tree.dumps(state)), {})
+    hand_in(Odd({}).load, nests.loads(nests.dumps(state)), {})
     for each in got:
         assert repr(each) == repr(value) and type(each) is type(value)
 
@@ -253,20 +253,20 @@ def test_files_of_before_can_be_read() -> None:
 
     skeleton = json.dumps({"weights": {"w": {"array": "/weights/w"}}, "trained": 3})
     old = save({"/weights/w": np.arange(3.0)}, metadata={"tree": skeleton})
-    got = tree.loads(old)
+    got = nests.loads(old)
     assert got["weights"]["w"].tolist() == [0, 1, 2] and got["trained"] == 3
 
 
 def test_a_file_that_is_cut_off_or_changed_is_not_read() -> None:
-    whole = tree.dumps({"weights": {"w": np.arange(50.0)}, "trained": 3})
+    whole = nests.dumps({"weights": {"w": np.arange(50.0)}, "trained": 3})
     (header,) = struct.unpack("<Q", whole[:8])
     flipped = whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:]
     digit = whole.replace(b"3}", b"4}")
     assert digit != whole
     for content in (b"", whole[:20], whole[:header], whole[:-1], whole + b"x", flipped, digit):
         with pytest.raises(ValueError, match=r"it is cut off|its content is not what was written"):
-            tree.loads(content)
-    assert tree.loads(whole)["trained"] == 3
+            nests.loads(content)
+    assert nests.loads(whole)["trained"] == 3
 
 
 def test_nested_weights_are_exported_by_their_whole_names() -> None:
@@ -289,5 +289,5 @@ def test_on_ray_each_checkpoint_is_of_one_moment(tmp_path, mode: str) -> None:
     files = sorted(Path(tmp_path, "run/checkpoints").glob("*/member-*"))
     assert len(files) >= 40
     for file in files:
-        state = tree.loads(file.read_bytes())
+        state = nests.loads(file.read_bytes())
         assert counts(state) == {float(torch.tensor(state["trained"], dtype=torch.bfloat16)), state["trained"]}

@@ -10,54 +10,7 @@ from pathlib import Path
 import pytest
 
 from shoal.search.cli import run_command_line
-
-TOY = """\
-name: toy
-trainable: toy
-training: {steps: 200}
-hyperparameters:
-  h0: {kind: float, low: 0.0, high: 1.0}
-  h1: {kind: float, low: 0.0, high: 1.0}
-population: {members: 4, interval: 20}
-cluster: {broods: 1}
-"""
-TEXT = """\
-name: text
-data: {groups: {code: installed, more: texts}}
-hyperparameters:
-  learning_rate: {kind: float, low: 0.0001, high: 0.01, log: true}
-"""
-MIXED = TEXT + "  mixing: {rate: {kind: float, low: 0.1, high: 0.5}}\nmixing: {policy: aioli}\n"
-OWN = """\
-name: own
-trainable: MODULE:Slope
-training: {steps: 40}
-hyperparameters:
-  rate: {kind: float, low: 0.001, high: 0.1, log: true}
-population: {members: 2, interval: 10, exploit: {kind: truncation, fraction: 0.5}}
-cluster: {broods: 1}
-"""
-CLASS = """\
-import numpy as np
-
-
-class Slope:
-    def __init__(self, recipe, hyperparameters, seed, device):
-        self.chosen, self.trained = hyperparameters, 0
-
-    def train(self, steps):
-        self.trained += steps
-        return 0.0
-
-    def evaluate(self, split="validation"):
-        return 0.0, {}
-
-    def state(self):
-        return {"weights": {"slope": np.zeros(1)}, "trained": self.trained}
-
-    def load(self, state, hyperparameters):
-        self.trained = state["trained"]
-"""
+from tests.helpers.small_files import CLASS, MIXED, OWN, TEXT, TOY
 
 FILES = [
     # keys
@@ -162,7 +115,7 @@ CHANGES = [
     (TOY, "cluster.restarts=no", "cluster.restarts: must be a whole number, got false"),
     (TOY, "population.backtrack=1", "population.backtrack: must be true or false, got 1"),
     (TOY, "cluster.stack=0", "cluster.stack: must be true or false, got 0"),
-    (TOY, "cluster.resources={tpu: true}", "shoal.cluster.resources.tpu: must be a number, got true"),
+    (TOY, "cluster.resources={tpu: true}", "cluster.resources.tpu: must be a number, got true"),
     (TOY, 'training.steps="200"', "training.steps: must be a whole number, got '200'"),
     (TOY, "training.steps=2.5", "training.steps: must be a whole number, got 2.5"),
     (TEXT, "data.proportions={code: yes, more: 1}", "data.proportions.code: must be a number, got true"),

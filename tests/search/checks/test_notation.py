@@ -24,7 +24,7 @@ from shoal.search.load import checked_run, dump, load_run
 from shoal.search.records import tables
 from shoal.search.records.directory import open_run
 from shoal.search.records.lineage import read_lineage
-from tests.search.checks.test_bad_runs import CLASS, OWN
+from tests.helpers.small_files import CLASS, OWN
 
 # words that YAML would take for something else, and what JSON does not have
 ODD = [".inf", "1e-4", "1_000", "010", "0x1f", "12:30", "2024-05-01", "yes", "null", "~", "", " a", "a: b", "#"]

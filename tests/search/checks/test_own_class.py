@@ -20,7 +20,7 @@ from shoal.search.members.unmade import Unmade
 from shoal.search.records.directory import open_run
 from shoal.search.runs.population import prepare_run
 from shoal.search.worker.teams import teams
-from tests.search.checks.test_bad_runs import CLASS, OWN, TOY
+from tests.helpers.small_files import CLASS, OWN, TOY
 
 PICKY = CLASS.replace(
     "self.chosen, self.trained = hyperparameters, 0",

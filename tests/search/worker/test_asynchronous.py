@@ -65,9 +65,9 @@ class Post:
         self.states: dict[tuple[int, int], Any] = {}
         self.kill = kill or {}  # worker -> number of its message
         for name, call in (
-            ("publish", self.publish),
+            ("publish_states", self.publish),
             ("next_verdicts", self.next),
-            ("fetch", lambda kept: kept),
+            ("fetch_state", lambda kept: kept),
         ):
             monkeypatch.setattr(mailbox, name, call)
 
@@ -206,7 +206,7 @@ def test_a_brood_that_dies_comes_back_while_the_others_go_on(run, monkeypatch) -
 
 
 def test_lost_weights_are_taken_from_the_donors_file_of_that_round_or_not_at_all(run, monkeypatch) -> None:
-    monkeypatch.setattr(mailbox, "fetch", lambda reference: None)
+    monkeypatch.setattr(mailbox, "fetch_state", lambda reference: None)
     store = Store(run.directory)
     for round_ in (2, 4):  # the file of round 3 is kept no longer
         state = {"weights": np.full(2, round_), turns.STANDING: {"ended": False}}

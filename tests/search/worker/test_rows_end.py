@@ -68,6 +68,18 @@ def test_a_team_trains_as_far_as_its_rows_go_and_says_so() -> None:
     assert Team({3: Reader(START, rows=8)}).train(4)[3]["ended"] == ["docs"]
 
 
+def test_who_has_rows_left_goes_on_without_its_partner_unless_that_has_failed() -> None:
+    team = Team({3: Reader(START, rows=12), 5: Reader(START, rows=80)})
+    rows = team.train(8)  # together, as far as both can
+    assert [(rows[number]["step"], rows[number].get("ended")) for number in (3, 5)] == [
+        (6, ["docs"]),
+        (6, None),
+    ]
+    assert team.ends() == {3: ["docs"]}
+    # nobody will take a failed one out of a stack, which cannot train then
+    assert team.ends(failed={3}) == {3: ["docs"], 5: ["docs"]}
+
+
 def test_where_there_never_was_a_batch_is_an_error() -> None:
     with pytest.raises(Exhausted, match="no batch of 2 rows left"):
         Team({3: Reader(START, rows=1)}).train(4)
@@ -128,6 +140,10 @@ def test_a_run_whose_rows_end_is_done_with_report_and_best_member_also_where_it_
     said = shoal("resume", str(place))
     rows = Store(str(place)).read_table("metrics.parquet").to_pylist()
     (last,) = {max(row["step"] for row in rows if row["member"] == member) for member in range(4)}
+    (final,) = {
+        rows_["step"] for rows_ in last_rows(load_run(str(place / "run.yaml")), Store(str(place)))[0].values()
+    }
+    assert final == last
     assert last % 8 and f"the rows ended at step {last} of 4000: letters read to the end" in said
     assert directory.summary(Store(str(place)))["status"] == "done"
     assert (place / "best/model.safetensors").exists()
