@@ -50,7 +50,7 @@ def test_what_breaks_after_a_signal_is_no_trace() -> None:
         from shoal.cluster import ending
         from shoal.search.signals import well_ended
         with well_ended():
-            ending.say("interrupted: go on with this.")
+            ending.set_last_line("interrupted: go on with this.")
             print("here", flush=True)
             try:
                 time.sleep(60)
@@ -73,10 +73,10 @@ def test_who_cannot_be_interrupted_says_the_last_words_and_is_ended() -> None:
         ending.PATIENCE = 0.5
         with well_ended(), ending.last_words(lambda: open("/dev/stdout", "w").write("recorded")):
             with ending.last_words(fail):
-                print("here", flush=True)
-                while True:
-                    with contextlib.suppress(KeyboardInterrupt):
-                        time.sleep(60)
+                with contextlib.suppress(KeyboardInterrupt):
+                    print("here", flush=True)
+                    time.sleep(60)
+                time.sleep(60)
     """
     assert ended(program, signal.SIGTERM) == (143, "here\nrecorded", "interrupted.\n")
 
