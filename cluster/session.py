@@ -40,7 +40,8 @@ ENVIRONMENT = {
 }
 
 SECONDS_BETWEEN_ROOM_LOOKS = 2.0
-SECONDS_TO_END, SECONDS_TO_END_NOW = 60.0, 1.0  # of threads that read; where a signal ends the process
+# threads that read are waited for so long, or less where a signal ends the process
+SECONDS_TO_END, SECONDS_TO_END_NOW = 60.0, 1.0
 LOOKS_FOR_GROUPS = 6  # looks, half a second apart
 CONTROLLER = "TrainController"  # the class of the actor that starts a trial's workers
 HEAD_RESOURCE = "node:__internal_head__"  # Ray gives this resource to the head alone

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, combinations
+from typing import ClassVar
 
 import numpy as np
 
-from shoal.policies.exploit import Copy, clone
+from shoal.policies.exploit import Copy, Traits, clone
 from shoal.policies.standings import Standings
 
 ScoreCurve = tuple[float, ...]
@@ -28,6 +29,8 @@ class Fire:
     says nothing here. An evaluator that has come among the best of the children is cloned by the worst of
     them: what the parents gain reaches the children.
     """
+
+    traits: ClassVar[Traits] = Traits(by_score=False)
 
     patience: int = 2
     smoothing: float = 0.5  # weight of the earlier scores in the moving average of an evaluator's curve

@@ -1,10 +1,11 @@
 """Sub-populations that evolve at different frequencies: a remedy for the greed of truncation."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from shoal.policies.exploit import Copy, clone
+from shoal.policies.exploit import Copy, Traits, clone
 from shoal.policies.standings import Standings
 
 
@@ -18,6 +19,8 @@ class MultipleFrequency:
     best. Hyperparameters come along only from slower parts: the short-sighted ones of faster parts would
     spoil a slow part.
     """
+
+    traits: ClassVar[Traits] = Traits()
 
     frequencies: tuple[int, ...] = (1, 10, 25, 50)
 

@@ -17,6 +17,7 @@ Function = Callable[[Vector], tuple[float, Vector]]  # value and gradient
 CURVATURE_PAIRS = 10  # the curvature is estimated from the last so many steps and changes of the gradient
 LINE_SEARCH_TRIES = 40  # most points that one line search tries
 SLOPE, CURVATURE = 1e-4, 0.9  # constants of the weak Wolfe conditions
+FLAT = 1e-10  # share of the steepest slope seen; a slope below it counts as none
 AGREE = 1e-6  # relative; two minima within it count as the same
 
 
@@ -27,12 +28,12 @@ class Minimum(NamedTuple):
     agreeing: int = 1  # how many starts came to this value
 
 
-def minimise(function: Function, start: Vector, iterations: int = 500, tolerance: float = 1e-10) -> Minimum:
+def minimise(function: Function, start: Vector, iterations: int = 500, enough: float = 0.0) -> Minimum:
     """Return where limited-memory BFGS ends (Liu and Nocedal, 1989).
 
-    It ends where no component of the gradient exceeds `tolerance` times the largest that was met, whatever the
-    function's unit, where no step helps, or, not converged, where the iterations are used up. The function may
-    be infinite or NaN where it must not go, but not at the start.
+    It ends where no component of the gradient exceeds 1e-10 of the largest that was met, in whatever
+    unit, or `enough` in the function's; where no step helps; or, not converged, after so many iterations.
+    The function may be infinite or NaN where it must not go, but not at the start.
     """
     point = np.array(start, dtype=np.float64)
     value, gradient = function(point)
@@ -42,7 +43,7 @@ def minimise(function: Function, start: Vector, iterations: int = 500, tolerance
     steepest = 0.0
     for _ in range(iterations):
         steepest = max(steepest, float(np.abs(gradient).max()))
-        if np.abs(gradient).max() <= tolerance * steepest:
+        if np.abs(gradient).max() <= max(FLAT * steepest, enough):
             return Minimum(point, value)
         direction = -_scaled(gradient, pairs)
         if direction @ gradient >= 0:  # rounding has spoilt the curvature
@@ -67,9 +68,11 @@ def _stands_still(value: float, gradient: Vector, less: float, slope: Vector) ->
     return value - less <= 1e-15 * max(abs(value), 1e-300) and np.abs(slope).max() >= np.abs(gradient).max()
 
 
-def multistart(function: Function, starts: Iterable[Vector], iterations: int = 500) -> Minimum:
+def multistart(
+    function: Function, starts: Iterable[Vector], iterations: int = 500, enough: float = 0.0
+) -> Minimum:
     """Return the best minimum from all starts, and how many of them agree on it."""
-    found = [minimise(function, start, iterations) for start in starts]
+    found = [minimise(function, start, iterations, enough) for start in starts]
     best = min(found, key=lambda minimum: minimum.value)
     near = AGREE * max(abs(best.value), AGREE)
     return best._replace(agreeing=sum(minimum.value <= best.value + near for minimum in found))

@@ -10,6 +10,8 @@ from shoal.policies.arrays import Vector
 from shoal.policies.minimise import minimise, multistart
 
 HUBER_LOG = 1e-3  # difference of logarithms of losses; larger ones count as outliers
+# slope of a squared logarithm: a plateau is fitted ever better, and the fit differs no more
+FLAT_LOG = 1e-11
 STIFFNESS = 10.0  # cost of leaving the bounds below by 1
 # bounds of log eps and log beta; they are relative to the median loss at the middle of the rows, so they
 # hold for any unit
@@ -46,7 +48,8 @@ def fit_curve(at: Vector, losses: Vector, before: LossCurve) -> LossCurve:
     if all(map(math.isfinite, before)) and before.eps > 0 and before.beta > 0:
         warm = math.log(before.eps / level), math.log(before.beta / level) - before.alpha * math.log(middle)
         starts = [np.array([*warm, before.alpha]), starts[2]]
-    best = minimise(function, multistart(function, starts).point, iterations=2000)
+    near = multistart(function, starts, enough=FLAT_LOG)
+    best = minimise(function, near.point, iterations=10_000, enough=FLAT_LOG)
     if not best.converged:
         said = "the fit of a group's curve has not converged: its forecast may be off."
         warnings.warn(said, RuntimeWarning, stacklevel=2)

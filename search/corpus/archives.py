@@ -1,4 +1,4 @@
-"""Texts out of a WebDataset: samples of a tar, whose headers, contents and end are all checked."""
+"""Read texts from a WebDataset: samples in a tar, whose headers, contents and end are all checked."""
 
 import os
 import tarfile
@@ -8,7 +8,7 @@ from typing import Any
 from shoal.search.corpus.quarantine import Bad
 from shoal.search.corpus.records import Content, record_text
 
-END_BLOCKS = 2  # of zeros, at the end of every tar
+END_BLOCKS = 2  # blocks of zeros at the end of every tar
 NO_END = "a tar must end in two blocks of zeros, but this one breaks off"
 
 
@@ -17,7 +17,7 @@ NO_HEADER = tarfile.InvalidHeaderError  # type: ignore[attr-defined]
 
 
 class _Header(tarfile.TarInfo):
-    """A header that tells its archive what was found in its place."""
+    """A header that tells its archive what was found in the place of a header."""
 
     @classmethod
     def fromtarfile(cls, tarfile: Any) -> "_Header":
@@ -32,12 +32,12 @@ class _Header(tarfile.TarInfo):
 
 
 class _Tar(tarfile.TarFile):
-    """A tar that is read on after a damaged header, from the next whole one."""
+    """A tar whose reading goes on after a damaged header, at the next whole one."""
 
     tarinfo = _Header
     members: list[tarfile.TarInfo]
     zeros = 0  # blocks of zeros at the end of what was read
-    strange = 0  # blocks since the last header that are none
+    strange = 0  # blocks since the last header that are no header
 
 
 def archive_texts(stream: Any, field: str) -> Iterator[Content]:
@@ -64,7 +64,7 @@ def archive_texts(stream: Any, field: str) -> Iterator[Content]:
 
 
 def _members(tar: _Tar) -> Iterator[tuple[str, bytes] | Bad]:
-    """Yield the name and content of each plain file, and at last what is lost between them and at the end."""
+    """Yield the name and content of each plain file, then a `Bad` for all that was lost."""
     files = damages = lost = 0
     reason = broken = ""
     while not broken:
@@ -75,7 +75,7 @@ def _members(tar: _Tar) -> Iterator[tuple[str, bytes] | Bad]:
         if member is None:
             broken = "" if tar.zeros >= END_BLOCKS or wrong else NO_END
             break
-        tar.members = []  # else all headers stay in memory
+        tar.members = []  # otherwise all headers stay in memory
         tar.zeros = tar.strange = 0
         if member.isfile():
             file = tar.extractfile(member)
@@ -88,7 +88,9 @@ def _members(tar: _Tar) -> Iterator[tuple[str, bytes] | Bad]:
             files += 1
             yield member.name, content
     if damages:
-        at_their_size = lost * files // max(tar.offset - lost, 1)  # of those that are whole
+        at_their_size = (
+            lost * files // max(tar.offset - lost, 1)
+        )  # bytes lost, divided by the mean size of a whole file
         yield Bad(reason, documents=max(at_their_size, damages), lost=0 if files else lost)
     if broken:
         yield Bad(broken)
@@ -104,7 +106,7 @@ def _next(tar: _Tar) -> tuple[tarfile.TarInfo | None, str]:
             wrong = str(error)
             tar.offset = tar.fileobj.tell()
             continue
-        except Exception as error:  # of what it is compressed with
+        except Exception as error:  # each compression raises errors of its own
             if not tar.strange:
                 raise
             return None, str(error)

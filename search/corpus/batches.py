@@ -33,8 +33,8 @@ class MixedBatches:
         streams: Mapping[str, RowSource],
         proportions: Vector,
         batch: int,
-        limits: Sequence[int] | None = None,  # most rows a group, over all epochs
-        stop: bool = False,  # when a group reaches its limit, rather than let the others go on
+        limits: Sequence[int] | None = None,  # most rows of each group, over all epochs
+        stop: bool = False,  # stop when one group reaches its limit; otherwise the others go on
     ):
         self.groups, self.streams, self.batch = list(streams), list(streams.values()), batch
         self.windows = {
@@ -54,7 +54,7 @@ class MixedBatches:
     @proportions.setter
     def proportions(self, proportions: Vector) -> None:
         self._proportions = np.array(proportions, dtype=np.float64)
-        self._proportions.flags.writeable = False  # a change in place would go unseen
+        self._proportions.flags.writeable = False  # a change in place would leave _shares and _due as they were
         self._shares = self._proportions.tolist()
         self._due = (self._proportions * self.batch).tolist()
 
@@ -63,7 +63,7 @@ class MixedBatches:
         return self.take(self._next_counts())
 
     def take(self, counts: Sequence[int]) -> NDArray[np.uint16]:
-        """Return the next rows of each group, as many as are asked for, whatever the proportions are."""
+        """Return the next `counts` rows of the groups; the proportions play no part."""
         for place, window in self.windows.items():
             cursor = window.place(self, self.cursors[place])
             self.skipped[place] += cursor - self.cursors[place]
@@ -78,7 +78,7 @@ class MixedBatches:
     def alike(self, other: object) -> bool:
         """Say whether the other's batches are the same ones from here on, of the same streams.
 
-        A window has to know where each member stands, so there each draws for itself.
+        Members that read through windows never share batches: a window must know where each of them stands.
         """
         if self is other or type(self) is not MixedBatches or type(other) is not MixedBatches:
             return False
@@ -124,7 +124,7 @@ class MixedBatches:
         self._stand()
 
     def left(self, most: int) -> int:
-        """Return for how many of the next `most` batches there are rows, if no window leaves rows out."""
+        """Return how many of the next `most` batches there are rows for, if no window leaves rows out."""
         cursors, debt = list(self.cursors), self.debt
         if self._enough(cursors, most):
             return most

@@ -1,4 +1,4 @@
-"""Documents packed to rows of tokens in Parquet, once a corpus: the rows that every run of it trains on.
+"""Build a corpus once: documents, packed to rows of tokens in Parquet, on which every run of it trains.
 
 Everything is decided by hashes of content, so the same sources give the same rows, row ids and splits.
 """
@@ -41,7 +41,7 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def prepare_corpus(settings: Data, report: Callable[[str], None] = print, renew: bool = False) -> Manifest:
     """Return the corpus of these settings, built first where there is none.
 
-    One that is older than its sources is built again with `renew`, and else used; either is said.
+    If it is older than its sources, it is built again with `renew` and used without; both are reported.
     """
     if settings.content is not None:
         return same_rows(settings, report)
@@ -59,15 +59,15 @@ def prepare_corpus(settings: Data, report: Callable[[str], None] = print, renew:
     elif changed:
         report(f"data.corpus: {settings.corpus} is older than its sources and used as it is: {said}")
     if Manifest.of(store.read_json(MANIFEST)) != manifest:
-        with contextlib.suppress(OSError):  # a corpus may lie where one may only read
+        with contextlib.suppress(OSError):  # the corpus may lie where we may only read
             publish_corpus(store, manifest)
     return manifest
 
 
 def same_rows(settings: Data, report: Callable[[str], None]) -> Manifest:
-    """Return the corpus that has the rows which the settings ask for by their content.
+    """Return the corpus whose rows have the content that the settings name.
 
-    Where it is gone it is built again. Raises InputError where the sources do not give these rows any more.
+    If it is gone, it is built again. Raises InputError where the sources do not give these rows any more.
     """
     if (manifest := find_corpus(settings)) is not None:
         return manifest
@@ -96,7 +96,7 @@ def describe(manifest: Manifest) -> list[tuple[str | int, ...]]:
 
 
 def why_skipped(manifest: Manifest, place: str) -> list[str]:
-    """Return a line for each group of which documents were skipped: why, and where they are kept."""
+    """Return a line for each group with skipped documents: why, and where they are kept."""
     return [
         f"{name}: {group.skipped} skipped: {group.reasons}; they are in {place}/{group.quarantine}"
         for name, group in manifest.groups.items()
@@ -109,7 +109,9 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
     _check(settings)
     tokenizer = open_tokenizer(settings.tokenizer)
     store, key = open_store(settings), key_of(settings)
-    sources = freshness.sources_of(settings, report)  # before they are read: a later change is one
+    sources = freshness.sources_of(
+        settings, report
+    )  # noted before they are read, so that a change meanwhile is noticed later
     seen: set[bytes] = set()  # digests of the documents of this and earlier groups
     content = hashlib.blake2b(digest_size=16)
     groups: dict[str, Group] = {}
@@ -120,7 +122,7 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
             try:
                 built = build(name, settings, seen, quarantine, stage)
             finally:
-                quarantine.write(store)  # also where there is too much of it
+                quarantine.write(store)  # it is written even if the check below refuses the group
             for split, value in built.splits.items():
                 if not value.rows:
                     raise no_rows(name, split, built.documents, settings)
@@ -159,14 +161,14 @@ def _group(source: str, built: Built, quarantine: Quarantine) -> Group:
 
 @contextlib.contextmanager
 def _writing(settings: Data, store: Store) -> Iterator[str]:
-    """Give a folder to write parts to; what the system refuses while they are written is the user's to mend."""
+    """Give a folder to write parts to; a system error while they are written becomes an InputError."""
     begun = False
     try:
         with staging_folder(store) as stage:
             begun = True
             yield stage
     except OSError as error:
-        if not begun:  # known before minutes of work, not after
+        if not begun:  # check it before minutes of work, not after
             raise unwritable(settings, error) from error
         way_out = "Free some room there" if error.errno in NO_ROOM else "Put that right"
         said = " ".join((error.strerror or str(error)).split()).rstrip(".")

@@ -1,4 +1,4 @@
-"""Which documents a group has: text only, each once in the whole corpus, none of them most of a split."""
+"""The documents of a group: text only, each once in the whole corpus, none of them most of a split."""
 
 import hashlib
 import math
@@ -11,7 +11,7 @@ from shoal.search.corpus.opening import bytes_of
 from shoal.search.corpus.quarantine import Bad, Quarantine, checked_content
 from shoal.search.errors import InputError
 
-FEW = 5  # a split that expects fewer documents than this may well get none
+FEW = 5  # a split that expects fewer documents than this may easily get none
 PIECE_BYTES = (512, 65536)  # least and most bytes of a piece of a document that is cut
 
 
@@ -35,10 +35,10 @@ def gather(group: str, settings: Data, seen: set[bytes], quarantine: Quarantine)
         fresh = _fresh([text], seen)
         duplicates += not fresh
         if fresh and len(text) > room:
-            fresh = _fresh([text[:room].decode(errors="ignore").encode()], seen)  # whole characters
+            fresh = _fresh([text[:room].decode(errors="ignore").encode()], seen)  # no character is cut in two
         documents += fresh
         room -= sum(len(document.content) for document in fresh)
-        if room < 4:  # bytes: a character may need as many
+        if room < 4:  # bytes: the longest character has 4
             break
     quarantine.check(good, size, settings.bad_share, settings.groups[group])
     if not documents:
@@ -61,7 +61,7 @@ def no_text(group: str, settings: Data, duplicates: int, quarantine: Quarantine)
 
 
 def _fresh(contents: Iterable[bytes], seen: set[bytes]) -> list[Document]:
-    """Return those never seen, which from now on are."""
+    """Return the documents that were never seen, and mark them as seen."""
     fresh = []
     for content in contents:
         digest = hashlib.blake2b(content, digest_size=16).digest()
@@ -72,7 +72,7 @@ def _fresh(contents: Iterable[bytes], seen: set[bytes]) -> list[Document]:
 
 
 def _cut_long(documents: list[Document], settings: Data, seen: set[bytes]) -> tuple[list[Document], int]:
-    """Return documents of which none is most of a split, and how many pieces of long ones were duplicates."""
+    """Cut long documents, so that none is most of a split; also return how many pieces were duplicates."""
     total = sum(len(document.content) for document in documents)
     few = math.ceil(FEW / min(settings.validation, settings.test))
     size = min(max(total // (2 * few), PIECE_BYTES[0]), PIECE_BYTES[1])
@@ -97,7 +97,7 @@ def cut_into_pieces(content: bytes, size: int) -> Iterator[bytes]:
         end = content.rfind(b"\n", start, start + size) + 1
         if end <= start:
             end = start + size
-            while content[end] & 0xC0 == 0x80:  # a later byte of a character
+            while content[end] & 0xC0 == 0x80:  # a byte within a character
                 end -= 1
         yield content[start:end]
         start = end

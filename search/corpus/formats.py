@@ -1,4 +1,4 @@
-"""Texts out of a file of any format, known by what it holds; what is none comes as `Bad`, and one reads on."""
+"""Read texts from a file of any format, known by its bytes; a broken text becomes a `Bad`."""
 
 import csv
 import os
@@ -27,8 +27,8 @@ from shoal.search.corpus.quarantine import EXCERPT, Bad
 from shoal.search.corpus.records import Content, bare, json_form, records, some, utf8, values
 
 Opens = Callable[[], Any]  # opens the file
-BEFORE_MESSAGE = b"\xff\xff\xff\xff"  # of an Arrow stream, since 0.15
-NO_MESSAGE = b"\x00\x00\x00\x00"  # in place of the length of one: the end
+BEFORE_MESSAGE = b"\xff\xff\xff\xff"  # begins a message of an Arrow stream, since 0.15
+NO_MESSAGE = b"\x00\x00\x00\x00"  # ends an Arrow stream, in place of a message's length
 BINARY = {
     pa.string(): pa.binary(),
     pa.large_string(): pa.large_binary(),
@@ -37,7 +37,7 @@ BINARY = {
 
 
 class SourceFile(NamedTuple):
-    """A file of a source: its place in the source, its bytes, and how many bytes are wanted of its group."""
+    """A file of a source: its place in the source, its bytes, and how many bytes its group may have."""
 
     opens: Opens
     key: str
@@ -47,9 +47,9 @@ class SourceFile(NamedTuple):
 
 
 def contents(file: SourceFile) -> Iterator[Content]:
-    """Yield the texts of a file; what is lost where it breaks off is counted by its share of the bytes.
+    """Yield the texts of a file; if it breaks off, the rest is counted by its share of the bytes.
 
-    Only what the system refuses is an error.
+    Only an error of the system is raised.
     """
     with file.opens() as raw:
         found = 0
@@ -66,7 +66,7 @@ def contents(file: SourceFile) -> Iterator[Content]:
 
 
 def of_system(error: Exception) -> bool:
-    """Say whether the system refused to read: what is undecodable has no number."""
+    """Say whether the system refused to read; an error of decoding has no errno."""
     return isinstance(error, OSError) and error.errno is not None
 
 
@@ -79,7 +79,7 @@ def _contents(raw: Any, file: SourceFile) -> Iterator[Content]:
     stream, head = unpacked(raw)
     whole = len(head) < HEAD_BYTES
     if whole and not bare(head):
-        return  # an empty file is nothing, and no mistake
+        return  # an empty file has no text, which is no mistake
     kind = KINDS_BY_ENDING.get(ending(file.key), "text")
     if bad := foreign(head, _unzipped(raw) if head.startswith(b"PK") else file.size):
         yield bad._replace(lost=bad.lost or (file.size if kind != "text" else 0))
@@ -122,17 +122,17 @@ def separated(head: bytes, file: SourceFile) -> Bad | None:
 
 
 def _unzipped(raw: Any) -> int:
-    """Return how many bytes a zip archive holds, at least as many as it has itself."""
+    """Return how many bytes a zip archive unpacks to, or its own size if that is larger."""
     size: int = raw.seek(0, os.SEEK_END)
     try:
         with zipfile.ZipFile(raw) as opened:
             return max(size, sum(member.file_size for member in opened.infolist()))
-    except Exception:  # it is left out anyhow
+    except Exception:  # the file is left out whatever is wrong
         return size
 
 
 def _parts(seekable: Any, stream: Any, file: SourceFile) -> Iterator[bytes]:
-    """Yield a text whole, or in stretches where it is more than is wanted."""
+    """Yield a text whole, or in stretches if it is longer than is wanted."""
     if seekable is None:
         yield from whole_or_stretches(stream, file.wanted)
     elif file.size > file.wanted:
@@ -142,7 +142,7 @@ def _parts(seekable: Any, stream: Any, file: SourceFile) -> Iterator[bytes]:
 
 
 def parquet(source: Any, file: SourceFile) -> Iterator[Content]:
-    """Yield a column's values, row groups in the order of their turns; one that is damaged is lost alone."""
+    """Yield a column's values, row groups in the order of their turns; only damaged row groups are lost."""
     opened = pq.ParquetFile(source, page_checksum_verification=True)
     if bad := _not_one(file.field, opened.schema_arrow.names, opened.metadata.num_rows):
         yield bad
@@ -168,7 +168,7 @@ def arrow(source: Any, file: SourceFile) -> Iterator[Content]:
         return
     source.seek(0)
     size = source.size() if hasattr(source, "size") else file.size
-    while source.tell() < size:  # streams that were joined are one after another
+    while source.tell() < size:  # a file may hold several streams, one after another
         end = BEFORE_MESSAGE + NO_MESSAGE if source.read(4) == BEFORE_MESSAGE else NO_MESSAGE
         source.seek(-4, os.SEEK_CUR)
         stream = pa.ipc.open_stream(source)
@@ -189,7 +189,7 @@ def _arrow_file(source: Any, file: SourceFile) -> Iterator[Content]:
         except Exception as error:
             if of_system(error):
                 raise
-            yield Bad(reading_failure(error), documents=most)  # how many rows it had cannot be read either
+            yield Bad(reading_failure(error), documents=most)  # its number of rows cannot be read either
         else:
             most = max(most, batch.num_rows)
             yield from _batch(batch, file.field)
@@ -218,7 +218,7 @@ def column(found: pa.Array, field: str) -> Iterator[Content]:
     if pa.types.is_run_end_encoded(found.type):
         found = pc.run_end_decode(found)
     found = found.cast(BINARY.get(found.type, found.type))
-    found.validate(full=True)  # what lies outside of its buffers would end the process
+    found.validate(full=True)  # a view outside its buffers would crash the process
     if found.type in BINARY.values():
         for value in found.to_pylist():
             yield utf8(value, field)
@@ -233,7 +233,7 @@ def column(found: pa.Array, field: str) -> Iterator[Content]:
 
 
 def _not_one(field: str, names: list[str], rows: int) -> Bad | None:
-    """Return what is wrong where the column is not there, or twice."""
+    """Return what is wrong if the column is missing, or there twice."""
     if names.count(field) == 1:
         return None
     if field in names:

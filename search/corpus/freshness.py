@@ -1,4 +1,4 @@
-"""Whether a corpus is as its sources are: their names, sizes and times are kept with it."""
+"""Tell whether sources have changed since a corpus was built: it keeps their names, sizes and times."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -18,11 +18,11 @@ Listed = dict[str, dict[str, list[int]]]  # group -> path -> size and time of ch
 class SourceChange(NamedTuple):
     group: str
     said: str
-    gone: bool = False  # the source altogether
+    gone: bool = False  # the whole source is gone
 
 
 def sources_of(settings: Data, report: Callable[[str], None]) -> Listed:
-    """Return what the groups are read from as it is now; what is installed is nobody's file."""
+    """Return the files of each group as they are now; `installed` has none of the user's."""
     found: Listed = {}
     for group, source in settings.groups.items():
         if source == "installed":
@@ -47,9 +47,9 @@ def record_sources(store: Store, manifest: Manifest, found: Listed) -> None:
 
 
 def changes(store: Store, manifest: Manifest, settings: Data) -> list[SourceChange]:
-    """Return what is other in the sources than it was when the corpus was built."""
+    """Return what has changed in the sources since the corpus was built."""
     name = f"{SOURCES}/{name_of(manifest)}"
-    if not store.exists(name):  # of an earlier Shoal
+    if not store.exists(name):  # an earlier version wrote none
         return []
     return list(_changes(store.read_json(name), settings))
 

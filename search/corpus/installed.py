@@ -1,4 +1,4 @@
-"""Documents out of what any Python installation has: code, documentation and licences, with no download."""
+"""Read documents that every Python installation has: code, documentation and licences, with no download."""
 
 import importlib
 import os
@@ -13,18 +13,18 @@ from shoal.search.corpus.quarantine import Bad
 from shoal.search.corpus.records import Content
 
 LICENCE = re.compile(r"(licen[cs]e|copying|notice)([-_. ].*)?", re.IGNORECASE)
-ROOTS = ("platlib", "purelib", "stdlib")  # of which two may be one: the last name holds
-METADATA = ("METADATA", "PKG-INFO")  # of an installed package: headers, then what its README says
+ROOTS = ("platlib", "purelib", "stdlib")  # two of these may be one folder, which then goes by the last name
+METADATA = ("METADATA", "PKG-INFO")  # files of an installed package: headers, then its README
 NO_PROSE = {".py", ".pyi", ".pyc", ".so", ".json", ".js", ".css", ".html", ".h", ".c"}
 
 
 class Entry(NamedTuple):
-    """Something to read documents from; `key`, its place in the source, decides when its turn comes."""
+    """A file to read documents from; a hash of `key`, its place in the source, decides when its turn comes."""
 
     key: str
     path: str
     read: Callable[[], Iterator[Content]]
-    size: int = 0  # bytes of the file, where they are known
+    size: int = 0  # bytes of the file; 0 where they are not known
 
 
 def _installed(wanted: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
@@ -45,7 +45,7 @@ def _installed(wanted: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
 def _file(path: Path) -> Iterator[Content]:
     try:
         yield path.read_bytes()
-    except OSError:  # not the user's choice, so no error of theirs
+    except OSError:  # the user did not choose these files, so an unreadable one is no error
         yield Bad("cannot be read")
 
 
@@ -79,7 +79,7 @@ def _docs() -> Iterator[Entry]:
         yield Entry(key, str(path), partial(_description if path.name in METADATA else _file, path))
     try:
         topics = importlib.import_module("pydoc_data.topics").topics
-    except ImportError:  # some systems package it apart
+    except ImportError:  # some systems have it in a package of its own
         return
     for name, text in topics.items():
         yield Entry(f"topics/{name}", f"pydoc_data.topics[{name!r}]", partial(iter, [text.encode()]))
@@ -88,7 +88,7 @@ def _docs() -> Iterator[Entry]:
 def _law() -> Iterator[Entry]:
     for key, path in _installed(_is_licence):
         yield Entry(key, str(path), partial(_file, path))
-    common = Path("/usr/share/common-licenses")  # of Debian and its kin
+    common = Path("/usr/share/common-licenses")  # Debian and its relatives have it
     for path in common.iterdir() if common.is_dir() else ():
         yield Entry(f"common/{path.name}", str(path), partial(_file, path))
 

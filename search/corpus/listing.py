@@ -1,4 +1,4 @@
-"""Which files a source is: a file, a folder, a glob or a URI, without what is hidden, each file once."""
+"""List each file of a source once: a file, a folder, a glob or a URI, without hidden files."""
 
 import os
 import re
@@ -15,17 +15,17 @@ from shoal.cluster.storage import Store
 from shoal.search.corpus.opening import known
 
 MAGIC = "*?["
-SOURCE_CODE = (".py", ".pyi")  # where a name that begins with _ is an everyday one
+SOURCE_CODE = (".py", ".pyi")  # in source code, names that begin with _ are usual
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
-MOST_NAMES = 1_000_000  # that braces may stand for
+MOST_NAMES = 1_000_000  # limit on the names that braces stand for
 
 
 class FoundFile(NamedTuple):
-    """A file; `gone` where a link leads to none."""
+    """A file; `gone` is true for a link that leads nowhere."""
 
     path: str
     size: int
-    changed: int  # nanoseconds since 1970; 0 where they are not known
+    changed: int  # nanoseconds since 1970; 0 if unknown
     same: Any  # equal for all names of one file
     linked: bool = False
     gone: bool = False
@@ -44,7 +44,7 @@ class Place(NamedTuple):
 
 class Listing(NamedTuple):
     files: list[FoundFile]
-    left_out: list[str]  # paths that begin with _, as markers of other programs do
+    left_out: list[str]  # paths that begin with _, like other programs' markers
 
 
 def source_place(source: str) -> Place:
@@ -61,7 +61,7 @@ def source_place(source: str) -> Place:
 
 
 def opened(local: bool, filesystem: fs.FileSystem, path: str) -> Any:
-    """Open a file to be read; pyarrow knows no names but those of UTF-8."""
+    """Open a file for reading; pyarrow can open only names in UTF-8."""
     if not local or path.isprintable():
         return filesystem.open_input_file(path)
     return open(path, "rb")
@@ -72,7 +72,7 @@ def opener(place: Place, path: str) -> partial[Any]:
 
 
 def files_at(place: Place) -> Listing:
-    """Return the files that a place stands for, each under one name, in the order of their names."""
+    """Return the files of a place, each under one of its names, in the order of these names."""
     left_out: list[str] = []
     found: dict[Any, FoundFile] = {}
     paths = _alternatives(place)
@@ -86,12 +86,12 @@ def files_at(place: Place) -> Listing:
 
 
 def _rank(file: FoundFile) -> tuple[bool, bool, int, str]:
-    """Order the names of one file: first those whose ending says how it is read, and its own before links."""
+    """Return a sort key for the names of one file: known endings first, its own name before links."""
     return not known(file.path), file.linked, len(file.path), file.path
 
 
 def _alternatives(place: Place) -> list[str]:
-    """Return the paths that braces stand for, where there is no file of that very name."""
+    """Return the paths that braces stand for; a file whose name has these braces comes first."""
     if "{" not in place.path or _info(place, place.path) is not None:
         return [place.path]
     return braces(place.path)
@@ -111,7 +111,7 @@ def braces(text: str) -> list[str]:
 
 
 def _parts(text: str, begin: int) -> tuple[list[str], int]:
-    """Return what stands between the commas of braces that open here, and where these end."""
+    """Return the parts between the commas of braces that open here, and where the braces end."""
     depth, parts = 0, [""]
     for at, letter in enumerate(text[begin + 1 :], begin + 1):
         if letter == "}" and depth == 0:
@@ -150,7 +150,7 @@ def _files(place: Place, left_out: list[str]) -> Iterator[FoundFile]:
 
 
 def _info(place: Place, path: str) -> FoundFile | str | None:
-    """Return the file of this path, `folder` if it is one, `other` if it is neither, or None."""
+    """Return the file at this path, or `folder`, or `other` for neither, or None if nothing is there."""
     if not place.local:
         info = place.filesystem.get_file_info(path)
         return _remote(info)
@@ -175,7 +175,7 @@ def _remote(info: fs.FileInfo) -> FoundFile | str | None:
 
 
 def _children(place: Place, folder: str) -> Iterator[tuple[str, FoundFile | str | None]]:
-    """Yield the path of each thing in a folder, and what it is; a link to nothing is a file that is gone."""
+    """Yield the path and kind of each entry of a folder; a link that leads nowhere is a `gone` file."""
     if not place.local:
         for info in place.filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True)):
             yield info.path, _remote(info)
@@ -187,14 +187,14 @@ def _children(place: Place, folder: str) -> Iterator[tuple[str, FoundFile | str 
         except OSError:
             if not os.path.islink(path):
                 raise
-            found = None  # links that lead to one another
+            found = None  # the links form a circle
         if found is None and os.path.islink(path):
             found = FoundFile(path, 0, 0, path, linked=True, gone=True)
         yield path, found
 
 
 def hidden(path: str, left_out: list[str]) -> bool:
-    """Say whether a name is left out below a folder; those of markers are noted."""
+    """Say whether a name is left out below a folder; names that begin with _ are noted."""
     name = path.rpartition("/")[2]
     if name.startswith("."):
         return True
@@ -206,7 +206,7 @@ def hidden(path: str, left_out: list[str]) -> bool:
 
 
 def _below(place: Place, folder: str, left_out: list[str]) -> Iterator[FoundFile]:
-    """Yield all files below a folder, of which one with several names is gone through once."""
+    """Yield all files below a folder; a folder with several names is listed once."""
     if not place.local:
         yield from _below_remote(place, folder, left_out)
         return
@@ -239,7 +239,7 @@ def _below_remote(place: Place, folder: str, left_out: list[str]) -> Iterator[Fo
 
 
 def _fitting(place: Place, folder: str, patterns: Sequence[str], left_out: list[str]) -> Iterator[FoundFile]:
-    """Yield the files below a folder whose path fits, a pattern a level; `**` stands for any levels."""
+    """Yield the files below a folder whose path fits: one pattern per level, and `**` for any levels."""
     first, rest = patterns[0], patterns[1:]
     if first == "**" and not rest:
         if _info(place, folder) == "folder":
@@ -259,7 +259,7 @@ def _fitting(place: Place, folder: str, patterns: Sequence[str], left_out: list[
 def _named(
     place: Place, folder: str, pattern: str, left_out: list[str]
 ) -> Iterable[tuple[str, FoundFile | str | None]]:
-    """Return what in a folder fits a pattern: the thing of that very name if there is one."""
+    """Return the entries of a folder that fit a pattern: only the one of exactly that name, if it is there."""
     children = list(_children(place, folder))
     exact = [child for child in children if child[0].rpartition("/")[2] == pattern]
     if exact:
@@ -268,7 +268,7 @@ def _named(
 
 
 def _fits(path: str, pattern: str, left_out: list[str]) -> bool:
-    """Say whether a name fits; one that begins with a dot or _ only where more than wildcards asks for it."""
+    """Say whether a name fits. If it begins with . or _, the pattern must be more than wildcards."""
     name = path.rpartition("/")[2]
     if not fnmatchcase(name, pattern) or (name.startswith(".") and not pattern.startswith(".")):
         return False
@@ -276,7 +276,7 @@ def _fits(path: str, pattern: str, left_out: list[str]) -> bool:
 
 
 def _folders(place: Place, folder: str, left_out: list[str]) -> Iterator[str]:
-    """Yield a folder and all below it, each once."""
+    """Yield a folder and all folders below it, each once."""
     waiting, seen = [folder], set[Any]()
     while waiting:
         here = waiting.pop()

@@ -1,4 +1,4 @@
-"""What a corpus holds and was made from, and which of the corpora in one place is that of some settings.
+"""The manifest of a corpus: what it holds and was made from; find the corpus of some settings.
 
 Parts are named by what they hold, so builds in one place never write over one another; only the manifest of
 the last one is moved to `manifest.json`, and each is kept in `manifests/` by its content.
@@ -22,10 +22,10 @@ from shoal.search.errors import InputError
 CORPUS_FORMAT = 3
 READABLE = (1, 2, CORPUS_FORMAT)  # 1 has tokens as lists, which is slower; 2 has no record of its sources
 MANIFEST = "manifest.json"
-MANIFEST_NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}\.json")  # what else lies there is not ours
-KEPT_MANIFESTS = "manifests"  # folder: one file a corpus, called by its content
-SOURCES = "sources"  # folder: what each corpus was read from
-# what decides a corpus's content beside its sources
+MANIFEST_NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}\.json")  # files of other names are not ours
+KEPT_MANIFESTS = "manifests"  # folder: one file for each corpus, named by its content
+SOURCES = "sources"  # folder: the source files of each corpus
+# beside the sources, these settings decide a corpus's content
 DECIDING_SETTINGS = (
     *("tokenizer", "sequence_length", "text_field", "megabytes", "document_megabytes"),
     *("validation", "test", "builder"),
@@ -39,10 +39,10 @@ class Group:
     source: str
     documents: int
     duplicates: int
-    skipped: int  # bad ones, in the quarantine
+    skipped: int  # bad documents, which are in the quarantine
     splits: dict[str, Split]
     reasons: str = ""  # why they were skipped, the most frequent ones
-    quarantine: str = ""  # the file of the corpus that keeps them
+    quarantine: str = ""  # the file of the corpus that keeps bad documents
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Manifest:
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "Manifest":
-        """Return the manifest that `asdict` made plain."""
+        """Return the manifest of a dict that `asdict` made."""
         if plain["format"] not in READABLE:
             raise ValueError(f"format must be one of {READABLE}, got {plain['format']}.")
         groups = {}
@@ -89,7 +89,7 @@ def unwritable(settings: Data, error: Exception) -> InputError:
 
 
 def key_of(made: "Data | Manifest") -> str:
-    """Return what tells corpora of other settings apart, for names of files."""
+    """Return a hash of the settings and sources, for names of files."""
     groups = {name: group.source if isinstance(group, Group) else group for name, group in made.groups.items()}
     plain = {**{name: getattr(made, name) for name in DECIDING_SETTINGS}, "groups": groups}
     return hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=4).hexdigest()
@@ -98,7 +98,7 @@ def key_of(made: "Data | Manifest") -> str:
 def load_corpus(settings: Data, content: str | None = None) -> Manifest:
     """Return the manifest of a finished corpus that fits the settings and still has all its files.
 
-    With `content`, here or in the settings, it is the one of just these rows, wherever its sources now are.
+    With `content`, here or in the settings, it is the corpus of exactly these rows; its sources may have moved.
     """
     content = content or settings.content
     if (found := find_corpus(settings, content)) is not None:
@@ -127,9 +127,9 @@ def other_rows(settings: Data, found: Manifest) -> InputError:
 
 
 def find_corpus(settings: Data, content: str | None = None) -> Manifest | None:
-    """Return the newest corpus in this place of these settings, or the one with this content, or None.
+    """Return the newest corpus in this place with these settings, or with this content, or None.
 
-    Raises InputError for one that is broken.
+    Raises InputError if it is broken.
     """
     content = content or settings.content
     store = open_store(settings)
@@ -174,7 +174,7 @@ def lost(store: Store, manifest: Manifest) -> Iterator[str]:
 
 
 def publish_corpus(store: Store, manifest: Manifest) -> None:
-    """Make a corpus whose parts are there the one of its settings; earlier ones are kept beside it."""
+    """Write the manifest of a corpus whose parts are in place; earlier corpora are kept beside it."""
     if store.exists(MANIFEST):
         keep_manifest(store)
     plain = asdict(manifest)
@@ -187,10 +187,15 @@ def name_of(manifest: Manifest) -> str:
 
 
 def keep_manifest(store: Store) -> None:
-    """Keep the manifest that is there by its content, if a Shoal wrote it that kept none."""
+    """Keep the present manifest under its content, if a version of Shoal wrote it that did not."""
     try:
         there = _read(store, MANIFEST)
-    except (ValueError, TypeError, KeyError, AttributeError):  # what cannot be read was no corpus
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+    ):  # an unreadable manifest belongs to no finished corpus
         return
     if not store.exists(f"{KEPT_MANIFESTS}/{name_of(there)}"):
         store.write(f"{KEPT_MANIFESTS}/{name_of(there)}", store.read(MANIFEST))

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, and its bytes out of what they are compressed with."""
+"""Find out from its first bytes what a file is, and decompress it."""
 
 import bz2
 import gzip
@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from shoal.search.corpus.quarantine import Bad
 
-HEAD_BYTES = 1 << 16  # bytes that a file is known by
-CHUNK = 1 << 16  # most bytes read at once of what is compressed
-SIP = 1 << 12  # the same of a stream that gives either all of them or none
+HEAD_BYTES = 1 << 16  # a file's kind is found in so many first bytes
+CHUNK = 1 << 16  # most bytes of a compressed file that are read at once
+SIP = 1 << 12  # the same for a stream that returns either all bytes asked for or none
 SPAN = 1 << 20  # bytes read at once of a file that is larger than its group may be
-LAYERS = 3  # most compressions around one another
+LAYERS = 3  # a file may be compressed so many times over
 
 
 class _Shield:
@@ -58,7 +58,9 @@ KINDS_BY_ENDING = {
     **dict.fromkeys(("json", "jsonl", "ndjson", "jsonlines", "jl"), "json"),
 }
 DECOMPRESS = "decompress it"
-FOREIGN: list[tuple[re.Pattern[bytes], str, bool]] = [  # with whether it holds an unknown number of documents
+FOREIGN: list[
+    tuple[re.Pattern[bytes], str, bool]
+] = [  # magic bytes, what they mean, whether it holds an unknown number of documents
     (re.compile(rb"PK(\x03\x04|\x05\x06|\x07\x08)"), f"a zip archive: {DECOMPRESS}", True),
     (re.compile(rb"7z\xbc\xaf\x27\x1c"), f"a 7-Zip archive: {DECOMPRESS}", True),
     (re.compile(rb"Rar!\x1a\x07"), f"a RAR archive: {DECOMPRESS}", True),
@@ -108,7 +110,7 @@ def unpacked(raw: Any) -> tuple[Any, bytes]:
 
 
 def _first(stream: Any) -> bytes:
-    """Return the first bytes of a stream, as many as come before it breaks off."""
+    """Return the first bytes of a stream; fewer if it breaks off."""
     head = b""
     try:
         while len(head) < HEAD_BYTES and (chunk := _some(stream)):
@@ -120,7 +122,7 @@ def _first(stream: Any) -> bytes:
 
 
 def _some(stream: Any) -> bytes:
-    """Return some bytes of a stream, few enough that little is lost with them where it breaks off."""
+    """Return a few bytes of a stream: if it breaks off here, little is lost."""
     content: bytes = stream.read(SIP) if isinstance(stream, pa.NativeFile) else stream.read1(CHUNK)
     return content
 
@@ -133,7 +135,7 @@ def _wrapped(raw: Any, makers: list[Callable[[Any], Any]]) -> Any:
 
 
 def foreign(head: bytes, size: int) -> Bad | None:
-    """Return what a file of a kind that is not read is, by its first bytes."""
+    """Return what kind of file this is, by its first bytes, if Shoal does not read that kind."""
     if pointer := POINTER.match(head):
         reason = "a pointer of Git LFS, not the file itself: fetch it with `git lfs pull`"
         return Bad(reason, head[:HEAD_BYTES], lost=int(pointer[1]) if len(pointer[1]) < 18 else size)
@@ -146,11 +148,11 @@ def foreign(head: bytes, size: int) -> Bad | None:
 
 
 def bytes_of(megabytes: float) -> int:
-    return int(min(megabytes * 1e6, sys.maxsize))  # which may be infinite
+    return int(min(megabytes * 1e6, sys.maxsize))  # megabytes may be infinite
 
 
 def turn(key: str) -> bytes:
-    """Return what decides when something is read: a hash of its place in the source."""
+    """Return the sort key of a file or row group: a hash of its place in the source."""
     return hashlib.blake2b(key.encode(errors="surrogateescape"), digest_size=16).digest()
 
 
@@ -174,7 +176,7 @@ def _span(stream: Any, start: int) -> bytes:
 
 
 def stretches(stream: Any) -> Iterator[bytes]:
-    """Yield a stream in stretches of whole lines, as they come, so that what comes before a break is kept."""
+    """Yield a stream in stretches of whole lines as they come, so that all before a break is kept."""
     rest: list[bytes] = []
     while chunk := _some(stream):
         lines, end, begun = chunk.rpartition(b"\n")
@@ -187,7 +189,7 @@ def stretches(stream: Any) -> Iterator[bytes]:
 
 
 def whole_or_stretches(stream: Any, wanted: int) -> Iterator[bytes]:
-    """Yield a stream's text whole or, where that is more than is wanted of its group, in stretches of lines."""
+    """Yield a stream's text whole, or in stretches of lines if it is more than its group may have."""
     found: list[bytes] = []
     size = 0
     coming = stretches(stream)

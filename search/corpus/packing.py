@@ -17,7 +17,7 @@ from shoal.search.errors import InputError
 from shoal.trainables.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation", "test")
-PART_ROWS = 4096  # most rows of a file, which is one row group: small, so that a stream starts early
+PART_ROWS = 4096  # most rows of a file; a file is one row group, and small ones let a stream start early
 COMPRESSION = "lz4"
 
 
@@ -30,7 +30,7 @@ class Split:
 
 
 class Built(NamedTuple):
-    """What a builder says of a group whose parts it has written."""
+    """What a builder returns for a group whose parts it has written."""
 
     documents: int
     duplicates: int
@@ -44,7 +44,7 @@ class PackedRows(NamedTuple):
 
 
 def split_of(document: Document, settings: Data) -> str:
-    """Return the split of a document: its own hash decides, whatever else there is."""
+    """Return the split of a document: only its own hash decides it, so other documents do not matter."""
     place = int.from_bytes(document.digest[:8], "big") / 2**64
     if place < settings.validation:
         return "validation"
@@ -79,7 +79,7 @@ def encode_document(tokenizer: Tokenizer, document: Document) -> NDArray[np.uint
 
 def _row_id(digest: bytes, offset: int) -> int:
     hashed = hashlib.blake2b(digest + offset.to_bytes(8, "little"), digest_size=8).digest()
-    return int.from_bytes(hashed, "little") >> 1  # 63 bits: never negative as int64
+    return int.from_bytes(hashed, "little") >> 1  # 63 bits, so it is never negative as int64
 
 
 def write_rows(store: Store, stage: str, name: str, rows: PackedRows) -> Iterator[tuple[str, int, bytes]]:

@@ -1,4 +1,4 @@
-"""Documents that cannot be used: counted, kept with their reasons, and too many of them refused."""
+"""Documents that cannot be used: they are counted and kept with their reasons; too many are an error."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -8,12 +8,12 @@ import pyarrow as pa
 from shoal.cluster.storage import Store
 from shoal.search.errors import InputError
 
-QUARANTINE_FOLDER = "quarantine.parquet"  # in the corpus directory: one part a group
-MOST_KEPT_RECORDS = 100_000  # records of a group; all are counted
+QUARANTINE_FOLDER = "quarantine.parquet"  # in the corpus directory: one part for each group
+MOST_KEPT_RECORDS = 100_000  # records kept of each group; the count goes on beyond it
 EXCERPT = 200  # bytes
-MOST_DOCUMENTS = 10**12  # documents that one record counts: what a damaged file says of itself may be anything
-NAMED = 3  # reasons that a message gives
-BOM = b"\xef\xbb\xbf"  # what editors of Windows put before a text
+MOST_DOCUMENTS = 10**12  # limit on the documents of one record: a damaged file may claim any number
+NAMED = 3  # a message gives so many reasons
+BOM = b"\xef\xbb\xbf"  # editors on Windows put it before a text
 SCHEMA = pa.schema(
     [
         ("group", pa.string()),
@@ -30,8 +30,8 @@ class Bad(NamedTuple):
 
     reason: str
     excerpt: bytes = b""
-    documents: int = 1  # more where a whole file cannot be used
-    lost: int = 0  # bytes, where nobody can say how many documents they held
+    documents: int = 1  # more if a whole file cannot be used
+    lost: int = 0  # bytes, if the number of documents in them is unknown
 
 
 class Record(NamedTuple):
@@ -56,7 +56,7 @@ def checked_content(content: bytes, most: float) -> bytes | Bad:
 
 def printable_line(text: str) -> str:
     """Return a text that fits in a line of a terminal and a column of UTF-8."""
-    try:  # names of files that are not UTF-8, byte by byte
+    try:  # a file's name that is not UTF-8 is escaped byte by byte
         plain = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
     except UnicodeEncodeError:
         plain = text.encode(errors="backslashreplace").decode()
@@ -72,7 +72,7 @@ class Quarantine:
         self.records: list[Record] = []
         self.reasons: Counter[str] = Counter()
         self.places: dict[str, str] = {}  # reason -> the first source that gave it
-        self.unsettled: list[Record] = []  # of which only the bytes are known
+        self.unsettled: list[Record] = []  # records whose number of documents is unknown; their bytes are known
 
     def add(self, source: str, bad: Bad) -> None:
         documents = min(bad.documents, MOST_DOCUMENTS)
@@ -96,7 +96,7 @@ class Quarantine:
         return self.reasons.total()
 
     def settle(self, good: int, size: int) -> None:
-        """Count what is known by its bytes as documents of the mean size of `good` ones of `size` bytes."""
+        """Estimate documents from lost bytes, by the mean size of the `good` documents of `size` bytes."""
         for source, bad in self.unsettled:
             documents = round(bad.lost * good / size) if size else 0
             self._count(Record(source, bad._replace(documents=max(documents, bad.documents), lost=0)))
@@ -114,9 +114,9 @@ class Quarantine:
         store.write_table(self.place, pa.table(arrays, schema=SCHEMA))
 
     def check(self, good: int, size: int, share: float, source: str) -> None:
-        """Refuse a group of which more than this share is bad; says why, most frequent reasons first.
+        """Raise InputError if more than this share of a group is bad, with the most frequent reasons first.
 
-        `good` documents of it have `size` bytes.
+        The group's `good` documents have `size` bytes together.
         """
         self.settle(good, size)
         bad = self.documents
@@ -128,7 +128,7 @@ class Quarantine:
         )
 
     def said(self) -> str:
-        """Return the most frequent reasons, each with how often and where first."""
+        """Return the most frequent reasons: how often each was given, and the first source that gave it."""
         said = [
             f"{count} x {reason} ({self.places[reason]})" for reason, count in self.reasons.most_common(NAMED)
         ]

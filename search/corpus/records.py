@@ -1,4 +1,4 @@
-"""Texts out of JSON: lines of objects, an array, or one after another; each wrong one is `Bad` by itself."""
+"""Read texts from JSON: objects in lines, in an array, or one after another; each wrong object is a `Bad`."""
 
 import json
 import re
@@ -8,8 +8,8 @@ from typing import Any
 from shoal.search.corpus.quarantine import BOM, EXCERPT, Bad
 
 Content = bytes | Bad
-LINES_LOOKED_AT = 20  # lines by which a file of another name is known as JSON
-NAMED_KEYS, KEY_LETTERS = 8, 40  # of a record, where a message lists them
+LINES_LOOKED_AT = 20  # so many lines decide whether a file of another name is JSON
+NAMED_KEYS, KEY_LETTERS = 8, 40  # keys, and letters of each, that a message lists
 LENIENT = json.JSONDecoder(parse_int=float)  # int() refuses more than 4300 digits, JSON does not
 BETWEEN = re.compile(r"[\s,\ufeff]*")
 NEXT = re.compile(r"[,\[\]{}]")
@@ -50,7 +50,7 @@ def decoded(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         raise
-    except ValueError:  # of int()
+    except ValueError:  # int() raises it
         return LENIENT.decode(text)
 
 
@@ -64,7 +64,7 @@ def undecodable(error: Exception) -> str:
 
 
 def field_of(found: Any, field: str, what: str, excerpt: bytes) -> Content:
-    """Return a decoded object's field as UTF-8."""
+    """Return a decoded object's field, encoded as UTF-8."""
     if not isinstance(found, dict):
         return Bad(f"each {what} must be a JSON object", excerpt)
     if field not in found:
@@ -93,10 +93,10 @@ def utf8(value: object, field: str) -> Content:
 def values(content: bytes, field: str) -> Iterator[Content]:
     """Yield the field of each object of an array, or of objects that follow one another over several lines.
 
-    What cannot be decoded is passed over by its brackets; where these do not close, the rest is lost.
+    An object that cannot be decoded is skipped up to its closing bracket; without one the rest is lost.
     """
-    text = content.decode(errors="surrogateescape")  # what is not UTF-8 is so in its own record only
-    place = BETWEEN.match(text).end()  # type: ignore[union-attr]  # fits anywhere
+    text = content.decode(errors="surrogateescape")  # bytes that are not UTF-8 spoil only their own record
+    place = BETWEEN.match(text).end()  # type: ignore[union-attr]  # BETWEEN matches the empty text, so never None
     array = text[place] == "["
     place, found, closed = place + array, 0, not array
     while (place := BETWEEN.match(text, place).end()) < len(text):  # type: ignore[union-attr]
@@ -120,7 +120,7 @@ def values(content: bytes, field: str) -> Iterator[Content]:
 
 
 def _value(text: str, place: int, field: str) -> tuple[Content, int | None]:
-    """Return what an object's field holds, and where the object ends; None where it does not end."""
+    """Return an object's field and where the object ends, or None if it does not end."""
     excerpt = text[place : place + EXCERPT].encode(errors="surrogateescape")
     for decoder in (json.JSONDecoder(), LENIENT):
         try:
@@ -134,7 +134,7 @@ def _value(text: str, place: int, field: str) -> tuple[Content, int | None]:
 
 
 def _bytes(found: dict[str, Any], field: str) -> bytes:
-    """Return a field's text with the bytes that were not UTF-8 as they were, so that they are noticed."""
+    """Return a field's text with bytes that are not UTF-8 restored, so that they are noticed later."""
     value = found[field]
     try:
         return value.encode(errors="surrogateescape") if isinstance(value, str) else value

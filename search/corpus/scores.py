@@ -1,8 +1,8 @@
-"""Scores of a corpus's training rows by an exported model: a stage of Ray Data, run once and kept.
+"""Scores of a corpus's training rows by an exported model, made once in a stage of Ray Data and kept.
 
 A row's score is the model's mean loss on it. The actors of the stage write the scores of each training file as
-a Parquet file of the same name, `row_id` beside `score`, into `scores/MODEL-CONTENT` of the corpus. What it
-cost stands there too, since a run that uses the scores owes it to them.
+a Parquet file of the same name, `row_id` beside `score`, into `scores/MODEL-CONTENT` of the corpus. The cost of
+scoring is noted there too, and each run that uses the scores reports it.
 """
 
 import hashlib
@@ -27,9 +27,9 @@ from shoal.trainables.decoder import trained_decoder
 from shoal.trainables.scoring import row_losses
 from shoal.trainables.settings import DecoderShape
 
-FOLDER, RECORD = "scores", "scored.json"  # the record is written last: where it is, the scores are whole
+FOLDER, RECORD = "scores", "scored.json"  # the record is written last: if it is there, the scores are whole
 KEY = "sampling.scorer"
-CPUS = 0.5  # of an actor without a GPU: on a small machine others may hold whole ones
+CPUS = 0.5  # CPUs of an actor without a GPU; on a small machine no whole CPU may be free
 
 
 class Scorer:
@@ -54,7 +54,7 @@ class Scorer:
 
 
 def score_corpus(data: Data, model: str, gpus: float = 0.0) -> dict[str, Any]:
-    """Return the record of a corpus's scores by a model; scores it on the connected Ray if it is not.
+    """Return the record of a corpus's scores by a model; score it on the connected Ray if there is none.
 
     Each actor has `gpus` GPUs, or part of a CPU; there are as many as the cluster has room for. Raises
     InputError where the model cannot score the corpus, or has changed since it did.
@@ -73,7 +73,7 @@ def score_corpus(data: Data, model: str, gpus: float = 0.0) -> dict[str, Any]:
         "weights": hex_digest(Store(model).read("model.safetensors")),
         "content": manifest.content,
         "rows": sum(each["rows"] for each in done),
-        "passes": 1,  # forward, over all training rows
+        "passes": 1,  # forward passes over all training rows
         "seconds": round(time.perf_counter() - began, 3),
         "actor_seconds": round(sum(each["seconds"] for each in done), 3),
     }
@@ -116,26 +116,26 @@ def read_scores(data: Data, model: str) -> dict[str, NDArray[np.float32]]:
 
 
 def cost(data: Data, model: str) -> dict[str, Any]:
-    """Return the record of scores that are there: by which model, rows, passes, seconds."""
+    """Return the record of finished scores: their model, rows, passes and seconds."""
     return dict(Store(data.corpus).read_json(f"{folder_of(model, load_corpus(data))}/{RECORD}"))
 
 
 def matched(
     rows: NDArray[np.int64], ids: NDArray[np.int64], scores: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return the score of each of these rows by its id; NaN where none has it."""
+    """Return the score of each of these rows by its id; NaN for a row without one."""
     order = np.argsort(ids)
     place = order[np.searchsorted(ids, rows, sorter=order).clip(max=len(ids) - 1)]
     return np.where(ids[place] == rows, scores[place], np.float32(np.nan))
 
 
 def folder_of(model: str, manifest: Manifest) -> str:
-    """Return where a corpus's scores by a model lie: there may be several corpora in one place."""
+    """Return the folder of a corpus's scores by a model; other corpora have other folders."""
     return f"{FOLDER}/{re.sub(r'[^A-Za-z0-9]+', '-', model).strip('-')}-{manifest.content[:12]}"
 
 
 def checked_record(record: dict[str, Any], folder: str, data: Data, model: str) -> dict[str, Any]:
-    """Refuse scores by weights that the model no longer has; a model may be gone."""
+    """Raise InputError if the model has other weights than those that scored; it may be gone."""
     store = Store(model)
     there = store.exists("model.safetensors")
     if not there or hex_digest(store.read("model.safetensors")) == record["weights"]:

@@ -1,4 +1,4 @@
-"""Documents out of files, folders, globs and URIs, in an order that favours no part of the source."""
+"""Read documents from files, folders, globs and URIs, in an order that favours no part of the source."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -19,13 +19,17 @@ ALLOWED = (
     "a file, folder, glob or URI of Parquet (.parquet), JSON (.jsonl, .json), WebDataset (.tar), a saved "
     "Hugging Face dataset (.arrow) or UTF-8 text (any other name), also compressed (.gz, .bz2, .xz, .zst)"
 )
-BESIDE_ARROW = {"dataset_info.json", "state.json", "dataset_dict.json"}  # of a saved dataset: no text
+BESIDE_ARROW = {
+    "dataset_info.json",
+    "state.json",
+    "dataset_dict.json",
+}  # these files of a saved dataset hold no text
 
 
 def documents(group: str, settings: Data) -> Iterator[tuple[str, Content]]:
     """Yield the group's texts, neither decoded nor compared, in an order that favours no part of the source.
 
-    Files are opened only when their turn comes, so whoever has enough just stops.
+    A file is opened only when its turn comes, so a caller that has enough text simply stops.
     """
     return read_texts(group, settings, entries(group, settings))
 
@@ -68,7 +72,9 @@ def listed(group: str, settings: Data) -> tuple[Place, Listing]:
         ) from error
     files = _outside(place, found.files, settings)
     saved = {os.path.dirname(file.path) for file in files if file.path.lower().endswith(".arrow")}
-    saved |= {os.path.dirname(folder) for folder in saved}  # of a saved dictionary of datasets
+    saved |= {
+        os.path.dirname(folder) for folder in saved
+    }  # a dictionary of datasets has its files one folder above
     files = [
         file
         for file in files
@@ -80,7 +86,7 @@ def listed(group: str, settings: Data) -> tuple[Place, Listing]:
 
 
 def _outside(place: Place, files: list[FoundFile], settings: Data) -> list[FoundFile]:
-    """Return the files that no build wrote: what one writes is never what the next one reads."""
+    """Return the files that no build wrote, so that a corpus is never read as its own source."""
     corpus = source_place(settings.corpus)
     if not corpus.filesystem.equals(place.filesystem):
         return files
@@ -90,7 +96,7 @@ def _outside(place: Place, files: list[FoundFile], settings: Data) -> list[Found
 
 
 def _nothing(place: Place, found: Listing) -> str:
-    """Return why a source has no file."""
+    """Return a message that says why a source has no file."""
     if found.files:
         return "no file there outside of data.corpus"
     left_out = f", but {len(found.left_out)} whose names begin with _" if found.left_out else ""
@@ -116,7 +122,7 @@ def _installed(group: str) -> Iterator[Entry]:
 
 
 def _entry(place: Place, file: FoundFile, base: str, settings: Data) -> Entry:
-    """Return how to read a file of which at most the group's megabytes are wanted."""
+    """Return how to read a file, up to the group's megabytes."""
     key, path = os.path.relpath(file.path, base), printable_line(file.path)
     if file.gone:
         return Entry(key, path, partial(iter, [Bad("a link to a file that is not there")]))

@@ -1,4 +1,4 @@
-"""A corpus too large for one process: read, compared, tokenised, packed and written by Ray Data's stages.
+"""Build a corpus that is too large for one process: Ray Data's stages read, compare, tokenise, pack and write.
 
 Two passes over the same batches of files. The first returns a digest and a length of every text, and from
 these alone it is decided here which texts are kept: the first of equal ones, and no more than a group may
@@ -30,7 +30,7 @@ from shoal.search.corpus.sources import Entry, entries, read_texts
 from shoal.search.errors import InputError
 from shoal.search.tokenizers import open_tokenizer
 
-BATCH_BYTES = 64 << 20  # of files that one task reads: what is left of a row at its end is lost
+BATCH_BYTES = 64 << 20  # bytes of files that one task reads; it drops its last, incomplete row
 
 
 class Batch(NamedTuple):
@@ -40,15 +40,15 @@ class Batch(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What the first pass says of a batch: of each text its digest and bytes, and what is bad."""
+    """What the first pass returns for a batch: each text's digest and length, and the bad documents."""
 
-    digests: NDArray[np.void]  # (texts,) of 16 bytes
+    digests: NDArray[np.void]  # (texts,), 16 bytes each
     lengths: NDArray[np.int64]  # (texts,)
     bad: list[tuple[str, Bad]]
 
 
 class TaskRefusal(NamedTuple):
-    """What a task says in place of its result: raised there, it would come in Ray's own trace."""
+    """A task's error, returned in place of its result: raised there, it would arrive inside Ray's trace."""
 
     error: Exception
 
@@ -90,12 +90,12 @@ def content_digest(content: bytes) -> bytes:
 
 
 def same_as(digests: Iterable[bytes]) -> bytes:
-    """Return what tells one batch's texts from others, by their digests."""
+    """Return a digest of all texts of a batch: equal digests mean equal texts."""
     return content_digest(b"".join(digests))
 
 
 def look(batch: Batch, settings: Data) -> Read:
-    """First pass over a batch."""
+    """First pass over a batch: digest and measure each text."""
     digests, lengths, bad = [], [], []
     for source, text in texts(batch, settings):
         if isinstance(text, Bad):
@@ -107,7 +107,7 @@ def look(batch: Batch, settings: Data) -> Read:
 
 
 def choose_texts(found: list[Read], seen: set[bytes], most: int) -> tuple[list[NDArray[np.bool_]], int]:
-    """Return which texts of each batch are kept, of equal ones the first, and how many were duplicates."""
+    """Return which texts of each batch are kept, the first of equal ones, and how many were duplicates."""
     kept, duplicates = [], 0
     for each in found:
         chosen = np.zeros(len(each.lengths), bool)
@@ -169,12 +169,12 @@ def on_ray(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
         def one(row: dict[str, Any]) -> dict[str, Any]:
             try:
                 return {"found": pickle.dumps(function(ray.get(planned)[row["item"]]))}
-            except (InputError, OSError) as error:  # of the sources or the corpus, not of Ray
+            except (InputError, OSError) as error:  # the sources or the corpus raise these, not Ray
                 return {"found": pickle.dumps(TaskRefusal(error))}
 
         blocks = len(items)
         names = ray.data.from_items([{"item": place} for place in range(blocks)], override_num_blocks=blocks)
-        # not a whole CPU: on a small machine others may hold them all
+        # half a CPU: on a small machine no whole one may be free
         found = names.map(one, num_cpus=0.5).take_all()
         return [accepted(pickle.loads(row["found"])) for row in found]
 
@@ -185,7 +185,7 @@ def accepted(found: Any) -> Any:
     return found
 
 
-# how a function is applied to many items, in order
+# applies a function to each item, and returns the results in order
 Apply = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
 
 

@@ -1,4 +1,4 @@
-"""A folder of a build's own, out of which its parts are moved once all of them are there."""
+"""A temporary folder for each build; its parts are moved out once all of them are written."""
 
 import contextlib
 import time
@@ -11,13 +11,13 @@ from pyarrow import fs
 from shoal.cluster.storage import Store
 
 PREFIX = ".build-"
-FORGOTTEN = 24 * 3600.0  # seconds without a new part, after which a build was killed
-MOVERS = 8  # threads: an object store answers slowly
+FORGOTTEN = 24 * 3600.0  # seconds without a new part; after these a build counts as killed
+MOVERS = 8  # threads, since an object store answers slowly
 
 
 @contextlib.contextmanager
 def staging_folder(store: Store) -> Iterator[str]:
-    """Give a folder below the corpus that is gone afterwards, however the build ends."""
+    """Give a folder below the corpus, and delete it afterwards, however the build ends."""
     sweep(store, time.time())
     folder = f"{PREFIX}{uuid.uuid4().hex[:12]}"
     store.make(folder)
@@ -28,7 +28,7 @@ def staging_folder(store: Store) -> Iterator[str]:
 
 
 def sweep(store: Store, now: float) -> None:
-    """Delete what builds left that were killed long ago."""
+    """Delete the folders of builds that were killed long ago."""
     for name in store.names():
         if not name.startswith(PREFIX):
             continue
@@ -39,7 +39,7 @@ def sweep(store: Store, now: float) -> None:
 
 
 def move(store: Store, stage: str, files: list[str]) -> None:
-    """Move parts to their names in the corpus; what has such a name already holds the same."""
+    """Move parts to their names in the corpus; an existing file of that name has the same content."""
     for folder in dict.fromkeys(file.rpartition("/")[0] for file in files):
         store.make(folder)
     local = isinstance(store.filesystem, fs.LocalFileSystem)

@@ -16,11 +16,13 @@ from shoal.search.corpus.batches import file_rows
 from shoal.search.corpus.build import PART_ROWS, Manifest
 from shoal.search.errors import InputError
 
-LEAST_FILES = 8  # of a window: two that are read, two ahead, and room for a task's own at both ends
+LEAST_FILES = (
+    8  # files that a window must hold: two being read, two ahead, and the files of one task at each end
+)
 
 
 def windows(data: Data, manifest: Manifest) -> dict[str, int]:
-    """Return the rows that a worker may hold of each group that is too large to be held whole."""
+    """Return how many rows a worker may hold of each group that is too large to be held whole."""
     names, each = list(manifest.groups), row_bytes(data.sequence_length)
     sizes = [manifest.groups[name].splits["train"].rows * each for name in names]
     found = {}
@@ -38,7 +40,7 @@ def windows(data: Data, manifest: Manifest) -> dict[str, int]:
 
 
 def open_streams(run: Run, manifest: Manifest) -> dict[str, RowStream]:
-    """Open a stream a group; called on a Ray Train worker, once for all its members."""
+    """Open one stream for each group; a Ray Train worker calls it once for all its members."""
     bounds = windows(run.data, manifest)
     found: dict[str, RowStream] = {}
     length, store = run.data.sequence_length, Store(run.data.corpus)
@@ -58,7 +60,7 @@ def open_streams(run: Run, manifest: Manifest) -> dict[str, RowStream]:
 
 
 def limits(data: Data, manifest: Manifest, groups: Iterable[str]) -> list[int] | None:
-    """Return the most rows of each group that a member may read, or None where they repeat without end."""
+    """Return how many rows of each group a member may read, or None if rows repeat without end."""
     passes = data.epochs or (1 if data.exhausted != "repeat" else None)
     if passes is None:
         return None

@@ -1,4 +1,4 @@
-"""The rows that members train on and are judged by, as a run's file says."""
+"""Read the rows on which members train and are judged, as a run's file says."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +17,7 @@ HeldOut = dict[str, dict[str, NDArray[np.uint16]]]
 
 
 def text_of(run: Run) -> tuple[Callable[[], MixedBatches], HeldOut]:
-    """Return what makes a member's batches, of one stream of rows a group that all share, and held-out rows."""
+    """Return a function that makes a member's batches from streams that all share, and the held-out rows."""
     manifest = load_corpus(run.data)
     streams = open_streams(run, manifest)
     share, stop = proportions(run, list(streams)), run.data.exhausted == "stop"

@@ -70,7 +70,7 @@ def test_the_tail_is_the_floor_of_the_fraction(fraction: float, sizes: list[int]
     seed=st.integers(0, 2**31),
 )
 def test_what_must_hold_of_every_rule_for_any_scores(name: str, scores: list[float], seed: int) -> None:
-    rules = Rules(EXPLOITS[name]())
+    rules, traits = Rules(EXPLOITS[name]()), EXPLOITS[name].traits
     state = after = population.start(SPACE, len(scores), seed)
     for past in (0.1, 0.0):  # two rounds, so that rules that look back have something to see
         after, orders = decide(rules, SPACE, state, reports([score - past for score in scores]), seed)
@@ -78,16 +78,9 @@ def test_what_must_hold_of_every_rule_for_any_scores(name: str, scores: list[flo
         finite = [score for score in scores if math.isfinite(score)]
         assert len(orders) == len(targets)
         # only a laggard without a leader keeps its weights and varies its own hyperparameters
-        assert name == "threshold" or all(order.donor != order.member for order in orders)
+        assert traits.own_weights or all(order.donor != order.member for order in orders)
         assert all(math.isfinite(scores[order.donor]) for order in orders)
-        if (
-            name == "fire"
-        ):  # parents are ranked by rate and evaluators begin anew, but no weights of the best are lost
-            best = scores.index(max(finite)) if finite else -1
-            children = range(len(scores) - 2 * (len(scores) // 3))
-            assert best not in targets or best in {order.donor for order in orders} or best not in children
-        else:
-            # a copy never goes from worse to better, and the best is never overwritten
+        if traits.by_score:
             assert not any(scores[order.donor] < scores[order.member] for order in orders)
             assert not finite or scores.index(max(finite)) not in targets
         for order in orders:
@@ -95,6 +88,22 @@ def test_what_must_hold_of_every_rule_for_any_scores(name: str, scores: list[flo
         for member in set(range(len(scores))) - targets:
             assert after[member].hyperparameters == state[member].hyperparameters
         state = after
+
+
+@given(
+    scores=st.lists(st.one_of(st.integers(-9, 9).map(float), st.just(math.nan)), min_size=1, max_size=24),
+    seed=st.integers(0, 2**31),
+)
+def test_fire_never_loses_the_weights_of_its_best_child(scores: list[float], seed: int) -> None:
+    # parents are ranked by their rates, and evaluators begin anew
+    rules, finite = Rules(EXPLOITS["fire"]()), [score for score in scores if math.isfinite(score)]
+    state = population.start(SPACE, len(scores), seed)
+    children = range(len(scores) - 2 * (len(scores) // 3))
+    best = scores.index(max(finite)) if finite else -1
+    for past in (0.1, 0.0):
+        state, orders = decide(rules, SPACE, state, reports([score - past for score in scores]), seed)
+        targets, donors = {order.member for order in orders}, {order.donor for order in orders}
+        assert best not in targets or best in donors or best not in children
 
 
 @pytest.mark.parametrize("name", EXPLOITS)

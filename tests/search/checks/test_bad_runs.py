@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal.search.cli import main
+from shoal.search.cli import run_command_line
 from tests.helpers.small_files import CLASS, MIXED, OWN, TEXT, TOY
 
 FILES = [
@@ -115,7 +115,7 @@ CHANGES = [
     (TOY, "cluster.restarts=no", "cluster.restarts: must be a whole number, got false"),
     (TOY, "population.backtrack=1", "population.backtrack: must be true or false, got 1"),
     (TOY, "cluster.stack=0", "cluster.stack: must be true or false, got 0"),
-    (TOY, "cluster.resources={tpu: true}", "shoal.cluster.resources.tpu: must be a number, got true"),
+    (TOY, "cluster.resources={tpu: true}", "cluster.resources.tpu: must be a number, got true"),
     (TOY, 'training.steps="200"', "training.steps: must be a whole number, got '200'"),
     (TOY, "training.steps=2.5", "training.steps: must be a whole number, got 2.5"),
     (TEXT, "data.proportions={code: yes, more: 1}", "data.proportions.code: must be a number, got true"),
@@ -254,7 +254,7 @@ def answer(tmp_path, monkeypatch, capsys):
         Path("run.yaml").write_bytes(text.encode())
         monkeypatch.setattr(sys, "argv", ["shoal", "validate", "run.yaml", *changes])
         with pytest.raises(SystemExit) as ended:
-            main()
+            run_command_line()
         said = capsys.readouterr()
         assert ended.value.code == 2, said
         lines = said.err.splitlines()

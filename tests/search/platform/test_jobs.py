@@ -146,7 +146,7 @@ def test_pairs_without_a_sign_are_refused() -> None:
 def test_the_command_of_a_job_is_quoted_and_resumes(tmp_path) -> None:
     wanted = jobs.Submission(TOY, ["hyperparameters={a: 1}", "directory=/r"], None, ROOT)
     assert wanted.command == (
-        "python -m search run examples/toy.yaml 'hyperparameters={a: 1}' directory=/r --resume auto"
+        "python -m shoal run examples/toy.yaml 'hyperparameters={a: 1}' directory=/r --resume auto"
     )
 
 
