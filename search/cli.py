@@ -1,6 +1,7 @@
 """The command `shoal`. Exit codes: 0 done, 1 the run failed, 2 unusable input, 128 + N ended by signal N."""
 
 import os
+import shlex
 import sys
 from enum import StrEnum
 from typing import Annotated
@@ -155,15 +156,21 @@ def status(
     for name in ("run", "status", "step", "best", "member", "exploits"):
         table.add_column(name)
     broken: list[str] = []
+    stopped: list[str] = []
     for place in paths:
         try:
-            table.add_row(*directory.state_of(place))
+            row = directory.state_of(place)
+            table.add_row(*row)
+            stopped += [place] if row[1] == "stopped" else []
         except (InputError, BrokenFile) as error:
             if path:
                 raise
             table.add_row(os.path.basename(place), "cannot be read")
             broken.append(str(error))
     console.print(table)
+    for place in stopped:
+        line = f"{place}: stopped, since its driver is gone; go on with `shoal resume {shlex.quote(place)}`"
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     for line in broken:
         errors.print(line, style="red", highlight=False, soft_wrap=True, markup=False)
     if path and (job := directory.job_of(path)):
