@@ -32,8 +32,8 @@ def simulate(
     for round_ in range(ROUNDS):
         drawn = np.zeros((draws, len(start)))
         drawn[:, held] = rng.dirichlet(np.maximum(2.0**round_ * len(start) * centre[held], 1e-2), size=draws)
-        over = (drawn > most + 1e-12).any(axis=1)
-        drawn[over] = [bounded(mixture / mixture.sum(), 0.0, most) for mixture in drawn[over]]
+        for place in np.flatnonzero((drawn > most + 1e-12).any(axis=1)):
+            drawn[place] = bounded(drawn[place] / drawn[place].sum(), 0.0, most)
         losses = predict(drawn)
         lowest = min(lowest, float(losses.min()))
         near = drawn[losses <= lowest + NEAR_BEST]

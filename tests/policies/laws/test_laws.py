@@ -287,6 +287,21 @@ def test_simulation_comes_near_the_exact_proposal() -> None:
     assert half == pytest.approx((found + prior) / 2, abs=1e-9)
 
 
+def test_a_simulation_closes_in_on_what_is_best() -> None:
+    # a narrow bowl around one mixture, whose middle is 1: of draws from all over hardly one comes within 1e-3
+    law_like, rounds = np.array([0.05, 0.1, 0.15, 0.2, 0.2, 0.3]), []
+
+    def predict(at: Vector) -> Vector:
+        rounds.append(at)
+        return 1 + 0.5 * ((at - law_like) ** 2).sum(axis=1)
+
+    found = simulate(predict, np.full(6, 1 / 6), np.random.default_rng(0), 400, anchor=0.0)
+    assert found == pytest.approx(law_like, abs=0.01)
+    # each round draws half as far from its centre as two before: by a root of two each, nine times 22 in all
+    spreads = [float(np.std(drawn - drawn.mean(axis=0))) for drawn in rounds[1:]]
+    assert spreads[-1] < spreads[0] / 15
+
+
 def test_frozen_groups_are_one_and_come_back() -> None:
     mixtures = drawn(6, 5, 0)
     for frozen in ([1], [3, 0], [0, 1, 2]):

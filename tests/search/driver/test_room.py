@@ -79,10 +79,21 @@ def test_a_cluster_that_grows_is_waited_for(room, monkeypatch) -> None:
 
 
 def test_patience_ends(monkeypatch) -> None:
-    monkeypatch.setattr(session, "request_resources", lambda bundles: None)
+    asked, slept, now = [], [], [100.0]
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(session, "request_resources", lambda bundles: asked.append(bundles))
     monkeypatch.setattr(session, "capacity", lambda: {"CPU": 1.0})
-    monkeypatch.setattr(session, "SECONDS_BETWEEN_ROOM_LOOKS", 0.0)
-    session.wait_for_room([{"CPU": 2.0}], 0.05)
+    monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    session.wait_for_room([{"CPU": 2.0}], 5.0)
+    # looks after 0, 2, 4 and 6 s: the last is beyond the 5 s, and the request is taken back
+    assert slept == [2.0] * 3 and asked == [[{"CPU": 2.0}], []]
+    # without patience nothing is asked for
+    session.wait_for_room([{"CPU": 2.0}], 0.0)
+    assert len(asked) == 2
 
 
 def counted(monkeypatch, counts: list[int], broods: int = 2) -> tuple[Room, list[str]]:
