@@ -151,7 +151,8 @@ def corpus_of(run: Run, candidates: list[str]) -> str:
         return candidates[0]
     raise InputError(
         f"data.corpus: the run has moved, and neither {' nor '.join(candidates)} has the rows it began with "
-        f"({content}). Put its corpus there, or go on with `shoal run FILE directory={shlex.quote(run.directory)} "
+        f"({content}). Put its corpus there, or go on with "
+        f"`shoal run FILE directory={shlex.quote(run.directory)} "
         f"data.corpus=... --resume must`."
     )
 
