@@ -1,4 +1,4 @@
-"""Values that JSON loses, and a class that raises when it is made, through a whole run on Ray and its resume."""
+"""Values that JSON loses, and a class that raises when made: a whole run on Ray, and its resume."""
 
 import os
 import signal
