@@ -36,7 +36,7 @@ check: $(STAMP)
 	$(MAKE) --no-print-directory types
 	$(RUN)/python -m pytest tests/house/test_layers.py
 
-# mypy needs the packages where they are once installed: below shoal/
+# mypy needs the packages below shoal/, where an installation puts them
 types: $(STAMP)
 	mkdir -p build/types/shoal
 	for place in policies trainables cluster search $$(cd shoal && ls *.py); do \

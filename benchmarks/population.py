@@ -9,6 +9,7 @@ left out, and told beside it. The last line is one JSON object.
 
 import argparse
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -145,14 +146,24 @@ def on_ray(kind: str, members: int, steps: int, interval: int, stack: bool) -> t
     return members * (steps - interval) / (clock.times[-1] - clock.times[0]), clock.times[0] - began
 
 
-def compare(kind: str, members: int, steps: int, interval: int, stack: bool, repeats: int) -> dict[str, Any]:
-    """Measure both sides in turn, so that a slow minute of the machine hits both; return ratio and rates."""
-    pairs = []
-    for _ in range(repeats):
+def compare(
+    kind: str, members: int, steps: int, interval: int, stack: bool, repeats: int, seconds: float
+) -> dict[str, Any]:
+    """Measure both sides in turn, so that a slow minute of the machine hits both; return ratio and rates.
+
+    Another repeat begins only where one as long as the longest so far ends within so many seconds.
+    """
+    pairs: list[tuple[float, float, float]] = []
+    began, longest = time.perf_counter(), 0.0
+    while not pairs or (len(pairs) < repeats and time.perf_counter() - began + longest < seconds):
+        each = time.perf_counter()
         ours, start = on_ray(kind, members, steps, interval, stack)
         # small steps are quicker with one thread: the loop is given what suits it
         theirs = max(bare(kind, members, steps, interval, threads) for threads in {1, CORES})
         pairs.append((ours, theirs, start))
+        longest = max(longest, time.perf_counter() - each)
+    if len(pairs) < repeats:
+        print(f"only {len(pairs)} of {repeats} repeats: each takes up to {longest:.0f} s here", flush=True)
     ratios = sorted(ours / theirs for ours, theirs, _ in pairs)
     return {
         "ratio": round(statistics.median(ratios), 3),
@@ -161,6 +172,7 @@ def compare(kind: str, members: int, steps: int, interval: int, stack: bool, rep
         "shoal_per_second": round(statistics.median(pair[0] for pair in pairs), 1),
         "bare_per_second": round(statistics.median(pair[1] for pair in pairs), 1),
         "start_seconds": round(statistics.median(pair[2] for pair in pairs), 1),
+        "repeats": len(pairs),
         "members": members,
         "steps": steps,
         "interval": interval,
@@ -171,6 +183,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.population", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--full", action="store_true", help="five repeats of runs twice as long")
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="for all; fewer repeats if they take longer"
+    )
     parser.add_argument("--only", choices=["unstacked", "stacked"], help="one of the two populations")
     arguments = parser.parse_args()
     repeats, longer = (5, 2) if arguments.full else (arguments.repeats, 1)
@@ -184,11 +199,13 @@ def main() -> None:
         "members": {name: settings[1] for name, settings in populations.items()},
         "device": f"{DEVICE}, {CORES} cores" if DEVICE == "cpu" else torch.cuda.get_device_name(),
     }
-    for name, settings in populations.items():
-        if arguments.only in (None, name):
-            found = compare(*settings, repeats=repeats)
-            print(f"{name}: {found}", flush=True)
-            result |= {f"{name}_over_bare": found["ratio"], name: found}
+    chosen = [name for name in populations if arguments.only in (None, name)]
+    ends = time.perf_counter() + 60 * (arguments.minutes if not arguments.full else math.inf)
+    for place, name in enumerate(chosen):
+        left = (ends - time.perf_counter()) / (len(chosen) - place)
+        found = compare(*populations[name], repeats=repeats, seconds=left)
+        print(f"{name}: {found}", flush=True)
+        result |= {f"{name}_over_bare": found["ratio"], name: found}
     print(json.dumps(result))
 
 

@@ -5,6 +5,7 @@
 
 import os
 import re
+import shlex
 import sys
 
 import grpc
@@ -46,7 +47,7 @@ def other_way(address: str) -> str:
     if address.startswith("ray://"):
         return "Ray Client cannot carry a run. Run on the cluster, or send the run there with `shoal submit`."
     if address.startswith("http"):
-        return f"that is a job server. Send the run there with `shoal submit --address {address}`."
+        return f"that is a job server. Send the run there with `shoal submit --address {shlex.quote(address)}`."
     return HOW_TO_RUN_ALONE
 
 

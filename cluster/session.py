@@ -41,6 +41,8 @@ ENVIRONMENT = {
 
 SECONDS_BETWEEN_ROOM_LOOKS = 2.0
 # threads that read are waited for so long, or less where a signal ends the process
+# Tune's own record of an experiment, which nobody reads: a full disk is told by who writes the run's records.
+UNREAD = ("ray.tune.execution.experiment_state", "ray.tune.tune", "ray.train._internal.syncer")
 SECONDS_TO_END, SECONDS_TO_END_NOW = 60.0, 1.0
 LOOKS_FOR_GROUPS = 6  # looks, half a second apart
 CONTROLLER = "TrainController"  # the class of the actor that starts a trial's workers
@@ -58,6 +60,8 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
         os.environ.setdefault(name, value)
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in UNREAD:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     address = wanted_address()
     # the dashboard listens on this machine's own address only
     options: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1"}

@@ -2,5 +2,5 @@
 
 import os
 
-# before numpy is first imported: the scheduler's matrices are small, and its threads would wait for cores
+# set before numpy is first imported: our matrices are small, and BLAS threads would only wait for cores
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

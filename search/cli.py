@@ -1,6 +1,7 @@
 """The command `shoal`. Exit codes: 0 done, 1 the run failed, 2 unusable input, 128 + N ended by signal N."""
 
 import os
+import shlex
 import sys
 from enum import StrEnum
 from typing import Annotated
@@ -155,15 +156,21 @@ def status(
     for name in ("run", "status", "step", "best", "member", "exploits"):
         table.add_column(name)
     broken: list[str] = []
+    stopped: list[str] = []
     for place in paths:
         try:
-            table.add_row(*directory.state_of(place))
+            row = directory.state_of(place)
+            table.add_row(*row)
+            stopped += [place] if row[1] == "stopped" else []
         except (InputError, BrokenFile) as error:
             if path:
                 raise
             table.add_row(os.path.basename(place), "cannot be read")
             broken.append(str(error))
     console.print(table)
+    for place in stopped:
+        line = f"{place}: stopped, since its driver is gone; go on with `shoal resume {shlex.quote(place)}`"
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     for line in broken:
         errors.print(line, style="red", highlight=False, soft_wrap=True, markup=False)
     if path and (job := directory.job_of(path)):
@@ -189,7 +196,7 @@ def runs_here() -> list[str]:
 
 
 def run_command_line() -> None:
-    """Run the command line; what the user did wrong is one message without a stack trace."""
+    """Run the command line; a mistake of the user's is one message without a stack trace."""
     with well_ended():
         try:
             app()
@@ -201,7 +208,7 @@ def run_command_line() -> None:
             sys.exit(report_error("interrupted", error, 130))
         except RunFailed as error:
             sys.exit(report_error("failed", error, 1))
-        except Exception as error:  # a fault of Shoal's own, or of what it stands on
+        except Exception as error:  # a fault in Shoal itself or in a library
             sys.exit(report_error("failed", error, 1))
 
 

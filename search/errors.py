@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used: says what must hold, what came, and what to do (exit code 2).
+    """Input that cannot be used; the message says what must hold, what came, and what to do (exit code 2).
 
-    Where code of the user's own raised, `trace` has the whole of it.
+    If the user's own code raised, `trace` has its whole trace.
     """
 
     def __init__(self, said: str, trace: str = ""):
@@ -16,7 +16,7 @@ class InputError(ValueError):
 
 
 class RunFailed(RuntimeError):
-    """The run stopped before its end; what was checkpointed can be resumed (exit code 1)."""
+    """The run stopped before its end; it can be resumed from its checkpoints (exit code 1)."""
 
 
 class Interrupted(RunFailed):
@@ -24,7 +24,7 @@ class Interrupted(RunFailed):
 
 
 class Exhausted(RunFailed):
-    """The rows that members may read are used up: it ends the run, and is nobody's failure."""
+    """The rows that members may read are used up: this ends the run, and no member has failed."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

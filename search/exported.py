@@ -1,4 +1,4 @@
-"""A decoder that `shoal export` wrote, as a later run names it: to score rows, or to measure an excess over."""
+"""Read a decoder that `shoal export` wrote: a later run scores rows by it, or compares losses with it."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def read_exported(key: str, folder: str) -> dict[str, Any]:
         if store.exists("model.safetensors"):
             return config
     except (OSError, ValueError, pyarrow.lib.ArrowException):
-        pass  # what is missing or broken is said in one way
+        pass  # one message for both a missing and a broken model, below
     raise InputError(
         f"{key}: must be the folder of an exported model, with config.json and model.safetensors, such as "
         f"runs/NAME/best, got {folder}."
@@ -31,7 +31,7 @@ def check_exported(key: str, folder: str, tokenizer: str, vocabulary: int) -> di
     """Return the config.json of an exported decoder; raises InputError if it reads other tokens than these."""
     config = read_exported(key, folder)
     theirs = config.get("trainable"), config.get("tokenizer"), config.get("shape", {}).get("vocabulary")
-    # a tokenizer's file may lie elsewhere than where the model was trained
+    # the tokenizer may be in another folder than at the model's training, so compare names
     names = {os.path.basename(str(name)) for name in (tokenizer, theirs[1])}
     if theirs[0] != "decoder" or len(names) > 1 or theirs[2] != vocabulary:
         raise InputError(

@@ -1,4 +1,4 @@
-"""A YAML file, and `key=value` changes to it, to one checked `Run`; every mistake with its place."""
+"""Make one checked `Run` of a YAML file and `key=value` changes; every mistake is reported with its place."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
         found = own_class(run.trainable, run.code, draft=True)
         problem = check_each(run) if is_network(found) else ""
         refuse(path, [problem] if problem else [])
-    refuse(path, idle(run))  # a run directory's own file, which is older or of all keys, may name them
+    refuse(path, idle(run))  # only here: a run directory's own file holds all keys, also unused ones
     if run.kind == "distill":
         check_teacher(run)
     check_reference(run)
@@ -42,7 +42,7 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
 
 
 def left_to_do(run: Run) -> str:
-    """Return what a class of the user's own lacks before it can train; nothing if it can."""
+    """Return what the user's own class still lacks to train, or nothing."""
     try:
         if run.own:
             own_class(run.trainable, run.code)
@@ -52,7 +52,7 @@ def left_to_do(run: Run) -> str:
 
 
 def load_values(path: str, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """Return a YAML file's values with the changes made, not checked yet."""
+    """Return a YAML file's values with the changes made; they are not checked yet."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -82,7 +82,7 @@ def make_change(values: dict[str, Any], change: str) -> None:
     if not sign or not all([*parents, last]):
         raise InputError(f"{said}: a change must be written key=value, such as population.members=4.")
     for place, parent in enumerate(parents, start=1):
-        if values.get(parent) is None:  # a section that the file names and leaves empty is as good as none
+        if values.get(parent) is None:  # an empty section counts as a missing one
             values[parent] = {}
         values = values[parent]
         if not isinstance(values, dict):
@@ -131,5 +131,5 @@ def resolve(run: Run) -> Run:
 
 
 def dump(run: Run) -> str:
-    """Return the run as text, of which `check` makes an equal run again."""
+    """Return the run as YAML, from which `checked_run` makes an equal run."""
     return notation.write_yaml(with_places(run, escaped).model_dump(exclude=idle_keys(run)))

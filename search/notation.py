@@ -1,7 +1,7 @@
-"""How the values of a run are written: one reader and one writer of YAML, for files and run directories.
+"""One reader and one writer of YAML, for runs' files and for run directories.
 
-What is written reads back equal. What YAML would take for something else than its writer most likely means
-(a date, a number with a leading 0, a key twice) is refused with its line, and so is whatever cannot be read.
+Written values read back equal. If YAML would likely take a value for something that its writer does not mean
+(a date, a number with a leading 0, a key twice), it is refused with its line, and so is an unreadable file.
 """
 
 import math
@@ -14,15 +14,15 @@ import yaml
 from shoal.search.errors import InputError
 
 DEEPEST = 64  # levels of nesting: far more than any run has, and fewer than Python's stack holds
-MOST_YAML_VALUES = 1_000_000  # values, with each alias counted as what it stands for
-DIGITS = 4300  # of a whole number: Python writes no longer one
+MOST_YAML_VALUES = 1_000_000  # limit on values; an alias counts as all values it stands for
+DIGITS = 4300  # digits of the longest whole number that Python prints
 TAG = "tag:yaml.org,2002:"
 QUOTE = "put it in quotes if it is a word"
 UNWRITABLE = 10**DIGITS
 
 
 class RefusedValue(yaml.YAMLError):
-    """A value that is YAML, but is not taken; with the place in the text."""
+    """A value that is valid YAML, but that Shoal refuses, with its place in the text."""
 
     def __init__(self, said: str, mark: Any):
         super().__init__(said)
@@ -71,7 +71,7 @@ class Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except (yaml.YAMLError, RecursionError):
             raise
-        except Exception as error:  # its constructors raise whatever Python's own types do
+        except Exception as error:  # PyYAML passes on any error of Python's types
             kind = node.tag.removeprefix(TAG)
             raise RefusedValue(f"{short(str(node.value))} is no {kind}; {QUOTE}", node.start_mark) from error
 
@@ -87,7 +87,7 @@ for each in (Loader, Dumper):
     each.add_implicit_resolver(
         f"{TAG}float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
     )
-    # 08 is as little meant as 07, which is a number to YAML 1.1
+    # YAML 1.1 reads 07 as a number and 08 as a word; both are refused
     each.add_implicit_resolver(f"{TAG}int", re.compile(r"^[-+]?0[0-9_]+$"), list("-+0"))
 
 
@@ -101,12 +101,12 @@ def shown_key(key: yaml.Node) -> str:
 def count_values(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     """Return how many values a node stands for, and how deep they lie in one another.
 
-    Raises Refused if they are too many or too deep: with aliases, a short text may stand for either.
+    Raises RefusedValue if they are too many or too deep: with aliases, a short text can be either.
     """
     if isinstance(node, yaml.ScalarNode):
         return 1, 1
     if id(node) not in known:
-        known[id(node)] = MOST_YAML_VALUES, DEEPEST  # what holds itself would never end
+        known[id(node)] = MOST_YAML_VALUES, DEEPEST  # a node that holds itself would never end
         inner = [count_values(each, known) for each in child_nodes(node)]
         known[id(node)] = 1 + sum(size for size, _ in inner), 1 + max((deep for _, deep in inner), default=0)
     size, deep = known[id(node)]
@@ -168,7 +168,7 @@ Loader.add_constructor(f"{TAG}float", real_number)
 Loader.add_constructor(f"{TAG}timestamp", date)
 for kind in ("binary", "omap", "pairs", "set"):
     Loader.add_constructor(f"{TAG}{kind}", unknown)
-Loader.add_constructor(None, unknown)  # stands for all other kinds
+Loader.add_constructor(None, unknown)  # None means all other kinds
 
 
 def read_yaml(text: str, place: str) -> Any:
@@ -180,15 +180,15 @@ def read_yaml(text: str, place: str) -> Any:
 
 
 def write_yaml(values: Any) -> str:
-    """Return the text of which `read` makes equal values."""
+    """Return the text from which `read_yaml` makes equal values."""
     return yaml.dump(values, Dumper=Dumper, sort_keys=False, width=math.inf)
 
 
 def read_change(text: str) -> Any:
     """Return the value of a change on the command line, where it is one value and not a document.
 
-    In brackets or quotes it is what YAML makes of it. Else it is a number, true, false or null if it is
-    written like one, and a word as it stands if not. Raises Refused or YAMLError.
+    Text in brackets or quotes is read as YAML. Other text is a number, true, false or null if it is written
+    like one, and otherwise a word. Raises RefusedValue or YAMLError.
     """
     if text[:1] in ("[", "{", '"', "'"):
         check_tokens(text)
@@ -203,7 +203,7 @@ def read_change(text: str) -> Any:
 
 
 def check_tokens(text: str) -> None:
-    """Refuse what a value on the command line cannot mean: comments, anchors, words over several lines."""
+    """Refuse what a value on the command line cannot have: comments, anchors, words over several lines."""
     end = 0
     for token in yaml.scan(text, Loader):
         between = text[end : token.start_mark.index]

@@ -1,4 +1,4 @@
-"""What is printed never ends a command: no letter that an encoding lacks, no pipe that closes, no full disk."""
+"""Printing never ends a command, even if a letter cannot be encoded, a pipe closes or the disk is full."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ from shoal.search.errors import RunFailed
 
 
 class Steady:
-    """A stream that lets the command go on when it cannot be written to any more: the rest is for nobody."""
+    """A stream that lets the command go on when it cannot be written to any more; the rest is dropped."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream
@@ -25,7 +25,7 @@ class Steady:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        """Write, until a signal ends the command: Ray would say at length what it finds missing then."""
+        """Write, but nothing after a signal that ends the command: Ray would print long errors then."""
         try:
             return len(text) if ending.came() else self.stream.write(text)
         except (OSError, ValueError) as error:
@@ -39,7 +39,7 @@ class Steady:
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        """Send what is written from here on, and what still waits in the stream, to nowhere."""
+        """Drop what is written from now on, and what is still buffered."""
         self.failure = self.failure or error
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -49,7 +49,7 @@ class Steady:
 
 @contextlib.contextmanager
 def steady() -> Iterator[None]:
-    """Make standard output and standard error such streams meanwhile; those that are closed lead nowhere."""
+    """Make standard output and error such streams for a while; a closed one drops what it gets."""
     before = sys.stdout, sys.stderr
     if isinstance(sys.stdout, Steady):
         yield
@@ -67,14 +67,14 @@ def steady() -> Iterator[None]:
 
 
 def fill_descriptors() -> None:
-    """Take the descriptors that were given closed: a file that is opened later would be standard output."""
+    """Fill closed descriptors 0 to 2: otherwise a file opened later would become standard output."""
     while (found := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(found)
 
 
 def write_document(text: str) -> None:
-    """Write what a program may read; raises RunFailed if that fails, unless its reader has gone."""
+    """Write text for another program; raises RunFailed if that fails, unless the reader has closed the pipe."""
     sys.stdout.write(text)
     sys.stdout.flush()
     failure = getattr(sys.stdout, "failure", None)

@@ -1,4 +1,4 @@
-"""The command `shoal` from its first moment on: signals and output are taken care of before it is imported."""
+"""The command `shoal`; signals and output are handled before the command line is imported."""
 
 from shoal.search.signals import well_ended
 

@@ -11,7 +11,7 @@ from shoal.search.output import steady
 
 @contextlib.contextmanager
 def well_ended() -> Iterator[None]:
-    """End with one line and the signal's exit code when a signal comes, wherever it finds the command."""
+    """When a signal comes, end with one line and the signal's exit code, whatever the command is doing."""
     if ending.LISTENING:
         yield
         return
@@ -25,7 +25,7 @@ def well_ended() -> Iterator[None]:
             sys.stdout.flush()
             sys.stderr.flush()
             told.print_line()
-            # at once: what is left open is closed by the system, and the rest of Python may wait for it
+            # exit at once: Python's own exit may wait for open files and threads, which the system closes
             os._exit(told.code)
 
 

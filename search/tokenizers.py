@@ -1,4 +1,4 @@
-"""The tokenizer that a run's file names, opened; what is wrong with one is the user's to put right."""
+"""Open the tokenizer that a run's file names; one that cannot be used is an InputError."""
 
 from shoal.search.errors import InputError
 from shoal.trainables.tokenizer import Tokenizer, tokenizer_of

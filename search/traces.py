@@ -10,7 +10,8 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # Ray colours what it raises again
 BEGIN = re.compile(r"Traceback \(most recent call last\)|^.*\bray::|^ *File \"", re.MULTILINE)
 FRAME = re.compile(r"^\s+File \"(.+)\", line (\d+)")
 RAISED = re.compile(r"^[A-Za-z_][\w.()]*(: .*)?$")  # what stands below the last frame of a trace
-LIBRARIES = {"site-packages", "dist-packages", "search", "cluster", "policies", "trainables"}
+LIBRARY = re.compile(r"site-packages|dist-packages|python3\.\d+")
+OURS = [PurePath(__file__).parents[1] / each for each in ("cluster", "policies", "search", "trainables")]
 LONGEST_REASON = 300  # letters of a reason on a screen
 
 
@@ -36,10 +37,9 @@ def in_one_line(text: str) -> str:
 
 def looks_like_users_file(file: str) -> bool:
     """Say whether a file of a trace, which may be another machine's, is the user's own."""
-    parts = PurePath(file).parts
-    return not file.startswith("<") and not any(
-        each in LIBRARIES or each.startswith("python3") for each in parts
-    )
+    path = PurePath(file)
+    ours = any(path.is_relative_to(each) for each in OURS)
+    return not (file.startswith("<") or ours or any(map(LIBRARY.fullmatch, path.parts)))
 
 
 def shortened(line: str) -> str:

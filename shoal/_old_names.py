@@ -1,7 +1,7 @@
-"""The names of before: `policies`, `trainables`, `cluster` and `search` without `shoal.` in front of them.
+"""The old names of the packages: `policies`, `trainables`, `cluster` and `search` without `shoal.`.
 
-Classes that users wrote for version 0.1 import them, so they work until version 0.3, with a warning. A module
-of the same name that is the user's own goes before them.
+Classes that users wrote for version 0.1 import them, so they work until version 0.3, with a warning. If the
+user has a module of the same name, that one is imported.
 """
 
 import importlib
@@ -17,7 +17,7 @@ OLD = ("policies", "trainables", "cluster", "search")
 
 
 class _SameModule(Loader):
-    """Hands out the module of the new name, so that both names are one module."""
+    """Loads the module of the new name, so that both names are one module."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = importlib.import_module(f"shoal.{spec.name}")
@@ -58,6 +58,6 @@ class _OldNames(MetaPathFinder):
 
 
 def serve(checkout: Path) -> None:
-    """Let the old names be imported; `checkout` is the folder where they are not the user's."""
+    """Let the old names be imported; packages in the folder `checkout` are ours, not the user's."""
     if not any(isinstance(finder, _OldNames) for finder in sys.meta_path):
         sys.meta_path.insert(0, _OldNames(checkout))

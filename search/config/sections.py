@@ -48,7 +48,9 @@ class Data(Settings):
     memory_megabytes: Annotated[Unbounded, Field(gt=0)] = (
         1024.0  # each worker holds so many rows in memory and streams the rest
     )
-    exhausted: Literal["repeat", "drop", "stop"] = "repeat"  # what happens to a group when its rows are used up
+    exhausted: Literal["repeat", "drop", "stop"] = (
+        "repeat"  # a group whose rows are used up starts again, drops out, or ends the run
+    )
     epochs: Count | None = None  # passes before `drop` or `stop` acts; `repeat` without it never ends
     document_megabytes: Annotated[Unbounded, Field(gt=0)] | None = None  # a longer document is bad
     builder: Literal["local", "ray"] = (

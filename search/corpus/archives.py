@@ -2,12 +2,14 @@
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from shoal.search.corpus.opening import KINDS_BY_ENDING, ending
 from shoal.search.corpus.quarantine import Bad
 from shoal.search.corpus.records import Content, record_text
 
+Inside = Callable[[str, bytes], Iterator[Content]]  # reads a file of this name that lies in an archive
 END_BLOCKS = 2  # blocks of zeros at the end of every tar
 NO_END = "a tar must end in two blocks of zeros, but this one breaks off"
 
@@ -40,10 +42,11 @@ class _Tar(tarfile.TarFile):
     strange = 0  # blocks since the last header that are no header
 
 
-def archive_texts(stream: Any, field: str) -> Iterator[Content]:
+def archive_texts(stream: Any, field: str, inside: Inside) -> Iterator[Content]:
     """Yield the text of each sample of a WebDataset: files of one tar, in a row, that share a name.
 
-    A sample's text is its member `.txt` or `.FIELD`, else the field of its member `.json`.
+    A sample's text is its member `.txt` or `.FIELD`, else the field of its member `.json`. Files of many texts,
+    such as `.jsonl`, are read by `inside`.
     """
     name, parts = "", dict[str, bytes]()
     with _Tar.open(fileobj=stream, mode="r|", ignore_zeros=True) as tar:
@@ -56,11 +59,11 @@ def archive_texts(stream: Any, field: str) -> Iterator[Content]:
             if base.startswith("."):
                 continue
             if (key := f"{folder}/{key}") != name and parts:
-                yield sample_text(parts, field)
+                yield from sample_texts(name, parts, field, inside)
                 parts = {}
             name, parts[extension.lower()] = key, member[1]
         if parts:
-            yield sample_text(parts, field)
+            yield from sample_texts(name, parts, field, inside)
 
 
 def _members(tar: _Tar) -> Iterator[tuple[str, bytes] | Bad]:
@@ -113,10 +116,17 @@ def _next(tar: _Tar) -> tuple[tarfile.TarInfo | None, str]:
         return member, "its checksum does not fit" if tar.strange else wrong
 
 
-def sample_text(parts: dict[str, bytes], field: str) -> Content:
+def sample_texts(name: str, parts: dict[str, bytes], field: str, inside: Inside) -> Iterator[Content]:
+    """Yield a sample's text; a member that is a file of many texts is read as one that lies outside."""
     for extension in (field, "txt"):
         if extension in parts:
-            return parts[extension]
+            yield parts[extension]
+            return
     if "json" in parts:
-        return record_text(parts["json"], field)
-    return Bad(f"no member .txt, .{field} or .json in a sample of {sorted(parts)[:8]}")
+        yield record_text(parts["json"], field)
+        return
+    files = [extension for extension in parts if ending(f"x.{extension}") in (*KINDS_BY_ENDING, "txt", field)]
+    for extension in files:
+        yield from inside(f"{name}.{extension}", parts[extension])
+    if not files:
+        yield Bad(f"no member .txt, .{field} or .json in a sample of {sorted(parts)[:8]}")

@@ -1,9 +1,12 @@
 """Read texts from a file of any format, known by its bytes; a broken text becomes a `Bad`."""
 
 import csv
+import io
 import os
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -13,18 +16,17 @@ import pyarrow.parquet as pq
 from shoal.search.corpus.archives import archive_texts
 from shoal.search.corpus.opening import (
     ARROW_STREAM,
-    HEAD_BYTES,
     KINDS_BY_ENDING,
     ending,
     foreign,
     spans,
+    stretches,
     turn,
-    unpacked,
     whole_or_stretches,
 )
-from shoal.search.corpus.opening import stretches as stretches_of
 from shoal.search.corpus.quarantine import EXCERPT, Bad
 from shoal.search.corpus.records import Content, bare, json_form, records, some, utf8, values
+from shoal.search.corpus.unpacking import HEAD_BYTES, Sips, share_left, unpacked
 
 Opens = Callable[[], Any]  # opens the file
 BEFORE_MESSAGE = b"\xff\xff\xff\xff"  # begins a message of an Arrow stream, since 0.15
@@ -53,16 +55,17 @@ def contents(file: SourceFile) -> Iterator[Content]:
     """
     with file.opens() as raw:
         found = 0
+        packed: list[Sips] = []
         try:
-            for content in _contents(raw, file):
+            for content in _contents(raw, file, packed):
                 found += content.documents if isinstance(content, Bad) else 1
                 yield content
         except Exception as error:
             if of_system(error):
                 raise
-            left = max(file.size - raw.tell(), 0)
-            documents = round(found * left / max(file.size - left, 1)) if found else 0
-            yield Bad(reading_failure(error), documents=max(documents, 1), lost=0 if found else file.size)
+            left = share_left(raw, file.size, packed[0] if packed else None, error)
+            documents = max(round(found * left), 1)
+            yield Bad(reading_failure(error), documents=documents, lost=0 if found else file.size)
 
 
 def of_system(error: Exception) -> bool:
@@ -75,8 +78,9 @@ def reading_failure(error: Exception) -> str:
     return f"cannot be read: {said}"
 
 
-def _contents(raw: Any, file: SourceFile) -> Iterator[Content]:
-    stream, head = unpacked(raw)
+def _contents(raw: Any, file: SourceFile, packed: list[Sips]) -> Iterator[Content]:
+    stream, head, sips = unpacked(raw, file.size)
+    packed += [sips] if sips else []
     whole = len(head) < HEAD_BYTES
     if whole and not bare(head):
         return  # an empty file has no text, which is no mistake
@@ -92,20 +96,36 @@ def _contents(raw: Any, file: SourceFile) -> Iterator[Content]:
         kind = "parquet"
     elif head.startswith(b"ARROW1") or ARROW_STREAM.match(head):
         kind = "arrow"
-    elif head[257:262] == b"ustar":
+    elif _is_tar(head):
         kind = "tar"
     form = json_form(head, whole, kind == "json", file.field) if kind in ("json", "text") else ""
     if kind in ("parquet", "arrow"):
         read = parquet if kind == "parquet" else arrow
         yield from read(seekable or pa.BufferReader(stream.read()), file)
     elif kind == "tar":
-        yield from archive_texts(stream, file.field)
+        yield from archive_texts(stream, file.field, partial(_inside, file))
     elif form == "values":
         yield from values(stream.read(), file.field)
     elif form == "lines":
-        yield from records(_parts(seekable, stream, file) if seekable else stretches_of(stream), file.field)
+        parts = _used(stretches(stream), sips) if sips else _parts(seekable, stream, file)
+        yield from records(parts, file.field)
     else:
         yield from _parts(seekable, stream, file)
+
+
+def _inside(archive: SourceFile, name: str, content: bytes) -> Iterator[Content]:
+    """Yield the texts of a file that lies in an archive."""
+    yield from contents(archive._replace(opens=partial(io.BytesIO, content), key=name, size=len(content)))
+
+
+def _is_tar(head: bytes) -> bool:
+    """Say whether a tar begins here: by its mark, or in the oldest form by the checksum of its first header."""
+    if head[257:262] == b"ustar":
+        return True
+    try:
+        return bool(tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape"))
+    except tarfile.TarError:
+        return False
 
 
 def separated(head: bytes, file: SourceFile) -> Bad | None:
@@ -129,6 +149,12 @@ def _unzipped(raw: Any) -> int:
             return max(size, sum(member.file_size for member in opened.infolist()))
     except Exception:  # the file is left out whatever is wrong
         return size
+
+
+def _used(stretches: Iterator[bytes], sips: Sips) -> Iterator[bytes]:
+    for stretch in stretches:
+        sips.used += len(stretch)
+        yield stretch
 
 
 def _parts(seekable: Any, stream: Any, file: SourceFile) -> Iterator[bytes]:

@@ -1,55 +1,15 @@
-"""Find out from its first bytes what a file is, and decompress it."""
+"""What a file is by its name and its first bytes, and how its text is read."""
 
-import bz2
-import gzip
 import hashlib
-import lzma
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
-
 from shoal.search.corpus.quarantine import Bad
+from shoal.search.corpus.unpacking import HEAD_BYTES, some
 
-HEAD_BYTES = 1 << 16  # a file's kind is found in so many first bytes
-CHUNK = 1 << 16  # most bytes of a compressed file that are read at once
-SIP = 1 << 12  # the same for a stream that returns either all bytes asked for or none
 SPAN = 1 << 20  # bytes read at once of a file that is larger than its group may be
-LAYERS = 3  # a file may be compressed so many times over
-
-
-class _Shield:
-    """A stream that its reader cannot close: pyarrow closes what it has read from."""
-
-    closed = False
-
-    def __init__(self, stream: Any):
-        self.stream = stream
-
-    def read(self, size: int = -1) -> bytes:
-        content: bytes = self.stream.read(size)
-        return content
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        """Leave the stream open."""
-
-
-def _arrow_codec(name: str) -> Callable[[Any], Any]:
-    return lambda stream: pa.CompressedInputStream(pa.PythonFile(_Shield(stream), "r"), name)
-
-
-PACKED: list[tuple[re.Pattern[bytes], Callable[[Any], Any]]] = [
-    (re.compile(rb"\x1f\x8b"), lambda stream: gzip.GzipFile(fileobj=stream, mode="rb")),
-    (re.compile(rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)"), bz2.BZ2File),
-    (re.compile(rb"\xfd7zXZ\x00|\x5d\x00\x00"), lzma.LZMAFile),
-    (re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL), _arrow_codec("zstd")),
-    (re.compile(rb"\x04\x22\x4d\x18"), _arrow_codec("lz4")),
-]
 PACKED_ENDINGS = {"gz", "gzip", "bz2", "xz", "lzma", "zst", "zstd", "lz4"}
 KINDS_BY_ENDING = {
     **dict.fromkeys(("parquet", "pq", "parq"), "parquet"),
@@ -98,42 +58,6 @@ def known(name: str) -> bool:
     return ending(name) in KINDS_BY_ENDING or ending(name) in PACKED_ENDINGS
 
 
-def unpacked(raw: Any) -> tuple[Any, bytes]:
-    """Return a stream of a file's bytes, decompressed if need be, and the first of them."""
-    makers: list[Callable[[Any], Any]] = []
-    while True:
-        head = _first(_wrapped(raw, makers))
-        make = next((make for magic, make in PACKED if magic.match(head)), None)
-        if make is None or len(makers) == LAYERS:
-            return _wrapped(raw, makers), head
-        makers.append(make)
-
-
-def _first(stream: Any) -> bytes:
-    """Return the first bytes of a stream; fewer if it breaks off."""
-    head = b""
-    try:
-        while len(head) < HEAD_BYTES and (chunk := _some(stream)):
-            head += chunk
-    except Exception:
-        if not head:
-            raise
-    return head[:HEAD_BYTES]
-
-
-def _some(stream: Any) -> bytes:
-    """Return a few bytes of a stream: if it breaks off here, little is lost."""
-    content: bytes = stream.read(SIP) if isinstance(stream, pa.NativeFile) else stream.read1(CHUNK)
-    return content
-
-
-def _wrapped(raw: Any, makers: list[Callable[[Any], Any]]) -> Any:
-    raw.seek(0)
-    for make in makers:
-        raw = make(raw)
-    return raw
-
-
 def foreign(head: bytes, size: int) -> Bad | None:
     """Return what kind of file this is, by its first bytes, if Shoal does not read that kind."""
     if pointer := POINTER.match(head):
@@ -178,7 +102,7 @@ def _span(stream: Any, start: int) -> bytes:
 def stretches(stream: Any) -> Iterator[bytes]:
     """Yield a stream in stretches of whole lines as they come, so that all before a break is kept."""
     rest: list[bytes] = []
-    while chunk := _some(stream):
+    while chunk := some(stream):
         lines, end, begun = chunk.rpartition(b"\n")
         if end:
             yield b"".join([*rest, lines, end])

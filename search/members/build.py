@@ -1,4 +1,4 @@
-"""What a run's configuration says its members are."""
+"""Build the members that a run's file describes."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -36,7 +36,7 @@ def build_members(
     span: Span | None = None,
     shared: Shared | None = None,
 ) -> dict[int, Member]:
-    """Build these members, each from its own seed; called on a Ray Train worker, on all that a member spans."""
+    """Build these members, each from its own seed; called on each worker that hosts or shares one."""
     rule: Any = run.sampling.rule and run.sampling.rule.build()
     scorer = run.sampling.scorer
     scores = read_scores(run.data, scorer) if scorer else None
@@ -66,7 +66,7 @@ def span_workers(member: Member, span: Span) -> None:
 def own_members(
     run: Run, hyperparameters: Mapping[int, dict[str, Any]], complete: Callable[[int, Member], Member]
 ) -> dict[int, Member]:
-    """Make members of the user's own class; one whose making raises has failed, as one that raises later."""
+    """Make members of the user's own class; if making one raises, that member has failed, and not the run."""
     of_class, recipe = own_class(run.trainable, run.code), recipe_of(run)
 
     def make(number: int, values: dict[str, Any]) -> Member:
@@ -79,7 +79,7 @@ def own_members(
     for number, values in hyperparameters.items():
         try:
             member = make(number, values)
-        except Exception as error:  # whatever the user's own code raises
+        except Exception as error:  # the user's own code may raise anything
             members[number] = Unmade(partial(complete_one, number), error)
         else:
             members[number] = complete(number, member)
@@ -95,7 +95,7 @@ def plain_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> di
     if run.trainable == "toy":
         return {number: Toy(values) for number, values in hyperparameters.items()}
     if run.kind == "distill":
-        from shoal.search.distill.members import super_networks  # which needs this module
+        from shoal.search.distill.members import super_networks  # imported late: it imports this module
 
         return super_networks(run, hyperparameters, *text_of(run), run.device)
     return language_models(run, recipe_of(run), hyperparameters)
@@ -104,7 +104,7 @@ def plain_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> di
 def language_models(
     run: Run, recipe: Recipe, hyperparameters: Mapping[int, dict[str, Any]]
 ) -> dict[int, Member]:
-    """Build decoders that share one stream of rows a group."""
+    """Build decoders that share one stream of rows for each group."""
     manifest, (batches, held_out) = load_corpus(run.data), text_of(run)
     shape = DecoderShape(
         vocabulary=manifest.vocabulary,
@@ -130,7 +130,7 @@ def language_models(
 
 
 def open_reference(run: Run, folder: str, device: str) -> Reference:
-    """Load an exported model to compare members with, which share it."""
+    """Load an exported model; all members on this worker are compared with this one copy."""
     config = read_exported("mixing.reference", folder)
     weights = load(Store(folder).read("model.safetensors"))
     return Reference(

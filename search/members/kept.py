@@ -1,4 +1,4 @@
-"""One pool of rows as a sampling policy lets it through: what a member reads in a stream's place."""
+"""One pool of rows behind a sampling policy: members read it in place of a stream."""
 
 from typing import Any, Protocol
 
@@ -11,12 +11,12 @@ from shoal.search.members.views import OwnView, Pace, View
 from shoal.trainables.arrays import map_nest
 from shoal.trainables.member import SavedState
 
-ROWS_PER_WANTED = 4  # times as many rows as are wanted are looked at together
-FURTHEST = 4096  # rows that are looked at together at most: a window must hold what is read at once
+ROWS_PER_WANTED = 4  # so many rows are looked at for each row that is wanted
+FURTHEST = 4096  # most rows looked at together, since a window must hold all of them
 
 
 class Stream(Protocol):
-    """Rows in an endless order, of which `order` says which stored row lies where."""
+    """Rows in an endless order; `order` says which stored row lies at each place."""
 
     @property
     def order(self) -> RowOrder: ...
@@ -26,15 +26,15 @@ class Stream(Protocol):
     def take(self, cursor: int, count: int) -> Any: ...
 
     def pick(self, rows: Ids) -> Any:
-        """Return stored rows by their numbers; asked of streams that hold all of them."""
+        """Return stored rows by their numbers; only streams that hold all rows can."""
 
 
 class KeptRows:
     """The rows of one pool that a member trains on; stands in a stream's place.
 
-    What is decided for the running epoch and the position are the member's state, as are the losses of a view
-    of its own: they move with its weights to a clone. Decisions need the rows' numbers alone, which the
-    stream's order gives, so the stream may be a window. `skipped` counts the rows that it left behind unread.
+    The decisions for the running epoch, the position and the losses of an own view are part of the member's
+    state: they move with its weights to a clone. Decisions need only the rows' numbers, which the stream's
+    order gives, so the stream may be a window. `skipped` counts the rows that a window left behind unread.
     """
 
     def __init__(
@@ -48,16 +48,16 @@ class KeptRows:
         score: NDArray[np.floating] | None = None,  # (rows,)
     ):
         self.stream, self.rule, self.pace, self.epochs = stream, rule, pace, epochs
-        self.seed = seed * 2**32 + stream.order.key[1]  # each group throws coins of its own
+        self.seed = seed * 2**32 + stream.order.key[1]  # each group has random numbers of its own
         self.rows = stream.order.rows
         self.view = view or OwnView(self.rows if needs_losses(rule) else 0)
         self.score = np.full(self.rows, np.nan, np.float32) if score is None else score
-        self.position, self.taken, self.skipped = 0, 0, 0  # of the stream, and rows that were kept of it
+        self.position, self.taken, self.skipped = 0, 0, 0  # position in the stream, rows kept, rows skipped
         self.epoch = -1
         self.keep = np.ones(self.rows, bool)
         self.weight = np.ones(self.rows, np.float32)
         self.age = np.zeros(self.rows, np.int16)
-        self.sequence = np.empty(0, np.int64)  # the epoch's rows in an order of the policy's own, if it has one
+        self.sequence = np.empty(0, np.int64)  # the epoch's rows, if the policy orders them; else empty
         self.stream.place(self, self.position)
         self.drawn: list[tuple[KeptRows, Ids]] = []  # shared with the other pools of the batch
 
@@ -96,13 +96,13 @@ class KeptRows:
         return self.sequence[start : start + count]
 
     def read(self, places: Ids, kept: Ids, span: int) -> Any:
-        """Return the kept ones of the rows at these places, of which the stream's next `span` hold all."""
+        """Return the kept rows among these places; all of them are in the stream's next `span` rows."""
         if len(self.sequence):
             return self.stream.pick(places[kept])
         return map_nest(lambda array: array[kept], self.stream.take(self.position, span))
 
     def begin(self) -> None:
-        """Plan the epoch of the position, if it has not been."""
+        """Plan the epoch of the position, unless it is planned already."""
         epoch = self.position // self.rows
         if epoch == self.epoch:
             return
@@ -112,7 +112,7 @@ class KeptRows:
         context = Context(epoch, self.expected(epoch), self.seed, self.rows)
         decision = self.rule.plan(ids, columns, context).decide(ids, columns)
         self.epoch, self.keep, self.weight = epoch, decision.copies > 0, decision.weight
-        if not self.keep.any():  # of a few rows none may be drawn
+        if not self.keep.any():  # with few rows the draw may keep none: then keep all
             self.keep[:] = True
         self.age = np.where(self.keep, 0, self.age + 1).astype(np.int16)
         if decision.rank is not None:
@@ -123,17 +123,19 @@ class KeptRows:
             self.view.observe(ids, losses, steps)
 
     def expected(self, epoch: int) -> float:
-        """Return how many epochs there will be, by what the last one kept and how fast this pool is read."""
+        """Estimate the number of epochs by how many rows the last one kept and how fast the pool is read."""
         if self.epochs is not None:
             return self.epochs
         if not self.taken:
             return np.inf
-        rate = self.taken / self.pace.drawn  # rows a batch
-        end = (self.pace.drawn + self.keep.sum() / rate) / self.pace.batches  # of this epoch
+        rate = self.taken / self.pace.drawn  # rows of each batch
+        end = (
+            self.pace.drawn + self.keep.sum() / rate
+        ) / self.pace.batches  # end of this epoch as a share of the training
         return float((epoch + 1) / min(end, 1.0))
 
     def left(self) -> int:
-        """Return how many rows the running epoch has left, and so its length as it begins."""
+        """Return how many rows the running epoch has left; as it begins, this is its length."""
         self.begin()
         start = self.position % self.rows
         places = self.places(self.rows - start)
@@ -158,13 +160,13 @@ class KeptRows:
         self.keep, self.weight = np.array(state["keep"]), np.array(state["weight"])
         self.age, self.sequence = np.array(state["age"]), np.array(state["sequence"])
         self.view.load(state["view"])
-        self.stream.place(self, self.position)  # before anybody reads
+        self.stream.place(self, self.position)  # a window must know the position before it drops rows
 
 
 def arranged(places: Ids, rank: NDArray[np.float64]) -> Ids:
-    """Return rows in ascending rank, equal ones in the order of the places; those of NaN stay where they are.
+    """Return rows in ascending rank; ties keep the order of `places`, and rows of rank NaN keep their place.
 
-    `places` has each row once, `rank` is by row.
+    `places` holds each row once; `rank` is indexed by row.
     """
     found, known = places.copy(), ~np.isnan(rank[places])
     ranked = places[known]

@@ -1,4 +1,4 @@
-"""The ledger of losses by row, as the driver opens it and the members find it."""
+"""The ledger of losses by row: the driver opens it, and workers feed and read it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,27 +12,27 @@ from shoal.search.members.views import Shared
 
 
 def open_ledger(run: Run, store: Store, decided: int) -> Ledger | None:
-    """Start the ledger of a run whose broods share their losses, as it was when this round was decided."""
+    """Start the ledger of a run whose broods share losses, in its state after the decision of this round."""
     if run.sampling.view != "brood":
         return None
     forget_after(store, decided)
-    # a brood that comes back from its checkpoint reads the marks since
+    # a brood that returns to its checkpoint reads the marks since then
     return start_ledger(LastLosses, ledger_rows(run), store.uri, keep=run.checkpoint.every + 1)
 
 
 def ledger_rows(run: Run) -> int:
-    """Return how many rows the shared ledger has: each brood's own losses of all training rows."""
+    """Return the number of rows of the ledger: each brood has a loss for each training row."""
     groups = load_corpus(run.data).groups.values()
     return run.cluster.broods * sum(group.splits["train"].rows for group in groups)
 
 
 def after_marks(ledger: Ledger | None, give: Callable[[int, Any], Any]) -> Callable[[int, Any], None]:
-    """Return a function that marks the ledger at each round before the orders let anybody train on."""
+    """Return a function that gives orders, and marks the ledger first: no member has trained on yet."""
 
     def give_orders(round_: int, orders: Any) -> None:
         if ledger is not None and orders is not None:
             ledger.mark(round_)
-        give(round_, orders)  # nobody waits for the mailbox here
+        give(round_, orders)  # the call returns at once, without an answer from the mailbox
 
     return give_orders
 

@@ -1,4 +1,4 @@
-"""A language model whose rows follow a mixing policy of its own: it trains visits and tells what came."""
+"""A language model with its own mixing policy: it trains visits and tells the policy what was measured."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,15 +25,17 @@ from shoal.trainables.settings import DecoderShape, Recipe
 
 
 class VisitBatches:
-    """Rows of each group as a visit's table says, each with its weight; keeps the losses of its groups."""
+    """Batches with the rows and weights that a visit asks for; it keeps the groups' losses."""
 
     def __init__(self, mixed: MixedBatches):
         self.mixed = mixed
-        self.counts: Counts = np.zeros((0, len(mixed.streams)), dtype=np.int64)  # of the visit, (steps, groups)
+        self.counts: Counts = np.zeros(
+            (0, len(mixed.streams)), dtype=np.int64
+        )  # rows of the visit, (steps, groups)
         self.by_group: Vector | None = None  # (groups,) weights of the groups' mean losses
-        self.done = 0  # steps of the visit
-        self.losses: list[Vector] = []  # of the visit's steps so far, (groups,) each
-        self.noted: dict[str, list[Vector]] = {}  # what else was measured in each of them
+        self.done = 0  # steps of the visit that are done
+        self.losses: list[Vector] = []  # (groups,) for each step of the visit so far
+        self.noted: dict[str, list[Vector]] = {}  # other measurements, one for each of these steps
 
     def begin(self, visit: Visit) -> None:
         self.counts, self.by_group, self.done = visit.counts, visit.weights, 0
@@ -44,7 +46,7 @@ class VisitBatches:
         return len(self.counts) - self.done
 
     def next(self) -> dict[str, NDArray[Any]]:
-        if not self.left:  # a look at what a batch is like, outside of any visit
+        if not self.left:  # someone looks at a batch outside of any visit
             rows = self.mixed.next()
             return {"rows": rows, "weights": np.full(len(rows), 1 / len(rows), dtype=np.float32)}
         counts = self.counts[self.done]
@@ -52,7 +54,7 @@ class VisitBatches:
         return {"rows": self.mixed.take(counts.tolist()), "weights": self.row_weights(self.shares)}
 
     def row_weights(self, by_group: Vector) -> NDArray[np.float32]:
-        """Return what each row of the last batch counts if each group's mean loss counts so much."""
+        """Return the weight of each row of the last batch, from the weights of the groups' mean losses."""
         counts = self.counts[self.done - 1]
         return np.repeat(by_group / np.maximum(counts, 1), counts).astype(np.float32)
 
@@ -63,7 +65,7 @@ class VisitBatches:
 
     @property
     def shares(self) -> Vector:
-        """What each group's mean loss counts in the last batch, (groups,): 0 if it has no row."""
+        """The weight of each group's mean loss in the last batch, (groups,); 0 without a row."""
         counts = self.counts[self.done - 1]
         shares = counts if self.by_group is None else np.where(counts > 0, self.by_group, 0.0)
         if not shares.sum() > 0:  # only groups of weight 0 are in the batch
@@ -71,19 +73,19 @@ class VisitBatches:
         return np.asarray(shares / shares.sum())
 
     def note(self, **measured: Vector) -> None:
-        """Take what was measured in the step of the last batch."""
+        """Keep measurements of the last batch's step."""
         for name, values in measured.items():
             self.noted.setdefault(name, []).append(values)
 
     def measured(self, name: str) -> Vector | None:
-        """Return what was noted in the visit, `(steps, ...)`, if anything was."""
+        """Return the measurements of this name in the visit, `(steps, ...)`, or None."""
         return np.array(self.noted[name]) if name in self.noted else None
 
     def weigh(self, losses: Any, weights: Any) -> Any:
         return weights
 
     def observe(self, losses: NDArray[np.floating]) -> None:
-        """Take the rows' losses `(steps, rows)` of the last steps, group after group as handed out."""
+        """Take the rows' losses `(steps, rows)` of the last steps; a batch holds its rows group after group."""
         last = self.counts[self.done - len(losses) : self.done]
         for counts, of_rows in zip(last, losses, strict=True):
             ends = np.cumsum(counts)[:-1]
@@ -112,16 +114,18 @@ class MixedModel(LanguageModel):
         recipe: Recipe,
         hyperparameters: dict[str, Any],
         batches: MixedBatches,
-        held_out: Mapping[str, Mapping[str, NDArray[np.integer]]],  # with a split PROBED for the policy
+        held_out: Mapping[str, Mapping[str, NDArray[np.integer]]],  # has the split PROBED for the policy
         seed: int,
         device: str,
         mixing: BoundedMixing,
         groups: Groups,
-        reference: Reference | None = None,  # that an excess is measured against
+        reference: Reference | None = None,  # the excess of a loss is measured against it
     ):
         self.given, self.groups, self.reference = mixing, groups, reference
-        assert reference is not None or EXCESS not in mixing.policy.signals, "an excess is over a reference"
-        self.visits = VisitBatches(batches)  # a sampling policy may come between them and the training
+        assert reference is not None or EXCESS not in mixing.policy.signals, (
+            "the policy measures an excess, so it needs a reference"
+        )
+        self.visits = VisitBatches(batches)  # a sampling policy may put its own batches around them
         super().__init__(shape, recipe, hyperparameters, self.visits, held_out, seed, device)
         self.mixing_state = begin_mixing(self.mixing, groups, seed)
         self.visit: Visit | None = None
@@ -134,7 +138,7 @@ class MixedModel(LanguageModel):
 
     @property
     def alone(self) -> bool:
-        """Whether it never trains in a stack: what is measured within a step is measured on one member."""
+        """Whether it never trains in a stack: measurements within a step need one member by itself."""
         return super().alone or bool(self.mixing.policy.signals & WITHIN)
 
     def train(self, steps: int) -> float:
@@ -160,7 +164,7 @@ class MixedModel(LanguageModel):
         return minimised.sum().detach(), losses.detach()
 
     def settle(self, **measured: Vector) -> None:
-        """Take what was measured in this step; the step is trained with the weights that come of it."""
+        """Keep measurements of this step and get new weights from the policy; this step trains with them."""
         self.visits.note(**measured)
         of_step: dict[str, Any] = {name: values[None] for name, values in measured.items()}
         weights, self.mixing_state = reweighed(
@@ -169,7 +173,7 @@ class MixedModel(LanguageModel):
         self.visits.by_group = weights
 
     def weighed(self, losses: Tensor, given: Any, by_group: Vector) -> Tensor:
-        """Return what is minimised of each row of the last batch, if each group's mean counts so much."""
+        """Return the weighted loss of each row of the last batch, given weights of the groups' mean losses."""
         below = torch.from_numpy(self.visits.row_weights(by_group)).to(self.device)
         weights = given | {"below": below} if isinstance(given, dict) else below
         weighed: Tensor = self.batches.weigh(losses.detach(), weights) * losses
@@ -178,8 +182,8 @@ class MixedModel(LanguageModel):
     def excess(self, logits: Tensor, tokens: Tensor) -> Vector:
         """Return each group's loss in excess of the reference's, (groups,).
 
-        It is measured without dropout, as the reference is: each token's is cut at 0, so dropout's noise would
-        be an excess of every group.
+        It is measured without dropout, like the reference: an excess below 0 counts as 0, so noise from
+        dropout would add an excess to every group.
         """
         assert self.reference is not None
         with torch.no_grad():
@@ -188,9 +192,9 @@ class MixedModel(LanguageModel):
         return clipped_excess(by_token, self.reference.losses(tokens), self.visits.owners, self.groups.count)
 
     def align(self, losses: Tensor, given: Any) -> Tensor:
-        """Set the gradient of the groups' weighed mean losses, and return what that is of each row.
+        """Set the gradient of the groups' weighted mean losses, and return the weighted loss of each row.
 
-        The gradients are taken group by group, since their inner products settle the weights.
+        The gradients are taken group by group, since their inner products decide the weights.
         """
         owners, count = self.visits.owners, self.groups.count
         means = self.weighed(losses, given, np.ones(count))
@@ -216,7 +220,7 @@ class MixedModel(LanguageModel):
         return self.visits.left
 
     def heed(self) -> None:
-        """Tell the policy what came of the visit, if that is over."""
+        """Tell the policy what the visit has measured, if the visit is over."""
         if self.visit is None or self.visits.left:
             return
         signals, losses = self.visit.signals, self.visits.losses
@@ -239,11 +243,11 @@ class MixedModel(LanguageModel):
         return {group: losses.double().cpu().numpy() for group, losses in known.items()}
 
     def score(self, module: nn.Module, rows: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return minus the mean loss of the targets, which may be other groups than are trained on."""
+        """Return minus the mean loss of the targets; members need not train on these groups."""
         _, losses = super().score(module, rows)
         return -torch.stack([losses[target] for target in self.groups.targets]).mean(), losses
 
-    @copies  # a policy makes a new state, and leaves the old one as it is
+    @copies  # the state itself may be handed out: a policy makes a new one and never changes it
     def progress(self) -> SavedState:
         return super().progress() | {"mixing": self.mixing_state}
 

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from shoal.search.errors import InputError
-from shoal.search.traces import trace_of
+from shoal.search.traces import OURS, trace_of
 from shoal.trainables.member import Member
 
 MakeMember = Callable[..., Member]  # (recipe, hyperparameters, seed, device)
@@ -25,7 +25,6 @@ METHODS: list[tuple[str, tuple[str, ...]]] = [
     ("state", ()),
     ("load", ("state", "hyperparameters")),
 ]
-OURS = ("cluster", "policies", "search", "trainables")  # packages
 
 
 def own_class(trainable: str, folder: str = "", draft: bool = False) -> MakeMember:
@@ -50,15 +49,12 @@ def own_class(trainable: str, folder: str = "", draft: bool = False) -> MakeMemb
 
 
 def refuse_hiding() -> None:
-    """Raise InputError where a file of the working folder stands before a package of Shoal's, as in workers."""
-    root = Path(__file__).parents[2]
-    for name in OURS:
-        for file in module_files(os.getcwd(), name):
-            if os.path.exists(file) and not os.path.samefile(file, root / name / "__init__.py"):
-                raise InputError(
-                    f"{file}: hides Shoal's own package `{name}` from its workers; give it another name, or "
-                    f"start from another folder"
-                )
+    """Raise InputError where a file of the working folder stands before Shoal, as it would in workers."""
+    for file in module_files(os.getcwd(), "shoal"):
+        if os.path.exists(file) and not os.path.samefile(file, str(sys.modules["shoal"].__file__)):
+            raise InputError(
+                f"{file}: hides Shoal from its workers; give it another name, or start from another folder"
+            )
 
 
 def imported(name: str, trainable: str, folders: list[str]) -> ModuleType:
@@ -107,10 +103,9 @@ def import_failure(error: BaseException, own: list[str]) -> InputError:
 
 def is_users_file(file: str) -> bool:
     """Say whether a frame of a trace is in a file of the user's, and not in Python, in Shoal or installed."""
-    path, ours = Path(file), Path(__file__).parents[2]
-    libraries = {sysconfig.get_path(each) for each in ("stdlib", "platstdlib", "purelib", "platlib")}
-    others = [*map(Path, libraries), *(ours / each for each in OURS)]
-    return path.is_file() and not any(path.is_relative_to(each) for each in others)
+    libraries = [Path(sysconfig.get_path(each)) for each in ("stdlib", "platstdlib", "purelib", "platlib")]
+    inside = any(Path(file).is_relative_to(each) for each in [*libraries, *OURS])
+    return os.path.isfile(file) and not inside
 
 
 def near(file: str) -> str:
@@ -139,7 +134,9 @@ def why_unusable(found: Any) -> str:
 
 def is_network(found: Any) -> bool:
     """Say whether a class inherits from Network, which is not imported for that."""
-    return inspect.isclass(found) and any(base.__module__ == "trainables.network" for base in found.__mro__)
+    return inspect.isclass(found) and any(
+        base.__module__ == "shoal.trainables.network" for base in found.__mro__
+    )
 
 
 def is_draft(found: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A member's batches as its sampling policy lets them through: policy and trainable put together.
+"""A member's batches behind its sampling policy: here policy and trainable come together.
 
 A pool of rows is read in its endless order. When its next epoch begins, the policy plans it from the losses
 that the member's own training steps have given; rows that are dropped are passed over. Each pool (a group of
@@ -24,20 +24,20 @@ from shoal.trainables.member import Batches, SavedState, copies
 
 
 class SampledBatches:
-    """Batches of kept rows with their weights; the losses of their training come back here.
+    """Batches of kept rows with their weights; `observe` gets the losses of these rows.
 
-    Where the batches below have weights of their own, such as a mixing policy's, a row has the product.
+    If the batches below have weights too, such as a mixing policy's, a row's weight is the product.
     """
 
     def __init__(
         self, batches: Batches, pools: Sequence[KeptRows], rule: Rule, pace: Pace, groups: Sequence[str] = ()
     ):
         self.batches, self.pools, self.rule, self.pace = batches, list(pools), rule, pace
-        self.groups = groups  # the pools' names, where they are a corpus's
+        self.groups = groups  # names of the pools, if they are a corpus's groups
         self.drawn: list[tuple[KeptRows, Ids]] = []
         for pool in self.pools:
             pool.drawn = self.drawn
-        self.waiting: list[list[tuple[KeptRows, Ids]]] = []  # batches whose losses are to come
+        self.waiting: list[list[tuple[KeptRows, Ids]]] = []  # batches whose losses have not arrived yet
         self.weighed: Any = batches if hasattr(batches, "weigh") else None
         nothing = dict.fromkeys(("loss", "age", "score"), np.empty(0))
         self.weigher = rule.plan(np.arange(0), nothing, Context(0, 1, 0, 0))
@@ -57,7 +57,7 @@ class SampledBatches:
         kept = self.weigher.weigh({"loss": losses, "weight": weights["kept"], "step": weights["step"]})
         if self.weighed is None:
             return kept
-        # both sum to 1 over a batch of plain rows
+        # each weight is about 1 / rows, so the product is multiplied by the number of rows
         return kept * self.weighed.weigh(losses, weights["below"]) * losses.shape[-1]
 
     def observe(self, losses: NDArray[np.floating]) -> None:
@@ -166,7 +166,7 @@ def sample_groups(
         pools.append(KeptRows(stream, rule, seed, pace, view=view, score=(scores or {}).get(group)))
         first += stream.order.rows
     for window in mixed.windows.values():
-        window.leave(mixed)  # a pool stands in its window itself
+        window.leave(mixed)  # each pool reports its own place to the window
     mixed.streams, mixed.windows = list(pools), {}
     return SampledBatches(mixed, pools, rule, pace, mixed.groups)
 
@@ -178,9 +178,9 @@ def sample_member(
     batches: float,
     number: int,
     shared: Shared | None = None,
-    scores: Mapping[str, NDArray[np.floating]] | None = None,  # of each group's rows
+    scores: Mapping[str, NDArray[np.floating]] | None = None,  # group -> score of each of its rows
 ) -> None:
-    """Put a policy between a new member and its rows; raises ValueError where it cannot come between them."""
+    """Put a policy between a new member and its rows; raises ValueError if its batches allow none."""
     rows = getattr(member, "batches", None)
     if isinstance(rows, VisitBatches):
         below = sample_groups(rows.mixed, rule, seed, batches, number, shared, scores)

@@ -1,4 +1,4 @@
-"""A member whose class raised when it was made: its failure, and not the run's."""
+"""A member whose class raised when it was made: only this member fails, and not the run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Member, SavedState, copies
 
-UNMADE_STATE: SavedState = {"weights": {}, "trained": 0}  # what is saved of a member that is not there
+UNMADE_STATE: SavedState = {"weights": {}, "trained": 0}  # saved state of a member that could not be made
 
 
 class Unmade:
-    """Fails, until it is told to be a clone and can be made under the hyperparameters that it gets then."""
+    """A member that fails until it becomes a clone and can be made with its new hyperparameters."""
 
     def __init__(self, make: Callable[[dict[str, Any]], Member], error: Exception):
         self.make, self.error = make, error
@@ -44,7 +44,9 @@ class Unmade:
         if self.member is None:
             try:
                 self.member = self.make(hyperparameters)
-            except Exception as error:  # the class is the user's: this is told when it is to train
+            except (
+                Exception
+            ) as error:  # the user's class may raise anything: `there` raises it at the next training
                 self.error = error
                 return
         if state["weights"]:

@@ -1,4 +1,4 @@
-"""Whose losses a sampling policy goes by: a member's own, or those of all members of its brood."""
+"""The losses that a sampling policy uses: a member's own, or those of all members of its brood."""
 
 from typing import NamedTuple, Protocol
 
@@ -19,7 +19,7 @@ class Pace:
 
 
 class View(Protocol):
-    """Whose losses decide about a pool's rows."""
+    """The losses by which a policy decides about a pool's rows."""
 
     def losses(self) -> NDArray[np.float32]:
         """Return the last loss of each row, NaN where there is none."""
@@ -27,7 +27,7 @@ class View(Protocol):
     def observe(self, ids: Ids, losses: NDArray[np.floating], steps: Ids) -> None: ...
 
     def flush(self) -> None:
-        """Make sure that what was observed has arrived; called at the end of a round."""
+        """Wait until all observed losses have arrived; called at the end of a round."""
 
     def state(self) -> SavedState: ...
 
@@ -60,15 +60,15 @@ class Shared(NamedTuple):
     """A worker's way to the ledger of its run."""
 
     sender: Sender
-    first: int  # row of the ledger at which the brood's begin
-    interval: int  # steps of a round, at whose end the ledger is marked and saved
+    first: int  # first row of the brood in the ledger
+    interval: int  # steps of a round; the ledger is marked and saved at its end
 
 
 class BroodView:
     """The losses of all members of a brood, in the ledger, as they were when the last round was decided.
 
-    By then every member's losses of that round were in, and none of the next, so what is read does not depend
-    on timing. Of losses of the same row and step the member's with the larger number stands.
+    By then all losses of that round had arrived and none of the next, so the result does not depend on timing.
+    If two members have a loss of the same row and step, the member with the larger number counts.
     """
 
     def __init__(self, shared: "Shared", first: int, rows: int, member: int, pace: Pace):
@@ -80,7 +80,7 @@ class BroodView:
 
     def observe(self, ids: Ids, losses: NDArray[np.floating], steps: Ids) -> None:
         decided = (self.pace.drawn - 1) // self.shared.interval
-        self.shared.sender.saved(decided)  # all that was sent until then is in the files of that mark
+        self.shared.sender.saved(decided)  # the files of that mark hold all losses sent before it
         self.shared.sender.send(ids + self.first, losses, steps, np.full(len(ids), self.member))
 
     def flush(self) -> None:

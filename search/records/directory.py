@@ -1,4 +1,4 @@
-"""The run directory: it is made once and recognised later, and says how its run stands."""
+"""The run directory: it is made once and opened later, and tells the status of its run."""
 
 import json
 import os
@@ -21,12 +21,12 @@ from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.load import checked_run, dump, parse
 from shoal.search.records import inputs
-from shoal.search.records.tables import METRICS, read_table_rows
+from shoal.search.records.tables import METRICS, rows_backwards
 from shoal.search.tokenizers import open_tokenizer
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
-READS = 50  # tries to read a run that deletes its older checkpoints meanwhile
-Found = TypeVar("Found")
+READS = 50  # how often a read is tried again while the run deletes older checkpoints
+Answer = TypeVar("Answer")
 MOVABLE = {"code", "directory", "cluster"}  # these may change when a run goes on elsewhere
 UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # every Ray session unpacks a job's files into another folder
 
@@ -40,7 +40,7 @@ def create(run: Run) -> Store:
 
 
 def check_place(run: Run) -> None:
-    """Raise InputError if a run's directory cannot be written: known before minutes of work, not after."""
+    """Raise InputError if a run's directory cannot be written; checked before minutes of work, not after."""
     _write(run, ".probe", b"").delete(".probe")
 
 
@@ -64,7 +64,7 @@ def holds_run(directory: str) -> bool:
 def same_run(given: Run) -> Run:
     """Return the given run with the rows of the one in its directory, which must be the same.
 
-    Its cluster may be another, and its places others that hold the same. Raises InputError if anything else
+    The cluster may differ, and so may places with the same content. Raises InputError if anything else
     differs. The new configuration is written into the directory.
     """
     there, store, _ = recorded(given.directory)
@@ -75,14 +75,14 @@ def same_run(given: Run) -> Run:
     differ = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     differ = [key for key in differ if not known(key)]
     if data.content is not None and data.content == there.data.content:
-        # the rows are the same ones, whatever they were made from and wherever they lie
+        # the rows are equal, so their sources and their place may differ
         groups = {f"data.groups.{name}" for name in given.data.groups.keys() & there.data.groups.keys()}
         differ = [key for key in differ if key not in groups | {"data.corpus"}]
     if differ:
         said = f"{differ[0]} is {theirs.get(differ[0])} there, {ours.get(differ[0])} here"
         raise InputError(
-            f"{given.directory} holds a run of other settings: {said}. Give another place with directory=..., "
-            f"or change the file back."
+            f"{given.directory} holds a run with other settings: {said}. Give another place with "
+            f"directory=..., or change the file back."
         )
     store.write(SETTINGS, dump(given))
     return given
@@ -99,7 +99,7 @@ def flat_settings(values: Any, place: str = "") -> dict[str, Any]:
 
 
 def note_job(store: Store) -> None:
-    """Write down which Ray job the run is, so that it can be followed and stopped by its directory."""
+    """Write down the run's Ray job, so that it can be followed and stopped by its directory."""
     job = running_in()
     if "job_submission_id" in job:
         store.write_json(JOB, {"job": job["job_submission_id"], "address": job.get(ADDRESS, "")})
@@ -124,16 +124,16 @@ def refuse_existing(run: Run) -> None:
 def open_run(directory: str) -> tuple[Run, Store]:
     """Return the run of a directory; raises InputError if it holds none, or one of a newer format.
 
-    The directory may have been moved since it was written, and what lay beside it with it.
+    The directory may have moved since it was written, together with the files beside it.
     """
     run, store, before = recorded(directory)
     return inputs.moved(run, before), store
 
 
 def going_on(directory: str) -> tuple[Run, Store]:
-    """Return the run of a directory that is to train on with what it began with, wherever that lies now.
+    """Return the run of a directory that is to train on; its inputs may have moved, but not changed.
 
-    Raises InputError where something else lies there.
+    Raises InputError if an input has other content now.
     """
     run, store, before = recorded(directory)
     found = inputs.moved(inputs.at_home(run, store, before), before)
@@ -143,9 +143,9 @@ def going_on(directory: str) -> tuple[Run, Store]:
 
 
 def recorded(directory: str) -> tuple[Run, Store, str]:
-    """Return a directory's run with its places as they were written, and where it lay then."""
+    """Return a directory's run with its places as written, the store, and the directory's place back then."""
     try:
-        # a command that trains on hands the place to workers, which have another working folder
+        # workers get this place, and have another working folder
         store = Store(directory if "://" in directory else os.path.abspath(os.path.expanduser(directory)))
         text = store.read(SETTINGS).decode()
     except FileNotFoundError as error:
@@ -161,7 +161,7 @@ def recorded(directory: str) -> tuple[Run, Store, str]:
 
 
 def way_out(broken: BrokenFile) -> str:
-    """Return what to do about a file of a run that is broken."""
+    """Return what the user can do about a broken file of a run."""
     if os.path.basename(broken.path) in (SUMMARY, JOB, lease.LEASE, lease.BEAT):
         return "Delete it: a run goes on without it."
     if f"/{checkpoints.CHECKPOINT_FOLDER}/" in broken.path or ".parquet" in broken.path:
@@ -172,7 +172,7 @@ def way_out(broken: BrokenFile) -> str:
 def summary(store: Store) -> dict[str, Any]:
     """Return the summary that the run wrote last; it may be empty until the run is finished.
 
-    A run that says it is running, but whose driver is gone, is stopped.
+    A run whose status is `running` but whose driver is gone counts as stopped.
     """
     said = dict(store.read_json(SUMMARY, "status")) if store.exists(SUMMARY) else {}
     return said | {"status": "stopped"} if said.get("status") == "running" and not lease.alive(store) else said
@@ -196,8 +196,8 @@ def _state_of(run: Run, store: Store) -> tuple[str, ...]:
     return run.name, said.get("status", "not begun"), f"{step}/{run.training.steps}", score, best, exploits
 
 
-def read_settled(read: Callable[[], Found]) -> Found:
-    """Return what is read of a run that may be under way: again, where it has deleted what was chosen."""
+def read_settled(read: Callable[[], Answer]) -> Answer:
+    """Return what `read` reads of a run; if the run deletes the files meanwhile, read again."""
     for _ in range(READS):
         try:
             return read()
@@ -217,13 +217,20 @@ def _last_rows(run: Run, store: Store, last: int | None = None) -> tuple[dict[in
     saved = [] if last is None else checkpoints.load_decisions(store, last)["saved"]
     if not any(saved):
         raise InputError(f"{run.directory} has no checkpoint yet: run or resume it first.")
-    found = rows_at(store, saved, read_table_rows(store, METRICS))
+    # of the newest parts only: a run may delete the checkpoint while all of them are read
+    found = rows_at(store, saved, rows_backwards(store, METRICS))
     return found, rank({member: row["score"] for member, row in found.items()})[0]
 
 
 def rows_at(store: Store, saved: Sequence[int], rows: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Return each member's row of the round that its file is of; a member that has none was never saved."""
-    found = {row["member"]: row for row in rows if saved[row["member"]] == row["round"]}
+    """Return each member's row of the round in which it was saved; a member without one never was."""
+    found: dict[int, dict[str, Any]] = {}
+    wanted = sum(round_ > 0 for round_ in saved)
+    for row in rows:
+        if saved[row["member"]] == row["round"]:
+            found[row["member"]] = row
+        if len(found) == wanted:
+            break
     missing = [(member, round_) for member, round_ in enumerate(saved) if round_ and member not in found]
     if missing:
         raise BrokenFile(store.path(METRICS), "it has no row of member {} in round {}".format(*missing[0]))
@@ -246,7 +253,7 @@ def whole_weights(run: Run, store: Store, row: dict[str, Any]) -> dict[str, NDAr
         for part in range(run.shares)
     ]
     if "weights" not in parts[0]:
-        raise InputError(f"{run.trainable}: what its state() returns has no `weights`, so none can be read.")
+        raise InputError(f"{run.trainable}: its state() returns no `weights`, so none can be read.")
     whole = arrays_by_name(parts[0]["weights"])
     for name in parts[0].get("shared", []):
         whole[name] = np.concatenate([part["weights"][name] for part in parts])
@@ -254,7 +261,7 @@ def whole_weights(run: Run, store: Store, row: dict[str, Any]) -> dict[str, NDAr
 
 
 def arrays_by_name(weights: Any, name: str = "") -> dict[str, NDArray[Any]]:
-    """Return a nest of arrays as arrays by name: those within others as `outer.inner`."""
+    """Return the arrays of a nest by name; inner ones are named `outer.inner`."""
     if isinstance(weights, dict | list | tuple):
         pairs = weights.items() if isinstance(weights, dict) else enumerate(weights)
         inner = [arrays_by_name(value, f"{name}.{key}" if name else str(key)) for key, value in pairs]
@@ -289,7 +296,7 @@ def as_safetensors(weights: dict[str, NDArray[Any]]) -> bytes:
     for name, weight in weights.items():
         try:
             save({name: weight[:0] if weight.ndim else weight})
-        except Exception as error:  # safetensors has errors of its own
+        except Exception as error:  # safetensors raises its own errors
             raise InputError(f"{name}: weights of {weight.dtype} cannot be exported as safetensors.") from error
     return save(weights)
 

@@ -1,12 +1,13 @@
-"""What a run began with, by content: it goes on with the same, wherever that lies now, and with nothing else.
+"""The inputs of a run, known by content: it goes on only with the same ones, which may have moved.
 
 The rows are known by the hash of the corpus, `data.content` in the run's own file. Models, tokenizers and the
-proxy's files are known by digests of what they consist of, in `inputs.json`. A class of the user's own is known
-by its name alone: to mend it and go on is what it is for.
+proxy's files are known by digests, in `inputs.json`. A class of the user's own is known by its name alone:
+a user may mend it and go on.
 """
 
 import hashlib
 import posixpath
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -22,14 +23,14 @@ from shoal.search.errors import InputError
 
 INPUTS = "inputs.json"
 CORPUS = "data.corpus"
-# what a model's folder is known by, whoever wrote it; what else lies there may change
+# these files identify a model's folder; others in it may change
 PIECES = ("config.json", "tokenizer.json", "model.safetensors", "pytorch_model.bin")
 ENDINGS = (".safetensors", ".bin")
 READ_AT_ONCE = 1 << 24  # bytes
 
 
 def places_of(run: Run) -> dict[str, str]:
-    """Return the places that a run reads by their keys, without those that its corpus was made from."""
+    """Return key -> place of all that a run reads, without the sources of its corpus."""
     found: dict[str, str] = {}
 
     def note(key: str, place: str) -> str:
@@ -37,7 +38,7 @@ def places_of(run: Run) -> dict[str, str]:
         return place
 
     with_places(run, note)
-    if run.distill is not None:  # a package is no place, but what it holds may change too
+    if run.distill is not None:  # `package:` is no place to move, but its files may change too
         keys = ["distill.teacher", *(f"distill.ensemble.{place}" for place in range(len(run.distill.ensemble)))]
         found |= dict(zip(keys, run.distill.teachers, strict=True))
     return {key: place for key, place in found.items() if is_read(run, key)}
@@ -50,13 +51,13 @@ def is_read(run: Run, key: str) -> bool:
 
 
 def inputs_of(run: Run) -> dict[str, str]:
-    """Return the digest of what lies in each of a run's places but its corpus, of those that are there."""
+    """Return key -> digest of each existing place that a run reads, except its corpus."""
     found = {key: digest_of(key, place) for key, place in places_of(run).items() if key != CORPUS}
     return {key: digest for key, digest in found.items() if digest is not None}
 
 
 def digest_of(key: str, place: str) -> str | None:
-    """Return a digest of a file, or of what a model or tokenizer consists of; None if nothing is there."""
+    """Return a digest of a file, or of the files of a model or tokenizer; None if there are none."""
     try:
         store = Store(teacher_folder(place, key) if place.startswith("package:") else place)
         found = hashlib.blake2b(digest_size=16)
@@ -73,7 +74,7 @@ def digest_of(key: str, place: str) -> str | None:
 
 
 def digested_names(store: Store, key: str) -> list[str]:
-    """Return the names of what is digested in a place; "" stands for the place itself."""
+    """Return the names of the files that are digested in a place; "" is the place itself."""
     if store.filesystem.get_file_info(store.path()).type == fs.FileType.File:
         return [""]
     names = store.names()
@@ -87,7 +88,7 @@ def digested_names(store: Store, key: str) -> list[str]:
 
 
 def beside(place: str, before: str, now: str) -> str:
-    """Return where a place lies now if it has moved together with the run's directory."""
+    """Return the new place of something that has moved together with the run's directory."""
     (scheme, _, inner), (own, _, root), (new, sign, target) = (split(each) for each in (place, before, now))
     if scheme != own:
         return place
@@ -96,7 +97,7 @@ def beside(place: str, before: str, now: str) -> str:
 
 
 def split(place: str) -> tuple[str, str, str]:
-    """Return the scheme of a URI, its sign and the path behind them; of a local path no scheme."""
+    """Return a URI's scheme, `://` and path; for a local path the first two are empty."""
     return place.partition("://") if "://" in place else ("", "", place)
 
 
@@ -108,7 +109,7 @@ def there(place: str) -> bool:
 
 
 def moved(run: Run, before: str) -> Run:
-    """Return the run of a directory that has moved: what is not where it was is looked for beside the run."""
+    """Return the run of a directory that has moved; places that are gone are looked for beside it."""
 
     def change(key: str, place: str) -> str:
         if key == "directory" or key.startswith("data.groups.") or there(place):
@@ -120,15 +121,15 @@ def moved(run: Run, before: str) -> Run:
 
 
 def at_home(run: Run, store: Store, before: str) -> Run:
-    """Return the run with places that hold what it began with, each where it was or beside the run.
+    """Return the run with places that hold its inputs: each is where it was, or beside the run.
 
-    Raises InputError where something else lies there now. A corpus that is gone may be built again where the
-    run has not moved.
+    Raises InputError if an input has other content now. A missing corpus may be built again if the run has
+    not moved.
     """
     noted: dict[str, Any] = store.read_json(INPUTS) if store.exists(INPUTS) else {}
     found = {}
     for key, place in places_of(run).items():
-        # scores are kept under the name of their model, so that stays
+        # scores are kept under the name of their model, so its place stays
         now = place if key == "sampling.scorer" else beside(place, before, run.directory)
         candidates = list(dict.fromkeys([place, now]))
         if key == CORPUS:
@@ -139,9 +140,9 @@ def at_home(run: Run, store: Store, before: str) -> Run:
 
 
 def corpus_of(run: Run, candidates: list[str]) -> str:
-    """Return the place that has the rows of a run."""
+    """Return which candidate holds the rows of a run."""
     content = run.data.content
-    if content is None:  # it was begun by an older Shoal
+    if content is None:  # an older version began the run and noted no content
         return candidates[0]
     for place in candidates:
         if find_corpus(run.data.model_copy(update={"corpus": place})) is not None:
@@ -150,20 +151,20 @@ def corpus_of(run: Run, candidates: list[str]) -> str:
         return candidates[0]
     raise InputError(
         f"data.corpus: the run has moved, and neither {' nor '.join(candidates)} has the rows it began with "
-        f"({content}). Put its corpus there, or go on with `shoal run FILE directory={run.directory} "
-        f"data.corpus=... --resume must`."
+        f"({content}). Put its corpus there, or go on with "
+        f"`shoal run FILE directory={shlex.quote(run.directory)} data.corpus=... --resume must`."
     )
 
 
 def same(key: str, candidates: list[str], noted: str) -> str:
-    """Return the place that holds what was noted; the first one if nothing is left in any of them."""
+    """Return the candidate with the noted digest, or the first one if all of them are gone."""
     digests = {place: digest_of(key, place) for place in candidates}
     for place, digest in digests.items():
         if digest == noted:
             return place
     other = [place for place, digest in digests.items() if digest is not None]
     if not other:
-        return candidates[0]  # what needs it says so; scores need no model any more
+        return candidates[0]  # an error comes where it is needed; finished scores need no model
     raise InputError(
         f"{key}: {other[0]} is not what the run began with: its content is {digests[other[0]]}, and was "
         f"{noted}. Put that back, or begin another run with directory=..."
@@ -171,9 +172,9 @@ def same(key: str, candidates: list[str], noted: str) -> str:
 
 
 def check_same(given: Run, store: Store) -> Callable[[str], bool]:
-    """Return what says of a setting's key that it is a place whose content the run of a directory has noted.
+    """Return a function that says whether a key is a place whose content the run has noted.
 
-    Raises InputError where the given run has something else there. Its corpus is looked at when it is opened.
+    Raises InputError if the given run has other content there. The corpus is checked when it is opened.
     """
     noted: dict[str, Any] = store.read_json(INPUTS) if store.exists(INPUTS) else {}
     for key, place in places_of(given).items():

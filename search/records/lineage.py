@@ -1,4 +1,4 @@
-"""The lineage of a run: who copied whom, and from that where any member's weights and settings came from."""
+"""The lineage of a run: which member copied which, and so where weights and hyperparameters came from."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ class Event(NamedTuple):
     parent_score: float | None
     before: Hyperparameters | None
     after: Hyperparameters
-    # round and step of the copied weights, if each member counts its own; else None
+    # round and step of the copied weights in asynchronous runs, where members count their own; else None
     parent_round: int | None = None
     parent_step: int | None = None
 
@@ -125,7 +125,7 @@ def schedule_of(path: Sequence[Segment]) -> list[Setting]:
 
 def _arrival(arrivals: Sequence[Event], round: int) -> Event:
     """Return the event that brought the weights that a round scored; the round's own decision came later."""
-    # searched from the end, because copied weights have mostly come last
+    # search from the end: copied weights are mostly recent
     return next(event for event in reversed(arrivals) if event.round < max(round, 1))
 
 

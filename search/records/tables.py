@@ -1,11 +1,11 @@
-"""The append-only tables of a run: lineage (who copied whom), metrics and mixtures.
+"""The append-only tables of a run: lineage (which member copied which), metrics and mixtures.
 
 Each round adds one Parquet part named for the round. A run that is resumed from round r drops the
 parts after r and writes them again, so that no event is ever there twice.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -30,7 +30,7 @@ LINEAGE_SCHEMA = pa.schema(
         ("before", pa.string()),
         ("after", pa.string()),
         ("parent_round", pa.int32()),  # the parent's own round whose weights were copied
-        ("parent_step", pa.int64()),  # steps that these weights had trained
+        ("parent_step", pa.int64()),  # steps that these weights had trained by then
     ]
 )
 METRICS_SCHEMA = pa.schema(
@@ -56,7 +56,10 @@ MIXING_SCHEMA = pa.schema(
         ("step", pa.int64()),
         ("member", pa.int32()),
         ("group", pa.string()),
-        ("proportion", pa.float64()),  # share of the rows outside of probes, or of the loss if that is weighed
+        (
+            "proportion",
+            pa.float64(),
+        ),  # share of the rows outside of probes; share of the loss if the policy weighs losses
         ("seen", pa.int64()),  # rows of the group that these weights have trained on
         ("rows", pa.int64()),  # all rows of the group
         ("evaluations", pa.int32()),
@@ -67,7 +70,7 @@ MIXING_SCHEMA = pa.schema(
         ("errors", pa.list_(pa.float64())),  # standard errors of the effects
     ]
 )
-# columns that every part of a table has had
+# columns that are in every part of a table, also in older ones
 NEEDED = {
     LINEAGE: ("event", "round", "step", "member", "score", "parent", "parent_score", "before", "after"),
     METRICS: ("round", "step", "member", "score"),
@@ -148,9 +151,9 @@ def read_table_rows(store: Store, name: str, until: int | None = None) -> list[d
     parts = [part for part in store.parts(name) if until is None or round_of(part) <= until]
     try:
         found = [read_part(store, f"{name}/{part}") for part in parts]
-    except FileNotFoundError:  # a run that is resumed meanwhile drops some
+    except FileNotFoundError:  # a run that is resumed meanwhile drops some parts
         found = []
-    with store.guarded(name):  # a column that only some parts have, such as a group's loss, is empty elsewhere
+    with store.guarded(name):  # a column of only some parts, such as a group's loss, is empty in the others
         rows: list[dict[str, Any]] = (
             pa.concat_tables(found, promote_options="default").to_pylist() if found else []
         )
@@ -162,8 +165,14 @@ def read_table_rows(store: Store, name: str, until: int | None = None) -> list[d
     return rows
 
 
+def rows_backwards(store: Store, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table of the run directory, those of the newest part first."""
+    for part in reversed(store.parts(name)):
+        yield from read_part(store, f"{name}/{part}").to_pylist()
+
+
 def read_part(store: Store, name: str) -> pa.Table:
-    """Return one part; raises BrokenFile if it is none of its table."""
+    """Return one part; raises BrokenFile if it does not belong to its table."""
     part = store.read_part(name)
     if missing := [column for column in NEEDED[name.split("/")[-2]] if column not in part.column_names]:
         raise BrokenFile(store.path(name), f"it has no column {missing[0]}")
@@ -171,12 +180,12 @@ def read_part(store: Store, name: str) -> pa.Table:
 
 
 def round_of(part: str) -> int:
-    """Return the round that a part is named for."""
+    """Return the round in a part's name."""
     return int(part.removeprefix("part-").removesuffix(".parquet"))
 
 
 def drop_rounds_after(store: Store, round_: int) -> None:
-    """Drop what was recorded after this round, and what a killed run had not written to its end."""
+    """Drop the parts after this round, and files that a killed run left unfinished."""
     for folder in (LINEAGE, METRICS, MIXING):
         for name in store.names(folder):
             written = TEMPORARY.fullmatch(name)

@@ -1,4 +1,4 @@
-"""Where a run goes on: its newest round that can be read as a whole, and nothing of which is lost before."""
+"""Find the round from which a run goes on: the newest one whose files, and all before them, are whole."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from shoal.search.records.lineage import read_lineage
 
 
 class WholeRound(NamedTuple):
-    """A round as its checkpoint and the tables hold it."""
+    """A round as the checkpoint and the tables have it."""
 
     round: int
     decisions: dict[str, Any]
@@ -25,9 +25,9 @@ class WholeRound(NamedTuple):
 
 
 def newest_whole(run: Run, store: Store, say: Callable[[str], None]) -> WholeRound | None:
-    """Return the newest round whose files are there and hold what was written; None if none was finished.
+    """Return the newest round whose files are all there and unbroken; None if no round was finished.
 
-    A file that is broken is told of, and the round before taken. Raises InputError where no round is left.
+    `say` hears of a broken file, and the round before is taken. Raises InputError if no round is left.
     Nothing is deleted.
     """
     rounds = [each for each in checkpoints.saved_rounds(store) if checkpoints.has_decisions(store, each)]
@@ -35,7 +35,7 @@ def newest_whole(run: Run, store: Store, say: Callable[[str], None]) -> WholeRou
     for round_ in rounds:
         try:
             if gone := checkpoints.missing(store, round_, range(run.population.members), run.shares):
-                # a killed run leaves such a newest round, since members write after the decision
+                # members write after the decision, so a killed run may leave its newest round incomplete
                 lost += [] if round_ == rounds[0] else [f"{store.path(gone[0])} is missing"]
                 continue
             found = read_whole(run, store, round_)
@@ -54,7 +54,7 @@ def newest_whole(run: Run, store: Store, say: Callable[[str], None]) -> WholeRou
 
 
 def read_whole(run: Run, store: Store, round_: int) -> WholeRound:
-    """Read all that the run has of a round and before; raises BrokenFile for what is not as it was written."""
+    """Read all files of a round and before; raises BrokenFile for a file that is not as it was written."""
     decisions = checkpoints.load_decisions(store, round_)
     with store.guarded(checkpoints.decisions_of(round_)):
         state, saved = population.from_plain(decisions["members"]), [int(each) for each in decisions["saved"]]

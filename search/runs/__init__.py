@@ -1,1 +1,1 @@
-"""What the commands do with a run, a module for each kind of run."""
+"""The commands `run`, `resume` and `replay`: a module for each kind of run."""

@@ -1,4 +1,4 @@
-"""RegMix's own regression: gradient boosted trees, where LightGBM is installed."""
+"""RegMix's own regression: gradient boosted trees, if LightGBM is installed."""
 
 from collections.abc import Callable
 
@@ -15,13 +15,13 @@ TREE_SETTINGS = {
     "verbosity": -1,
 }
 ROUNDS, PATIENCE = 1000, 3
-HELD_OUT = 8  # one run in so many stops the training early; never runs that are judged on
+HELD_OUT = 8  # one in 8 runs decides when to stop early; runs that judge the fit are none of them
 
 
 def boosted(mixtures: Vector, losses: Vector, seed: int = 0) -> Callable[[Vector], Vector]:
     """Return a predictor (mixtures, targets) out of (runs, groups) and (runs, targets) (Liu et al., 2025).
 
-    Trees stop where the runs stop: they say nothing of mixtures beyond them.
+    Trees do not extrapolate: they say nothing about mixtures beyond those of the runs.
     """
     try:
         import lightgbm

@@ -13,7 +13,7 @@ from shoal.search.report.write import REPORT, write_report
 
 
 def close(run: Run, store: Store, console: Console) -> None:
-    """Draw the report, export the best member, and say what came out and where everything is."""
+    """Draw the report, export the best member, and print the result and where the files are."""
     found = directory.summary(store)
     beside = {
         name: directory.summary(Store(f"{store.uri}/{folder}"))
@@ -33,7 +33,7 @@ def close(run: Run, store: Store, console: Console) -> None:
 
 
 def is_closed(store: Store) -> bool:
-    """Say whether a run that is done has all that `close` writes: it may have been stopped before."""
+    """Say whether all files of `close` are there; a run may be stopped before it has written them."""
     return store.exists("best/config.json") and store.exists(REPORT)
 
 
@@ -64,5 +64,5 @@ def compare_with_controls(run: Run, found: dict[str, Any], beside: dict[str, dic
 
 
 def seconds(found: dict[str, Any]) -> float:
-    """Return what a run took, with the scoring of its rows, also where an earlier run had scored them."""
+    """Return the seconds of a run, including those of scoring its rows, even if an earlier run scored them."""
     return float(found["wall_seconds"] + found.get("scoring", {}).get("seconds", 0.0))

@@ -1,4 +1,4 @@
-"""The runs of the same budget that a run is judged by."""
+"""The controls of a run: runs with the same budget, to compare it with."""
 
 from shoal.search.config.kinds import NO_EXPLOIT
 from shoal.search.config.mixing import POLICY, MixingSection
@@ -7,23 +7,23 @@ from shoal.search.records.directory import STRATIFIED
 
 
 def controls(run: Run) -> list[Run]:
-    """Return the runs of the same budget that a run is judged by, each in a folder of its own."""
+    """Return the controls of a run, each with a folder of its own."""
     return [without_exploits(run), *([in_equal_shares(run)] if run.mixing is not None else [])]
 
 
 def without_exploits(run: Run) -> Run:
-    """Return the control: the same members with the same budget, each left to itself."""
+    """Return the control: the same members with the same budget, which never copy."""
     population = run.population.model_copy(update={"exploit": NO_EXPLOIT, "cull": None, "backtrack": False})
     return run.model_copy(update={"population": population, "directory": f"{run.directory}/baseline"})
 
 
 def in_equal_shares(run: Run) -> Run:
-    """Return the control of a mixture: the same population with as many rows of every group."""
+    """Return the control of a mixture: the same population with equally many rows of every group."""
     searched = {name: domain for name, domain in run.hyperparameters.items() if name != "mixing"}
-    # what is unseen stays so, and is what members are scored by
+    # unseen groups stay unseen, and still score the members
     even = MixingSection(policy=POLICY["stratified"](kind="stratified"), unseen=run.unseen)
     mixing = even if run.unseen else None
     plain = {"mixing": mixing, "hyperparameters": searched, "name": f"{run.name}-{STRATIFIED}"}
     equal = run.model_copy(update={**plain, "directory": f"{run.directory}/{STRATIFIED}"})
-    # nothing is left to vary where only the mixture was searched
+    # if only the mixture was searched, nothing is left to vary: then nobody copies either
     return equal if searched else equal.model_copy(update={"population": without_exploits(run).population})

@@ -31,7 +31,9 @@ from shoal.trainables.distill.spaces import Subnet
 def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
     """Train a population of super-networks, then pick students out of them."""
     running.run_new(run, console, baseline, resume)
-    pick(directory.open_run(run.directory)[0], console)  # it knows its rows
+    pick(
+        directory.open_run(run.directory)[0], console
+    )  # the run in the directory knows the content of its rows
 
 
 def run_on(path: str, console: Console) -> None:
@@ -105,7 +107,7 @@ def winners_of(run: Run, store: Store) -> dict[str, int]:
 
 
 def add_test_losses(run: Run, students: list[Row], weights: dict[str, Any]) -> None:
-    """Judge the students on rows that they were not picked by."""
+    """Measure the students on test rows, which played no part in the choice."""
     taught = open_teacher(run, "cpu")
     held_out = held_out_of(run)
     for name in spaces_of(run, taught[1].shape):

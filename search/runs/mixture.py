@@ -38,7 +38,7 @@ from shoal.search.runs import population as running
 from shoal.search.runs.boosting import boosted
 
 PROPOSAL = "proposal.json"
-CANDIDATES, KEPT = 20_000, 100  # mixtures that a regression scores, and of which it proposes the mean
+CANDIDATES, KEPT = 20_000, 100  # a regression scores so many mixtures, and proposes the mean of the best 100
 
 
 def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
@@ -63,9 +63,9 @@ def run_on(path: str, console: Console) -> None:
 
 
 def prepare_search(run: Run, console: Console, new: bool = False) -> tuple[Run, dict[str, int]]:
-    """Build the corpus if it is not there; return the run of its rows, and how many each group trains on.
+    """Build the corpus if it is not there; return the run with these rows, and each group's number of them.
 
-    The caps can hold with these.
+    Raises InputError if no mixture keeps to `swarm.epochs` with these numbers.
     """
     run = running.prepare_run(run, console, new)
     rows = {name: group.splits["train"].rows for name, group in load_corpus(run.data).groups.items()}
@@ -83,7 +83,7 @@ def settings(run: Run) -> Swarm:
 
 
 def most(run: Run, rows: dict[str, int]) -> Vector:
-    """Return the share that each group may have without more than the allowed passes over it."""
+    """Return the largest share of each group that keeps to the allowed passes over it."""
     epochs = settings(run).epochs
     trained = run.training.steps * run.training.batch
     if epochs is None:
@@ -92,7 +92,7 @@ def most(run: Run, rows: dict[str, int]) -> Vector:
 
 
 def search(run: Run, rows: dict[str, int], console: Console) -> None:
-    """Carry out what is left of the search, and say what came of it."""
+    """Carry out what is left of the search, and print its result."""
     with lease.holding(run.directory) as store, running.well_recorded(run, partial(record_status, store)):
         record_status(store, "running")
         swarm = as_population(run, "swarm", settings(run).model, settings(run).steps, 1, design(run))
@@ -132,7 +132,7 @@ def design(run: Run) -> list[Vector]:
     if swarm.design == "dirichlet":
         return list(draw_mixtures(prior(run), swarm.runs, np.random.default_rng([run.seed, 2])))
     space = {group: Float(1e-6, 1.0) for group in run.data.groups}
-    # minus the logarithms of even draws are exponential, and those over their sum even on the simplex
+    # -log of uniform draws is exponential; divided by their sum, such draws are uniform on the simplex
     drawn = [list(state.hyperparameters.values()) for state in spread(space, swarm.runs, run.seed)]
     return [normalise(-np.log(np.array(values) * (1 - 1e-6))) for values in drawn]
 
@@ -145,7 +145,7 @@ def prior(run: Run) -> Vector:
 def as_population(
     run: Run, part: str, model: Model, steps: int, repeats: int, mixtures: Sequence[Vector]
 ) -> Run:
-    """Return the population that trains each mixture with each of so many seeds."""
+    """Return the population that trains each mixture with `repeats` seeds."""
     equal = POLICY["fixed"](kind="fixed", proportions=dict.fromkeys(run.data.groups, 1 / len(run.data.groups)))
     starts = [
         Start(hyperparameters={"mixing": {"proportions": mixture.tolist()}}, seed=seed)
@@ -176,7 +176,7 @@ def as_population(
 
 
 def with_members_each(cluster: Cluster, members: int) -> Cluster:
-    """Return the cluster with no more broods than have a member on each of their workers.
+    """Return the cluster with fewer broods if needed, so that each worker has a member.
 
     With as many broods as members each small run is a Tune trial with a worker of its own.
     """
@@ -187,20 +187,20 @@ def with_members_each(cluster: Cluster, members: int) -> Cluster:
 
 
 def short_interval(steps: int) -> int:
-    """Return an interval of which a run has at most five, so that little is lost when it is stopped."""
+    """Return an interval that cuts a run into at most five parts: stopped, it loses one of them."""
     return next(steps // parts for parts in (5, 4, 3, 2, 1) if steps % parts == 0)
 
 
 def losses_of(run: Run) -> Vector:
-    """Return each member's last validation loss of each group, (members, groups); NaN for who has failed."""
+    """Return each member's last validation loss of each group, (members, groups); NaN if it has failed."""
     rows = sorted(read_table_rows(Store(run.directory), METRICS), key=lambda row: (row["round"], row["member"]))
     last = rows[-run.population.members :]
-    # who failed before the last round was judged by no group there
+    # a member that failed before the last round has no loss there
     return np.array([[row.get(f"loss_{group}") for group in run.data.groups] for row in last], dtype=np.float64)
 
 
 def proposal(run: Run, rows: dict[str, int], swarm: Run) -> dict[str, Any]:
-    """Fit the law and return what it proposes, with an interval, and the controls beside it."""
+    """Fit the law; return its proposed mixture, with an interval, beside the controls."""
     given, caps = settings(run), most(run, rows)
     mixtures = np.array([start.hyperparameters["mixing"]["proportions"] for start in swarm.starts])
     losses = losses_of(swarm)
@@ -251,7 +251,7 @@ def proposed(run: Run, caps: Vector, mixtures: Vector, losses: Vector) -> Vector
     if given.law == "log_linear":
         return best_mixture(fit_law(mixtures, losses), prior(run), given.strength, caps)
     predict = predictor(given, mixtures, losses)
-    # the same candidates for every sample of the runs, so that the interval is not theirs
+    # each resample of the runs gets the same candidates, so the interval does not measure their chance
     candidates = np.random.default_rng([run.seed, 4]).dirichlet(len(caps) * prior(run) + 1e-3, CANDIDATES)
     allowed = candidates[np.all(candidates <= caps + 1e-9, axis=1)]
     if allowed.shape[0] < KEPT:
@@ -260,7 +260,7 @@ def proposed(run: Run, caps: Vector, mixtures: Vector, losses: Vector) -> Vector
 
 
 def held_out_correlation(given: Swarm, mixtures: Vector, losses: Vector, folds: int = 5) -> float | None:
-    """Return how well the law ranks runs that it was not fitted to; None where too few would be left."""
+    """Return how well the law ranks runs that it was not fitted to; None if too few are left for a fit."""
     told = np.arange(len(losses)) % folds
     if (told != 0).sum() < mixtures.shape[1] + 2:
         return None
@@ -273,9 +273,9 @@ def held_out_correlation(given: Swarm, mixtures: Vector, losses: Vector, folds: 
 
 
 def confirm(found: dict[str, Any], run: Run, repeats: int) -> None:
-    """Add what the confirming run measured: mean validation and test losses over the seeds that went well.
+    """Add what the confirming run measured: mean validation and test losses over the seeds that succeeded.
 
-    A mixture of which no seed went well has neither.
+    A mixture without such a seed has neither.
     """
     validation = losses_of(run).mean(axis=1).reshape(-1, repeats)
     tests = Store(run.directory).read_json(TESTS)

@@ -57,7 +57,7 @@ def run_on(path: str, console: Console) -> None:
 
 
 def run_again(given: Run, console: Console, baseline: bool) -> None:
-    """Continue the run of a directory as a job's retry does: to find it finished is no mistake."""
+    """Continue the run of a directory, as a job's retry does; a finished run is no error."""
     run = directory.same_run(given)
     unfinished = unfinished_of(run, baseline)
     if not unfinished and is_closed(Store(run.directory)):
@@ -68,7 +68,7 @@ def run_again(given: Run, console: Console, baseline: bool) -> None:
 
 
 def unfinished_of(run: Run, baseline: bool) -> list[Run]:
-    """Return the run and its controls, as far as they have not come to their end."""
+    """Return those of the run and its controls that are not finished."""
     runs = [run, *(controls(run) if baseline else [])]
     return [each for each in runs if directory.summary(Store(each.directory)).get("status") != "done"]
 
@@ -87,7 +87,7 @@ def train_all(run: Run, runs: list[Run], console: Console) -> None:
     with session(run.cluster.dashboard) as dashboard:
         if dashboard and run.cluster.dashboard:
             console.print(f"dashboard: http://{dashboard}", highlight=False, soft_wrap=True)
-        # not before: a run that cannot begin would stand in the way of the next try
+        # the directory is made only now: if the run cannot begin, none is in the way of the next try
         if not directory.holds_run(run.directory):
             directory.create(run)
         score_rows(run, console)
@@ -100,7 +100,7 @@ def train_all(run: Run, runs: list[Run], console: Console) -> None:
 def prepare_run(run: Run, console: Console, new: bool = False) -> Run:
     """Build the corpus if it is not there, and check that a batch can be cut from it; return its run.
 
-    For a `new` run it is also built again where its sources are no longer what they were.
+    For a `new` run it is also built again if its sources have changed.
     """
     if run.own:
         own_class(run.trainable, run.code)
@@ -154,7 +154,7 @@ def print_line(console: Console, line: str) -> None:
 
 
 def score_rows(run: Run, console: Console) -> None:
-    """Score the training rows if the run's policy goes by scores and they are not there."""
+    """Score the training rows if the run's policy needs scores and there are none yet."""
     if (model := run.sampling.scorer) is not None:
         found = score_corpus(run.data, model, run.cluster.gpus_per_worker)
         console.print(
@@ -165,7 +165,7 @@ def score_rows(run: Run, console: Console) -> None:
 
 
 def check_rows(run: Run, rows: int) -> None:
-    """Refuse a corpus that is smaller than a batch."""
+    """Raise InputError if the corpus is smaller than a batch."""
     if rows < run.training.batch:
         raise InputError(
             f"training.batch: must be at most the corpus's {rows} training rows of "
@@ -174,7 +174,7 @@ def check_rows(run: Run, rows: int) -> None:
 
 
 def finish(run: Run, console: Console) -> Outcome:
-    """Train a run to its end and write what it came to."""
+    """Train a run to its end and write its result."""
     with lease.holding(run.directory) as store, well_recorded(run, partial(record_summary, store, run)):
         directory.note_job(store)
         record_summary(store, run, "running")
@@ -186,10 +186,10 @@ def finish(run: Run, console: Console) -> Outcome:
 
 @contextlib.contextmanager
 def well_recorded(run: Run, write: Callable[[str], None]) -> Iterator[None]:
-    """Write down the status of a run that did not come to its end, also where a signal leaves no time."""
+    """Write down the status of a run that stops before its end, even if a signal leaves little time."""
 
     def note(status: str) -> None:
-        # else its new driver has the word, or the lease tells what the status cannot
+        # after a lost lease another driver writes the status; if nothing can be written, the lease shows it
         with contextlib.suppress(CannotWrite, lease.LeaseLost):
             write(status)
 
@@ -200,7 +200,7 @@ def well_recorded(run: Run, write: Callable[[str], None]) -> Iterator[None]:
     except BaseException as error:
         signalled = ending.came() or isinstance(error, Interrupted | KeyboardInterrupt)
         note("interrupted" if signalled else "failed")
-        if signalled:  # whatever it was that then could not be done
+        if signalled:  # the error may be any: it came of the signal
             raise interrupted(run) from error
         if isinstance(error, CannotWrite):
             raise RunFailed(f"{error} {way_on(run)}") from error
@@ -210,7 +210,7 @@ def well_recorded(run: Run, write: Callable[[str], None]) -> Iterator[None]:
 
 
 def train_on(run: Run, watcher: Watcher, store: Store, console: Console) -> Outcome:
-    """Train to the end, with as many broods as there is room for at each time."""
+    """Train to the end; when the room in the cluster changes, go on with another number of broods."""
     while True:
         try:
             return train_population(run, watcher, store=store)

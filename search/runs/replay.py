@@ -27,12 +27,12 @@ def lineage_of(run: Run, store: Store, member: int | None = None) -> tuple[int, 
 
 
 def schedule_entries(path: list[Segment]) -> list[dict[str, object]]:
-    """Return a lineage's schedule as `schedule:` of a run's file holds it."""
+    """Return a lineage's schedule in the form of a file's `schedule:`."""
     return [setting._asdict() for setting in schedule_of(path)]
 
 
 def replay_lineage(place: str, member: int | None, console: Console) -> None:
-    """Train the member's lineage once more as one model, and say how near it comes."""
+    """Train the member's lineage again as one model, and print how far its weights differ."""
     run, store = directory.going_on(place)
     if directory.summary(store).get("status") != "done":
         raise InputError(
@@ -57,9 +57,9 @@ def replay_lineage(place: str, member: int | None, console: Console) -> None:
 
 
 def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Run:
-    """Return the run of one member that starts as the lineage's first and keeps to its schedule."""
+    """Return the run of one member: it starts as the lineage's first member did and follows the schedule."""
     settings: list[Setting] = schedule_of(path)
-    # in a stack, copies may come between the ready points: the schedule then needs a finer interval
+    # copies may lie between multiples of the interval; then the schedule needs a finer one
     interval = math.gcd(run.population.interval, *(setting.from_step for setting in settings))
     alone = {
         "members": 1,
@@ -70,7 +70,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
         "interval": interval,
     }
     population = run.population.model_copy(update=alone)
-    # a stack of one mostly rounds as a larger one does; a member that trains by itself does not
+    # stacks of any size mostly round alike, so a member that was stacked is stacked again
     rows = read_table_rows(store, METRICS)
     stacked = any(row["stacked"] for row in rows if row["member"] == member)
     threads = directory.summary(store)["threads"]
@@ -90,7 +90,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
 
 
 def compare_weights(run: Run, store: Store, replayed: Run, copy: Store, member: int) -> str:
-    """Return how the replay's last weights stand to those of the run."""
+    """Return a sentence that compares the replay's last weights with the run's."""
     found, again = (
         directory.whole_weights(each, place, directory.member_of(each, place, number))
         for each, place, number in ((run, store, member), (replayed, copy, 0))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import distill_speed, mixing, stream
+from benchmarks import distill_speed, mixing, population, stream
 from benchmarks.exploit import median
 from benchmarks.parts import loaders, processes
 from benchmarks.parts.asha import train_by_asha
@@ -166,3 +166,21 @@ def test_the_grid_stands_around_the_equal_mixture(groups: int, mixtures: int) ->
     found = np.array(grid(groups))
     assert found.shape == (mixtures, groups) and np.allclose(found.sum(axis=1), 1)
     assert found[0].tolist() == pytest.approx([3 / (groups + 2), *[1 / (groups + 2)] * (groups - 1)])
+
+
+@pytest.mark.parametrize(("each", "repeats"), [(10.0, 3), (100.0, 2), (1000.0, 1)])
+def test_a_loaded_machine_measures_a_population_less_often_and_says_so(
+    monkeypatch, capsys, each, repeats
+) -> None:
+    now = [0.0]
+
+    def on_ray(*settings) -> tuple[float, float]:
+        now[0] += each
+        return 2.0, 1.0
+
+    monkeypatch.setattr(population.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(population, "on_ray", on_ray)
+    monkeypatch.setattr(population, "bare", lambda *settings: 1.0)
+    found = population.compare("Perceptron", 2, 10, 5, True, repeats=3, seconds=250.0)
+    assert (found["repeats"], found["ratio"]) == (repeats, 2.0)
+    assert ("only" in capsys.readouterr().out) == (repeats < 3)

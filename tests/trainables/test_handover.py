@@ -287,7 +287,7 @@ def test_on_ray_each_checkpoint_is_of_one_moment(tmp_path, mode: str) -> None:
     place = f"directory={tmp_path / 'run'}"
     shoal("run", "examples/toy.yaml", *own, *shape, f"population.mode={mode}", "cluster.broods=1", place)
     files = sorted(Path(tmp_path, "run/checkpoints").glob("*/member-*"))
-    assert len(files) >= 40
+    assert len(files) >= 20  # asynchronous members pass over rounds where no answer has come
     for file in files:
         state = nests.loads(file.read_bytes())
         assert counts(state) == {float(torch.tensor(state["trained"], dtype=torch.bfloat16)), state["trained"]}

@@ -295,7 +295,7 @@ def test_what_a_class_of_ones_own_does_not_look_at_is_refused(answer, change: st
     assert said in answer(OWN.replace("MODULE", "good_class"), change)
 
 
-@pytest.mark.parametrize("name", ["json", "search", "numpy"])
+@pytest.mark.parametrize("name", ["json", "shoal", "numpy"])
 def test_a_file_with_the_name_of_another_module_is_one_line(answer, name: str) -> None:
     Path("inner").mkdir()
     Path(f"inner/{name}.py").write_text(CLASS)
@@ -303,10 +303,21 @@ def test_a_file_with_the_name_of_another_module_is_one_line(answer, name: str) -
     assert f"inner/{name}.py is not found, since `{name}` is the name of another module" in said
 
 
+def test_a_file_that_hides_shoal_from_workers_is_one_line(answer) -> None:
+    Path("shoal.py").write_text("ANSWER = 42\n")
+    assert "shoal.py: hides Shoal from its workers" in answer(TOY)
+
+
 @pytest.mark.parametrize("name", ["search", "cluster", "policies", "trainables"])
-def test_a_file_that_hides_a_package_from_workers_is_one_line(answer, name: str) -> None:
-    Path(f"{name}.py").write_text("ANSWER = 42\n")
-    assert f"{name}.py: hides Shoal's own package `{name}` from its workers" in answer(TOY)
+def test_a_file_of_a_users_own_may_bear_the_name_of_a_folder_of_ours(name: str, monkeypatch) -> None:
+    Path(f"{name}.py").write_text(CLASS)
+    Path("run.yaml").write_text(OWN.replace("MODULE", name))
+    monkeypatch.setattr(sys, "argv", ["shoal", "validate", "run.yaml"])
+    sys.modules.pop(name, None)
+    with pytest.raises(SystemExit) as ended:
+        run_command_line()
+    sys.modules.pop(name, None)
+    assert ended.value.code == 0
 
 
 def test_the_trace_of_a_class_that_raises_is_in_the_file_that_is_named(answer) -> None:

@@ -62,6 +62,16 @@ def test_the_file_beside_goes_before_one_of_the_working_folder(tmp_path) -> None
     assert sys.modules[found.__module__].__file__ == f"{tmp_path}/p/two_classes.py"
 
 
+@pytest.mark.parametrize("name", ["search", "cluster", "policies", "trainables"])
+def test_a_file_may_have_the_name_of_a_package_of_ours(name: str, monkeypatch) -> None:
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    try:
+        run = project("p", name)
+        assert sys.modules[own_class(run.trainable, run.code).__module__].__file__.endswith(f"/p/{name}.py")
+    finally:
+        sys.modules.pop(name)
+
+
 def test_what_a_module_prints_is_not_in_the_configuration(monkeypatch) -> None:
     Path("printing_class.py").write_text("print('hello')\n" + CLASS)
     Path("run.yaml").write_text(OWN.replace("MODULE", "printing_class"))

@@ -6,10 +6,12 @@ Every line is a folder made by code. It is read by both builders, which must agr
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import os
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,8 @@ import pytest
 from shoal.search.config.sections import Data
 from shoal.search.corpus import stages
 from shoal.search.corpus.build import build_corpus
+from shoal.search.corpus.formats import SourceFile, contents
+from shoal.search.corpus.quarantine import Bad, checked_content
 from shoal.search.errors import InputError
 from tests.helpers.odd_files import (
     BIG,
@@ -42,6 +46,7 @@ from tests.helpers.odd_files import (
     tar,
     texts,
     turned,
+    unmarked,
     zipped,
 )
 
@@ -195,6 +200,10 @@ CASES = [
     Case("a member's number of 5000 digits", holds("a.tar", tar([("a.json", BIG), ("b.txt", b"more text")])), 2),
     Case("a member's deep JSON", holds("a.tar", tar([("a.json", DEEP), ("b.txt", b"more text")])), 1, 1),
     Case("a sample without a text", holds("a.tar", tar([("a.cls", b"1"), ("b.txt", b"more text")])), 1, 1),
+    Case("a tar of the oldest form without a name", holds("shard-0", unmarked(TAR)), 100),
+    Case("files of many texts in a tar", holds("a.tar", tar([("a.jsonl", lines(500, 9)), ("b.parquet", ROWS)])), 209),
+    Case("compressed files in a tar", holds("a.tar", tar([("a.jsonl.gz", PACKED), ("b.txt.gz", gzip.compress(b"one text"))])), 21),
+    Case("a broken file in a tar", holds("a.tar", tar([("a.parquet", ROWS[:-20])])), 0, lost(len(ROWS) - 20), reason="footer"),
     # Parquet
     Case("Parquet", holds("a.parquet", ROWS), 200),
     *(Case(f"Parquet as {name}", holds(name, ROWS), 200) for name in ("a.pq", "a.parq", "part-0", "a.PARQUET")),
@@ -316,3 +325,16 @@ def test_what_gives_nothing_is_refused_in_one_line(tmp_path, make, source, said)
     assert said in line and "data.groups.docs" in line and "\n" not in line
     line.encode()  # can be printed
     assert not (tmp_path / "corpus-local" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("of", ["a.jsonl.gz", "a.tar.gz", "a.jsonl.xz"])
+def test_what_one_wrong_bit_of_a_compressed_file_loses_is_counted(tmp_path, of) -> None:
+    plain = tar(samples(0, 2000)) if "tar" in of else lines(0, 2000)
+    packed = lzma.compress(plain) if of.endswith("xz") else gzip.compress(plain)
+    for at in range(1, 8):
+        content = turned(packed, len(packed) * at // 8)
+        file = SourceFile(partial(io.BytesIO, content), of, len(content), 10**9, "text")
+        found = [each if isinstance(each, Bad) else checked_content(each, 10**6) for each in contents(file)]
+        good = sum(not isinstance(each, Bad) for each in found)
+        bad = sum(each.documents for each in found if isinstance(each, Bad))
+        assert bad and 1100 < good + bad < 2300  # of xz only the file's own bytes say how many there were

@@ -131,6 +131,20 @@ def test_a_corpus_smaller_than_a_batch_and_a_group_without_rows_are_named(tmp_pa
     assert "nothing" in refused("run", *other)
 
 
+def test_status_of_a_run_whose_driver_is_gone_says_how_to_go_on(tmp_path, shoal) -> None:
+    place = tmp_path / "a run"
+    store = Store(str(place))
+    store.write("run.yaml", shoal("validate", TOY).out)
+    store.write_json("summary.json", {"status": "running"})
+    found = {"epoch": 1, "owner": "x", "time": 0.0, "machine": "gone", "process": 1, "started": 1}
+    store.write_json("lease.json", found)
+    said = shoal("status", str(place))
+    assert said.code == 0
+    assert f"{place}: stopped, since its driver is gone; go on with `shoal resume '{place}'`" in said.out
+    store.write_json("summary.json", {"status": "interrupted"})
+    assert "stopped" not in shoal("status", str(place)).out
+
+
 def test_status_without_runs_says_so(tmp_path, monkeypatch, refused) -> None:
     monkeypatch.chdir(tmp_path)
     assert "holds no run" in refused("status")

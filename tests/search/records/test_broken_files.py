@@ -76,7 +76,8 @@ BROKEN = {
         [b"", b"{}", b"[1]", b"null"],
     ),
     "checkpoints/round-000004/member-00001.safetensors": (["export"], [b"", b"\x08" * 20]),
-    "metrics.parquet/part-000002.parquet": (READERS, [b"", b"PAR1" * 5]),
+    "metrics.parquet/part-000004.parquet": (READERS, [b"", b"PAR1" * 5]),
+    "metrics.parquet/part-000002.parquet": (["report", "top"], [b"", b"PAR1" * 5]),
     "lineage.parquet/part-000000.parquet": (["schedule", "report", "top"], [b"", b"PAR1" * 5]),
     "job.json": (["status"], [b"", b"{}", b"7"]),
 }
@@ -113,9 +114,9 @@ def test_a_broken_lease_is_named(tmp_path, run, content: bytes) -> None:
 
 
 def test_a_table_of_another_kind_is_named(tmp_path, run, refused) -> None:  # noqa: F811
-    part = tmp_path / "run/metrics.parquet/part-000003.parquet"
+    part = tmp_path / "run/metrics.parquet/part-000004.parquet"
     shutil.copy(tmp_path / "run/lineage.parquet/part-000000.parquet", part)
-    Store(run.directory).write_table("metrics.parquet/part-000003.parquet", other_table())
+    Store(run.directory).write_table("metrics.parquet/part-000004.parquet", other_table())
     assert f"{part} is broken: it has no column round" in refused("status", str(tmp_path / "run"))
 
 
