@@ -15,6 +15,7 @@ from shoal.cluster.errors import NoRay
 from shoal.cluster.storage import BrokenFile, CannotWrite, Store
 from shoal.search import notation, traces
 from shoal.search.errors import InputError, Interrupted, RunFailed
+from shoal.search.front import commands
 from shoal.search.load import load_run
 from shoal.search.output import write_document
 from shoal.search.platform import job_commands, platform_commands
@@ -184,6 +185,7 @@ app.command("submit", epilog=example.format("submit examples/toy.yaml directory=
 app.command("stop", epilog=example.format("stop toy-1f2e3d4c"))(job_commands.stop_command)
 app.command("logs", epilog=example.format("logs --follow /runs/toy"))(job_commands.logs_command)
 app.command("top", epilog="Example: shoal top runs/demo")(job_commands.top_command)
+commands.register(app)
 app.add_typer(platform_commands.k8s, name="k8s")
 app.add_typer(platform_commands.grafana, name="grafana")
 

@@ -27,10 +27,15 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
 
     Raises InputError that names the file, the key path, the value and what is allowed.
     """
+    return run_of(load_values(path, changes), path, os.path.dirname(os.path.abspath(path)))
+
+
+def run_of(values: dict[str, Any], path: str, folder: str) -> Run:
+    """Return the run of a file's values; a class of the user's own is looked for in `folder`."""
     refuse_hiding()
-    run = checked_run(load_values(path, changes), path)
+    run = checked_run(values, path)
     if run.own:
-        run = run.model_copy(update={"code": run.code or os.path.dirname(os.path.abspath(path))})
+        run = run.model_copy(update={"code": run.code or folder})
         found = own_class(run.trainable, run.code, draft=True)
         problem = check_each(run) if is_network(found) else ""
         refuse(path, [problem] if problem else [])
@@ -78,9 +83,21 @@ def parse(text: str, path: str) -> dict[str, Any]:
 def make_change(values: dict[str, Any], change: str) -> None:
     name, sign, text = change.partition("=")
     said = notation.short(change)
-    *parents, last = name.split(".")
-    if not sign or not all([*parents, last]):
+    if not sign or not all(name.split(".")):
         raise InputError(f"{said}: a change must be written key=value, such as population.members=4.")
+    try:
+        value = notation.read_change(text)
+    except yaml.YAMLError as error:
+        quoted = f"{name}={json.dumps(notation.short(text, 40), ensure_ascii=False)}"
+        raise InputError(
+            f"{said}: {notation.what(error)}. As a word it is written {shlex.quote(quoted)}."
+        ) from error
+    set_key(values, name, value, said)
+
+
+def set_key(values: dict[str, Any], name: str, value: Any, said: str) -> None:
+    """Set the key `name`, such as population.members, in a file's values; `said` begins the error's message."""
+    *parents, last = name.split(".")
     for place, parent in enumerate(parents, start=1):
         if values.get(parent) is None:  # an empty section counts as a missing one
             values[parent] = {}
@@ -90,13 +107,7 @@ def make_change(values: dict[str, Any], change: str) -> None:
             raise InputError(
                 f"{said}: {key} holds {kind}, so nothing can be set inside it; give it as a whole."
             )
-    try:
-        values[last] = notation.read_change(text)
-    except yaml.YAMLError as error:
-        quoted = f"{name}={json.dumps(notation.short(text, 40), ensure_ascii=False)}"
-        raise InputError(
-            f"{said}: {notation.what(error)}. As a word it is written {shlex.quote(quoted)}."
-        ) from error
+    values[last] = value
 
 
 def refuse(path: str, problems: Sequence[str], cause: Exception | None = None) -> None:

@@ -47,7 +47,7 @@ FLOORS = (
     {"records", "worker"},
     {"report", "driver"},
     {"runs"},
-    {"platform"},
+    {"platform", "front"},
     {"cli"},
     {"program"},
 )
