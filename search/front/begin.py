@@ -165,7 +165,7 @@ def module_name(name: str) -> str:
 
 
 def groups_in(folder: str | None) -> dict[str, str]:
-    """Return the groups of a folder: its inner folders, or itself if it has none; by default what is installed."""
+    """Return the groups of a folder: its inner folders, or itself; by default what is installed."""
     if folder is None:
         return dict.fromkeys(("code", "docs", "law"), "installed")
     inner = sorted(each.name for each in os.scandir(folder) if each.is_dir() and each.name[0] not in "._")
