@@ -41,7 +41,7 @@ class Selected(NamedTuple):
     margin: Vector  # (rows,) how far a row lies above the cut, in the score's unit; NaN where nothing was cut
     reason: NDArray[np.int16]  # (rows,) place in `reasons`
     reasons: tuple[str, ...]
-    facts: dict[str, float]  # what the policy has found, such as its cut
+    facts: dict[str, float]  # findings such as the cut
 
     @property
     def rows(self) -> int:

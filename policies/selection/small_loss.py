@@ -13,7 +13,7 @@ from shoal.policies.selection.interface import Budget, Candidates, Selected, hal
 SCALED_BY = 0.99  # quantile; min and max would let one outlier squeeze all other losses together
 LEAST_VARIANCE = 5e-4  # in the unit of the scaled losses
 MOST_ROUNDS, CONVERGED = 200, 1e-9
-FITTED = 65536  # losses to fit on; of more, evenly spaced quantiles
+FIT_ON = 65536  # losses to fit on; of more, evenly spaced quantiles
 APART, LEAST_SHARE = 2.0, 0.01  # modes count as two if so many deviations apart and none is smaller
 
 
@@ -87,8 +87,8 @@ def scale_losses(losses: Vector) -> Vector:
 def fit_modes(values: Vector) -> Modes | None:
     """Return two normal modes by expectation and maximisation; None where fewer than two values differ."""
     ordered = np.sort(values)
-    if len(ordered) > FITTED:
-        ordered = ordered[np.linspace(0, len(ordered) - 1, FITTED).astype(np.int64)]
+    if len(ordered) > FIT_ON:
+        ordered = ordered[np.linspace(0, len(ordered) - 1, FIT_ON).astype(np.int64)]
     borders = cut_points(ordered, 2)
     if not len(borders):
         return None

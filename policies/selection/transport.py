@@ -21,7 +21,7 @@ class Transport(NamedTuple):
     second: Vector  # (m,)
 
 
-def move(costs: NDArray[np.float64], smoothing: float = 0.01) -> Transport:
+def transport(costs: NDArray[np.float64], smoothing: float = 0.01) -> Transport:
     """Return the transport between two sets whose points weigh alike, by their costs `(n, m)`.
 
     `smoothing` is the weight of the entropy in the unit of the costs; the cost falls to the exact one as it

@@ -17,8 +17,8 @@ from shoal.policies.selection.picking import mixed_scores, quotas
 from shoal.policies.selection.quantise import Quantise, graph_cut_bins, unit_rows
 from shoal.policies.selection.rules import SELECTORS
 from shoal.policies.selection.small_loss import SmallLoss, noise_chances
-from shoal.policies.selection.tarot import Tarot, copies_by_use, distances, nearest_rows, whiten, whitened
-from shoal.policies.selection.transport import move
+from shoal.policies.selection.tarot import Tarot, apart, copies_by_use, nearest_rows, whiten, whitened
+from shoal.policies.selection.transport import transport
 
 ROWS = 300
 RNG = np.random.default_rng(0)
@@ -380,24 +380,24 @@ class TestTransport:
     def test_by_hand(self) -> None:
         # two points each: straight over costs (0 + 1) / 2, crosswise (3 + 4) / 2
         costs = np.array([[0.0, 3.0], [4.0, 1.0]])
-        assert move(costs, 0.01).cost == pytest.approx(0.5, abs=1e-6)
+        assert transport(costs, 0.01).cost == pytest.approx(0.5, abs=1e-6)
 
     def test_on_a_line_the_cost_falls_to_that_of_the_sorted_pairs(self) -> None:
         rng = np.random.default_rng(0)
         one, two = np.sort(rng.normal(size=50)), np.sort(rng.normal(0.7, 1.2, size=50))
         exact, costs = np.abs(one - two).mean(), np.abs(one[:, None] - two)
-        found = [move(costs, smoothing).cost for smoothing in (0.3, 0.1, 0.02, 0.005)]
+        found = [transport(costs, smoothing).cost for smoothing in (0.3, 0.1, 0.02, 0.005)]
         assert found == sorted(found, reverse=True) and found[-1] == pytest.approx(exact, abs=1e-3)
 
     def test_it_agrees_with_an_exact_solver(self) -> None:
         optimize = pytest.importorskip("scipy.optimize")
         costs = np.random.default_rng(3).random((30, 30))
         pairs = optimize.linear_sum_assignment(costs)
-        assert move(costs, 1e-3).cost == pytest.approx(costs[pairs].mean(), abs=2e-3)
+        assert transport(costs, 1e-3).cost == pytest.approx(costs[pairs].mean(), abs=2e-3)
 
     def test_from_a_set_to_itself_nothing_moves(self) -> None:  # G7
         points = np.random.default_rng(4).normal(size=(40, 3))
-        assert move(np.linalg.norm(points[:, None] - points, axis=2), 1e-4).cost < 1e-4
+        assert transport(np.linalg.norm(points[:, None] - points, axis=2), 1e-4).cost < 1e-4
 
 
 class TestTarot:
@@ -458,10 +458,10 @@ class TestTarot:
         better = 0
         for _ in range(20):
             rows, target = unit_rows(rng.normal(size=(40, 4))), unit_rows(rng.normal(1, 0.6, (15, 4)))
-            costs = distances(rows, target)
-            first = move(costs, 0.01).first
+            costs = apart(rows, target)
+            first = transport(costs, 0.01).first
             least, most = np.argsort(first)[:10], np.argsort(-first)[:10]
-            better += move(costs[least], 0.01).cost < move(costs[most], 0.01).cost
+            better += transport(costs[least], 0.01).cost < transport(costs[most], 0.01).cost
         assert better == 20
 
     def test_the_share_that_is_found_is_near_the_planted_one(self) -> None:
