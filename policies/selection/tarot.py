@@ -82,7 +82,7 @@ class Tarot:
         missing = budget - int(chosen.sum())
         if missing:
             # moving more mass to a row raises the cost by its potential
-            found = transport(apart(rows[rest], target), self.smoothing)
+            found = transport(unit_distances(rows[rest], target), self.smoothing)
             chosen[rest[best_rows(-found.first, missing)]] = True
         return chosen
 
@@ -109,7 +109,7 @@ class Tarot:
                 if (near[:, place] <= 0).all():
                     break
                 continue
-            cost = transport(apart(rows[more], against), self.smoothing).cost
+            cost = transport(unit_distances(rows[more], against), self.smoothing).cost
             if cost > least:
                 break
             chosen, least = more, cost
@@ -151,7 +151,7 @@ def nearest_rows(rows: Matrix, target: Matrix, depth: int) -> tuple[NDArray[np.i
     return places, cosines
 
 
-def apart(rows: Matrix, target: Matrix) -> Matrix:
+def unit_distances(rows: Matrix, target: Matrix) -> Matrix:
     """Return the distance between unit rows, `(rows, targets)`."""
     return np.asarray(np.sqrt(np.maximum(2 - 2 * rows @ target.T, 0.0)))
 

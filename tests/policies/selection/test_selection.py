@@ -17,7 +17,7 @@ from shoal.policies.selection.picking import mixed_scores, quotas
 from shoal.policies.selection.quantise import Quantise, graph_cut_bins, unit_rows
 from shoal.policies.selection.rules import SELECTORS
 from shoal.policies.selection.small_loss import SmallLoss, noise_chances
-from shoal.policies.selection.tarot import Tarot, apart, copies_by_use, nearest_rows, whiten, whitened
+from shoal.policies.selection.tarot import Tarot, copies_by_use, nearest_rows, unit_distances, whiten, whitened
 from shoal.policies.selection.transport import transport
 
 ROWS = 300
@@ -458,7 +458,7 @@ class TestTarot:
         better = 0
         for _ in range(20):
             rows, target = unit_rows(rng.normal(size=(40, 4))), unit_rows(rng.normal(1, 0.6, (15, 4)))
-            costs = apart(rows, target)
+            costs = unit_distances(rows, target)
             first = transport(costs, 0.01).first
             least, most = np.argsort(first)[:10], np.argsort(-first)[:10]
             better += transport(costs[least], 0.01).cost < transport(costs[most], 0.01).cost
