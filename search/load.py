@@ -13,13 +13,18 @@ from shoal.search import notation
 from shoal.search.checks.idle import idle, idle_keys
 from shoal.search.checks.run import problems as problems_of
 from shoal.search.checks.values import check_each
-from shoal.search.config.explain import explain
+from shoal.search.config.explain import KINDS_BY_KEY, explain
+from shoal.search.config.fitting import with_fitting_defaults
 from shoal.search.config.places import absolute, escaped, with_places
 from shoal.search.config.run import RUN_FORMAT, Run
+from shoal.search.config.sections import Population
 from shoal.search.distill.card import check_teacher, teacher_folder
 from shoal.search.errors import InputError
 from shoal.search.exported import check_reference
 from shoal.search.members.own_class import is_network, own_class, refuse_hiding
+
+# the rules that hold where a file names none; a change may set a number of theirs alone
+DEFAULT_KINDS = {f"population.{rule}": getattr(Population(), rule).kind for rule in ("exploit", "explore")}
 
 
 def load_run(path: str, changes: Sequence[str] = ()) -> Run:
@@ -99,11 +104,14 @@ def set_key(values: dict[str, Any], name: str, value: Any, said: str) -> None:
     """Set the key `name`, such as population.members, in a file's values; `said` begins the error's message."""
     *parents, last = name.split(".")
     for place, parent in enumerate(parents, start=1):
-        if values.get(parent) is None:  # an empty section counts as a missing one
-            values[parent] = {}
+        key, found = ".".join(parents[:place]), values.get(parent)
+        if found is None:  # an empty section counts as a missing one
+            values[parent] = {"kind": DEFAULT_KINDS[key]} if key in DEFAULT_KINDS else {}
+        elif key in KINDS_BY_KEY and isinstance(found, str):
+            values[parent] = {"kind": found}
         values = values[parent]
         if not isinstance(values, dict):
-            kind, key = "a list" if isinstance(values, list) else "a value", ".".join(parents[:place])
+            kind = "a list" if isinstance(values, list) else "a value"
             raise InputError(
                 f"{said}: {key} holds {kind}, so nothing can be set inside it; give it as a whole."
             )
@@ -124,7 +132,7 @@ def checked_run(values: dict[str, Any], path: str) -> Run:
             f"{path}: is of format {version}, written by {age} Shoal; this one reads {RUN_FORMAT}."
         )
     try:
-        run = Run.model_validate(values)
+        run = with_fitting_defaults(Run.model_validate(values))
     except ValidationError as error:
         refuse(path, [problem for detail in error.errors() for problem in explain(detail)], error)
     refuse(path, problems_of(run))

@@ -10,9 +10,33 @@ from typing import TYPE_CHECKING, Any
 from shoal import _old_names
 
 if TYPE_CHECKING:
-    from shoal.front import InputError, Interrupted, Result, Run, RunFailed, open, run, schema, validate
+    from shoal.front import (
+        InputError,
+        Interrupted,
+        Plan,
+        Result,
+        Run,
+        RunFailed,
+        open,
+        plan,
+        run,
+        schema,
+        validate,
+    )
 
-__all__ = ["InputError", "Interrupted", "Result", "Run", "RunFailed", "open", "run", "schema", "validate"]
+__all__ = [
+    "InputError",
+    "Interrupted",
+    "Plan",
+    "Result",
+    "Run",
+    "RunFailed",
+    "open",
+    "plan",
+    "run",
+    "schema",
+    "validate",
+]
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 if (_CHECKOUT / "policies" / "population.py").is_file() and not (Path(__file__).parent / "policies").exists():

@@ -10,9 +10,22 @@ from typing import Any, Literal
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError, Interrupted, RunFailed
 from shoal.search.front.given import Changes, Given, run_given
+from shoal.search.front.plan import Plan, plans_of
 from shoal.search.front.result import Result
 
-__all__ = ["InputError", "Interrupted", "Result", "Run", "RunFailed", "open", "run", "schema", "validate"]
+__all__ = [
+    "InputError",
+    "Interrupted",
+    "Plan",
+    "Result",
+    "Run",
+    "RunFailed",
+    "open",
+    "plan",
+    "run",
+    "schema",
+    "validate",
+]
 
 
 def run(
@@ -44,6 +57,11 @@ def open(directory: str | os.PathLike[str]) -> Result:
 def validate(given: Given, changes: Changes = ()) -> Run:
     """Return the run that is described, with every default; raises InputError that names all mistakes."""
     return run_given(given, changes)
+
+
+def plan(given: Given, changes: Changes = ()) -> list[Plan]:
+    """Return what a run will take, before anything starts: one plan for each population that it trains."""
+    return plans_of(run_given(given, changes))
 
 
 def schema() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from shoal.policies.sampling.interface import needs_losses
 from shoal.search.checks.cluster import check_broods, check_compile, check_room, check_span
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
+from shoal.search.checks.start import check_grid
 from shoal.search.checks.swarm import check_swarm
 from shoal.search.checks.values import check_values
 from shoal.search.config import distill as distilling
@@ -255,6 +256,7 @@ CHECKS = (
     check_data,
     check_mixing,
     check_starts,
+    check_grid,
     check_swarm,
     check_model,
     check_room,

@@ -98,9 +98,8 @@ class Population(section_of(Rules, without=OWN_TYPES)):  # type: ignore[misc]
     members: Count = 8  # how many models train side by side
     interval: Count = 20  # steps from one report to the next; after each report members may copy
     mode: Literal["synchronous", "asynchronous"] = "synchronous"  # asynchronous: no member waits for another
-    start: Literal["random", "optuna"] = (
-        "random"  # how first hyperparameters are found: random draws, or a Sobol sequence
-    )
+    # how first hyperparameters are found: random draws, a Sobol sequence, or each combination of a grid once
+    start: Literal["random", "optuna", "grid"] = "random"
     exploit: AnyExploit = EXPLOIT["truncation"](kind="truncation")  # which member copies which
     explore: AnyExplore = EXPLORE["perturb"](kind="perturb")  # how a copy's hyperparameters are varied
     age_window: Annotated[WholeNumber, Field(ge=0)] | None = (
