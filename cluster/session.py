@@ -96,7 +96,7 @@ def end_readers(seconds: float) -> None:
         if thread.name.startswith(EXECUTOR):
             thread.shutdown(force=True)  # type: ignore[attr-defined]
     wait_for_threads(EXECUTOR, deadline)
-    # an iterator's threads end only after their executor; one that nobody closed never ends, and asks for nothing
+    # an iterator's threads end after their executor; one that nobody closed never ends, and asks for nothing
     for name in ITERATORS:
         wait_for_threads(name, min(deadline, time.monotonic() + SECONDS_FOR_ITERATORS))
 
