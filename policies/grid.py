@@ -16,7 +16,7 @@ from shoal.policies.space import (
 )
 
 
-def grid(space: Space, members: int) -> list[Hyperparameters]:
+def grid_points(space: Space, members: int) -> list[Hyperparameters]:
     """Return the points of a grid of so many members, the last domain's values next to one another.
 
     A domain of values gives all of them. The numbers share what is left: each has equally many levels, evenly

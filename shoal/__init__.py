@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from shoal.front import (
         InputError,
         Interrupted,
-        Plan,
         Result,
         Run,
         RunFailed,
+        RunPlan,
         open,
         plan,
         run,
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 __all__ = [
     "InputError",
     "Interrupted",
-    "Plan",
     "Result",
     "Run",
     "RunFailed",
+    "RunPlan",
     "open",
     "plan",
     "run",

@@ -10,16 +10,16 @@ from typing import Any, Literal
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError, Interrupted, RunFailed
 from shoal.search.front.given import Changes, Given, run_given
-from shoal.search.front.plan import Plan, plans_of
+from shoal.search.front.plan import RunPlan, plans_of
 from shoal.search.front.result import Result
 
 __all__ = [
     "InputError",
     "Interrupted",
-    "Plan",
     "Result",
     "Run",
     "RunFailed",
+    "RunPlan",
     "open",
     "plan",
     "run",
@@ -59,7 +59,7 @@ def validate(given: Given, changes: Changes = ()) -> Run:
     return run_given(given, changes)
 
 
-def plan(given: Given, changes: Changes = ()) -> list[Plan]:
+def plan(given: Given, changes: Changes = ()) -> list[RunPlan]:
     """Return what a run will take, before anything starts: one plan for each population that it trains."""
     return plans_of(run_given(given, changes))
 

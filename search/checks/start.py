@@ -1,6 +1,6 @@
 """What must hold for the first hyperparameters of a population."""
 
-from shoal.policies.grid import grid
+from shoal.policies.grid import grid_points
 from shoal.search.config.run import Run
 
 
@@ -11,7 +11,7 @@ def check_grid(run: Run) -> str:
     if not run.hyperparameters:
         return "population.start: a grid needs hyperparameters; name one, or leave it out"
     try:
-        grid(run.space(), run.population.members)
+        grid_points(run.space(), run.population.members)
     except ValueError as error:
         return f"population.members: {error}"
     return ""

@@ -27,6 +27,7 @@ from shoal.search.config.sections import (
     Training,
 )
 from shoal.search.config.sections_of import Settings, WholeNumber
+from shoal.search.config.selection import Selection
 from shoal.search.config.swarm import Swarm
 
 RUN_FORMAT: Literal[2] = 2  # format of a run directory; a reader refuses any other
@@ -58,6 +59,7 @@ class Run(Settings):
     # how members train: the numbers here can be searched under `hyperparameters`
     training: Training = Training()
     sampling: Sampling = Sampling()  # which rows of an epoch members train on
+    selection: Selection | None = None  # which rows of the corpus are worth training on, chosen before a run
     # each searched hyperparameter, with its domain
     hyperparameters: dict[str, AnyDomain] = Field(default_factory=dict)
     # the first hyperparameters of each member, in place of drawn ones

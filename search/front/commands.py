@@ -13,7 +13,7 @@ from shoal.search.front.completion import complete_change, complete_directory
 from shoal.search.load import load_run
 from shoal.search.output import write_document
 
-console = Console()
+_console = Console()
 FileArgument = Annotated[str, typer.Argument(help="YAML file of the run.", metavar="FILE")]
 ChangesArgument = Annotated[
     list[str] | None,
@@ -106,18 +106,18 @@ def compare_command(
     to: Annotated[str, typer.Option(help="The page with the curves.")] = "comparison.html",
 ) -> None:
     """Hold runs beside one another: scores, settings that differ, and a page with their curves."""
-    from shoal.search.front.compare import comparing_page, read_stories, score_rows, setting_rows
+    from shoal.search.front.compare import comparing_page, read_stories, result_rows, setting_rows
 
     stories = read_stories(places)
-    for rows in (score_rows(stories), setting_rows(stories)):
+    for rows in (result_rows(stories), setting_rows(stories)):
         table = Table("", *stories, box=None, pad_edge=False)
         for row in rows:
             table.add_row(*row)
-        console.print(table)
+        _console.print(table)
     with open(to, "w", encoding="utf-8") as page:
         page.write(comparing_page(stories))
     print_plainly(f"page: {os.path.abspath(to)}")
 
 
 def print_plainly(line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+    _console.print(line, highlight=False, soft_wrap=True, markup=False)

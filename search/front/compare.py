@@ -26,7 +26,7 @@ def read_stories(places: Sequence[str]) -> dict[str, Story]:
     return {place if same else name: story for place, name, story in zip(places, names, stories, strict=True)}
 
 
-def score_rows(stories: dict[str, Story]) -> list[list[str]]:
+def result_rows(stories: dict[str, Story]) -> list[list[str]]:
     """Return the rows of a table with a column for each run: its result, and what it cost."""
     rows = [
         ["status", *(story.status for story in stories.values())],
@@ -105,7 +105,7 @@ def comparing_page(stories: dict[str, Story]) -> str:
         [
             f"<header><h1>{len(stories)} runs</h1></header>",
             section("Best so far", grid([panel("best", "Best so far", about, curves(stories), "h3")], "stack")),
-            section("Results", html_table(columns, score_rows(stories))),
+            section("Results", html_table(columns, result_rows(stories))),
             section("Settings that differ", html_table(columns, settings)),
         ],
     )

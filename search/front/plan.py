@@ -22,7 +22,7 @@ MEGABYTE = 2**20
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What one population takes. Bytes are of weights, slots and gradients; activations come on top.
 
     Where a member's weights are known only when it is made, they are None, and so is what follows from them.
@@ -87,7 +87,7 @@ def in_bytes(amount: int) -> str:
     return f"{amount} bytes"
 
 
-def plans_of(run: Run) -> list[Plan]:
+def plans_of(run: Run) -> list[RunPlan]:
     """Return a plan for each population that the run trains; of kind mixture there are two."""
     if run.kind != "mixture":
         return [plan_of(run, run.name, run.population.members, run.training.steps, run.rounds, run.model)]
@@ -99,14 +99,14 @@ def plans_of(run: Run) -> list[Plan]:
     ]
 
 
-def plan_of(run: Run, name: str, members: int, steps: int, reports: int, model: Model) -> Plan:
+def plan_of(run: Run, name: str, members: int, steps: int, reports: int, model: Model) -> RunPlan:
     workers = run.cluster.broods * run.workers_per_brood
     each = math.ceil(members * run.cluster.workers_per_member / workers)
     weights = weights_of(run, model)
     kept = None if weights is None else weights * BYTES * (1 + SLOTS[run.training.optimiser])
     training = None if weights is None or kept is None else kept + weights * BYTES
     shards = run.shares if run.cluster.span == "fsdp" else 1
-    return Plan(
+    return RunPlan(
         name=name,
         members=members,
         steps=steps,

@@ -46,7 +46,7 @@ def slices(story: Story) -> str:
     rows = [
         [
             str(member),
-            *(readable_value(value_of(story, member, name)) for name in names),
+            *(readable_value(value_at_start(story, member, name)) for name in names),
             score_cell(story, member),
         ]
         for member in story.ranking
@@ -56,7 +56,7 @@ def slices(story: Story) -> str:
     return section(f"{story.unit.capitalize()} over each hyperparameter", grid(figures), whole)
 
 
-def value_of(story: Story, member: int, name: str) -> Any:
+def value_at_start(story: Story, member: int, name: str) -> Any:
     return story.path_of(member)[0].hyperparameters.get(name)
 
 
@@ -70,7 +70,7 @@ def slice_figure(story: Story, name: str) -> Figure:
     labels = categories(story, name)
     points = []
     for member in story.ranking:
-        value, score = value_of(story, member, name), story.shown(story.last_scores[member])
+        value, score = value_at_start(story, member, name), story.shown(story.last_scores[member])
         place = finite(value) if labels is None else float(labels.index(readable_value(value)))
         if place is not None:
             points.append(Line([(place, score)], f"member {member}: {escape(readable_value(value))}"))
@@ -126,7 +126,7 @@ def parallel_figure(story: Story) -> Figure:
 def axis_places(story: Story, name: str) -> dict[int, float]:
     """Return the place of each member's value between 0 and 1."""
     labels = categories(story, name)
-    found = {member: value_of(story, member, name) for member in story.ranking}
+    found = {member: value_at_start(story, member, name) for member in story.ranking}
     if labels is not None:
         return {
             member: labels.index(readable_value(value)) / max(len(labels) - 1, 1)

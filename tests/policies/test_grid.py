@@ -2,20 +2,20 @@
 
 import pytest
 
-from shoal.policies.grid import grid
+from shoal.policies.grid import grid_points
 from shoal.policies.space import Bool, Categorical, Constant, Float, Int, Ordered
 
 
 def test_six_values_are_tried_once_each() -> None:
     space = {"rate": Ordered((1, 2, 3, 4, 5, 6))}
-    assert grid(space, 6) == [{"rate": value} for value in (1, 2, 3, 4, 5, 6)]
+    assert grid_points(space, 6) == [{"rate": value} for value in (1, 2, 3, 4, 5, 6)]
 
 
 def test_numbers_are_spaced_evenly_or_in_the_logarithm() -> None:
-    points = grid({"a": Float(0.0, 1.0), "b": Float(0.01, 1.0, log=True)}, 9)
+    points = grid_points({"a": Float(0.0, 1.0), "b": Float(0.01, 1.0, log=True)}, 9)
     assert [point["a"] for point in points[::3]] == [0.0, 0.5, 1.0]
     assert [point["b"] for point in points[:3]] == pytest.approx([0.01, 0.1, 1.0])
-    assert grid({"a": Int(1, 9)}, 3) == [{"a": 1}, {"a": 5}, {"a": 9}]
+    assert grid_points({"a": Int(1, 9)}, 3) == [{"a": 1}, {"a": 5}, {"a": 9}]
 
 
 def test_values_and_numbers_are_combined_with_the_last_next_to_one_another() -> None:
@@ -24,7 +24,7 @@ def test_values_and_numbers_are_combined_with_the_last_next_to_one_another() -> 
         "inner": {"on": Bool(), "rate": Float(0.0, 2.0)},
         "c": Constant(7),
     }
-    points = grid(space, 8)
+    points = grid_points(space, 8)
     assert points[:3] == [
         {"kind": "x", "inner": {"on": False, "rate": 0.0}, "c": 7},
         {"kind": "x", "inner": {"on": False, "rate": 2.0}, "c": 7},
@@ -34,7 +34,7 @@ def test_values_and_numbers_are_combined_with_the_last_next_to_one_another() -> 
 
 
 def test_one_level_is_the_middle() -> None:
-    assert grid({"kind": Bool(), "rate": Float(1.0, 3.0)}, 2) == [
+    assert grid_points({"kind": Bool(), "rate": Float(1.0, 3.0)}, 2) == [
         {"kind": False, "rate": 2.0},
         {"kind": True, "rate": 2.0},
     ]
@@ -50,4 +50,4 @@ def test_one_level_is_the_middle() -> None:
 )
 def test_other_numbers_of_members_are_refused(space, members: int, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        grid(space, members)
+        grid_points(space, members)
