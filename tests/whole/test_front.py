@@ -65,7 +65,12 @@ def test_a_class_of_a_script_trains_is_interrupted_and_goes_on(tmp_path) -> None
     process = subprocess.Popen(
         [sys.executable, "script.py", str(place)],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "RAY_AUTH_MODE": "disabled", "HOME": str(tmp_path)},
+        env={
+            "PYTHONPATH": str(ROOT),
+            "PATH": "/usr/bin:/bin",
+            "RAY_AUTH_MODE": "disabled",
+            "HOME": str(tmp_path),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
