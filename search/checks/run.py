@@ -7,6 +7,7 @@ from shoal.policies.sampling.interface import needs_losses
 from shoal.search.checks.cluster import check_broods, check_compile, check_room, check_span
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
+from shoal.search.checks.rows import check_rows
 from shoal.search.checks.swarm import check_swarm
 from shoal.search.checks.values import check_values
 from shoal.search.config import distill as distilling
@@ -253,6 +254,7 @@ CHECKS = (
     check_hyperparameters,
     check_values,
     check_data,
+    check_rows,
     check_mixing,
     check_starts,
     check_swarm,
@@ -262,7 +264,7 @@ CHECKS = (
     check_distill,
 )
 # `kind: mixture` makes its populations later: `as_population` checks them there
-FOR_MIXTURES = (check_data, check_swarm, check_model, check_sampling)
+FOR_MIXTURES = (check_data, check_rows, check_swarm, check_model, check_sampling)
 
 
 def problems(run: Run) -> list[str]:
