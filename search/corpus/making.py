@@ -83,9 +83,8 @@ def fields_made(settings: Data, tokenizer: Tokenizer) -> list[list[Any]]:
 
 def nothing_fits(group: str, settings: Data, dropped: int) -> InputError:
     """Return what is wrong with a group whose examples are all too long."""
-    way = "raise data.sequence_length" + (
-        ", or set data.format.too_long: cut" * (settings.format.too_long == "drop")
-    )
+    cuts = getattr(settings.format, "too_long", "") == "cut"
+    way = f"raise data.sequence_length{'' if cuts else ', or set data.format.too_long: cut'}"
     return InputError(
         f"data.groups.{group} ({settings.groups[group]}): not one of {dropped} examples fits "
         f"data.sequence_length ({settings.sequence_length}) with a token of its answer; {way}."
