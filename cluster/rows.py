@@ -5,6 +5,7 @@ an array `(rows, 128)`. That of records has fields, each of a type and a shape: 
 array `(rows,)`. numpy's `take`, `concatenate` and slices work on both alike.
 """
 
+import json
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ Rows = NDArray[Any]  # (rows, sequence_length) of token ids, or (rows,) records
 UINT16 = np.dtype("<u2")
 MOST_UINT16 = 1 << 16  # ids that uint16 can hold
 TOKENS, RECORD = "tokens", "record"  # the column of a corpus's Parquet, as rows are plain tokens or records
+OF = ", of "  # stands before the fields in the metadata of records
 EITHER = [TOKENS, RECORD]  # a reader asks for both, and a file has one
 
 
@@ -52,9 +54,17 @@ def viewed(content: NDArray[np.uint8], row_type: np.dtype[Any]) -> Rows:
     return rows.reshape(-1) if row_type.names else rows
 
 
-def as_rows(block: pa.Table | pa.RecordBatch, row_type: np.dtype[Any] = UINT16) -> Rows:
-    """View a block's rows; of a type without a shape they are as long as they are."""
-    return viewed(as_bytes(block), row_type)
+def as_rows(block: pa.Table | pa.RecordBatch, row_type: np.dtype[Any] | None = None) -> Rows:
+    """View a block's rows; their type is by default as the block's metadata say, which Ray may lose."""
+    return viewed(as_bytes(block), row_type or stored_type(block))
+
+
+def stored_type(block: pa.Table | pa.RecordBatch) -> np.dtype[Any]:
+    """Return the type of a row, or of a token, as a file's metadata say; uint16 where they say nothing."""
+    said = {name.decode(): text.decode() for name, text in (block.schema.metadata or {}).items()}
+    if RECORD in said:
+        return record_type(json.loads(said[RECORD].partition(OF)[2]))
+    return np.dtype("<u4") if "uint32" in said.get(TOKENS, "") else UINT16
 
 
 def as_column(rows: Rows) -> pa.FixedSizeBinaryArray:
@@ -81,7 +91,7 @@ def described(row_type: np.dtype[Any]) -> str:
     """Return a row type in words, for the metadata of a file."""
     if row_type.names is None:
         return f"{row_type.shape[0]} numbers a row, {row_type.base.name}, little-endian"
-    return f"a numpy record, little-endian, of {fields_of(row_type)}"
+    return f"a numpy record, little-endian{OF}{json.dumps(fields_of(row_type))}"
 
 
 def fields_of(row_type: np.dtype[Any]) -> list[list[Any]]:

@@ -11,7 +11,13 @@ from shoal.search.errors import nearest
 def check_rows(run: Run) -> str:
     """Return what does not fit together in the rows that a run asks for, or nothing."""
     data = run.data
-    return check_kind(data) or check_columns(data) or check_installed(data) or check_text_fields(data)
+    return (
+        check_kind(data)
+        or check_columns(data)
+        or check_installed(data)
+        or check_text_fields(data)
+        or check_readers(run)
+    )
 
 
 def check_kind(data: Data) -> str:
@@ -39,6 +45,15 @@ def check_columns(data: Data) -> str:
         if column.kind == "image" and find_spec("PIL") is None:
             return f"data.columns.{name}: images need the package Pillow (pip install 'shoal[images]')"
     return ""
+
+
+def check_readers(run: Run) -> str:
+    """Refuse what reads rows of plain tokens alone."""
+    if run.data.rows == "tokens":
+        return ""
+    reader = "selection" if run.selection is not None else "sampling.scorer" if run.sampling.scorer else ""
+    reader = reader or ("distill" if run.kind == "distill" else "")
+    return f"{reader}: reads rows of plain tokens, got data.rows: {run.data.rows}" if reader else ""
 
 
 def check_installed(data: Data) -> str:

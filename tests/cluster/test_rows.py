@@ -74,6 +74,8 @@ def test_rows_of_either_width_come_back_from_their_bytes(kind) -> None:
     assert described(row_type) == f"4 numbers a row, {np.dtype(kind).name}, little-endian"
     # 70000 = 1 * 65536 + 4464, and 4464 = 17 * 256 + 112
     assert as_column(np.array([[70_000]], "<u4")).to_pylist() == [bytes([112, 17, 1, 0])]
+    told = block.replace_schema_metadata({"tokens": described(row_type)})
+    assert as_rows(told).dtype == kind and np.array_equal(as_rows(told.slice(2, 3)), rows[2:5])
 
 
 def test_records_come_back_from_their_bytes_and_go_out_by_field() -> None:
@@ -81,6 +83,8 @@ def test_records_come_back_from_their_bytes_and_go_out_by_field() -> None:
     block = pa.table({column_name(RECORD): as_column(rows)})
     assert block.column_names == ["record"] and np.array_equal(as_rows(block, RECORD), rows)
     assert np.array_equal(as_rows(block.slice(3, 5), RECORD), rows[3:8])
+    told = block.replace_schema_metadata({"record": described(RECORD)})
+    assert np.array_equal(as_rows(told), rows)
     out = by_field(rows)
     assert list(out) == ["picture", "label", "name"] and out["picture"].shape == (15, 3)
     assert all(array.flags.c_contiguous for array in out.values())
