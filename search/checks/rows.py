@@ -8,12 +8,12 @@ from shoal.search.config.sections import Data
 from shoal.search.errors import nearest
 
 
-def check_rows(run: Run) -> str:
+def check_row_keys(run: Run) -> str:
     """Return what does not fit together in the rows that a run asks for, or nothing."""
     data = run.data
     return (
         check_kind(data)
-        or check_columns(data)
+        or check_record_columns(data)
         or check_installed(data)
         or check_text_fields(data)
         or check_readers(run)
@@ -35,7 +35,7 @@ def check_kind(data: Data) -> str:
     return ""
 
 
-def check_columns(data: Data) -> str:
+def check_record_columns(data: Data) -> str:
     if data.rows != "columns":
         given = "columns" if data.columns else "split_field" if data.split_field else ""
         return f"data.{given}: needs data.rows: columns, got {data.rows}" if given else ""

@@ -7,7 +7,7 @@ from shoal.policies.sampling.interface import needs_losses
 from shoal.search.checks.cluster import check_broods, check_compile, check_room, check_span
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
-from shoal.search.checks.rows import check_rows
+from shoal.search.checks.rows import check_row_keys
 from shoal.search.checks.selection import check_selection
 from shoal.search.checks.swarm import check_swarm
 from shoal.search.checks.values import check_values
@@ -255,7 +255,7 @@ CHECKS = (
     check_hyperparameters,
     check_values,
     check_data,
-    check_rows,
+    check_row_keys,
     check_mixing,
     check_starts,
     check_swarm,
@@ -266,7 +266,7 @@ CHECKS = (
     check_distill,
 )
 # `kind: mixture` makes its populations later: `as_population` checks them there
-FOR_MIXTURES = (check_data, check_rows, check_swarm, check_model, check_sampling, check_selection)
+FOR_MIXTURES = (check_data, check_row_keys, check_swarm, check_model, check_sampling, check_selection)
 
 
 def problems(run: Run) -> list[str]:

@@ -170,10 +170,10 @@ COLUMN_KINDS: dict[str, Any] = {
 }
 AnyFormat = Annotated[Any, OneOf({kind: kind_of(kind, made) for kind, made in FORMATS.items()})]
 AnyColumn = Annotated[Any, OneOf({kind: kind_of(kind, made) for kind, made in COLUMN_KINDS.items()})]
-Columns = Mapping[str, Any]  # name -> the dataclass of a column, in the order of the record's fields
+RecordColumns = Mapping[str, Any]  # name -> the dataclass of a column, in the order of the record's fields
 
 
-def record_fields(columns: Columns) -> list[list[Any]]:
+def record_fields(columns: RecordColumns) -> list[list[Any]]:
     """Return the fields of records with these columns: name, numpy type and shape of each."""
     return [
         [name, kind, list(shape)] for name, (kind, shape) in ((n, c.row_field()) for n, c in columns.items())

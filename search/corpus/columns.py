@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from shoal.cluster.rows import record_type
 from shoal.search.config.rows import (
     ClassColumn,
-    Columns,
     ImageColumn,
     NumberColumn,
+    RecordColumns,
     StringColumn,
     TensorColumn,
     record_fields,
@@ -34,7 +34,7 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names of channels
 NUMPY_FILE = b"\x93NUMPY"
 
 
-def columns_pick(columns: Columns, split_field: str | None) -> Pick:
+def columns_pick(columns: RecordColumns, split_field: str | None) -> Pick:
     """Return what reads records of these columns; with a split field, a split's number stands before each."""
     made = {name: column.build() for name, column in columns.items()}
     fields = [column.field or name for name, column in made.items()]
@@ -44,12 +44,12 @@ def columns_pick(columns: Columns, split_field: str | None) -> Pick:
 
 
 def _record(
-    columns: Columns, row_type: np.dtype[Any], split_field: str | None, found: Mapping[str, Any]
+    columns: RecordColumns, row_type: np.dtype[Any], split_field: str | None, found: Mapping[str, Any]
 ) -> Content:
     record = np.zeros(1, row_type)
     for name, column in columns.items():
         try:
-            record[name][0] = READ[type(column)](found[column.field or name], column)
+            record[name][0] = TAKERS[type(column)](found[column.field or name], column)
         except (ValueError, OverflowError, TypeError) as error:
             said = " ".join(str(error).split())[:EXCERPT]
             return Bad(f"data.columns.{name}: {said}", repr(found[column.field or name])[:EXCERPT].encode())
@@ -65,17 +65,17 @@ def text(value: Any) -> str:
     return value.decode().strip() if isinstance(value, bytes) else str(value)
 
 
-def number(value: Any, column: NumberColumn) -> Any:
+def as_number(value: Any, column: NumberColumn) -> Any:
     """Return a number of the column's type; one that the type cannot hold raises ValueError."""
     kind = np.dtype(column.type)
     if isinstance(value, bytes):  # a member of a WebDataset
         value = float(value) if kind.kind == "f" else int(value)
     if not isinstance(value, bool | int | float | np.number):
         raise ValueError(f"must be a number, got {type(value).__name__}")
-    return fitting(np.asarray(value), kind)[()]
+    return as_type(np.asarray(value), kind)[()]
 
 
-def fitting(values: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
+def as_type(values: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
     """Return numbers as a type that holds them; floats may be rounded, and no other number is changed."""
     if values.dtype.kind not in "biuf":
         raise ValueError(f"must hold numbers, got {values.dtype}")
@@ -88,7 +88,7 @@ def fitting(values: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
 
 def label(value: Any, column: ClassColumn) -> int:
     if column.names is None:
-        found = int(number(value, NumberColumn("int64")))
+        found = int(as_number(value, NumberColumn("int64")))
         if found < 0:
             raise ValueError(f"a label must be at least 0, got {found}")
         return found
@@ -105,7 +105,7 @@ def tensor(value: Any, column: TensorColumn) -> NDArray[Any]:
     flat = found.shape == (int(np.prod(column.shape)),)
     if found.shape != column.shape and not flat:
         raise ValueError(f"must have the shape {list(column.shape)}, got {list(found.shape)}")
-    return fitting(found, np.dtype(column.type)).reshape(column.shape)
+    return as_type(found, np.dtype(column.type)).reshape(column.shape)
 
 
 def string(value: Any, column: StringColumn) -> str:
@@ -135,8 +135,8 @@ def image(value: Any, column: ImageColumn) -> NDArray[np.uint8]:
     return np.asarray(found, np.uint8).reshape(height, width, column.channels)
 
 
-READ: dict[type, Callable[..., Any]] = {
-    NumberColumn: number,
+TAKERS: dict[type, Callable[..., Any]] = {
+    NumberColumn: as_number,
     ClassColumn: label,
     TensorColumn: tensor,
     StringColumn: string,
@@ -144,7 +144,7 @@ READ: dict[type, Callable[..., Any]] = {
 }
 
 
-def pack_records(documents: Sequence[Document], columns: Columns, split_field: str | None) -> PackedRows:
+def pack_records(documents: Sequence[Document], columns: RecordColumns, split_field: str | None) -> PackedRows:
     """Return records as rows in the order of their ids; an id hashes the record."""
     row_type = record_type(record_fields({name: column.build() for name, column in columns.items()}))
     skip = 0 if split_field is None else 1

@@ -25,7 +25,7 @@ class Document(NamedTuple):
 
 
 class Sample:
-    """The documents of a group that fit its megabytes: the first ones by `draw` among all that it is shown.
+    """The documents of a group that fit its megabytes: the first ones by `draw_key` among all that it is shown.
 
     So they are a random sample, and the same one whatever the order and the files they come in.
     """
@@ -55,8 +55,8 @@ class Sample:
 
     def thin(self) -> None:
         """Drop what does not fit; the first document that fits in part stays."""
-        self.held.sort(key=lambda each: draw(each[0]))
-        places = fitting([len(content) for *_, content in self.held], self.room)
+        self.held.sort(key=lambda each: draw_key(each[0]))
+        places = how_many_fit([len(content) for *_, content in self.held], self.room)
         self.held = self.held[: places + 1]
         self.size = sum(len(content) for *_, content in self.held)
 
@@ -77,12 +77,12 @@ class Sample:
         return [Document(digest, content) for digest, _, content in self.held]
 
 
-def draw(digest: bytes) -> bytes:
+def draw_key(digest: bytes) -> bytes:
     """Return what a document is drawn by: its digest from the other end, since the front decides its split."""
     return digest[::-1]
 
 
-def fitting(sizes: Sequence[int], room: int) -> int:
+def how_many_fit(sizes: Sequence[int], room: int) -> int:
     """Return how many of the first ones fit into the room together."""
     return bisect.bisect_right(list(itertools.accumulate(sizes)), room)
 

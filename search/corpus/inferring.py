@@ -15,7 +15,7 @@ from shoal.search.corpus.opening import ARROW_STREAM, turn
 from shoal.search.corpus.sources import listed
 from shoal.search.errors import InputError
 
-MAGIC = 8  # bytes at the beginning of a file that say what it is
+FIRST_BYTES = 8  # bytes at the beginning of a file that say what it is
 
 
 def with_columns(settings: Data) -> Data:
@@ -52,7 +52,7 @@ def schema_of(group: str, settings: Data) -> pa.Schema:
     file = min(listing.files, key=lambda file: turn(file.path))
     try:
         with opener(place, file.path)() as raw:
-            head = raw.read(MAGIC)
+            head = raw.read(FIRST_BYTES)
             raw.seek(0)
             if head.startswith(b"PAR1"):
                 return pq.ParquetFile(raw).schema_arrow
@@ -66,15 +66,15 @@ def schema_of(group: str, settings: Data) -> pa.Schema:
 
 
 def column_of_type(kind: pa.DataType) -> Any:
-    """Return the section of a column of this type, or None if it may be several things."""
+    """Return the typed_section of a column of this type, or None if it may be several things."""
     if isinstance(kind, pa.FixedShapeTensorType):
-        return section("tensor", kind.value_type, shape=tuple(kind.shape))
+        return typed_section("tensor", kind.value_type, shape=tuple(kind.shape))
     if pa.types.is_fixed_size_list(kind):
-        return section("tensor", kind.value_type, shape=(kind.list_size,))
-    return section("number", kind)
+        return typed_section("tensor", kind.value_type, shape=(kind.list_size,))
+    return typed_section("number", kind)
 
 
-def section(name: str, kind: pa.DataType, **more: Any) -> Any:
+def typed_section(name: str, kind: pa.DataType, **more: Any) -> Any:
     known: Mapping[str, str] = {"halffloat": "float16", "float": "float32", "double": "float64"}
     type_ = known.get(str(kind), str(kind))
     if type_ not in NUMBER_TYPES:

@@ -18,7 +18,7 @@ from shoal.search.corpus.examples import (
     pack_preferences,
     preference_type,
 )
-from shoal.search.corpus.packing import PackedRows, joined, pack_documents
+from shoal.search.corpus.packing import PackedRows, pack_documents, rows_joined
 from shoal.search.corpus.picking import Pick, chat_pick, ids_pick, parts_pick, text_pick
 from shoal.search.errors import InputError
 from shoal.search.tokenizers import open_chat_template, open_tokenizer
@@ -66,7 +66,9 @@ def pack_of(settings: Data) -> Pack:
 
 def pack_ids(documents: Sequence[Document], kind: np.dtype[Any], length: int) -> PackedRows:
     """Return rows of documents that are token ids already; nothing is put between them."""
-    return joined(documents, [np.frombuffer(document.content, "<u4") for document in documents], kind, length)
+    return rows_joined(
+        documents, [np.frombuffer(document.content, "<u4") for document in documents], kind, length
+    )
 
 
 def fields_made(settings: Data, tokenizer: Tokenizer) -> list[list[Any]]:

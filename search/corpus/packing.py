@@ -67,10 +67,10 @@ def pack_documents(documents: Sequence[Document], tokenizer: Tokenizer, length: 
     """
     end = np.array([tokenizer.end], id_type(tokenizer.vocabulary))
     encoded = [np.append(encode_document(tokenizer, document), end) for document in documents]
-    return joined(documents, encoded, end.dtype, length)
+    return rows_joined(documents, encoded, end.dtype, length)
 
 
-def joined(
+def rows_joined(
     documents: Sequence[Document], encoded: Sequence[NDArray[Any]], kind: np.dtype[Any], length: int
 ) -> PackedRows:
     """Return all whole rows of documents whose token ids are known, one after another."""

@@ -27,8 +27,8 @@ from shoal.search.corpus.documents import (
     Document,
     content_digest,
     cut_into_pieces,
-    draw,
-    fitting,
+    draw_key,
+    how_many_fit,
     no_text,
 )
 from shoal.search.corpus.making import nothing_fits, pack_of, pick_of
@@ -123,7 +123,7 @@ def look(batch: Batch, settings: Data) -> Read:
 def choose_texts(found: list[Read], seen: set[bytes], most: int) -> tuple[list[NDArray[np.bool_]], int]:
     """Return which texts of each batch are kept, and how many were duplicates.
 
-    They are the first of equal ones, and of these, as `Sample` has them, the first by `draw`.
+    They are the first of equal ones, and of these, as `Sample` has them, the first by `draw_key`.
     """
     kept = [np.zeros(len(each.lengths), bool) for each in found]
     fresh: list[tuple[bytes, int, int, int]] = []  # digest, length, batch, place in the batch
@@ -138,8 +138,8 @@ def choose_texts(found: list[Read], seen: set[bytes], most: int) -> tuple[list[N
             known.add(name)
             fresh.append((name, length, batch, place))
             shown += length
-    fresh.sort(key=lambda each: draw(each[0]))
-    for name, _, batch, place in fresh[: fitting([length for _, length, *_ in fresh], most)]:
+    fresh.sort(key=lambda each: draw_key(each[0]))
+    for name, _, batch, place in fresh[: how_many_fit([length for _, length, *_ in fresh], most)]:
         kept[batch][place] = True
         seen.add(name)
     return kept, duplicates
