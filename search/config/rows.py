@@ -38,13 +38,13 @@ def must(name: str, holds: bool, what: str, got: object) -> None:
 
 @dataclass(frozen=True)
 class InstructionFormat:
-    """A prompt and its answer: fields, or templates of fields. `between` is written after the prompt."""
+    """A prompt and its answer: fields, or templates of fields."""
 
-    prompt: str
-    answer: str
-    between: str = "\n"
-    packed: bool = True  # several short examples in one row
-    too_long: Literal["drop", "cut"] = "drop"
+    prompt: str  # a field, or a template such as "{question}"
+    answer: str  # a field, or a template; its tokens alone are learnt
+    between: str = "\n"  # written after the prompt
+    packed: bool = True  # several short examples share a row
+    too_long: Literal["drop", "cut"] = "drop"  # what happens to an example that is longer than a row
 
     def __post_init__(self) -> None:
         for text in (self.prompt, self.answer):
@@ -55,20 +55,20 @@ class InstructionFormat:
 class ChatFormat:
     """A list of messages, each with `role` and `content`, written by the tokenizer's own chat template."""
 
-    field: str = "messages"
-    packed: bool = True
-    too_long: Literal["drop", "cut"] = "drop"
+    field: str = "messages"  # the field that holds the list
+    packed: bool = True  # several short chats share a row
+    too_long: Literal["drop", "cut"] = "drop"  # what happens to a chat that is longer than a row
 
 
 @dataclass(frozen=True)
 class PreferenceFormat:
     """A prompt, and two answers to it: fields, or templates of fields."""
 
-    prompt: str = "prompt"
-    chosen: str = "chosen"
-    rejected: str = "rejected"
-    between: str = "\n"
-    too_long: Literal["drop", "cut"] = "drop"
+    prompt: str = "prompt"  # a field, or a template of fields
+    chosen: str = "chosen"  # a field, or a template: the better answer
+    rejected: str = "rejected"  # a field, or a template: the worse answer
+    between: str = "\n"  # written after the prompt
+    too_long: Literal["drop", "cut"] = "drop"  # what happens if one answer's row would be too long
 
     def __post_init__(self) -> None:
         for text in (self.prompt, self.chosen, self.rejected):
@@ -79,14 +79,14 @@ class PreferenceFormat:
 class TokensFormat:
     """A list of token ids, taken as they are."""
 
-    field: str = "input_ids"
+    field: str = "input_ids"  # the field that holds the list
 
 
 @dataclass(frozen=True)
 class NumberColumn:
     """A number."""
 
-    type: str = "float32"
+    type: str = "float32"  # numpy's name of its type
     field: str | None = None  # its name in the source, if it has another one
 
     def __post_init__(self) -> None:
@@ -100,8 +100,8 @@ class NumberColumn:
 class ClassColumn:
     """A label: a whole number from 0 on, or one of `names`, whose place it becomes."""
 
-    names: tuple[Any, ...] | None = None
-    field: str | None = None
+    names: tuple[Any, ...] | None = None  # the labels, if they are no numbers
+    field: str | None = None  # its name in the source, if it has another one
 
     def row_field(self) -> tuple[str, tuple[int, ...]]:
         return "<i8", ()
@@ -111,9 +111,9 @@ class ClassColumn:
 class TensorColumn:
     """Numbers of a fixed shape."""
 
-    shape: tuple[int, ...]
-    type: str = "float32"
-    field: str | None = None
+    shape: tuple[int, ...]  # sizes of its axes
+    type: str = "float32"  # numpy's name of its numbers' type
+    field: str | None = None  # its name in the source, if it has another one
 
     def __post_init__(self) -> None:
         must("type", self.type in NUMBER_TYPES, f"be one of {', '.join(NUMBER_TYPES)}", self.type)
@@ -127,8 +127,8 @@ class TensorColumn:
 class StringColumn:
     """A text of at most `length` characters."""
 
-    length: int = 64
-    field: str | None = None
+    length: int = 64  # most characters
+    field: str | None = None  # its name in the source, if it has another one
 
     def __post_init__(self) -> None:
         most = LONGEST_STRING
@@ -143,8 +143,8 @@ class ImageColumn:
     """An encoded image, such as PNG or JPEG: decoded to uint8 `(height, width, channels)`."""
 
     size: tuple[int, int]  # height and width in pixels; an image of another size is resized
-    channels: int = 3
-    field: str | None = None
+    channels: int = 3  # 1 (grey), 3 (RGB) or 4 (RGBA)
+    field: str | None = None  # its name in the source, if it has another one
 
     def __post_init__(self) -> None:
         must("size", min(self.size) > 0, "hold a height and a width of at least 1", self.size)

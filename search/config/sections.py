@@ -43,7 +43,7 @@ def text_fields(given: object) -> object:
 
 Source = Annotated[str, BeforeValidator(one_place)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-TextFields = Annotated[Any, BeforeValidator(text_fields)]
+TextFields = Annotated[str | dict[Name, str], BeforeValidator(text_fields)]
 # beside the text, these keys decide what the rows are
 ROW_KEYS = ("rows", "format", "columns", "split_field")
 
