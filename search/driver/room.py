@@ -117,6 +117,11 @@ def asked_for(run: Run) -> BroodResources:
     )
 
 
+def room_to_grow(run: Run) -> list[dict[str, float]]:
+    """Return what an autoscaler is asked for beside a run that may have begun with fewer broods."""
+    return asked_for(run).bundles() if run.cluster.broods_least else []
+
+
 def lacking(resources: BroodResources) -> dict[str, tuple[float, float]]:
     """Return what the cluster has too little of: needed and had, by kind."""
     had = capacity()

@@ -17,7 +17,6 @@ from shoal.policies import population
 from shoal.policies.population import Report
 from shoal.policies.rules import LEFT_ALONE
 from shoal.search.config.run import Run
-from shoal.search.driver.population import open_conductor
 from shoal.search.errors import Exhausted
 from shoal.search.load import load_run
 from shoal.search.messages import Message, Row, Verdict
@@ -27,6 +26,7 @@ from shoal.search.records.tables import METRICS
 from shoal.search.worker import asynchronous as turns
 from shoal.search.worker.asynchronous import train_freely
 from shoal.trainables.toy import Toy
+from tests.helpers.directories import open_conductor
 from tests.helpers.members import language
 from tests.helpers.runs import TOY, shoal, start, wait_for_round
 from tests.search.driver.test_conductor import Watches
