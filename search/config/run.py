@@ -27,6 +27,7 @@ from shoal.search.config.sections import (
     Training,
 )
 from shoal.search.config.sections_of import Settings, WholeNumber
+from shoal.search.config.selection import Selection
 from shoal.search.config.swarm import Swarm
 
 RUN_FORMAT: Literal[2] = 2  # format of a run directory; a reader refuses any other
@@ -55,6 +56,7 @@ class Run(Settings):
     model: Model = Model()
     training: Training = Training()
     sampling: Sampling = Sampling()
+    selection: Selection | None = None
     hyperparameters: dict[str, AnyDomain] = Field(default_factory=dict)
     starts: list[Start] = Field(default_factory=list)
     swarm: Swarm | None = None
