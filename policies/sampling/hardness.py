@@ -81,6 +81,7 @@ class EasyToHard(Plan):
     epoch's order is made of the last losses; the first epoch has none, and keeps the stream's order.
     """
 
+    # the column that rows are ordered by: scores of `sampling.scorer`, or the member's last losses
     by: Literal["score", "loss"] = "score"
 
     def __post_init__(self) -> None:
