@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from shoal.policies.sampling.interface import needs_losses
 from shoal.search.checks.cluster import check_broods, check_compile, check_room, check_span
+from shoal.search.checks.copies import check_copies
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
 from shoal.search.checks.rows import check_row_keys
@@ -248,6 +249,7 @@ CHECKS = (
     check_population,
     check_exploit,
     check_interval,
+    check_copies,
     check_broods,
     check_span,
     check_compile,

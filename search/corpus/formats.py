@@ -24,7 +24,7 @@ from shoal.search.corpus.opening import (
     turn,
     whole_or_stretches,
 )
-from shoal.search.corpus.picking import Content, Pick, some, utf8
+from shoal.search.corpus.picking import Content, Pick, short_list, utf8
 from shoal.search.corpus.quarantine import EXCERPT, Bad
 from shoal.search.corpus.records import bare, json_form, records, values
 from shoal.search.corpus.unpacking import HEAD_BYTES, Sips, share_left, unpacked
@@ -111,7 +111,9 @@ def _contents(raw: Any, file: SourceFile, packed: list[Sips]) -> Iterator[Conten
         parts = _used(stretches(stream), sips) if sips else _parts(seekable, stream, file)
         yield from records(parts, file.pick)
     elif not file.pick.single:
-        yield Bad(f"plain text, but {file.pick.key} needs records with {some(list(file.pick.fields))}", head)
+        yield Bad(
+            f"plain text, but {file.pick.key} needs records with {short_list(list(file.pick.fields))}", head
+        )
     else:
         yield from _parts(seekable, stream, file)
 

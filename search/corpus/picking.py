@@ -42,12 +42,12 @@ class Pick:
     def missing(self, what: str, field: str, names: Sequence[str]) -> str:
         """Return a message on a field, or column, that is not there."""
         if self.single:
-            return f"no {what} {field!r}; set {self.key} to one of {some(list(names))}"
+            return f"no {what} {field!r}; set {self.key} to one of {short_list(list(names))}"
         short = [name for name in names if len(name) <= KEY_LETTERS][: 8 * NAMED_KEYS]
         return f"no {what} {field!r} ({self.key}){nearest(field, short)}"
 
 
-def some(names: list[str]) -> str:
+def short_list(names: list[str]) -> str:
     """Return names for a message, few enough to be read."""
     short = [name if len(name) <= KEY_LETTERS else f"{name[:KEY_LETTERS]}…" for name in names[:NAMED_KEYS]]
     others = len(names) - len(short)
@@ -142,7 +142,7 @@ def _messages(field: str, template: Writes, found: Mapping[str, Any]) -> Content
     if not all(isinstance(each.get(name), str) for each in messages for name in ("role", "content")):
         names = sorted({str(name) for each in messages for name in each})
         return Bad(
-            f"each message of {field!r} must have `role` and `content`, which are texts; got {some(names)}"
+            f"each message of {field!r} must have `role` and `content`, which are texts; got {short_list(names)}"
         )
     if not any(each["role"] == "assistant" and each["content"].strip() for each in messages):
         return Bad("empty: no message of the assistant")
