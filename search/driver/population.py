@@ -32,7 +32,8 @@ from shoal.search.records import tables
 from shoal.search.records.directory import SETTINGS
 from shoal.search.records.whole import WholeRound, newest_whole
 from shoal.search.traces import in_one_line
-from shoal.search.worker.brood import Work, train_brood
+from shoal.search.worker.first import train_brood
+from shoal.search.worker.work import Work
 
 TRACE, RAY = "failures/run.txt", "ray"  # in the run directory: why it failed; what Ray keeps of it
 BroodLoop = Callable[[dict[str, Any]], None]  # each Train worker runs it
