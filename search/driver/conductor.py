@@ -181,7 +181,7 @@ class Conductor:
 
     def tokens(self, steps: int) -> int:
         """Return how many tokens a member has trained on in so many steps."""
-        return steps * self.run.training.batch * self.run.data.sequence_length if self.run.reads_text else 0
+        return steps * self.run.training.batch * self.run.data.sequence_length if self.run.takes_rows else 0
 
     @property
     def finished(self) -> bool:

@@ -70,7 +70,7 @@ class Measure:
         steps = self.trained(rows)
         meter.add(metrics.MEMBER_STEPS, steps)
         self.lag(round_)
-        if run.reads_text:
+        if run.takes_rows:
             meter.add(metrics.ROW_COUNT, steps * run.training.batch)
             meter.add(metrics.TOKEN_COUNT, steps * run.training.batch * run.data.sequence_length)
             self.groups(rows)

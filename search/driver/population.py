@@ -156,7 +156,7 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
 
 def training_files(run: Run) -> dict[str, list[str]]:
     """Return the files of each group that workers hold whole, in the order of the first epoch."""
-    if not run.reads_text:
+    if not run.takes_rows:
         return {}
     manifest = load_corpus(run.data)
     large = windows(run.data, manifest)

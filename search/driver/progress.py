@@ -96,17 +96,17 @@ class Progress:
 
     @property
     def unit(self) -> str:
-        return "score" if not self.run.reads_text else "loss"
+        return "loss" if self.run.by_loss else "score"
 
     def measure(self, score: float) -> str:
-        return f"score {score:.4f}" if not self.run.reads_text else f"loss {-score:.4f}"
+        return f"loss {-score:.4f}" if self.run.by_loss else f"score {score:.4f}"
 
     def rounds_per_second(self) -> float:
         done = self.round_ - (self.resumed or 0)
         return done / max(time.monotonic() - self.first, 1e-9) if done else 0.0
 
     def tokens_per_second(self) -> float:
-        if not self.run.reads_text:
+        if not self.run.takes_rows:
             return 0.0
         population, training = self.run.population, self.run.training
         each = population.interval * training.batch * self.run.data.sequence_length

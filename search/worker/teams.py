@@ -11,7 +11,7 @@ import numpy as np
 from shoal.policies.population import Order
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.errors import Exhausted
-from shoal.search.members.mixed import MixedModel, VisitBatches, train_visits
+from shoal.search.members.mixed import Mixed, VisitBatches, train_visits
 from shoal.search.members.sampled import SampledBatches
 from shoal.trainables.member import Member
 from shoal.trainables.network import Network
@@ -110,7 +110,7 @@ class Team:
         """Return each member's mean training loss; a stack pauses wherever a member's visit ends."""
         if self.stack is None:
             return [each.train(steps) for each in self.each()]
-        followers = [member for member in self.stack.members if isinstance(member, MixedModel)]
+        followers = [member for member in self.stack.members if isinstance(member, Mixed)]
         return train_visits(followers, self.stack.train, steps) if followers else self.stack.train(steps)
 
     def each(self) -> list[Member]:
@@ -186,7 +186,7 @@ def mixed_batches(member: Member) -> MixedBatches | None:
 
 def mixed(member: Member) -> dict[str, Any]:
     """Return what the run records of a member's own mixture, if it has one."""
-    return {"mixing": member.account()} if isinstance(member, MixedModel) else {}
+    return {"mixing": member.account()} if isinstance(member, Mixed) else {}
 
 
 def read(member: Member) -> dict[str, float]:
