@@ -16,6 +16,7 @@ from shoal.policies.mixers.visits import BoundedMixing, begin_mixing, counted, o
 from shoal.policies.mixing import Counts
 from shoal.search.config.mixing import PROBED, with_numbers
 from shoal.search.corpus.batches import MixedBatches
+from shoal.search.messages import GroupMixture, MixtureAccount, Reading
 from shoal.trainables.arrays import rows_in, to_tensors
 from shoal.trainables.gradient_products import gradients, inner_products, weighted
 from shoal.trainables.member import SavedState, copies
@@ -91,6 +92,9 @@ class VisitBatches:
             ends = np.cumsum(counts)[:-1]
             parts = np.split(of_rows.astype(np.float64), ends)
             self.losses.append(np.array([part.mean() if len(part) else np.nan for part in parts]))
+
+    def reading(self) -> Reading:
+        return self.mixed.reading()
 
     @copies
     def state(self) -> SavedState:
@@ -254,25 +258,29 @@ class Mixed(Network):
         super().load_progress(state)
         self.mixing_state, self.visit = state["mixing"], None
 
-    def account(self) -> dict[str, Any]:
+    def account(self) -> MixtureAccount:
         """Return what the run records of the mixture: proportions, rows seen, and what the policy measured."""
         state, policy = self.mixing_state, self.mixing_state["policy"]
         shares = counted(self.mixing, self.groups, state)
         effects, errors = (np.array(policy.get(name, [])) for name in ("effects", "errors"))
         groups = [
-            {
-                "group": name,
-                "proportion": float(shares[place]),
-                "seen": int(state["seen"][place]),
-                "rows": self.groups.rows[place],
-                "effects": effects[:, place].tolist() if effects.size else [],
-                "errors": errors[:, place].tolist() if errors.size else [],
-            }
+            GroupMixture(
+                name,
+                float(shares[place]),
+                int(state["seen"][place]),
+                self.groups.rows[place],
+                effects[:, place].tolist() if effects.size else [],
+                errors[:, place].tolist() if errors.size else [],
+            )
             for place, name in enumerate(self.groups.names)
         ]
-        counts = {name: state[name] for name in ("evaluations", "probe_steps")}
-        counts["extra_steps"] = self.reference.steps if self.reference else 0
-        return {"groups": groups, "decision": policy.get("decision", ""), **counts}
+        return MixtureAccount(
+            groups,
+            policy.get("decision", ""),
+            state["evaluations"],
+            state["probe_steps"],
+            self.reference.steps if self.reference else 0,
+        )
 
 
 @cache

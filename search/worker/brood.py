@@ -19,9 +19,10 @@ from shoal.search.errors import Exhausted
 from shoal.search.members.build import build_members
 from shoal.search.members.ledger import way_to_ledger
 from shoal.search.members.views import Shared
+from shoal.search.messages import Message, Row
 from shoal.search.worker.asynchronous import train_freely
 from shoal.search.worker.orders import way_to_orders
-from shoal.search.worker.teams import FAILED, Team, read, teams
+from shoal.search.worker.teams import Team, failed_row, teams
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Member, SavedState
 from shoal.trainables.network import Network
@@ -42,7 +43,7 @@ def train_brood(settings: dict[str, Any]) -> None:
         host_members(settings)
     except Exception as error:
         failed = str(error) if isinstance(error, SAID) else traceback.format_exc()
-        mailbox.send_report(settings["mailbox"], settings["brood"], {"failed": failed})
+        mailbox.send_report(settings["mailbox"], settings["brood"], Message(failed=failed))
 
 
 def host_members(settings: dict[str, Any]) -> None:
@@ -63,12 +64,11 @@ def host_members(settings: dict[str, Any]) -> None:
     if trained is None:
         return
     members, failed = trained
-    tests = [
-        {"member": number, "losses": {} if number in failed else member.evaluate("test")[1]}
-        for number, member in members.items()
-    ]
+    tests = {
+        number: {} if number in failed else member.evaluate("test")[1] for number, member in members.items()
+    }
     if leads(span):
-        mailbox.send_report(actor, brood, {"tests": tests})
+        mailbox.send_report(actor, brood, Message(tests=tests))
 
 
 def train_in_rounds(
@@ -91,7 +91,7 @@ def train_in_rounds(
             break
         with CLOCK.phase("compute"):
             rows = train_teams(found, run.population.interval, failed)
-        failed = {row["member"] for row in rows if not np.isfinite(row["score"])}
+        failed = {row.member for row in rows if not np.isfinite(row.score)}
         # the round before is whole before this one counts: a killed run loses no more than one interval
         with CLOCK.phase("checkpoint"):
             writer.wait()
@@ -99,12 +99,12 @@ def train_in_rounds(
             leaving = run.cluster.spot and workers.leaving()
             if span:
                 span.meet()
-            reports = reports_of(run, round_, brood, members, rows)
-            message = {"reports": reports, "leaving": leaving} if leads(span) else None
+            rows = placed(run, round_, brood, members, rows)
+            message = Message(rows, leaving=leaving) if leads(span) else None
             orders = way.next(round_, message)
             if orders is None:
                 return None
-            failed -= follow(actor, round_, orders, found, share(span), archive(store, span), direct)
+            failed -= follow(actor, round_, orders, found, place_in(span), archive(store, span), direct)
         CLOCK.flush(meter)
         if leaving or way.over or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
@@ -117,14 +117,12 @@ def train_in_rounds(
     return (members, failed) if way.settle() else None
 
 
-def reports_of(
-    run: Run, round_: int, brood: int, members: Members, rows: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return the rows with their place; whose rows have ended knows its step itself."""
-    place = {"step": round_ * run.population.interval, "round": round_, "brood": brood}
-    if run.population.backtrack:  # who went back is younger than its round
-        rows = [row | {"step": members[row["member"]].trained} for row in rows]
-    return [place | row for row in rows]
+def placed(run: Run, round_: int, brood: int, members: Members, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with their place. Where rows have ended, a member's row already has its step."""
+    due, back = round_ * run.population.interval, run.population.backtrack
+    # a member that went back to earlier weights is younger than its round
+    steps = [members[row.member].trained if back else row.step or due for row in rows]
+    return [row._replace(round=round_, step=step, brood=brood) for row, step in zip(rows, steps, strict=True)]
 
 
 def span_of(run: Run) -> Span | None:
@@ -138,7 +136,8 @@ def leads(span: Span | None) -> bool:
     return span is None or span.rank == 0
 
 
-def share(span: Span | None) -> int:
+def place_in(span: Span | None) -> int:
+    """Return a worker's place among those that its members span."""
     return 0 if span is None else span.rank
 
 
@@ -184,15 +183,14 @@ def hosted(run: Run, brood: int, rank: int) -> list[int]:
     return list(range(place, run.population.members, run.hosts))
 
 
-def train_teams(found: Sequence[Team], steps: int, failed: set[int]) -> list[dict[str, Any]]:
+def train_teams(found: Sequence[Team], steps: int, failed: set[int]) -> list[Row]:
     """Train all members for an interval and return their rows; those that have failed stay as they are."""
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, Row] = {}
     for team in found:
         if not team.members.keys() <= failed:
             rows |= team.train(steps)
-        rows |= dict.fromkeys(team.members.keys() & failed, FAILED)
-    members = {number: member for team in found for number, member in team.members.items()}
-    return [{"member": number, **row, **read(members[number])} for number, row in rows.items()]
+        rows |= {number: failed_row(number, team.members[number]) for number in team.members.keys() & failed}
+    return list(rows.values())
 
 
 def archive(store: Store, span: Span | None) -> Callable[[Order], Any]:
@@ -226,7 +224,7 @@ def follow(
     donors = {order.donor for order in left} & set(members)
     states = {donor: snapshot(members[donor], direct) for donor in donors}
     for donor in {order.donor for order in left if order.member not in members} & donors:
-        # what has no tensors cannot go by NIXL
+        # a state without tensors cannot go by NIXL
         way = direct and may_stay(members[donor])
         mailbox.post_weights(actor, (round_, donor, part), states[donor], way)
     for team in found:
