@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from shoal.policies.population import Order, PopulationState
 
 NO_GROUPS: Mapping[str, float] = {}
+NO_ERRORS: Mapping[int, str] = {}
 NO_TESTS: Mapping[int, Mapping[str, float]] = {}
 
 
@@ -70,6 +71,7 @@ class Message(NamedTuple):
 
     rows: Sequence[Row] = ()
     tests: Mapping[int, Mapping[str, float]] = NO_TESTS  # member -> group -> loss; a failed member has none
+    errors: Mapping[int, str] = NO_ERRORS  # member -> trace of what its test raised
     leaving: bool = False  # the worker's node is to go: this round's checkpoint is written whatever is due
     decided: tuple[PopulationState, list[Order]] | None = None  # by the worker that has all members
     failed: str | None = None  # why the run has to end

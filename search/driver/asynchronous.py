@@ -52,8 +52,8 @@ class Arrivals(Conductor):
         # a failed member that nobody could replace yet is asked about again at every report
         for member in sorted(self.waiting, key=lambda member: (not self.scored(member), member)):
             verdicts += self.answer(member)
-        for member, losses in message.tests.items():
-            self.tests[member] = losses
+        self.take_tests(message)
+        for member in message.tests:
             self.saved[member] = self.state[member]
         if self.waiting and self.ended | self.waiting.keys() == set(range(len(self.state))):
             # nobody is left who could still become able to replace them

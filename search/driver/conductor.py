@@ -80,13 +80,22 @@ class Conductor:
             self.end(message.failed)
             return
         self.leaving = self.leaving or message.leaving
-        self.tests |= message.tests
+        self.take_tests(message)
         for row in message.rows:
             # a brood that came back from its checkpoint tells again what is long decided
             if row.round > self.round:
                 self.waiting[row.member] = row
         if len(self.waiting) == len(self.state):
             self.decide(self.round + 1, message.decided)
+
+    def take_tests(self, message: Message) -> None:
+        """Take in the members' test losses, and write down what a member's own test raised."""
+        self.tests |= message.tests
+        for member, error in message.errors.items():
+            place = f"failures/test-member-{member:05d}.txt"
+            self.store.write(place, error)
+            why = error.strip().splitlines()[-1]
+            self.watcher.say(f"member {member}: its test failed: {why} ({self.run.directory}/{place})")
 
     def decide(self, round_: int, decided: tuple[PopulationState, list[Order]] | None = None) -> None:
         """Decide a round, unless the worker that has all members has `decided` it, and let the members know."""

@@ -75,7 +75,7 @@ class Team:
         for (number, member), (score, losses) in zip(self.members.items(), scores, strict=True):
             found[number] = Row(
                 number,
-                step=member.trained if ends else 0,
+                step=int(member.trained) if ends else 0,
                 score=float(score) if np.isfinite(score) else float("nan"),
                 train_loss=train_losses[number],
                 train_seconds=trained / len(scores),
@@ -124,10 +124,10 @@ class Team:
         """Say whether a copy can be made inside the stack."""
         return self.stack is not None and {order.member, order.donor} <= self.members.keys()
 
-    def copy(self, orders: Sequence[Order]) -> None:
-        """Carry out all copies inside the stack at once."""
+    def copy(self, orders: Sequence[Order]) -> str:
+        """Carry out all copies inside the stack at once; return the error if a member's own code raises."""
         if self.stack is None or not orders:
-            return
+            return ""
         told = {order.member: order for order in orders}
         places = {number: place for place, number in enumerate(self.members)}
         parents = [places[told[number].donor if number in told else number] for number in places]
@@ -135,7 +135,11 @@ class Team:
             told[number].hyperparameters if number in told else member.hyperparameters
             for number, member in zip(places, self.stack.members, strict=True)
         ]
-        self.stack.gather(parents, settings)
+        try:
+            self.stack.gather(parents, settings)
+        except Exception:
+            return traceback.format_exc()
+        return ""
 
 
 def teams(members: Mapping[int, Member], stack: bool | None, compile: bool = False) -> list[Team]:
