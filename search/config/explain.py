@@ -9,17 +9,25 @@ from pydantic_core import ErrorDetails
 from shoal.policies.mixers.rules import MIXERS
 from shoal.policies.rules import EXPLOITS, EXPLORES
 from shoal.policies.sampling.rules import SAMPLERS
+from shoal.policies.selection.rules import SELECTORS
 from shoal.policies.space import DOMAINS
 from shoal.search import notation
 from shoal.search.config.run import Run
 from shoal.search.errors import nearest
 
-RULES = (["population", "exploit"], ["population", "explore"], ["sampling", "rule"], ["mixing", "policy"])
+RULES = (
+    ["population", "exploit"],
+    ["population", "explore"],
+    ["sampling", "rule"],
+    ["mixing", "policy"],
+    ["selection", "policy"],
+)
 KINDS_BY_KEY: dict[str, Iterable[str]] = {
     "population.exploit": EXPLOITS,
     "population.explore": EXPLORES,
     "sampling.rule": SAMPLERS,
     "mixing.policy": MIXERS,
+    "selection.policy": SELECTORS,
 }
 
 
