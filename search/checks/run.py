@@ -5,10 +5,12 @@ from collections.abc import Mapping
 
 from shoal.policies.sampling.interface import needs_losses
 from shoal.search.checks.cluster import check_broods, check_compile, check_room, check_span
+from shoal.search.checks.copies import check_copies
 from shoal.search.checks.declared import check_rows_taken, who, without_losses
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
 from shoal.search.checks.selection import check_selection
+from shoal.search.checks.start import check_grid
 from shoal.search.checks.swarm import check_swarm
 from shoal.search.checks.values import check_values
 from shoal.search.config.kinds import SpaceWithin
@@ -256,6 +258,7 @@ CHECKS = (
     check_population,
     check_exploit,
     check_interval,
+    check_copies,
     check_broods,
     check_span,
     check_compile,
@@ -267,6 +270,7 @@ CHECKS = (
     check_data,
     check_mixing,
     check_starts,
+    check_grid,
     check_swarm,
     check_model,
     check_room,

@@ -25,7 +25,7 @@ from shoal.search.corpus.opening import (
     whole_or_stretches,
 )
 from shoal.search.corpus.quarantine import EXCERPT, Bad
-from shoal.search.corpus.records import Content, bare, json_form, records, some, utf8, values
+from shoal.search.corpus.records import Content, bare, json_form, records, short_list, utf8, values
 from shoal.search.corpus.unpacking import HEAD_BYTES, Sips, share_left, unpacked
 
 Opens = Callable[[], Any]  # opens the file
@@ -266,4 +266,4 @@ def _not_one(field: str, names: list[str], rows: int) -> Bad | None:
         return Bad(
             f"{names.count(field)} columns are called {field!r} (data.text_field)", documents=max(rows, 1)
         )
-    return Bad(f"no column {field!r}; set data.text_field to one of {some(names)}", documents=rows)
+    return Bad(f"no column {field!r}; set data.text_field to one of {short_list(names)}", documents=rows)

@@ -68,11 +68,11 @@ def field_of(found: Any, field: str, what: str, excerpt: bytes) -> Content:
     if not isinstance(found, dict):
         return Bad(f"each {what} must be a JSON object", excerpt)
     if field not in found:
-        return Bad(f"no field {field!r}; set data.text_field to one of {some(sorted(found))}", excerpt)
+        return Bad(f"no field {field!r}; set data.text_field to one of {short_list(sorted(found))}", excerpt)
     return utf8(found[field], field)
 
 
-def some(names: list[str]) -> str:
+def short_list(names: list[str]) -> str:
     """Return names for a message, few enough to be read."""
     short = [name if len(name) <= KEY_LETTERS else f"{name[:KEY_LETTERS]}…" for name in names[:NAMED_KEYS]]
     others = len(names) - len(short)
