@@ -57,7 +57,7 @@ class Run(Settings):
     trainable: Annotated[str, Field(pattern=TRAINABLE)] = "decoder"
     code: str = ""  # folder of the file with your own class; by default the folder of the YAML file
     settings: HyperparameterValues = Field(default_factory=dict)  # constants of your own class
-    declared: Declared | None = None  # what your own class says of itself; a run writes it into its own file
+    declared: Declared | None = None  # the rows and constants that your own class takes: a run notes them
     data: Data = Data()  # which text members read, and how it becomes rows
     mixing: MixingSection | None = None  # how each member chooses its own mixture of the groups
     model: Model = Model()  # shape of the decoder, a small transformer

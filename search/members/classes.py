@@ -57,5 +57,5 @@ def decoder(run: Run) -> Made:
     return Made(LanguageModel, {"shape": shape})
 
 
-# what a file's `trainable:` names without a class: name -> the class, with the constants that the file gives
+# `trainable:` in a file -> the class, with the constants that the file gives
 BUILT_IN_CLASSES: dict[str, Callable[[Run], Made]] = {"decoder": decoder}
