@@ -9,6 +9,7 @@ from shoal.search.checks.copies import check_copies
 from shoal.search.checks.declared import check_rows_taken, who, without_losses
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
+from shoal.search.checks.rows import check_row_keys
 from shoal.search.checks.selection import check_selection
 from shoal.search.checks.start import check_grid
 from shoal.search.checks.swarm import check_swarm
@@ -268,6 +269,7 @@ CHECKS = (
     check_values,
     check_rows_taken,
     check_data,
+    check_row_keys,
     check_mixing,
     check_starts,
     check_grid,
@@ -279,7 +281,15 @@ CHECKS = (
     check_distill,
 )
 # `kind: mixture` makes its populations later: `as_population` checks them there
-FOR_MIXTURES = (check_rows_taken, check_data, check_swarm, check_model, check_sampling, check_selection)
+FOR_MIXTURES = (
+    check_rows_taken,
+    check_data,
+    check_row_keys,
+    check_swarm,
+    check_model,
+    check_sampling,
+    check_selection,
+)
 
 
 def problems(run: Run) -> list[str]:

@@ -100,7 +100,7 @@ class Run(Settings):
     @property
     def rows(self) -> str:
         """The kind of rows of the corpus."""
-        return "tokens"
+        return str(self.data.rows)
 
     @property
     def own(self) -> bool:

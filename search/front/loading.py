@@ -10,7 +10,7 @@ from shoal.cluster.storage import Store
 from shoal.cluster.streams import RowStream
 from shoal.search.config.run import Run
 from shoal.search.corpus.batches import file_rows
-from shoal.search.corpus.build import Manifest
+from shoal.search.corpus.manifest import Manifest
 from shoal.search.errors import InputError
 from shoal.search.members.build import build_members
 from shoal.search.members.unmade import Unmade
@@ -33,7 +33,7 @@ def unread(run: Run, manifest: Manifest) -> dict[str, RowStream]:
     for name, group in manifest.groups.items():
         if name not in run.unseen:
             order = RowOrder(name, file_rows(group.splits["train"]), run.seed)
-            found[name] = Unread(order, run.data.sequence_length)
+            found[name] = Unread(order, manifest.row_type)
     return found
 
 
