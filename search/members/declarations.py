@@ -28,7 +28,8 @@ def undeclared(found: Any) -> str:
     """Return what is wrong with what a class says of itself."""
     takes, network = getattr(found, "takes", ()), network_of(found)
     if isinstance(takes, str) or not set(takes) <= set(ROW_KINDS):
-        return f"must take rows of {', '.join(ROW_KINDS)} as a set, such as {{'tokens'}}, but has takes = {takes!r}"
+        known = ", ".join(ROW_KINDS)
+        return f"must take rows of {known} as a set, such as {{'tokens'}}, but has takes = {takes!r}"
     if network is None or found.score is not network.score or (takes and found.by_row):
         return ""
     return (
