@@ -56,11 +56,12 @@ class Arrivals(Conductor):
             if row.round == known.decisions + 1:
                 self.saved[row.member] = known
                 self.waiting[row.member] = row
+                self.stopping.hear([row])
         # a failed member that nobody could replace yet is asked about again at every report
         for member in sorted(self.waiting, key=lambda member: (not self.scored(member), member)):
             verdicts += self.answer(member)
-        for member, losses in message.tests.items():
-            self.tests[member] = losses
+        self.take_tests(message)
+        for member in message.tests:
             self.saved[member] = self.state[member]
         if self.waiting and self.ended | self.waiting.keys() == set(range(len(self.state))):
             # nobody is left who could still become able to replace them
@@ -75,7 +76,7 @@ class Arrivals(Conductor):
         """Return the verdict on a member's report; none if it has to wait."""
         row, before = self.waiting[member], self.state
         self.read_out = sorted({*self.read_out, *row.ended})
-        last = row.step >= self.run.training.steps or bool(row.ended)
+        last = row.step >= self.run.training.steps or bool(row.ended) or bool(self.stopping.reason)
         state, orders = self.orders([row], last=last)
         failed = not math.isfinite(row.score)
         spent = last or state[member].failures > self.rules.replacements
@@ -84,7 +85,7 @@ class Arrivals(Conductor):
         self.reason = "".join(self.note_failures([row])) or self.reason
         del self.waiting[member]
         hyperparameters = before[member].hyperparameters
-        row = row._replace(tokens=self.tokens(row.step), arrival=self.arrived, hyperparameters=hyperparameters)
+        row = self.counted(row)._replace(arrival=self.arrived, hyperparameters=hyperparameters)
         self.state, self.last[member] = state, row
         self.arrived += 1
         self.unwritten.append(row)
@@ -139,6 +140,7 @@ class Arrivals(Conductor):
             "read_out": self.read_out,
             "ended": sorted(member for member in self.ended if self.saved[member] == self.state[member]),
             "members": population.to_plain(members),
+            **self.kept_of_stop(),
         }
         checkpoints.save_decisions(self.store, self.round, plain, [known.decisions for known in members])
         self.kept.append((self.round, rounds))

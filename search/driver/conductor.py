@@ -1,7 +1,7 @@
 """Reports in, decisions out, everything recorded: the run's one place where policy meets plumbing."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,7 +16,8 @@ from shoal.policies.space import Space
 from shoal.policies.standings import rank
 from shoal.search.config.run import Run
 from shoal.search.decisions import decide_round
-from shoal.search.messages import Message, RoundOrders, Row
+from shoal.search.driver.stopping import Stopping
+from shoal.search.messages import Message, OnTestRows, RoundOrders, Row
 from shoal.search.records import tables
 from shoal.search.records.tables import Event
 from shoal.search.records.whole import WholeRound
@@ -62,8 +63,9 @@ class Conductor:
     earlier: list[int] = field(default_factory=list)  # rounds whose weights copies may still go back to
     failure: str = ""  # why the run had to end early
     read_out: list[str] = field(default_factory=list)  # groups whose rows have ended, and members with them
+    stopping: Stopping = field(default_factory=lambda: Stopping(None, 0))
     broken: Exception | None = None  # the error that keeps this driver from recording anything more
-    tests: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    tests: dict[int, OnTestRows] = field(default_factory=dict)
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     writing: Future[None] | None = None
 
@@ -85,6 +87,7 @@ class Conductor:
             "last": dict(whole.last),
             "earlier": earlier_rounds(whole.state, run.parts),
             "read_out": list(whole.read_out),
+            "stopping": Stopping.of(run.stop, run.population.members, whole.stopping),
         }
 
     def receive(self, message: Message) -> None:
@@ -102,13 +105,23 @@ class Conductor:
             self.end(message.failed)
             return
         self.leaving = self.leaving or message.leaving
-        self.tests |= message.tests
+        self.take_tests(message)
         for row in message.rows:
             # a brood that came back from its checkpoint tells again what is long decided
             if row.round > self.round:
                 self.waiting[row.member] = row
         if len(self.waiting) == len(self.state):
             self.decide(self.round + 1, message.decided)
+
+    def take_tests(self, message: Message) -> None:
+        """Take in the members' test losses, and write down what a member's own test raised."""
+        self.tests |= message.tests
+        for member, tested in message.tests.items():
+            if tested.error:
+                place = f"failures/test-member-{member:05d}.txt"
+                self.store.write(place, tested.error)
+                why = tested.error.strip().splitlines()[-1]
+                self.watcher.say(f"member {member}: its test failed: {why} ({self.run.directory}/{place})")
 
     def decide(self, round_: int, decided: tuple[PopulationState, list[Order]] | None = None) -> None:
         """Decide a round, unless the worker that has all members has `decided` it, and let the members know."""
@@ -119,12 +132,13 @@ class Conductor:
         if not any(math.isfinite(row.score) for row in rows):
             self.end(f"all members have failed by step {rows[0].step}.\n{''.join(reasons[-1:])}")
             return
+        self.stopping.hear(rows)
         before = self.state
         self.state, orders = decided or self.orders(rows, last=self.is_last(round_))
         self.exploits += sum(order.donor != order.member for order in orders)
         self.round, self.last, self.waiting = round_, {row.member: row for row in rows}, {}
         # before anything is written: members need not wait for it, and a round without its records is not whole
-        self.give_orders(round_, RoundOrders(orders, over=bool(self.read_out)))
+        self.give_orders(round_, RoundOrders(orders, over=self.over))
         self.record(round_, rows, tables.copy_events(orders, self.last, before))
         self.watcher.round(round_, rows, orders)
 
@@ -133,8 +147,7 @@ class Conductor:
         assert all(row.round == round_ for row in self.waiting.values())
         first = (round_ - 1) * len(self.state)
         return [
-            self.waiting[member]._replace(
-                tokens=self.tokens(self.waiting[member].step),
+            self.counted(self.waiting[member])._replace(
                 arrival=first + place,
                 hyperparameters=self.state[member].hyperparameters,
             )
@@ -155,11 +168,20 @@ class Conductor:
         return leaving or round_ % self.run.checkpoint.every == 0 or self.is_last(round_)
 
     def is_last(self, round_: int) -> bool:
-        return round_ == self.run.rounds or bool(self.read_out)
+        return round_ == self.run.rounds or self.over
+
+    @property
+    def over(self) -> bool:
+        """Whether the run ends with this round, whatever its last step is."""
+        return bool(self.read_out or self.stopping.reason)
 
     def decisions(self) -> dict[str, Any]:
         found = {"round": self.round, "exploits": self.exploits, "members": population.to_plain(self.state)}
-        return found | {"read_out": self.read_out}
+        return found | {"read_out": self.read_out, **self.kept_of_stop()}
+
+    def kept_of_stop(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of `stop:`; nothing for a run without it."""
+        return {} if self.run.stop is None else {"stopping": self.stopping.plain()}
 
     def write(
         self,
@@ -208,9 +230,12 @@ class Conductor:
         reports = [Report(row.member, row.step, row.score) for row in rows]
         return decide_round(self.run, self.space, self.rules, self.state, reports, last)
 
-    def tokens(self, steps: int) -> int:
-        """Return how many tokens a member has trained on in so many steps."""
-        return steps * self.run.training.batch * self.run.data.sequence_length if self.run.reads_text else 0
+    def counted(self, row: Row) -> Row:
+        """Return a member's row with how many rows and tokens its weights have trained."""
+        known = self.run.takes_rows
+        rows = row.step * (self.run.training.batch if known else row.rows_a_step)
+        tokens = rows * self.run.data.sequence_length if known and self.run.rows != "columns" else 0
+        return row._replace(rows=rows, tokens=tokens)
 
     @property
     def finished(self) -> bool:

@@ -4,7 +4,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
@@ -47,9 +47,12 @@ class Outcome:
     best_score: float
     exploits: int
     wall_seconds: float
+    rows: int
     tokens: int
     threads: int  # torch has so many on each worker; another number rounds otherwise
     test_loss: dict[str, float]
+    test_score: float | None = None  # None where nothing was tested
+    test_measures: dict[str, float] = field(default_factory=dict)  # such as accuracy_GROUP
     ended: str | None = None  # why the run ended before its last step, if it did
 
 
@@ -68,7 +71,13 @@ def train_population(
     mailbox = start_mailbox(run.cluster.broods, run.checkpoint.every + 1)
     ledger = open_ledger(run, store, whole.round)
     conductor = conductor_at(whole, run, store, way_to_members(run, mailbox, ledger), watcher)
-    work = Work(run, whole.state, threads_of(run, resources), ledger, over=bool(whole.read_out))
+    work = Work(
+        run,
+        whole.state,
+        threads_of(run, resources),
+        ledger,
+        over=bool(whole.read_out or whole.stopping.get("reason")),
+    )
     place = run.data.corpus, f"{run.directory}/{RAY}"
     trial = brood_trial(loop, work, mailbox, resources, training_files(run), *place, staged(run))
     room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(mailbox, run.cluster.broods))
@@ -76,7 +85,7 @@ def train_population(
         errors = tuner(run, trial, conductor).fit().errors
     clear_away_pieces(store)
     raise_what_ended(conductor, room, errors)
-    store.write_json(tables.TESTS, conductor.tests)
+    store.write_json(tables.TESTS, {member: each.losses for member, each in conductor.tests.items()})
     return outcome(conductor, time.monotonic() - began, work.threads)
 
 
@@ -164,7 +173,7 @@ def tuner(run: Run, trial: Any, conductor: Conductor) -> tune.Tuner:
 
 def training_files(run: Run) -> dict[str, list[str]]:
     """Return the files of each group that workers hold whole, in the order of the first epoch."""
-    if not run.reads_text:
+    if not run.takes_rows:
         return {}
     manifest = load_corpus(run.data)
     large = windows(run.data, manifest)
@@ -189,24 +198,30 @@ def staged(run: Run) -> dict[str, Any]:
 
 def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
     best = conductor.best()
+    tested = conductor.tests[best]
     return Outcome(
         best_member=best,
         best_score=conductor.last[best].score,
         exploits=conductor.exploits,
         wall_seconds=wall_seconds,
+        rows=sum(row.rows for row in conductor.last.values()),
         tokens=sum(row.tokens for row in conductor.last.values()),
         threads=threads,
-        test_loss=dict(conductor.tests[best]),
+        test_loss=dict(tested.losses),
+        test_score=tested.score if math.isfinite(tested.score) else None,
+        test_measures=dict(tested.measures),
         ended=early_end(conductor),
     )
 
 
 def early_end(conductor: Conductor) -> str | None:
-    """Return where and why the rows ended before the last step; None if they did not."""
+    """Return where and why a run ended before the last step; None if it did not."""
     run, steps = conductor.run, sorted(row.step for row in conductor.last.values())
-    if not conductor.read_out or steps[0] >= run.training.steps:
+    if not conductor.over or steps[0] >= run.training.steps:
         return None
     where = f"step {steps[0]}" if steps[0] == steps[-1] else f"steps {steps[0]} to {steps[-1]}"
+    if conductor.stopping.reason:
+        return f"the run was stopped at {where} of {run.training.steps}: {conductor.stopping.reason}"
     why = f"{', '.join(conductor.read_out)} read to the end (data.exhausted: {run.data.exhausted})"
     return f"the rows ended at {where} of {run.training.steps}: {why}"
 

@@ -103,7 +103,7 @@ def prepare_run(run: Run, console: Console, new: bool = False) -> Run:
     """
     if run.own:
         own_class(run.trainable, run.code)
-    if not run.reads_text:
+    if not run.takes_rows:
         return run
     if run.selection is not None:
         from shoal.search.runs.select import with_chosen_rows  # which imports torch

@@ -6,11 +6,11 @@ from typing import Any
 from shoal.cluster import mailbox
 from shoal.cluster.lease import LeaseLost
 from shoal.cluster.storage import BrokenFile, CannotWrite
-from shoal.search.errors import Exhausted
+from shoal.search.errors import Exhausted, InputError
 from shoal.search.messages import Message
 
 # these say in one line all that there is to say
-SAID = (BrokenFile, CannotWrite, Exhausted, LeaseLost)
+SAID = (BrokenFile, CannotWrite, Exhausted, InputError, LeaseLost)
 
 
 def train_brood(settings: dict[str, Any]) -> None:
