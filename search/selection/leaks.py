@@ -6,9 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.cluster.streams import as_rows
 from shoal.policies.sampling.chance import mixed_bits
-from shoal.search.selection.scoring import Corpus, read_groups
+from shoal.search.selection.scoring import Corpus, read_groups, stored_rows
 
 STRETCH = 32  # tokens, or a quarter of a row if that is less: the stretches at a row's border are not seen
 COMMON = 0.5  # a row leaks if more than this share of its stretches stand in the target
@@ -51,7 +50,7 @@ def find_leak(pool: Corpus, targets: Corpus) -> Leak:
 
 def each_file(corpus: Corpus) -> Iterator[NDArray[np.unsignedinteger]]:
     for file in corpus.files:
-        yield as_rows(corpus.store.read_table(file, columns=["row_id", "tokens"]))
+        yield stored_rows(corpus.store, file)[1]
 
 
 def stretch_hashes(rows: NDArray[np.unsignedinteger], size: int) -> NDArray[np.uint64]:

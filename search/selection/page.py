@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import as_rows
 from shoal.search.config.run import Run
 from shoal.search.corpus.manifest import load_corpus
+from shoal.search.selection.scoring import stored_rows
 from shoal.search.selection.select import Chosen
 from shoal.search.selection.writing import DECISIONS
 from shoal.search.tokenizers import open_tokenizer
@@ -137,8 +137,7 @@ def texts_of(run: Run, ids: list[int]) -> dict[int, str]:
         for file in group.splits["train"].files:
             if not wanted - found.keys():
                 return found
-            table = store.read_table(file)
-            for place, row in enumerate(table["row_id"].to_pylist()):
-                if row in wanted:
-                    found[row] = tokenizer.decode(as_rows(table.slice(place, 1))[0])
+            numbers, rows = stored_rows(store, file)
+            for place in np.flatnonzero(np.isin(numbers, ids)).tolist():
+                found[int(numbers[place])] = tokenizer.decode(rows[place])
     return found
