@@ -19,6 +19,8 @@ from shoal.trainables.searched_numbers import FloatOrTensor
 from shoal.trainables.settings import Recipe, numbers, rate_at
 from shoal.trainables.span import Span, local, shared_like
 
+OF_ROWS = frozenset({"sampling"})  # hyperparameters that the batches heed, and not the training step
+
 
 class Network(ABC):
     """A module, its optimiser, its schedule and its random numbers. A subclass says what it learns:
@@ -129,7 +131,8 @@ class Network(ABC):
 
     def adopt(self, hyperparameters: dict[str, Any]) -> None:
         self.hyperparameters = dict(hyperparameters)
-        self.recipe = replace(self.base, **hyperparameters)
+        trained = {name: value for name, value in hyperparameters.items() if name not in OF_ROWS}
+        self.recipe = replace(self.base, **trained)
         assert self.recipe.optimiser == self.base.optimiser, "the optimiser's state is not searched"
         self.numbers = numbers(self.recipe)
 

@@ -7,6 +7,7 @@ from shoal.policies.sampling.interface import needs_losses
 from shoal.search.checks.cluster import check_broods, check_compile, check_room, check_span
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
+from shoal.search.checks.sampled_numbers import check_kept_score, check_sampled_numbers
 from shoal.search.checks.selection import check_selection
 from shoal.search.checks.swarm import check_swarm
 from shoal.search.checks.values import check_values
@@ -139,6 +140,7 @@ def check_hyperparameters(run: Run) -> str:
         return ""  # only the user's own class knows its hyperparameters
     kind = "distill" if run.kind == "distill" else run.trainable
     decoder = TRAINING_HYPERPARAMETERS | ({"mixing"} if run.mixing else set())
+    decoder |= {"sampling"} if run.sampling.rule else set()
     known = {"toy": {"h0", "h1"}, "decoder": decoder, "distill": distilling.DISTILL_HYPERPARAMETERS}[kind]
     searched = {"hyperparameters": set(run.hyperparameters)}
     scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
@@ -147,7 +149,7 @@ def check_hyperparameters(run: Run) -> str:
         for name in sorted(names - known):
             return f"{place}.{name}: {kind} has no such hyperparameter{nearest(name, known)}"
         for name in names:
-            if name != "mixing" and isinstance(run.hyperparameters.get(name), SpaceWithin):
+            if name not in ("mixing", "sampling") and isinstance(run.hyperparameters.get(name), SpaceWithin):
                 return f"{place}.{name}: must be a domain; only a class of your own takes a space under a name"
         if run.trainable == "toy" and names != known:
             return f"{place}: the toy needs {' and '.join(sorted(known))}"
@@ -192,7 +194,9 @@ def check_model(run: Run) -> str:
 
 def check_sampling(run: Run) -> str:
     if run.sampling.rule is None:
-        idle = "view" if run.sampling.view == "brood" else "scorer" if run.sampling.scorer else ""
+        sampling = run.sampling
+        idle = "view" if sampling.view == "brood" else "scorer" if sampling.scorer else ""
+        idle = idle or ("score" if sampling.score else "")
         return f"sampling.{idle}: needs sampling.rule" if idle else ""
     if run.trainable == "toy":
         return "sampling.rule: the toy has no rows to choose from"
@@ -207,7 +211,9 @@ def check_sampling(run: Run) -> str:
             f"got {run.sampling.rule.kind} with trainable {run.trainable}"
         )
     scores = "score" in rule.spec.needs
-    if scores != bool(run.sampling.scorer):
+    if run.sampling.score and (problem := check_kept_score(run)):
+        return problem
+    if scores != bool(run.sampling.scorer or run.sampling.score):
         kind = run.sampling.rule.kind
         wanted = f"{kind} goes by scores; name an exported model, such as runs/NAME/best"
         return f"sampling.scorer: {wanted if scores else f'serves rules that go by scores, got {kind}'}"
@@ -260,6 +266,7 @@ CHECKS = (
     check_model,
     check_room,
     check_sampling,
+    check_sampled_numbers,
     check_selection,
     check_distill,
 )

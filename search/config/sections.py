@@ -141,6 +141,7 @@ class Sampling(Settings):
     rule: AnySampler | None = None  # by default all rows, with equal weights
     view: Literal["member", "brood"] = "member"
     scorer: str | None = None  # an exported model, such as runs/NAME/best; a row's score is its loss there
+    score: Name | None = None  # or a score that `selection:` has kept beside the rows
 
 
 TRAINING_HYPERPARAMETERS = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}

@@ -57,7 +57,9 @@ def _ngrams(scoring: Scoring) -> RowScorer:
         found = counted_buckets(rows, settings)
         columns = [ratio[found].sum(axis=1) for ratio in ratios]
         length = np.full(len(ids), rows.shape[1], np.int64)
-        return {"log_ratio": np.stack(columns, axis=1), "length": length}
+        # one target makes one number a row, by which other policies can go too
+        together = np.stack(columns, axis=1) if len(columns) > 1 else columns[0]
+        return {"log_ratio": together, "length": length}
 
     return score
 
