@@ -13,13 +13,18 @@ from shoal.search import notation
 from shoal.search.checks.idle import idle, idle_keys
 from shoal.search.checks.run import problems as problems_of
 from shoal.search.checks.values import check_each
-from shoal.search.config.explain import explain
+from shoal.search.config.explain import KINDS_BY_KEY, explain
+from shoal.search.config.fitting import with_fitting_defaults
 from shoal.search.config.places import absolute, escaped, with_places
 from shoal.search.config.run import RUN_FORMAT, Run
+from shoal.search.config.sections import Population
 from shoal.search.distill.card import check_teacher, teacher_folder
 from shoal.search.errors import InputError
 from shoal.search.exported import check_reference
 from shoal.search.members.own_class import is_network, own_class, refuse_hiding
+
+# the rules that hold where a file names none; a change may set a number of theirs alone
+DEFAULT_KINDS = {f"population.{rule}": getattr(Population(), rule).kind for rule in ("exploit", "explore")}
 
 
 def load_run(path: str, changes: Sequence[str] = ()) -> Run:
@@ -27,10 +32,15 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
 
     Raises InputError that names the file, the key path, the value and what is allowed.
     """
+    return run_of(load_values(path, changes), path, os.path.dirname(os.path.abspath(path)))
+
+
+def run_of(values: dict[str, Any], path: str, folder: str) -> Run:
+    """Return the run of a file's values; a class of the user's own is looked for in `folder`."""
     refuse_hiding()
-    run = checked_run(load_values(path, changes), path)
+    run = checked_run(values, path)
     if run.own:
-        run = run.model_copy(update={"code": run.code or os.path.dirname(os.path.abspath(path))})
+        run = run.model_copy(update={"code": run.code or folder})
         found = own_class(run.trainable, run.code, draft=True)
         problem = check_each(run) if is_network(found) else ""
         refuse(path, [problem] if problem else [])
@@ -78,25 +88,34 @@ def parse(text: str, path: str) -> dict[str, Any]:
 def make_change(values: dict[str, Any], change: str) -> None:
     name, sign, text = change.partition("=")
     said = notation.short(change)
-    *parents, last = name.split(".")
-    if not sign or not all([*parents, last]):
+    if not sign or not all(name.split(".")):
         raise InputError(f"{said}: a change must be written key=value, such as population.members=4.")
-    for place, parent in enumerate(parents, start=1):
-        if values.get(parent) is None:  # an empty section counts as a missing one
-            values[parent] = {}
-        values = values[parent]
-        if not isinstance(values, dict):
-            kind, key = "a list" if isinstance(values, list) else "a value", ".".join(parents[:place])
-            raise InputError(
-                f"{said}: {key} holds {kind}, so nothing can be set inside it; give it as a whole."
-            )
     try:
-        values[last] = notation.read_change(text)
+        value = notation.read_change(text)
     except yaml.YAMLError as error:
         quoted = f"{name}={json.dumps(notation.short(text, 40), ensure_ascii=False)}"
         raise InputError(
             f"{said}: {notation.what(error)}. As a word it is written {shlex.quote(quoted)}."
         ) from error
+    set_key(values, name, value, said)
+
+
+def set_key(values: dict[str, Any], name: str, value: Any, said: str) -> None:
+    """Set the key `name`, such as population.members, in a file's values; `said` begins the error's message."""
+    *parents, last = name.split(".")
+    for place, parent in enumerate(parents, start=1):
+        key, found = ".".join(parents[:place]), values.get(parent)
+        if found is None:  # an empty section counts as a missing one
+            values[parent] = {"kind": DEFAULT_KINDS[key]} if key in DEFAULT_KINDS else {}
+        elif key in KINDS_BY_KEY and isinstance(found, str):
+            values[parent] = {"kind": found}
+        values = values[parent]
+        if not isinstance(values, dict):
+            kind = "a list" if isinstance(values, list) else "a value"
+            raise InputError(
+                f"{said}: {key} holds {kind}, so nothing can be set inside it; give it as a whole."
+            )
+    values[last] = value
 
 
 def refuse(path: str, problems: Sequence[str], cause: Exception | None = None) -> None:
@@ -113,7 +132,7 @@ def checked_run(values: dict[str, Any], path: str) -> Run:
             f"{path}: is of format {version}, written by {age} Shoal; this one reads {RUN_FORMAT}."
         )
     try:
-        run = Run.model_validate(values)
+        run = with_fitting_defaults(Run.model_validate(values))
     except ValidationError as error:
         refuse(path, [problem for detail in error.errors() for problem in explain(detail)], error)
     refuse(path, problems_of(run))

@@ -79,6 +79,7 @@ class EasyToHard(Plan):
     made anew of the last losses, and the first epoch, which has none, is in the stream's order.
     """
 
+    # the column that rows are ordered by: scores of `sampling.scorer`, or the member's last losses
     by: Literal["score", "loss"] = "score"
 
     def __post_init__(self) -> None:

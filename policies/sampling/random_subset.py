@@ -18,8 +18,8 @@ class RandomSubset:
     """
 
     spec: ClassVar[Spec] = Spec("epoch", frozenset(), frozenset({"keep"}), "none", "mean_count")
-    ratio: float = 0.1
-    replacement: bool = False
+    ratio: float = 0.1  # share of the rows that an epoch keeps
+    replacement: bool = False  # draw each epoch's rows from all of them
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:

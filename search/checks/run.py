@@ -9,6 +9,7 @@ from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
 from shoal.search.checks.sampled_numbers import check_kept_score, check_sampled_numbers
 from shoal.search.checks.selection import check_selection
+from shoal.search.checks.start import check_grid
 from shoal.search.checks.swarm import check_swarm
 from shoal.search.checks.values import check_values
 from shoal.search.config import distill as distilling
@@ -262,6 +263,7 @@ CHECKS = (
     check_data,
     check_mixing,
     check_starts,
+    check_grid,
     check_swarm,
     check_model,
     check_room,

@@ -24,6 +24,7 @@ from shoal.search.report.figures import (
 )
 from shoal.search.report.mixtures import mixing
 from shoal.search.report.page import document, grid, html_legend, html_table, panel, section
+from shoal.search.report.search_figures import parallel_figure, searched, slices
 from shoal.search.report.story import Control, Story, finite, read_story
 
 REPORT = "report.html"
@@ -41,7 +42,14 @@ def write_report(store: Store) -> str:
 
 
 def draw(story: Story) -> str:
-    parts = [header(story), overview(story), schedules(story), mixing(story), groups(story), sampling(story)]
+    parts = [
+        header(story),
+        overview(story),
+        slices(story) or schedules(story),
+        mixing(story),
+        groups(story),
+        sampling(story),
+    ]
     parts += [comparison(story), members(story)]
     configuration = f'<div class="box"><pre>{escape(story.configuration)}</pre></div>'
     parts.append(f"<details><summary>Resolved configuration</summary>{configuration}</details>")
@@ -130,8 +138,10 @@ def rounds(story: Story) -> str:
 
 def overview(story: Story) -> str:
     what = "Nats per token; lower is better." if story.losses else "Higher is better."
+    lanes = ("genealogy", "Who copied whom", "One lane per member slot.")
+    across = ("parallel", "Hyperparameters and result", "One line per member; nobody copied.")
     figures = [
-        panel("genealogy", "Who copied whom", "One lane per member slot.", genealogy(story)),
+        panel(*across, parallel_figure(story)) if searched(story) else panel(*lanes, genealogy(story)),
         panel("scores", story.unit.capitalize(), what, scores(story)),
     ]
     return f"<section>{grid(figures, 'stack' if stacked(story) else 'pair')}</section>"

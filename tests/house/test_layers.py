@@ -48,7 +48,7 @@ FLOORS = (
     {"records", "worker"},
     {"report", "driver"},
     {"runs"},
-    {"platform"},
+    {"platform", "front"},
     {"cli"},
     {"program"},
 )

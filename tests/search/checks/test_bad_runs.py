@@ -174,8 +174,9 @@ CHANGES = [
     (TEXT, "data.groups.more=$NOT_SET_AT_ALL/x", "data.groups.more: there is no environment variable"),
     (TEXT, "data.tokenizer=$NOT_SET_AT_ALL/x", "data.tokenizer: there is no environment variable"),
     # rules that never act
-    (TOY, "population.members=3", "use at least 0.334"),
+    (TOY, "population={members: 3, exploit: {kind: truncation, fraction: 0.25}}", "use at least 0.334"),
     (TOY, "population={members: 5, exploit: {kind: truncation, fraction: 0.1}}", "use at least 0.2"),
+    (TOY, "population={members: 5, start: grid}", "no grid over these domains has 5 points; use 4 or 9"),
 ]
 
 AGAINST = ["hyperparameters={}", "population.exploit=none"]
