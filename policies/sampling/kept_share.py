@@ -37,7 +37,7 @@ class KeptShare:
         kept = round(self.share * len(ids))
         if not len(known) or not kept:
             return cut
-        # of equal keys those of the least ids are kept, so that their number is exact
+        # equal keys are cut by id, so that their number is exact
         order = known[np.lexsort((ids[known], -key[known]))][:kept]
         return AboveCut(context.seed, self.temperature, self.least, float(key[order[-1]]), int(ids[order[-1]]))
 
