@@ -9,8 +9,6 @@ from shoal.policies.schedule import keep_to
 from shoal.policies.space import Space
 from shoal.search.config.run import Run
 
-OVER = "over"  # among a round's orders: it is the last one, since rows have ended
-
 
 def decide_round(
     run: Run, space: Space, rules: Rules, state: PopulationState, reports: Sequence[Report], last: bool

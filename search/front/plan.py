@@ -15,7 +15,7 @@ from shoal.search.records.directory import arrays_by_name
 from shoal.search.report.write import count
 from shoal.search.tokenizers import open_tokenizer
 
-BYTES = 4  # of a number in float32
+BYTES = 4  # size of a number in float32
 SLOTS = {"adamw": 2, "sgd": 1}  # numbers that an optimiser keeps for each weight
 CONTROLS_OF_MIXTURES = 6  # the proposal and what it is compared with: see search.runs.mixture
 MEGABYTE = 2**20
@@ -30,15 +30,15 @@ class RunPlan:
 
     name: str
     members: int
-    steps: int  # of each member
-    reports: int  # of each member; after each of them it may copy
+    steps: int  # each member trains so many
+    reports: int  # each member makes so many; after each of them it may copy
     tokens: int  # that all members train on together; 0 without text
     weights: int | None  # numbers in a member
     member_bytes: int | None  # weights, slots and gradients of a member in training
     checkpoint_bytes: int | None  # all checkpoints that lie on the disk at once
     workers: int
     members_per_worker: int
-    worker_bytes: int | None  # of its members in training and their copies that are being written
+    worker_bytes: int | None  # memory of its members in training and of their copies that are being written
     rows_megabytes: float  # the most rows that a worker holds
     cpus_per_worker: float | None  # None: 60 % of the CPUs are shared among the workers
     gpus_per_worker: float

@@ -24,9 +24,9 @@ class TrainedMember:
     def __init__(self, run: Run, store: Store, number: int | None = None):
         self._run, self._store = run, store
         self._row = directory.member_of(run, store, number)
-        self.member: int = self._row["member"]
-        self.score: float = self._row["score"]  # higher is better; of a language model minus its loss in nats
-        self.step: int = self._row["step"]
+        self.member: int = self._row.member
+        self.score: float = self._row.score  # higher is better; of a language model minus its loss in nats
+        self.step: int = self._row.step
 
     def __repr__(self) -> str:
         return f"TrainedMember({self.member}, score={self.score:.4f}, step={self.step})"
@@ -34,13 +34,13 @@ class TrainedMember:
     @cached_property
     def hyperparameters(self) -> dict[str, Any]:
         """The hyperparameters under which it has trained last."""
-        path = ancestry(read_lineage(self._store), self.member, round=self._row["round"])
+        path = ancestry(read_lineage(self._store), self.member, round=self._row.round)
         return dict(path[-1].hyperparameters)
 
     @cached_property
     def schedule(self) -> pa.Table:
         """Hyperparameters over the steps, along the lineage of its weights: a row from each change on."""
-        path = ancestry(read_lineage(self._store), self.member, round=self._row["round"])
+        path = ancestry(read_lineage(self._store), self.member, round=self._row.round)
         entries = schedule_of(path)
         return table_of([{"from_step": entry.from_step, **columns(entry.hyperparameters)} for entry in entries])
 

@@ -15,6 +15,7 @@ from shoal.policies.mixers.visits import BoundedMixing, begin_mixing, counted, o
 from shoal.policies.mixing import Counts
 from shoal.search.config.mixing import PROBED, with_numbers
 from shoal.search.corpus.batches import MixedBatches
+from shoal.search.messages import GroupMixture, MixtureAccount, Reading
 from shoal.trainables.arrays import to_tensors
 from shoal.trainables.decoder import losses_by_token
 from shoal.trainables.gradient_products import gradients, inner_products, weighted
@@ -29,9 +30,8 @@ class VisitBatches:
 
     def __init__(self, mixed: MixedBatches):
         self.mixed = mixed
-        self.counts: Counts = np.zeros(
-            (0, len(mixed.streams)), dtype=np.int64
-        )  # rows of the visit, (steps, groups)
+        # rows of the visit, (steps, groups)
+        self.counts: Counts = np.zeros((0, len(mixed.streams)), dtype=np.int64)
         self.by_group: Vector | None = None  # (groups,) weights of the groups' mean losses
         self.done = 0  # steps of the visit that are done
         self.losses: list[Vector] = []  # (groups,) for each step of the visit so far
@@ -91,6 +91,9 @@ class VisitBatches:
             ends = np.cumsum(counts)[:-1]
             parts = np.split(of_rows.astype(np.float64), ends)
             self.losses.append(np.array([part.mean() if len(part) else np.nan for part in parts]))
+
+    def reading(self) -> Reading:
+        return self.mixed.reading()
 
     @copies
     def state(self) -> SavedState:
@@ -256,25 +259,25 @@ class MixedModel(LanguageModel):
         super().load_progress(state)
         self.mixing_state, self.visit = state["mixing"], None
 
-    def account(self) -> dict[str, Any]:
+    def account(self) -> MixtureAccount:
         """Return what the run records of the mixture: proportions, rows seen, and what the policy measured."""
         state, policy = self.mixing_state, self.mixing_state["policy"]
         shares = counted(self.mixing, self.groups, state)
         effects, errors = (np.array(policy.get(name, [])) for name in ("effects", "errors"))
         groups = [
-            {
-                "group": name,
-                "proportion": float(shares[place]),
-                "seen": int(state["seen"][place]),
-                "rows": self.groups.rows[place],
-                "effects": effects[:, place].tolist() if effects.size else [],
-                "errors": errors[:, place].tolist() if errors.size else [],
-            }
+            GroupMixture(
+                name,
+                float(shares[place]),
+                int(state["seen"][place]),
+                self.groups.rows[place],
+                effects[:, place].tolist() if effects.size else [],
+                errors[:, place].tolist() if errors.size else [],
+            )
             for place, name in enumerate(self.groups.names)
         ]
-        counts = {name: state[name] for name in ("evaluations", "probe_steps")}
-        counts["extra_steps"] = self.reference.steps if self.reference else 0
-        return {"groups": groups, "decision": policy.get("decision", ""), **counts}
+        extra = self.reference.steps if self.reference else 0
+        decision, passes = policy.get("decision", ""), state["evaluations"]
+        return MixtureAccount(groups, decision, passes, state["probe_steps"], extra)
 
 
 def train_visits(

@@ -8,12 +8,12 @@ from typing import Any
 from shoal.cluster.storage import Store
 from shoal.search.records.directory import STRATIFIED
 from shoal.search.records.lineage import Segment
+from shoal.search.report.comparison import comparison
 from shoal.search.report.drawing import readable_value
 from shoal.search.report.figures import (
     EQUAL_LEGEND,
     GROUP_LEGEND,
     SCHEDULE_LEGEND,
-    against_control,
     categories,
     genealogy,
     group_loss,
@@ -25,7 +25,8 @@ from shoal.search.report.figures import (
 from shoal.search.report.mixtures import mixing
 from shoal.search.report.page import document, grid, html_legend, html_table, panel, section
 from shoal.search.report.search_figures import parallel_figure, searched, slices
-from shoal.search.report.story import Control, Story, finite, read_story
+from shoal.search.report.story import Story, finite, read_story
+from shoal.search.report.wording import count, decimal, duration
 
 REPORT = "report.html"
 MOST_CHIPS = 7  # the header shows so many members of the winning lineage; the genealogy shows all
@@ -218,60 +219,6 @@ def sampling(story: Story) -> str:
     return section("Sampling", html_legend(GROUP_LEGEND), grid([figure]))
 
 
-def comparison(story: Story) -> str:
-    return "".join(control_section(story, folder, control) for folder, control in story.controls.items())
-
-
-def control_section(story: Story, folder: str, control: Control) -> str:
-    figure = panel(
-        folder,
-        "Best so far",
-        f"The best {story.unit} that any member had reached.",
-        against_control(story, control),
-        "h3",
-    )
-    parts = [
-        figure,
-        html_table(["", "this run", control.name, "difference"], comparison_rows(story, control)),
-    ]
-    return section(f"Against the same members {control.name}", caught_up(story, control), grid(parts, "pair"))
-
-
-def comparison_rows(story: Story, control: Control) -> list[list[str]]:
-    ours, alone = story.summary, control.summary
-    pairs = [(f"best {story.unit}", final(story, story.rows), final(story, control.rows))]
-    pairs += [
-        (f"test loss, {group}", loss, (alone.get("test_loss") or {}).get(group))
-        for group, loss in (ours.get("test_loss") or {}).items()
-    ]
-    rows = [[name, decimal(a), decimal(b), difference(a, b)] for name, a, b in pairs]
-    rows.append(["exploits", str(ours.get("exploits", len(story.copies))), str(alone.get("exploits", 0)), ""])
-    walls = [finite(said.get("wall_seconds")) for said in (ours, alone)]
-    return [*rows, ["wall time", *("" if wall is None else duration(wall) for wall in walls), ""]]
-
-
-def final(story: Story, rows: dict[int, list[dict[str, Any]]]) -> float | None:
-    """Return the best score of the last round, with which a run ends."""
-    found = [score for each in rows.values() if (score := finite(each[-1]["score"])) is not None]
-    return story.shown(max(found)) if found else None
-
-
-def caught_up(story: Story, control: Control) -> str:
-    """Return a sentence that says at which step this run had reached the control's final value."""
-    goal = final(story, control.rows)
-    if goal is None:
-        return ""
-    sign = -1 if story.losses else 1
-    last = max(rows[-1]["step"] for rows in control.rows.values())
-    for step, value in story.best_so_far(story.rows):
-        if value is not None and sign * value >= sign * goal and step < last:
-            return (
-                f'<p class="soft">This run had reached {goal:.4f} by step {step}; '
-                f"{control.name} that took {last} steps.</p>"
-            )
-    return ""
-
-
 def members(story: Story) -> str:
     columns = ["member", story.unit, "copied", "was copied", "copies in lineage", "began in"]
     rows = [member_row(story, member) for member in story.ranking]
@@ -292,30 +239,3 @@ def member_row(story: Story, member: int) -> list[str]:
         f"member {path[0].member}",
         *(readable_value(path[-1].hyperparameters.get(name, "")) for name in story.hyperparameters),
     ]
-
-
-def decimal(value: float | None) -> str:
-    known = finite(value)
-    return "" if known is None else f"{known:.4f}"
-
-
-def difference(ours: float | None, alone: float | None) -> str:
-    if finite(ours) is None or finite(alone) is None:
-        return ""
-    assert ours is not None and alone is not None
-    return f"{ours - alone:+.4f}" + (f" ({100 * (ours / alone - 1):+.1f} %)" if alone > 0 else "")
-
-
-def count(value: float) -> str:
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:g}"
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.3g} s"

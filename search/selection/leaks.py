@@ -30,8 +30,8 @@ class Leak(NamedTuple):
 
 def find_leak(pool: Corpus, targets: Corpus) -> Leak:
     """Compare the pool with the target: wherever a row is cut, a document in both shares its stretches."""
-    length = pool.manifest.sequence_length
-    size = min(STRETCH, max(length // 4, 1))
+    row_type = pool.manifest.row_type
+    size = row_type.itemsize if row_type.names else min(STRETCH, max(pool.manifest.sequence_length // 4, 1))
     hashes = [stretch_hashes(rows, size) for rows in each_file(targets)]
     known = np.unique(np.concatenate([each.ravel() for each in hashes]))
     leaked, seen = [], [np.empty(0, np.uint64)]
@@ -49,8 +49,12 @@ def find_leak(pool: Corpus, targets: Corpus) -> Leak:
 
 
 def each_file(corpus: Corpus) -> Iterator[NDArray[np.unsignedinteger]]:
+    """Yield each file's rows of tokens; of records their bytes, which are compared whole."""
     for file in corpus.files:
-        yield stored_rows(corpus.store, file)[1]
+        _, rows = stored_rows(corpus.store, file)
+        if rows.dtype.names:
+            rows = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
+        yield rows
 
 
 def stretch_hashes(rows: NDArray[np.unsignedinteger], size: int) -> NDArray[np.uint64]:

@@ -129,6 +129,13 @@ def rows_section(run: Run, title: str, rows: pa.Table) -> str:
     return f"<h2>{title}</h2>{''.join(shown)}"
 
 
+def as_text(row: Any, tokenizer: Any) -> str:
+    """Return a row as it can be read; of a record its fields, numbers and arrays cut short."""
+    if row.dtype.names is None:
+        return str(tokenizer.decode(row))
+    return "\n".join(f"{name}: {np.array2string(row[name], threshold=20)}" for name in row.dtype.names)
+
+
 def texts_of(run: Run, ids: list[int]) -> dict[int, str]:
     """Return the texts of some of the pool's rows; a file is read only until all are found."""
     manifest, store = load_corpus(run.data), Store(run.data.corpus)
@@ -139,5 +146,5 @@ def texts_of(run: Run, ids: list[int]) -> dict[int, str]:
                 return found
             numbers, rows = stored_rows(store, file)
             for place in np.flatnonzero(np.isin(numbers, ids)).tolist():
-                found[int(numbers[place])] = tokenizer.decode(rows[place])
+                found[int(numbers[place])] = as_text(rows[place], tokenizer)
     return found

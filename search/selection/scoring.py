@@ -21,9 +21,9 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
+from shoal.cluster.rows import as_rows
 from shoal.cluster.session import capacity
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import as_rows
 from shoal.policies.selection.ngrams import log_ratios
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Data
@@ -112,7 +112,7 @@ class GramCounter:
         if self.same:
             told = self.store.read_table(f"{self.same}/{file}")
             rows = rows[(told["row_id"].to_numpy() == told[SAME].to_numpy())]
-        found = counted_buckets(rows, self.settings)
+        found = counted_buckets(rows, self.settings, "selection.scores")
         return np.bincount(found.ravel(), minlength=self.settings.buckets)
 
 

@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,20 @@ from ray import train
 
 from shoal.cluster import checkpoints, mailbox, workers
 from shoal.cluster.lease import LeaseLost, StandingStore
+from shoal.cluster.ledger import Ledger
 from shoal.cluster.metrics import CLOCK, Meter
 from shoal.cluster.storage import BrokenFile, CannotWrite, Store
 from shoal.policies import population
-from shoal.policies.population import Order
+from shoal.policies.population import Order, PopulationState
 from shoal.search.config.run import Run
 from shoal.search.errors import Exhausted
 from shoal.search.members.build import build_members
 from shoal.search.members.ledger import way_to_ledger
 from shoal.search.members.views import Shared
+from shoal.search.messages import Message, Row
 from shoal.search.worker.asynchronous import train_freely
 from shoal.search.worker.orders import way_to_orders
-from shoal.search.worker.teams import FAILED, Team, read, teams
+from shoal.search.worker.teams import Team, failed_row, teams
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Member, SavedState
 from shoal.trainables.network import Network
@@ -32,43 +35,52 @@ Members = dict[int, Member]
 SAID = (BrokenFile, CannotWrite, Exhausted, LeaseLost)
 
 
+@dataclass(frozen=True)
+class Work:
+    """What the workers of all broods are given."""
+
+    run: Run
+    state: PopulationState
+    threads: int  # torch has so many on each worker
+    ledger: Ledger | None
+    over: bool = False  # the rows had ended when the driver began
+
+
 def train_brood(settings: dict[str, Any]) -> None:
     """Host this worker's members for the whole run; no exploit starts or stops a process.
 
     What is raised here concerns the run and not one member: it is reported and ends the run. A worker
     that dies instead is started again with its brood, which goes on from its own last checkpoint.
     """
+    actor, brood = settings["mailbox"], settings["brood"]
     try:
-        host_members(settings)
+        host_members(settings["work"], actor, brood)
     except Exception as error:
         failed = str(error) if isinstance(error, SAID) else traceback.format_exc()
-        mailbox.send_report(settings["mailbox"], settings["brood"], {"failed": failed})
+        mailbox.send_report(actor, brood, Message(failed=failed))
 
 
-def host_members(settings: dict[str, Any]) -> None:
-    run: Run = settings["run"]
-    brood, actor, state = settings["brood"], settings["mailbox"], population.from_plain(settings["state"])
+def host_members(work: Work, actor: Any, brood: int) -> None:
+    run, state = work.run, work.state
     span = span_of(run)
     store = StandingStore(run.directory)
-    torch.set_num_threads(settings["threads"])
-    shared = way_to_ledger(settings["ledger"], run, brood)
+    torch.set_num_threads(work.threads)
+    shared = way_to_ledger(work.ledger, run, brood)
     if run.population.mode == "asynchronous":
         mine = hosted(run, brood, train.get_context().get_world_rank())
         trained = train_freely(
             run, store, actor, brood, {number: state[number].hyperparameters for number in mine}
         )
     else:
-        over = settings.get("over", False)
-        trained = train_in_rounds(run, store, actor, brood, state, span, shared, over)
+        trained = train_in_rounds(run, store, actor, brood, state, span, shared, work.over)
     if trained is None:
         return
     members, failed = trained
-    tests = [
-        {"member": number, "losses": {} if number in failed else member.evaluate("test")[1]}
-        for number, member in members.items()
-    ]
+    tests = {
+        number: {} if number in failed else member.evaluate("test")[1] for number, member in members.items()
+    }
     if leads(span):
-        mailbox.send_report(actor, brood, {"tests": tests})
+        mailbox.send_report(actor, brood, Message(tests=tests))
 
 
 def train_in_rounds(
@@ -76,10 +88,10 @@ def train_in_rounds(
     store: Store,
     actor: Any,
     brood: int,
-    state: population.PopulationState,
+    state: PopulationState,
     span: Span | None,
     shared: Shared | None,
-    over: bool = False,  # the rows had ended when the driver began
+    over: bool,
 ) -> tuple[Members, set[int]] | None:
     """Train members in step with all others; return them and who has failed, or None if the run ends before."""
     resumed, state, members, failed = begin(run, store, brood, state, span, shared)
@@ -91,7 +103,7 @@ def train_in_rounds(
             break
         with CLOCK.phase("compute"):
             rows = train_teams(found, run.population.interval, failed)
-        failed = {row["member"] for row in rows if not np.isfinite(row["score"])}
+        failed = {row.member for row in rows if not np.isfinite(row.score)}
         # the round before is whole before this one counts: a killed run loses no more than one interval
         with CLOCK.phase("checkpoint"):
             writer.wait()
@@ -99,12 +111,12 @@ def train_in_rounds(
             leaving = run.cluster.spot and workers.leaving()
             if span:
                 span.meet()
-            reports = reports_of(run, round_, brood, members, rows)
-            message = {"reports": reports, "leaving": leaving} if leads(span) else None
+            rows = placed(run, round_, brood, members, rows)
+            message = Message(rows, leaving=leaving) if leads(span) else None
             orders = way.next(round_, message)
             if orders is None:
                 return None
-            failed -= follow(actor, round_, orders, found, share(span), archive(store, span), direct)
+            failed -= follow(actor, round_, orders, found, place_in(span), archive(store, span), direct)
         CLOCK.flush(meter)
         if leaving or way.over or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
@@ -117,14 +129,12 @@ def train_in_rounds(
     return (members, failed) if way.settle() else None
 
 
-def reports_of(
-    run: Run, round_: int, brood: int, members: Members, rows: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return the rows with their place; whose rows have ended knows its step itself."""
-    place = {"step": round_ * run.population.interval, "round": round_, "brood": brood}
-    if run.population.backtrack:  # who went back is younger than its round
-        rows = [row | {"step": members[row["member"]].trained} for row in rows]
-    return [place | row for row in rows]
+def placed(run: Run, round_: int, brood: int, members: Members, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with their place. Where rows have ended, a member's row already has its step."""
+    due, back = round_ * run.population.interval, run.population.backtrack
+    # a member that went back to earlier weights is younger than its round
+    steps = [members[row.member].trained if back else row.step or due for row in rows]
+    return [row._replace(round=round_, step=step, brood=brood) for row, step in zip(rows, steps, strict=True)]
 
 
 def span_of(run: Run) -> Span | None:
@@ -138,7 +148,8 @@ def leads(span: Span | None) -> bool:
     return span is None or span.rank == 0
 
 
-def share(span: Span | None) -> int:
+def place_in(span: Span | None) -> int:
+    """Return a worker's place among those that its members span."""
     return 0 if span is None else span.rank
 
 
@@ -151,10 +162,10 @@ def begin(
     run: Run,
     store: Store,
     brood: int,
-    state: population.PopulationState,
+    state: PopulationState,
     span: Span | None,
     shared: Shared | None,
-) -> tuple[int, population.PopulationState, Members, set[int]]:
+) -> tuple[int, PopulationState, Members, set[int]]:
     """Return the round that this worker's members have reached, the population's state then, the members, and
     which of them have failed. Without a checkpoint that state is the given one.
 
@@ -184,15 +195,14 @@ def hosted(run: Run, brood: int, rank: int) -> list[int]:
     return list(range(place, run.population.members, run.hosts))
 
 
-def train_teams(found: Sequence[Team], steps: int, failed: set[int]) -> list[dict[str, Any]]:
+def train_teams(found: Sequence[Team], steps: int, failed: set[int]) -> list[Row]:
     """Train all members for an interval and return their rows; those that have failed stay as they are."""
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, Row] = {}
     for team in found:
         if not team.members.keys() <= failed:
             rows |= team.train(steps)
-        rows |= dict.fromkeys(team.members.keys() & failed, FAILED)
-    members = {number: member for team in found for number, member in team.members.items()}
-    return [{"member": number, **row, **read(members[number])} for number, row in rows.items()]
+        rows |= {number: failed_row(number, team.members[number]) for number in team.members.keys() & failed}
+    return list(rows.values())
 
 
 def archive(store: Store, span: Span | None) -> Callable[[Order], Any]:
@@ -226,7 +236,7 @@ def follow(
     donors = {order.donor for order in left} & set(members)
     states = {donor: snapshot(members[donor], direct) for donor in donors}
     for donor in {order.donor for order in left if order.member not in members} & donors:
-        # what has no tensors cannot go by NIXL
+        # a state without tensors cannot go by NIXL
         way = direct and may_stay(members[donor])
         mailbox.post_weights(actor, (round_, donor, part), states[donor], way)
     for team in found:

@@ -56,11 +56,11 @@ def mixing(name: str) -> MixedModel:
 
 def outcome(member: MixedModel) -> dict[str, Any]:
     losses = [member.train(steps) for steps in (5, 7, 9)]
-    account = member.account()["groups"]
+    groups = member.account().groups
     return {
         "losses": losses,
-        "seen": [group["seen"] for group in account],
-        "shares": [group["proportion"] for group in account],
+        "seen": [group.seen for group in groups],
+        "shares": [group.proportion for group in groups],
         "last": np.asarray(member.mixing_state["policy"].get("last", [0.0])).tolist(),
     }
 

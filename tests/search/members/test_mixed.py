@@ -87,9 +87,9 @@ def test_probes_are_steps_of_the_budget_and_evaluations_are_counted() -> None:
     assert state["evaluations"] == 1 + 3 * 3 + 2
     assert sum(trained.batches.mixed.cursors) == 160
     account = trained.account()
-    assert sum(group["proportion"] for group in account["groups"]) == pytest.approx(1.0)
-    assert min(group["proportion"] for group in account["groups"]) >= 0.1
-    assert len(account["groups"][0]["effects"]) == 2
+    assert sum(group.proportion for group in account.groups) == pytest.approx(1.0)
+    assert min(group.proportion for group in account.groups) >= 0.1
+    assert len(account.groups[0].effects) == 2
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
@@ -122,10 +122,10 @@ def test_a_stack_trains_each_member_on_its_own_mixture() -> None:
     rows = team.train(25)
     for number, each in enumerate(alone):
         loss = each.train(25)
-        assert rows[number]["train_loss"] == pytest.approx(loss, rel=1e-4)
+        assert rows[number].train_loss == pytest.approx(loss, rel=1e-4)
         assert together[number].mixing_state["seen"].tolist() == each.mixing_state["seen"].tolist()
-        assert rows[number]["mixing"]["groups"][0]["proportion"] == pytest.approx(
-            each.account()["groups"][0]["proportion"], rel=1e-3
+        assert rows[number].mixture.groups[0].proportion == pytest.approx(
+            each.account().groups[0].proportion, rel=1e-3
         )
 
 

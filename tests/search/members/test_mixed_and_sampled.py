@@ -102,9 +102,9 @@ def test_a_stack_of_them_trains_as_each_alone() -> None:
     (team,) = teams({number: member(InfoBatch(0.5), number) for number in range(2)}, stack=True)
     found = team.train(30)
     for number, each in alone.items():
-        assert found[number]["train_loss"] == pytest.approx(each.train(30), rel=1e-4)
+        assert found[number].train_loss == pytest.approx(each.train(30), rel=1e-4)
         assert isinstance(team.members[number].batches.batches, VisitBatches)
-        assert found[number]["kept"] == each.batches.kept and found[number]["mixing"]["groups"]
+        assert found[number].kept == each.batches.kept and found[number].mixture.groups
 
 
 def test_the_example_of_both_can_be_run() -> None:

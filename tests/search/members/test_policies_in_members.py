@@ -82,9 +82,9 @@ def test_a_member_trains_its_budget_wherever_it_is_ready_and_says_what_it_traine
     state = once.mixing_state
     assert once.trained == state["step"] == STEPS and state["seen"].sum() == 4 * STEPS
     account = once.account()
-    shares = [group["proportion"] for group in account["groups"]]
+    shares = [group.proportion for group in account.groups]
     assert sum(shares) == pytest.approx(1.0) and min(shares) >= 0.1 - 1e-9
-    assert account["extra_steps"] == 300
+    assert account.extra_steps == 300
 
 
 @pytest.mark.parametrize("name", MIXERS)
@@ -107,8 +107,8 @@ def test_members_train_stacked_unless_something_is_measured_within_a_step(name: 
     assert within == (name in ("doremi", "doge")) and len(found) == (2 if within else 1)
     rows = {number: row for team in found for number, row in team.train(30).items()}
     for seed, each in enumerate(alone):
-        assert rows[seed]["train_loss"] == pytest.approx(each.train(30), rel=1e-4)
-        assert rows[seed]["stacked"] is not within
+        assert rows[seed].train_loss == pytest.approx(each.train(30), rel=1e-4)
+        assert rows[seed].stacked is not within
 
 
 def gradients_of(model: MixedModel, rows: np.ndarray) -> np.ndarray:
@@ -134,7 +134,7 @@ def test_doge_hears_inner_products_of_the_groups_gradients() -> None:
     # log odds grow by the rate times the difference of the scores, whatever the weights of the step were
     odds = np.log(np.divide(*model.mixing_state["policy"]["weights"]))
     assert odds == pytest.approx(50 * np.subtract(*told.T).sum(), rel=1e-3)
-    assert model.account()["groups"][0]["proportion"] in (pytest.approx(0.3), pytest.approx(0.7))
+    assert model.account().groups[0].proportion in (pytest.approx(0.3), pytest.approx(0.7))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,5 @@ def test_a_member_is_scored_by_what_it_does_not_train_on() -> None:
     found.train(STEPS)
     score, losses = found.evaluate()
     assert score == -losses["mail"] and losses.keys() == {*NAMES, "mail"}
-    account = found.account()["groups"]
-    assert [group["group"] for group in account] == [*NAMES] and [
-        len(group["effects"]) for group in account
-    ] == [1, 1]
+    groups = found.account().groups
+    assert [(each.group, len(each.effects)) for each in groups] == [(name, 1) for name in NAMES]

@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from shoal.policies.laws.loglinear import Law
 from shoal.search.driver.start import first_state
 from shoal.search.errors import InputError
 from shoal.search.load import checked_run, load_run
+from shoal.search.messages import Row
 from shoal.search.records import tables
 from shoal.search.runs.mixture import (
     as_population,
@@ -52,13 +52,12 @@ def trained(run, name: str, mixtures, repeats: int, steps: int = 40, failed=()):
     made = as_population(run, name, run.model, steps, repeats, mixtures)
     shares = np.array([start.hyperparameters["mixing"]["proportions"] for start in made.starts])
     rows = [
-        {"round": 5, "step": steps, "member": member, "score": -losses.mean()}
-        | {f"loss_{group}": float(loss) for group, loss in zip(ROWS, losses, strict=True)}
-        for member, losses in enumerate(WORLD.losses(shares))
+        Row(member, 5, steps, score=-each.mean(), losses=dict(zip(ROWS, map(float, each), strict=True)))
+        for member, each in enumerate(WORLD.losses(shares))
     ]
-    tests = {str(row["member"]): {group: row[f"loss_{group}"] for group in ROWS} for row in rows}
+    tests = {str(row.member): row.losses for row in rows}
     for member in failed:
-        rows[member] = {"round": 5, "step": steps, "member": member, "score": math.nan}
+        rows[member] = Row(member, 5, steps)
         tests[str(member)] = {}
     store = Store(made.directory)
     tables.write_metrics(store, 5, rows)

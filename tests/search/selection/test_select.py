@@ -161,6 +161,29 @@ class TestSelect:
         table = chosen_table(select_corpus(run, print))
         assert np.array_equal(as_rows(table)[:, 3], table["score_score"].to_numpy())
 
+    def test_rows_of_columns_are_chosen_by_a_class_of_ones_own(self, tmp_path, places) -> None:
+        for number, name in enumerate(("sea", "wood")):
+            rng = np.random.default_rng(number)
+            rows = [{"x": rng.normal(number, 1, 3).tolist(), "label": int(rng.integers(2))} for _ in range(90)]
+            (Path(places[name]) / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        (tmp_path / "own_columns_of_test.py").write_text(
+            "class First:\n    def score(self, rows):\n        return {'score': rows['x'][:, 0]}\n"
+        )
+        selection = {
+            "policy": "top",
+            "rows": 20,
+            "scores": [{"kind": "own", "made": "own_columns_of_test:First"}],
+        }
+        kinds = {"x": {"kind": "tensor", "shape": [3]}, "label": {"kind": "class"}}
+        run = run_of(tmp_path, places, selection, rows="columns", columns=kinds)
+        chosen = select_corpus(run.model_copy(update={"code": str(tmp_path)}), print)
+        table = chosen_table(chosen)
+        rows = as_rows(table, find_corpus(chosen.data).row_type)
+        assert len(rows) == 20 and np.array_equal(rows["x"][:, 0], table["score_score"].to_numpy())
+        assert "x: [" in Store(chosen.data.corpus).read(write_page(run, chosen)).decode()
+        with pytest.raises(InputError, match=r"scores.0: reads rows of plain tokens, got data.rows: columns"):
+            run_of(tmp_path, places, dsir(places), rows="columns", columns=kinds)
+
     def test_why_a_row_was_chosen_or_not(self, tmp_path, places) -> None:
         chosen = select_corpus(run_of(tmp_path, places, dsir(places)), print)
         table = Store(chosen.data.corpus).read_table(f"{chosen.folder}/{DECISIONS}").to_pylist()
