@@ -23,10 +23,10 @@ def check_sampled_numbers(run: Run) -> str:
 
 
 def check_within(run: Run, space: Any) -> str:
-    if run.sampling.rule is None or run.own:
-        return ": searches a sampling rule's numbers, " + (
-            "but a class of your own does not take them" if run.own else "but there is no sampling.rule"
-        )
+    if run.own and not run.described.network:
+        return ""  # only the class knows what it takes under this name
+    if run.sampling.rule is None:
+        return ": searches a sampling rule's numbers, but there is no sampling.rule"
     rule, kind = run.sampling.rule.build(), run.sampling.rule.kind
     if rule.spec.cadence == "step":
         return f": {kind} weighs within a step, where its numbers are constants; search a rule that keeps rows"

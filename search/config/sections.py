@@ -188,9 +188,6 @@ class Sampling(Settings):
     score: Name | None = None  # or a score that `selection:` has kept beside the rows
 
 
-TRAINING_HYPERPARAMETERS = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}
-
-
 class Scheduled(Settings):
     """Hyperparameters that hold from `from_step` on, until the next entry; `shoal schedule` prints these."""
 

@@ -40,7 +40,7 @@ class SampledBatches:
         for pool in self.pools:
             pool.drawn = self.drawn
         self.waiting: list[list[tuple[KeptRows, Ids]]] = []  # batches whose losses have not arrived yet
-        # what a member searches of the rule: its hyperparameters under `sampling`, now and at the last batch
+        # the member's hyperparameters under `sampling`: as they are now, and as they were at the last batch
         self.wanted: Callable[[], Mapping[str, Any]] = dict
         self.heeded: dict[str, Any] = {}
         self.weighed: Any = batches if hasattr(batches, "weigh") else None

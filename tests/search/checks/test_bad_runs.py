@@ -120,6 +120,44 @@ CHANGES = [
     (TOY, "training.steps=2.5", "training.steps: must be a whole number, got 2.5"),
     (TEXT, "data.proportions={code: yes, more: 1}", "data.proportions.code: must be a number, got true"),
     (TEXT, "data.text_field=5", "data.text_field: must be a word, got 5"),
+    (TEXT, "data.text_field={code: 5}", "data.text_field: must be a word, got 5"),
+    (TEXT, "data.text_field={cod: a}", "data.text_field.cod: no such group; did you mean `code`?"),
+    (TEXT, 'data.text_field="{a} {b"', "data.text_field: must be a field or a template of fields in braces"),
+    (TEXT, 'data.text_field="{} b"', "data.text_field: must be a field or a template such as"),
+    # kinds of rows
+    (TEXT, "data.format={kind: instruction, prompt: q}", "data.format.answer: is required"),
+    (TEXT, "data.format={kind: chat, fild: a}", "data.format.fild: unknown key; did you mean `field`?"),
+    (TEXT, "data.format=chats", "data.format.kind: must be one of instruction, chat, preference, tokens, got"),
+    (TEXT, "data.format={kind: chat, too_long: shrink}", "data.format.too_long: must be 'drop' or 'cut'"),
+    (TEXT, "data.rows=instruction", "data.rows: instruction needs data.format of kind instruction or chat"),
+    (TEXT, "data.rows=token", "data.rows: must be "),
+    (
+        TEXT.replace("data: {", "data: {rows: preference, "),
+        "data.format={kind: tokens}",
+        "data.rows: must be tokens with data.format of kind tokens, got preference",
+    ),
+    (TEXT, "data.format=tokens", "data.groups.code: installed has plain text alone, but data asks for records"),
+    (
+        TEXT.replace("data: {", "data: {text_field: body, "),
+        "data.format=preference",
+        "data.text_field: data.format is read instead; leave it out",
+    ),
+    (TEXT, "data.columns={a: {kind: tensor}}", "data.columns.a.shape: is required"),
+    (TEXT, "data.columns={a: {kind: number, type: int7}}", "data.columns.a.type: must be one of bool, uint8,"),
+    (
+        TEXT,
+        "data.columns={a: {kind: image, size: [0, 3]}}",
+        "data.columns.a.size: must hold a height and a width",
+    ),
+    (TEXT, "data.columns={a: picture}", "data.columns.a.kind: must be one of number, class, tensor"),
+    (
+        TEXT.replace("data: {", "data: {columns: {a: number}, "),
+        "data.rows=tokens",
+        "data.columns: needs data.rows: columns, got tokens",
+    ),
+    # tokenizers
+    (TEXT, "data.tokenizer=nowhere", "nowhere does not; a name on a hub must be downloaded to a folder first"),
+    (TEXT, "data.tokenizer=.", "data.tokenizer: a folder with a tokenizer must hold tokenizer.json"),
     (TEXT, "data.groups.more=[a, b]", "data.groups.more: must be one place, got ['a', 'b']"),
     (MIXED, "mixing.policy={kind: aioli, sweeps: true}", "sweeps: must be a whole number, got true"),
     # numbers without end
@@ -270,11 +308,14 @@ CLASSES = [
     (CLASS.replace('split="validation"', "split"), "must have the method evaluate(), but takes (self, split)"),
     (CLASS.replace("state, hyperparameters):", "state):"), "must have the method load(state, hyperparameters)"),
     (CLASS.replace("recipe, hyper", "hyper"), "must take (recipe, hyperparameters, seed, device), but takes"),
-    (CLASS.replace("seed, device", "seed, device, more"), "missing a required argument: 'more'"),
+    (
+        CLASS.replace("seed, device", "seed, device, more"),
+        "settings.more: is required, since Slope takes it and has no default",
+    ),
     ("def Slope(seed): return None\n", "Slope must take (recipe, hyperparameters, seed, device)"),
     (
         "from shoal.trainables.network import Network\n\n\nclass Slope(Network):\n    pass\n",
-        "Slope must have the methods build, loss, score",
+        "Slope must have the methods build, loss, which",
     ),
 ]
 
@@ -284,7 +325,10 @@ IDLE = [
     ("model.layers=2", "model.layers: a class of your own does not look at it"),
     ("training.batch=64", "training.batch: a class of your own does not look at it"),
     ("training.evaluation_rows=8", "training.evaluation_rows: a class of your own does not look at it"),
-    ("mixing.policy=aioli", "mixing: needs groups of text"),
+    (
+        "mixing.policy=aioli",
+        "mixing: needs rows in groups, and Slope takes none; a class that takes them says so by `takes = {",
+    ),
 ]
 
 

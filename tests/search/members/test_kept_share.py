@@ -57,7 +57,8 @@ def member(seed: int = 0, **hyperparameters) -> LanguageModel:
     }
     mixed = MixedBatches(pools, normalise([1, 1]), 8)
     batches = SampledBatches(mixed, list(pools.values()), KeptShare(0.5), pace)
-    found = LanguageModel(SHAPE, Recipe(steps=40, warmup=4), hyperparameters, batches, HELD_OUT, seed)
+    recipe = Recipe(steps=40, warmup=4)
+    found = LanguageModel(recipe, hyperparameters, batches, HELD_OUT, seed, shape=SHAPE)
     batches.wanted = lambda: found.hyperparameters.get("sampling", {})
     return found
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import as_rows
 from shoal.search.config.run import Run
 from shoal.search.corpus.manifest import find_corpus
 from shoal.search.corpus.scores import read_kept_scores
@@ -175,14 +175,14 @@ class TestSelect:
             "scores": [{"kind": "own", "made": "own_columns_of_test:First"}],
         }
         kinds = {"x": {"kind": "tensor", "shape": [3]}, "label": {"kind": "class"}}
-        run = run_of(tmp_path, places, selection, rows="columns", columns=kinds)
+        run = run_of(tmp_path, places, selection)
+        data = type(run.data).model_validate(run.data.model_dump() | {"rows": "columns", "columns": kinds})
+        run = run.model_copy(update={"data": data})
         chosen = select_corpus(run.model_copy(update={"code": str(tmp_path)}), print)
         table = chosen_table(chosen)
         rows = as_rows(table, find_corpus(chosen.data).row_type)
         assert len(rows) == 20 and np.array_equal(rows["x"][:, 0], table["score_score"].to_numpy())
         assert "x: [" in Store(chosen.data.corpus).read(write_page(run, chosen)).decode()
-        with pytest.raises(InputError, match=r"scores.0: reads rows of plain tokens, got data.rows: columns"):
-            run_of(tmp_path, places, dsir(places), rows="columns", columns=kinds)
 
     def test_why_a_row_was_chosen_or_not(self, tmp_path, places) -> None:
         chosen = select_corpus(run_of(tmp_path, places, dsir(places)), print)
