@@ -22,6 +22,7 @@ from shoal.search.distill.card import check_teacher, teacher_folder
 from shoal.search.errors import InputError
 from shoal.search.exported import check_reference
 from shoal.search.members.own_class import is_network, own_class, refuse_hiding
+from shoal.search.tokenizers import open_chat_template, open_tokenizer
 
 # the rules that hold where a file names none; a change may set a number of theirs alone
 DEFAULT_KINDS = {f"population.{rule}": getattr(Population(), rule).kind for rule in ("exploit", "explore")}
@@ -47,8 +48,18 @@ def run_of(values: dict[str, Any], path: str, folder: str) -> Run:
     refuse(path, idle(run))  # only here: a run directory's own file holds all keys, also unused ones
     if run.kind == "distill":
         check_teacher(run)
+    check_tokenizer(run)
     check_reference(run)
     return run
+
+
+def check_tokenizer(run: Run) -> None:
+    """Raise InputError if the tokenizer that a run reads its rows with cannot be used."""
+    if not run.reads_text or run.data.rows == "columns":
+        return
+    open_tokenizer(run.data.tokenizer)
+    if run.data.format is not None and run.data.format.kind == "chat":
+        open_chat_template(run.data.tokenizer)
 
 
 def left_to_do(run: Run) -> str:

@@ -1,12 +1,13 @@
 """The sections of a run's file: what each key may hold, and what it is if it is not given."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from shoal.policies.halving import Cull
 from shoal.policies.rules import Rules
 from shoal.search.config.kinds import EXPLOIT, EXPLORE, AnyExploit, AnyExplore, AnySampler
+from shoal.search.config.rows import ROWS_OF, AnyColumn, AnyFormat, RowKind, fields_in
 from shoal.search.config.sections_of import (
     Count,
     Flag,
@@ -16,6 +17,7 @@ from shoal.search.config.sections_of import (
     Share,
     Unbounded,
     WholeNumber,
+    kind_in,
     section_of,
 )
 from shoal.trainables.settings import DecoderShape, Recipe
@@ -30,19 +32,36 @@ def one_place(given: object) -> object:
     return given
 
 
+def text_fields(given: object) -> object:
+    """Return a field, or a template of fields, of all groups or by group."""
+    for text in given.values() if isinstance(given, dict) else [given]:
+        if not isinstance(text, str):
+            raise ValueError(f"must be a word, got {text!r}")
+        fields_in(text)
+    return given
+
+
 Source = Annotated[str, BeforeValidator(one_place)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+TextFields = Annotated[str | dict[Name, str], BeforeValidator(text_fields)]
+# beside the text, these keys decide what the rows are
+ROW_KEYS = ("rows", "format", "columns", "split_field")
 
 
 class Data(Settings):
-    """Which text, how it becomes rows, and how much of each group a batch holds."""
+    """Which text or records, how they become rows, and how much of each group a batch holds."""
 
     corpus: str = "runs/corpus"  # where the corpus is built, and found again by the next run
     # hash of the rows that a run began with
     content: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
     # the named parts of the data, and where each comes from: a file, a folder, a glob or a URI
     groups: dict[Name, Source] = Field(default_factory=dict)
-    text_field: str = "text"  # the column or field that holds the text
+    rows: RowKind = "tokens"  # the kind of rows; by default as `format` or `columns` makes them
+    # the field that holds the text, or a template such as "{question} {answer}"; for all groups or by group
+    text_field: TextFields = "text"
+    format: AnyFormat | None = None  # how records become rows, if not as one text each
+    columns: dict[Name, AnyColumn] = Field(default_factory=dict)  # by default what the source's types say
+    split_field: str | None = None  # this column names a row's split; by default a hash decides it
     tokenizer: str = "bytes"  # or a folder with tokenizer.json; kind distill takes the teacher's
     sequence_length: Annotated[WholeNumber, Field(ge=8, le=65536)] = 128  # tokens of a row
     megabytes: Annotated[Real, Field(gt=0)] = 8.0  # limit on the text of each group
@@ -62,6 +81,29 @@ class Data(Settings):
     test: Share = 0.05  # share of the text that is held out, to score the best member once at the end
     # share of each group in a batch, where members do not mix by themselves; by default equal
     proportions: dict[str, Annotated[Real, Field(ge=0)]] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def derive_rows(cls, given: Any) -> Any:
+        """Set the kind of rows where another key decides it."""
+        if not isinstance(given, dict) or "rows" in given:
+            return given
+        if given.get("format") is not None:
+            kind = given["format"] if isinstance(given["format"], str) else kind_in(given["format"])
+            return {**given, "rows": ROWS_OF.get(kind, "tokens")}
+        return {**given, "rows": "columns"} if given.get("columns") or given.get("split_field") else given
+
+    @property
+    def row_settings(self) -> dict[str, Any]:
+        """What decides the rows beside the text, in plain values; nothing for rows of plain text."""
+        plain = self.model_dump(mode="json", include=set(ROW_KEYS))
+        defaults: dict[str, Any] = {"rows": "tokens", "format": None, "columns": {}, "split_field": None}
+        return {key: plain[key] for key in ROW_KEYS if plain[key] != defaults[key]}
+
+    def text_of(self, group: str) -> str:
+        """Return the field or template that is a group's text."""
+        given = self.text_field
+        return str(given.get(group, "text") if isinstance(given, dict) else given)
 
 
 # DecoderShape takes these from other sections; the numbers serve only to check `model:` alone

@@ -12,7 +12,7 @@ from shoal.search.config.mixing import PROBED
 from shoal.search.config.run import Run
 from shoal.search.corpus.build import load_corpus
 from shoal.search.corpus.scores import read_scores
-from shoal.search.corpus.text import first_of, text_of
+from shoal.search.corpus.text import sample_of, text_of
 from shoal.search.errors import InputError
 from shoal.search.exported import read_exported
 from shoal.search.members.mixed import MixedModel
@@ -115,7 +115,7 @@ def language_models(
     if run.mixing is not None:
         rows = {group: splits.splits["train"].rows for group, splits in manifest.groups.items()}
         groups = run.groups_of(rows)
-        told = first_of(run, "validation", run.mixing.evaluation_rows or run.training.evaluation_rows)
+        told = sample_of(run, "validation", run.mixing.evaluation_rows or run.training.evaluation_rows)
         held_out[PROBED] = {target: told[target] for target in groups.targets}
         make = partial(
             MixedModel,
