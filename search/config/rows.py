@@ -44,7 +44,7 @@ class InstructionFormat:
     answer: str  # a field, or a template; its tokens alone are learnt
     between: str = "\n"  # written after the prompt
     packed: bool = True  # several short examples share a row
-    too_long: Literal["drop", "cut"] = "drop"  # what happens to an example that is longer than a row
+    too_long: Literal["drop", "cut"] = "drop"  # an example that is longer than a row is dropped, or cut
 
     def __post_init__(self) -> None:
         for text in (self.prompt, self.answer):
@@ -57,7 +57,7 @@ class ChatFormat:
 
     field: str = "messages"  # the field that holds the list
     packed: bool = True  # several short chats share a row
-    too_long: Literal["drop", "cut"] = "drop"  # what happens to a chat that is longer than a row
+    too_long: Literal["drop", "cut"] = "drop"  # a chat that is longer than a row is dropped, or cut
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class PreferenceFormat:
     chosen: str = "chosen"  # a field, or a template: the better answer
     rejected: str = "rejected"  # a field, or a template: the worse answer
     between: str = "\n"  # written after the prompt
-    too_long: Literal["drop", "cut"] = "drop"  # what happens if one answer's row would be too long
+    too_long: Literal["drop", "cut"] = "drop"  # a pair of which one is longer than a row is dropped, or cut
 
     def __post_init__(self) -> None:
         for text in (self.prompt, self.chosen, self.rejected):

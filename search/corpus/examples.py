@@ -31,7 +31,7 @@ class ExamplePacking:
     """How examples become rows of `length` tokens; `ends` adds the tokens around a text."""
 
     tokenizer: Tokenizer
-    kind: np.dtype[Any]  # of token ids
+    kind: np.dtype[Any]  # the type of a token id
     length: int
     cut: bool  # cut what is too long; otherwise drop it
     packed: bool = False

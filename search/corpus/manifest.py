@@ -67,7 +67,9 @@ class Manifest:
     document_megabytes: float | None = None
     builder: str = "local"
     row_settings: dict[str, Any] = field(default_factory=dict)  # as `Data.row_settings` has them
-    fields: list[list[Any]] = field(default_factory=list)  # of records; none for rows of plain tokens
+    fields: list[list[Any]] = field(
+        default_factory=list
+    )  # the fields of records; rows of plain tokens have none
 
     @property
     def row_type(self) -> np.dtype[Any]:

@@ -24,7 +24,7 @@ NAMED_KEYS, KEY_LETTERS = 8, 40  # keys, and letters of each, that a message lis
 class Pick:
     """What is read from each record of a source."""
 
-    key: str  # of the run's file, for messages
+    key: str  # messages name this key of the run's file
     fields: tuple[str, ...]
     make: Callable[[Mapping[str, Any]], Content]  # gets a record that has all the fields
     single: str = ""  # the one field that is the text; a file of plain text is a document too then
@@ -142,7 +142,7 @@ def _messages(field: str, template: Writes, found: Mapping[str, Any]) -> Content
     if not all(isinstance(each.get(name), str) for each in messages for name in ("role", "content")):
         names = sorted({str(name) for each in messages for name in each})
         return Bad(
-            f"each message of {field!r} must have `role` and `content`, which are texts; got {short_list(names)}"
+            f"each message of {field!r} must have `role` and `content`, both texts, got {short_list(names)}"
         )
     if not any(each["role"] == "assistant" and each["content"].strip() for each in messages):
         return Bad("empty: no message of the assistant")
