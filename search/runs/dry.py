@@ -26,6 +26,7 @@ from shoal.search.members.build import build_members
 from shoal.search.members.unmade import Unmade
 from shoal.search.runs.population import prepare_run
 from shoal.search.traces import in_one_line, trace_of
+from shoal.search.worker.guarded import measured
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Member
 
@@ -109,8 +110,9 @@ def scored(run: Run, member: Member, split: str) -> list[str]:
     score, losses = member.evaluate(split)
     if split == "validation":
         finite(score, "the score")
+    measures = measured(member, split)
     named = f"loss {-score:.4f}" if run.by_loss else f"score {score:.4f}"
-    return [named, *(f"{group} {loss:.4f}" for group, loss in losses.items())]
+    return [named, *(f"{group} {loss:.4f}" for group, loss in {**losses, **measures}.items())]
 
 
 def finite(value: Any, named: str) -> float:
