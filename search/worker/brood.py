@@ -70,6 +70,7 @@ def host_members(work: Work, actor: Any, brood: int) -> None:
     store = StandingStore(run.directory)
     torch.set_num_threads(work.threads)
     shared = way_to_ledger(work.ledger, run, brood)
+    trained: tuple[Members, Collection[int]] | None
     if run.population.mode == "asynchronous":
         mine = hosted(run, brood, train.get_context().get_world_rank())
         trained = train_freely(
@@ -124,8 +125,8 @@ def train_in_rounds(
         CLOCK.flush(meter)
         if leaving or way.over or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
-                writer.save(round_, number, state := taken(member), part_of(span))
-                failed |= {number: state[LOST]} if LOST in state else {}
+                writer.save(round_, number, saved := taken(member), part_of(span))
+                failed |= {number: saved[LOST]} if LOST in saved else {}
         if leaving:
             writer.wait()  # the node may be gone before the next interval ends
         if way.over:
