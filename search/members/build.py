@@ -60,7 +60,7 @@ def build_members(
     def again(number: int, values: dict[str, Any]) -> Member:
         return complete(number, make(number, values))
 
-    members: dict[int, Any] = {}
+    members: dict[int, Any] = {}  # an `Unmade` has no settable `trained`
     for number, values in hyperparameters.items():
         try:
             member = make(number, values)
