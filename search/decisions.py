@@ -18,5 +18,5 @@ def decide_round(
     With `last` nothing trains any more: a copy would only lose the loser's own result, so nobody copies.
     """
     if run.schedule:
-        return keep_to(run.settings(), state, reports)
+        return keep_to(run.scheduled(), state, reports)
     return decide_within(LEFT_ALONE if last else rules, space, state, reports, run.seed, run.parts)

@@ -3,7 +3,9 @@
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import yaml
@@ -12,16 +14,17 @@ from pydantic import ValidationError
 from shoal.search import notation
 from shoal.search.checks.idle import idle, idle_keys
 from shoal.search.checks.run import problems as problems_of
-from shoal.search.checks.values import check_each
 from shoal.search.config.explain import KINDS_BY_KEY, explain
 from shoal.search.config.fitting import with_fitting_defaults
 from shoal.search.config.places import absolute, escaped, with_places
 from shoal.search.config.run import RUN_FORMAT, Run
 from shoal.search.config.sections import Population
+from shoal.search.config.trainable import FACTS, Declared
 from shoal.search.distill.card import check_teacher, teacher_folder
 from shoal.search.errors import InputError
 from shoal.search.exported import check_reference
-from shoal.search.members.own_class import is_network, own_class, refuse_hiding
+from shoal.search.members.declarations import check_settings, declared_by
+from shoal.search.members.own_class import own_class, refuse_hiding
 from shoal.search.tokenizers import open_chat_template, open_tokenizer
 
 # the rules that hold where a file names none; a change may set a number of theirs alone
@@ -39,12 +42,9 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
 def run_of(values: dict[str, Any], path: str, folder: str) -> Run:
     """Return the run of a file's values; a class of the user's own is looked for in `folder`."""
     refuse_hiding()
-    run = checked_run(values, path)
+    run = checked_run(values, path, partial(with_declared, place=path, folder=folder))
     if run.own:
         run = run.model_copy(update={"code": run.code or folder})
-        found = own_class(run.trainable, run.code, draft=True)
-        problem = check_each(run) if is_network(found) else ""
-        refuse(path, [problem] if problem else [])
     refuse(path, idle(run))  # only here: a run directory's own file holds all keys, also unused ones
     if run.kind == "distill":
         check_teacher(run)
@@ -53,9 +53,20 @@ def run_of(values: dict[str, Any], path: str, folder: str) -> Run:
     return run
 
 
+def with_declared(run: Run, place: str, folder: str) -> Run:
+    """Return the run with what its own class declares; it is looked for in `code`, or in the folder."""
+    if not run.own:
+        return run
+    found = own_class(run.trainable, absolute("code", run.code) if run.code else folder, draft=True)
+    declared = declared_by(found)
+    facts = FACTS if declared.takes and run.rows != "columns" else ()
+    refuse(place, [problem] if (problem := check_settings(found, run.settings, facts)) else [])
+    return run.model_copy(update={"declared": Declared(**asdict(declared))})
+
+
 def check_tokenizer(run: Run) -> None:
     """Raise InputError if the tokenizer that a run reads its rows with cannot be used."""
-    if not run.reads_text or run.data.rows == "columns":
+    if not run.takes_rows or run.data.rows == "columns":
         return
     open_tokenizer(run.data.tokenizer)
     if run.data.format is not None and run.data.format.kind == "chat":
@@ -135,7 +146,8 @@ def refuse(path: str, problems: Sequence[str], cause: Exception | None = None) -
         raise InputError("\n".join(f"{path}: {problem}" for problem in problems)) from cause
 
 
-def checked_run(values: dict[str, Any], path: str) -> Run:
+def checked_run(values: dict[str, Any], path: str, declared: Callable[[Run], Run] = lambda run: run) -> Run:
+    """Return the run of a file's values; `declared` adds what the class of its members says of itself."""
     version = values.get("format", RUN_FORMAT)
     if isinstance(version, int) and version != RUN_FORMAT:
         age = "a newer" if version > RUN_FORMAT else "an older"
@@ -146,6 +158,7 @@ def checked_run(values: dict[str, Any], path: str) -> Run:
         run = with_fitting_defaults(Run.model_validate(values))
     except ValidationError as error:
         refuse(path, [problem for detail in error.errors() for problem in explain(detail)], error)
+    run = declared(run)
     refuse(path, problems_of(run))
     return resolve(run)
 

@@ -46,16 +46,45 @@ def map_nest(function: Callable[..., Any], *nests: Any) -> Any:
     return function(*nests)
 
 
-def to_tensors(nest: Any, device: torch.device) -> Any:
-    """Return a nest of arrays or tensors as tensors on a device; these may share the arrays' memory."""
+def is_words(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray) and leaf.dtype.kind in "US"
 
-    def move(leaf: Any) -> torch.Tensor:
+
+def to_tensors(nest: Any, device: torch.device) -> Any:
+    """Return a nest of arrays or tensors as tensors on a device; these may share the arrays' memory.
+
+    Arrays of words stay as they are: torch has none.
+    """
+
+    def move(leaf: Any) -> Any:
+        if is_words(leaf):
+            return leaf
         if isinstance(leaf, torch.Tensor):
             return leaf.to(device)
         # arrays from Ray are read-only, and torch.from_numpy warns about that
         return torch.from_numpy(leaf if leaf.flags.writeable else leaf.copy()).to(device)
 
     return map_nest(move, nest)
+
+
+def leaves_of(nest: Any) -> list[Any]:
+    """Return the arrays or tensors of a nest, in its order."""
+    found: list[Any] = []
+    map_nest(found.append, nest)
+    return found
+
+
+def rows_in(batch: Any) -> int:
+    """Return the number of rows of a batch: an array, or a nest of equally long arrays."""
+    return len(leaves_of(batch)[0])
+
+
+def pieces(batch: Any, rows: int) -> list[Any]:
+    """Return a batch in pieces of at most so many rows."""
+    return [
+        map_nest(lambda leaf, start=start: leaf[start : start + rows], batch)
+        for start in range(0, rows_in(batch), rows)
+    ]
 
 
 def stack(*leaves: Any) -> Any:

@@ -1,17 +1,26 @@
 """A torch module in training: all that members have in common, whatever they learn."""
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shoal.trainables.arrays import check_source, copy_into, tensor_like, to_arrays, to_clones, to_tensors
-from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.arrays import (
+    check_source,
+    copy_into,
+    rows_in,
+    tensor_like,
+    to_arrays,
+    to_clones,
+    to_tensors,
+)
+from shoal.trainables.constants import constants_of, set_constants
+from shoal.trainables.handover import hand_in, handed_out, place_in_memory
+from shoal.trainables.judged import SOBER, Judged
 from shoal.trainables.member import Batches, SavedState, copies
 from shoal.trainables.optimise import OPTIMISERS
 from shoal.trainables.randomness import reseed, restored
@@ -20,7 +29,7 @@ from shoal.trainables.settings import Recipe, numbers, rate_at
 from shoal.trainables.span import Span, local, shared_like
 
 
-class Network(ABC):
+class Network(Judged):
     """A module, its optimiser, its schedule and its random numbers. A subclass says what it learns:
 
         class Digits(Network):
@@ -44,8 +53,14 @@ class Network(ABC):
     number may be a scalar tensor. So they compute with tensors, do not call `.item()` or branch on a value,
     do not change the batch in place (members may share it), and take from `self` only what all members
     share. A subclass with a step of its own says `own_step = True`.
+
+    A subclass that says which rows it `takes`, and that its loss is `by_row`, needs neither batches of its own
+    nor `score`: a run gives it rows in groups, and its score is minus the mean of the groups' losses. What it
+    annotates are its constants, which the `settings:` of a run's file give: they are attributes before `build`
+    is called. A constant that it names in `searched` may be a hyperparameter, and `numbers` has it.
     """
 
+    searched: ClassVar[Set[str]] = frozenset()  # constants, all numbers, that may be hyperparameters
     own_step = False  # if True, its members are never stacked
 
     def __init__(
@@ -56,20 +71,33 @@ class Network(ABC):
         held_out: Mapping[str, Any],  # split -> what `score` gets: an array or a nest of arrays
         seed: int,
         device: str = "cpu",
+        **constants: Any,
     ):
+        set_constants(self, self.constants(), constants)
         self.base, self.held_out = recipe, held_out
+        self.sober = numbers(recipe) | SOBER | self.own_numbers({})
         self.batches: Any = batches  # `Batches`; a run may replace them with `Sampled` ones
         self.device = torch.device(device)
         self.span: Span | None
         self.called: nn.Module  # training calls this: the module, or what wraps it for several processes
         self.generator = torch.Generator().manual_seed(seed)
         self.trained = 0
+        self.rows_a_step = 0  # rows of the last batch that was trained
         self.adopt(hyperparameters)
         with restored(self.device):
             torch.manual_seed(seed)
             self.module = self.build().to(self.device)
         self.called, self.span = self.module, None
         self.optimiser = self.build_optimiser()
+
+    @classmethod
+    def constants(cls) -> dict[str, Any]:
+        """Return the names of the class's constants, with their defaults; without one it is MISSING."""
+        return constants_of(cls, Network)
+
+    def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
+        """Return the searched constants: what was chosen, or else the constant."""
+        return {name: float(chosen.get(name, getattr(self, name))) for name in sorted(self.searched)}
 
     def spread(self, span: Span) -> None:
         """Train over several processes from now on. Each of them must call this with an equal member.
@@ -89,17 +117,6 @@ class Network(ABC):
     @abstractmethod
     def build(self) -> nn.Module:
         """Return the module with its first weights; torch's random numbers are seeded for it."""
-
-    @abstractmethod
-    def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
-        """Return the training loss of a batch, whose arrays are now tensors: `(rows,)`, or one scalar.
-
-        A sampling policy needs the loss of each row.
-        """
-
-    @abstractmethod
-    def score(self, module: nn.Module, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the score (higher is better) on held-out rows, and the loss per group: all scalars."""
 
     def objective(
         self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
@@ -129,9 +146,10 @@ class Network(ABC):
 
     def adopt(self, hyperparameters: dict[str, Any]) -> None:
         self.hyperparameters = dict(hyperparameters)
-        self.recipe = replace(self.base, **hyperparameters)
+        trained = {name: value for name, value in hyperparameters.items() if name not in self.searched}
+        self.recipe = replace(self.base, **trained)
         assert self.recipe.optimiser == self.base.optimiser, "the optimiser's state is not searched"
-        self.numbers = numbers(self.recipe)
+        self.numbers = numbers(self.recipe) | self.own_numbers(hyperparameters)
 
     def weights(self) -> dict[str, nn.Parameter]:
         """Return the trained weights in the optimiser's order: those that decay come first."""
@@ -170,6 +188,7 @@ class Network(ABC):
     def step(self) -> tuple[Tensor, Tensor]:
         self.set_rates()
         batch = self.batches.next()
+        self.rows_a_step = rows_in(batch)
         if self.span is not None:
             batch = batch | {"rows": self.span.part(batch["rows"])} if self.sampled else self.span.part(batch)
         loss, losses = self.objective(self.called, to_tensors(batch, self.device), self.numbers)
@@ -192,18 +211,10 @@ class Network(ABC):
             group["betas"], group["momentum"] = (recipe.beta1, recipe.beta2), recipe.momentum
         self.optimiser.param_groups[0]["weight_decay"] = recipe.weight_decay
 
-    def evaluate(self, split: str = "validation") -> tuple[float, dict[str, float]]:
-        if split not in self.held_out:
-            return math.nan, {}
-        self.module.eval()
-        with torch.no_grad():
-            score, losses = self.score(self.module, to_tensors(self.held_out[split], self.device))
-        return score.item(), {group: loss.item() for group, loss in losses.items()}
-
     @copies
     def state(self, copied: Callable[[Any], Any] = to_arrays) -> SavedState:
         return {
-            "weights": copied(self.module.state_dict()),
+            "weights": copied(self.held()),
             "optimiser": copied(self.optimiser.state_dict()["state"]),
             **({"shared": self.shared()} if self.span else {}),
             **handed_out(self.progress),
@@ -215,7 +226,14 @@ class Network(ABC):
 
     def shared(self) -> list[str]:
         """Return the names of sharded weights: each process holds a part of the first axis, by its rank."""
-        return [name for name, value in self.module.state_dict().items() if value is not local(value)]
+        return [name for name, value in self.held().items() if value is not local(value)]
+
+    def held(self) -> dict[str, Tensor]:
+        """Return the tensors of the module's state by name; tied ones stand there once, by their first name."""
+        found: dict[Any, tuple[str, Tensor]] = {}
+        for name, value in self.module.state_dict().items():
+            found.setdefault(place_in_memory(value), (name, value))
+        return dict(found.values())
 
     @copies
     def progress(self) -> SavedState:
@@ -228,18 +246,23 @@ class Network(ABC):
 
     @copies
     def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None:
-        own = self.module.state_dict()
-        if own.keys() != state["weights"].keys():
-            apart = ", ".join(sorted(own.keys() ^ state["weights"].keys()))
-            raise ValueError(
-                f"the copied weights must come from a network of the same layers, but only one has {apart}."
-            )
-        for name, target in own.items():
-            copy_into(local(target), state["weights"][name], name)
+        self.load_weights(state["weights"])
         self.load_optimiser(state["optimiser"])
         rest = {key: value for key, value in state.items() if key not in ("weights", "optimiser")}
         hand_in(self.load_progress, rest)
         self.adopt(hyperparameters)
+
+    def load_weights(self, weights: Mapping[str, Any]) -> None:
+        """Copy weights by name into the module; raises ValueError if they are of other layers or shapes."""
+        own = self.held()
+        # older versions kept tied weights under each of their names
+        tied = self.module.state_dict().keys() - own.keys()
+        if apart := ", ".join(sorted(own.keys() ^ (weights.keys() - tied))):
+            raise ValueError(
+                f"the copied weights must come from a network of the same layers, but only one has {apart}."
+            )
+        for name, target in own.items():
+            copy_into(local(target), weights[name], name)
 
     @copies
     def load_progress(self, state: SavedState) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from shoal.trainables.arrays import map_nest, stack, to_arrays, to_tensors
+from shoal.trainables.arrays import is_words, leaves_of, map_nest, rows_in, stack, to_arrays, to_tensors
 from shoal.trainables.batches import alike
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Member
@@ -32,9 +32,15 @@ def signature(member: Member) -> tuple[Any, ...]:
         [(name, value.shape, value.dtype) for name, value in part.items()]
         for part in (weights, untrained_tensors(member))
     ]
-    cursor = handed_out(member.batches.state)
-    batch = map_nest(lambda leaf: (leaf.shape, leaf.dtype), member.batches.next())
-    hand_in(member.batches.load, cursor)
+    try:
+        cursor = handed_out(member.batches.state)
+        drawn = member.batches.next()
+        hand_in(member.batches.load, cursor)
+    except Exception:  # batches of the user's own may raise anything, and do so again when the member trains
+        return (id(member),)
+    if any(map(is_words, leaves_of(drawn))):  # vmap takes tensors alone
+        return (id(member),)
+    batch = map_nest(lambda leaf: (leaf.shape, leaf.dtype), drawn)
     words = {name: value for name, value in asdict(member.recipe).items() if name not in member.numbers}
     # compared as text, because a module's settings may not be hashable
     return type(member), str(member.device), repr((tensors, module_settings(member.module), batch, words))
@@ -157,14 +163,21 @@ class Stack:
         return means
 
     def own_batches(self) -> Any:
-        return to_tensors(map_nest(stack, *(member.batches.next() for member in self.members)), self.device)
+        drawn = [member.batches.next() for member in self.members]
+        self.note_rows(drawn[0])
+        return to_tensors(map_nest(stack, *drawn), self.device)
 
     def shared_batch(self) -> Any:
         """Return the first member's next batch, repeated for all members in the memory of one."""
         batch = to_tensors(self.members[0].batches.next(), self.device)
+        self.note_rows(batch)
         all_alike = map_nest(lambda leaf: leaf.expand(len(self.members), *leaf.shape), batch)
         # separate batches are contiguous: another layout would be compiled once more
         return map_nest(Tensor.contiguous, all_alike) if self.compile else all_alike
+
+    def note_rows(self, batch: Any) -> None:
+        for member in self.members:
+            member.rows_a_step = rows_in(batch)
 
     def update(self, steps: int) -> Callable[[int, Sequence[Tensor]], None]:
         """Return the function that clips gradients `(members, *shape)` and does one step of the interval."""

@@ -1,5 +1,6 @@
 """What must hold for the section `selection:`, as far as that is known without the corpus."""
 
+from shoal.search.checks.declared import without_rows
 from shoal.search.config.run import Run
 from shoal.search.errors import nearest
 
@@ -13,8 +14,8 @@ def check_selection(run: Run) -> str:
 def check_corpus_place(run: Run) -> str:
     chosen = run.selection
     assert chosen is not None
-    if not run.reads_text:
-        return f"selection: chooses rows of a corpus, so `trainable: decoder`, got {run.trainable}"
+    if problem := without_rows(run, "selection"):
+        return problem
     if run.sampling.scorer is not None:
         return "sampling.scorer: its scores are those of another corpus than the chosen rows; leave one out"
     if chosen.corpus and chosen.corpus == run.data.corpus and not chosen.chosen:

@@ -59,8 +59,8 @@ class Arrivals(Conductor):
         # a failed member that nobody could replace yet is asked about again at every report
         for member in sorted(self.waiting, key=lambda member: (not self.scored(member), member)):
             verdicts += self.answer(member)
-        for member, losses in message.tests.items():
-            self.tests[member] = losses
+        self.take_tests(message)
+        for member in message.tests:
             self.saved[member] = self.state[member]
         if self.waiting and self.ended | self.waiting.keys() == set(range(len(self.state))):
             # nobody is left who could still become able to replace them
@@ -84,7 +84,7 @@ class Arrivals(Conductor):
         self.reason = "".join(self.note_failures([row])) or self.reason
         del self.waiting[member]
         hyperparameters = before[member].hyperparameters
-        row = row._replace(tokens=self.tokens(row.step), arrival=self.arrived, hyperparameters=hyperparameters)
+        row = self.counted(row)._replace(arrival=self.arrived, hyperparameters=hyperparameters)
         self.state, self.last[member] = state, row
         self.arrived += 1
         self.unwritten.append(row)

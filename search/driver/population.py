@@ -4,7 +4,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
@@ -46,9 +46,12 @@ class Outcome:
     best_score: float
     exploits: int
     wall_seconds: float
+    rows: int
     tokens: int
     threads: int  # torch has so many on each worker; another number rounds otherwise
     test_loss: dict[str, float]
+    test_score: float | None = None  # None where nothing was tested
+    test_measures: dict[str, float] = field(default_factory=dict)  # such as accuracy_GROUP
     ended: str | None = None  # why the run ended before its last step, if it did
 
 
@@ -75,7 +78,7 @@ def train_population(
         errors = tuner(run, trial, conductor).fit().errors
     clear_away_pieces(store)
     raise_what_ended(conductor, room, errors)
-    store.write_json(tables.TESTS, conductor.tests)
+    store.write_json(tables.TESTS, {member: each.losses for member, each in conductor.tests.items()})
     return outcome(conductor, time.monotonic() - began, work.threads)
 
 
@@ -163,7 +166,7 @@ def tuner(run: Run, trial: Any, conductor: Conductor) -> tune.Tuner:
 
 def training_files(run: Run) -> dict[str, list[str]]:
     """Return the files of each group that workers hold whole, in the order of the first epoch."""
-    if not run.reads_text:
+    if not run.takes_rows:
         return {}
     manifest = load_corpus(run.data)
     large = windows(run.data, manifest)
@@ -188,14 +191,18 @@ def staged(run: Run) -> dict[str, Any]:
 
 def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
     best = conductor.best()
+    tested = conductor.tests[best]
     return Outcome(
         best_member=best,
         best_score=conductor.last[best].score,
         exploits=conductor.exploits,
         wall_seconds=wall_seconds,
+        rows=sum(row.rows for row in conductor.last.values()),
         tokens=sum(row.tokens for row in conductor.last.values()),
         threads=threads,
-        test_loss=dict(conductor.tests[best]),
+        test_loss=dict(tested.losses),
+        test_score=tested.score if math.isfinite(tested.score) else None,
+        test_measures=dict(tested.measures),
         ended=early_end(conductor),
     )
 

@@ -10,7 +10,7 @@ from shoal.policies.space import sample_space
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Model
 from shoal.search.config.swarm import Swarm
-from shoal.search.members.own_class import own_class
+from shoal.search.members.classes import class_of
 from shoal.search.records.directory import arrays_by_name
 from shoal.search.report.write import count
 from shoal.search.tokenizers import open_tokenizer
@@ -111,7 +111,7 @@ def plan_of(run: Run, name: str, members: int, steps: int, reports: int, model: 
         members=members,
         steps=steps,
         reports=min(reports, steps),
-        tokens=members * steps * run.training.batch * run.data.sequence_length if run.reads_text else 0,
+        tokens=members * steps * run.training.batch * run.data.sequence_length if run.takes_rows else 0,
         weights=weights,
         member_bytes=training,
         # the next one is written before the oldest goes
@@ -119,7 +119,7 @@ def plan_of(run: Run, name: str, members: int, steps: int, reports: int, model: 
         workers=workers,
         members_per_worker=each,
         worker_bytes=None if training is None or kept is None else each * (training + kept) // shards,
-        rows_megabytes=run.data.memory_megabytes if run.reads_text else 0.0,
+        rows_megabytes=run.data.memory_megabytes if run.takes_rows else 0.0,
         cpus_per_worker=run.cluster.cpus_per_worker,
         gpus_per_worker=run.cluster.gpus_per_worker,
     )
@@ -135,7 +135,9 @@ def weights_of(run: Run, model: Model) -> int | None:
         return decoder_weights(run, model)
     if not run.own:
         return None
-    made = own_class(run.trainable, run.code)
+    if run.takes_rows:
+        return None
+    made = class_of(run)
     values = sample_space(run.space(), np.random.default_rng(0))
     try:
         member: Any = made(run.training.build(), values, run.seed, "cpu")

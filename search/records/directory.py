@@ -28,7 +28,7 @@ from shoal.search.tokenizers import open_tokenizer
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
 READS = 50  # how often a read is tried again while the run deletes older checkpoints
 Answer = TypeVar("Answer")
-MOVABLE = {"code", "directory", "cluster"}  # these may change when a run goes on elsewhere
+MOVABLE = {"code", "declared", "directory", "cluster"}  # these may change when a run goes on elsewhere
 UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # every Ray session unpacks a job's files into another folder
 
 
@@ -295,6 +295,7 @@ def export_member(run: Run, store: Store, member: int | None = None, to: Store |
         "format": run.format,
         "trainable": run.trainable,
         "shape": exported_shape(run),
+        **({"settings": run.settings} if run.own else {}),
         "tokenizer": run.data.tokenizer,
         "run": run.name,
         "member": row.member,
@@ -318,12 +319,12 @@ def as_safetensors(weights: dict[str, NDArray[Any]]) -> bytes:
 def exported_shape(run: Run) -> dict[str, Any]:
     """Return the arguments of `shoal.trainables.settings.DecoderShape` for the network of exported weights.
 
-    For a run of kind distill they are its teacher and its spaces; a run that reads no text has none.
+    For a run of kind distill they are its teacher and its spaces; other members than decoders have none.
     """
-    if not run.reads_text:
-        return {}
     if run.distill is not None:
         return {"teacher": run.distill.teacher, "spaces": run.distill.model_dump()["spaces"]}
+    if run.trainable != "decoder":
+        return {}
     vocabulary = open_tokenizer(run.data.tokenizer).vocabulary
     return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.model_dump()}
 

@@ -48,7 +48,7 @@ def is_read(run: Run, key: str) -> bool:
     # rows are chosen before a run begins, so it reads nothing of its selection any more
     if key in ("directory", "code") or key.startswith(("data.groups.", "selection.")):
         return False
-    return run.reads_text or not key.startswith("data.")
+    return run.takes_rows or not key.startswith("data.")
 
 
 def inputs_of(run: Run) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from shoal.search.report.figures import against_control
+from shoal.search.report.measures import tests_of
 from shoal.search.report.page import grid, html_table, panel, section
 from shoal.search.report.story import Control, Story, finite
 from shoal.search.report.wording import decimal, difference, duration
@@ -30,10 +31,8 @@ def control_section(story: Story, folder: str, control: Control) -> str:
 def comparison_rows(story: Story, control: Control) -> list[list[str]]:
     ours, alone = story.summary, control.summary
     pairs = [(f"best {story.unit}", final(story, story.rows), final(story, control.rows))]
-    pairs += [
-        (f"test loss, {group}", loss, (alone.get("test_loss") or {}).get(group))
-        for group, loss in (ours.get("test_loss") or {}).items()
-    ]
+    tested, beside = tests_of(story, ours), tests_of(story, alone)
+    pairs += [(f"test {name}", value, beside.get(name)) for name, value in tested.items()]
     rows = [[name, decimal(a), decimal(b), difference(a, b)] for name, a, b in pairs]
     rows.append(["exploits", str(ours.get("exploits", len(story.copies))), str(alone.get("exploits", 0)), ""])
     walls = [finite(said.get("wall_seconds")) for said in (ours, alone)]

@@ -22,6 +22,7 @@ from shoal.search.report.figures import (
     scores,
     stacked,
 )
+from shoal.search.report.measures import measures, tests_of
 from shoal.search.report.mixtures import mixing
 from shoal.search.report.page import document, grid, html_legend, html_table, panel, section
 from shoal.search.report.search_figures import parallel_figure, searched, slices
@@ -49,6 +50,7 @@ def draw(story: Story) -> str:
         slices(story) or schedules(story),
         mixing(story),
         groups(story),
+        measures(story),
         sampling(story),
     ]
     parts += [comparison(story), members(story)]
@@ -102,10 +104,7 @@ def tiles(story: Story) -> str:
     said = story.summary
     best = story.shown(story.last_scores[story.winner])
     values = [(story.unit, decimal(best) or "none")]
-    values += [
-        (f"test loss, {group}", decimal(loss) or "none")
-        for group, loss in (said.get("test_loss") or {}).items()
-    ]
+    values += [(f"test {name}", decimal(value) or "none") for name, value in tests_of(story, said).items()]
     values += [
         ("exploits", f"{said.get('exploits', len(story.copies)):,}"),
         ("members", f"{len(story.stays):,}"),
@@ -115,6 +114,8 @@ def tiles(story: Story) -> str:
     tokens = said.get("tokens") or sum(rows[-1].get("tokens") or 0 for rows in story.rows.values())
     if tokens:
         values.append(("tokens", count(tokens)))
+    elif rows := said.get("rows"):
+        values.append(("rows", count(rows)))
     if (seconds := finite(said.get("wall_seconds"))) is not None:
         values.append(("wall time", duration(seconds)))
     drawn = [

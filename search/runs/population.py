@@ -105,7 +105,7 @@ def prepare_run(run: Run, console: Console, new: bool = False) -> Run:
     """
     if run.own:
         own_class(run.trainable, run.code)
-    if not run.reads_text:
+    if not run.takes_rows:
         return run
     run = with_chosen_rows(run, partial(print_line, console), renew=new)
     manifest = prepare_corpus(run.data, partial(print_line, console), renew=new)

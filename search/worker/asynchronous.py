@@ -15,13 +15,13 @@ from shoal.search.config.run import Run
 from shoal.search.errors import Exhausted
 from shoal.search.members.build import build_members
 from shoal.search.messages import Message, Row, Verdict
+from shoal.search.worker.guarded import LOST, loaded, lost_state, taken, trained_by
 from shoal.search.worker.teams import Team, failed_row, teams
-from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Member, SavedState
 from shoal.trainables.stacked_loss import CompileError
 
 STANDING = "standing"  # the key under which a member's file says what it goes on with
-LOST = "The weights that this member was to copy were lost with their worker."
+WEIGHTS_LOST = "The weights that this member was to copy were lost with their worker."
 LOOKS = 8  # an interval is trained in so many pieces: after each, members look whether an order has come
 
 
@@ -92,6 +92,8 @@ class Turns:
     failed: set[int] = field(default_factory=set)
     # member -> state that it reported with, while there is no answer
     asked: dict[int, SavedState] = field(default_factory=dict)
+    # member -> why it could not go on from what it was given, until it is reported
+    errors: dict[int, str] = field(default_factory=dict)
 
     @property
     def members(self) -> dict[int, Member]:
@@ -124,8 +126,8 @@ class Turns:
         """Train to the team's next ready point and report; say whether there was anything to do."""
         self.follow(team)
         began, steps, sums = time.perf_counter(), 0, dict.fromkeys(team.members, 0.0)
-        ahead = self.ahead(team)
         try:
+            ahead = self.ahead(team)
             while ahead:
                 piece = min(ahead, max(1, self.run.population.interval // LOOKS))
                 for number, loss in team.step(piece).items():
@@ -158,8 +160,11 @@ class Turns:
         ends = team.ends(self.failed)
         for number in sorted((self.left(team) - self.asked.keys()) & rows.keys()):
             member = team.members[number]
-            row = rows[number] if number not in self.failed else failed_row(number, member, LOST)
-            state = self.asked[number] = handed_out(member.state)
+            state = self.asked[number] = taken(member)
+            error = self.errors.pop(number, WEIGHTS_LOST if number in self.failed else "") or state.get(
+                LOST, ""
+            )
+            row = failed_row(number, member, error) if error else rows[number]
             if not np.isfinite(row.score):
                 self.failed.add(number)
             # a member that came back from its file repeats a report that may have been answered
@@ -167,7 +172,7 @@ class Turns:
                 told.append(
                     row._replace(
                         round=self.rounds[number] + 1,
-                        step=member.trained,
+                        step=trained_by(member),
                         brood=self.brood,
                         ended=ends.get(number, ()),
                     )
@@ -200,7 +205,9 @@ class Turns:
             if state is None:
                 self.failed.add(number)
                 return
-            hand_in(member.load, state, verdict.order.hyperparameters)
+            if error := loaded(member, state, verdict.order.hyperparameters):
+                self.failed.add(number)
+                self.errors[number], state = error, lost_state(error)
         if verdict.ended:
             self.ended.add(number)
         assert state is not None
@@ -233,11 +240,15 @@ def train_freely(
     given = {number: standing["hyperparameters"] for number, standing in standings.items()}
     hyperparameters = {**starts, **given}
     members = build_members(run, hyperparameters)
-    for number, state in states.items():
-        hand_in(members[number].load, state, hyperparameters[number])
+    found_errors = {
+        number: loaded(members[number], state, hyperparameters[number]) for number, state in states.items()
+    }
+    errors = {number: error for number, error in found_errors.items() if error}
     ended = {number for number, standing in standings.items() if standing["ended"]}
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
-    turns = Turns(run, store, actor, brood, found, hyperparameters, rounds, ended, Inbox(actor, rounds), writer)
+    inbox = Inbox(actor, rounds)
+    turns = Turns(run, store, actor, brood, found, hyperparameters, rounds, ended, inbox, writer, set(errors))
+    turns.errors |= errors
     if not turns.take():
         return None
     writer.wait()

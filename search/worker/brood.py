@@ -1,8 +1,9 @@
 """What runs on a Ray Train worker: a brood's members train, report, and follow orders."""
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,23 +17,26 @@ from shoal.cluster.metrics import CLOCK, Meter
 from shoal.cluster.storage import BrokenFile, CannotWrite, Store
 from shoal.policies import population
 from shoal.policies.population import Order, PopulationState
+from shoal.policies.rules import LEFT_ALONE
 from shoal.search.config.run import Run
-from shoal.search.errors import Exhausted
+from shoal.search.errors import Exhausted, InputError
 from shoal.search.members.build import build_members
 from shoal.search.members.ledger import way_to_ledger
 from shoal.search.members.views import Shared
-from shoal.search.messages import Message, Row
+from shoal.search.messages import Message, OnTestRows, Row
 from shoal.search.worker.asynchronous import train_freely
+from shoal.search.worker.guarded import LOST, loaded, on_test_rows, taken, trained_by
 from shoal.search.worker.orders import way_to_orders
 from shoal.search.worker.teams import Team, failed_row, teams
-from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.handover import handed_out
 from shoal.trainables.member import Member, SavedState
 from shoal.trainables.network import Network
 from shoal.trainables.span import Span, open_span
 
 Members = dict[int, Member]
+Failed = dict[int, str]  # member -> the error that is not yet reported; "" once it is
 # these say in one line all that there is to say
-SAID = (BrokenFile, CannotWrite, Exhausted, LeaseLost)
+SAID = (BrokenFile, CannotWrite, Exhausted, InputError, LeaseLost)
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,8 @@ def host_members(work: Work, actor: Any, brood: int) -> None:
     if trained is None:
         return
     members, failed = trained
-    tests = {
-        number: {} if number in failed else member.evaluate("test")[1] for number, member in members.items()
-    }
+    well = {number: on_test_rows(member) for number, member in members.items() if number not in failed}
+    tests = dict.fromkeys(members, OnTestRows()) | well
     if leads(span):
         mailbox.send_report(actor, brood, Message(tests=tests))
 
@@ -92,7 +95,7 @@ def train_in_rounds(
     span: Span | None,
     shared: Shared | None,
     over: bool,
-) -> tuple[Members, set[int]] | None:
+) -> tuple[Members, Collection[int]] | None:
     """Train members in step with all others; return them and who has failed, or None if the run ends before."""
     resumed, state, members, failed = begin(run, store, brood, state, span, shared)
     way = way_to_orders(run, state, resumed, actor, brood, told=shared is not None)
@@ -103,7 +106,7 @@ def train_in_rounds(
             break
         with CLOCK.phase("compute"):
             rows = train_teams(found, run.population.interval, failed)
-        failed = {row.member for row in rows if not np.isfinite(row.score)}
+        failed = {row.member: "" for row in rows if not np.isfinite(row.score)}
         # the round before is whole before this one counts: a killed run loses no more than one interval
         with CLOCK.phase("checkpoint"):
             writer.wait()
@@ -116,11 +119,13 @@ def train_in_rounds(
             orders = way.next(round_, message)
             if orders is None:
                 return None
-            failed -= follow(actor, round_, orders, found, place_in(span), archive(store, span), direct)
+            copies = follow(actor, round_, orders, found, place_in(span), archive(store, span), direct)
+            failed = after_copies(failed, copies)
         CLOCK.flush(meter)
         if leaving or way.over or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
-                writer.save(round_, number, handed_out(member.state), part_of(span))
+                writer.save(round_, number, state := taken(member), part_of(span))
+                failed |= {number: state[LOST]} if LOST in state else {}
         if leaving:
             writer.wait()  # the node may be gone before the next interval ends
         if way.over:
@@ -133,7 +138,7 @@ def placed(run: Run, round_: int, brood: int, members: Members, rows: Sequence[R
     """Return the rows with their place. Where rows have ended, a member's row already has its step."""
     due, back = round_ * run.population.interval, run.population.backtrack
     # a member that went back to earlier weights is younger than its round
-    steps = [members[row.member].trained if back else row.step or due for row in rows]
+    steps = [trained_by(members[row.member]) if back else row.step or due for row in rows]
     return [row._replace(round=round_, step=step, brood=brood) for row, step in zip(rows, steps, strict=True)]
 
 
@@ -165,7 +170,7 @@ def begin(
     state: PopulationState,
     span: Span | None,
     shared: Shared | None,
-) -> tuple[int, PopulationState, Members, set[int]]:
+) -> tuple[int, PopulationState, Members, Failed]:
     """Return the round that this worker's members have reached, the population's state then, the members, and
     which of them have failed. Without a checkpoint that state is the given one.
 
@@ -179,13 +184,44 @@ def begin(
         state = population.from_plain(checkpoints.load_decisions(store, resumed)["members"])
     members = build_members(run, {number: state[number].hyperparameters for number in mine}, span, shared)
     if resumed is None:
-        return 0, state, members, set()
+        check_alike(run, members)
+        return 0, state, members, {}
+    # a clone has no score yet
+    failed = {
+        number: "" for number in mine if np.isnan(0.0 if (score := state[number].score) is None else score)
+    }
     for number, member in members.items():
         saved = checkpoints.load_member(store, resumed, number, part_of(span))
-        hand_in(member.load, saved, state[number].hyperparameters)
-    # a clone has no score yet
-    failed = {number for number in mine if np.isnan(0.0 if (score := state[number].score) is None else score)}
+        if error := loaded(member, saved, state[number].hyperparameters):
+            failed[number] = error
     return resumed, state, members, failed
+
+
+def check_alike(run: Run, members: Members) -> None:
+    """Raise InputError where members could not copy one another, since their weights differ in shape."""
+    if run.rules() == LEFT_ALONE or run.parts > 1:
+        return
+    shapes = {
+        number: {name: tuple(weight.shape) for name, weight in member.weights().items()}
+        for number, member in members.items()
+        if isinstance(member, Network)
+    }
+    first = next(iter(shapes), -1)
+    for number, found in shapes.items():
+        known = shapes[first]
+        if apart := sorted(name for name in known.keys() | found.keys() if known.get(name) != found.get(name)):
+            name = apart[0]
+            raise InputError(
+                f"hyperparameters: members {first} and {number} differ in the shape of {name} "
+                f"({known.get(name)} and {found.get(name)}), so neither could copy the other: let no "
+                f"hyperparameter shape the module, or set population.exploit: none"
+            )
+
+
+def after_copies(failed: Failed, copies: Mapping[int, str]) -> Failed:
+    """Return who has failed after members got a new start, of whom some could not take it."""
+    still = {number: error for number, error in failed.items() if number not in copies}
+    return still | {number: error for number, error in copies.items() if error}
 
 
 def hosted(run: Run, brood: int, rank: int) -> list[int]:
@@ -195,13 +231,14 @@ def hosted(run: Run, brood: int, rank: int) -> list[int]:
     return list(range(place, run.population.members, run.hosts))
 
 
-def train_teams(found: Sequence[Team], steps: int, failed: set[int]) -> list[Row]:
+def train_teams(found: Sequence[Team], steps: int, failed: Failed) -> list[Row]:
     """Train all members for an interval and return their rows; those that have failed stay as they are."""
     rows: dict[int, Row] = {}
     for team in found:
-        if not team.members.keys() <= failed:
+        if not team.members.keys() <= failed.keys():
             rows |= team.train(steps)
-        rows |= {number: failed_row(number, team.members[number]) for number in team.members.keys() & failed}
+        lost = team.members.keys() & failed.keys()
+        rows |= {number: failed_row(number, team.members[number], failed[number]) for number in lost}
     return list(rows.values())
 
 
@@ -223,9 +260,11 @@ def follow(
     part: int = 0,
     earlier: Callable[[Order], Any] | None = None,
     direct: bool = False,
-) -> set[int]:
+) -> dict[int, str]:
     """Hand over what workers elsewhere need, then copy; return the members that were given a new start.
 
+    Beside each stands the error if it could not take it. A donor that gives no state has all of its
+    receivers fail, and itself.
     Of members that span workers each worker gives to, and takes from, the one in the same place.
     """
     members = {number: member for team in found for number, member in team.members.items()}
@@ -234,21 +273,25 @@ def follow(
     left = [order for order in orders if not any(team.holds(order) for team in found)]
     # taken before any copy: a donor may itself be told to copy, but gives what it reported with
     donors = {order.donor for order in left} & set(members)
-    states = {donor: snapshot(members[donor], direct) for donor in donors}
+    states = {donor: taken(members[donor], partial(snapshot, direct=direct)) for donor in donors}
     for donor in {order.donor for order in left if order.member not in members} & donors:
         # a state without tensors cannot go by NIXL
-        way = direct and may_stay(members[donor])
+        way = direct and may_stay(members[donor]) and LOST not in states[donor]
         mailbox.post_weights(actor, (round_, donor, part), states[donor], way)
+    errors = {donor: str(state[LOST]) for donor, state in states.items() if LOST in state}
     for team in found:
-        team.copy([order for order in orders if team.holds(order)])
+        inside = [order for order in orders if team.holds(order)]
+        if error := team.copy(inside):
+            errors |= {order.member: error for order in inside}
     for order in left:
         if order.member in members:
             state = states.get(order.donor) or mailbox.take_weights(actor, (round_, order.donor, part))
-            hand_in(members[order.member].load, state, order.hyperparameters)
+            errors[order.member] = loaded(members[order.member], state, order.hyperparameters)
     for order in back:
         assert earlier is not None
-        hand_in(members[order.member].load, earlier(order), order.hyperparameters)
-    return {order.member for order in (*orders, *back)} & set(members)
+        errors[order.member] = loaded(members[order.member], earlier(order), order.hyperparameters)
+    told = {order.member for order in (*orders, *back)} & set(members)
+    return dict.fromkeys(told, "") | errors
 
 
 def snapshot(member: Member, direct: bool) -> SavedState:

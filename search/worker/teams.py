@@ -10,8 +10,9 @@ import numpy as np
 from shoal.policies.population import Order
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.errors import Exhausted
-from shoal.search.members.mixed import MixedModel, train_visits
+from shoal.search.members.mixed import Mixed, train_visits
 from shoal.search.messages import Reading, Row
+from shoal.search.worker.guarded import measured
 from shoal.trainables.member import Member
 from shoal.trainables.network import Network
 from shoal.trainables.stack import Stack, stacks
@@ -69,20 +70,25 @@ class Team:
         """
         began = time.perf_counter()
         scores = self.stack.evaluate() if self.stack else [each.evaluate() for each in self.each()]
+        measures = [measured(each) for each in self.each()]
         evaluated = time.perf_counter() - began
         ends = self.ends()
         found = {}
-        for (number, member), (score, losses) in zip(self.members.items(), scores, strict=True):
+        for (number, member), (score, losses), others in zip(
+            self.members.items(), scores, measures, strict=True
+        ):
             found[number] = Row(
                 number,
-                step=member.trained if ends else 0,
+                step=int(member.trained) if ends else 0,
                 score=float(score) if np.isfinite(score) else float("nan"),
                 train_loss=train_losses[number],
                 train_seconds=trained / len(scores),
                 evaluate_seconds=evaluated / len(scores),
                 stacked=self.stack is not None,
                 losses=dict(losses),
-                mixture=member.account() if isinstance(member, MixedModel) else None,
+                measures=others,
+                rows_a_step=getattr(member, "rows_a_step", 0),
+                mixture=member.account() if isinstance(member, Mixed) else None,
                 ended=ends.get(number, ()),
                 **reading(member)._asdict(),
             )
@@ -114,7 +120,7 @@ class Team:
         """Return each member's mean training loss; a stack pauses wherever a member's visit ends."""
         if self.stack is None:
             return [each.train(steps) for each in self.each()]
-        followers = [member for member in self.stack.members if isinstance(member, MixedModel)]
+        followers = [member for member in self.stack.members if isinstance(member, Mixed)]
         return train_visits(followers, self.stack.train, steps) if followers else self.stack.train(steps)
 
     def each(self) -> list[Member]:
@@ -124,10 +130,10 @@ class Team:
         """Say whether a copy can be made inside the stack."""
         return self.stack is not None and {order.member, order.donor} <= self.members.keys()
 
-    def copy(self, orders: Sequence[Order]) -> None:
-        """Carry out all copies inside the stack at once."""
+    def copy(self, orders: Sequence[Order]) -> str:
+        """Carry out all copies inside the stack at once; return the error if a member's own code raises."""
         if self.stack is None or not orders:
-            return
+            return ""
         told = {order.member: order for order in orders}
         places = {number: place for place, number in enumerate(self.members)}
         parents = [places[told[number].donor if number in told else number] for number in places]
@@ -135,7 +141,11 @@ class Team:
             told[number].hyperparameters if number in told else member.hyperparameters
             for number, member in zip(places, self.stack.members, strict=True)
         ]
-        self.stack.gather(parents, settings)
+        try:
+            self.stack.gather(parents, settings)
+        except Exception:
+            return traceback.format_exc()
+        return ""
 
 
 def teams(members: Mapping[int, Member], stack: bool | None, compile: bool = False) -> list[Team]:

@@ -23,6 +23,7 @@ from shoal.search.runs.mixture import (
     proposal,
     proposal_table,
     short_interval,
+    with_small_model,
 )
 
 RUN = """
@@ -49,7 +50,7 @@ def trained(run, name: str, mixtures, repeats: int, steps: int = 40, failed=()):
 
     Who has `failed` did so before the last round, and so has no losses there.
     """
-    made = as_population(run, name, run.model, steps, repeats, mixtures)
+    made = as_population(run, name, steps, repeats, mixtures)
     shares = np.array([start.hyperparameters["mixing"]["proportions"] for start in made.starts])
     rows = [
         Row(member, 5, steps, score=-each.mean(), losses=dict(zip(ROWS, map(float, each), strict=True)))
@@ -76,7 +77,7 @@ def test_a_design_covers_the_simplex_and_is_the_same_each_time(tmp_path, kind: s
 
 def test_the_swarm_is_a_population_that_reads_back_from_its_file(tmp_path) -> None:
     run = load(tmp_path)
-    swarm = as_population(run, "swarm", run.swarm.model, 40, 1, design(run))
+    swarm = as_population(with_small_model(run), "swarm", 40, 1, design(run))
     assert checked_run(swarm.model_dump(mode="json"), "again") == swarm
     assert (swarm.kind, swarm.population.members, swarm.training.steps, swarm.rounds) == (
         "population",
@@ -148,13 +149,13 @@ def test_a_mixture_is_confirmed_by_the_seeds_that_went_well(tmp_path) -> None:
 
 def test_each_small_run_may_be_a_trial_of_its_own(tmp_path) -> None:
     run = load(tmp_path, "cluster.broods=20", "cluster.broods_least=12")
-    swarm = as_population(run, "swarm", run.swarm.model, 40, 1, design(run))
-    confirming = as_population(run, "confirm", run.model, 100, 2, design(run)[:4])
+    swarm = as_population(with_small_model(run), "swarm", 40, 1, design(run))
+    confirming = as_population(run, "confirm", 100, 2, design(run)[:4])
     assert (swarm.cluster.broods, swarm.hosts, swarm.cluster.broods_least) == (20, 20, 12)
     # eight members cannot fill twenty broods
     assert (confirming.cluster.broods, confirming.hosts, confirming.cluster.broods_least) == (8, 8, 8)
     wide = load(tmp_path, "cluster={broods: 3, workers_per_brood: 4}", f"directory={tmp_path}/wide")
-    assert as_population(wide, "confirm", wide.model, 100, 2, design(wide)[:4]).cluster.broods == 2
+    assert as_population(wide, "confirm", 100, 2, design(wide)[:4]).cluster.broods == 2
     for each in (swarm, confirming):
         assert checked_run(each.model_dump(mode="json"), "again") == each
 
@@ -200,5 +201,5 @@ def test_a_mistake_is_named(tmp_path, change: str, said: str) -> None:
 
 def test_the_example_of_a_search_can_be_run() -> None:
     run = load_run(str(Path(__file__).parents[3] / "examples/mixture.yaml"))
-    swarm = as_population(run, "swarm", run.swarm.model, run.swarm.steps, 1, design(run))
+    swarm = as_population(with_small_model(run), "swarm", run.swarm.steps, 1, design(run))
     assert (swarm.population.members, swarm.hosts, swarm.rounds) == (12, 2, 5)
