@@ -72,7 +72,7 @@ def host_members(work: Work, actor: Any, brood: int) -> None:
     shared = way_to_ledger(work.ledger, run, brood)
     if run.population.mode == "asynchronous":
         mine = hosted(run, brood, train.get_context().get_world_rank())
-        trained = train_freely(
+        trained: tuple[Members, Collection[int]] | None = train_freely(
             run, store, actor, brood, {number: state[number].hyperparameters for number in mine}
         )
     else:
@@ -124,8 +124,8 @@ def train_in_rounds(
         CLOCK.flush(meter)
         if leaving or way.over or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
-                writer.save(round_, number, state := taken(member), part_of(span))
-                failed |= {number: state[LOST]} if LOST in state else {}
+                writer.save(round_, number, saved := taken(member), part_of(span))
+                failed |= {number: saved[LOST]} if LOST in saved else {}
         if leaving:
             writer.wait()  # the node may be gone before the next interval ends
         if way.over:
