@@ -53,6 +53,7 @@ class Row(NamedTuple):
     evaluate_seconds: float = 0.0
     stacked: bool = False
     losses: Mapping[str, float] = NO_GROUPS  # group -> validation loss
+    loss_errors: Mapping[str, float] = NO_GROUPS  # group -> standard error of that loss over its rows
     measures: Mapping[str, float] = NO_GROUPS  # such as accuracy_GROUP -> the mean over held-out rows
     epochs: Mapping[str, float] = NO_GROUPS
     skipped: Mapping[str, float] = NO_GROUPS
@@ -73,6 +74,7 @@ class OnTestRows(NamedTuple):
     losses: Mapping[str, float] = NO_GROUPS  # group -> loss
     score: float = float("nan")
     measures: Mapping[str, float] = NO_GROUPS
+    loss_errors: Mapping[str, float] = NO_GROUPS  # group -> standard error of its loss over its rows
     error: str = ""  # trace of what the member's own code raised
 
 

@@ -28,6 +28,8 @@ from shoal.trainables.searched_numbers import FloatOrTensor
 from shoal.trainables.settings import Recipe, numbers, rate_at
 from shoal.trainables.span import Span, local, shared_like
 
+OF_ROWS = frozenset({"sampling"})  # hyperparameters that the batches heed, and not the training step
+
 
 class Network(Judged):
     """A module, its optimiser, its schedule and its random numbers. A subclass says what it learns:
@@ -146,7 +148,9 @@ class Network(Judged):
 
     def adopt(self, hyperparameters: dict[str, Any]) -> None:
         self.hyperparameters = dict(hyperparameters)
-        trained = {name: value for name, value in hyperparameters.items() if name not in self.searched}
+        trained = {
+            name: value for name, value in hyperparameters.items() if name not in OF_ROWS.union(self.searched)
+        }
         self.recipe = replace(self.base, **trained)
         assert self.recipe.optimiser == self.base.optimiser, "the optimiser's state is not searched"
         self.numbers = numbers(self.recipe) | self.own_numbers(hyperparameters)
