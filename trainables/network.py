@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -10,14 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from shoal.trainables.accumulate import FOUND, in_parts
 from shoal.trainables.arrays import check_source, copy_into, tensor_like, to_arrays, to_clones, to_tensors
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Batches, SavedState, copies
 from shoal.trainables.optimise import OPTIMISERS
+from shoal.trainables.precision import computing
 from shoal.trainables.randomness import reseed, restored
 from shoal.trainables.searched_numbers import FloatOrTensor
 from shoal.trainables.settings import Recipe, numbers, rate_at
 from shoal.trainables.span import Span, local, shared_like
+
+# (stacked batch, numbers) -> losses `(members,)`, and each member's own result
+StackedObjective = Callable[[Any, Mapping[str, FloatOrTensor]], tuple[Tensor, Tensor]]
 
 
 class Network(ABC):
@@ -105,22 +111,34 @@ class Network(ABC):
         self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
     ) -> tuple[Tensor, Tensor]:
         """Return the scalar that is minimised, and the losses: those of all processes' rows if sampled."""
+        with self.computing():
+            losses = self.loss(module, batch["rows"] if self.sampled else batch, numbers)
+        losses = losses.float() if losses.dtype == torch.bfloat16 else losses
         if not self.sampled:
-            losses = self.loss(module, batch, numbers)
             return losses.mean(), losses
-        losses = self.loss(module, batch["rows"], numbers)
         if losses.dim() != 1:
             raise ValueError(
                 f"with a sampling policy `loss` must return the loss of each row, `(rows,)`, "
                 f"but returned a tensor of shape {tuple(losses.shape)}."
             )
-        if self.span is None:
-            return (self.batches.weigh(losses.detach(), batch["weights"]) * losses).sum(), losses
-        # a row's weight may depend on any row of the batch, so the other processes' losses are needed too
-        whole = self.span.whole(losses.detach())
-        weights = self.span.part(self.batches.weigh(whole, batch["weights"]))
-        # gradients are averaged over the processes but must be summed, so the loss is scaled up
-        return self.span.size * (weights * losses).sum(), whole
+        if FOUND in batch:  # the batch is computed in parts
+            return (batch[FOUND] * losses).sum(), losses
+        whole = self.whole(losses.detach())
+        return (self.weigh(whole, batch["weights"]) * losses).sum(), whole
+
+    def whole(self, losses: Tensor) -> Tensor:
+        """Return the losses of all processes' rows: a row's weight may depend on any row of the batch."""
+        return self.span.whole(losses) if self.span else losses
+
+    def weigh(self, losses: Tensor, given: Any) -> Tensor:
+        """Return the weight of each of this process's rows, from all losses and what came with the batch."""
+        weights: Tensor = self.batches.weigh(losses, given)
+        # gradients are averaged over the processes but must be summed, so the weights are scaled up
+        return self.span.size * self.span.part(weights) if self.span else weights
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Return the context of a forward pass and its loss, in the recipe's precision."""
+        return computing(self.recipe.precision, self.device)
 
     @property
     def sampled(self) -> bool:
@@ -159,6 +177,7 @@ class Network(ABC):
                 loss, losses = self.step()
                 total += loss
                 by_row += [losses] if self.sampled else []
+        self.optimiser.zero_grad(set_to_none=True)  # exploits and checkpoints come before the next step
         if by_row:
             self.batches.observe(to_arrays(torch.stack(by_row)))
         return (self.span.mean(total) if self.span else total).item() / steps
@@ -172,11 +191,29 @@ class Network(ABC):
         batch = self.batches.next()
         if self.span is not None:
             batch = batch | {"rows": self.span.part(batch["rows"])} if self.sampled else self.span.part(batch)
-        loss, losses = self.objective(self.called, to_tensors(batch, self.device), self.numbers)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        found = self.backward(to_tensors(batch, self.device))
         self.descend()
-        return loss.detach(), losses.detach()
+        return found
+
+    def backward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Compute the gradients of a batch; return its loss and the losses, as `objective` does."""
+
+        def objective(part: Any) -> tuple[Tensor, Tensor]:
+            return self.objective(self.called, part, self.numbers)
+
+        if self.recipe.accumulate == 1:
+            loss, losses = objective(batch)
+            loss.backward()
+            return loss.detach(), losses.detach()
+        if not self.sampled:
+            return in_parts(objective, Tensor.backward, batch, self.recipe.accumulate)
+
+        def weigh(losses: Tensor, given: Any) -> Tensor:
+            return self.weigh(self.whole(losses), given)
+
+        loss, losses = in_parts(objective, Tensor.backward, batch, self.recipe.accumulate, weigh=weigh)
+        return loss, self.whole(losses)
 
     def descend(self) -> None:
         """Take the optimiser's step along the gradients that are there."""
@@ -196,14 +233,14 @@ class Network(ABC):
         if split not in self.held_out:
             return math.nan, {}
         self.module.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.computing():
             score, losses = self.score(self.module, to_tensors(self.held_out[split], self.device))
         return score.item(), {group: loss.item() for group, loss in losses.items()}
 
     @copies
     def state(self, copied: Callable[[Any], Any] = to_arrays) -> SavedState:
         return {
-            "weights": copied(self.module.state_dict()),
+            "weights": copied(self.held()),
             "optimiser": copied(self.optimiser.state_dict()["state"]),
             **({"shared": self.shared()} if self.span else {}),
             **handed_out(self.progress),
@@ -215,7 +252,19 @@ class Network(ABC):
 
     def shared(self) -> list[str]:
         """Return the names of sharded weights: each process holds a part of the first axis, by its rank."""
-        return [name for name, value in self.module.state_dict().items() if value is not local(value)]
+        return [name for name, value in self.held().items() if value is not local(value)]
+
+    def held(self) -> dict[str, Tensor]:
+        """Return the tensors of the module's state that are this member's own; others several members share."""
+        return self.module.state_dict()
+
+    def together(self, tensors: Mapping[str, Tensor]) -> AbstractContextManager[StackedObjective] | None:
+        """Return a context whose function computes the objectives of a stack's members, or None: vmap does.
+
+        The function takes a stacked batch and the numbers, of which some are `(members,)`. It returns what
+        `objective` does, for each member. `tensors` are the members' weights by name, `(members, *shape)`.
+        """
+        return None
 
     @copies
     def progress(self) -> SavedState:
@@ -228,7 +277,7 @@ class Network(ABC):
 
     @copies
     def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None:
-        own = self.module.state_dict()
+        own = self.held()
         if own.keys() != state["weights"].keys():
             apart = ", ".join(sorted(own.keys() ^ state["weights"].keys()))
             raise ValueError(
