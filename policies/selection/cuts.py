@@ -1,0 +1,104 @@
+"""Choose rows by one column: at random, the best, or all above a cut."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from shoal.policies.arrays import Vector
+from shoal.policies.sampling.chance import uniform
+from shoal.policies.selection.interface import Budget, Candidates, Selected, halves
+from shoal.policies.selection.picking import best_rows, lowest
+
+
+@dataclass(frozen=True)
+class RandomRows:
+    """Choose rows at random, exactly as many as the budget: the control of all others."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    aims: ClassVar[frozenset[str]] = frozenset()
+    budget: ClassVar[Budget] = "needed"
+
+    def select(self, pool: Candidates) -> Selected:
+        key = -uniform(pool.seed, "random", 0, pool.ids)
+        chosen = best_rows(key, pool.goal)
+        return halves(chosen, key - lowest(key, chosen), ("not drawn", "drawn"))
+
+
+@dataclass(frozen=True)
+class Top:
+    """Choose the rows with the largest values of a column, or the least; of equal ones those of least id."""
+
+    aims: ClassVar[frozenset[str]] = frozenset()
+    budget: ClassVar[Budget] = "needed"
+    score: str = "score"
+    largest: bool = True
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({self.score})
+
+    def select(self, pool: Candidates) -> Selected:
+        key = signed(pool, self.score, self.largest)
+        chosen = best_rows(key, pool.goal)
+        cut = lowest(key, chosen)
+        found = halves(chosen, key - cut, ("beyond the budget", "among the best"))
+        return found._replace(facts={"cut": cut if self.largest else -cut})
+
+
+@dataclass(frozen=True)
+class ScoreThreshold:
+    """Keep all rows at or above a cut: a number, or the one that keeps a share of the rows.
+
+    With `by_group` each group has a cut of its own, as for scores that mean nothing across groups
+    (AttentionInfluence: Hua et al., 2025); else there is one for the whole pool (data filtering networks: Fang
+    et al., 2023). By a share the number of rows is exact, and of equal scores those of least id are kept.
+    """
+
+    aims: ClassVar[frozenset[str]] = frozenset()
+    budget: ClassVar[Budget] = "none"
+    score: str = "score"
+    share: float | None = None
+    cut: float | None = None
+    by_group: bool = False
+    largest: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.share is None) == (self.cut is None):
+            raise ValueError("share or cut must be given, and not both.")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, but got {self.share}.")
+        if self.cut is not None and self.by_group:
+            raise ValueError("by_group must be false with cut, which is one number for all groups.")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({self.score})
+
+    def select(self, pool: Candidates) -> Selected:
+        key = signed(pool, self.score, self.largest)
+        sign = 1 if self.largest else -1
+        if self.cut is not None:
+            chosen = key >= sign * self.cut
+            margin, facts = key - sign * self.cut, {"cut": self.cut}
+        else:
+            chosen, margin, facts = np.zeros(len(key), bool), np.full(len(key), np.nan), {}
+            for number in np.unique(pool.group) if self.by_group else [None]:
+                inside = np.flatnonzero(pool.group == number) if self.by_group else np.arange(len(key))
+                own = key[inside]
+                kept = best_rows(own, round(self.kept * len(own)))
+                cut = lowest(own, kept)
+                chosen[inside], margin[inside] = kept, own - cut
+                facts[f"cut_{number}" if self.by_group else "cut"] = sign * cut
+        return halves(chosen, margin, ("beyond the cut", "within the cut"), **facts)
+
+    @property
+    def kept(self) -> float:
+        assert self.share is not None
+        return self.share
+
+
+def signed(pool: Candidates, score: str, largest: bool) -> Vector:
+    """Return a column such that larger is better."""
+    values = pool.columns[score].astype(np.float64)
+    return values if largest else -values

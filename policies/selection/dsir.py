@@ -1,0 +1,72 @@
+"""DSIR: rows drawn in proportion to how much likelier they are in the target (Xie et al., 2023)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.policies.arrays import Vector
+from shoal.policies.selection.interface import Budget, Candidates, Selected, halves
+from shoal.policies.selection.picking import best_rows, gumbel, lowest, quotas
+
+
+@dataclass(frozen=True)
+class Dsir:
+    """Take the rows with the largest `log_ratio + temperature * Gumbel`, exactly as many as the budget.
+
+    At temperature 1 this draws without replacement by importance weights; at 0 it takes the best. A row's
+    log ratio sums over its tokens and soon dwarfs a noise of deviation 1.28, so long rows need a higher
+    temperature to be drawn at all. Of several targets (columns of `log_ratio`) each has its part of the budget,
+    in proportion to the target's `mass` or else equal, and a row is taken for one of them. Rows shorter than
+    `least_length` are left out, if there is a column `length`.
+    """
+
+    aims: ClassVar[frozenset[str]] = frozenset()
+    budget: ClassVar[Budget] = "needed"
+    temperature: float = 1.0
+    least_length: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be at least 0, but got {self.temperature}.")
+        if not self.least_length >= 0:
+            raise ValueError(f"least_length must be at least 0, but got {self.least_length}.")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"log_ratio", "length"} if self.least_length else {"log_ratio"})
+
+    def select(self, pool: Candidates) -> Selected:
+        ratios = pool.columns["log_ratio"].astype(np.float64).reshape(len(pool.ids), -1)
+        long = self._long(pool)
+        if int(long.sum()) < pool.goal:
+            raise ValueError(
+                f"the budget must be at most the {long.sum()} rows of least_length, but is {pool.goal}."
+            )
+        mass = np.asarray(pool.targets.get("mass", np.ones(ratios.shape[1])), np.float64)
+        parts = quotas(mass, pool.goal, np.full(len(mass), pool.goal))
+        chosen, margin = np.zeros(len(pool.ids), bool), np.full(len(pool.ids), -np.inf)
+        cuts = {}
+        for target, count in enumerate(parts.tolist()):
+            drawn = self._drawn(pool, target, ratios[:, target])
+            taken = best_rows(np.where(long & ~chosen, drawn, -np.inf), count)
+            cut = lowest(drawn, taken)
+            # a row that an earlier target took keeps the margin that it was taken by
+            margin = np.where(chosen, margin, np.maximum(margin, drawn - cut))
+            chosen |= taken
+            cuts[f"cut_{target}" if len(parts) > 1 else "cut"] = cut
+        margin[~long] = np.nan
+        found = halves(chosen, margin, ("less like the target", "like the target"), **cuts)
+        reason = np.where(long, found.reason, 2).astype(np.int16)
+        return found._replace(reason=reason, reasons=(*found.reasons, "too short"))
+
+    def _long(self, pool: Candidates) -> NDArray[np.bool_]:
+        if not self.least_length:
+            return np.ones(len(pool.ids), bool)
+        return np.asarray(pool.columns["length"] >= self.least_length)
+
+    def _drawn(self, pool: Candidates, target: int, ratio: Vector) -> Vector:
+        if not self.temperature:
+            return ratio
+        return ratio + self.temperature * gumbel(pool.seed, f"dsir {target}", pool.ids)
