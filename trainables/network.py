@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from shoal.trainables.accumulate import FOUND, in_parts
-from shoal.trainables.arrays import check_source, copy_into, tensor_like, to_arrays, to_clones, to_tensors
+from shoal.trainables.arrays import (
+    check_source,
+    copy_into,
+    tensor_like,
+    to_arrays,
+    to_clones,
+    to_tensors,
+    to_views,
+)
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Batches, SavedState, copies
 from shoal.trainables.optimise import OPTIMISERS
@@ -53,6 +61,7 @@ class Network(ABC):
     """
 
     own_step = False  # if True, its members are never stacked
+    stacks_itself = False  # if True, `together` computes the losses of a stack, and not vmap
 
     def __init__(
         self,
@@ -250,6 +259,10 @@ class Network(ABC):
         """Return the state with weights and slots as tensors on their device; `load` accepts it too."""
         return self.state(lambda tree: to_clones(tree, self.device))
 
+    def state_as_it_lies(self) -> SavedState:
+        """Return the state with weights and slots as arrays in the member's memory: good until it changes."""
+        return self.state(to_views)
+
     def shared(self) -> list[str]:
         """Return the names of sharded weights: each process holds a part of the first axis, by its rank."""
         return [name for name, value in self.held().items() if value is not local(value)]
@@ -258,13 +271,14 @@ class Network(ABC):
         """Return the tensors of the module's state that are this member's own; others several members share."""
         return self.module.state_dict()
 
-    def together(self, tensors: Mapping[str, Tensor]) -> AbstractContextManager[StackedObjective] | None:
-        """Return a context whose function computes the objectives of a stack's members, or None: vmap does.
+    def together(self, tensors: Mapping[str, Tensor]) -> AbstractContextManager[StackedObjective]:
+        """Return a context whose function computes the objectives of all members of a stack.
 
-        The function takes a stacked batch and the numbers, of which some are `(members,)`. It returns what
-        `objective` does, for each member. `tensors` are the members' weights by name, `(members, *shape)`.
+        Only a class that `stacks_itself` has it. The function takes a stacked batch and the numbers, of which
+        some are `(members,)`. It returns what `objective` does, for each member. `tensors` are the members'
+        weights by name, `(members, *shape)`.
         """
-        return None
+        raise NotImplementedError
 
     @copies
     def progress(self) -> SavedState:

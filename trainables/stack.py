@@ -244,8 +244,8 @@ class Stack:
         varied = {
             name: torch.tensor(values, device=self.device) for name, values in table.items() if name not in same
         }
-        if (own := self.members[0].together(self.leaves)) is not None:
-            together = contexts.enter_context(own)
+        if self.members[0].stacks_itself:
+            together = contexts.enter_context(self.members[0].together(self.leaves))
             return lambda batch: together(batch, {**same, **varied})
         contexts.enter_context(attention(self.device))
         way = explained() if self.compile else linear_layers(self.members[0].module, self.device)
@@ -266,7 +266,7 @@ class Stack:
         """Return each member's score and losses."""
         shared = all(member.held_out is self.members[0].held_out for member in self.members)
         # a CPU gains nothing: held-out rows are many, so the pass of one member keeps it busy
-        apart = self.device.type == "cpu" or self.members[0].together(self.leaves) is not None
+        apart = self.device.type == "cpu" or self.members[0].stacks_itself
         if shared and not apart and split in self.members[0].held_out:
             return self.evaluate_together(split)
         return [member.evaluate(split) for member in self.members]

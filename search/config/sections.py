@@ -162,4 +162,5 @@ class Start(Settings):
 
 class Checkpoint(Settings):
     every: Count = 1
-    keep: Annotated[WholeNumber, Field(ge=2)] = 2
+    # whole checkpoints that are kept; with 1 there are two while the next one is written
+    keep: Count = 2

@@ -98,6 +98,8 @@ def train_population(
         room.check()
         raise failure(run, store, results.errors)
     store.write_json(tables.TESTS, conductor.tests)
+    if run.checkpoint.keep == 1 and not free:
+        checkpoints.prune(store, conductor.round, earlier_rounds(conductor.state, run.parts))
     return outcome(conductor, time.monotonic() - began, settings["threads"])
 
 

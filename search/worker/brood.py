@@ -21,6 +21,7 @@ from shoal.search.members.ledger import way_to_ledger
 from shoal.search.members.views import Shared
 from shoal.search.worker.asynchronous import train_freely
 from shoal.search.worker.orders import way_to_orders
+from shoal.search.worker.spent import CHECKPOINT, EXPLOIT, Spent
 from shoal.search.worker.teams import FAILED, Team, read, teams
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Member, SavedState
@@ -28,6 +29,7 @@ from shoal.trainables.network import Network
 from shoal.trainables.span import Span, open_span
 
 Members = dict[int, Member]
+LARGE = 1 << 27  # bytes of trained weights above which a state is not copied to be written
 # these say in one line all that there is to say
 SAID = (BrokenFile, CannotWrite, Exhausted, LeaseLost)
 
@@ -86,6 +88,7 @@ def train_in_rounds(
     way = way_to_orders(run, state, resumed, actor, brood, told=shared is not None)
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
     meter, direct = Meter(run.label), mailbox.direct_way(torch.zeros(1, device=run.device), run.cluster.direct)
+    spent = Spent()
     for round_ in range(resumed + 1, run.rounds + 1):
         if over or any(team.ends() for team in found):  # before this worker began
             break
@@ -93,8 +96,9 @@ def train_in_rounds(
             rows = train_teams(found, run.population.interval, failed)
         failed = {row["member"] for row in rows if not np.isfinite(row["score"])}
         # the round before is whole before this one counts: a killed run loses no more than one interval
-        with CLOCK.phase("checkpoint"):
+        with CLOCK.phase("checkpoint"), spent.on(CHECKPOINT, members):
             writer.wait()
+        rows = [spent.added(row) for row in rows]
         with CLOCK.phase("exchange"):
             leaving = run.cluster.spot and workers.leaving()
             if span:
@@ -104,11 +108,14 @@ def train_in_rounds(
             orders = way.next(round_, message)
             if orders is None:
                 return None
-            failed -= follow(actor, round_, orders, found, share(span), archive(store, span), direct)
+            told = {order.member for order in orders} & members.keys()
+            with spent.on(EXPLOIT, told):
+                failed -= follow(actor, round_, orders, found, share(span), archive(store, span), direct)
         CLOCK.flush(meter)
         if leaving or way.over or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
-                writer.save(round_, number, handed_out(member.state), part_of(span))
+                with spent.on(CHECKPOINT, [number]):
+                    save(writer, round_, number, member, part_of(span))
         if leaving:
             writer.wait()  # the node may be gone before the next interval ends
         if way.over:
@@ -224,7 +231,9 @@ def follow(
     left = [order for order in orders if not any(team.holds(order) for team in found)]
     # taken before any copy: a donor may itself be told to copy, but gives what it reported with
     donors = {order.donor for order in left} & set(members)
-    states = {donor: snapshot(members[donor], direct) for donor in donors}
+    # large ones are not copied, as long as nobody overwrites them here
+    still = donors - {order.member for order in orders}
+    states = {donor: snapshot(members[donor], direct, donor in still) for donor in donors}
     for donor in {order.donor for order in left if order.member not in members} & donors:
         # what has no tensors cannot go by NIXL
         way = direct and may_stay(members[donor])
@@ -241,11 +250,29 @@ def follow(
     return {order.member for order in (*orders, *back)} & set(members)
 
 
-def snapshot(member: Member, direct: bool) -> SavedState:
-    """Return a copy of a member's state, if it may with its tensors left on their device."""
-    if direct and isinstance(member, Network) and may_stay(member):
-        return member.state_in_place()
+def snapshot(member: Member, direct: bool, still: bool = False) -> SavedState:
+    """Return a copy of a member's state, if it may with its tensors left on their device.
+
+    A large member that stays `still` until its state is used gives the state as it lies in memory.
+    """
+    if isinstance(member, Network) and may_stay(member):
+        if direct:
+            return member.state_in_place()
+        if still and is_large(member):
+            return member.state_as_it_lies()
     return handed_out(member.state)
+
+
+def save(writer: checkpoints.Writer, round_: int, number: int, member: Member, part: checkpoints.Part) -> None:
+    """Write a member's checkpoint beside the training that goes on, or at once where a copy were too large."""
+    if isinstance(member, Network) and may_stay(member) and is_large(member):
+        writer.save_now(round_, number, member.state_as_it_lies(), part)
+    else:
+        writer.save(round_, number, handed_out(member.state), part)
+
+
+def is_large(member: Network) -> bool:
+    return sum(weight.nbytes for weight in member.weights().values()) > LARGE
 
 
 def may_stay(member: Member) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from shoal.trainables.accumulate import FOUND
 from shoal.trainables.arrays import map_nest
 from shoal.trainables.member import Batches
 from shoal.trainables.network import Network, StackedObjective
@@ -33,6 +34,7 @@ class CausalModel(Network):
 
     takes = frozenset({"tokens", "instruction"})
     by_row = True
+    stacks_itself = True
 
     def __init__(
         self,
@@ -68,7 +70,6 @@ class CausalModel(Network):
             begin_with(module, given)
         if given.gradient_checkpointing:
             module.gradient_checkpointing_enable({"use_reentrant": False})
-            module.enable_input_require_grads()  # else nothing of a frozen base would be computed again
         self.fit(module)
         return module
 
@@ -96,7 +97,7 @@ class CausalModel(Network):
         }
 
     @contextmanager
-    def seated(self, tensors: Mapping[str, Tensor]) -> Iterator[StackedObjective]:
+    def together(self, tensors: Mapping[str, Tensor]) -> Iterator[StackedObjective]:
         """Compute with the adapters of a stack's members; the backward pass belongs in this context too."""
         members = len(next(iter(tensors.values())))
         layers = dict(adapters(self.module))
@@ -112,9 +113,6 @@ class CausalModel(Network):
             for layer in layers.values():
                 layer.seat(None)
 
-    def together(self, tensors: Mapping[str, Tensor]) -> Any:
-        return self.seated(tensors)
-
     def stacked_objective(
         self, members: int, batch: Any, numbers: Mapping[str, FloatOrTensor]
     ) -> tuple[Tensor, Tensor]:
@@ -124,7 +122,7 @@ class CausalModel(Network):
             losses = self.loss(self.module, rows, numbers).view(members, -1)
         if not self.sampled:
             return losses.mean(dim=1), losses
-        found = batch.get("found")
+        found = batch.get(FOUND)
         weights = vmap(self.weigh)(losses.detach(), batch["weights"]) if found is None else found
         return (weights * losses).sum(dim=1), losses
 
