@@ -65,7 +65,7 @@ def worker(kind: str, folder: str, members: int, rows: int) -> dict[str, float]:
 
 
 def memory(folder: str) -> dict[str, Any]:
-    """Return the peaks of a worker with eight adapters, of one with one at equal rows in flight, and of peft."""
+    """Return the peaks of a worker with eight adapters, with one at equal rows in flight, and of peft."""
     eight, one = worker("stack", folder, MEMBERS, ROWS), worker("stack", folder, 1, MEMBERS * ROWS)
     plain = worker("peft", folder, 1, ROWS)
     # what the processes map from one file they share

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def handed_over(state: Any, folder: str) -> Iterator[Any]:
             written.write(buffer.raw())
     with file.open("rb") as opened:
         view = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
-        parts = [view[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+        parts = [view[begin:end] for begin, end in pairwise(ends)]
         yield pickle.loads(whole, buffers=parts)
 
 
