@@ -59,7 +59,7 @@ class Bench:
 
     def member(self, mixture: Vector) -> LanguageModel:
         batches = MixedBatches(self.streams, mixture, BATCH)
-        return LanguageModel(self.shape, RECIPE, RATE, batches, self.held_out, self.seed)
+        return LanguageModel(RECIPE, RATE, batches, self.held_out, self.seed, shape=self.shape)
 
     def continued(self, mixture: Vector) -> LanguageModel:
         """Return a member at the shared start that goes on with this mixture."""

@@ -70,7 +70,14 @@ def resume(path: DirectoryArgument) -> None:
 
 
 @app.command(epilog="Example: shoal validate examples/demo.yaml training.steps=1000")
-def validate(file: FileArgument, changes: ChangesArgument = None) -> None:
+def validate(
+    file: FileArgument,
+    changes: ChangesArgument = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Also make a member here: train a step, score, save and load it."),
+    ] = False,
+) -> None:
     """Check a file without running it, and print the resolved configuration."""
     from shoal.search.load import dump, left_to_do
 
@@ -78,6 +85,10 @@ def validate(file: FileArgument, changes: ChangesArgument = None) -> None:
     write_document(dump(settings))
     if missing := left_to_do(settings):
         errors.print(f"note: {missing}", highlight=False, soft_wrap=True, markup=False)
+    if dry_run:
+        from shoal.search.runs.dry import try_out
+
+        try_out(settings, errors)
 
 
 @app.command(epilog="Example: shoal corpus examples/demo.yaml data.megabytes=16")

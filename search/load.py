@@ -3,7 +3,9 @@
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import yaml
@@ -12,14 +14,15 @@ from pydantic import ValidationError
 from shoal.search import notation
 from shoal.search.checks.idle import idle, idle_keys
 from shoal.search.checks.run import problems as problems_of
-from shoal.search.checks.values import check_each
 from shoal.search.config.explain import explain
 from shoal.search.config.places import absolute, escaped, with_places
 from shoal.search.config.run import RUN_FORMAT, Run
+from shoal.search.config.trainable import FACTS, Declared
 from shoal.search.distill.card import check_teacher, teacher_folder
 from shoal.search.errors import InputError
 from shoal.search.exported import check_reference
-from shoal.search.members.own_class import is_network, own_class, refuse_hiding
+from shoal.search.members.declarations import check_settings, declared_by
+from shoal.search.members.own_class import own_class, refuse_hiding
 
 
 def load_run(path: str, changes: Sequence[str] = ()) -> Run:
@@ -28,17 +31,30 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
     Raises InputError that names the file, the key path, the value and what is allowed.
     """
     refuse_hiding()
-    run = checked_run(load_values(path, changes), path)
+    run = checked_run(load_values(path, changes), path, partial(with_declared, place=path))
     if run.own:
-        run = run.model_copy(update={"code": run.code or os.path.dirname(os.path.abspath(path))})
-        found = own_class(run.trainable, run.code, draft=True)
-        problem = check_each(run) if is_network(found) else ""
-        refuse(path, [problem] if problem else [])
+        run = run.model_copy(update={"code": run.code or beside(path)})
     refuse(path, idle(run))  # only here: a run directory's own file holds all keys, also unused ones
     if run.kind == "distill":
         check_teacher(run)
     check_reference(run)
     return run
+
+
+def with_declared(run: Run, place: str) -> Run:
+    """Return the run with what its own class declares; it is looked for in `code` or beside the file."""
+    if not run.own:
+        return run
+    folder = absolute("code", run.code) if run.code else beside(place)
+    found = own_class(run.trainable, folder, draft=True)
+    declared = declared_by(found)
+    facts = FACTS if declared.takes else ()
+    refuse(place, [problem] if (problem := check_settings(found, run.settings, facts)) else [])
+    return run.model_copy(update={"declared": Declared(**asdict(declared))})
+
+
+def beside(path: str) -> str:
+    return os.path.dirname(os.path.abspath(path))
 
 
 def left_to_do(run: Run) -> str:
@@ -105,7 +121,8 @@ def refuse(path: str, problems: Sequence[str], cause: Exception | None = None) -
         raise InputError("\n".join(f"{path}: {problem}" for problem in problems)) from cause
 
 
-def checked_run(values: dict[str, Any], path: str) -> Run:
+def checked_run(values: dict[str, Any], path: str, declared: Callable[[Run], Run] = lambda run: run) -> Run:
+    """Return the run of a file's values; `declared` adds what the class of its members says of itself."""
     version = values.get("format", RUN_FORMAT)
     if isinstance(version, int) and version != RUN_FORMAT:
         age = "a newer" if version > RUN_FORMAT else "an older"
@@ -116,6 +133,7 @@ def checked_run(values: dict[str, Any], path: str) -> Run:
         run = Run.model_validate(values)
     except ValidationError as error:
         refuse(path, [problem for detail in error.errors() for problem in explain(detail)], error)
+    run = declared(run)
     refuse(path, problems_of(run))
     return resolve(run)
 

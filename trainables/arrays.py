@@ -70,6 +70,26 @@ def to_tensors(nest: Any, device: torch.device) -> Any:
     return map_nest(move, nest)
 
 
+def leaves_of(nest: Any) -> list[Any]:
+    """Return the arrays or tensors of a nest, in its order."""
+    found: list[Any] = []
+    map_nest(found.append, nest)
+    return found
+
+
+def rows_in(batch: Any) -> int:
+    """Return the number of rows of a batch: an array, or a nest of equally long arrays."""
+    return len(leaves_of(batch)[0])
+
+
+def pieces(batch: Any, rows: int) -> list[Any]:
+    """Return a batch in pieces of at most so many rows."""
+    return [
+        map_nest(lambda leaf, start=start: leaf[start : start + rows], batch)
+        for start in range(0, rows_in(batch), rows)
+    ]
+
+
 def stack(*leaves: Any) -> Any:
     """Return tensors or arrays of one shape, stacked along a new first axis."""
     return torch.stack(leaves) if isinstance(leaves[0], torch.Tensor) else np.stack(leaves)

@@ -2,10 +2,10 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,13 +15,15 @@ from shoal.trainables.accumulate import FOUND, in_parts
 from shoal.trainables.arrays import (
     check_source,
     copy_into,
+    pieces,
     tensor_like,
     to_arrays,
     to_clones,
     to_tensors,
     to_views,
 )
-from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.constants import constants_of, set_constants
+from shoal.trainables.handover import hand_in, handed_out, place_in_memory
 from shoal.trainables.member import Batches, SavedState, copies
 from shoal.trainables.optimise import OPTIMISERS
 from shoal.trainables.precision import computing
@@ -32,6 +34,9 @@ from shoal.trainables.span import Span, local, shared_like
 
 # (stacked batch, numbers) -> losses `(members,)`, and each member's own result
 StackedObjective = Callable[[Any, Mapping[str, FloatOrTensor]], tuple[Tensor, Tensor]]
+# with these numbers rows are judged: what only training uses must not count in a score
+SOBER = {"dropout": 0.0, "label_smoothing": 0.0, "z_loss": 0.0}
+JUDGED_TOGETHER = 64  # held-out rows in one pass
 
 
 class Network(ABC):
@@ -58,10 +63,19 @@ class Network(ABC):
     number may be a scalar tensor. So they compute with tensors, do not call `.item()` or branch on a value,
     do not change the batch in place (members may share it), and take from `self` only what all members
     share. A subclass with a step of its own says `own_step = True`.
+
+    A subclass that says which rows it `takes`, and that its loss is `by_row`, needs neither batches of its own
+    nor `score`: a run gives it rows in groups, and its score is minus the mean of the groups' losses. What it
+    annotates are its constants, which the `settings:` of a run's file give: they are attributes before `build`
+    is called. A constant that it names in `searched` may be a hyperparameter, and `numbers` has it.
     """
 
+    takes: ClassVar[Set[str]] = frozenset()  # kinds of rows: tokens, instruction, preference, columns
+    by_row: ClassVar[bool] = False  # whether `loss` returns the loss of each row
+    searched: ClassVar[Set[str]] = frozenset()  # constants, all numbers, that may be hyperparameters
     own_step = False  # if True, its members are never stacked
     stacks_itself = False  # if True, `together` computes the losses of a stack, and not vmap
+    targets: Sequence[str] | None = None  # groups whose losses make the score; all by default
 
     def __init__(
         self,
@@ -71,8 +85,11 @@ class Network(ABC):
         held_out: Mapping[str, Any],  # split -> what `score` gets: an array or a nest of arrays
         seed: int,
         device: str = "cpu",
+        **constants: Any,
     ):
+        set_constants(self, self.constants(), constants)
         self.base, self.held_out = recipe, held_out
+        self.sober = numbers(recipe) | SOBER | self.own_numbers({})
         self.batches: Any = batches  # `Batches`; a run may replace them with `Sampled` ones
         self.device = torch.device(device)
         self.span: Span | None
@@ -85,6 +102,15 @@ class Network(ABC):
             self.module = self.build().to(self.device)
         self.called, self.span = self.module, None
         self.optimiser = self.build_optimiser()
+
+    @classmethod
+    def constants(cls) -> dict[str, Any]:
+        """Return the names of the class's constants, with their defaults; without one it is MISSING."""
+        return constants_of(cls, Network)
+
+    def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
+        """Return the searched constants: what was chosen, or else the constant."""
+        return {name: float(chosen.get(name, getattr(self, name))) for name in sorted(self.searched)}
 
     def spread(self, span: Span) -> None:
         """Train over several processes from now on. Each of them must call this with an equal member.
@@ -109,12 +135,39 @@ class Network(ABC):
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         """Return the training loss of a batch, whose arrays are now tensors: `(rows,)`, or one scalar.
 
-        A sampling policy needs the loss of each row.
+        A sampling policy or a mixing policy needs the loss of each row.
         """
 
-    @abstractmethod
     def score(self, module: nn.Module, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the score (higher is better) on held-out rows, and the loss per group: all scalars."""
+        """Return the score (higher is better) on held-out rows, and the loss per group: all scalars.
+
+        By default the rows are in groups, and the score is minus the mean of the target groups' mean losses.
+        """
+        losses = {group: each.mean().double() for group, each in self.row_losses(module, rows).items()}
+        chosen = losses if self.targets is None else self.targets
+        return -torch.stack([losses[group] for group in chosen]).mean(), losses
+
+    def row_losses(self, module: nn.Module, rows: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the loss of each held-out row by group, `(rows,)`; no hyperparameter is part of it."""
+        return {
+            group: torch.cat([self.loss(module, part, self.sober) for part in pieces(each, JUDGED_TOGETHER)])
+            for group, each in rows.items()
+        }
+
+    def parts(self, module: nn.Module, batch: Any) -> Tensor:
+        """Return the losses of each row `(rows, parts)` in which it is compared with a reference: here one."""
+        return self.loss(module, batch, self.sober)[:, None]
+
+    def losses_and_parts(
+        self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the training loss of each row `(rows,)`, and its `parts` without gradients and dropout."""
+        losses = self.loss(module, batch, numbers)
+        module.eval()
+        with torch.no_grad():
+            parts = self.parts(module, batch)
+        module.train()
+        return losses, parts
 
     def objective(
         self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
@@ -156,9 +209,10 @@ class Network(ABC):
 
     def adopt(self, hyperparameters: dict[str, Any]) -> None:
         self.hyperparameters = dict(hyperparameters)
-        self.recipe = replace(self.base, **hyperparameters)
+        trained = {name: value for name, value in hyperparameters.items() if name not in self.searched}
+        self.recipe = replace(self.base, **trained)
         assert self.recipe.optimiser == self.base.optimiser, "the optimiser's state is not searched"
-        self.numbers = numbers(self.recipe)
+        self.numbers = numbers(self.recipe) | self.own_numbers(hyperparameters)
 
     def weights(self) -> dict[str, nn.Parameter]:
         """Return the trained weights in the optimiser's order: those that decay come first."""
@@ -268,8 +322,11 @@ class Network(ABC):
         return [name for name, value in self.held().items() if value is not local(value)]
 
     def held(self) -> dict[str, Tensor]:
-        """Return the tensors of the module's state that are this member's own; others several members share."""
-        return self.module.state_dict()
+        """Return the member's own tensors of the module's state; tied ones once, by their first name."""
+        found: dict[Any, tuple[str, Tensor]] = {}
+        for name, value in self.module.state_dict().items():
+            found.setdefault(place_in_memory(value), (name, value))
+        return dict(found.values())
 
     def together(self, tensors: Mapping[str, Tensor]) -> AbstractContextManager[StackedObjective]:
         """Return a context whose function computes the objectives of all members of a stack.
@@ -291,18 +348,23 @@ class Network(ABC):
 
     @copies
     def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None:
-        own = self.held()
-        if own.keys() != state["weights"].keys():
-            apart = ", ".join(sorted(own.keys() ^ state["weights"].keys()))
-            raise ValueError(
-                f"the copied weights must come from a network of the same layers, but only one has {apart}."
-            )
-        for name, target in own.items():
-            copy_into(local(target), state["weights"][name], name)
+        self.load_weights(state["weights"])
         self.load_optimiser(state["optimiser"])
         rest = {key: value for key, value in state.items() if key not in ("weights", "optimiser")}
         hand_in(self.load_progress, rest)
         self.adopt(hyperparameters)
+
+    def load_weights(self, weights: Mapping[str, Any]) -> None:
+        """Copy weights by name into the module; raises ValueError if they are of other layers or shapes."""
+        own = self.held()
+        # older versions kept tied weights under each of their names
+        tied = self.module.state_dict().keys() - own.keys()
+        if apart := ", ".join(sorted(own.keys() ^ (weights.keys() - tied))):
+            raise ValueError(
+                f"the copied weights must come from a network of the same layers, but only one has {apart}."
+            )
+        for name, target in own.items():
+            copy_into(local(target), weights[name], name)
 
     @copies
     def load_progress(self, state: SavedState) -> None:

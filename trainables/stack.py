@@ -58,7 +58,11 @@ def stacks(members: Mapping[int, Member]) -> list[list[int]]:
     """Return the members' numbers in groups that can be stacked; a member that fits no other is alone."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for number, member in members.items():
-        groups.setdefault(signature(member), []).append(number)
+        try:
+            key = signature(member)
+        except Exception:  # a class of the user's own may raise anything: it does so again when it trains alone
+            key = (id(member),)
+        groups.setdefault(key, []).append(number)
     return list(groups.values())
 
 

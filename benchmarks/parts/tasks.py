@@ -128,7 +128,7 @@ def make_decoder(corpus: str, hyperparameters: dict[str, Any], seed: int) -> Net
     # best constant one, so there was no schedule to find
     recipe = Recipe(steps=4000, warmup=20, final_rate=1.0)
     batches = MixedBatches(streams, normalise([1.0] * len(streams)), 4)
-    return LanguageModel(shape, recipe, hyperparameters, batches, held_out, seed)
+    return LanguageModel(recipe, hyperparameters, batches, held_out, seed, shape=shape)
 
 
 def tasks(mnist: str | None, corpus: str) -> list[Task]:

@@ -17,7 +17,7 @@ ChangePlace = Callable[[str, str], str]  # (key, place) -> the new place
 def with_places(run: Run, change: ChangePlace) -> Run:
     """Return the run with all of its places changed; `installed`, `bytes` and `package:` are no places."""
     mixing, sampling = run.mixing, run.sampling
-    changes: dict[str, Any] = {} if run.own else {"data": of_text(run.data, change)}
+    changes: dict[str, Any] = {"data": of_text(run.data, change)} if run.takes_rows else {}
     if run.code:
         changes["code"] = change("code", run.code)
     if run.directory:

@@ -26,10 +26,13 @@ from shoal.search.config.sections import (
     Start,
     Training,
 )
-from shoal.search.config.sections_of import Settings, WholeNumber
+from shoal.search.config.sections_of import HyperparameterValues, Settings, WholeNumber
 from shoal.search.config.swarm import Swarm
+from shoal.search.config.trainable import BUILT_IN, SUPER_NETWORK, Declared, Trainable
 
 RUN_FORMAT: Literal[2] = 2  # format of a run directory; a reader refuses any other
+
+TRAINABLE = rf"^({'|'.join(BUILT_IN)}|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"
 
 RUN_KINDS = ("population", "distill", "mixture")  # search.runs.kinds has a module for each
 
@@ -48,8 +51,10 @@ class Run(Settings):
     format: Literal[2] = RUN_FORMAT
     seed: Annotated[WholeNumber, Field(ge=0, lt=2**32)] = 0
     directory: str = ""
-    trainable: Annotated[str, Field(pattern=r"^(decoder|toy|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "decoder"
+    trainable: Annotated[str, Field(pattern=TRAINABLE)] = "decoder"
     code: str = ""  # folder of the file with your own class; by default the folder of the YAML file
+    settings: HyperparameterValues = Field(default_factory=dict)  # constants of your own class
+    declared: Declared | None = None  # what your own class says of itself; a run writes it into its own file
     data: Data = Data()
     mixing: MixingSection | None = None
     model: Model = Model()
@@ -66,9 +71,28 @@ class Run(Settings):
     checkpoint: Checkpoint = Checkpoint()
 
     @property
-    def reads_text(self) -> bool:
-        """Whether members train on rows of a corpus; their score is then minus a loss in nats."""
-        return self.trainable == "decoder" or self.kind == "distill"
+    def described(self) -> Trainable:
+        """What is known of the class of the members."""
+        if self.kind == "distill":
+            return SUPER_NETWORK
+        if self.trainable in BUILT_IN:
+            return BUILT_IN[self.trainable]
+        return Trainable() if self.declared is None else self.declared.build()
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether members train on rows of a corpus."""
+        return self.described.takes_rows
+
+    @property
+    def by_loss(self) -> bool:
+        """Whether the members' score is minus a loss."""
+        return self.described.by_loss
+
+    @property
+    def rows(self) -> str:
+        """The kind of rows of the corpus."""
+        return "tokens"
 
     @property
     def own(self) -> bool:
@@ -139,7 +163,7 @@ class Run(Settings):
         )
         return made
 
-    def settings(self) -> list[Setting]:
+    def scheduled(self) -> list[Setting]:
         return [Setting(entry.from_step, entry.hyperparameters) for entry in self.schedule]
 
     def space(self) -> Space:

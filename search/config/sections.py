@@ -143,9 +143,6 @@ class Sampling(Settings):
     scorer: str | None = None  # an exported model, such as runs/NAME/best; a row's score is its loss there
 
 
-TRAINING_HYPERPARAMETERS = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}
-
-
 class Scheduled(Settings):
     """Hyperparameters that hold from `from_step` on, until the next entry; `shoal schedule` prints these."""
 

@@ -13,6 +13,7 @@ from shoal.policies.finite_groups import share_out
 from shoal.policies.mixing import cut_batch
 from shoal.search.corpus.build import PART_ROWS, Split
 from shoal.search.errors import Exhausted
+from shoal.search.messages import Reading
 from shoal.trainables.member import copies
 
 
@@ -96,15 +97,17 @@ class MixedBatches:
         ]
         return not self.windows and places[0] == places[1]
 
-    def progress(self) -> dict[str, float]:
+    def reading(self) -> Reading:
         """Return how often each group was gone through, and how many rows of it were left out by a window."""
-        found: dict[str, float] = {}
-        for place, (group, stream) in enumerate(zip(self.groups, self.streams, strict=True)):
-            if isinstance(stream, RowStream):
-                found[f"epochs_{group}"] = self.cursors[place] / stream.order.rows
-            if place in self.windows:
-                found[f"skipped_{group}"] = float(self.skipped[place])
-        return found
+        known = list(enumerate(zip(self.groups, self.streams, strict=True)))
+        return Reading(
+            epochs={
+                group: self.cursors[place] / stream.order.rows
+                for place, (group, stream) in known
+                if isinstance(stream, RowStream)
+            },
+            skipped={group: float(self.skipped[place]) for place, (group, _) in known if place in self.windows},
+        )
 
     @copies
     def state(self) -> dict[str, Any]:

@@ -1,25 +1,27 @@
 """Read the rows on which members train and are judged, as a run's file says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shoal.cluster.storage import Store
+from shoal.cluster.streams import RowStream
 from shoal.policies.mixing import normalise
 from shoal.search.config.run import Run
 from shoal.search.corpus.batches import MixedBatches, first_rows
-from shoal.search.corpus.build import load_corpus
+from shoal.search.corpus.build import Manifest, load_corpus
 from shoal.search.corpus.streams import limits, open_streams
 
+OpenStreams = Callable[[Run, Manifest], Mapping[str, RowStream]]
 HeldOut = dict[str, dict[str, NDArray[np.uint16]]]
 
 
-def text_of(run: Run) -> tuple[Callable[[], MixedBatches], HeldOut]:
+def text_of(run: Run, streams_of: OpenStreams = open_streams) -> tuple[Callable[[], MixedBatches], HeldOut]:
     """Return a function that makes a member's batches from streams that all share, and the held-out rows."""
     manifest = load_corpus(run.data)
-    streams = open_streams(run, manifest)
+    streams = streams_of(run, manifest)
     share, stop = proportions(run, list(streams)), run.data.exhausted == "stop"
     bounds = limits(run.data, manifest, streams)
     return partial(MixedBatches, streams, share, run.training.batch, bounds, stop), held_out_of(run)

@@ -158,7 +158,7 @@ def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
 
 def training_files(run: Run) -> dict[str, list[str]]:
     """Return the files of each group that workers hold whole, in the order of the first epoch."""
-    if not run.reads_text:
+    if not run.takes_rows:
         return {}
     manifest = load_corpus(run.data)
     large = windows(run.data, manifest)
@@ -185,19 +185,19 @@ def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
     best = conductor.best()
     return Outcome(
         best_member=best,
-        best_score=conductor.last[best]["score"],
+        best_score=conductor.last[best].score,
         exploits=conductor.exploits,
         wall_seconds=wall_seconds,
-        tokens=sum(row["tokens"] for row in conductor.last.values()),
+        tokens=sum(row.tokens for row in conductor.last.values()),
         threads=threads,
-        test_loss=conductor.tests[best],
+        test_loss=dict(conductor.tests[best]),
         ended=early_end(conductor),
     )
 
 
 def early_end(conductor: Conductor) -> str | None:
     """Return where and why the rows ended before the last step; None if they did not."""
-    run, steps = conductor.run, sorted(row["step"] for row in conductor.last.values())
+    run, steps = conductor.run, sorted(row.step for row in conductor.last.values())
     if not conductor.read_out or steps[0] >= run.training.steps:
         return None
     where = f"step {steps[0]}" if steps[0] == steps[-1] else f"steps {steps[0]} to {steps[-1]}"

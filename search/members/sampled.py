@@ -18,6 +18,7 @@ from shoal.search.corpus.batches import MixedBatches
 from shoal.search.members.kept import KeptRows
 from shoal.search.members.mixed import VisitBatches
 from shoal.search.members.views import BroodView, Pace, Shared
+from shoal.search.messages import Reading
 from shoal.trainables.arrays import map_nest
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.member import Batches, SavedState, copies
@@ -82,14 +83,11 @@ class SampledBatches:
         """The share of all rows that the running epochs keep."""
         return sum(int(pool.keep.sum()) for pool in self.pools) / sum(pool.rows for pool in self.pools)
 
-    def progress(self) -> dict[str, float]:
-        """Return how often each group was gone through, and how many rows of it were left out by a window."""
-        found: dict[str, float] = {}
-        for group, pool in zip(self.groups, self.pools, strict=False):
-            found[f"epochs_{group}"] = pool.position / pool.rows
-            if isinstance(pool.stream, WindowStream):
-                found[f"skipped_{group}"] = float(pool.skipped)
-        return found
+    def reading(self) -> Reading:
+        """Return how far each group was read, and the share of its rows that the policy keeps."""
+        known = list(zip(self.groups, self.pools, strict=False))
+        skipped = {group: float(pool.skipped) for group, pool in known if isinstance(pool.stream, WindowStream)}
+        return Reading({group: pool.position / pool.rows for group, pool in known}, skipped, self.kept)
 
     @copies
     def state(self) -> SavedState:

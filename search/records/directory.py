@@ -20,14 +20,15 @@ from shoal.search.config.places import absolute, escaped
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.load import checked_run, dump, parse
+from shoal.search.messages import Row
 from shoal.search.records import inputs
-from shoal.search.records.tables import METRICS, rows_backwards
+from shoal.search.records.tables import METRICS, row_of, rows_backwards
 from shoal.search.tokenizers import open_tokenizer
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
 READS = 50  # how often a read is tried again while the run deletes older checkpoints
 Answer = TypeVar("Answer")
-MOVABLE = {"code", "directory", "cluster"}  # these may change when a run goes on elsewhere
+MOVABLE = {"code", "declared", "directory", "cluster"}  # these may change when a run goes on elsewhere
 UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # every Ray session unpacks a job's files into another folder
 
 
@@ -190,8 +191,8 @@ def _state_of(run: Run, store: Store) -> tuple[str, ...]:
     last = checkpoints.latest(store, range(run.population.members), run.shares)
     if last is not None and any(checkpoints.load_decisions(store, last)["saved"]):
         rows, number = _last_rows(run, store, last)
-        step = min(row["step"] for row in rows.values())
-        best, score = str(number), f"{rows[number]['score']:.4f}"
+        step = min(row.step for row in rows.values())
+        best, score = str(number), f"{rows[number].score:.4f}"
         exploits = str(checkpoints.load_decisions(store, last)["exploits"])
     return run.name, said.get("status", "not begun"), f"{step}/{run.training.steps}", score, best, exploits
 
@@ -206,29 +207,29 @@ def read_settled(read: Callable[[], Answer]) -> Answer:
     raise InputError(f"{reason(gone)}: the run deletes its checkpoints faster than they are read; try again.")
 
 
-def last_rows(run: Run, store: Store) -> tuple[dict[int, dict[str, Any]], int]:
-    """Return each member's metrics at its last checkpoint, and the number of the best one."""
+def last_rows(run: Run, store: Store) -> tuple[dict[int, Row], int]:
+    """Return each member's row at its last checkpoint, and the number of the best one."""
     return read_settled(lambda: _last_rows(run, store))
 
 
-def _last_rows(run: Run, store: Store, last: int | None = None) -> tuple[dict[int, dict[str, Any]], int]:
+def _last_rows(run: Run, store: Store, last: int | None = None) -> tuple[dict[int, Row], int]:
     if last is None:
         last = checkpoints.latest(store, range(run.population.members), run.shares)
     saved = [] if last is None else checkpoints.load_decisions(store, last)["saved"]
     if not any(saved):
         raise InputError(f"{run.directory} has no checkpoint yet: run or resume it first.")
-    # of the newest parts only: a run may delete the checkpoint while all of them are read
+    # only the newest parts are read: a run may delete the checkpoint while all of them are
     found = rows_at(store, saved, rows_backwards(store, METRICS))
-    return found, rank({member: row["score"] for member, row in found.items()})[0]
+    return found, rank({member: row.score for member, row in found.items()})[0]
 
 
-def rows_at(store: Store, saved: Sequence[int], rows: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+def rows_at(store: Store, saved: Sequence[int], rows: Iterable[dict[str, Any]]) -> dict[int, Row]:
     """Return each member's row of the round in which it was saved; a member without one never was."""
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[int, Row] = {}
     wanted = sum(round_ > 0 for round_ in saved)
     for row in rows:
         if saved[row["member"]] == row["round"]:
-            found[row["member"]] = row
+            found[row["member"]] = row_of(row)
         if len(found) == wanted:
             break
     missing = [(member, round_) for member, round_ in enumerate(saved) if round_ and member not in found]
@@ -237,8 +238,8 @@ def rows_at(store: Store, saved: Sequence[int], rows: Iterable[dict[str, Any]]) 
     return found
 
 
-def member_of(run: Run, store: Store, member: int | None) -> dict[str, Any]:
-    """Return the last metrics of a member, the best one by default; raises InputError if there is none."""
+def member_of(run: Run, store: Store, member: int | None) -> Row:
+    """Return the last row of a member, the best one by default; raises InputError if there is none."""
     rows, best = last_rows(run, store)
     chosen = best if member is None else member
     if chosen not in rows:
@@ -246,11 +247,10 @@ def member_of(run: Run, store: Store, member: int | None) -> dict[str, Any]:
     return rows[chosen]
 
 
-def whole_weights(run: Run, store: Store, row: dict[str, Any]) -> dict[str, NDArray[Any]]:
+def whole_weights(run: Run, store: Store, row: Row) -> dict[str, NDArray[Any]]:
     """Return a member's weights by name; sharded weights are put together."""
     parts = [
-        checkpoints.load_member(store, row["round"], row["member"], (part, run.shares))
-        for part in range(run.shares)
+        checkpoints.load_member(store, row.round, row.member, (part, run.shares)) for part in range(run.shares)
     ]
     if "weights" not in parts[0]:
         raise InputError(f"{run.trainable}: its state() returns no `weights`, so none can be read.")
@@ -272,7 +272,7 @@ def arrays_by_name(weights: Any, name: str = "") -> dict[str, NDArray[Any]]:
 def export_member(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
     """Write a member (the best one by default) as safetensors with a JSON config; return the folder."""
 
-    def read() -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def read() -> tuple[Row, dict[str, NDArray[Any]]]:
         chosen = member_of(run, store, member)
         return chosen, whole_weights(run, store, chosen)
 
@@ -281,10 +281,11 @@ def export_member(run: Run, store: Store, member: int | None = None, to: Store |
         "format": run.format,
         "trainable": run.trainable,
         "shape": exported_shape(run),
+        **({"settings": run.settings} if run.own else {}),
         "tokenizer": run.data.tokenizer,
         "run": run.name,
-        "member": row["member"],
-        "step": row["step"],
+        "member": row.member,
+        "step": row.step,
     }
     target = to or Store(f"{store.uri}/best")
     target.write("model.safetensors", as_safetensors(weights))
@@ -304,12 +305,12 @@ def as_safetensors(weights: dict[str, NDArray[Any]]) -> bytes:
 def exported_shape(run: Run) -> dict[str, Any]:
     """Return the arguments of `shoal.trainables.settings.DecoderShape` for the network of exported weights.
 
-    For a run of kind distill they are its teacher and its spaces; a run that reads no text has none.
+    For a run of kind distill they are its teacher and its spaces; other members than decoders have none.
     """
-    if not run.reads_text:
-        return {}
     if run.distill is not None:
         return {"teacher": run.distill.teacher, "spaces": run.distill.model_dump()["spaces"]}
+    if run.trainable != "decoder":
+        return {}
     vocabulary = open_tokenizer(run.data.tokenizer).vocabulary
     return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.model_dump()}
 

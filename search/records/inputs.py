@@ -47,7 +47,7 @@ def places_of(run: Run) -> dict[str, str]:
 def is_read(run: Run, key: str) -> bool:
     if key in ("directory", "code") or key.startswith("data.groups."):
         return False
-    return run.reads_text or not key.startswith("data.")
+    return run.takes_rows or not key.startswith("data.")
 
 
 def inputs_of(run: Run) -> dict[str, str]:

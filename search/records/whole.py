@@ -10,6 +10,7 @@ from shoal.policies.parts import archived_within
 from shoal.policies.population import PopulationState
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
+from shoal.search.messages import Row
 from shoal.search.records import tables
 from shoal.search.records.directory import rows_at
 from shoal.search.records.lineage import read_lineage
@@ -21,7 +22,7 @@ class WholeRound(NamedTuple):
     round: int
     decisions: dict[str, Any]
     state: PopulationState
-    last: dict[int, dict[str, Any]]  # each member's row of its last round
+    last: dict[int, Row]  # member -> its row of its last round
 
 
 def newest_whole(run: Run, store: Store, say: Callable[[str], None]) -> WholeRound | None:

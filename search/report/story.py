@@ -14,8 +14,8 @@ from shoal.policies.standings import rank
 from shoal.search.errors import InputError
 from shoal.search.notation import read_yaml
 from shoal.search.records.directory import CONTROLS, SETTINGS, SUMMARY, summary
-from shoal.search.records.lineage import Event, Segment, ancestry, read_lineage, roots, stays
-from shoal.search.records.tables import METRICS, MIXING, read_table_rows
+from shoal.search.records.lineage import Segment, ancestry, read_lineage, roots, stays
+from shoal.search.records.tables import METRICS, MIXING, Event, read_table_rows
 
 RowsByMember = dict[int, list[dict[str, Any]]]  # member -> its rows in the order of rounds
 StepValues = list[tuple[int, float | None]]  # (step, value); None where a member failed

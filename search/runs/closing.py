@@ -38,10 +38,10 @@ def is_closed(store: Store) -> bool:
 
 
 def headline(run: Run, found: dict[str, Any]) -> str:
-    score = -found["best_score"] if run.reads_text else found["best_score"]
+    score = -found["best_score"] if run.by_loss else found["best_score"]
     parts = [
         f"{run.name}: best member {found['best_member']}",
-        f"{'validation loss' if run.reads_text else 'score'} {score:.4f}",
+        f"{'validation loss' if run.by_loss else 'score'} {score:.4f}",
         *(f"test {group} {loss:.4f}" for group, loss in found["test_loss"].items()),
         f"{found['exploits']} exploits",
         f"{seconds(found):.0f} s",
@@ -52,8 +52,8 @@ def headline(run: Run, found: dict[str, Any]) -> str:
 def compare_with_controls(run: Run, found: dict[str, Any], beside: dict[str, dict[str, Any]]) -> Table:
     """Return the population beside its controls, at equal steps."""
     table = Table("", run.population.exploit.kind, *beside, box=None, pad_edge=False)
-    sign = -1 if run.reads_text else 1
-    name = "best validation loss" if run.reads_text else "best score"
+    sign = -1 if run.by_loss else 1
+    name = "best validation loss" if run.by_loss else "best score"
     each = [found, *beside.values()]
     table.add_row(name, *(f"{sign * one['best_score']:.4f}" for one in each))
     for group in found["test_loss"]:

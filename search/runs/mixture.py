@@ -27,7 +27,7 @@ from shoal.search.checks.swarm import FEWEST_FOR_TREES
 from shoal.search.config.kinds import NO_EXPLOIT
 from shoal.search.config.mixing import POLICY, MixingSection
 from shoal.search.config.run import Run
-from shoal.search.config.sections import Cluster, Model, Population, Start, Training
+from shoal.search.config.sections import Cluster, Population, Start, Training
 from shoal.search.config.swarm import Swarm
 from shoal.search.corpus.build import load_corpus
 from shoal.search.driver.start import spread
@@ -95,7 +95,8 @@ def search(run: Run, rows: dict[str, int], console: Console) -> None:
     """Carry out what is left of the search, and print its result."""
     with lease.holding(run.directory) as store, running.well_recorded(run, partial(record_status, store)):
         record_status(store, "running")
-        swarm = as_population(run, "swarm", settings(run).model, settings(run).steps, 1, design(run))
+        small = with_small_model(run)
+        swarm = as_population(small, "swarm", settings(run).steps, 1, design(run))
         carry_out(swarm, console)
         found = proposal(run, rows, swarm)
         if found["runs"] < settings(run).runs:
@@ -106,7 +107,7 @@ def search(run: Run, rows: dict[str, int], console: Console) -> None:
         store.write_json(PROPOSAL, found)
         mixtures = [np.array(each["mixture"]) for each in found["beside"].values()]
         repeats = settings(run).repeats
-        confirming = as_population(run, "confirm", run.model, run.training.steps, repeats, mixtures)
+        confirming = as_population(run, "confirm", run.training.steps, repeats, mixtures)
         carry_out(confirming, console)
         confirm(found, confirming, repeats)
         store.write_json(PROPOSAL, found)
@@ -142,9 +143,13 @@ def prior(run: Run) -> Vector:
     return normalise([given.get(group, 0.0) if given else 1.0 for group in run.data.groups])
 
 
-def as_population(
-    run: Run, part: str, model: Model, steps: int, repeats: int, mixtures: Sequence[Vector]
-) -> Run:
+def with_small_model(run: Run) -> Run:
+    """Return the run with the model of the small runs in place of its own."""
+    given = settings(run)
+    return run.model_copy(update={"model": given.model, "settings": run.settings | given.settings})
+
+
+def as_population(run: Run, part: str, steps: int, repeats: int, mixtures: Sequence[Vector]) -> Run:
     """Return the population that trains each mixture with `repeats` seeds."""
     equal = POLICY["fixed"](kind="fixed", proportions=dict.fromkeys(run.data.groups, 1 / len(run.data.groups)))
     starts = [
@@ -162,7 +167,6 @@ def as_population(
             "swarm": None,
             "name": f"{run.name}-{part}",
             "directory": f"{run.directory}/{part}",
-            "model": model,
             "training": training,
             "mixing": MixingSection(policy=equal),
             "starts": starts,

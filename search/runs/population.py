@@ -104,7 +104,7 @@ def prepare_run(run: Run, console: Console, new: bool = False) -> Run:
     """
     if run.own:
         own_class(run.trainable, run.code)
-    if not run.reads_text:
+    if not run.takes_rows:
         return run
     manifest = prepare_corpus(run.data, partial(print_line, console), renew=new)
     run = run.model_copy(update={"data": run.data.model_copy(update={"content": manifest.content})})

@@ -23,7 +23,7 @@ from shoal.search.runs.population import finish, prepare_run
 def lineage_of(run: Run, store: Store, member: int | None = None) -> tuple[int, list[Segment]]:
     """Return a member (the best one by default) and where its weights of the last round trained."""
     row = directory.member_of(run, store, member)
-    return row["member"], ancestry(read_lineage(store), row["member"], round=row["round"])
+    return row.member, ancestry(read_lineage(store), row.member, round=row.round)
 
 
 def schedule_entries(path: list[Segment]) -> list[dict[str, object]]:
@@ -39,7 +39,7 @@ def replay_lineage(place: str, member: int | None, console: Console) -> None:
             f"{place} is not finished: continue it with `shoal resume {shlex.quote(place)}`, then replay it."
         )
     chosen, path = lineage_of(run, store, member)
-    steps = directory.member_of(run, store, chosen)["step"]
+    steps = directory.member_of(run, store, chosen).step
     if run.population.backtrack and steps != run.training.steps:
         raise InputError(
             f"{place}: member {chosen} went back to earlier weights and has trained {steps} steps of the run's "

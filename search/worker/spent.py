@@ -1,9 +1,10 @@
 """How long exploits and checkpoints take a worker, for the members' next rows of metrics."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+
+from shoal.search.messages import Row
 
 EXPLOIT, CHECKPOINT = "exploit_seconds", "checkpoint_seconds"
 
@@ -24,6 +25,6 @@ class Spent:
             known = self.seconds.setdefault(member, {})
             known[kind] = known.get(kind, 0.0) + each
 
-    def added(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def added(self, row: Row) -> Row:
         """Return a member's row with its seconds, which are counted from 0 again."""
-        return {EXPLOIT: 0.0, CHECKPOINT: 0.0, **row, **self.seconds.pop(row["member"], {})}
+        return row._replace(**self.seconds.pop(row.member, {}))

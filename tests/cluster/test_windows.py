@@ -95,7 +95,7 @@ def test_who_falls_behind_the_bound_jumps_to_the_first_file_within_it_and_it_is_
     landed = next(order.start(turn) for turn in range(20) if order.start(turn) >= 10)
     assert slow.next()[:, 0].tolist() == expected(landed, 1)
     assert slow.skipped == [landed - 1] and slow.cursors == [landed + 1] and fast.skipped == [0]
-    assert slow.progress() == {"epochs_code": (landed + 1) / ROWS, "skipped_code": landed - 1}
+    assert slow.reading() == ({"code": (landed + 1) / ROWS}, {"code": landed - 1}, None)
     # a clone takes over what its donor has skipped
     clone = MixedBatches(streams, np.ones(1), 1)
     clone.load(slow.state())

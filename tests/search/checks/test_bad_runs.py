@@ -220,11 +220,14 @@ CLASSES = [
     (CLASS.replace('split="validation"', "split"), "must have the method evaluate(), but takes (self, split)"),
     (CLASS.replace("state, hyperparameters):", "state):"), "must have the method load(state, hyperparameters)"),
     (CLASS.replace("recipe, hyper", "hyper"), "must take (recipe, hyperparameters, seed, device), but takes"),
-    (CLASS.replace("seed, device", "seed, device, more"), "missing a required argument: 'more'"),
+    (
+        CLASS.replace("seed, device", "seed, device, more"),
+        "settings.more: is required, since Slope takes it and has no default",
+    ),
     ("def Slope(seed): return None\n", "Slope must take (recipe, hyperparameters, seed, device)"),
     (
         "from shoal.trainables.network import Network\n\n\nclass Slope(Network):\n    pass\n",
-        "Slope must have the methods build, loss, score",
+        "Slope must have the methods build, loss, which",
     ),
 ]
 
@@ -234,7 +237,10 @@ IDLE = [
     ("model.layers=2", "model.layers: a class of your own does not look at it"),
     ("training.batch=64", "training.batch: a class of your own does not look at it"),
     ("training.evaluation_rows=8", "training.evaluation_rows: a class of your own does not look at it"),
-    ("mixing.policy=aioli", "mixing: needs groups of text"),
+    (
+        "mixing.policy=aioli",
+        "mixing: needs rows in groups, and Slope takes none; a class that takes them says so by `takes = {",
+    ),
 ]
 
 

@@ -131,10 +131,8 @@ def test_a_member_whose_making_raises_has_failed_alone_until_it_is_a_clone() -> 
     good, bad = members.values()
     assert isinstance(bad, Unmade) and bad.trained == 0 and not bad.state()["weights"]
     rows = {number: row for team in teams(members, None) for number, row in team.train(10).items()}
-    assert rows[0]["score"] == 0 and "error" not in rows[0]
-    assert (
-        np.isnan(rows[1]["score"]) and "too fast" in rows[1]["error"] and "picky_class.py" in rows[1]["error"]
-    )
+    assert rows[0].score == 0 and not rows[0].error
+    assert np.isnan(rows[1].score) and "too fast" in rows[1].error and "picky_class.py" in rows[1].error
     bad.load(good.state(), {"rate": 0.08})  # still too fast
     with pytest.raises(AssertionError, match="too fast"):
         bad.train(1)

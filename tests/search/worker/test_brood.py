@@ -68,11 +68,11 @@ class Mute(Toy):
 
 def test_what_a_member_raises_is_its_own_failure() -> None:
     row = Team({3: Broken({"h0": 1.0, "h1": 1.0})}).train(5)[3]
-    assert math.isnan(row["score"]) and "ArithmeticError: three is not a number" in row["error"]
-    assert "train" in row["error"].splitlines()[1]
+    assert math.isnan(row.score) and "ArithmeticError: three is not a number" in row.error
+    assert "train" in row.error.splitlines()[1]
     missing = Team({3: Mute({"h0": 1.0, "h1": 1.0})}).train(5)[3]
-    assert math.isnan(missing["score"]) and "TypeError" in missing["error"]
-    assert "error" not in Team({3: Toy({"h0": 1.0, "h1": 1.0})}).train(5)[3]
+    assert math.isnan(missing.score) and "TypeError" in missing.error
+    assert not Team({3: Toy({"h0": 1.0, "h1": 1.0})}).train(5)[3].error
 
 
 @pytest.mark.parametrize("stack", [True, False])
@@ -94,6 +94,6 @@ def test_copies_in_a_stack_and_beside_it_take_what_the_donor_had(stack: bool) ->
 
 def test_failed_members_stay_as_they_are() -> None:
     found = [Team({0: Toy({"h0": 1.0, "h1": 1.0})}), Team({1: Toy({"h0": 1.0, "h1": 1.0})})]
-    rows = {row["member"]: row for row in brood.train_teams(found, 5, {1})}
-    assert math.isfinite(rows[0]["score"]) and found[0].members[0].trained == 5
-    assert math.isnan(rows[1]["score"]) and found[1].members[1].trained == 0
+    rows = {row.member: row for row in brood.train_teams(found, 5, {1})}
+    assert math.isfinite(rows[0].score) and found[0].members[0].trained == 5
+    assert math.isnan(rows[1].score) and found[1].members[1].trained == 0
