@@ -114,6 +114,7 @@ def export(
     member: MemberOption = None,
     student: Annotated[str | None, typer.Option(help="A student of a distill run, by name.")] = None,
     to: Annotated[str | None, typer.Option(help="Where to; DIR/best or DIR/students/NAME by default.")] = None,
+    merge: Annotated[bool, typer.Option(help="Add an adapter to the weights of its base.")] = False,
 ) -> None:
     """Write a member's weights, or a student's, as safetensors with a JSON config beside them."""
     settings, store = directory.open_run(path)
@@ -123,8 +124,8 @@ def export(
         folder = export_student(settings, store, student, Store(to) if to else None)
         console.print(f"exported: {folder}/model.safetensors", highlight=False, soft_wrap=True)
         return
-    folder = directory.export_member(settings, store, member, Store(to) if to else None)
-    console.print(f"exported: {folder}/model.safetensors", highlight=False, soft_wrap=True)
+    file = directory.export_member(settings, store, member, Store(to) if to else None, merge)
+    console.print(f"exported: {file}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: shoal schedule runs/demo > schedule.yaml")

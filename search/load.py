@@ -23,6 +23,7 @@ from shoal.search.errors import InputError
 from shoal.search.exported import check_reference
 from shoal.search.members.declarations import check_settings, declared_by
 from shoal.search.members.own_class import own_class, refuse_hiding
+from shoal.search.models import check_model, tokenizer_folder
 
 
 def load_run(path: str, changes: Sequence[str] = ()) -> Run:
@@ -37,6 +38,8 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
     refuse(path, idle(run))  # only here: a run directory's own file holds all keys, also unused ones
     if run.kind == "distill":
         check_teacher(run)
+    if run.trainable == "causal_lm" and run.kind != "distill":
+        check_model(run)
     check_reference(run)
     return run
 
@@ -140,11 +143,15 @@ def checked_run(values: dict[str, Any], path: str, declared: Callable[[Run], Run
 
 def resolve(run: Run) -> Run:
     """Return the run with its places made absolute, since workers have another working folder."""
-    own = run.distill is None or "tokenizer" in run.data.model_fields_set
+    own = "tokenizer" in run.data.model_fields_set
     run = with_places(run.model_copy(update={"directory": run.directory or f"runs/{run.name}"}), absolute)
-    if own:
+    if run.distill is not None and not own:
+        folder = teacher_folder(run.distill.teacher)
+    elif run.trainable == "causal_lm" and not own and (run.model.path or run.model.begin):
+        folder = tokenizer_folder(run)
+    else:
         return run
-    data = run.data.model_copy(update={"tokenizer": teacher_folder(run.distilling.teacher)})
+    data = run.data.model_copy(update={"tokenizer": folder})
     return run.model_copy(update={"data": data})
 
 

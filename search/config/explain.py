@@ -11,11 +11,19 @@ from shoal.policies.rules import EXPLOITS, EXPLORES
 from shoal.policies.sampling.rules import SAMPLERS
 from shoal.policies.space import DOMAINS
 from shoal.search import notation
+from shoal.search.config.kinds import ADAPTER
 from shoal.search.config.run import Run
 from shoal.search.errors import nearest
 
-RULES = (["population", "exploit"], ["population", "explore"], ["sampling", "rule"], ["mixing", "policy"])
+RULES = (
+    ["population", "exploit"],
+    ["population", "explore"],
+    ["sampling", "rule"],
+    ["mixing", "policy"],
+    ["model", "adapter"],
+)
 KINDS_BY_KEY: dict[str, Iterable[str]] = {
+    "model.adapter": ADAPTER,
     "population.exploit": EXPLOITS,
     "population.explore": EXPLORES,
     "sampling.rule": SAMPLERS,
@@ -40,7 +48,10 @@ def explain(detail: ErrorDetails) -> list[str]:
             return [f"{key}: {MAPPING}, got {as_yaml(value)}"]
         return [f"{key}.kind: must be one of {', '.join(kinds)}, got {as_yaml(value.get('kind'))}"]
     if kind == "string_pattern_mismatch" and key == "trainable":
-        return [f"{key}: must be decoder, toy, or a class of your own as module:Class, got {as_yaml(value)}"]
+        return [
+            f"{key}: must be decoder, causal_lm, toy, or a class of your own as module:Class, got "
+            f"{as_yaml(value)}"
+        ]
     return [f"{key}: {requirement(kind, detail['msg'])}, got {as_yaml(value)}{ADVICE.get(kind, '')}"]
 
 

@@ -23,8 +23,8 @@ def close(run: Run, store: Store, console: Console) -> None:
     if beside:
         console.print(compare_with_controls(run, found, beside))
     report = write_report(store)
-    folder = directory.export_member(run, store)
-    places = {"report": report, "best member": f"{folder}/model.safetensors", "run directory": store.uri}
+    file = directory.export_member(run, store)
+    places = {"report": report, "best member": file, "run directory": store.uri}
     if found.get("ended"):
         console.print(f"{run.name}: {found['ended']}", highlight=False, soft_wrap=True)
     console.print(headline(run, found), highlight=False, soft_wrap=True)

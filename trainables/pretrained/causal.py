@@ -9,17 +9,15 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from shoal.trainables.accumulate import FOUND
-from shoal.trainables.arrays import map_nest
-from shoal.trainables.member import Batches
+from shoal.trainables.arrays import map_nest, pieces
 from shoal.trainables.network import Network, StackedObjective
 from shoal.trainables.pretrained.begin import begin_with, frozen_by, redraw
 from shoal.trainables.pretrained.folder import member_module, open_base
 from shoal.trainables.pretrained.head import FrozenHead, losses_of_logits
 from shoal.trainables.pretrained.low_rank import adapters, add_adapters, fit_rank
 from shoal.trainables.pretrained.rows import Seen, mean_counted, seen
-from shoal.trainables.pretrained.settings import CausalRecipe, Pretrained, causal_recipe
+from shoal.trainables.pretrained.settings import Pretrained
 from shoal.trainables.searched_numbers import FloatOrTensor
-from shoal.trainables.settings import Recipe
 
 ROWS_AT_A_TIME = 16  # held-out rows are judged so many at a time
 
@@ -27,29 +25,23 @@ ROWS_AT_A_TIME = 16  # held-out rows are judged so many at a time
 class CausalModel(Network):
     """A causal language model of transformers, on rows of tokens or of instructions (see `rows.seen`).
 
-    A row's loss is the mean over the tokens that count in it, in nats. The score is minus the mean over groups
-    of the mean loss of their held-out rows. With an adapter the base is frozen, shared by the members of a
-    process, and in no state; members of a stack then compute one pass of it over all their rows.
+    A row's loss is the mean over the tokens that count in it, in nats. With an adapter the base is frozen,
+    shared by the members of a process, and in no state; members of a stack then compute one pass of it over all
+    their rows. Its `rank` may be searched, up to as many as are stored.
     """
 
     takes = frozenset({"tokens", "instruction"})
     by_row = True
+    searched = frozenset({"rank"})
     stacks_itself = True
+    pretrained: Pretrained
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        hyperparameters: dict[str, Any],
-        batches: Batches,
-        held_out: Mapping[str, Mapping[str, Any]],  # split -> group -> rows
-        seed: int,
-        device: str = "cpu",
-        *,
-        pretrained: Pretrained,
-    ):
-        self.pretrained = pretrained
-        whole = causal_recipe(recipe, pretrained.adapter)
-        super().__init__(whole, hyperparameters, batches, held_out, seed, device)
+    def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
+        adapter = self.pretrained.adapter
+        if adapter is None:
+            return {}
+        dropout = {"dropout": adapter.dropout} if adapter.dropout and "dropout" not in chosen else {}
+        return {"rank": float(chosen.get("rank", adapter.rank)), **dropout}
 
     @property
     def alone(self) -> bool:
@@ -69,7 +61,7 @@ class CausalModel(Network):
             add_adapters(module, given.adapter)
             begin_with(module, given)
         if given.gradient_checkpointing:
-            module.gradient_checkpointing_enable({"use_reentrant": False})
+            recompute(module)
         self.fit(module)
         return module
 
@@ -79,14 +71,12 @@ class CausalModel(Network):
             self.fit(self.module, self.optimiser.state)
 
     def fit(self, module: nn.Module, slots: Any = None) -> None:
-        """Leave as many ranks in use as the recipe says."""
-        if not isinstance(self.recipe, CausalRecipe) or self.pretrained.adapter is None:
+        """Leave as many ranks in use as the numbers say."""
+        if self.pretrained.adapter is None:
             return
-        rank, stored = self.recipe.rank, self.pretrained.adapter.rank
-        if rank > stored:
-            raise ValueError(
-                f"rank must be at most the {stored} ranks that the adapter stores, but got {rank}."
-            )
+        rank, stored = int(self.numbers["rank"]), self.pretrained.adapter.rank
+        if not 1 <= rank <= stored:
+            raise ValueError(f"rank must be among the {stored} that the adapter stores, but got {rank}.")
         for place, (_, layer) in enumerate(adapters(module)):
             fit_rank(layer, rank, slots or {}, seed=1000 * (self.trained + 7919 * place))
 
@@ -164,20 +154,18 @@ class CausalModel(Network):
         return found
 
     def row_losses(self, module: nn.Module, rows: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return the loss of each held-out row `(rows,)`, in nats, by group."""
-        found = {}
-        for group, all_rows in rows.items():
-            count = len(next(iter(all_rows.values())) if isinstance(all_rows, Mapping) else all_rows)
-            parts = []
-            for start in range(0, count, ROWS_AT_A_TIME):
-                part = seen(map_nest(lambda leaf, start=start: leaf[start : start + ROWS_AT_A_TIME], all_rows))
-                parts.append(mean_counted(self.token_losses(module, part), part.counted))
-            found[group] = torch.cat(parts)
-        return found
+        return {
+            group: torch.cat([self.loss(module, part, self.sober) for part in pieces(each, ROWS_AT_A_TIME)])
+            for group, each in rows.items()
+        }
 
-    def score(self, module: nn.Module, rows: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        losses = {group: each.double().mean() for group, each in self.row_losses(module, rows).items()}
-        return -torch.stack(list(losses.values())).mean(), losses
+
+def recompute(module: Any) -> None:
+    """Let a model of transformers compute its layers again in the backward pass, in place of keeping them."""
+    # the second is the first's name in older versions
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable = next(getattr(module, name) for name in names if hasattr(module, name))
+    enable({"use_reentrant": False})
 
 
 def asked(rows: Seen) -> dict[str, Any]:

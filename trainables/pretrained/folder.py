@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shoal.trainables.precision import computing
+
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 # modules that members of this process share, by folder, precision and device; each lives as long as a member
@@ -36,7 +38,8 @@ def open_base(folder: str, precision: str, device: torch.device, kept: bool = Tr
         if device.type == "cpu":
             map_weights(known, folder)
         known = known.to(device).eval().requires_grad_(False)
-        known.plain_head = has_plain_head(known)  # type: ignore[assignment]
+        with computing(precision, device):
+            known.plain_head = has_plain_head(known)  # type: ignore[assignment]
         _opened[key] = known
     return known
 
@@ -118,7 +121,7 @@ def has_plain_head(module: Any) -> bool:
     if stream is None:
         return False
     logits: Tensor = module(input_ids=tokens, use_cache=False).logits
-    return torch.equal(logits, head(stream.to(head.weight.dtype)).to(logits.dtype))
+    return torch.equal(logits, head(stream))
 
 
 def outline(folder: str) -> nn.Module:

@@ -81,6 +81,12 @@ def add_adapters(module: nn.Module, settings: LowRank) -> None:
             setattr(module.get_submodule(above), last, LowRankLinear(part, settings))
 
 
+def linear_sizes(module: nn.Module) -> dict[str, tuple[int, int]]:
+    """Return the inputs and outputs of each linear layer by its name."""
+    layers = ((name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear))
+    return {name: (part.in_features, part.out_features) for name, part in layers}
+
+
 def is_target(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 

@@ -1,9 +1,6 @@
 """Plain settings of pretrained models, readable without torch."""
 
-from dataclasses import dataclass, fields
-from typing import Any
-
-from shoal.trainables.settings import Recipe
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -46,22 +43,3 @@ class Pretrained:
             raise ValueError(
                 "fresh and freeze must be left out with an adapter: all but the adapter is frozen."
             )
-
-
-@dataclass(frozen=True)
-class CausalRecipe(Recipe):
-    """How a pretrained model trains; `rank` is the number of ranks of its adapter that are in use."""
-
-    rank: int = 8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._must("rank", self.rank >= 1, "at least 1")
-
-
-def causal_recipe(recipe: Recipe, adapter: LowRank | None) -> Recipe:
-    """Return the recipe with the adapter's numbers, if there is one."""
-    if adapter is None:
-        return recipe
-    known: dict[str, Any] = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
-    return CausalRecipe(**known | {"rank": adapter.rank, "dropout": adapter.dropout or recipe.dropout})
