@@ -34,7 +34,7 @@ STORED = {
     "d": "F64",
     "F": "C64",
 }
-TYPES = {"I64": "q", "U64": "Q"} | {name: char for char, name in STORED.items() if char not in "lLqQ"}
+TYPES = {"I64": "i8", "U64": "u8"} | {name: char for char, name in STORED.items() if char not in "lLqQ"}
 
 
 def dumps(nest: Any) -> bytes:
@@ -79,9 +79,11 @@ def loads(content: bytes) -> Any:
         said = header.pop("__metadata__")
         digest, _, skeleton = said[NEST].partition(" ") if NEST in said else ("", "", said["tree"])
         arrays = {path: _seen(content, 8 + length, told) for path, told in header.items()}
+        if 8 + length + sum(array.nbytes for array in arrays.values()) != len(content):
+            raise ValueError("it has another length than its header says")
         whole = digest in ("", _digest(skeleton, arrays))  # older files have no digest
         nest = _push(json.loads(skeleton), arrays) if whole else None
-    except Exception as error:  # what is no file of ours may fail in any way
+    except Exception as error:  # a file that is not ours may fail in any way
         raise ValueError(f"it is cut off, or no member's file ({error})") from error
     if not whole:
         raise ValueError("its content is not what was written")

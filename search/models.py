@@ -21,9 +21,9 @@ from shoal.search.config.run import Run
 from shoal.search.errors import InputError, nearest
 from shoal.trainables.pretrained.settings import LowRank, Pretrained
 
-INSTALL = "pip install 'shoal[hf]'"
+INSTALL_MODELS = "pip install 'shoal[hf]'"
 FETCHED = ("*.json", "*.safetensors", "*.jinja")
-OURS = re.compile(r".+\.(json|safetensors|jinja)")
+MODEL_FILE = re.compile(r".+\.(json|safetensors|jinja)")
 CACHE = "~/.cache/shoal/models"  # models of URIs are copied there, once on each machine
 
 
@@ -101,7 +101,7 @@ def copied(key: str, uri: str) -> str:
     folder = Path(CACHE).expanduser() / hashlib.blake2b(uri.encode(), digest_size=8).hexdigest()
     try:
         there, here = Store(uri), Store(str(folder))
-        for name in [each for each in there.names() if OURS.fullmatch(each)]:
+        for name in [each for each in there.names() if MODEL_FILE.fullmatch(each)]:
             size = there.filesystem.get_file_info(there.path(name)).size
             if not here.exists(name) or here.filesystem.get_file_info(here.path(name)).size != size:
                 here.write(name, there.read(name))
@@ -126,7 +126,7 @@ def check_model(run: Run) -> None:
         raise InputError("model.path: is required with trainable: causal_lm, such as a folder of transformers.")
     for name in ("transformers", "tokenizers"):
         if importlib.util.find_spec(name) is None:
-            raise InputError(f"trainable: causal_lm needs the package {name}: {INSTALL}")
+            raise InputError(f"trainable: causal_lm needs the package {name}: {INSTALL_MODELS}")
     try:
         given = settings_of(run)
     except ValueError as error:

@@ -117,7 +117,7 @@ def copy_into(target: torch.Tensor, source: Any, name: str) -> None:
 
 def tensor_like(target: torch.Tensor, source: Any) -> torch.Tensor:
     """Return an array of `to_arrays`, or a tensor, as a tensor of the target's type."""
-    # what is read-only, as from Ray, is copied: torch.from_numpy warns about it
+    # read-only arrays, as from Ray, are copied: torch.from_numpy warns about them
     array = source if isinstance(source, torch.Tensor) or source.flags.writeable else np.array(source)
     made = array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
     return made.view(target.dtype) if made.dtype != target.dtype else made

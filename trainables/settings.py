@@ -50,7 +50,7 @@ class Recipe:
     momentum: float = 0.9  # only sgd uses it
     label_smoothing: float = 0.0
     z_loss: float = 0.0  # weight of the squared log-partition (Chowdhery et al., 2022; theirs is 1e-4)
-    precision: str = "float32"  # of the forward pass; weights, slots, norms and losses stay float32
+    precision: str = "float32"  # the forward pass computes in it; weights, slots, norms and losses stay float32
     accumulate: int = 1  # a batch is computed in so many parts; its gradient stays that of the whole
 
     def __post_init__(self) -> None:

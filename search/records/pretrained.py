@@ -19,13 +19,13 @@ from shoal.trainables.pretrained import peft_files
 from shoal.trainables.pretrained.settings import Pretrained
 
 Weights = Mapping[str, NDArray[Any]]
-WHOLE = "model.safetensors"
-BESIDE = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+WHOLE, TOLD = "model.safetensors", "shoal.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 READ_AT_ONCE = 1 << 24  # bytes
 
 
 def export_pretrained(run: Run, weights: Weights, told: dict[str, Any], target: Store, merge: bool) -> str:
-    """Write a member's weights; return the name of the file that has them. `told` is kept in config.json.
+    """Write a member's weights; return the name of the file that has them. `told` is kept beside them.
 
     An adapter is written as peft does. With `merge`, or where all weights trained, it is a whole model.
     """
@@ -39,9 +39,12 @@ def export_pretrained(run: Run, weights: Weights, told: dict[str, Any], target: 
         # a folder of a package is another one on another machine, but peft knows no packages
         write_adapter(given, weights, run.model.path if is_hub_name(run.model.path) else given.path, target)
         name = peft_files.WEIGHTS
-    config = json.loads(target.read("config.json"))
-    target.write_json("config.json", config | {"shoal": told})
-    for file in BESIDE:
+    if name == WHOLE:
+        config = json.loads(target.read("config.json"))
+        target.write_json("config.json", config | {"shoal": told})
+    else:  # with a config.json transformers would take the folder for a whole model
+        target.write_json(TOLD, told)
+    for file in TOKENIZER_FILES:
         if (found := Path(run.data.tokenizer, file)).exists():
             target.write(file, found.read_bytes())
     return name
@@ -52,7 +55,6 @@ def write_adapter(given: Pretrained, weights: Weights, base: str, target: Store)
     rank = used_rank(weights)
     target.write(peft_files.WEIGHTS, save(peft_files.adapter_weights(weights, rank), {"format": "pt"}))
     target.write_json(peft_files.CONFIG, peft_files.adapter_config(given.adapter, rank, base))
-    target.write("config.json", Path(given.path, "config.json").read_bytes())
 
 
 def used_rank(weights: Weights) -> int:

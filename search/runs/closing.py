@@ -34,7 +34,8 @@ def close(run: Run, store: Store, console: Console) -> None:
 
 def is_closed(store: Store) -> bool:
     """Say whether all files of `close` are there; a run may be stopped before it has written them."""
-    return store.exists("best/config.json") and store.exists(REPORT)
+    exported = store.exists("best/config.json") or store.exists("best/shoal.json")  # an adapter has the second
+    return exported and store.exists(REPORT)
 
 
 def headline(run: Run, found: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CHUNK = 256  # tokens whose logits are in memory at a time
+TOKENS_AT_A_TIME = 256  # tokens whose logits are in memory at a time
 
 
 class FrozenHead(torch.autograd.Function):
@@ -26,7 +26,7 @@ class FrozenHead(torch.autograd.Function):
     ) -> Tensor:
         wanted = ctx.needs_input_grad[0]
         losses, slopes = [], []
-        parts = (each.split(CHUNK) for each in (hidden, targets, smoothing, z_loss))
+        parts = (each.split(TOKENS_AT_A_TIME) for each in (hidden, targets, smoothing, z_loss))
         for part, target, smooth, z in zip(*parts, strict=True):
             logits = functional.linear(part, weight, bias).float()
             losses.append(losses_of_logits(logits, target, smooth, z))

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from shoal.trainables.pretrained.head import CHUNK, FrozenHead
+from shoal.trainables.pretrained.head import TOKENS_AT_A_TIME, FrozenHead
 
 
-@pytest.mark.parametrize("tokens", [0, 3, CHUNK + 5])
+@pytest.mark.parametrize("tokens", [0, 3, TOKENS_AT_A_TIME + 5])
 @pytest.mark.parametrize(("smoothing", "z"), [(0.0, 0.0), (0.2, 0.01)])
 def test_losses_and_gradients_are_those_of_the_logits(tokens: int, smoothing: float, z: float) -> None:
     generator = torch.Generator().manual_seed(0)
