@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 from shoal.policies.population import Order, PopulationState
 
 NO_GROUPS: Mapping[str, float] = {}
-NO_ERRORS: Mapping[int, str] = {}
-NO_TESTS: Mapping[int, Mapping[str, float]] = {}
 
 
 class GroupMixture(NamedTuple):
@@ -42,7 +40,7 @@ class Reading(NamedTuple):
 class Row(NamedTuple):
     """What one member reports at one ready point; the table of metrics holds these.
 
-    The last three fields are the driver's. A member that has failed has a score of NaN.
+    The last four fields are the driver's. A member that has failed has a score of NaN.
     """
 
     member: int
@@ -57,23 +55,37 @@ class Row(NamedTuple):
     checkpoint_seconds: float = 0.0  # what its checkpoint kept it from training since then
     stacked: bool = False
     losses: Mapping[str, float] = NO_GROUPS  # group -> validation loss
+    measures: Mapping[str, float] = NO_GROUPS  # such as accuracy_GROUP -> the mean over held-out rows
     epochs: Mapping[str, float] = NO_GROUPS
     skipped: Mapping[str, float] = NO_GROUPS
     kept: float | None = None
     mixture: MixtureAccount | None = None
     ended: Sequence[str] = ()  # groups that the member has read to the end, where no batch is left
     error: str = ""  # trace of what the member's own code raised
+    rows_a_step: int = 0  # rows of a batch, where the member's class brings its own and tells them
+    rows: int = 0  # rows that these weights have trained
     tokens: int = 0
     arrival: int = 0  # how many reports had been decided before this one
     hyperparameters: Mapping[str, Any] = NO_GROUPS  # the score was reached with these
+
+
+class Tested(NamedTuple):
+    """What a member came to on the rows of the test split, with its last weights."""
+
+    losses: Mapping[str, float] = NO_GROUPS  # group -> loss
+    score: float = float("nan")
+    measures: Mapping[str, float] = NO_GROUPS
+    error: str = ""  # trace of what the member's own code raised
+
+
+NO_TESTS: Mapping[int, Tested] = {}
 
 
 class Message(NamedTuple):
     """What a worker tells the driver at once."""
 
     rows: Sequence[Row] = ()
-    tests: Mapping[int, Mapping[str, float]] = NO_TESTS  # member -> group -> loss; a failed member has none
-    errors: Mapping[int, str] = NO_ERRORS  # member -> trace of what its test raised
+    tests: Mapping[int, Tested] = NO_TESTS  # member -> what it came to; of a failed member nothing
     leaving: bool = False  # the worker's node is to go: this round's checkpoint is written whatever is due
     decided: tuple[PopulationState, list[Order]] | None = None  # by the worker that has all members
     failed: str | None = None  # why the run has to end

@@ -1,8 +1,7 @@
 """A torch module in training: all that members have in common, whatever they learn."""
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence, Set
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Set
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -15,7 +14,7 @@ from shoal.trainables.accumulate import FOUND, in_parts
 from shoal.trainables.arrays import (
     check_source,
     copy_into,
-    pieces,
+    rows_in,
     tensor_like,
     to_arrays,
     to_clones,
@@ -24,9 +23,9 @@ from shoal.trainables.arrays import (
 )
 from shoal.trainables.constants import constants_of, set_constants
 from shoal.trainables.handover import hand_in, handed_out, place_in_memory
+from shoal.trainables.judged import SOBER, Judged
 from shoal.trainables.member import Batches, SavedState, copies
 from shoal.trainables.optimise import OPTIMISERS
-from shoal.trainables.precision import computing
 from shoal.trainables.randomness import reseed, restored
 from shoal.trainables.searched_numbers import FloatOrTensor
 from shoal.trainables.settings import Recipe, numbers, rate_at
@@ -34,12 +33,9 @@ from shoal.trainables.span import Span, local, shared_like
 
 # (stacked batch, numbers) -> losses `(members,)`, and each member's own result
 StackedObjective = Callable[[Any, Mapping[str, FloatOrTensor]], tuple[Tensor, Tensor]]
-# with these numbers rows are judged: what only training uses must not count in a score
-SOBER = {"dropout": 0.0, "label_smoothing": 0.0, "z_loss": 0.0}
-JUDGED_TOGETHER = 64  # held-out rows in one pass
 
 
-class Network(ABC):
+class Network(Judged):
     """A module, its optimiser, its schedule and its random numbers. A subclass says what it learns:
 
         class Digits(Network):
@@ -70,12 +66,9 @@ class Network(ABC):
     is called. A constant that it names in `searched` may be a hyperparameter, and `numbers` has it.
     """
 
-    takes: ClassVar[Set[str]] = frozenset()  # kinds of rows: tokens, instruction, preference, columns
-    by_row: ClassVar[bool] = False  # whether `loss` returns the loss of each row
     searched: ClassVar[Set[str]] = frozenset()  # constants, all numbers, that may be hyperparameters
     own_step = False  # if True, its members are never stacked
     stacks_itself = False  # if True, `together` computes the losses of a stack, and not vmap
-    targets: Sequence[str] | None = None  # groups whose losses make the score; all by default
 
     def __init__(
         self,
@@ -96,6 +89,7 @@ class Network(ABC):
         self.called: nn.Module  # training calls this: the module, or what wraps it for several processes
         self.generator = torch.Generator().manual_seed(seed)
         self.trained = 0
+        self.rows_a_step = 0  # rows of the last batch that was trained
         self.adopt(hyperparameters)
         with restored(self.device):
             torch.manual_seed(seed)
@@ -131,44 +125,6 @@ class Network(ABC):
     def build(self) -> nn.Module:
         """Return the module with its first weights; torch's random numbers are seeded for it."""
 
-    @abstractmethod
-    def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
-        """Return the training loss of a batch, whose arrays are now tensors: `(rows,)`, or one scalar.
-
-        A sampling policy or a mixing policy needs the loss of each row.
-        """
-
-    def score(self, module: nn.Module, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the score (higher is better) on held-out rows, and the loss per group: all scalars.
-
-        By default the rows are in groups, and the score is minus the mean of the target groups' mean losses.
-        """
-        losses = {group: each.mean().double() for group, each in self.row_losses(module, rows).items()}
-        chosen = losses if self.targets is None else self.targets
-        return -torch.stack([losses[group] for group in chosen]).mean(), losses
-
-    def row_losses(self, module: nn.Module, rows: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return the loss of each held-out row by group, `(rows,)`; no hyperparameter is part of it."""
-        return {
-            group: torch.cat([self.loss(module, part, self.sober) for part in pieces(each, JUDGED_TOGETHER)])
-            for group, each in rows.items()
-        }
-
-    def parts(self, module: nn.Module, batch: Any) -> Tensor:
-        """Return the losses of each row `(rows, parts)` in which it is compared with a reference: here one."""
-        return self.loss(module, batch, self.sober)[:, None]
-
-    def losses_and_parts(
-        self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the training loss of each row `(rows,)`, and its `parts` without gradients and dropout."""
-        losses = self.loss(module, batch, numbers)
-        module.eval()
-        with torch.no_grad():
-            parts = self.parts(module, batch)
-        module.train()
-        return losses, parts
-
     def objective(
         self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
     ) -> tuple[Tensor, Tensor]:
@@ -197,10 +153,6 @@ class Network(ABC):
         weights: Tensor = self.batches.weigh(losses, given)
         # gradients are averaged over the processes but must be summed, so the weights are scaled up
         return self.span.size * self.span.part(weights) if self.span else weights
-
-    def computing(self) -> AbstractContextManager[None]:
-        """Return the context of a forward pass and its loss, in the recipe's precision."""
-        return computing(self.recipe.precision, self.device)
 
     @property
     def sampled(self) -> bool:
@@ -252,6 +204,7 @@ class Network(ABC):
     def step(self) -> tuple[Tensor, Tensor]:
         self.set_rates()
         batch = self.batches.next()
+        self.rows_a_step = rows_in(batch)
         if self.span is not None:
             batch = batch | {"rows": self.span.part(batch["rows"])} if self.sampled else self.span.part(batch)
         self.optimiser.zero_grad(set_to_none=True)
@@ -291,14 +244,6 @@ class Network(ABC):
             # AdamW ignores the momentum, and SGD ignores the betas
             group["betas"], group["momentum"] = (recipe.beta1, recipe.beta2), recipe.momentum
         self.optimiser.param_groups[0]["weight_decay"] = recipe.weight_decay
-
-    def evaluate(self, split: str = "validation") -> tuple[float, dict[str, float]]:
-        if split not in self.held_out:
-            return math.nan, {}
-        self.module.eval()
-        with torch.no_grad(), self.computing():
-            score, losses = self.score(self.module, to_tensors(self.held_out[split], self.device))
-        return score.item(), {group: loss.item() for group, loss in losses.items()}
 
     @copies
     def state(self, copied: Callable[[Any], Any] = to_arrays) -> SavedState:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from shoal.trainables.accumulate import Objective, in_parts
-from shoal.trainables.arrays import map_nest, stack, to_arrays, to_tensors
+from shoal.trainables.arrays import map_nest, rows_in, stack, to_arrays, to_tensors
 from shoal.trainables.batches import alike
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Member
@@ -169,14 +169,21 @@ class Stack:
         return means
 
     def own_batches(self) -> Any:
-        return to_tensors(map_nest(stack, *(member.batches.next() for member in self.members)), self.device)
+        drawn = [member.batches.next() for member in self.members]
+        self.note_rows(drawn[0])
+        return to_tensors(map_nest(stack, *drawn), self.device)
 
     def shared_batch(self) -> Any:
         """Return the first member's next batch, repeated for all members in the memory of one."""
         batch = to_tensors(self.members[0].batches.next(), self.device)
+        self.note_rows(batch)
         all_alike = map_nest(lambda leaf: leaf.expand(len(self.members), *leaf.shape), batch)
         # separate batches are contiguous: another layout would be compiled once more
         return map_nest(Tensor.contiguous, all_alike) if self.compile else all_alike
+
+    def note_rows(self, batch: Any) -> None:
+        for member in self.members:
+            member.rows_a_step = rows_in(batch)
 
     def update(self, steps: int) -> Callable[[int, Sequence[Tensor]], None]:
         """Return the function that clips gradients `(members, *shape)` and does one step of the interval."""

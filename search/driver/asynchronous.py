@@ -77,7 +77,7 @@ class Arrivals(Conductor):
         self.reason = "".join(self.note_failures([row])) or self.reason
         del self.waiting[member]
         hyperparameters = before[member].hyperparameters
-        row = row._replace(tokens=self.tokens(row.step), arrival=self.arrived, hyperparameters=hyperparameters)
+        row = self.counted(row)._replace(arrival=self.arrived, hyperparameters=hyperparameters)
         self.state, self.last[member] = state, row
         self.arrived += 1
         self.unwritten.append(row)

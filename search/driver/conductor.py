@@ -1,7 +1,7 @@
 """Reports in, decisions out, everything recorded: the run's one place where policy meets plumbing."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from shoal.policies.space import Space
 from shoal.policies.standings import rank
 from shoal.search.config.run import Run
 from shoal.search.decisions import decide_round
-from shoal.search.messages import Message, RoundOrders, Row
+from shoal.search.messages import Message, RoundOrders, Row, Tested
 from shoal.search.records import tables
 from shoal.search.records.tables import Event
 
@@ -61,7 +61,7 @@ class Conductor:
     failure: str = ""  # why the run had to end early
     read_out: list[str] = field(default_factory=list)  # groups whose rows have ended, and members with them
     broken: Exception | None = None  # the error that keeps this driver from recording anything more
-    tests: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    tests: dict[int, Tested] = field(default_factory=dict)
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     writing: Future[None] | None = None
 
@@ -91,11 +91,12 @@ class Conductor:
     def take_tests(self, message: Message) -> None:
         """Take in the members' test losses, and write down what a member's own test raised."""
         self.tests |= message.tests
-        for member, error in message.errors.items():
-            place = f"failures/test-member-{member:05d}.txt"
-            self.store.write(place, error)
-            why = error.strip().splitlines()[-1]
-            self.watcher.say(f"member {member}: its test failed: {why} ({self.run.directory}/{place})")
+        for member, tested in message.tests.items():
+            if tested.error:
+                place = f"failures/test-member-{member:05d}.txt"
+                self.store.write(place, tested.error)
+                why = tested.error.strip().splitlines()[-1]
+                self.watcher.say(f"member {member}: its test failed: {why} ({self.run.directory}/{place})")
 
     def decide(self, round_: int, decided: tuple[PopulationState, list[Order]] | None = None) -> None:
         """Decide a round, unless the worker that has all members has `decided` it, and let the members know."""
@@ -120,8 +121,7 @@ class Conductor:
         assert all(row.round == round_ for row in self.waiting.values())
         first = (round_ - 1) * len(self.state)
         return [
-            self.waiting[member]._replace(
-                tokens=self.tokens(self.waiting[member].step),
+            self.counted(self.waiting[member])._replace(
                 arrival=first + place,
                 hyperparameters=self.state[member].hyperparameters,
             )
@@ -198,9 +198,12 @@ class Conductor:
         reports = [Report(row.member, row.step, row.score) for row in rows]
         return decide_round(self.run, self.space, self.rules, self.state, reports, last)
 
-    def tokens(self, steps: int) -> int:
-        """Return how many tokens a member has trained on in so many steps."""
-        return steps * self.run.training.batch * self.run.data.sequence_length if self.run.takes_rows else 0
+    def counted(self, row: Row) -> Row:
+        """Return a member's row with how many rows and tokens its weights have trained."""
+        known = self.run.takes_rows
+        rows = row.step * (self.run.training.batch if known else row.rows_a_step)
+        tokens = rows * self.run.data.sequence_length if known and self.run.rows != "columns" else 0
+        return row._replace(rows=rows, tokens=tokens)
 
     @property
     def finished(self) -> bool:

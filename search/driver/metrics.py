@@ -70,9 +70,9 @@ class Measure:
         steps = self.trained(rows)
         meter.add(metrics.MEMBER_STEPS, steps)
         self.lag(round_)
+        meter.add(metrics.ROW_COUNT, steps * a_step(rows, "rows"))
+        meter.add(metrics.TOKEN_COUNT, steps * a_step(rows, "tokens"))
         if run.takes_rows:
-            meter.add(metrics.ROW_COUNT, steps * run.training.batch)
-            meter.add(metrics.TOKEN_COUNT, steps * run.training.batch * run.data.sequence_length)
             self.groups(rows)
 
     def trained(self, rows: Sequence[Row]) -> int:
@@ -107,6 +107,11 @@ class Measure:
             self.meter.set(metrics.KEPT_FRACTION, statistics.fmean(kept))
         if self.run.sampling.view == "brood":
             self.meter.set(metrics.LEDGER_ROWS, ledger_rows(self.run))
+
+
+def a_step(rows: Sequence[Row], unit: str) -> float:
+    """Return how many rows or tokens a member trains in a step."""
+    return max((getattr(row, unit) / row.step for row in rows if row.step), default=0.0)
 
 
 def mixture(rows: Sequence[Row], group: str) -> list[float]:

@@ -4,7 +4,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
@@ -46,9 +46,12 @@ class Outcome:
     best_score: float
     exploits: int
     wall_seconds: float
+    rows: int
     tokens: int
     threads: int  # of torch, on each worker: another number rounds otherwise
     test_loss: dict[str, float]
+    test_score: float | None = None  # None where nothing was tested
+    test_measures: dict[str, float] = field(default_factory=dict)  # such as accuracy_GROUP
     ended: str | None = None  # what ended the run before its last step, if anything did
 
 
@@ -97,7 +100,7 @@ def train_population(
         clear_away()
         room.check()
         raise failure(run, store, results.errors)
-    store.write_json(tables.TESTS, conductor.tests)
+    store.write_json(tables.TESTS, {member: each.losses for member, each in conductor.tests.items()})
     if run.checkpoint.keep == 1 and not free:
         checkpoints.prune(store, conductor.round, earlier_rounds(conductor.state, run.parts))
     return outcome(conductor, time.monotonic() - began, settings["threads"])
@@ -183,14 +186,18 @@ def staged(run: Run) -> dict[str, Any]:
 
 def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
     best = conductor.best()
+    tested = conductor.tests[best]
     return Outcome(
         best_member=best,
         best_score=conductor.last[best].score,
         exploits=conductor.exploits,
         wall_seconds=wall_seconds,
+        rows=sum(row.rows for row in conductor.last.values()),
         tokens=sum(row.tokens for row in conductor.last.values()),
         threads=threads,
-        test_loss=dict(conductor.tests[best]),
+        test_loss=dict(tested.losses),
+        test_score=tested.score if math.isfinite(tested.score) else None,
+        test_measures=dict(tested.measures),
         ended=early_end(conductor),
     )
 

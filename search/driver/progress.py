@@ -68,10 +68,10 @@ class Progress:
             f"{self.title}: step {min(row.step for row in self.rows)}/{self.run.training.steps}",
             f"best {self.measure(best.score)} (member {best.member})",
             f"{self.exploits} exploits",
-            f"{self.tokens_per_second():,.0f} tokens/s",
+            self.speed(),
             f"{self.left()} left",
         ]
-        return "  ".join(part for part in parts if not part.startswith("0 tokens/s"))
+        return "  ".join(part for part in parts if part)
 
     def render(self) -> Group:
         elapsed = time.monotonic() - self.began
@@ -106,12 +106,14 @@ class Progress:
         done = self.round_ - (self.resumed or 0)
         return done / max(time.monotonic() - self.first, 1e-9) if done else 0.0
 
-    def tokens_per_second(self) -> float:
-        if not self.run.takes_rows:
-            return 0.0
-        population, training = self.run.population, self.run.training
-        each = population.interval * training.batch * self.run.data.sequence_length
-        return self.rounds_per_second() * population.members * each
+    def speed(self) -> str:
+        """Return tokens a second, or rows of classes that have no tokens; nothing where neither is known."""
+        steps = self.rounds_per_second() * self.run.population.interval
+        for unit in ("tokens", "rows"):
+            each = sum(getattr(row, unit) / row.step for row in self.rows if row.step)
+            if steps * each >= 1:
+                return f"{steps * each:,.0f} {unit}/s"
+        return ""
 
     def left(self) -> str:
         speed = self.rounds_per_second()

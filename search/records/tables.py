@@ -5,7 +5,7 @@ parts after r and writes them again, so that no event is ever there twice.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ LINEAGE, METRICS, MIXING = "lineage.parquet", "metrics.parquet", "mixing.parquet
 TESTS = "tests.json"  # the test loss of each group, with each member's last weights
 
 # field of a row -> how the columns of its groups begin
-GROUP_COLUMNS = {"epochs": "epochs_", "losses": "loss_", "skipped": "skipped_"}
+GROUP_COLUMNS = {"epochs": "epochs_", "losses": "loss_", "skipped": "skipped_", "measures": ""}
 LINEAGE_SCHEMA = pa.schema(
     [
         ("event", pa.string()),
@@ -44,6 +44,7 @@ METRICS_SCHEMA = pa.schema(
         ("brood", pa.int32()),
         ("score", pa.float64()),
         ("train_loss", pa.float64()),
+        ("rows", pa.int64()),  # rows that the weights have trained
         ("tokens", pa.int64()),
         ("train_seconds", pa.float64()),
         ("evaluate_seconds", pa.float64()),
@@ -150,7 +151,8 @@ def write_metrics(store: Store, round_: int, rows: Sequence[Row]) -> None:
     """Record one row for each member, with three kinds of columns for a group.
 
     `loss_GROUP` is its validation loss, `epochs_GROUP` how many epochs of it the member has read, and
-    `skipped_GROUP` how many rows its window has left behind, if it is read through a window.
+    `skipped_GROUP` how many rows its window has left behind, if it is read through a window. What else a class
+    measures has columns of its own names, such as `accuracy_GROUP`.
     """
     schema = METRICS_SCHEMA
     columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
@@ -167,8 +169,15 @@ def row_of(columns: Mapping[str, Any]) -> Row:
     there = {name: value for name, value in columns.items() if value is not None}
     found: dict[str, Any] = {name: there[name] for name in METRICS_SCHEMA.names if name in there}
     for field, prefix in GROUP_COLUMNS.items():
-        found[field] = {name.removeprefix(prefix): there[name] for name in there if name.startswith(prefix)}
+        named = [name for name in there if name.startswith(prefix)] if prefix else measured_columns(there)
+        found[field] = {name.removeprefix(prefix): there[name] for name in named}
     return Row(**found)
+
+
+def measured_columns(names: Iterable[str]) -> list[str]:
+    """Return those columns of the metrics that hold what a class measures beside its losses."""
+    prefixes = tuple(prefix for prefix in GROUP_COLUMNS.values() if prefix)
+    return [name for name in names if name not in METRICS_SCHEMA.names and not name.startswith(prefixes)]
 
 
 def write_mixing(store: Store, round_: int, rows: Sequence[Row]) -> None:

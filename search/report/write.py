@@ -22,9 +22,11 @@ from shoal.search.report.figures import (
     scores,
     stacked,
 )
+from shoal.search.report.measures import measures, tests_of
 from shoal.search.report.mixtures import mixing
 from shoal.search.report.page import document, grid, html_legend, html_table, panel, section
 from shoal.search.report.story import Control, Story, finite, read_story
+from shoal.search.report.words import count, decimal, difference, duration
 
 REPORT = "report.html"
 MOST_CHIPS = 7  # the header shows so many members of the winning lineage; the genealogy shows all
@@ -41,8 +43,8 @@ def write_report(store: Store) -> str:
 
 
 def draw(story: Story) -> str:
-    parts = [header(story), overview(story), schedules(story), mixing(story), groups(story), sampling(story)]
-    parts += [comparison(story), members(story)]
+    parts = [header(story), overview(story), schedules(story), mixing(story), groups(story)]
+    parts += [measures(story), sampling(story), comparison(story), members(story)]
     configuration = f'<div class="box"><pre>{escape(story.configuration)}</pre></div>'
     parts.append(f"<details><summary>Resolved configuration</summary>{configuration}</details>")
     return document(f"{story.name} · Shoal", [part for part in parts if part])
@@ -93,10 +95,7 @@ def tiles(story: Story) -> str:
     said = story.summary
     best = story.shown(story.last_scores[story.winner])
     values = [(story.unit, decimal(best) or "none")]
-    values += [
-        (f"test loss, {group}", decimal(loss) or "none")
-        for group, loss in (said.get("test_loss") or {}).items()
-    ]
+    values += [(f"test {name}", decimal(value) or "none") for name, value in tests_of(story, said).items()]
     values += [
         ("exploits", f"{said.get('exploits', len(story.copies)):,}"),
         ("members", f"{len(story.stays):,}"),
@@ -106,6 +105,8 @@ def tiles(story: Story) -> str:
     tokens = said.get("tokens") or sum(rows[-1].get("tokens") or 0 for rows in story.rows.values())
     if tokens:
         values.append(("tokens", count(tokens)))
+    elif rows := said.get("rows"):
+        values.append(("rows", count(rows)))
     if (seconds := finite(said.get("wall_seconds"))) is not None:
         values.append(("wall time", duration(seconds)))
     drawn = [
@@ -230,10 +231,8 @@ def control_section(story: Story, folder: str, control: Control) -> str:
 def comparison_rows(story: Story, control: Control) -> list[list[str]]:
     ours, alone = story.summary, control.summary
     pairs = [(f"best {story.unit}", final(story, story.rows), final(story, control.rows))]
-    pairs += [
-        (f"test loss, {group}", loss, (alone.get("test_loss") or {}).get(group))
-        for group, loss in (ours.get("test_loss") or {}).items()
-    ]
+    tested, beside = tests_of(story, ours), tests_of(story, alone)
+    pairs += [(f"test {name}", value, beside.get(name)) for name, value in tested.items()]
     rows = [[name, decimal(a), decimal(b), difference(a, b)] for name, a, b in pairs]
     rows.append(["exploits", str(ours.get("exploits", len(story.copies))), str(alone.get("exploits", 0)), ""])
     walls = [finite(said.get("wall_seconds")) for said in (ours, alone)]
@@ -282,30 +281,3 @@ def member_row(story: Story, member: int) -> list[str]:
         f"member {path[0].member}",
         *(readable_value(path[-1].hyperparameters.get(name, "")) for name in story.hyperparameters),
     ]
-
-
-def decimal(value: float | None) -> str:
-    known = finite(value)
-    return "" if known is None else f"{known:.4f}"
-
-
-def difference(ours: float | None, alone: float | None) -> str:
-    if finite(ours) is None or finite(alone) is None:
-        return ""
-    assert ours is not None and alone is not None
-    return f"{ours - alone:+.4f}" + (f" ({100 * (ours / alone - 1):+.1f} %)" if alone > 0 else "")
-
-
-def count(value: float) -> str:
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:g}"
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.3g} s"

@@ -43,11 +43,18 @@ def headline(run: Run, found: dict[str, Any]) -> str:
     parts = [
         f"{run.name}: best member {found['best_member']}",
         f"{'validation loss' if run.by_loss else 'score'} {score:.4f}",
-        *(f"test {group} {loss:.4f}" for group, loss in found["test_loss"].items()),
+        *(f"test {name} {value:.4f}" for name, value in tests_of(run, found).items()),
         f"{found['exploits']} exploits",
         f"{seconds(found):.0f} s",
     ]
     return "  ".join(parts)
+
+
+def tests_of(run: Run, found: dict[str, Any]) -> dict[str, float]:
+    """Return what the best member came to on the rows of the test split: losses by group, score, measures."""
+    score = found.get("test_score")
+    alone = {} if run.by_loss or score is None else {"score": score}
+    return {**alone, **found["test_loss"], **(found.get("test_measures") or {})}
 
 
 def compare_with_controls(run: Run, found: dict[str, Any], beside: dict[str, dict[str, Any]]) -> Table:
@@ -57,8 +64,10 @@ def compare_with_controls(run: Run, found: dict[str, Any], beside: dict[str, dic
     name = "best validation loss" if run.by_loss else "best score"
     each = [found, *beside.values()]
     table.add_row(name, *(f"{sign * one['best_score']:.4f}" for one in each))
-    for group in found["test_loss"]:
-        table.add_row(f"test loss, {group}", *(f"{one['test_loss'][group]:.4f}" for one in each))
+    tests = [tests_of(run, one) for one in each]
+    for name in tests[0]:
+        label = f"test loss, {name}" if name in found["test_loss"] else f"test {name}"
+        table.add_row(label, *(f"{test[name]:.4f}" if name in test else "" for test in tests))
     table.add_row("exploits", *(str(one["exploits"]) for one in each))
     table.add_row("seconds", *(f"{seconds(one):.0f}" for one in each))
     return table

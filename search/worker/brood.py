@@ -21,7 +21,7 @@ from shoal.search.errors import Exhausted, InputError
 from shoal.search.members.build import build_members
 from shoal.search.members.ledger import way_to_ledger
 from shoal.search.members.views import Shared
-from shoal.search.messages import Message, Row
+from shoal.search.messages import Message, Row, Tested
 from shoal.search.worker.asynchronous import train_freely
 from shoal.search.worker.guarded import LOST, loaded, taken, tested, trained_by
 from shoal.search.worker.orders import way_to_orders
@@ -70,18 +70,9 @@ def host_members(settings: dict[str, Any]) -> None:
     if trained is None:
         return
     members, failed = trained
-    tests, errors = test_members(members, failed)
+    tests = {number: Tested() if number in failed else tested(member) for number, member in members.items()}
     if leads(span):
-        mailbox.send_report(actor, brood, Message(tests=tests, errors=errors))
-
-
-def test_members(
-    members: Members, failed: Collection[int]
-) -> tuple[dict[int, Mapping[str, float]], dict[int, str]]:
-    """Return each member's test losses by group, and the errors; those that have failed have no losses."""
-    found = {number: tested(member) for number, member in members.items() if number not in failed}
-    tests = {number: found[number][0] if number in found else {} for number in members}
-    return tests, {number: error for number, (_, error) in found.items() if error}
+        mailbox.send_report(actor, brood, Message(tests=tests))
 
 
 def train_in_rounds(

@@ -7,8 +7,10 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from shoal.search.messages import Tested
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Member, SavedState
+from shoal.trainables.network import Network
 
 LOST = "lost"  # the key under which a state that could not be had says why
 
@@ -37,12 +39,19 @@ def loaded(member: Member, state: SavedState, hyperparameters: Mapping[str, Any]
     return ""
 
 
-def tested(member: Member) -> tuple[Mapping[str, float], str]:
-    """Return a member's test losses by group, and the error."""
+def tested(member: Member) -> Tested:
+    """Return what a member comes to on the rows of the test split."""
     try:
-        return member.evaluate("test")[1], ""
+        score, losses = member.evaluate("test")
+        return Tested(dict(losses), float(score), measured(member, "test"))
     except Exception:
-        return {}, traceback.format_exc()
+        return Tested(error=traceback.format_exc())
+
+
+def measured(member: Member, split: str = "validation") -> dict[str, float]:
+    """Return what a member's class measures beside its losses, if it does; raises what its code raises."""
+    measure = getattr(member, "measure", None)
+    return measure(split) if isinstance(member, Network) and measure else {}
 
 
 def trained_by(member: Member) -> int:

@@ -12,6 +12,7 @@ from shoal.search.corpus.batches import MixedBatches
 from shoal.search.errors import Exhausted
 from shoal.search.members.mixed import Mixed, train_visits
 from shoal.search.messages import Reading, Row
+from shoal.search.worker.guarded import measured
 from shoal.trainables.member import Member
 from shoal.trainables.network import Network
 from shoal.trainables.stack import Stack, stacks
@@ -69,10 +70,13 @@ class Team:
         """
         began = time.perf_counter()
         scores = self.stack.evaluate() if self.stack else [each.evaluate() for each in self.each()]
+        measures = [measured(each) for each in self.each()]
         evaluated = time.perf_counter() - began
         ends = self.ends()
         found = {}
-        for (number, member), (score, losses) in zip(self.members.items(), scores, strict=True):
+        for (number, member), (score, losses), others in zip(
+            self.members.items(), scores, measures, strict=True
+        ):
             found[number] = Row(
                 number,
                 step=int(member.trained) if ends else 0,
@@ -82,6 +86,8 @@ class Team:
                 evaluate_seconds=evaluated / len(scores),
                 stacked=self.stack is not None,
                 losses=dict(losses),
+                measures=others,
+                rows_a_step=getattr(member, "rows_a_step", 0),
                 mixture=member.account() if isinstance(member, Mixed) else None,
                 ended=ends.get(number, ()),
                 **reading(member)._asdict(),

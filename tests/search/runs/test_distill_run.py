@@ -39,6 +39,7 @@ from shoal.search.runs import distill as distilling
 from shoal.search.runs import population as running
 from shoal.search.runs.distill import flat_row, students_table
 from shoal.search.worker.brood import follow, train_teams
+from shoal.search.worker.guarded import tested
 from shoal.search.worker.teams import teams
 from shoal.trainables.distill.spaces import AUTODISTIL, Subnet, SubSpace
 from shoal.trainables.tokenizer import tokenizer_of
@@ -290,7 +291,7 @@ def train_here(run) -> Store:
         follow(None, round_, given[round_].orders, groups)
         for number, member in found.items():
             checkpoints.save_member(store, round_, number, member.state())
-    conductor.receive(Message(tests={number: member.evaluate("test")[1] for number, member in found.items()}))
+    conductor.receive(Message(tests={number: tested(member) for number, member in found.items()}))
     assert conductor.finished
     running.record_summary(store, run, "done", outcome(conductor, 1.0, 1))
     return store
