@@ -23,7 +23,7 @@ from shoal.search.errors import InputError
 from shoal.search.exported import check_reference
 from shoal.search.members.declarations import check_settings, declared_by
 from shoal.search.members.own_class import own_class, refuse_hiding
-from shoal.search.models import check_model, tokenizer_folder
+from shoal.search.models import check_pretrained, tokenizer_folder
 
 
 def load_run(path: str, changes: Sequence[str] = ()) -> Run:
@@ -39,7 +39,7 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
     if run.kind == "distill":
         check_teacher(run)
     if run.trainable == "causal_lm" and run.kind != "distill":
-        check_model(run)
+        check_pretrained(run)
     check_reference(run)
     return run
 

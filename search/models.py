@@ -120,7 +120,7 @@ def tokenizer_folder(run: Run) -> str:
     return local_folder("model.path", run.model.path or base_of(begin))
 
 
-def check_model(run: Run) -> None:
+def check_pretrained(run: Run) -> None:
     """Raise InputError, in one line, if a run's members cannot be made of the model that its file names."""
     if not run.model.path and not run.model.begin:
         raise InputError("model.path: is required with trainable: causal_lm, such as a folder of transformers.")

@@ -9,13 +9,13 @@ from torch import Tensor
 from shoal.trainables.arrays import map_nest
 
 FOUND = "found"  # the key of weights that were found from the losses of the whole batch
-Objective = Callable[[Any], tuple[Tensor, Tensor]]  # a batch -> what is minimised, and the losses
+PartObjective = Callable[[Any], tuple[Tensor, Tensor]]  # a batch -> what is minimised, and the losses
 # the losses of a whole batch, and what came with it -> the weights of its rows
 Weigh = Callable[[Tensor, Any], Tensor]
 
 
 def in_parts(
-    objective: Objective,
+    objective: PartObjective,
     descend: Callable[[Tensor], None],
     batch: Any,
     parts: int,
@@ -29,14 +29,14 @@ def in_parts(
     """
     if weigh is None:
         return plain_parts(objective, descend, batch, parts, axis)
-    pieces = split(batch["rows"], parts, axis)
+    pieces = parted(batch["rows"], parts, axis)
     begun = random_state()
     with torch.no_grad():
         # the weights play no part in the losses that are looked for here
         whole = torch.cat([objective({"rows": piece, FOUND: torch.ones(())})[1] for piece in pieces], dim=axis)
     set_random_state(begun)
     total: Any = 0.0
-    for piece, weights in zip(pieces, split(weigh(whole, batch["weights"]), parts, axis), strict=True):
+    for piece, weights in zip(pieces, parted(weigh(whole, batch["weights"]), parts, axis), strict=True):
         loss, _ = objective({"rows": piece, FOUND: weights})
         descend(loss)
         total = total + loss.detach()
@@ -44,18 +44,18 @@ def in_parts(
 
 
 def plain_parts(
-    objective: Objective, descend: Callable[[Tensor], None], batch: Any, parts: int, axis: int
+    objective: PartObjective, descend: Callable[[Tensor], None], batch: Any, parts: int, axis: int
 ) -> tuple[Tensor, Tensor]:
     total: Any = 0.0
     rows = length(batch, axis)
-    for piece in split(batch, parts, axis):
+    for piece in parted(batch, parts, axis):
         loss = objective(piece)[0] * (length(piece, axis) / rows)
         descend(loss)
         total = total + loss.detach()
     return total, total
 
 
-def split(rows: Any, parts: int, axis: int) -> list[Any]:
+def parted(rows: Any, parts: int, axis: int) -> list[Any]:
     """Return a nest of rows as so many nests, or fewer where there are fewer rows."""
     count = min(parts, length(rows, axis))
     cut = map_nest(lambda leaf: list(leaf.tensor_split(count, dim=axis)), rows)

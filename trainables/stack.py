@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from shoal.trainables.accumulate import Objective, in_parts
+from shoal.trainables.accumulate import PartObjective, in_parts
 from shoal.trainables.arrays import map_nest, rows_in, stack, to_arrays, to_tensors
 from shoal.trainables.batches import alike
 from shoal.trainables.handover import hand_in, handed_out
@@ -221,7 +221,7 @@ class Stack:
 
         return update
 
-    def slopes(self, loss: Objective, batch: Any) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+    def slopes(self, loss: PartObjective, batch: Any) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
         """Return losses `(members,)`, each member's own result, and the gradients `(members, *shape)`."""
         leaves, first = list(self.leaves.values()), self.members[0]
         summed: list[Sequence[Tensor]] = []
@@ -239,7 +239,7 @@ class Stack:
             losses, rows = in_parts(loss, descend, batch, first.recipe.accumulate, axis=1, weigh=weigh)
         return losses, rows, summed[0]
 
-    def loss(self, contexts: ExitStack) -> Objective:
+    def loss(self, contexts: ExitStack) -> PartObjective:
         """Return the function from a stacked batch to losses `(members,)`, and each member's own result.
 
         It holds within the contexts that are entered here.

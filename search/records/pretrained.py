@@ -15,16 +15,17 @@ from shoal.search.config.places import is_hub_name
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.models import settings_of
+from shoal.search.records.inputs import READ_AT_ONCE
 from shoal.trainables.pretrained import peft_files
 from shoal.trainables.pretrained.settings import Pretrained
 
-Weights = Mapping[str, NDArray[Any]]
 WHOLE, TOLD = "model.safetensors", "shoal.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-READ_AT_ONCE = 1 << 24  # bytes
 
 
-def export_pretrained(run: Run, weights: Weights, told: dict[str, Any], target: Store, merge: bool) -> str:
+def export_pretrained(
+    run: Run, weights: Mapping[str, NDArray[Any]], told: dict[str, Any], target: Store, merge: bool
+) -> str:
     """Write a member's weights; return the name of the file that has them. `told` is kept beside them.
 
     An adapter is written as peft does. With `merge`, or where all weights trained, it is a whole model.
@@ -50,27 +51,27 @@ def export_pretrained(run: Run, weights: Weights, told: dict[str, Any], target: 
     return name
 
 
-def write_adapter(given: Pretrained, weights: Weights, base: str, target: Store) -> None:
+def write_adapter(given: Pretrained, weights: Mapping[str, NDArray[Any]], base: str, target: Store) -> None:
     assert given.adapter is not None
     rank = used_rank(weights)
     target.write(peft_files.WEIGHTS, save(peft_files.adapter_weights(weights, rank), {"format": "pt"}))
     target.write_json(peft_files.CONFIG, peft_files.adapter_config(given.adapter, rank, base))
 
 
-def used_rank(weights: Weights) -> int:
+def used_rank(weights: Mapping[str, NDArray[Any]]) -> int:
     """Return how many ranks are in use; those that are not have a row of zeros in `down`."""
     downs = [weight for name, weight in weights.items() if name.endswith(".down")]
     used = [np.any(down != 0, axis=1).nonzero()[0] for down in downs]
     return max([1, *(int(places.max()) + 1 for places in used if len(places))])
 
 
-def write_whole(given: Pretrained, weights: Weights, target: Store) -> None:
+def write_whole(given: Pretrained, weights: Mapping[str, NDArray[Any]], target: Store) -> None:
     import torch
 
-    from shoal.trainables.pretrained.folder import loaded
+    from shoal.trainables.pretrained.folder import loaded_model
 
     # what trained is float32; a merged adapter leaves its base as it was stored
-    module: Any = loaded(given.path, torch.float32 if given.adapter is None else "auto")
+    module: Any = loaded_model(given.path, torch.float32 if given.adapter is None else "auto")
     if given.adapter is None:
         known = dict(module.named_parameters())
         with torch.no_grad():

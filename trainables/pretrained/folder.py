@@ -29,11 +29,11 @@ def open_base(folder: str, precision: str, device: torch.device, kept: bool = Tr
     What is stored as it is wanted is mapped from its file, where the device is the CPU.
     """
     if not kept:
-        return loaded(folder, torch.float32).to(device)
+        return loaded_model(folder, torch.float32).to(device)
     key = os.path.realpath(folder), precision, str(device)
     known = _opened.get(key)
     if known is None:
-        known = loaded(folder, torch.float32 if precision == "float32" else "auto")
+        known = loaded_model(folder, torch.float32 if precision == "float32" else "auto")
         settle(known, torch.float32 if precision == "float32" else torch.bfloat16)
         if device.type == "cpu":
             map_weights(known, folder)
@@ -44,7 +44,7 @@ def open_base(folder: str, precision: str, device: torch.device, kept: bool = Tr
     return known
 
 
-def loaded(folder: str, dtype: Any) -> nn.Module:
+def loaded_model(folder: str, dtype: Any) -> nn.Module:
     """Return a new module with a folder's weights, each in memory of its own."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging

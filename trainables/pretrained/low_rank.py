@@ -31,7 +31,7 @@ class LowRankLinear(nn.Module):
         place = base.weight.device
         self.down = nn.Parameter(torch.empty(settings.rank, base.in_features, device=place))
         self.up = nn.Parameter(torch.zeros(base.out_features, settings.rank, device=place))
-        draw(self.down)
+        draw_down(self.down)
 
     def drop(self, rate: FloatOrTensor) -> None:
         """Take the dropout of the passes to come: one number, or each member's, `(members,)`."""
@@ -59,7 +59,7 @@ def left_out(x: Tensor, rate: FloatOrTensor, training: bool) -> Tensor:
     return x * (torch.rand_like(x) >= each) / (1 - each)
 
 
-def draw(down: Tensor, generator: torch.Generator | None = None) -> None:
+def draw_down(down: Tensor, generator: torch.Generator | None = None) -> None:
     """Draw rows of `down` in place, as peft does."""
     bound = 1 / math.sqrt(down.shape[1])
     with torch.no_grad():
@@ -111,4 +111,4 @@ def fit_rank(layer: LowRankLinear, rank: int, slots: dict[nn.Parameter, dict[str
                 if slot.shape == weight.shape:
                     (slot if rows is weight else slot.mT)[rank:] = 0
         for place in new:
-            draw(layer.down[place : place + 1], torch.Generator().manual_seed(seed + place))
+            draw_down(layer.down[place : place + 1], torch.Generator().manual_seed(seed + place))
