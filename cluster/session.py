@@ -44,6 +44,9 @@ SECONDS_BETWEEN_ROOM_LOOKS = 2.0
 # Tune's own record of an experiment, which nobody reads: a full disk is told by who writes the run's records.
 UNREAD = ("ray.tune.execution.experiment_state", "ray.tune.tune", "ray.train._internal.syncer")
 SECONDS_TO_END, SECONDS_TO_END_NOW = 60.0, 1.0
+SECONDS_FOR_ITERATORS = 10.0
+# names of Ray Data's threads in this process: an executor's own, and those that ask Ray for its blocks
+EXECUTOR, ITERATORS = "StreamingExecutor", ("ray-data-metadata-prefetch", "iter_threaded")
 LOOKS_FOR_GROUPS = 6  # looks, half a second apart
 CONTROLLER = "TrainController"  # the class of the actor that starts a trial's workers
 HEAD_RESOURCE = "node:__internal_head__"  # Ray gives this resource to the head alone
@@ -90,8 +93,18 @@ def end_readers(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     close_streams(seconds)
     for thread in threading.enumerate():
-        if thread.name.startswith("StreamingExecutor"):
+        if thread.name.startswith(EXECUTOR):
             thread.shutdown(force=True)  # type: ignore[attr-defined]
+    wait_for_threads(EXECUTOR, deadline)
+    # an iterator's threads end after their executor; one that nobody closed never ends, and asks for nothing
+    for name in ITERATORS:
+        wait_for_threads(name, min(deadline, time.monotonic() + SECONDS_FOR_ITERATORS))
+
+
+def wait_for_threads(name: str, deadline: float) -> None:
+    """Wait until no thread whose name begins like this is alive, or until the deadline."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(name):
             thread.join(max(0.0, deadline - time.monotonic()))
 
 

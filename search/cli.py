@@ -99,6 +99,18 @@ def corpus(file: FileArgument, changes: ChangesArgument = None) -> None:
     show_corpus(load_run(file, changes or []), console)
 
 
+@app.command(epilog="Example: shoal select examples/demo.yaml")
+def select(
+    file: FileArgument,
+    changes: ChangesArgument = None,
+    explain: Annotated[int | None, typer.Option(help="Say why the row of this id was chosen or not.")] = None,
+) -> None:
+    """Choose the rows of a corpus that are worth training on, as the file's `selection:` says."""
+    from shoal.search.runs.select import show_selection
+
+    show_selection(load_run(file, changes or []), console, explain)
+
+
 @app.command(epilog="Example: shoal report runs/demo")
 def report(path: DirectoryArgument) -> None:
     """Draw the run as one HTML file that opens offline."""

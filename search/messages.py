@@ -69,7 +69,7 @@ class Row(NamedTuple):
     hyperparameters: Mapping[str, Any] = NO_GROUPS  # the score was reached with these
 
 
-class Tested(NamedTuple):
+class OnTestRows(NamedTuple):
     """What a member came to on the rows of the test split, with its last weights."""
 
     losses: Mapping[str, float] = NO_GROUPS  # group -> loss
@@ -78,14 +78,14 @@ class Tested(NamedTuple):
     error: str = ""  # trace of what the member's own code raised
 
 
-NO_TESTS: Mapping[int, Tested] = {}
+NO_TESTS: Mapping[int, OnTestRows] = {}
 
 
 class Message(NamedTuple):
     """What a worker tells the driver at once."""
 
     rows: Sequence[Row] = ()
-    tests: Mapping[int, Tested] = NO_TESTS  # member -> what it came to; of a failed member nothing
+    tests: Mapping[int, OnTestRows] = NO_TESTS  # member -> what it came to; of a failed member nothing
     leaving: bool = False  # the worker's node is to go: this round's checkpoint is written whatever is due
     decided: tuple[PopulationState, list[Order]] | None = None  # by the worker that has all members
     failed: str | None = None  # why the run has to end

@@ -34,9 +34,12 @@ def signature(member: Member) -> tuple[Any, ...]:
         [(name, value.shape, value.dtype) for name, value in part.items()]
         for part in (weights, untrained_tensors(member))
     ]
-    cursor = handed_out(member.batches.state)
-    batch = map_nest(lambda leaf: (leaf.shape, leaf.dtype), member.batches.next())
-    hand_in(member.batches.load, cursor)
+    try:
+        cursor = handed_out(member.batches.state)
+        batch = map_nest(lambda leaf: (leaf.shape, leaf.dtype), member.batches.next())
+        hand_in(member.batches.load, cursor)
+    except Exception:  # batches of the user's own may raise anything, and do so again when the member trains
+        return (id(member),)
     words = {name: value for name, value in asdict(member.recipe).items() if name not in member.numbers}
     # compared as text, because a module's settings may not be hashable
     return type(member), str(member.device), repr((tensors, module_settings(member.module), batch, words))
@@ -58,11 +61,7 @@ def stacks(members: Mapping[int, Member]) -> list[list[int]]:
     """Return the members' numbers in groups that can be stacked; a member that fits no other is alone."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for number, member in members.items():
-        try:
-            key = signature(member)
-        except Exception:  # a class of the user's own may raise anything: it does so again when it trains alone
-            key = (id(member),)
-        groups.setdefault(key, []).append(number)
+        groups.setdefault(signature(member), []).append(number)
     return list(groups.values())
 
 

@@ -8,6 +8,7 @@ from shoal.search.checks.cluster import check_broods, check_compile, check_room,
 from shoal.search.checks.declared import check_rows_taken, who, without_losses
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
+from shoal.search.checks.selection import check_selection
 from shoal.search.checks.swarm import check_swarm
 from shoal.search.checks.values import check_values
 from shoal.search.config.kinds import SpaceWithin
@@ -270,10 +271,11 @@ CHECKS = (
     check_model,
     check_room,
     check_sampling,
+    check_selection,
     check_distill,
 )
 # `kind: mixture` makes its populations later: `as_population` checks them there
-FOR_MIXTURES = (check_rows_taken, check_data, check_swarm, check_model, check_sampling)
+FOR_MIXTURES = (check_rows_taken, check_data, check_swarm, check_model, check_sampling, check_selection)
 
 
 def problems(run: Run) -> list[str]:

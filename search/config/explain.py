@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 from shoal.policies.mixers.rules import MIXERS
 from shoal.policies.rules import EXPLOITS, EXPLORES
 from shoal.policies.sampling.rules import SAMPLERS
+from shoal.policies.selection.rules import SELECTORS
 from shoal.policies.space import DOMAINS
 from shoal.search import notation
 from shoal.search.config.kinds import ADAPTER
@@ -21,6 +22,7 @@ RULES = (
     ["sampling", "rule"],
     ["mixing", "policy"],
     ["model", "adapter"],
+    ["selection", "policy"],
 )
 KINDS_BY_KEY: dict[str, Iterable[str]] = {
     "model.adapter": ADAPTER,
@@ -28,6 +30,7 @@ KINDS_BY_KEY: dict[str, Iterable[str]] = {
     "population.explore": EXPLORES,
     "sampling.rule": SAMPLERS,
     "mixing.policy": MIXERS,
+    "selection.policy": SELECTORS,
 }
 
 

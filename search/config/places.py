@@ -9,6 +9,7 @@ from typing import Any
 from shoal.search.config.distill import Distill
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Data, Model
+from shoal.search.config.selection import Selection
 from shoal.search.errors import InputError
 from shoal.trainables.tokenizer import TOKENIZERS
 
@@ -32,6 +33,8 @@ def with_places(run: Run, change: ChangePlace) -> Run:
         changes["sampling"] = sampling.model_copy(update={"scorer": scorer})
     if any(is_place(place) for place in (run.model.path, run.model.begin)):
         changes["model"] = of_model(run.model, change)
+    if run.selection is not None:
+        changes["selection"] = of_selection(run.selection, change)
     if run.distill is not None:
         changes["distill"] = of_teachers(run.distill, change)
     return run.model_copy(update=changes)
@@ -62,6 +65,22 @@ def of_text(data: Data, change: ChangePlace) -> Data:
     if data.tokenizer not in TOKENIZERS:
         found["tokenizer"] = change("data.tokenizer", data.tokenizer)
     return data.model_copy(update=found)
+
+
+def of_selection(selection: Selection, change: ChangePlace) -> Selection:
+    target = {
+        name: source if source == "installed" else change(f"selection.target.{name}", source)
+        for name, source in selection.target.items()
+    }
+    scores = []
+    for place, score in enumerate(selection.scores):
+        keys = [key for key in ("model", "base", "path") if hasattr(score, key)]
+        changed = {key: change(f"selection.scores.{place}.{key}", getattr(score, key)) for key in keys}
+        scores.append(score.model_copy(update=changed))
+    found: dict[str, Any] = {"target": target, "scores": scores}
+    if selection.corpus:
+        found["corpus"] = change("selection.corpus", selection.corpus)
+    return selection.model_copy(update=found)
 
 
 def of_teachers(distill: Distill, change: ChangePlace) -> Distill:

@@ -27,6 +27,7 @@ from shoal.search.config.sections import (
     Training,
 )
 from shoal.search.config.sections_of import HyperparameterValues, Settings, WholeNumber
+from shoal.search.config.selection import Selection
 from shoal.search.config.swarm import Swarm
 from shoal.search.config.trainable import BUILT_IN, SUPER_NETWORK, Declared, Trainable
 
@@ -60,6 +61,7 @@ class Run(Settings):
     model: Model = Model()
     training: Training = Training()
     sampling: Sampling = Sampling()
+    selection: Selection | None = None
     hyperparameters: dict[str, AnyDomain] = Field(default_factory=dict)
     starts: list[Start] = Field(default_factory=list)
     swarm: Swarm | None = None

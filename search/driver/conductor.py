@@ -16,7 +16,7 @@ from shoal.policies.space import Space
 from shoal.policies.standings import rank
 from shoal.search.config.run import Run
 from shoal.search.decisions import decide_round
-from shoal.search.messages import Message, RoundOrders, Row, Tested
+from shoal.search.messages import Message, OnTestRows, RoundOrders, Row
 from shoal.search.records import tables
 from shoal.search.records.tables import Event
 
@@ -61,7 +61,7 @@ class Conductor:
     failure: str = ""  # why the run had to end early
     read_out: list[str] = field(default_factory=list)  # groups whose rows have ended, and members with them
     broken: Exception | None = None  # the error that keeps this driver from recording anything more
-    tests: dict[int, Tested] = field(default_factory=dict)
+    tests: dict[int, OnTestRows] = field(default_factory=dict)
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     writing: Future[None] | None = None
 

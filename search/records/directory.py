@@ -69,6 +69,7 @@ def same_run(given: Run) -> Run:
     differs. The new configuration is written into the directory.
     """
     there, store, _ = recorded(given.directory)
+    given = on_chosen_rows(given, there)
     data = given.data.model_copy(update={"content": given.data.content or there.data.content})
     given = given.model_copy(update={"data": data})
     known = inputs.check_same(given, store)
@@ -87,6 +88,19 @@ def same_run(given: Run) -> Run:
         )
     store.write(SETTINGS, dump(given))
     return given
+
+
+def on_chosen_rows(given: Run, there: Run) -> Run:
+    """Return the given run on the rows that the one in its directory chose, if both choose rows."""
+    if given.selection is None or there.selection is None or not there.selection.chosen:
+        return given
+    kept = {"chosen": there.selection.chosen, "corpus": there.selection.corpus}
+    groups = {name: source for name, source in given.data.groups.items() if name in there.data.groups}
+    changes: dict[str, Any] = {"corpus": there.data.corpus, "groups": groups}
+    if given.data.proportions is None:
+        changes["proportions"] = there.data.proportions
+    data = given.data.model_copy(update=changes)
+    return given.model_copy(update={"data": data, "selection": given.selection.model_copy(update=kept)})
 
 
 def flat_settings(values: Any, place: str = "") -> dict[str, Any]:

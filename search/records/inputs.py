@@ -49,7 +49,8 @@ def places_of(run: Run) -> dict[str, str]:
 
 
 def is_read(run: Run, key: str) -> bool:
-    if key in ("directory", "code") or key.startswith("data.groups."):
+    # rows are chosen before a run begins, so it reads nothing of its selection any more
+    if key in ("directory", "code") or key.startswith(("data.groups.", "selection.")):
         return False
     return run.takes_rows or not key.startswith("data.")
 

@@ -29,6 +29,7 @@ from shoal.search.members.own_class import own_class
 from shoal.search.records import directory
 from shoal.search.runs.closing import close, is_closed
 from shoal.search.runs.controls import controls
+from shoal.search.runs.select import with_chosen_rows
 
 
 def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
@@ -106,6 +107,7 @@ def prepare_run(run: Run, console: Console, new: bool = False) -> Run:
         own_class(run.trainable, run.code)
     if not run.takes_rows:
         return run
+    run = with_chosen_rows(run, partial(print_line, console), renew=new)
     manifest = prepare_corpus(run.data, partial(print_line, console), renew=new)
     run = run.model_copy(update={"data": run.data.model_copy(update={"content": manifest.content})})
     rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}

@@ -21,9 +21,9 @@ from shoal.search.errors import Exhausted, InputError
 from shoal.search.members.build import build_members
 from shoal.search.members.ledger import way_to_ledger
 from shoal.search.members.views import Shared
-from shoal.search.messages import Message, Row, Tested
+from shoal.search.messages import Message, OnTestRows, Row
 from shoal.search.worker.asynchronous import train_freely
-from shoal.search.worker.guarded import LOST, loaded, taken, tested, trained_by
+from shoal.search.worker.guarded import LOST, loaded, on_test_rows, taken, trained_by
 from shoal.search.worker.orders import way_to_orders
 from shoal.search.worker.spent import CHECKPOINT, EXPLOIT, Spent
 from shoal.search.worker.teams import Team, failed_row, teams
@@ -70,7 +70,8 @@ def host_members(settings: dict[str, Any]) -> None:
     if trained is None:
         return
     members, failed = trained
-    tests = {number: Tested() if number in failed else tested(member) for number, member in members.items()}
+    well = {number: on_test_rows(member) for number, member in members.items() if number not in failed}
+    tests = dict.fromkeys(members, OnTestRows()) | well
     if leads(span):
         mailbox.send_report(actor, brood, Message(tests=tests))
 

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from shoal.search.messages import Tested
+from shoal.search.messages import OnTestRows
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Member, SavedState
 from shoal.trainables.network import Network
@@ -39,13 +39,13 @@ def loaded(member: Member, state: SavedState, hyperparameters: Mapping[str, Any]
     return ""
 
 
-def tested(member: Member) -> Tested:
+def on_test_rows(member: Member) -> OnTestRows:
     """Return what a member comes to on the rows of the test split."""
     try:
         score, losses = member.evaluate("test")
-        return Tested(dict(losses), float(score), measured(member, "test"))
+        return OnTestRows(dict(losses), float(score), measured(member, "test"))
     except Exception:
-        return Tested(error=traceback.format_exc())
+        return OnTestRows(error=traceback.format_exc())
 
 
 def measured(member: Member, split: str = "validation") -> dict[str, float]:

@@ -153,3 +153,24 @@ def test_handlers_are_as_they_were_afterwards() -> None:
     assert told.code == 143
     assert [signal.getsignal(number) for number in ending.CODES] == before
     assert not ending.came()
+
+
+@pytest.mark.ray
+def test_ray_is_shut_down_when_an_iterator_has_its_last_block() -> None:
+    """Ray ends the whole process when a thread asks it something afterwards: the line at the end never came."""
+    program = """
+        import threading, time
+        import ray
+        from shoal.cluster.session import session
+        def ask(worker, block):
+            time.sleep(2)
+            worker.get_objects([block])
+        with session():
+            print("here", flush=True)
+            about = ray._private.worker.global_worker.core_worker, ray.put(1)
+            threading.Thread(target=ask, args=about, name="iter_threaded", daemon=True).start()
+        time.sleep(3)
+        print("whole")
+    """
+    code, said, errors = ended(program)
+    assert (code, said) == (0, "here\nwhole\n"), errors

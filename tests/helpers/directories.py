@@ -53,7 +53,7 @@ def goes_on(conductor: Conductor, until: int) -> None:
     found = [Team({number: member}) for number, member in members.items()]
     conductor.give_orders = given.__setitem__
     for round_ in range(conductor.round + 1, until + 1):
-        rows = brood.train_teams(found, conductor.run.population.interval, set())
+        rows = brood.train_teams(found, conductor.run.population.interval, {})
         step = round_ * conductor.run.population.interval
         conductor.receive(Message([row._replace(round=round_, step=step) for row in rows]))
         brood.follow(None, round_, given[round_].orders, found)

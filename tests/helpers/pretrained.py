@@ -76,5 +76,3 @@ def causal(
     chosen = Recipe(**{"steps": 40, "warmup": 2, "learning_rate": 0.01} | (recipe or {}))
     batches = Shuffled(token_rows() if rows is None else rows, batch, seed)
     return CausalModel(chosen, hyperparameters, batches, held_out, seed, pretrained=made)
-
-

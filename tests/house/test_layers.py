@@ -41,6 +41,7 @@ FLOORS = (
     {"config", "signals", "tokenizers"},
     {"checks", "decisions", "exported", "models"},
     {"corpus"},
+    {"selection"},
     {"distill"},
     {"members"},
     {"load"},

@@ -23,11 +23,38 @@ def test_gradients_are_those_of_differences() -> None:
     rng = np.random.default_rng(0)
     logs, heights = np.linspace(-2, 2, 30), rng.normal(0, 0.01, 30)
     for point in (np.array([-0.5, -1.0, 0.2]), np.array([-4.0, 4.0, 1.2]), np.array([-0.5, -0.5, -0.1])):
-        _, gradient = _misfit(point, logs, heights)
+        here = _misfit(point, logs, heights)
         for place in range(3):
-            step = np.eye(3)[place] * 1e-6
-            slope = (_misfit(point + step, logs, heights)[0] - _misfit(point - step, logs, heights)[0]) / 2e-6
-            assert gradient[place] == pytest.approx(slope, rel=1e-4, abs=1e-8)
+            step = np.eye(3)[place] * 1e-7
+            more, less = (_misfit(point + way * step, logs, heights) for way in (1, -1))
+            assert here.gradient[place] == pytest.approx((more.value - less.value) / 2e-7, rel=1e-4, abs=1e-8)
+            turned = (more.gradient - less.gradient) / 2e-7
+            assert here.curvature[place] == pytest.approx(turned, rel=1e-3, abs=1e-6)
+            assert np.linalg.eigvalsh(here.bound).min() > -1e-12
+
+
+@pytest.mark.parametrize(
+    "planted", [LossCurve(2.0, 20.0, 0.3), LossCurve(2.0, 40.0, 0.3), LossCurve(3.0, 10.0, 0.6)]
+)
+def test_with_noise_and_outliers_the_fit_is_where_scipy_finds_it(planted: LossCurve) -> None:
+    from scipy.optimize import minimize
+
+    rng, at = np.random.default_rng(0), 8.0 * np.arange(1, 301)
+    losses = (planted.eps + planted.beta * at**-planted.alpha) * np.exp(rng.normal(0, 0.03, 300))
+    losses[::29] *= 1.5
+    found = fit_curve(at, losses, NEVER)
+    middle, level = float(np.exp(np.log(at).mean())), float(np.median(losses))
+    arguments = np.log(at / middle), np.log(losses / level)
+
+    def function(point: np.ndarray) -> float:
+        return _misfit(point, *arguments).value
+
+    slope = np.log(found.beta / level) - found.alpha * np.log(middle)
+    here = np.array([np.log(found.eps / level), slope, found.alpha])
+    options = {"xatol": 1e-10, "fatol": 1e-16, "maxiter": 20_000, "maxfev": 20_000}
+    for start in (here, np.array([-0.5, -0.5, 0.3])):
+        theirs = minimize(function, start, method="Nelder-Mead", options=options)
+        assert function(here) <= theirs.fun * (1 + 1e-5)
 
 
 def test_losses_that_cannot_be_fitted_keep_the_curve() -> None:

@@ -65,7 +65,7 @@ def train(conductor: Conductor, members: dict[int, Toy], rounds: range) -> dict[
     conductor.give_orders = lambda round_, told: given.update({round_: told.orders})
     found = [Team({number: member}) for number, member in members.items()]
     for round_ in rounds:
-        rows = brood.train_teams(found, 4, set())
+        rows = brood.train_teams(found, 4, {})
         told = [row._replace(round=round_, step=members[row.member].trained) for row in rows]
         conductor.receive(Message(told))
         brood.follow(None, round_, given[round_], found, earlier=brood.archive(conductor.store, None))

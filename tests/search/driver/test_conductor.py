@@ -11,7 +11,7 @@ from shoal.search.driver.conductor import Conductor
 from shoal.search.driver.population import early_end, open_conductor
 from shoal.search.driver.scheduler import PopulationScheduler
 from shoal.search.load import load_run
-from shoal.search.messages import Message, RoundOrders, Row, Tested
+from shoal.search.messages import Message, OnTestRows, RoundOrders, Row
 from shoal.search.records import tables
 
 TOY = str(Path(__file__).parents[3] / "examples/toy.yaml")
@@ -91,7 +91,7 @@ def test_rows_that_end_end_the_run_with_the_round_in_which_they_do(conductor, tm
     assert conductor.given[1].orders and conductor.given[2] == RoundOrders([], over=True)
     assert [path.parent.name for path in tmp_path.glob("checkpoints/*/decisions.json")] == ["round-000002"]
     assert not conductor.finished
-    tests = Message(tests={member: Tested({"docs": 1.0}) for member in range(4)})
+    tests = Message(tests={member: OnTestRows({"docs": 1.0}) for member in range(4)})
     conductor.receive(tests)
     assert conductor.finished
     assert early_end(conductor) == (

@@ -44,7 +44,15 @@ def emitted(monkeypatch) -> dict[tuple, float]:
 
 def rows(round_: int, scores: list[float]) -> list[Row]:
     return [
-        Row(member, round_, 25 * round_, score=score, losses={"code": -score, "law": 2.0})
+        Row(
+            member,
+            round_,
+            25 * round_,
+            score=score,
+            losses={"code": -score, "law": 2.0},
+            rows=8 * 25 * round_,
+            tokens=128 * 8 * 25 * round_,
+        )
         for member, score in enumerate(scores)
     ]
 

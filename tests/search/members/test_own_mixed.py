@@ -1,5 +1,6 @@
 """Mixing and sampling policies in networks of a user's own, by the same contracts as in the decoder."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ RECIPE = Recipe(steps=STEPS, warmup=2, learning_rate=0.05)
 
 def reference(of: type[Network] = Bigrams) -> Reference:
     model = of(RECIPE, {}, NoBatches(), {}, 5, vocabulary=16)
-    return Reference(lambda rows: model.parts(model.module.eval(), rows), 300)
+    return Reference(partial(model.parts, model.module.eval()), 300)
 
 
 def member(policy: Any, seed: int = 0, of: type[Network] = Bigrams, **hyperparameters: Any) -> Mixed:
@@ -68,7 +69,7 @@ def test_networks_of_ones_own_train_stacked_on_mixtures_of_their_own(name: str) 
     together = {seed: member(EXAMPLES[name], seed, scale=0.5 + seed) for seed in range(2)}
     rows = {n: row for team in teams(together, stack=True) for n, row in team.train(20).items()}
     for seed, each in enumerate(alone):
-        assert rows[seed]["train_loss"] == pytest.approx(each.train(20), rel=1e-4)
+        assert rows[seed].train_loss == pytest.approx(each.train(20), rel=1e-4)
 
 
 def test_an_excess_by_row_is_the_loss_above_that_of_the_reference() -> None:
@@ -83,7 +84,7 @@ def test_an_excess_by_row_is_the_loss_above_that_of_the_reference() -> None:
     other = member(policy)
     other.ready(1)
     rows = other.batches.mixed.take([2, 2])
-    ours = other.parts(other.module, torch.from_numpy(rows)).numpy()[:, 0]
+    ours = other.parts(other.module, torch.from_numpy(rows)).detach().numpy()[:, 0]
     theirs = reference().losses(torch.from_numpy(rows))[:, 0]
     by_hand = np.maximum(ours - theirs, 0).reshape(2, 2).mean(axis=1)
     other = member(policy)

@@ -1,5 +1,6 @@
 """Every mixing policy in members: budget, ready points, clones, stacks, what is measured within a step."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -52,9 +53,13 @@ STEPS = 40
 MODEL = mixed_class(LanguageModel)
 
 
-def reference(seed: int = 5) -> Reference:
+def stranger(seed: int = 5) -> Decoder:
     module = Decoder(SHAPE)
     initialise(module, torch.Generator().manual_seed(seed))
+    return module.eval()
+
+
+def reference(module: Decoder) -> Reference:
     return Reference(lambda tokens: losses_by_token(module(tokens.long()), tokens.long()), 300)
 
 
@@ -64,7 +69,7 @@ def member(policy: Any, seed: int = 0, floor: float = 0.1, **hyperparameters: An
     held_out = dict.fromkeys(("validation", "test", PROBED), by_group)
     groups = Groups(NAMES, (100, 50), batch=4, steps=STEPS)
     recipe = Recipe(steps=STEPS, warmup=2, learning_rate=0.01)
-    given = {"mixing": BoundedMixing(policy, floor=floor), "groups": groups, "reference": reference()}
+    given = {"mixing": BoundedMixing(policy, floor=floor), "groups": groups, "reference": reference(stranger())}
     return MODEL(recipe, hyperparameters, batches(), held_out, seed, shape=SHAPE, **given)
 
 
@@ -158,8 +163,7 @@ def test_a_step_is_trained_with_the_weights_of_its_own_score(policy: Any) -> Non
 
 def test_dropout_is_no_excess() -> None:
     model = member(DoReMi(proxy_share=1.0), dropout=0.5)
-    assert model.reference is not None
-    model.reference.module.load_state_dict(model.module.state_dict())
+    model.reference = reference(copy.deepcopy(model.module).eval())
     model.train(1)
     assert model.mixing_state["policy"]["scores"] == pytest.approx([0.0, 0.0], abs=1e-6)
     assert model.mixing_state["policy"]["weights"] == pytest.approx([0.5, 0.5], abs=1e-6)
@@ -183,20 +187,18 @@ def test_a_step_by_groups_is_the_step_on_their_weighted_sum() -> None:
 
 def test_doremi_hears_what_each_token_costs_more_than_the_reference() -> None:
     model = member(DoReMi(smoothing=0.0, proxy_share=1.0))
-    assert model.reference is not None
     expected = []
     for stream in model.visits.mixed.streams:
         tokens = torch.from_numpy(stream.take(0, 2).astype(np.int64))
         logs = [
             module(tokens)[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
-            for module in (model.module, model.reference.module)
+            for module in (model.module, stranger())
         ]
         expected.append((logs[1] - logs[0]).clamp(min=0).mean().item())
     model.train(1)
     assert model.mixing_state["policy"]["scores"] == pytest.approx(expected, abs=1e-5) and min(expected) > 0
     itself = member(DoReMi(proxy_share=1.0))
-    assert itself.reference is not None
-    itself.reference.module.load_state_dict(itself.module.state_dict())
+    itself.reference = reference(copy.deepcopy(itself.module).eval())
     itself.train(1)
     assert itself.mixing_state["policy"]["weights"] == pytest.approx([0.5, 0.5], abs=1e-6)
 

@@ -39,7 +39,7 @@ from shoal.search.runs import distill as distilling
 from shoal.search.runs import population as running
 from shoal.search.runs.distill import flat_row, students_table
 from shoal.search.worker.brood import follow, train_teams
-from shoal.search.worker.guarded import tested
+from shoal.search.worker.guarded import on_test_rows
 from shoal.search.worker.teams import teams
 from shoal.trainables.distill.spaces import AUTODISTIL, Subnet, SubSpace
 from shoal.trainables.tokenizer import tokenizer_of
@@ -285,13 +285,13 @@ def train_here(run) -> Store:
     found = {number: make(number, known.hyperparameters) for number, known in enumerate(state)}
     groups = teams(found, None)
     for round_ in range(1, run.rounds + 1):
-        rows = train_teams(groups, run.population.interval, set())
+        rows = train_teams(groups, run.population.interval, {})
         step = round_ * run.population.interval
         conductor.receive(Message([row._replace(round=round_, step=step) for row in rows]))
         follow(None, round_, given[round_].orders, groups)
         for number, member in found.items():
             checkpoints.save_member(store, round_, number, member.state())
-    conductor.receive(Message(tests={number: tested(member) for number, member in found.items()}))
+    conductor.receive(Message(tests={number: on_test_rows(member) for number, member in found.items()}))
     assert conductor.finished
     running.record_summary(store, run, "done", outcome(conductor, 1.0, 1))
     return store

@@ -20,7 +20,7 @@ from shoal.search.config.run import Run
 from shoal.search.driver.population import open_conductor
 from shoal.search.errors import Exhausted
 from shoal.search.load import load_run
-from shoal.search.messages import Message, Row, Tested, Verdict
+from shoal.search.messages import Message, OnTestRows, Row, Verdict
 from shoal.search.records.directory import last_rows
 from shoal.search.records.lineage import ancestry, read_lineage
 from shoal.search.records.tables import METRICS
@@ -113,7 +113,7 @@ class Post:
                 killed.add(worker)
                 return
             with self.changed:
-                self.conductor.receive(Message(tests={number: Tested() for number in members}))
+                self.conductor.receive(Message(tests={number: OnTestRows() for number in members}))
 
         threads = [threading.Thread(target=host, args=(worker,)) for worker in workers_]
         for thread in threads:

@@ -12,10 +12,10 @@ from shoal.policies.population import Order
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.load import load_run
-from shoal.search.messages import Tested
+from shoal.search.messages import OnTestRows
 from shoal.search.worker import asynchronous as turns
 from shoal.search.worker import brood
-from shoal.search.worker.guarded import LOST, loaded, lost_state, taken, tested, trained_by
+from shoal.search.worker.guarded import LOST, loaded, lost_state, on_test_rows, taken, trained_by
 from shoal.search.worker.teams import Team, teams
 from shoal.trainables.member import SavedState
 from shoal.trainables.toy import Toy
@@ -62,9 +62,9 @@ def test_each_call_of_a_members_own_code_gives_its_error_back() -> None:
     assert LOST not in taken(Toy(H))
     assert "weights of mine" in loaded(Deaf(H), Toy(H).state(), H) and loaded(Toy(H), Toy(H).state(), H) == ""
     assert loaded(Toy(H), lost_state("why"), H) == "why"
-    found = tested(Untested(H))
+    found = on_test_rows(Untested(H))
     assert found.losses == {} and math.isnan(found.score) and "no test rows" in found.error
-    assert tested(Toy(H)) == Tested({}, Toy(H).score())
+    assert on_test_rows(Toy(H)) == OnTestRows({}, Toy(H).score())
     assert trained_by(Uncounted(H)) == 0
 
 
@@ -187,7 +187,9 @@ def test_an_asynchronous_run_goes_on_without_such_a_member(tmp_path, monkeypatch
     monkeypatch.setattr(turns, "build_members", build)
     run = plain(
         tmp_path,
-        "population={mode: asynchronous, interval: 8}",
+        "population.mode=asynchronous",
+        "population.interval=8",
+        f"population.members={MEMBERS}",
         "training.steps=40",
         "cluster={broods: 1, workers_per_brood: 2}",
     )
