@@ -15,7 +15,7 @@ Key = tuple[int, ...]  # (round, member), and where a member spans workers the p
 Posted = list[ray.ObjectRef]  # the one reference to them, in a list so that Ray does not resolve it
 
 
-class Decided(Protocol):
+class Answered(Protocol):
     """The answer to a member's report; the mailbox looks at nothing else of it."""
 
     @property
@@ -37,7 +37,7 @@ class Mailbox:
         self.reports: list[asyncio.Queue[Any]] = [asyncio.Queue() for _ in range(broods)]
         self.orders: dict[int, Any] = {}
         self.weights: dict[Key, Posted] = {}
-        self.verdicts: dict[int, tuple[Decided, Posted]] = {}  # member -> its last
+        self.verdicts: dict[int, tuple[Answered, Posted]] = {}  # member -> its last
         self.ended = False
         self.changed = asyncio.Condition()
 
@@ -88,8 +88,8 @@ class Mailbox:
         self.weights |= {(round_of[member], member): reference for member, reference in weights.items()}
         await self.reports[brood].put(message)
 
-    async def give_verdicts(self, verdicts: list[Decided] | None) -> None:
-        """Decided members one by one, each with the weights it is to take; None ends the run."""
+    async def give_verdicts(self, verdicts: list[Answered] | None) -> None:
+        """Answered members one by one, each with the weights it is to take; None ends the run."""
         async with self.changed:
             self.ended = verdicts is None
             for verdict in verdicts or []:
@@ -100,10 +100,10 @@ class Mailbox:
                     del self.weights[key]
             self.changed.notify_all()
 
-    async def take_verdicts(self, known: dict[int, int]) -> list[tuple[Decided, Posted]] | None:
+    async def take_verdicts(self, known: dict[int, int]) -> list[tuple[Answered, Posted]] | None:
         """Wait for verdicts on later rounds than these members know of; None says that the run ends."""
 
-        def found() -> list[tuple[Decided, Posted]]:
+        def found() -> list[tuple[Answered, Posted]]:
             return [
                 self.verdicts[member]
                 for member, round_ in known.items()

@@ -15,6 +15,9 @@ from shoal.cluster.errors import NoRay
 from shoal.cluster.storage import BrokenFile, CannotWrite, Store
 from shoal.search import notation, traces
 from shoal.search.errors import InputError, Interrupted, RunFailed
+from shoal.search.front import commands
+from shoal.search.front.commands import ChangesArgument, DirectoryArgument, FileArgument
+from shoal.search.front.completion import complete_directory
 from shoal.search.load import load_run
 from shoal.search.output import write_document
 from shoal.search.platform import job_commands, platform_commands
@@ -32,10 +35,7 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
-FileArgument = Annotated[str, typer.Argument(help="YAML file of the run.", metavar="FILE")]
-ChangesArgument = Annotated[list[str] | None, typer.Argument(help="Changes to it.", metavar="[key=value ...]")]
 MemberOption = Annotated[int | None, typer.Option(help="Which member; the best one by default.")]
-DirectoryArgument = Annotated[str, typer.Argument(help="Run directory or URI.", metavar="DIR")]
 
 
 class Resume(StrEnum):
@@ -162,7 +162,11 @@ def replay(path: DirectoryArgument, member: MemberOption = None) -> None:
 def status(
     path: Annotated[
         str | None,
-        typer.Argument(help="Run directory or job id; all of runs/ by default.", metavar="[DIR|JOB]"),
+        typer.Argument(
+            help="Run directory or job id; all of runs/ by default.",
+            metavar="[DIR|JOB]",
+            autocompletion=complete_directory,
+        ),
     ] = None,
     address: job_commands.Address = None,
 ) -> None:
@@ -208,6 +212,7 @@ app.command("submit", epilog=example.format("submit examples/toy.yaml directory=
 app.command("stop", epilog=example.format("stop toy-1f2e3d4c"))(job_commands.stop_command)
 app.command("logs", epilog=example.format("logs --follow /runs/toy"))(job_commands.logs_command)
 app.command("top", epilog="Example: shoal top runs/demo")(job_commands.top_command)
+commands.register(app)
 app.add_typer(platform_commands.k8s, name="k8s")
 app.add_typer(platform_commands.grafana, name="grafana")
 

@@ -133,7 +133,7 @@ def check_pretrained(run: Run) -> None:
         raise InputError(f"model: {error}") from error
     config = config_of(given.path)
     check_length(run, config)
-    check_tokenizer(run, config)
+    check_vocabulary(run, config)
     check_parts(run, given, outline_of(given.path))
 
 
@@ -184,7 +184,7 @@ def check_length(run: Run, config: dict[str, Any]) -> None:
         )
 
 
-def check_tokenizer(run: Run, config: dict[str, Any]) -> None:
+def check_vocabulary(run: Run, config: dict[str, Any]) -> None:
     from shoal.search.tokenizers import open_tokenizer
 
     found, known = open_tokenizer(run.data.tokenizer).vocabulary, config.get("vocab_size")

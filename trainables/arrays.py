@@ -58,10 +58,19 @@ def map_nest(function: Callable[..., Any], *nests: Any) -> Any:
     return function(*nests)
 
 
-def to_tensors(nest: Any, device: torch.device) -> Any:
-    """Return a nest of arrays or tensors as tensors on a device; these may share the arrays' memory."""
+def is_words(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray) and leaf.dtype.kind in "US"
 
-    def move(leaf: Any) -> torch.Tensor:
+
+def to_tensors(nest: Any, device: torch.device) -> Any:
+    """Return a nest of arrays or tensors as tensors on a device; these may share the arrays' memory.
+
+    Arrays of words stay as they are: torch has none.
+    """
+
+    def move(leaf: Any) -> Any:
+        if is_words(leaf):
+            return leaf
         if isinstance(leaf, torch.Tensor):
             return leaf.to(device)
         # arrays from Ray are read-only, and torch.from_numpy warns about that

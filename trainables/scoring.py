@@ -9,7 +9,7 @@ from shoal.trainables.decoder import Decoder, token_losses
 ROWS_PER_PASS = 128
 
 
-def row_losses(model: Decoder, rows: NDArray[np.uint16]) -> NDArray[np.float32]:
+def row_losses(model: Decoder, rows: NDArray[np.integer]) -> NDArray[np.float32]:
     """Return the mean next-token loss of each row of tokens `(rows, sequence_length)`, in nats: `(rows,)`."""
     device = model.embedding.weight.device
     found = np.empty(len(rows), np.float32)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from shoal.trainables.accumulate import PartObjective, in_parts
-from shoal.trainables.arrays import map_nest, rows_in, stack, to_arrays, to_tensors
+from shoal.trainables.arrays import is_words, leaves_of, map_nest, rows_in, stack, to_arrays, to_tensors
 from shoal.trainables.batches import alike
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Member
@@ -36,10 +36,13 @@ def signature(member: Member) -> tuple[Any, ...]:
     ]
     try:
         cursor = handed_out(member.batches.state)
-        batch = map_nest(lambda leaf: (leaf.shape, leaf.dtype), member.batches.next())
+        drawn = member.batches.next()
         hand_in(member.batches.load, cursor)
     except Exception:  # batches of the user's own may raise anything, and do so again when the member trains
         return (id(member),)
+    if any(map(is_words, leaves_of(drawn))):  # vmap takes tensors alone
+        return (id(member),)
+    batch = map_nest(lambda leaf: (leaf.shape, leaf.dtype), drawn)
     words = {name: value for name, value in asdict(member.recipe).items() if name not in member.numbers}
     # compared as text, because a module's settings may not be hashable
     return type(member), str(member.device), repr((tensors, module_settings(member.module), batch, words))

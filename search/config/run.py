@@ -47,30 +47,36 @@ def known_kind(kind: str) -> str:
 class Run(Settings):
     """A whole run, resolved. What must hold between its sections stands in `shoal.search.checks`."""
 
-    name: Name
+    name: Name  # the run's name: its directory is runs/NAME unless `directory` says otherwise
+    # the purpose of the run: to train a population, to search one mixture, or to distil a large model
     kind: Annotated[str, AfterValidator(known_kind)] = "population"
-    format: Literal[2] = RUN_FORMAT
-    seed: Annotated[WholeNumber, Field(ge=0, lt=2**32)] = 0
-    directory: str = ""
+    format: Literal[2] = RUN_FORMAT  # format of the run directory, which Shoal writes itself
+    seed: Annotated[WholeNumber, Field(ge=0, lt=2**32)] = 0  # all random numbers of the run follow from it
+    directory: str = ""  # where the run is written: a path, or a URI that pyarrow.fs opens
+    # a member is the decoder, the toy, or a class of your own as module:Class
     trainable: Annotated[str, Field(pattern=TRAINABLE)] = "decoder"
     code: str = ""  # folder of the file with your own class; by default the folder of the YAML file
     settings: HyperparameterValues = Field(default_factory=dict)  # constants of your own class
-    declared: Declared | None = None  # what your own class says of itself; a run writes it into its own file
-    data: Data = Data()
-    mixing: MixingSection | None = None
-    model: Model = Model()
+    declared: Declared | None = None  # the rows and constants that your own class takes: a run notes them
+    data: Data = Data()  # which text members read, and how it becomes rows
+    mixing: MixingSection | None = None  # how each member chooses its own mixture of the groups
+    model: Model = Model()  # shape of the decoder, a small transformer
+    # how members train: the numbers here can be searched under `hyperparameters`
     training: Training = Training()
-    sampling: Sampling = Sampling()
-    selection: Selection | None = None
+    sampling: Sampling = Sampling()  # which rows of an epoch members train on
+    selection: Selection | None = None  # which rows of the corpus are worth training on, chosen before a run
+    # each searched hyperparameter, with its domain
     hyperparameters: dict[str, AnyDomain] = Field(default_factory=dict)
+    # the first hyperparameters of each member, in place of drawn ones
     starts: list[Start] = Field(default_factory=list)
-    swarm: Swarm | None = None
+    swarm: Swarm | None = None  # the small runs of kind mixture, and the law that is fitted to them
+    # hyperparameters by step, in place of a search: what `shoal schedule` prints
     schedule: list[Scheduled] = Field(default_factory=list)
     root: Annotated[WholeNumber, Field(ge=0)] = 0  # member 0 starts as member `root` of a population would
-    population: Population = Population()
-    distill: Distill | None = None
-    cluster: Cluster = Cluster()
-    checkpoint: Checkpoint = Checkpoint()
+    population: Population = Population()  # how many members there are, and by which rules they copy and vary
+    distill: Distill | None = None  # the teacher and the students of kind distill
+    cluster: Cluster = Cluster()  # where members live: workers, CPUs, GPUs
+    checkpoint: Checkpoint = Checkpoint()  # how often the run is saved, and how many checkpoints stay
 
     @property
     def described(self) -> Trainable:
@@ -94,7 +100,7 @@ class Run(Settings):
     @property
     def rows(self) -> str:
         """The kind of rows of the corpus."""
-        return "tokens"
+        return str(self.data.rows)
 
     @property
     def own(self) -> bool:

@@ -17,8 +17,8 @@ class NgramScore(Settings):
     """Log-ratio of hashed n-grams of tokens, in the target over in the pool; a column for each target."""
 
     kind: Literal["ngrams"]
-    grams: Annotated[Count, Field(le=8)] = 2
-    buckets: Count = 10_000
+    grams: Annotated[Count, Field(le=8)] = 2  # tokens of the longest n-gram
+    buckets: Count = 10_000  # into so many the n-grams are hashed
     pseudo: Annotated[Real, Field(ge=0)] = 0.0  # added to the target's counts, for a small target
 
 
@@ -27,46 +27,46 @@ class LossScore(Settings):
 
     kind: Literal["loss"]
     model: str  # the folder of an exported model, such as runs/NAME/best
-    column: Name = "loss"
+    column: Name = "loss"  # name of the column that it adds
 
 
 class DifferenceScore(Settings):
     """The loss under one model less that under another; as a share of the latter if `relative`."""
 
     kind: Literal["difference"]
-    model: str
-    base: str
+    model: str  # folder of an exported model
+    base: str  # folder of the model that it is compared with
     relative: Flag = True
-    column: Name = "score"
+    column: Name = "score"  # name of the column that it adds
 
 
 class EmbeddingScore(Settings):
     """The mean of an exported decoder's last hidden states."""
 
     kind: Literal["embedding"]
-    model: str
+    model: str  # folder of an exported decoder
 
 
 class GradientScore(Settings):
     """A random projection of each row's gradient under an exported decoder, of pool and target."""
 
     kind: Literal["gradients"]
-    model: str
-    width: Annotated[Count, Field(le=8192)] = 256
+    model: str  # folder of an exported decoder
+    width: Annotated[Count, Field(le=8192)] = 256  # numbers that each gradient is projected to
 
 
 class TableScore(Settings):
     """Columns of a Parquet file that has a `row_id`, made by whatever program."""
 
     kind: Literal["table"]
-    path: str
+    path: str  # place of the Parquet file
 
 
 class OwnScore(Settings):
     """A class of your own, made without arguments, whose `score(rows)` returns columns by name."""
 
     kind: Literal["own"]
-    made: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    made: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]  # the class, as module:Class
 
 
 SCORES: dict[str, type[Settings]] = {
@@ -94,19 +94,20 @@ class Duplicates(Settings):
 
     similarity: Annotated[Real, Field(gt=0, lt=1)] = 0.8  # least that the sets of shingles of two rows share
     shingle: Count = 8  # tokens
+    # hashes of a row's signature; more tell similarities apart more finely
     permutations: Annotated[Count, Field(ge=16)] = 128
 
 
 class Selection(Settings):
     """How rows are chosen out of the corpus, how many, and by which scores."""
 
-    policy: AnySelector
+    policy: AnySelector  # the rule that chooses rows by their scores
     rows: Count | None = None  # rows to choose
     share: Annotated[Real, Field(gt=0, le=1)] | None = None  # or the share of all training rows
     target: dict[Name, Source] = Field(default_factory=dict)  # sources like those of data.groups
     scores: list[AnyScore] = Field(default_factory=list)  # by default ngrams, where the policy needs them
     mix: dict[str, Real] = Field(default_factory=dict)  # weights of scores; makes the column `mix`
-    duplicates: Duplicates | None = None
+    duplicates: Duplicates | None = None  # drop rows that are nearly equal to others
     corpus: str = ""  # where the chosen rows go; by default data.corpus with -selected behind it
     chosen: str = ""  # hash of the selection that a run began with; the run sets it
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shoal.search.config.distill import DISTILL_HYPERPARAMETERS
+from shoal.search.config.rows import ROW_KINDS
 from shoal.search.config.sections_of import section_of
 from shoal.trainables.settings import Recipe
 
-ROWS = ("tokens", "instruction", "preference", "columns")  # the kinds of rows that Shoal reads for a class
 FACTS = ("vocabulary", "sequence_length")  # a class of the user's own that takes these gets the corpus's
 TRAINING_CONSTANTS = {"steps", "optimiser", "precision", "accumulate"}  # all members of a run share these
 TRAINING_HYPERPARAMETERS = set(Recipe.__dataclass_fields__) - TRAINING_CONSTANTS
@@ -29,8 +29,10 @@ class Trainable:
     searched: tuple[str, ...] = ()  # those of the constants that may be searched
 
     def __post_init__(self) -> None:
-        if odd := sorted(set(self.takes) - set(ROWS)):
-            raise ValueError(f"takes must be among {', '.join(ROWS)}, but has {', '.join(map(repr, odd))}.")
+        if odd := sorted(set(self.takes) - set(ROW_KINDS)):
+            raise ValueError(
+                f"takes must be among {', '.join(ROW_KINDS)}, but has {', '.join(map(repr, odd))}."
+            )
 
     @property
     def takes_rows(self) -> bool:

@@ -16,9 +16,9 @@ import ray.data
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
+from shoal.cluster.rows import TOKENS, as_rows, id_type
 from shoal.cluster.session import capacity
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import as_rows
 from shoal.search.config.sections import Data
 from shoal.search.corpus.build import Manifest, load_corpus
 from shoal.search.errors import InputError
@@ -46,8 +46,9 @@ class Scorer:
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         began, rows = time.perf_counter(), 0
         for file in batch["file"].tolist():
-            table = self.store.read_table(file, columns=["row_id", "tokens"])
-            scored = pa.table({"row_id": table["row_id"], "score": row_losses(self.model, as_rows(table))})
+            table = self.store.read_table(file, columns=["row_id", TOKENS])
+            tokens = as_rows(table, id_type(self.model.shape.vocabulary))
+            scored = pa.table({"row_id": table["row_id"], "score": row_losses(self.model, tokens)})
             self.store.write_table(f"{self.folder}/{file}", scored)
             rows += len(table)
         return {"rows": np.array([rows]), "seconds": np.array([time.perf_counter() - began])}

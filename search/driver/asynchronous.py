@@ -2,14 +2,17 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from shoal.cluster import checkpoints
 from shoal.policies import population
 from shoal.policies.population import MemberState, Order
+from shoal.search.config.run import Run
 from shoal.search.driver.conductor import Conductor
 from shoal.search.messages import Message, Row, Verdict
 from shoal.search.records import tables
 from shoal.search.records.tables import Event
+from shoal.search.records.whole import WholeRound
 
 
 @dataclass
@@ -36,6 +39,10 @@ class Arrivals(Conductor):
         self.saved = dict(enumerate(self.state))
         self.recorded = self.exploits
         self.kept = [(self.round, self.rounds())] if self.round else []
+
+    @classmethod
+    def reached(cls, whole: WholeRound, run: Run) -> dict[str, Any]:
+        return {**super().reached(whole, run), "arrived": whole.arrived, "ended": set(whole.ended)}
 
     def receive(self, message: Message) -> None:
         """Take in one worker's message and answer each member that reports in it."""

@@ -19,6 +19,7 @@ from shoal.search.decisions import decide_round
 from shoal.search.messages import Message, OnTestRows, RoundOrders, Row
 from shoal.search.records import tables
 from shoal.search.records.tables import Event
+from shoal.search.records.whole import WholeRound
 
 
 class Watcher(Protocol):
@@ -33,7 +34,8 @@ class Watcher(Protocol):
     def round(self, round_: int, rows: Sequence[Row], orders: Sequence[Order]) -> None: ...
 
 
-GiveOrders = Callable[..., Any]  # as the mailbox takes them; None ends the run
+# takes a round and its orders, or without rounds a list of verdicts, to the mailbox; None ends the run
+GiveOrders = Callable[..., Any]
 
 
 @dataclass
@@ -64,6 +66,26 @@ class Conductor:
     tests: dict[int, OnTestRows] = field(default_factory=dict)
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     writing: Future[None] | None = None
+
+    @classmethod
+    def at(
+        cls, whole: WholeRound, run: Run, store: Store, give_orders: GiveOrders, watcher: Watcher
+    ) -> "Conductor":
+        """Return the conductor of a run that goes on from this round."""
+        return cls(
+            run, store, run.space(), run.rules(), whole.state, give_orders, watcher, **cls.reached(whole, run)
+        )
+
+    @classmethod
+    def reached(cls, whole: WholeRound, run: Run) -> dict[str, Any]:
+        """Return by field what is known of the run so far."""
+        return {
+            "round": whole.round,
+            "exploits": whole.exploits,
+            "last": dict(whole.last),
+            "earlier": earlier_rounds(whole.state, run.parts),
+            "read_out": list(whole.read_out),
+        }
 
     def receive(self, message: Message) -> None:
         """Take in one worker's message; the last of a round brings the decision about."""

@@ -13,7 +13,7 @@ from shoal.search.config.run import Run
 from shoal.search.corpus.build import load_corpus
 from shoal.search.corpus.scores import read_scores
 from shoal.search.corpus.streams import open_streams
-from shoal.search.corpus.text import OpenStreams, first_of, text_of
+from shoal.search.corpus.text import OpenStreams, sample_of, text_of
 from shoal.search.errors import InputError
 from shoal.search.exported import read_exported
 from shoal.search.members.classes import Made, class_of, exported_class
@@ -107,7 +107,7 @@ def maker(run: Run, streams: OpenStreams) -> Make:
 def told_to_policy(run: Run) -> dict[str, Any]:
     """Return the held-out rows of each target group on which a mixing policy measures losses."""
     assert run.mixing is not None
-    told = first_of(run, "validation", run.mixing.evaluation_rows or run.training.evaluation_rows)
+    told = sample_of(run, "validation", run.mixing.evaluation_rows or run.training.evaluation_rows)
     return {target: told[target] for target in mixed_groups(run).targets}
 
 

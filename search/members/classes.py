@@ -34,7 +34,7 @@ def class_of(run: Run) -> Made:
 def facts(run: Run, taken: Collection[str]) -> dict[str, Any]:
     """Return what a class may be told of the rows that it takes, as far as it has such a constant."""
     wanted = set(taken) & set(FACTS) - run.settings.keys()
-    if not wanted or not run.takes_rows:
+    if not wanted or not run.takes_rows or run.rows == "columns":
         return {}
     known = {"vocabulary": load_corpus(run.data).vocabulary, "sequence_length": run.data.sequence_length}
     return {name: known[name] for name in wanted}
@@ -64,5 +64,5 @@ def causal_lm(run: Run) -> Made:
     return Made(CausalModel, {"pretrained": settings_of(run)})
 
 
-# what a file's `trainable:` names without a class: name -> the class, with the constants that the file gives
+# `trainable:` in a file -> the class, with the constants that the file gives
 BUILT_IN_CLASSES: dict[str, Callable[[Run], Made]] = {"decoder": decoder, "causal_lm": causal_lm}

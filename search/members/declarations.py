@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING
 from typing import Any
 
-from shoal.search.config.trainable import ROWS, TRAINING_HYPERPARAMETERS, Trainable
+from shoal.search.config.rows import ROW_KINDS
+from shoal.search.config.trainable import TRAINING_HYPERPARAMETERS, Trainable
 from shoal.search.errors import nearest
 
 NETWORK = "shoal.trainables.network"
@@ -26,8 +27,9 @@ def network_of(found: Any) -> Any:
 def undeclared(found: Any) -> str:
     """Return what is wrong with what a class says of itself."""
     takes, network = getattr(found, "takes", ()), network_of(found)
-    if isinstance(takes, str) or not set(takes) <= set(ROWS):
-        return f"must take rows of {', '.join(ROWS)} as a set, such as {{'tokens'}}, but has takes = {takes!r}"
+    if isinstance(takes, str) or not set(takes) <= set(ROW_KINDS):
+        known = ", ".join(ROW_KINDS)
+        return f"must take rows of {known} as a set, such as {{'tokens'}}, but has takes = {takes!r}"
     if network is None or found.score is not network.score or (takes and found.by_row):
         return ""
     return (
@@ -79,7 +81,7 @@ def check_settings(found: Any, settings: Mapping[str, Any], facts: Iterable[str]
 def declared_by(found: Any) -> Trainable:
     """Return what a class or function says of itself."""
     network = network_of(found)
-    takes = tuple(each for each in ROWS if each in getattr(found, "takes", ()))
+    takes = tuple(each for each in ROW_KINDS if each in getattr(found, "takes", ()))
     return Trainable(
         takes=takes,
         by_row=getattr(found, "by_row", None),

@@ -30,9 +30,8 @@ class VisitBatches:
 
     def __init__(self, mixed: MixedBatches):
         self.mixed = mixed
-        self.counts: Counts = np.zeros(
-            (0, len(mixed.streams)), dtype=np.int64
-        )  # rows of the visit, (steps, groups)
+        # rows of the visit, (steps, groups)
+        self.counts: Counts = np.zeros((0, len(mixed.streams)), dtype=np.int64)
         self.by_group: Vector | None = None  # (groups,) weights of the groups' mean losses
         self.done = 0  # steps of the visit that are done
         self.losses: list[Vector] = []  # (groups,) for each step of the visit so far
@@ -276,13 +275,9 @@ class Mixed(Network):
             )
             for place, name in enumerate(self.groups.names)
         ]
-        return MixtureAccount(
-            groups,
-            policy.get("decision", ""),
-            state["evaluations"],
-            state["probe_steps"],
-            self.reference.steps if self.reference else 0,
-        )
+        extra = self.reference.steps if self.reference else 0
+        decision, passes = policy.get("decision", ""), state["evaluations"]
+        return MixtureAccount(groups, decision, passes, state["probe_steps"], extra)
 
 
 @cache

@@ -57,7 +57,7 @@ def refuse_hiding() -> None:
 def imported(name: str, trainable: str, folders: list[str]) -> ModuleType:
     own = [file for folder in folders for file in module_files(folder, name) if os.path.exists(file)]
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # what is printed may be read as YAML
+        with contextlib.redirect_stdout(sys.stderr):  # a program may read standard output as YAML
             module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):

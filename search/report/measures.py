@@ -5,7 +5,7 @@ from typing import Any
 from shoal.search.report.figures import GROUP_LEGEND, measure_figure
 from shoal.search.report.page import grid, html_legend, panel, section
 from shoal.search.report.story import Story
-from shoal.search.report.words import decimal
+from shoal.search.report.wording import decimal
 
 
 def measures(story: Story) -> str:

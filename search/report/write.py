@@ -8,12 +8,12 @@ from typing import Any
 from shoal.cluster.storage import Store
 from shoal.search.records.directory import STRATIFIED
 from shoal.search.records.lineage import Segment
+from shoal.search.report.comparison import comparison
 from shoal.search.report.drawing import readable_value
 from shoal.search.report.figures import (
     EQUAL_LEGEND,
     GROUP_LEGEND,
     SCHEDULE_LEGEND,
-    against_control,
     categories,
     genealogy,
     group_loss,
@@ -25,8 +25,9 @@ from shoal.search.report.figures import (
 from shoal.search.report.measures import measures, tests_of
 from shoal.search.report.mixtures import mixing
 from shoal.search.report.page import document, grid, html_legend, html_table, panel, section
-from shoal.search.report.story import Control, Story, finite, read_story
-from shoal.search.report.words import count, decimal, difference, duration
+from shoal.search.report.search_figures import parallel_figure, searched, slices
+from shoal.search.report.story import Story, finite, read_story
+from shoal.search.report.wording import count, decimal, duration
 
 REPORT = "report.html"
 MOST_CHIPS = 7  # the header shows so many members of the winning lineage; the genealogy shows all
@@ -43,8 +44,16 @@ def write_report(store: Store) -> str:
 
 
 def draw(story: Story) -> str:
-    parts = [header(story), overview(story), schedules(story), mixing(story), groups(story)]
-    parts += [measures(story), sampling(story), comparison(story), members(story)]
+    parts = [
+        header(story),
+        overview(story),
+        slices(story) or schedules(story),
+        mixing(story),
+        groups(story),
+        measures(story),
+        sampling(story),
+    ]
+    parts += [comparison(story), members(story)]
     configuration = f'<div class="box"><pre>{escape(story.configuration)}</pre></div>'
     parts.append(f"<details><summary>Resolved configuration</summary>{configuration}</details>")
     return document(f"{story.name} · Shoal", [part for part in parts if part])
@@ -131,8 +140,10 @@ def rounds(story: Story) -> str:
 
 def overview(story: Story) -> str:
     what = "Nats per token; lower is better." if story.losses else "Higher is better."
+    lanes = ("genealogy", "Who copied whom", "One lane per member slot.")
+    across = ("parallel", "Hyperparameters and result", "One line per member; nobody copied.")
     figures = [
-        panel("genealogy", "Who copied whom", "One lane per member slot.", genealogy(story)),
+        panel(*across, parallel_figure(story)) if searched(story) else panel(*lanes, genealogy(story)),
         panel("scores", story.unit.capitalize(), what, scores(story)),
     ]
     return f"<section>{grid(figures, 'stack' if stacked(story) else 'pair')}</section>"
@@ -207,58 +218,6 @@ def sampling(story: Story) -> str:
         about += f" They were scored by {scored['model']}: {scored['rows']} rows in {scored['seconds']:.0f} s."
     figure = panel("kept", "Rows kept", about, kept_rows(story), "h3")
     return section("Sampling", html_legend(GROUP_LEGEND), grid([figure]))
-
-
-def comparison(story: Story) -> str:
-    return "".join(control_section(story, folder, control) for folder, control in story.controls.items())
-
-
-def control_section(story: Story, folder: str, control: Control) -> str:
-    figure = panel(
-        folder,
-        "Best so far",
-        f"The best {story.unit} that any member had reached.",
-        against_control(story, control),
-        "h3",
-    )
-    parts = [
-        figure,
-        html_table(["", "this run", control.name, "difference"], comparison_rows(story, control)),
-    ]
-    return section(f"Against the same members {control.name}", caught_up(story, control), grid(parts, "pair"))
-
-
-def comparison_rows(story: Story, control: Control) -> list[list[str]]:
-    ours, alone = story.summary, control.summary
-    pairs = [(f"best {story.unit}", final(story, story.rows), final(story, control.rows))]
-    tested, beside = tests_of(story, ours), tests_of(story, alone)
-    pairs += [(f"test {name}", value, beside.get(name)) for name, value in tested.items()]
-    rows = [[name, decimal(a), decimal(b), difference(a, b)] for name, a, b in pairs]
-    rows.append(["exploits", str(ours.get("exploits", len(story.copies))), str(alone.get("exploits", 0)), ""])
-    walls = [finite(said.get("wall_seconds")) for said in (ours, alone)]
-    return [*rows, ["wall time", *("" if wall is None else duration(wall) for wall in walls), ""]]
-
-
-def final(story: Story, rows: dict[int, list[dict[str, Any]]]) -> float | None:
-    """Return the best score of the last round, with which a run ends."""
-    found = [score for each in rows.values() if (score := finite(each[-1]["score"])) is not None]
-    return story.shown(max(found)) if found else None
-
-
-def caught_up(story: Story, control: Control) -> str:
-    """Return a sentence that says at which step this run had reached the control's final value."""
-    goal = final(story, control.rows)
-    if goal is None:
-        return ""
-    sign = -1 if story.losses else 1
-    last = max(rows[-1]["step"] for rows in control.rows.values())
-    for step, value in story.best_so_far(story.rows):
-        if value is not None and sign * value >= sign * goal and step < last:
-            return (
-                f'<p class="soft">This run had reached {goal:.4f} by step {step}; '
-                f"{control.name} that took {last} steps.</p>"
-            )
-    return ""
 
 
 def members(story: Story) -> str:

@@ -19,7 +19,7 @@ from shoal.cluster.storage import Store
 from shoal.cluster.streams import WholeStream
 from shoal.search.config.run import Run
 from shoal.search.corpus.batches import file_rows
-from shoal.search.corpus.build import Manifest
+from shoal.search.corpus.manifest import Manifest
 from shoal.search.driver.start import first_state
 from shoal.search.errors import InputError
 from shoal.search.members.build import build_members
@@ -101,7 +101,7 @@ def first_files(run: Run, manifest: Manifest) -> dict[str, WholeStream]:
             split = group.splits["train"]
             order = RowOrder(name, file_rows(split)[:1], run.seed)
             blocks = iter([store.read_table(split.files[0])])
-            found[name] = WholeStream(blocks, order, run.data.sequence_length)
+            found[name] = WholeStream(blocks, order, manifest.row_type)
     return found
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shoal.cluster.streams import as_rows
+from shoal.cluster.rows import as_rows
 from shoal.search.config.selection import Duplicates
 from shoal.search.corpus.scores import FOLDER, RECORD
 from shoal.search.errors import InputError

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.cluster.streams import as_rows
+from shoal.cluster.rows import as_rows
 from shoal.policies.sampling.chance import mixed_bits
 from shoal.search.selection.scoring import Corpus, read_groups
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import as_rows
 from shoal.search.config.run import Run
 from shoal.search.corpus.manifest import load_corpus
 from shoal.search.selection.select import Chosen

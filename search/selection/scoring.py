@@ -21,9 +21,9 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
+from shoal.cluster.rows import as_rows
 from shoal.cluster.session import capacity
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import as_rows
 from shoal.policies.selection.ngrams import log_ratios
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Data

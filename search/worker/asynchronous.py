@@ -22,7 +22,7 @@ from shoal.trainables.stacked_loss import CompileError
 
 STANDING = "standing"  # the key under which a member's file says what it goes on with
 WEIGHTS_LOST = "The weights that this member was to copy were lost with their worker."
-PIECES = 8  # an interval is trained in so many pieces: after each, members look whether an order has come
+LOOKS = 8  # an interval is trained in so many pieces: after each, members look whether an order has come
 
 
 class Standing(TypedDict):
@@ -129,7 +129,7 @@ class Turns:
         try:
             ahead = self.ahead(team)
             while ahead:
-                piece = min(ahead, max(1, self.run.population.interval // PIECES))
+                piece = min(ahead, max(1, self.run.population.interval // LOOKS))
                 for number, loss in team.step(piece).items():
                     sums[number] += piece * loss
                 steps, ahead = steps + piece, ahead - piece

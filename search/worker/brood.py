@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,10 +12,11 @@ from ray import train
 
 from shoal.cluster import checkpoints, mailbox, workers
 from shoal.cluster.lease import LeaseLost, StandingStore
+from shoal.cluster.ledger import Ledger
 from shoal.cluster.metrics import CLOCK, Meter
 from shoal.cluster.storage import BrokenFile, CannotWrite, Store
 from shoal.policies import population
-from shoal.policies.population import Order
+from shoal.policies.population import Order, PopulationState
 from shoal.policies.rules import LEFT_ALONE
 from shoal.search.config.run import Run
 from shoal.search.errors import Exhausted, InputError
@@ -39,34 +41,44 @@ Failed = dict[int, str]  # member -> the error that is not yet reported; "" once
 SAID = (BrokenFile, CannotWrite, Exhausted, InputError, LeaseLost)
 
 
+@dataclass(frozen=True)
+class Work:
+    """What the workers of all broods are given."""
+
+    run: Run
+    state: PopulationState
+    threads: int  # torch has so many on each worker
+    ledger: Ledger | None
+    over: bool = False  # the rows had ended when the driver began
+
+
 def train_brood(settings: dict[str, Any]) -> None:
     """Host this worker's members for the whole run; no exploit starts or stops a process.
 
     What is raised here concerns the run and not one member: it is reported and ends the run. A worker
     that dies instead is started again with its brood, which goes on from its own last checkpoint.
     """
+    actor, brood = settings["mailbox"], settings["brood"]
     try:
-        host_members(settings)
+        host_members(settings["work"], actor, brood)
     except Exception as error:
         failed = str(error) if isinstance(error, SAID) else traceback.format_exc()
-        mailbox.send_report(settings["mailbox"], settings["brood"], Message(failed=failed))
+        mailbox.send_report(actor, brood, Message(failed=failed))
 
 
-def host_members(settings: dict[str, Any]) -> None:
-    run: Run = settings["run"]
-    brood, actor, state = settings["brood"], settings["mailbox"], population.from_plain(settings["state"])
+def host_members(work: Work, actor: Any, brood: int) -> None:
+    run, state = work.run, work.state
     span = span_of(run)
     store = StandingStore(run.directory)
-    torch.set_num_threads(settings["threads"])
-    shared = way_to_ledger(settings["ledger"], run, brood)
+    torch.set_num_threads(work.threads)
+    shared = way_to_ledger(work.ledger, run, brood)
     if run.population.mode == "asynchronous":
         mine = hosted(run, brood, train.get_context().get_world_rank())
         trained = train_freely(
             run, store, actor, brood, {number: state[number].hyperparameters for number in mine}
         )
     else:
-        over = settings.get("over", False)
-        trained = train_in_rounds(run, store, actor, brood, state, span, shared, over)
+        trained = train_in_rounds(run, store, actor, brood, state, span, shared, work.over)
     if trained is None:
         return
     members, failed = trained
@@ -81,10 +93,10 @@ def train_in_rounds(
     store: Store,
     actor: Any,
     brood: int,
-    state: population.PopulationState,
+    state: PopulationState,
     span: Span | None,
     shared: Shared | None,
-    over: bool = False,  # the rows had ended when the driver began
+    over: bool,
 ) -> tuple[Members, Collection[int]] | None:
     """Train members in step with all others; return them and who has failed, or None if the run ends before."""
     resumed, state, members, failed = begin(run, store, brood, state, span, shared)
@@ -161,10 +173,10 @@ def begin(
     run: Run,
     store: Store,
     brood: int,
-    state: population.PopulationState,
+    state: PopulationState,
     span: Span | None,
     shared: Shared | None,
-) -> tuple[int, population.PopulationState, Members, Failed]:
+) -> tuple[int, PopulationState, Members, Failed]:
     """Return the round that this worker's members have reached, the population's state then, the members, and
     which of them have failed. Without a checkpoint that state is the given one.
 

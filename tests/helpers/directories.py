@@ -6,7 +6,8 @@ from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.policies import population
 from shoal.search.config.run import Run
-from shoal.search.driver.conductor import Conductor
+from shoal.search.driver.conductor import Conductor, Watcher
+from shoal.search.driver.population import conductor_at, go_back
 from shoal.search.load import load_run
 from shoal.search.messages import Message
 from shoal.search.records import directory, tables
@@ -40,6 +41,11 @@ def written(place: Path, rounds: int, *changes: str) -> Run:
     goes_on(Conductor(run, store, run.space(), run.rules(), state, lambda *told: None, Told()), rounds)
     store.write_json(directory.SUMMARY, {"status": "interrupted"})
     return run
+
+
+def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
+    """Return the conductor that goes on from the run's newest whole round; its orders go nowhere."""
+    return conductor_at(go_back(run, store, watcher), run, store, lambda *told: None, watcher)
 
 
 def goes_on(conductor: Conductor, until: int) -> None:

@@ -174,8 +174,58 @@ CHANGES = [
     (TEXT, "data.groups.more=$NOT_SET_AT_ALL/x", "data.groups.more: there is no environment variable"),
     (TEXT, "data.tokenizer=$NOT_SET_AT_ALL/x", "data.tokenizer: there is no environment variable"),
     # rules that never act
-    (TOY, "population.members=3", "use at least 0.334"),
+    (TOY, "population={members: 3, exploit: {kind: truncation, fraction: 0.25}}", "use at least 0.334"),
     (TOY, "population={members: 5, exploit: {kind: truncation, fraction: 0.1}}", "use at least 0.2"),
+    (TOY, "population.interval=200", "population.interval: must be less than training.steps (200), or nothing"),
+    (
+        TOY,
+        "population={members: 4, interval: 200, mode: asynchronous}",
+        "population.interval: must be less than",
+    ),
+    (
+        TOY,
+        "population={members: 4, interval: 200, exploit: none, cull: {grace: 50}}",
+        "population.interval: must be less than training.steps (200)",
+    ),
+    (
+        TOY,
+        "population={members: 4, interval: 20, exploit: {kind: threshold, deviations: 1.8}}",
+        "population.exploit.deviations: must be below 1.732, since none of 4 members can lie further",
+    ),
+    (TOY, "population.burn_in=181", "population.burn_in: the last decision before the end is at step 180"),
+    (
+        TOY,
+        "population={members: 4, interval: 100, exploit: t_test}",
+        "population.exploit: t_test compares members by two scores at least",
+    ),
+    (
+        TOY,
+        "population={members: 4, interval: 20, exploit: none, cull: {grace: 190}}",
+        "population.cull.grace: the last decision before the end is at step 180",
+    ),
+    (
+        TOY,
+        "population={members: 8, interval: 20, burn_in: 101, "
+        "exploit: {kind: multiple_frequency, frequencies: [1, 5]}}",
+        "so a part that evolves at every 5th decision never does from step 101 on",
+    ),
+    (
+        TOY,
+        "population={members: 12, interval: 20, burn_in: 141, exploit: {kind: fire, patience: 2}}",
+        "so evaluators from step 141 on are not judged",
+    ),
+    (
+        TOY,
+        "population={members: 12, interval: 20, backtrack: true, exploit: {kind: fire, patience: 2}}",
+        "population.backtrack: copies the best weights that the whole population ever had, but fire keeps",
+    ),
+    (
+        TOY,
+        "population={members: 8, interval: 20, backtrack: true, "
+        "exploit: {kind: multiple_frequency, frequencies: [1, 5]}}",
+        "but multiple_frequency keeps parts of it apart",
+    ),
+    (TOY, "population={members: 5, start: grid}", "no grid over these domains has 5 points; use 4 or 9"),
 ]
 
 AGAINST = ["hyperparameters={}", "population.exploit=none"]

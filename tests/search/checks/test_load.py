@@ -117,7 +117,10 @@ def test_rules_that_decide_about_parts_at_once_need_rounds(tmp_path, exploit) ->
         ),
         ("sampling={rule: random_subset, view: brood}", "sampling.view: the brood's losses serve rules"),
         ("population.members=1", "exploit needs at least 2 members, got 1"),
-        ("population.members=3", "0.25 of 3 members is less than one member"),
+        (
+            "population={members: 3, exploit: {kind: truncation, fraction: 0.25}}",
+            "0.25 of 3 members is less than one member",
+        ),
         ("population.interval=1000", "population.interval: must be at most training.steps (200), got 1000"),
         ("population.interval=30", "must divide training.steps (200), got 30; 180 steps would do"),
         (

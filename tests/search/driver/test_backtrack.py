@@ -11,7 +11,6 @@ from shoal.cluster.storage import Store
 from shoal.policies import population
 from shoal.policies.population import Order
 from shoal.search.driver.conductor import Conductor
-from shoal.search.driver.population import open_conductor
 from shoal.search.errors import InputError
 from shoal.search.load import load_run
 from shoal.search.messages import Message, Row
@@ -20,6 +19,7 @@ from shoal.search.records.lineage import ancestry, read_lineage
 from shoal.search.worker import brood
 from shoal.search.worker.teams import Team
 from shoal.trainables.toy import Toy
+from tests.helpers.directories import open_conductor
 from tests.helpers.runs import shoal
 
 TOY = str(Path(__file__).parents[3] / "examples/toy.yaml")

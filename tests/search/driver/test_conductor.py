@@ -8,11 +8,12 @@ from shoal.cluster import checkpoints
 from shoal.cluster.storage import CannotWrite, Store
 from shoal.policies import population
 from shoal.search.driver.conductor import Conductor
-from shoal.search.driver.population import early_end, open_conductor
+from shoal.search.driver.population import early_end
 from shoal.search.driver.scheduler import PopulationScheduler
 from shoal.search.load import load_run
 from shoal.search.messages import Message, OnTestRows, RoundOrders, Row
 from shoal.search.records import tables
+from tests.helpers.directories import open_conductor
 
 TOY = str(Path(__file__).parents[3] / "examples/toy.yaml")
 

@@ -8,10 +8,9 @@ import pytest
 from shoal.cluster import checkpoints, ledger
 from shoal.cluster.lease import LEASE, take
 from shoal.cluster.storage import BrokenFile, Store
-from shoal.search.driver.population import open_conductor
 from shoal.search.errors import InputError
 from shoal.search.records import directory
-from tests.helpers.directories import Told, goes_on, written
+from tests.helpers.directories import Told, goes_on, open_conductor, written
 from tests.search.platform.test_cli import refused, shoal  # noqa: F401 - fixtures
 
 READERS = ("status", "export", "schedule", "report", "top")

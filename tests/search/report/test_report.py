@@ -25,7 +25,7 @@ from shoal.search.records import tables
 from shoal.search.records.lineage import ancestry, read_lineage
 from shoal.search.report.drawing import calm_axis, log_ticks, number_axis
 from shoal.search.report.story import Story, read_story
-from shoal.search.report.words import count, duration
+from shoal.search.report.wording import count, duration
 from shoal.search.report.write import changed, write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -39,7 +39,6 @@ def test_a_step_adds_up_the_gradients_of_its_sub_networks(share: float) -> None:
             loss = (1 - share) * loss + share * relation_loss(seen, largest, 4)
         largest = largest or [x.detach() for x in seen]
         loss.backward()
-    reseed(member.draw_seeds(1).item(), member.device)
     member.module.train()
     member.step()  # `train` would free the gradients
     for name, weight in member.module.named_parameters():

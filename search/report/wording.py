@@ -1,4 +1,4 @@
-"""Numbers as a report shows them."""
+"""Numbers as the report words them."""
 
 from shoal.search.report.story import finite
 
