@@ -4,9 +4,6 @@ import json
 import os
 from typing import Any
 
-import pyarrow.lib
-
-from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.tokenizers import open_tokenizer
@@ -14,6 +11,10 @@ from shoal.search.tokenizers import open_tokenizer
 
 def read_exported(key: str, folder: str) -> dict[str, Any]:
     """Return an exported model's config.json; raises InputError under the key if no model is there."""
+    import pyarrow.lib  # late, since checking a file without a model needs neither
+
+    from shoal.cluster.storage import Store
+
     try:
         store = Store(folder)
         config: dict[str, Any] = json.loads(store.read("config.json"))

@@ -5,15 +5,11 @@ import os
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from shoal.search.errors import InputError
 from shoal.search.front.completion import complete_change, complete_directory
-from shoal.search.load import load_run
-from shoal.search.output import write_document
+from shoal.search.output import print_plainly, screen, write_document
 
-_console = Console()
 FileArgument = Annotated[str, typer.Argument(help="YAML file of the run.", metavar="FILE")]
 ChangesArgument = Annotated[
     list[str] | None,
@@ -78,6 +74,7 @@ def init_command(
 def plan_command(file: FileArgument, changes: ChangesArgument = None) -> None:
     """Say what a run will take, before anything starts: steps, tokens, memory, disk, workers."""
     from shoal.search.front.plan import plans_of
+    from shoal.search.load import load_run
 
     for plan in plans_of(load_run(file, changes or [])):
         for line in plan.lines():
@@ -106,6 +103,8 @@ def compare_command(
     to: Annotated[str, typer.Option(help="The page with the curves.")] = "comparison.html",
 ) -> None:
     """Hold runs beside one another: scores, settings that differ, and a page with their curves."""
+    from rich.table import Table
+
     from shoal.search.front.compare import comparing_page, read_stories, result_rows, setting_rows
 
     stories = read_stories(places)
@@ -113,11 +112,7 @@ def compare_command(
         table = Table("", *stories, box=None, pad_edge=False)
         for row in rows:
             table.add_row(*row)
-        _console.print(table)
+        screen().print(table)
     with open(to, "w", encoding="utf-8") as page:
         page.write(comparing_page(stories))
     print_plainly(f"page: {os.path.abspath(to)}")
-
-
-def print_plainly(line: str) -> None:
-    _console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -9,7 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from shoal.cluster.storage import Store
-from shoal.search import cli, traces
+from shoal.search import cli, load, traces
 from shoal.search.config.run import Run
 from shoal.search.driver.population import failed
 from shoal.search.errors import InputError
@@ -192,7 +192,7 @@ def test_whatever_is_raised_is_one_line(error, code, monkeypatch, capsys) -> Non
         raise error
 
     Path("toy.yaml").write_text(TOY)
-    monkeypatch.setattr(cli, "load_run", raising)
+    monkeypatch.setattr(load, "load_run", raising)
     monkeypatch.setattr(sys, "argv", ["shoal", "validate", "toy.yaml"])
     with pytest.raises(SystemExit) as ended:
         cli.run_command_line()
