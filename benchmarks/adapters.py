@@ -51,9 +51,9 @@ AIMS = {
 }
 
 
-def worker(kind: str, folder: str, members: int, rows: int) -> dict[str, float]:
+def worker(kind: str, folder: str, members: int, rows: int, checkpointed: bool = True) -> dict[str, float]:
     """Train in a process of its own; return the bytes that it took."""
-    words = [kind, folder, *map(str, (members, rows, LENGTH))]
+    words = [kind, folder, *map(str, (members, rows, LENGTH, int(checkpointed)))]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.parts.adapter_worker", *words],
         check=True,
@@ -65,16 +65,26 @@ def worker(kind: str, folder: str, members: int, rows: int) -> dict[str, float]:
 
 
 def memory(folder: str) -> dict[str, Any]:
-    """Return the peaks of a worker with eight adapters, with one at equal rows in flight, and of peft."""
+    """Return the peaks of a worker with eight adapters, with one at equal rows in flight, and of peft.
+
+    Layers are computed again in the backward pass, here and there; `kept` is the same without that.
+    """
     eight, one = worker("stack", folder, MEMBERS, ROWS), worker("stack", folder, 1, MEMBERS * ROWS)
-    plain = worker("peft", folder, 1, ROWS)
-    # what the processes map from one file they share
-    processes = MEMBERS * plain["own"] + plain["files"]
+    found = beside_processes(eight, worker("peft", folder, 1, ROWS))
+    kept = worker("stack", folder, MEMBERS, ROWS, False), worker("peft", folder, 1, ROWS, False)
     return {
         "eight_over_one_memory": eight["peak"] / one["peak"],
-        "eight_peft_processes_over_eight": processes / eight["peak"],
-        "eight_mib": eight["peak"] / 2**20,
+        **found,
         "one_mib": one["peak"] / 2**20,
+        "kept": beside_processes(*kept),
+    }
+
+
+def beside_processes(eight: dict[str, float], plain: dict[str, float]) -> dict[str, float]:
+    """Return a worker with eight adapters beside eight processes of peft; what these map they share."""
+    return {
+        "eight_peft_processes_over_eight": (MEMBERS * plain["own"] + plain["files"]) / eight["peak"],
+        "eight_mib": eight["peak"] / 2**20,
         "peft_process_mib": plain["peak"] / 2**20,
     }
 

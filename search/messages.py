@@ -51,8 +51,8 @@ class Row(NamedTuple):
     train_loss: float = float("nan")
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
-    exploit_seconds: float = 0.0  # what copying took the member since its row before
-    checkpoint_seconds: float = 0.0  # what its checkpoint kept it from training since then
+    exploit_seconds: float = 0.0  # time that copying took since the member's row before
+    checkpoint_seconds: float = 0.0  # time that its checkpoint kept it from training since then
     stacked: bool = False
     losses: Mapping[str, float] = NO_GROUPS  # group -> validation loss
     measures: Mapping[str, float] = NO_GROUPS  # such as accuracy_GROUP -> the mean over held-out rows

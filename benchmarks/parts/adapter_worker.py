@@ -1,6 +1,7 @@
 """One process of the benchmark of adapters: it trains as it is told and prints the memory that it took.
 
-`python -m benchmarks.parts.adapter_worker KIND FOLDER MEMBERS ROWS LENGTH`; KIND is stack, peft or full.
+`python -m benchmarks.parts.adapter_worker KIND FOLDER MEMBERS ROWS LENGTH CHECKPOINTED`; KIND is stack, peft or
+full, and CHECKPOINTED is 1 where layers are computed again in the backward pass.
 """
 
 import json
@@ -25,7 +26,7 @@ from shoal.cluster.storage import Store
 from shoal.search.worker.brood import save, snapshot
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.handover import hand_in
-from shoal.trainables.pretrained.causal import CausalModel
+from shoal.trainables.pretrained.causal import CausalModel, recompute
 from shoal.trainables.pretrained.settings import LowRank, Pretrained
 from shoal.trainables.settings import Recipe
 from shoal.trainables.stack import Stack
@@ -62,17 +63,26 @@ def chance(rows: int, length: int, seed: int = 0) -> np.ndarray:
 
 
 def member(
-    folder: str, seed: int, rows: int, length: int, adapter: LowRank | None = ADAPTER, **recipe: Any
+    folder: str,
+    seed: int,
+    rows: int,
+    length: int,
+    adapter: LowRank | None = ADAPTER,
+    checkpointed: bool = False,
+    device: str = "cpu",
+    **recipe: Any,
 ) -> CausalModel:
     """Return a member that trains on rows of chance, `rows` in a batch."""
     made = Recipe(**{"steps": 1000, "warmup": 2, "learning_rate": 1e-4} | recipe)
     batches = Shuffled(chance(8 * rows, length, seed), rows, seed)
     held_out = {"validation": {"chance": chance(2, length)}}
-    return CausalModel(made, {}, batches, held_out, seed, pretrained=Pretrained(folder, adapter))
+    given = Pretrained(folder, adapter, gradient_checkpointing=checkpointed)
+    return CausalModel(made, {}, batches, held_out, seed, device, pretrained=given)
 
 
-def train_stack(folder: str, members: int, rows: int, length: int) -> None:
-    stack = Stack([member(folder, seed, rows, length) for seed in range(members)])
+def train_stack(folder: str, members: int, rows: int, length: int, checkpointed: int) -> None:
+    made = [member(folder, seed, rows, length, checkpointed=bool(checkpointed)) for seed in range(members)]
+    stack = Stack(made)
     stack.train(STEPS)
     stack.evaluate()
 
@@ -96,16 +106,18 @@ def plain_step(model: Any, optimiser: torch.optim.Optimizer, tokens: torch.Tenso
     return float(loss)
 
 
-def train_peft(folder: str, members: int, rows: int, length: int) -> None:
+def train_peft(folder: str, members: int, rows: int, length: int, checkpointed: int) -> None:
     model = peft_model(folder).train()
+    if checkpointed:
+        recompute(model.get_base_model())
     optimiser = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-4)
     for step in range(STEPS):
         plain_step(model, optimiser, torch.from_numpy(chance(rows, length, step).astype(np.int64)))
 
 
-def train_full(folder: str, members: int, rows: int, length: int) -> None:
+def train_full(folder: str, members: int, rows: int, length: int, checkpointed: int) -> None:
     """Train all weights; meanwhile hand them out, take others in, and write two checkpoints."""
-    one = member(folder, 0, rows, length, adapter=None)
+    one = member(folder, 0, rows, length, adapter=None, checkpointed=bool(checkpointed))
     with tempfile.TemporaryDirectory() as place:
         store = Store(place)
         writer = checkpoints.Writer(store)
