@@ -1,7 +1,11 @@
-"""SmolLM2-135M in a folder of transformers, out of an installed package, and rows of three groups for it."""
+"""SmolLM2-135M in a folder of transformers, out of an installed package, and rows of three groups for it.
+
+`python -m benchmarks.parts.smollm` writes what examples/finetune.yaml reads: the model, and questions as JSONL.
+"""
 
 import ast
 import importlib.util
+import json
 import os
 import pydoc
 from functools import cache
@@ -59,19 +63,33 @@ def documents() -> dict[str, list[str]]:
     return {"code": code, "docs": [topics[name] for name in sorted(topics)]}
 
 
-def questions() -> list[tuple[str, str]]:
-    """Return prompts and answers: what functions of the standard library do, in their own words."""
+ASKED = {
+    "functions": (ast.FunctionDef, "What does {} do?"),
+    "classes": (ast.ClassDef, "What is the class {}?"),
+    "modules": (ast.Module, "What is the module {} for?"),
+}
+
+
+def questions(group: str = "functions") -> list[tuple[str, str]]:
+    """Return prompts and answers: what a part of the standard library is for, in its own words."""
+    kind, prompt = ASKED[group]
     found = []
-    for file in sorted(Path(os.__file__).parent.glob("*.py")):
-        try:
-            tree = ast.parse(file.read_text())
-        except (SyntaxError, UnicodeDecodeError):
+    for file in sorted(Path(os.__file__).parent.rglob("*.py")):
+        if {"test", "tests", "idlelib", "site-packages", "lib2to3"} & set(file.parts):
             continue
-        for node in ast.walk(tree):
-            told = ast.get_docstring(node) if isinstance(node, ast.FunctionDef) else None
+        for node in parsed(file):
+            told = ast.get_docstring(node) if isinstance(node, kind) else None
             if told and 20 < len(line := pydoc.splitdoc(told)[0]) < 120:
-                found.append((f"What does {file.stem}.{node.name} do?\n", line))  # type: ignore[attr-defined]
+                name = f"{file.stem}.{node.name}" if hasattr(node, "name") else file.stem
+                found.append((prompt.format(name) + "\n", line))
     return found
+
+
+def parsed(file: Path) -> list[Any]:
+    try:
+        return list(ast.walk(ast.parse(file.read_text())))
+    except (SyntaxError, UnicodeDecodeError):
+        return []
 
 
 def text_rows(place: str, texts: list[str], rows: int, length: int) -> Rows:
@@ -117,3 +135,18 @@ def together(by_group: dict[str, Rows]) -> Rows:
     """Return the rows of all groups as those of one."""
     each = list(by_group.values())
     return {name: np.concatenate([rows[name] for rows in each]) for name in each[0]}
+
+
+def main() -> None:
+    print(folder("runs/models/smollm2-135m"))
+    for group in ASKED:
+        file = Path("runs/finetune", f"{group}.jsonl")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        asked = questions(group)
+        lines = [json.dumps({"question": prompt.strip(), "answer": answer}) for prompt, answer in asked]
+        file.write_text("\n".join(lines) + "\n")
+        print(f"{file}: {len(lines)} questions")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,13 @@
 """What a run's file asks of the class of its members, which the class has to have declared."""
 
+from shoal.search.checks.rows import check_row_keys
 from shoal.search.config.run import Run
 
 
 def check_rows_taken(run: Run) -> str:
     """Return that the class takes another kind of rows than the corpus has."""
     takes = run.described.takes
-    if not takes or run.rows in takes:
+    if not takes or run.rows in takes or check_row_keys(run):
         return ""
     return f"data.rows: {who(run)} takes {' or '.join(takes)}, got {run.rows}"
 

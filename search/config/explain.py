@@ -13,6 +13,7 @@ from shoal.policies.selection.rules import SELECTORS
 from shoal.policies.space import DOMAINS
 from shoal.search import notation
 from shoal.search.config.kinds import ADAPTER
+from shoal.search.config.rows import COLUMN_KINDS, FORMATS
 from shoal.search.config.run import Run
 from shoal.search.errors import nearest
 
@@ -23,7 +24,9 @@ RULES = (
     ["mixing", "policy"],
     ["model", "adapter"],
     ["selection", "policy"],
+    ["data", "format"],
 )
+COLUMNS = ["data", "columns"]  # below it stands a name, and then the kind
 KINDS_BY_KEY: dict[str, Iterable[str]] = {
     "model.adapter": ADAPTER,
     "population.exploit": EXPLOITS,
@@ -31,6 +34,7 @@ KINDS_BY_KEY: dict[str, Iterable[str]] = {
     "sampling.rule": SAMPLERS,
     "mixing.policy": MIXERS,
     "selection.policy": SELECTORS,
+    "data.format": FORMATS,
 }
 
 
@@ -46,7 +50,7 @@ def explain(detail: ErrorDetails) -> list[str]:
         said = notation.short(str(detail["ctx"]["error"]), LONGEST)
         return [told_at(key, said, value if isinstance(value, dict) else {})]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
-        kinds = KINDS_BY_KEY.get(key, DOMAINS)
+        kinds = COLUMN_KINDS if place[:2] == COLUMNS else KINDS_BY_KEY.get(key, DOMAINS)
         if not isinstance(value, dict):
             return [f"{key}: {MAPPING}, got {as_yaml(value)}"]
         return [f"{key}.kind: must be one of {', '.join(kinds)}, got {as_yaml(value.get('kind'))}"]
@@ -97,6 +101,8 @@ def written(place: list[str]) -> list[str]:
     """Return the keys as the file has them: pydantic adds the kind by which it chose a section."""
     if place[:2] in RULES:
         return place[:2] + place[3:]
+    if place[:2] == COLUMNS:
+        return place[:3] + place[4:]
     if place[:1] != ["hyperparameters"]:
         return place
     keys = place[:2]

@@ -70,7 +70,7 @@ def write_whole(given: Pretrained, weights: Mapping[str, NDArray[Any]], target: 
 
     from shoal.trainables.pretrained.folder import loaded_model
 
-    # what trained is float32; a merged adapter leaves its base as it was stored
+    # trained weights are float32; a merged adapter leaves its base as it was stored
     module: Any = loaded_model(given.path, torch.float32 if given.adapter is None else "auto")
     if given.adapter is None:
         known = dict(module.named_parameters())
