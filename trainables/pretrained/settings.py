@@ -8,9 +8,9 @@ class LowRank:
     """An adapter (LoRA; Hu et al., 2021): `alpha / rank * up @ down` is added to the weight of each target."""
 
     rank: int = 8  # a searched `rank` uses the first of so many stored ones, and keeps alpha / rank
-    alpha: float = 16.0
+    alpha: float = 16.0  # the adapter is scaled by alpha / rank
     dropout: float = 0.0  # share of the adapter's inputs that is left out; a searched `dropout` replaces it
-    targets: tuple[str, ...] = ("q_proj", "v_proj")  # the last parts of the names of linear layers
+    targets: tuple[str, ...] = ("q_proj", "v_proj")  # last parts of the names of the linear layers
 
     def __post_init__(self) -> None:
         if self.rank < 1:
