@@ -21,7 +21,8 @@ from shoal.search.config.swarm import Swarm
 from shoal.search.corpus.build import prepare_corpus
 from shoal.search.driver.population import train_population
 from shoal.search.records import directory
-from shoal.search.runs.mixture import as_population, design, losses_of, with_small_model
+from shoal.search.runs.mixture import as_population, design, with_small_model
+from shoal.search.runs.proposal import losses_of
 
 GROUPS = ("code", "docs", "law")
 ROW = "{:<28}{:>10}{:>14}{:>18}"

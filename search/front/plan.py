@@ -17,7 +17,7 @@ from shoal.search.tokenizers import open_tokenizer
 
 BYTES = 4  # size of a number in float32
 SLOTS = {"adamw": 2, "sgd": 1}  # numbers that an optimiser keeps for each weight
-CONTROLS_OF_MIXTURES = 6  # the proposal and what it is compared with: see search.runs.mixture
+CONTROLS_OF_MIXTURES = 6  # the proposal and what it is compared with: see search.runs.proposal
 MEGABYTE = 2**20
 
 

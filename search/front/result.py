@@ -14,6 +14,7 @@ from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.records import directory
+from shoal.search.records.last import member_of
 from shoal.search.records.lineage import ancestry, read_lineage, schedule_of
 from shoal.search.records.tables import LINEAGE, METRICS, MIXING, MIXING_SCHEMA
 
@@ -23,7 +24,7 @@ class TrainedMember:
 
     def __init__(self, run: Run, store: Store, number: int | None = None):
         self._run, self._store = run, store
-        self._row = directory.member_of(run, store, number)
+        self._row = member_of(run, store, number)
         self.member: int = self._row.member
         self.score: float = self._row.score  # higher is better; of a language model minus its loss in nats
         self.step: int = self._row.step

@@ -60,7 +60,7 @@ def build_members(
     def again(number: int, values: dict[str, Any]) -> Member:
         return complete(number, make(number, values))
 
-    members: dict[int, Member] = {}
+    members: dict[int, Any] = {}  # an `Unmade` has no settable `trained`
     for number, values in hyperparameters.items():
         try:
             member = make(number, values)
@@ -121,8 +121,8 @@ def with_policy(run: Run, made: Made) -> Made:
     assert run.mixing is not None
     return Made(
         mixed_class(made.of),
-        made.constants
-        | {
+        {
+            **made.constants,
             "mixing": run.mixing.build(list(load_corpus(run.data).groups)),
             "groups": mixed_groups(run),
             "reference": open_reference(run, run.mixing.reference) if run.mixing.reference else None,

@@ -283,8 +283,7 @@ class Mixed(Network):
 @cache
 def mixed_class(of: type[Network]) -> type[Mixed]:
     """Return the class of members of this class that choose their mixtures by a policy."""
-    made: Any = type(f"Mixed{of.__name__}", (Mixed, of), {"__module__": of.__module__})
-    return made  # type: ignore[no-any-return]
+    return type(f"Mixed{of.__name__}", (Mixed, of), {"__module__": of.__module__})
 
 
 def train_visits(members: Sequence[Mixed], train: Callable[[int], Sequence[float]], steps: int) -> list[float]:

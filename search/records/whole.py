@@ -12,7 +12,7 @@ from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.messages import Row
 from shoal.search.records import tables
-from shoal.search.records.directory import rows_at
+from shoal.search.records.last import rows_at
 from shoal.search.records.lineage import read_lineage
 
 NO_ROWS: Mapping[int, Row] = {}

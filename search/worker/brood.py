@@ -74,7 +74,7 @@ def host_members(work: Work, actor: Any, brood: int) -> None:
     shared = way_to_ledger(work.ledger, run, brood)
     if run.population.mode == "asynchronous":
         mine = hosted(run, brood, train.get_context().get_world_rank())
-        trained = train_freely(
+        trained: tuple[Members, Collection[int]] | None = train_freely(
             run, store, actor, brood, {number: state[number].hyperparameters for number in mine}
         )
     else:

@@ -155,9 +155,6 @@ CHANGES = [
         "data.rows=tokens",
         "data.columns: needs data.rows: columns, got tokens",
     ),
-    # tokenizers
-    (TEXT, "data.tokenizer=nowhere", "nowhere does not; a name on a hub must be downloaded to a folder first"),
-    (TEXT, "data.tokenizer=.", "data.tokenizer: a folder with a tokenizer must hold tokenizer.json"),
     (TEXT, "data.groups.more=[a, b]", "data.groups.more: must be one place, got ['a', 'b']"),
     (MIXED, "mixing.policy={kind: aioli, sweeps: true}", "sweeps: must be a whole number, got true"),
     # numbers without end
@@ -362,6 +359,18 @@ def answer(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(("text", "said"), FILES)
 def test_a_bad_file_is_one_line(answer, text: str, said: str) -> None:
     assert said in answer(text)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("nowhere", "nowhere does not; a name on a hub must be downloaded to a folder first"),
+        (".", "data.tokenizer: a folder with a tokenizer must hold tokenizer.json"),
+    ],
+)
+def test_a_folder_without_a_tokenizer_is_one_line(answer, place: str, said: str) -> None:
+    pytest.importorskip("tokenizers")  # which the extra [hf] installs
+    assert said in answer(TEXT, f"data.tokenizer={place}")
 
 
 @pytest.mark.parametrize(("text", "change", "said"), CHANGES)

@@ -15,16 +15,8 @@ from shoal.search.errors import InputError
 from shoal.search.load import checked_run, load_run
 from shoal.search.messages import Row
 from shoal.search.records import tables
-from shoal.search.runs.mixture import (
-    as_population,
-    confirm,
-    design,
-    most,
-    proposal,
-    proposal_table,
-    short_interval,
-    with_small_model,
-)
+from shoal.search.runs.mixture import as_population, design, short_interval, with_small_model
+from shoal.search.runs.proposal import confirm, most, proposal, proposal_table
 
 RUN = """
 name: mixture

@@ -20,7 +20,7 @@ from shoal.search.config.run import Run
 from shoal.search.errors import Exhausted
 from shoal.search.load import load_run
 from shoal.search.messages import Message, OnTestRows, Row, Verdict
-from shoal.search.records.directory import last_rows
+from shoal.search.records.last import last_rows
 from shoal.search.records.lineage import ancestry, read_lineage
 from shoal.search.records.tables import METRICS
 from shoal.search.worker import asynchronous as turns

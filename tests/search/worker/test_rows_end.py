@@ -16,7 +16,7 @@ from shoal.search.driver.population import early_end
 from shoal.search.errors import Exhausted
 from shoal.search.load import load_run
 from shoal.search.records import directory
-from shoal.search.records.directory import last_rows
+from shoal.search.records.last import last_rows
 from shoal.search.worker import asynchronous as turns
 from shoal.search.worker.teams import Team
 from shoal.trainables.member import copies
