@@ -33,6 +33,7 @@ from shoal.trainables.span import Span, local, shared_like
 
 # (stacked batch, numbers) -> losses `(members,)`, and each member's own result
 StackedObjective = Callable[[Any, Mapping[str, FloatOrTensor]], tuple[Tensor, Tensor]]
+OF_ROWS = frozenset({"sampling"})  # hyperparameters that the batches heed, and not the training step
 
 
 class Network(Judged):
@@ -161,7 +162,9 @@ class Network(Judged):
 
     def adopt(self, hyperparameters: dict[str, Any]) -> None:
         self.hyperparameters = dict(hyperparameters)
-        trained = {name: value for name, value in hyperparameters.items() if name not in self.searched}
+        trained = {
+            name: value for name, value in hyperparameters.items() if name not in OF_ROWS.union(self.searched)
+        }
         self.recipe = replace(self.base, **trained)
         assert self.recipe.optimiser == self.base.optimiser, "the optimiser's state is not searched"
         self.numbers = numbers(self.recipe) | self.own_numbers(hyperparameters)

@@ -287,10 +287,14 @@ class Stack:
     def evaluate_together(self, split: str) -> list[tuple[float, dict[str, float]]]:
         first = self.members[0]
         first.module.eval()
-        called, rows = Called(first, "score"), to_tensors(first.held_out[split], self.device)
+        called, rows = Called(first, "judge"), to_tensors(first.held_out[split], self.device)
         with torch.no_grad(), attention(self.device), first.computing():
-            scores, losses = vmap(lambda tensors: functional_call(called, tensors, (rows,)))(self.tensors())
+            scores, losses, errors = vmap(lambda tensors: functional_call(called, tensors, (rows,)))(
+                self.tensors()
+            )
         each = {group: values.tolist() for group, values in losses.items()}
+        for place, member in enumerate(self.members):
+            member.loss_errors = {group: values[place].item() for group, values in errors.items()}
         return [
             (score, {group: values[place] for group, values in each.items()})
             for place, score in enumerate(scores.tolist())

@@ -101,4 +101,6 @@ class ScoreThreshold:
 def signed(pool: Candidates, score: str, largest: bool) -> Vector:
     """Return a column such that larger is better."""
     values = pool.columns[score].astype(np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"{score} must hold one number a row, but holds {values.shape[1]}.")
     return values if largest else -values

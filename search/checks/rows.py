@@ -51,9 +51,20 @@ def check_readers(run: Run) -> str:
     """Refuse what reads rows of plain tokens alone."""
     if run.data.rows == "tokens":
         return ""
-    reader = "selection" if run.selection is not None else "sampling.scorer" if run.sampling.scorer else ""
+    reader = selection_of_tokens(run) or ("sampling.scorer" if run.sampling.scorer else "")
     reader = reader or ("distill" if run.kind == "distill" else "")
     return f"{reader}: reads rows of plain tokens, got data.rows: {run.data.rows}" if reader else ""
+
+
+def selection_of_tokens(run: Run) -> str:
+    """Return which part of a selection reads rows of tokens, or nothing: tables and own classes need none."""
+    if run.selection is None:
+        return ""
+    if run.selection.duplicates is not None:
+        return "selection.duplicates"
+    places = enumerate(run.selection.all_scores())
+    kinds = [f"selection.scores.{place}" for place, score in places if score.kind not in ("table", "own")]
+    return kinds[0] if kinds else ""
 
 
 def check_installed(data: Data) -> str:

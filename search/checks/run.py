@@ -10,6 +10,7 @@ from shoal.search.checks.declared import check_rows_taken, who, without_losses
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
 from shoal.search.checks.rows import check_row_keys
+from shoal.search.checks.sampled_numbers import check_kept_score, check_sampled_numbers
 from shoal.search.checks.selection import check_selection
 from shoal.search.checks.start import check_grid
 from shoal.search.checks.swarm import check_swarm
@@ -141,6 +142,7 @@ def check_hyperparameters(run: Run) -> str:
         return ""  # only the user's own class knows its hyperparameters
     kind = "distill" if run.kind == "distill" else run.trainable.rpartition(":")[2]
     known = {*run.described.hyperparameters, *(["mixing"] if run.mixing else [])}
+    known |= {"sampling"} if run.sampling.rule else set()
     searched = {"hyperparameters": set(run.hyperparameters)}
     scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
     begun = {f"starts.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.starts)}
@@ -150,7 +152,7 @@ def check_hyperparameters(run: Run) -> str:
                 return f"{place}.{name}: {constant_of(run)}"
             return f"{place}.{name}: {kind} has no such hyperparameter{nearest(name, known)}"
         for name in names:
-            if name != "mixing" and isinstance(run.hyperparameters.get(name), SpaceWithin):
+            if name not in ("mixing", "sampling") and isinstance(run.hyperparameters.get(name), SpaceWithin):
                 return f"{place}.{name}: must be a domain; only a class of your own takes a space under a name"
         if run.trainable == "toy" and names != known:
             return f"{place}: the toy needs {' and '.join(sorted(known))}"
@@ -203,7 +205,9 @@ def check_model(run: Run) -> str:
 
 def check_sampling(run: Run) -> str:
     if run.sampling.rule is None:
-        idle = "view" if run.sampling.view == "brood" else "scorer" if run.sampling.scorer else ""
+        sampling = run.sampling
+        idle = "view" if sampling.view == "brood" else "scorer" if sampling.scorer else ""
+        idle = idle or ("score" if sampling.score else "")
         return f"sampling.{idle}: needs sampling.rule" if idle else ""
     if run.trainable == "toy":
         return "sampling.rule: the toy has no rows to choose from"
@@ -220,7 +224,9 @@ def check_sampling(run: Run) -> str:
             f"got {run.sampling.rule.kind} with trainable {run.trainable}"
         )
     scores = "score" in rule.spec.needs
-    if scores != bool(run.sampling.scorer):
+    if run.sampling.score and (problem := check_kept_score(run)):
+        return problem
+    if scores != bool(run.sampling.scorer or run.sampling.score):
         kind = run.sampling.rule.kind
         wanted = f"{kind} goes by scores; name an exported model, such as runs/NAME/best"
         return f"sampling.scorer: {wanted if scores else f'serves rules that go by scores, got {kind}'}"
@@ -277,6 +283,7 @@ CHECKS = (
     check_model,
     check_room,
     check_sampling,
+    check_sampled_numbers,
     check_selection,
     check_distill,
 )

@@ -46,9 +46,11 @@ def check_target(run: Run) -> str:
         return f"selection.target: {wanted[0]} needs at least one group, such as `law: installed`"
     if chosen.target and not wanted:
         return f"selection.target: neither the scores nor {chosen.policy.kind} look at a target; leave it out"
+    # rows of a group on which nobody trains are not chosen, so they may be the target's
+    pool = {group: source for group, source in run.data.groups.items() if group not in run.unseen}
     for name, source in chosen.target.items():
-        same = [group for group, other in run.data.groups.items() if other == source != "installed"]
-        same += [name] * (source == "installed" and run.data.groups.get(name) == source)
+        same = [group for group, other in pool.items() if other == source != "installed"]
+        same += [name] * (source == "installed" and pool.get(name) == source)
         if same:
             return (
                 f"selection.target.{name}: is the same source as data.groups.{same[0]}, so what is chosen "

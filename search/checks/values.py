@@ -30,7 +30,9 @@ def each_hyperparameter(run: Run) -> Iterator[tuple[str, str, Any]]:
     given |= {f"schedule.{place}": entry.hyperparameters for place, entry in enumerate(run.schedule)}
     given |= {f"starts.{place}": entry.hyperparameters for place, entry in enumerate(run.starts)}
     for place, values in given.items():
-        yield from ((place, name, value) for name, value in values.items() if name != "mixing")
+        yield from (
+            (place, name, value) for name, value in values.items() if name not in ("mixing", "sampling")
+        )
 
 
 def check_value(run: Run, name: str, domain: Any) -> str:

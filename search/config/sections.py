@@ -201,6 +201,7 @@ class Sampling(Settings):
     # the losses that decide about a member's rows: its own, or those of all members of its brood
     view: Literal["member", "brood"] = "member"
     scorer: str | None = None  # an exported model, such as runs/NAME/best; a row's score is its loss there
+    score: Name | None = None  # or a score that `selection:` has kept beside the rows
 
 
 class Scheduled(Settings):

@@ -29,6 +29,7 @@ from shoal.trainables.settings import DecoderShape
 
 FOLDER, RECORD = "scores", "scored.json"  # the record is written last: if it is there, the scores are whole
 KEY = "sampling.scorer"
+KEPT_SCORE = "score_"  # the columns of a chosen corpus's files that hold scores begin so
 CPUS = 0.5  # CPUs of an actor without a GPU; on a small machine no whole CPU may be free
 
 
@@ -113,6 +114,28 @@ def read_scores(data: Data, model: str) -> dict[str, NDArray[np.float32]]:
             scored = store.read_table(f"{folder}/{file}")
             parts.append(matched(rows, scored["row_id"].to_numpy(), scored["score"].to_numpy()))
         found[name] = np.concatenate(parts)
+    return found
+
+
+def read_kept_scores(data: Data, name: str) -> dict[str, NDArray[np.float32]]:
+    """Return a score that a selection has kept beside each group's rows, in the order of the files.
+
+    Groups of which nothing was chosen, since nobody trains on them, have none.
+    """
+    manifest, store = load_corpus(data), Store(data.corpus)
+    found, had = {}, set[str]()
+    for group, splits in manifest.groups.items():
+        tables = [store.read_table(file) for file in splits.splits["train"].files]
+        had |= {column for table in tables for column in table.column_names if column.startswith(KEPT_SCORE)}
+        if f"{KEPT_SCORE}{name}" in tables[0].column_names:
+            parts = [table[f"{KEPT_SCORE}{name}"].to_numpy() for table in tables]
+            found[group] = np.concatenate(parts).astype(np.float32)
+    if not found:
+        known = ", ".join(sorted(each.removeprefix(KEPT_SCORE) for each in had)) or "none"
+        raise InputError(
+            f"sampling.score: {data.corpus} has no score {name} beside its rows, but has {known}; `selection:` "
+            f"keeps those of its scores that hold a number a row."
+        )
     return found
 
 

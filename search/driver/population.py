@@ -52,6 +52,7 @@ class Outcome:
     test_loss: dict[str, float]
     test_score: float | None = None  # None where nothing was tested
     test_measures: dict[str, float] = field(default_factory=dict)  # such as accuracy_GROUP
+    test_error: dict[str, float] = field(default_factory=dict)  # standard error of each group's test loss
     ended: str | None = None  # why the run ended before its last step, if it did
 
 
@@ -205,6 +206,7 @@ def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
         test_loss=dict(tested.losses),
         test_score=tested.score if math.isfinite(tested.score) else None,
         test_measures=dict(tested.measures),
+        test_error=dict(tested.loss_errors),
         ended=early_end(conductor),
     )
 

@@ -11,7 +11,7 @@ from shoal.cluster.storage import Store
 from shoal.search.config.mixing import PROBED
 from shoal.search.config.run import Run
 from shoal.search.corpus.build import load_corpus
-from shoal.search.corpus.scores import read_scores
+from shoal.search.corpus.scores import read_kept_scores, read_scores
 from shoal.search.corpus.streams import open_streams
 from shoal.search.corpus.text import OpenStreams, sample_of, text_of
 from shoal.search.errors import InputError
@@ -46,6 +46,8 @@ def build_members(
     rule: Any = run.sampling.rule and run.sampling.rule.build()
     scorer = run.sampling.scorer
     scores = read_scores(run.data, scorer) if scorer else None
+    if run.sampling.score:
+        scores = read_kept_scores(run.data, run.sampling.score)
 
     def complete(number: int, member: Member) -> Member:
         """Put a policy between a new member and its rows, and let it span workers, as the run says."""

@@ -9,6 +9,7 @@ from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
 from shoal.search.records import directory
 from shoal.search.records.directory import CONTROLS
+from shoal.search.report.wording import with_error
 from shoal.search.report.write import REPORT, write_report
 
 
@@ -65,9 +66,13 @@ def compare_with_controls(run: Run, found: dict[str, Any], beside: dict[str, dic
     each = [found, *beside.values()]
     table.add_row(name, *(f"{sign * one['best_score']:.4f}" for one in each))
     tests = [tests_of(run, one) for one in each]
+    errors = [one.get("test_error") or {} for one in each]
     for name in tests[0]:
         label = f"test loss, {name}" if name in found["test_loss"] else f"test {name}"
-        table.add_row(label, *(f"{test[name]:.4f}" if name in test else "" for test in tests))
+        table.add_row(
+            label,
+            *(with_error(test.get(name), error.get(name)) for test, error in zip(tests, errors, strict=True)),
+        )
     table.add_row("exploits", *(str(one["exploits"]) for one in each))
     table.add_row("seconds", *(f"{seconds(one):.0f}" for one in each))
     return table

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shoal.cluster.rows import as_rows
 from shoal.search.config.selection import Duplicates
 from shoal.search.corpus.scores import FOLDER, RECORD
 from shoal.search.errors import InputError
 from shoal.search.selection.leaks import stretch_hashes
-from shoal.search.selection.scoring import SAME, Corpus, key_of_values, read_ids
+from shoal.search.selection.scorers import tokens_of
+from shoal.search.selection.scoring import SAME, Corpus, key_of_values, read_ids, stored_rows
 
 SECTION = "selection.duplicates"
 
@@ -45,8 +45,8 @@ def find_duplicates(pool: Corpus, settings: Duplicates, ids: NDArray[np.int64]) 
     library = minhash_library()
     signatures = []
     for file in pool.files:
-        rows = as_rows(pool.store.read_table(file))
-        signatures += [minhash(library, row, settings) for row in shingles(rows, settings.shingle)]
+        tokens = tokens_of(stored_rows(pool.store, file)[1], SECTION)
+        signatures += [minhash(library, row, settings) for row in shingles(tokens, settings.shingle)]
     index = library.MinHashLSH(threshold=settings.similarity, num_perm=settings.permutations)
     kept: dict[int, Any] = {}
     found = ids.copy()

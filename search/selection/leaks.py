@@ -6,9 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.cluster.rows import as_rows
 from shoal.policies.sampling.chance import mixed_bits
-from shoal.search.selection.scoring import Corpus, read_groups
+from shoal.search.selection.scoring import Corpus, read_groups, stored_rows
 
 STRETCH = 32  # tokens, or a quarter of a row if that is less: the stretches at a row's border are not seen
 COMMON = 0.5  # a row leaks if more than this share of its stretches stand in the target
@@ -31,8 +30,8 @@ class Leak(NamedTuple):
 
 def find_leak(pool: Corpus, targets: Corpus) -> Leak:
     """Compare the pool with the target: wherever a row is cut, a document in both shares its stretches."""
-    length = pool.manifest.sequence_length
-    size = min(STRETCH, max(length // 4, 1))
+    row_type = pool.manifest.row_type
+    size = row_type.itemsize if row_type.names else min(STRETCH, max(pool.manifest.sequence_length // 4, 1))
     hashes = [stretch_hashes(rows, size) for rows in each_file(targets)]
     known = np.unique(np.concatenate([each.ravel() for each in hashes]))
     leaked, seen = [], [np.empty(0, np.uint64)]
@@ -50,8 +49,12 @@ def find_leak(pool: Corpus, targets: Corpus) -> Leak:
 
 
 def each_file(corpus: Corpus) -> Iterator[NDArray[np.unsignedinteger]]:
+    """Yield each file's rows of tokens; of records their bytes, which are compared whole."""
     for file in corpus.files:
-        yield as_rows(corpus.store.read_table(file, columns=["row_id", "tokens"]))
+        _, rows = stored_rows(corpus.store, file)
+        if rows.dtype.names:
+            rows = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
+        yield rows
 
 
 def stretch_hashes(rows: NDArray[np.unsignedinteger], size: int) -> NDArray[np.uint64]:

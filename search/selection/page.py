@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
 from shoal.search.corpus.manifest import load_corpus
+from shoal.search.selection.scoring import stored_rows
 from shoal.search.selection.select import Chosen
 from shoal.search.selection.writing import DECISIONS
 from shoal.search.tokenizers import open_tokenizer
@@ -129,6 +129,13 @@ def rows_section(run: Run, title: str, rows: pa.Table) -> str:
     return f"<h2>{title}</h2>{''.join(shown)}"
 
 
+def as_text(row: Any, tokenizer: Any) -> str:
+    """Return a row as it can be read; of a record its fields, numbers and arrays cut short."""
+    if row.dtype.names is None:
+        return str(tokenizer.decode(row))
+    return "\n".join(f"{name}: {np.array2string(row[name], threshold=20)}" for name in row.dtype.names)
+
+
 def texts_of(run: Run, ids: list[int]) -> dict[int, str]:
     """Return the texts of some of the pool's rows; a file is read only until all are found."""
     manifest, store = load_corpus(run.data), Store(run.data.corpus)
@@ -137,8 +144,7 @@ def texts_of(run: Run, ids: list[int]) -> dict[int, str]:
         for file in group.splits["train"].files:
             if not wanted - found.keys():
                 return found
-            table = store.read_table(file)
-            for place, row in enumerate(table["row_id"].to_pylist()):
-                if row in wanted:
-                    found[row] = tokenizer.decode(as_rows(table.slice(place, 1))[0])
+            numbers, rows = stored_rows(store, file)
+            for place in np.flatnonzero(np.isin(numbers, ids)).tolist():
+                found[int(numbers[place])] = as_text(rows[place], tokenizer)
     return found

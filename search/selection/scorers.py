@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from shoal.cluster.rows import by_field
 from shoal.cluster.storage import Store
 from shoal.policies.selection.ngrams import Buckets, token_buckets
 from shoal.search.config.selection import (
@@ -45,6 +46,16 @@ class Scoring(NamedTuple):
     code: str = ""  # folder of a class of the user's own
 
 
+def tokens_of(rows: Any, key: str) -> NDArray[np.unsignedinteger]:
+    """Return rows of plain tokens `(rows, length)`; raises InputError for rows of another kind."""
+    if rows.dtype.names is None:
+        return np.asarray(rows)
+    raise InputError(
+        f"{key}: looks at rows of plain tokens, but these have {', '.join(rows.dtype.names)}; give scores in a "
+        f"table, or by a class of your own."
+    )
+
+
 def open_scorer(scoring: Scoring) -> RowScorer:
     return OPENERS[type(scoring.settings)](scoring)
 
@@ -54,16 +65,18 @@ def _ngrams(scoring: Scoring) -> RowScorer:
     assert ratios is not None
 
     def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
-        found = counted_buckets(rows, settings)
+        found = counted_buckets(rows, settings, scoring.key)
         columns = [ratio[found].sum(axis=1) for ratio in ratios]
         length = np.full(len(ids), rows.shape[1], np.int64)
-        return {"log_ratio": np.stack(columns, axis=1), "length": length}
+        # one target makes one number a row, by which other policies can go too
+        together = np.stack(columns, axis=1) if len(columns) > 1 else columns[0]
+        return {"log_ratio": together, "length": length}
 
     return score
 
 
-def counted_buckets(rows: NDArray[np.unsignedinteger], settings: NgramScore) -> Buckets:
-    return token_buckets(rows, settings.grams, settings.buckets)
+def counted_buckets(rows: Any, settings: NgramScore, key: str) -> Buckets:
+    return token_buckets(tokens_of(rows, key), settings.grams, settings.buckets)
 
 
 def _decoder(key: str, folder: str, length: int, device: str) -> Any:
@@ -81,7 +94,7 @@ def _loss(scoring: Scoring) -> RowScorer:
 
     settings = scoring.settings
     model = _decoder(scoring.key, settings.model, scoring.length, scoring.device)
-    return lambda rows, ids: {settings.column: row_losses(model, rows)}
+    return lambda rows, ids: {settings.column: row_losses(model, tokens_of(rows, scoring.key))}
 
 
 def _difference(scoring: Scoring) -> RowScorer:
@@ -94,8 +107,9 @@ def _difference(scoring: Scoring) -> RowScorer:
     )
 
     def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
-        below = row_losses(base, rows).astype(np.float64)
-        found = row_losses(model, rows) - below
+        tokens = tokens_of(rows, scoring.key)
+        below = row_losses(base, tokens).astype(np.float64)
+        found = row_losses(model, tokens) - below
         if settings.relative:
             found = found / np.maximum(below, SMALLEST_LOSS)
         return {settings.column: found}
@@ -107,14 +121,16 @@ def _embedding(scoring: Scoring) -> RowScorer:
     from shoal.trainables.scoring import row_states
 
     model = _decoder(scoring.key, scoring.settings.model, scoring.length, scoring.device)
-    return lambda rows, ids: {"embedding": row_states(model, rows)}
+    return lambda rows, ids: {"embedding": row_states(model, tokens_of(rows, scoring.key))}
 
 
 def _gradients(scoring: Scoring) -> RowScorer:
     from shoal.trainables.scoring import row_sketches
 
     model = _decoder(scoring.key, scoring.settings.model, scoring.length, scoring.device)
-    return lambda rows, ids: {"sketch": row_sketches(model, rows, scoring.settings.width)}
+    return lambda rows, ids: {
+        "sketch": row_sketches(model, tokens_of(rows, scoring.key), scoring.settings.width)
+    }
 
 
 def _table(scoring: Scoring) -> RowScorer:
@@ -156,7 +172,7 @@ def _own(scoring: Scoring) -> RowScorer:
     made = own_scorer(scoring.key, scoring.settings.made, scoring.code)
 
     def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
-        found = made.score(rows)
+        found = made.score(by_field(rows))
         if not isinstance(found, Mapping) or not found:
             raise InputError(
                 f"{scoring.key}: score(rows) must return columns by name, got {type(found).__name__}."

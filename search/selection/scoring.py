@@ -74,6 +74,12 @@ class Corpus(NamedTuple):
         return sum(group.splits["train"].rows for group in self.groups.values())
 
 
+def stored_rows(store: Store, file: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return the ids and the rows of one of a corpus's files."""
+    table = store.read_table(file)
+    return table["row_id"].to_numpy(), as_rows(table)
+
+
 class FileScorer:
     """Scores files and writes their columns; one in each process."""
 
@@ -88,9 +94,8 @@ class FileScorer:
             return 0
         if self.score is None:
             self.score = open_scorer(self.scoring)
-        table = self.store.read_table(file)
-        ids = table["row_id"].to_numpy()
-        found = self.score(as_rows(table), ids)
+        ids, rows = stored_rows(self.store, file)
+        found = self.score(rows, ids)
         columns = {name: as_list_column(values) for name, values in found.items()}
         self.store.write_table(place, pa.table({"row_id": ids, **columns}))
         return len(ids)
@@ -103,11 +108,11 @@ class GramCounter:
         self.store, self.settings, self.same = Store(corpus), settings, same
 
     def __call__(self, file: str) -> NDArray[np.int64]:
-        rows = as_rows(self.store.read_table(file))
+        _, rows = stored_rows(self.store, file)
         if self.same:
             told = self.store.read_table(f"{self.same}/{file}")
             rows = rows[(told["row_id"].to_numpy() == told[SAME].to_numpy())]
-        found = counted_buckets(rows, self.settings)
+        found = counted_buckets(rows, self.settings, "selection.scores")
         return np.bincount(found.ravel(), minlength=self.settings.buckets)
 
 

@@ -157,7 +157,7 @@ def said_of(run: Run, pool: Corpus, decided: Decided) -> dict[str, Any]:
 
 def kl_to_target(run: Run, pool: Corpus, chosen: Corpus, targets: Corpus | None) -> dict[str, dict[str, float]]:
     """Return KL(target || pool) and KL(target || chosen) of hashed n-grams in nats, for each target."""
-    if targets is None:
+    if targets is None or pool.manifest.row_type.names:
         return {}
     settings = NgramScore(kind="ngrams")
     before, after = (

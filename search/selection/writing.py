@@ -13,6 +13,7 @@ from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
 from shoal.search.corpus.manifest import Group, Manifest, publish_corpus
 from shoal.search.corpus.packing import COMPRESSION, PART_ROWS, Split
+from shoal.search.corpus.scores import KEPT_SCORE
 from shoal.search.corpus.staging import move, staging_folder
 from shoal.search.selection.deciding import Decided
 from shoal.search.selection.scoring import Corpus
@@ -107,11 +108,11 @@ def chosen_rows(table: pa.Table, decided: Decided, rows: slice) -> pa.Table:
 
 def number_columns(decided: Decided) -> dict[str, NDArray[Any]]:
     """Return the columns that hold one number a row, under names that no corpus has: vectors stay out."""
-    found = {f"score_{name}": values for name, values in decided.columns.items() if values.ndim == 1}
+    found = {f"{KEPT_SCORE}{name}": values for name, values in decided.columns.items() if values.ndim == 1}
     several = {name: values for name, values in decided.columns.items() if values.ndim == 2}
     for name, values in several.items():
         if name == "log_ratio":
-            found |= {f"score_{name}_{place}": values[:, place] for place in range(values.shape[1])}
+            found |= {f"{KEPT_SCORE}{name}_{place}": values[:, place] for place in range(values.shape[1])}
     return found
 
 
@@ -160,7 +161,7 @@ def write_decisions(store: Store, folder: str, pool: Corpus, decided: Decided) -
             "margin": found.margin,
             "reason": pa.DictionaryArray.from_arrays(found.reason.astype(np.int32), list(found.reasons)),
             "duplicate_of": duplicate,
-            **{name.removeprefix("score_"): values for name, values in number_columns(decided).items()},
+            **{name.removeprefix(KEPT_SCORE): values for name, values in number_columns(decided).items()},
         }
     )
     store.write_table(f"{folder}/{DECISIONS}", table)

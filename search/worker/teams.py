@@ -86,6 +86,7 @@ class Team:
                 evaluate_seconds=evaluated / len(scores),
                 stacked=self.stack is not None,
                 losses=dict(losses),
+                loss_errors=dict(getattr(member, "loss_errors", {})),
                 measures=others,
                 rows_a_step=getattr(member, "rows_a_step", 0),
                 mixture=member.account() if isinstance(member, Mixed) else None,

@@ -16,6 +16,7 @@ from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
 from shoal.search.corpus.manifest import find_corpus
+from shoal.search.corpus.scores import read_kept_scores
 from shoal.search.errors import InputError
 from shoal.search.load import checked_run, dump
 from shoal.search.records.directory import on_chosen_rows
@@ -104,7 +105,7 @@ class TestSelect:
         rows = np.concatenate([as_rows(pool.store.read_table(file)) for file in pool.files])
         place = {row: number for number, row in enumerate(ids.tolist())}
         assert np.array_equal(as_rows(table), rows[[place[row] for row in table["row_id"].to_pylist()]])
-        assert {"score_log_ratio_0", "score_length"} <= set(table.column_names)
+        assert {"score_log_ratio", "score_length"} <= set(table.column_names)
         assert any("ngrams" in line for line in lines)
 
     def test_it_is_found_again_and_another_budget_scores_nothing(self, tmp_path, places) -> None:
@@ -160,6 +161,29 @@ class TestSelect:
         table = chosen_table(select_corpus(run, print))
         assert np.array_equal(as_rows(table)[:, 3], table["score_score"].to_numpy())
 
+    def test_rows_of_columns_are_chosen_by_a_class_of_ones_own(self, tmp_path, places) -> None:
+        for number, name in enumerate(("sea", "wood")):
+            rng = np.random.default_rng(number)
+            rows = [{"x": rng.normal(number, 1, 3).tolist(), "label": int(rng.integers(2))} for _ in range(90)]
+            (Path(places[name]) / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        (tmp_path / "own_columns_of_test.py").write_text(
+            "class First:\n    def score(self, rows):\n        return {'score': rows['x'][:, 0]}\n"
+        )
+        selection = {
+            "policy": "top",
+            "rows": 20,
+            "scores": [{"kind": "own", "made": "own_columns_of_test:First"}],
+        }
+        kinds = {"x": {"kind": "tensor", "shape": [3]}, "label": {"kind": "class"}}
+        run = run_of(tmp_path, places, selection)
+        data = type(run.data).model_validate(run.data.model_dump() | {"rows": "columns", "columns": kinds})
+        run = run.model_copy(update={"data": data})
+        chosen = select_corpus(run.model_copy(update={"code": str(tmp_path)}), print)
+        table = chosen_table(chosen)
+        rows = as_rows(table, find_corpus(chosen.data).row_type)
+        assert len(rows) == 20 and np.array_equal(rows["x"][:, 0], table["score_score"].to_numpy())
+        assert "x: [" in Store(chosen.data.corpus).read(write_page(run, chosen)).decode()
+
     def test_why_a_row_was_chosen_or_not(self, tmp_path, places) -> None:
         chosen = select_corpus(run_of(tmp_path, places, dsir(places)), print)
         table = Store(chosen.data.corpus).read_table(f"{chosen.folder}/{DECISIONS}").to_pylist()
@@ -193,6 +217,17 @@ class TestRun:
         assert again.data == run.data and with_chosen_rows(again, print, renew=False) == again
         given = run_of(tmp_path, places, dsir(places, share=0.05))
         assert on_chosen_rows(given, run).data.corpus == run.data.corpus
+
+    def test_kept_scores_are_read_beside_the_rows(self, tmp_path, places) -> None:
+        everything = {"kind": "threshold", "score": "log_ratio", "share": 1.0}
+        run = run_of(tmp_path, places, dsir(places, policy=everything, share=None, scores=[{"kind": "ngrams"}]))
+        run = with_chosen_rows(run, print, renew=True)
+        found = read_kept_scores(run.data, "log_ratio")
+        for name, group in find_corpus(run.data).groups.items():
+            assert len(found[name]) == group.splits["train"].rows and np.isfinite(found[name]).all()
+        assert found["sea"].mean() > found["wood"].mean()
+        with pytest.raises(InputError, match=r"has no score loss beside its rows, but has length, log_ratio"):
+            read_kept_scores(run.data, "loss")
 
     def test_rows_that_are_gone_are_named(self, tmp_path, places) -> None:
         run = with_chosen_rows(run_of(tmp_path, places, dsir(places)), print, renew=True)
