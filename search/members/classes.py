@@ -42,9 +42,9 @@ def facts(run: Run, taken: Collection[str]) -> dict[str, Any]:
 
 def exported_class(run: Run, config: Mapping[str, Any]) -> Made:
     """Return the class of an exported model, of which the run's members are too."""
-    made = class_of(run)
     if run.own:
-        return made
+        return class_of(run.model_copy(update={"settings": config["settings"]}))
+    made = class_of(run)
     shape = type(made.constants["shape"])(**config["shape"])
     return Made(made.of, {"shape": replace(shape, sequence_length=run.data.sequence_length)})
 

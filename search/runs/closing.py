@@ -44,14 +44,14 @@ def headline(run: Run, found: dict[str, Any]) -> str:
     parts = [
         f"{run.name}: best member {found['best_member']}",
         f"{'validation loss' if run.by_loss else 'score'} {score:.4f}",
-        *(f"test {name} {value:.4f}" for name, value in tests_of(run, found).items()),
+        *(f"test {name} {value:.4f}" for name, value in test_values(run, found).items()),
         f"{found['exploits']} exploits",
         f"{seconds(found):.0f} s",
     ]
     return "  ".join(parts)
 
 
-def tests_of(run: Run, found: dict[str, Any]) -> dict[str, float]:
+def test_values(run: Run, found: dict[str, Any]) -> dict[str, float]:
     """Return what the best member came to on the rows of the test split: losses by group, score, measures."""
     score = found.get("test_score")
     alone = {} if run.by_loss or score is None else {"score": score}
@@ -65,7 +65,7 @@ def compare_with_controls(run: Run, found: dict[str, Any], beside: dict[str, dic
     name = "best validation loss" if run.by_loss else "best score"
     each = [found, *beside.values()]
     table.add_row(name, *(f"{sign * one['best_score']:.4f}" for one in each))
-    tests = [tests_of(run, one) for one in each]
+    tests = [test_values(run, one) for one in each]
     errors = [one.get("test_error") or {} for one in each]
     for name in tests[0]:
         label = f"test loss, {name}" if name in found["test_loss"] else f"test {name}"
