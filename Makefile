@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow check types house k8s kind clean
+.PHONY: setup demo test test-slow check types house reference k8s kind clean
 
 setup: $(STAMP)
 
@@ -46,6 +46,11 @@ types: $(STAMP)
 house: $(STAMP)
 	@echo "house: sizes, circles, names and comments of the source"
 	$(RUN)/python -m tests.helpers.house --names
+
+reference: $(STAMP)
+	@echo "reference: writes the pages of all keys again"
+	$(RUN)/shoal explain --all > docs/keys.md
+	$(RUN)/shoal schema > docs/run.schema.json
 
 k8s: $(STAMP)
 	@echo "k8s: writes the generated manifests again"

@@ -20,8 +20,8 @@ import pyarrow as pa
 import ray
 
 from benchmarks.parts.family import memory
-from benchmarks.stream import BATCH, FILE_ROWS, GROUPS, LENGTH, streamed, write_groups
-from shoal.cluster.reading import blocks_of, open_dataset, read_files, row_bytes
+from benchmarks.stream import BATCH, FILE_ROWS, GROUPS, ROW_TYPE, streamed, write_groups
+from shoal.cluster.reading import blocks_of, open_dataset, read_files
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
 from shoal.search.corpus.batches import MixedBatches
@@ -53,7 +53,7 @@ def start_up(uri: str, file: str) -> pa.Table:
 
 
 def measure(budget: int, times: int) -> dict[str, Any]:
-    files = times * budget // (len(GROUPS) * FILE_ROWS * row_bytes(LENGTH))
+    files = times * budget // (len(GROUPS) * FILE_ROWS * ROW_TYPE.itemsize)
     with tempfile.TemporaryDirectory() as folder, session(object_store_bytes=budget):
         store = Store(folder)
         names = write_groups(store, files)
@@ -76,7 +76,7 @@ def measure(budget: int, times: int) -> dict[str, Any]:
         watch.join()
         for stream in streams.values():
             stream.close()
-    corpus = len(GROUPS) * files * FILE_ROWS * row_bytes(LENGTH)
+    corpus = len(GROUPS) * files * FILE_ROWS * ROW_TYPE.itemsize
     return {
         "budget_mib": budget / 2**20,
         "corpus_over_budget": round(corpus / budget, 2),

@@ -22,8 +22,9 @@ from shoal.policies.arrays import Vector
 from shoal.policies.laws.merged import ranked, trust
 from shoal.policies.ranks import spearman
 from shoal.search.config.sections import Data
-from shoal.search.corpus.batches import MixedBatches, first_rows
+from shoal.search.corpus.batches import MixedBatches
 from shoal.search.corpus.build import prepare_corpus
+from shoal.search.corpus.held_out import sampled_rows
 from shoal.trainables.language import LanguageModel
 from shoal.trainables.merging import merge
 from shoal.trainables.settings import DecoderShape, Recipe
@@ -50,7 +51,7 @@ class Bench:
         self.streams = {name: Memory(store, name, split["train"], seed) for name, split in splits.items()}
         self.seed = seed
         self.held_out = {
-            of: {name: first_rows(store, split[of], HELD_OUT) for name, split in splits.items()}
+            of: {name: sampled_rows(store, manifest, name, of, HELD_OUT) for name in splits}
             for of in ("validation", "test")
         }
         self.shape = DecoderShape(manifest.vocabulary, LENGTH, layers=1, heads=2, width=32)
@@ -59,7 +60,7 @@ class Bench:
 
     def member(self, mixture: Vector) -> LanguageModel:
         batches = MixedBatches(self.streams, mixture, BATCH)
-        return LanguageModel(self.shape, RECIPE, RATE, batches, self.held_out, self.seed)
+        return LanguageModel(RECIPE, RATE, batches, self.held_out, self.seed, shape=self.shape)
 
     def continued(self, mixture: Vector) -> LanguageModel:
         """Return a member at the shared start that goes on with this mixture."""

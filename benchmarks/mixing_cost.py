@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from shoal.policies.mixers.ado import ADO
 from shoal.policies.mixers.aioli import Aioli
@@ -30,8 +31,9 @@ from shoal.policies.mixers.visits import BoundedMixing
 from shoal.policies.mixing import normalise
 from shoal.search.config.mixing import PROBED
 from shoal.search.corpus.batches import MixedBatches
-from shoal.search.members.mixed import MixedModel
-from shoal.trainables.decoder import Decoder
+from shoal.search.members.mixed import Mixed
+from shoal.trainables.decoder import Decoder, losses_by_token
+from shoal.trainables.language import LanguageModel
 from shoal.trainables.reference import Reference
 from shoal.trainables.settings import DecoderShape, Recipe
 
@@ -50,7 +52,7 @@ class Tokens:
         return self.rows[np.arange(cursor, cursor + count) % len(self.rows)]
 
 
-class Timed(MixedModel):
+class Timed(Mixed, LanguageModel):
     """Adds up the processor time of the policy: of its evaluation passes, and of all else that it does."""
 
     spent, own, deciding = 0.0, 0.0, False
@@ -90,6 +92,10 @@ def policies(steps: int) -> dict[str, Mixer]:
     }
 
 
+def losses_by(module: Decoder) -> Callable[[Any], Tensor]:
+    return lambda tokens: losses_by_token(module(tokens.long()), tokens.long())
+
+
 def measure(mixer: Mixer, steps: int) -> tuple[float, float, int, float]:
     """Return seconds of training and of evaluation beside it, passes, and the policy's own seconds."""
     held = {name: Tokens(10 + place).take(0, HELD) for place, name in enumerate(NAMES)}
@@ -98,9 +104,10 @@ def measure(mixer: Mixer, steps: int) -> tuple[float, float, int, float]:
     )
     groups, recipe, reference = Groups(NAMES, (2000,) * 3, BATCH, steps), Recipe(steps=steps), None
     if isinstance(mixer, DoReMi):
-        reference = Reference(Decoder(SHAPE), steps=0)
+        reference = Reference(losses_by(Decoder(SHAPE)), steps=0)
     mixing = BoundedMixing(mixer)
-    member = Timed(SHAPE, recipe, {}, batches, {PROBED: held}, 0, "cpu", mixing, groups, reference)
+    given: dict[str, Any] = {"mixing": mixing, "groups": groups, "reference": reference, "shape": SHAPE}
+    member = Timed(recipe, {}, batches, {PROBED: held}, 0, **given)
     began = time.process_time()
     member.train(steps)
     trained = time.process_time() - began - member.spent

@@ -74,7 +74,7 @@ class Decoders(LanguageModel):
 
     def __init__(self, recipe: Recipe, hyperparameters: dict[str, Any], seed: int, device: str):
         held_out = {"validation": {"chance": tokens()[:16]}}
-        super().__init__(SHAPE, recipe, hyperparameters, Shuffled(tokens(), 8), held_out, seed, device)
+        super().__init__(recipe, hyperparameters, Shuffled(tokens(), 8), held_out, seed, device, shape=SHAPE)
 
 
 class LargerDecoders(LanguageModel):
@@ -82,7 +82,7 @@ class LargerDecoders(LanguageModel):
 
     def __init__(self, recipe: Recipe, hyperparameters: dict[str, Any], seed: int, device: str):
         held_out = {"validation": {"chance": tokens()[:16]}}
-        super().__init__(LARGER, recipe, hyperparameters, Shuffled(tokens(), 8), held_out, seed, device)
+        super().__init__(recipe, hyperparameters, Shuffled(tokens(), 8), held_out, seed, device, shape=LARGER)
 
 
 KINDS = {"Perceptron": Perceptron, "Decoders": Decoders, "LargerDecoders": LargerDecoders}

@@ -58,7 +58,7 @@ def train(task: Task, rules: Rules, seed: int) -> Member:
     rounds = task.steps // task.interval
     for round_ in range(1, rounds + 1):
         rows = {number: row for team in groups for number, row in team.train(task.interval).items()}
-        scores = {number: row["score"] for number, row in rows.items()}
+        scores = {number: row.score for number, row in rows.items()}
         reports = [Report(number, round_ * task.interval, score) for number, score in scores.items()]
         due = rules if round_ < rounds else LEFT_ALONE
         state, orders = population.decide(due, task.space, state, reports, seed)

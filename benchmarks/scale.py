@@ -21,6 +21,7 @@ from shoal.policies.population import Order, Report
 from shoal.search.driver.asynchronous import Arrivals
 from shoal.search.driver.conductor import Conductor
 from shoal.search.driver.population import train_population
+from shoal.search.messages import Message, Row
 from shoal.search.records import directory
 
 INTERVAL = 4
@@ -33,7 +34,7 @@ class Clock(Silent):
     def __init__(self) -> None:
         self.times: list[float] = []
 
-    def round(self, round_: int, rows: Sequence[dict[str, Any]], orders: Sequence[Order]) -> None:
+    def round(self, round_: int, rows: Sequence[Row], orders: Sequence[Order]) -> None:
         self.times.append(time.perf_counter())
 
 
@@ -62,7 +63,7 @@ def scheduler_alone(members: int, rounds: int, kind: type[Conductor] = Conductor
         spent = []
         for round_ in range(1, rounds + 1):
             rows = [row(member, round_) for member in range(members)]
-            messages = [{"reports": [one]} for one in rows] if kind is Arrivals else [{"reports": rows}]
+            messages = [Message([one]) for one in rows] if kind is Arrivals else [Message(rows)]
             began = time.perf_counter()
             for message in messages:
                 conductor.receive(message)
@@ -84,10 +85,8 @@ def decision_alone(members: int, rounds: int) -> list[float]:
     return spent
 
 
-def row(member: int, round_: int) -> dict[str, Any]:
-    seconds = {"train_seconds": 0.0, "evaluate_seconds": 0.0}
-    place = {"member": member, "round": round_, "step": round_ * INTERVAL, "brood": 0}
-    return place | seconds | {"score": score(member, round_), "train_loss": 0.0}
+def row(member: int, round_: int) -> Row:
+    return Row(member, round_, round_ * INTERVAL, score=score(member, round_), train_loss=0.0)
 
 
 def score(member: int, round_: int) -> float:

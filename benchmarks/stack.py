@@ -32,7 +32,7 @@ def decoder(number: int, width: int, layers: int, length: int, rows: int) -> Net
     batches = Shuffled(tokens()[:, :length], rows)
     shape = DecoderShape(257, length, layers, 4, width)
     return LanguageModel(
-        shape, RECIPE, {"learning_rate": 1e-4 * (1 + number)}, batches, held_out, number, DEVICE
+        RECIPE, {"learning_rate": 1e-4 * (1 + number)}, batches, held_out, number, DEVICE, shape=shape
     )
 
 

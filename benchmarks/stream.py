@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from benchmarks.parts import loaders
 from benchmarks.parts.family import core_seconds
-from shoal.cluster.reading import blocks_of, open_dataset, read_on, row_bytes
+from shoal.cluster.reading import blocks_of, open_dataset, read_on
 from shoal.cluster.row_order import RowOrder
+from shoal.cluster.rows import token_rows
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import RowStream, WholeStream, WindowStream
@@ -33,6 +34,7 @@ from shoal.search.corpus.batches import MixedBatches
 from shoal.search.corpus.packing import write_part
 
 GROUPS, LENGTH, BATCH = ("code", "docs", "law"), 128, 64
+ROW_TYPE = token_rows(LENGTH)
 FILE_ROWS = 4096  # as `shoal corpus` writes them
 Files = dict[str, list[str]]  # of each group
 MEMORY = Data.model_fields["memory_megabytes"].default  # of a worker, as a run has it by default
@@ -65,18 +67,18 @@ def resident(store: Store, files: Files) -> dict[str, RowStream]:
     for group, names in files.items():
         order = RowOrder(group, [FILE_ROWS] * len(names), 0)
         dataset = open_dataset(store, [names[file] for file in order.files(0)])
-        streams[group] = WholeStream(blocks_of(dataset.iterator()), order, LENGTH)
+        streams[group] = WholeStream(blocks_of(dataset.iterator()), order, ROW_TYPE)
     return streams
 
 
 def streamed(store: Store, files: Files, room: int = WINDOW_BYTES) -> dict[str, WindowStream]:
     """Open windows that hold `room` bytes of each group, as a run does."""
     streams: dict[str, WindowStream] = {}
-    bound = room // row_bytes(LENGTH)
+    bound = room // ROW_TYPE.itemsize
     for group, names in files.items():
         order = RowOrder(group, [FILE_ROWS] * len(names), 0)
-        feed = partial(read_on, store, names, order, row_bytes(LENGTH), room // 4, 1)
-        streams[group] = WindowStream(feed, order, LENGTH, bound * 3 // 4)
+        feed = partial(read_on, store, names, order, ROW_TYPE, room // 4, 1)
+        streams[group] = WindowStream(feed, order, ROW_TYPE, bound * 3 // 4)
     return streams
 
 

@@ -21,7 +21,8 @@ from shoal.search.config.swarm import Swarm
 from shoal.search.corpus.build import prepare_corpus
 from shoal.search.driver.population import train_population
 from shoal.search.records import directory
-from shoal.search.runs.mixture import as_population, design, losses_of, settings
+from shoal.search.runs.mixture import as_population, design, with_small_model
+from shoal.search.runs.proposal import losses_of
 
 GROUPS = ("code", "docs", "law")
 ROW = "{:<28}{:>10}{:>14}{:>18}"
@@ -32,7 +33,7 @@ def swarm_of(folder: str, corpus: str, runs: int, steps: int, cluster: Cluster) 
     data = Data(corpus=corpus, groups=dict.fromkeys(GROUPS, "installed"), sequence_length=64, megabytes=1)
     small = Swarm(runs=runs, steps=steps, model=Model(layers=2, heads=2, width=32))
     run = Run(name="swarm", kind="mixture", directory=folder, data=data, swarm=small, cluster=cluster)
-    return as_population(run, "swarm", settings(run).model, steps, 1, design(run))
+    return as_population(with_small_model(run), "swarm", steps, 1, design(run))
 
 
 def measure(run: Run) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def make_decoder(corpus: str, rows: int, seed: int, steps: int) -> Network:
     recipe = Recipe(steps=steps, warmup=20, final_rate=0.0)
     batches = Shuffled(sentences(corpus, rows), 8, seed)
     held_out = {"test": {group: each[:64] for group, each in text(corpus)[1]["test"].items()}}
-    return LanguageModel(shape, recipe, {"learning_rate": 5e-3}, batches, held_out, seed)
+    return LanguageModel(recipe, {"learning_rate": 5e-3}, batches, held_out, seed, shape=shape)
 
 
 def tasks(mnist: str | None, corpus: str, full: bool) -> list[Task]:

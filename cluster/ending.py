@@ -30,6 +30,7 @@ class Ending:
     over: bool = False  # nobody listens any more
     last_words: list[Callable[[], None]] = field(default_factory=list)
     line: str = "interrupted."  # the last that is printed
+    exits: bool = True  # if False, the process is the user's own, such as a notebook's, and lives on
 
     @property
     def code(self) -> int:
@@ -37,7 +38,7 @@ class Ending:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         self.came = self.came or number
-        if not self.raised:
+        if not self.raised or not self.exits:
             self.raised = True
             raise KeyboardInterrupt
 
@@ -53,8 +54,11 @@ class Ending:
         while number := os.read(heard, 1):
             if number[0] not in CODES:
                 continue
+            self.came = self.came or number[0]
+            if not self.exits:
+                continue
             if not first:
-                self.came, first = self.came or number[0], time.monotonic()
+                first = time.monotonic()
                 threading.Thread(target=self.wait, daemon=True).start()
             elif time.monotonic() - first > TOGETHER:
                 self.end()
@@ -91,12 +95,15 @@ LISTENING: list[Ending] = []  # one at most, since a process has one handler for
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[Ending]:
-    """Take the signals that end a process meanwhile; within another such block that one goes on."""
+def listening(exits: bool = True) -> Iterator[Ending]:
+    """Take the signals that end a process meanwhile; within another such block that one goes on.
+
+    Without `exits` a signal only raises, each time that it comes: who has begun the process decides on.
+    """
     if LISTENING or threading.current_thread() is not threading.main_thread():
         yield LISTENING[0] if LISTENING else Ending()
         return
-    ending = Ending()
+    ending = Ending(exits=exits)
     heard, written = os.pipe()
     os.set_blocking(written, False)
     before = {number: signal.getsignal(number) for number in CODES}

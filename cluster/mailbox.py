@@ -6,13 +6,27 @@ the reference, and the receiver pulls them from the donor's node.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 Key = tuple[int, ...]  # (round, member), and where a member spans workers the part
-VerdictTuple = tuple[Any, ...]  # (member, its round, ...); the mailbox does not look at the rest
+Posted = list[ray.ObjectRef]  # the one reference to them, in a list so that Ray does not resolve it
+
+
+class Answered(Protocol):
+    """The answer to a member's report; the mailbox looks at nothing else of it."""
+
+    @property
+    def member(self) -> int: ...
+
+    @property
+    def round(self) -> int: ...
+
+    @property
+    def source(self) -> Key | None:
+        """The (round, member) whose published weights go with it."""
 
 
 class Mailbox:
@@ -22,8 +36,8 @@ class Mailbox:
         self.keep = keep  # rounds whose orders and weights are kept
         self.reports: list[asyncio.Queue[Any]] = [asyncio.Queue() for _ in range(broods)]
         self.orders: dict[int, Any] = {}
-        self.weights: dict[Key, list[ray.ObjectRef]] = {}
-        self.verdicts: dict[int, tuple[VerdictTuple, list[ray.ObjectRef]]] = {}  # the last of each member
+        self.weights: dict[Key, Posted] = {}
+        self.verdicts: dict[int, tuple[Answered, Posted]] = {}  # member -> its last
         self.ended = False
         self.changed = asyncio.Condition()
 
@@ -68,51 +82,49 @@ class Mailbox:
         return max(self.orders, default=None)
 
     async def publish(
-        self, brood: int, message: Any, round_of: dict[int, int], weights: dict[int, list[ray.ObjectRef]]
+        self, brood: int, message: Any, round_of: dict[int, int], weights: dict[int, Posted]
     ) -> None:
         """Take in a message, and the weights of each member that its report tells of."""
         self.weights |= {(round_of[member], member): reference for member, reference in weights.items()}
         await self.reports[brood].put(message)
 
-    async def give_verdicts(self, verdicts: list[tuple[VerdictTuple, Key | None]] | None) -> None:
-        """Answer members one by one, each with the weights it is to take; None ends the run."""
+    async def give_verdicts(self, verdicts: list[Answered] | None) -> None:
+        """Answered members one by one, each with the weights it is to take; None ends the run."""
         async with self.changed:
             self.ended = verdicts is None
-            for verdict, source in verdicts or []:
-                member, round_ = verdict[:2]
+            for verdict in verdicts or []:
+                member, source = verdict.member, verdict.source
                 self.verdicts[member] = verdict, [] if source is None else self.weights.get(source, [])
                 # copies are made from a member's last decided report, so older weights can go
-                for key in [key for key in self.weights if key[1] == member and key[0] < round_]:
+                for key in [key for key in self.weights if key[1] == member and key[0] < verdict.round]:
                     del self.weights[key]
             self.changed.notify_all()
 
-    async def take_verdicts(
-        self, known: dict[int, int]
-    ) -> list[tuple[VerdictTuple, list[ray.ObjectRef]]] | None:
+    async def take_verdicts(self, known: dict[int, int]) -> list[tuple[Answered, Posted]] | None:
         """Wait for verdicts on later rounds than these members know of; None says that the run ends."""
 
-        def found() -> list[tuple[VerdictTuple, list[ray.ObjectRef]]]:
+        def found() -> list[tuple[Answered, Posted]]:
             return [
                 self.verdicts[member]
                 for member, round_ in known.items()
-                if member in self.verdicts and self.verdicts[member][0][1] > round_
+                if member in self.verdicts and self.verdicts[member][0].round > round_
             ]
 
         async with self.changed:
             await self.changed.wait_for(lambda: self.ended or found())
             return None if self.ended else found()
 
-    async def post_weights(self, key: Key, reference: list[ray.ObjectRef]) -> None:
+    async def post_weights(self, key: Key, reference: Posted) -> None:
         async with self.changed:
             self.weights[key] = reference
             self.changed.notify_all()
 
-    async def take_weights(self, key: Key) -> list[ray.ObjectRef]:
+    async def take_weights(self, key: Key) -> Posted:
         async with self.changed:
             await self.changed.wait_for(lambda: key in self.weights)
             return self.weights[key]
 
-    async def forget_weights(self, key: Key, reference: list[ray.ObjectRef]) -> None:
+    async def forget_weights(self, key: Key, reference: Posted) -> None:
         """Drop weights that were lost with the worker that had put them."""
         async with self.changed:
             if self.weights.get(key) == reference:
@@ -176,7 +188,7 @@ def direct_way(sample: Any, wanted: bool | None) -> bool:
     return True
 
 
-def post_weights(actor: Any, key: tuple[int, ...], state: Any, direct: bool = False) -> None:
+def post_weights(actor: Any, key: Key, state: Any, direct: bool = False) -> None:
     """Post a reference to a snapshot under (round, member, part): it is in the object store, or where it was.
 
     With `direct` its tensors stay in this worker's memory, and receivers read them there.
@@ -185,7 +197,7 @@ def post_weights(actor: Any, key: tuple[int, ...], state: Any, direct: bool = Fa
     ray.get(actor.post_weights.remote(key, [reference]))
 
 
-def take_weights(actor: Any, key: tuple[int, ...]) -> Any:
+def take_weights(actor: Any, key: Key) -> Any:
     """Wait for the donor's weights; if its worker died with them, it comes back and posts them again."""
     while True:
         reference = ray.get(actor.take_weights.remote(key))
@@ -195,11 +207,12 @@ def take_weights(actor: Any, key: tuple[int, ...]) -> Any:
             ray.get(actor.forget_weights.remote(key, reference))
 
 
-def publish_states(actor: Any, brood: int, rows: Sequence[dict[str, Any]], states: Mapping[int, Any]) -> None:
+def publish_states(
+    actor: Any, brood: int, message: Any, rounds: Mapping[int, int], states: Mapping[int, Any]
+) -> None:
     """Report and put the members' states into the object store, without waiting for an answer."""
-    rounds = {row["member"]: row["round"] for row in rows}
     weights = {member: [ray.put(state)] for member, state in states.items()}
-    actor.publish.remote(brood, {"reports": list(rows)}, rounds, weights)
+    actor.publish.remote(brood, message, dict(rounds), weights)
 
 
 def next_verdicts(actor: Any, known: Mapping[int, int]) -> Any:

@@ -18,10 +18,12 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+from numpy.typing import NDArray
 
 from shoal.cluster.row_order import RowOrder, drawn
+from shoal.cluster.rows import EITHER, Rows, as_bytes, as_column, as_rows
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import Chunk, Tokens, as_column, as_rows
+from shoal.cluster.streams import Chunk
 
 TASK_BYTES = 64 << 20  # most that one task reads; starting a small task costs more than its reading
 # `getrefcount` of the cached buffer when no view of it is alive: the cache, our local, and the call's argument
@@ -35,7 +37,7 @@ ROWS_IN_A_STAGE = 64  # rows that a model in a stage sees at once
 
 
 def open_dataset(store: Store, files: Sequence[str]) -> ray.data.Dataset:
-    """Return a dataset of the files' `tokens`, in this order: one block a file."""
+    """Return a dataset of the files' rows, in this order: one block a file."""
     return _dataset([{"file": file} for file in files], partial(read_files, uri=store.uri))
 
 
@@ -112,49 +114,50 @@ class Unhurried:
 
 
 def read_files(batch: pa.Table, uri: str) -> pa.Table:
-    """Return the `tokens` of a batch's files; runs in a task, so one thread is all it takes."""
+    """Return the rows of a batch's files; runs in a task, so one thread is all it takes."""
     store, names = Store(uri), batch["file"].to_pylist()
-    return pa.concat_tables(store.read_part(name, columns=["tokens"], use_threads=False) for name in names)
+    return pa.concat_tables(store.read_part(name, columns=EITHER, use_threads=False) for name in names)
 
 
 def read_turns(batch: pa.Table, uri: str) -> pa.Table:
-    """Return the `tokens` of some turns, `(files, seeds, rows in all)`, in their order.
+    """Return the rows of some turns, `(files, seeds, rows in all)`, in their order.
 
     So the rows are shuffled where they are read, once for all members, and beside the members' own process.
     """
     (task,) = batch.to_pylist()
-    numbers = task["rows"] * task["length"]
-    found = room_for(numbers, task["keeps"])[:numbers].reshape(task["rows"], task["length"])
-    store, filled = Store(uri), 0
+    size = task["rows"] * task["bytes"]
+    found = room_for(size, task["keeps"])[:size].reshape(task["rows"], task["bytes"])
+    store, filled, column = Store(uri), 0, ""
     for name, seeds in zip(task["files"], task["seeds"], strict=True):
-        rows = as_rows(store.read_part(name, columns=["tokens"], use_threads=False))
+        part = store.read_part(name, columns=EITHER, use_threads=False)
+        rows, (column,) = as_bytes(part), part.column_names
         # without "clip" a whole copy would be made first, in case an index is wrong
         rows.take(drawn(seeds, len(rows)), axis=0, out=found[filled : filled + len(rows)], mode="clip")
         filled += len(rows)
     if filled != len(found):
         raise ValueError(f"{task['files']} must hold {len(found)} rows as the corpus says, but hold {filled}.")
     if not task["keeps"]:  # Arrow must give the files' memory back too
-        del rows
+        del rows, part
         pa.default_memory_pool().release_unused()
-    return pa.table({"tokens": as_column(found)})
+    return pa.table({column: as_column(found)})
 
 
-def room_for(numbers: int, keeps: bool) -> Tokens:
-    """Return room for at least so many numbers; what this process `keeps` of it serves the next task too.
+def room_for(size: int, keeps: bool) -> NDArray[np.uint8]:
+    """Return room for at least so many bytes; what this process `keeps` of it serves the next task too.
 
     Pages that are new to a process cost more than reading. Ray copies a task's rows to its store before the
     process gets the next task; should it ever hold them longer, the next task gets room of its own.
     """
     if keeps:
-        room = kept_room((numbers - 1).bit_length())
+        room = kept_room((size - 1).bit_length())
         if sys.getrefcount(room) <= UNUSED:
             return room
-    return np.frombuffer(mmap.mmap(-1, 2 * numbers), "<u2")  # `np.empty` would be kept by the C library
+    return np.frombuffer(mmap.mmap(-1, size), np.uint8)  # `np.empty` would be kept by the C library
 
 
 @lru_cache(maxsize=1)
-def kept_room(bits: int) -> Tokens:
-    return np.empty(1 << bits, np.uint16)
+def kept_room(bits: int) -> NDArray[np.uint8]:
+    return np.empty(1 << bits, np.uint8)
 
 
 def look_at(
@@ -189,11 +192,11 @@ def look_at(
 
 
 def read_rows(batch: pa.Table, uri: str) -> pa.Table:
-    """Return the `tokens` of these rows of these files."""
+    """Return these rows of these files."""
     store = Store(uri)
     each = zip(batch["file"].to_pylist(), batch["rows"].to_pylist(), strict=True)
     return pa.concat_tables(
-        store.read_table(name, columns=["tokens"], use_threads=False).take(rows) for name, rows in each
+        store.read_table(name, columns=EITHER, use_threads=False).take(rows) for name, rows in each
     )
 
 
@@ -203,7 +206,13 @@ def blocks_of(iterator: Any) -> Iterable[pa.Table]:
 
 
 def read_on(
-    store: Store, files: Sequence[str], order: RowOrder, row_bytes: int, room: int, at_once: int, turn: int
+    store: Store,
+    files: Sequence[str],
+    order: RowOrder,
+    row_type: np.dtype[Any],
+    room: int,
+    at_once: int,
+    turn: int,
 ) -> Iterator[Chunk]:
     """Yield the chunks of an order from a turn on, epoch after epoch, without an end.
 
@@ -212,7 +221,7 @@ def read_on(
     spills them to disk if it must, and what a dead task or a lost copy held is read again. `room` bytes
     bound what is on its way here.
     """
-    pieces = task_turns(order, row_bytes, room, turn)
+    pieces = task_turns(order, row_type.itemsize, room, turn)
 
     def start(segment: list[range]) -> Iterator[Chunk]:
         tasks = [
@@ -220,7 +229,7 @@ def read_on(
                 "files": [files[order.file(turn)] for turn in turns],
                 "seeds": [order.seeds(turn) for turn in turns],
                 "rows": order.start(turns.stop) - order.start(turns.start),
-                "length": row_bytes // 2,
+                "bytes": row_type.itemsize,
                 "keeps": room > SMALL_ROOM,
             }
             for turns in segment
@@ -231,7 +240,7 @@ def read_on(
             bundles = iter(dataset.iter_internal_ref_bundles())
         finally:
             del STARTING.taken
-        return chunks(bundles, segment, order, taken)
+        return chunks(bundles, segment, order, taken, row_type)
 
     with ThreadPoolExecutor(1, "next-segment") as opener:
         current = opener.submit(start, list(islice(pieces, SEGMENT)))
@@ -254,7 +263,9 @@ def task_turns(order: RowOrder, row_bytes: int, room: int, turn: int) -> Iterato
         turn, turns = turn + turns, max(1, min(2 * turns, most // size))
 
 
-def chunks(bundles: Iterator[Any], segment: Sequence[range], order: RowOrder, taken: Taken) -> Iterator[Chunk]:
+def chunks(
+    bundles: Iterator[Any], segment: Sequence[range], order: RowOrder, taken: Taken, row_type: np.dtype[Any]
+) -> Iterator[Chunk]:
     """Yield a chunk for each task's turns: one block, or several where Ray Data has cut a large one."""
     blocks = (block for bundle in bundles for block in zip(bundle.block_refs, bundle.metadata, strict=True))
     for turns in segment:
@@ -265,14 +276,10 @@ def chunks(bundles: Iterator[Any], segment: Sequence[range], order: RowOrder, ta
             found.append(block)
             missing -= metadata.num_rows
         assert missing == 0, "a block holds rows of two tasks"
-        yield Chunk(turns.start, len(turns), partial(fetch_blocks, tuple(found)))
+        yield Chunk(turns.start, len(turns), partial(fetch_blocks, tuple(found), row_type))
 
 
-def fetch_blocks(blocks: Sequence[Any]) -> Tokens:
-    """Return the blocks' rows, `(rows, sequence_length)`: a view of the object store if it is one block."""
-    found = [as_rows(block) for block in ray.get(list(blocks))]
+def fetch_blocks(blocks: Sequence[Any], row_type: np.dtype[Any]) -> Rows:
+    """Return the blocks' rows, `(rows, ...)`: a view of the object store if it is one block."""
+    found = [as_rows(block, row_type) for block in ray.get(list(blocks))]
     return found[0] if len(found) == 1 else np.concatenate(found)
-
-
-def row_bytes(sequence_length: int) -> int:
-    return sequence_length * np.dtype(np.uint16).itemsize

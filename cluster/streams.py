@@ -19,20 +19,20 @@ from numpy.typing import NDArray
 
 from shoal.cluster.metrics import CLOCK
 from shoal.cluster.row_order import RowOrder
+from shoal.cluster.rows import Rows, as_rows
 
 PAGE_BYTES = 256 * 1024  # so much is shuffled and cached at a time
 PAGES = 64  # cached for each stream; more than there are members at different places
 OPEN = 8  # a window has so many chunks at hand, and so many turns
 
-Tokens = NDArray[np.uint16]
 OPENED: "weakref.WeakSet[RowStream]" = weakref.WeakSet()  # streams of this process that may still read
 
 
 class RowStream(ABC):
     """Rows of one group at any positions of its order."""
 
-    def __init__(self, order: RowOrder, sequence_length: int):
-        self.order, self.sequence_length = order, sequence_length
+    def __init__(self, order: RowOrder, row_type: np.dtype[Any]):
+        self.order, self.row_type = order, row_type
         self.changed = threading.Condition()
         self.error: BaseException | None = None
         self.filling: threading.Thread | None = None
@@ -48,7 +48,7 @@ class RowStream(ABC):
             self.filling.join(seconds)
 
     @abstractmethod
-    def rows_from(self, turn: int, first: int) -> Tokens:
+    def rows_from(self, turn: int, first: int) -> Rows:
         """Return rows of a turn in their order, from the given one on: one at least, more as they are at hand.
 
         Waits until they have arrived.
@@ -58,8 +58,8 @@ class RowStream(ABC):
         """Say where a reader stands; returns the position that it may go on from."""
         return cursor
 
-    def take(self, cursor: int, count: int) -> Tokens:
-        """Return the rows at these positions, `(count, sequence_length)`, not to be written to."""
+    def take(self, cursor: int, count: int) -> Rows:
+        """Return the rows at these positions, `(count, ...)`, not to be written to."""
         rows = self.rows_from(*self.order.locate(cursor))[:count]
         if len(rows) == count:
             return rows
@@ -85,38 +85,38 @@ class RowStream(ABC):
 class WholeStream(RowStream):
     """A group that fits: a background thread takes its first epoch's blocks into one array."""
 
-    def __init__(self, blocks: Iterable[pa.Table], order: RowOrder, sequence_length: int):
-        super().__init__(order, sequence_length)
-        self.page_rows = max(1, PAGE_BYTES // (2 * sequence_length))
+    def __init__(self, blocks: Iterable[pa.Table], order: RowOrder, row_type: np.dtype[Any]):
+        super().__init__(order, row_type)
+        self.page_rows = max(1, PAGE_BYTES // row_type.itemsize)
         self.page = lru_cache(maxsize=PAGES)(self._page)
-        self.tokens = np.empty((order.rows, sequence_length), dtype=np.uint16)
+        self.held: Rows = np.empty(order.rows, row_type)
         self.arrived = np.zeros(len(order.sizes), dtype=bool)
         self.filling = threading.Thread(target=self._fill, args=(blocks,), daemon=True)
         self.filling.start()
 
-    def rows_from(self, turn: int, first: int) -> Tokens:
+    def rows_from(self, turn: int, first: int) -> Rows:
         page, start = divmod(first, self.page_rows)
         return self.page(turn, page)[start:]
 
-    def _page(self, turn: int, page: int) -> Tokens:
+    def _page(self, turn: int, page: int) -> Rows:
         """Return a stretch of a turn's rows in their order: members at one place share the shuffling."""
         file = self.order.file(turn)
         with CLOCK.phase("data"):
             with self.changed:
                 self._wait(lambda: bool(self.arrived[file]))
-            stored = self.tokens[self.order.starts[file] : self.order.starts[file + 1]]
+            stored = self.held[self.order.starts[file] : self.order.starts[file + 1]]
             chosen = self.order.shuffled(turn)[page * self.page_rows : (page + 1) * self.page_rows]
             rows = stored.take(chosen, axis=0)  # an index in brackets takes three times as long
             rows.flags.writeable = False
             return rows
 
-    def pick(self, rows: NDArray[np.int64]) -> Tokens:
-        """Return stored rows by their numbers, whatever the order, `(rows, sequence_length)`."""
+    def pick(self, rows: NDArray[np.int64]) -> Rows:
+        """Return stored rows by their numbers, whatever the order, `(rows, ...)`."""
         with CLOCK.phase("data"):
             files = np.unique(np.searchsorted(self.order.starts, rows, side="right") - 1)
             with self.changed:
                 self._wait(lambda: bool(self.arrived[files].all()))
-            return self.tokens[rows]
+            return self.held[rows]
 
     def _fill(self, blocks: Iterable[pa.Table]) -> None:
         try:
@@ -125,13 +125,13 @@ class WholeStream(RowStream):
             for block in blocks:
                 if self.error is not None:
                     return
-                rows = as_rows(block)
+                rows = as_rows(block, self.row_type)
                 while len(rows):
                     if file < 0:
                         file, filled = next(turns), 0
                     size, start = int(self.order.sizes[file]), int(self.order.starts[file])
                     part = rows[: size - filled]
-                    self.tokens[start + filled : start + filled + len(part)] = part
+                    self.held[start + filled : start + filled + len(part)] = part
                     filled, rows = filled + len(part), rows[len(part) :]
                     if filled == size:
                         self._arrive(file)
@@ -153,7 +153,7 @@ class Chunk(NamedTuple):
 
     first: int  # turn
     turns: int
-    fetch: Callable[[], Tokens]
+    fetch: Callable[[], Rows]
 
 
 class WindowStream(RowStream):
@@ -165,9 +165,9 @@ class WindowStream(RowStream):
     """
 
     def __init__(
-        self, feed: Callable[[int], Iterator[Chunk]], order: RowOrder, sequence_length: int, bound: int
+        self, feed: Callable[[int], Iterator[Chunk]], order: RowOrder, row_type: np.dtype[Any], bound: int
     ):
-        super().__init__(order, sequence_length)
+        super().__init__(order, row_type)
         self.feed = feed
         # rows; a file must not leave while it is read, so small bounds give way
         self.behind = max(bound // 2, 2 * int(order.sizes.max()))
@@ -198,10 +198,10 @@ class WindowStream(RowStream):
         with self.changed:
             self.readers.pop(reader, None)
 
-    def rows_from(self, turn: int, first: int) -> Tokens:
+    def rows_from(self, turn: int, first: int) -> Rows:
         return self.rows_of(turn)[first:]
 
-    def _rows_of(self, turn: int) -> Tokens:
+    def _rows_of(self, turn: int) -> Rows:
         """Return a turn's rows in their order; waits until they have arrived."""
         with CLOCK.phase("data"):
             with self.changed:
@@ -218,7 +218,7 @@ class WindowStream(RowStream):
             start = self.order.start(turn) - self.order.start(chunk.first)
             return self.open(chunk)[start : start + int(self.order.sizes[self.order.file(turn)])]
 
-    def _open(self, chunk: Chunk) -> Tokens:
+    def _open(self, chunk: Chunk) -> Rows:
         rows = chunk.fetch()
         rows.flags.writeable = False
         return rows
@@ -260,24 +260,6 @@ def close_streams(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     for stream in list(OPENED):
         stream.close(max(0.0, deadline - time.monotonic()))
-
-
-def as_rows(block: pa.Table | pa.RecordBatch) -> Tokens:
-    """View a block's `tokens` column, of fixed-size binary or of lists, as `(rows, sequence_length)`."""
-    column = block["tokens"]
-    if isinstance(column, pa.ChunkedArray):  # to combine one chunk would copy it
-        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    if not pa.types.is_fixed_size_binary(column.type):
-        return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
-    width = column.type.byte_width
-    bytes_ = np.frombuffer(column.buffers()[1], np.uint8, len(column) * width, column.offset * width)
-    return bytes_.view("<u2").reshape(len(column), width // 2)
-
-
-def as_column(rows: Tokens) -> pa.FixedSizeBinaryArray:
-    """Return rows as a `tokens` column: each one's numbers as bytes, little-endian."""
-    content = pa.py_buffer(np.ascontiguousarray(rows, "<u2"))
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(2 * rows.shape[1]), len(rows), [None, content])
 
 
 def rooms(sizes: Sequence[float], budget: float) -> list[float]:

@@ -59,7 +59,7 @@ class Apart(TorchConfig):
 
 def brood_trial(
     loop: Callable[[dict[str, Any]], None],
-    settings: dict[str, Any],
+    work: Any,
     actor: Any,
     resources: BroodResources,
     files: Mapping[str, list[str]],  # group -> Parquet files, in the order of the first epoch
@@ -67,7 +67,11 @@ def brood_trial(
     storage: str,
     beside: Mapping[str, Any],  # further datasets, by name
 ) -> Any:
-    """Return the Tune trainable of one brood: it trains `loop` on Train workers and passes reports on."""
+    """Return the Tune trainable of one brood: it trains `loop` on Train workers and passes reports on.
+
+    `loop` gets what all broods get under "work", the number of its brood under "brood", and the mailbox actor
+    under "mailbox".
+    """
 
     # this is a class because a function's reports would change threads twice more on their way
     class Brood(tune.Trainable):
@@ -75,7 +79,8 @@ def brood_trial(
             self.brood = config["brood"]
             self.failure: BaseException | None = None
             self.over = False
-            trainer = _trainer(loop, settings, actor, resources, files, corpus, storage, beside, self.brood)
+            given = {"work": work, "brood": self.brood, "mailbox": actor}
+            trainer = _trainer(loop, given, resources, files, corpus, storage, beside)
             threading.Thread(target=self.fit, args=(trainer,), daemon=True).start()
 
         def fit(self, trainer: TorchTrainer) -> None:
@@ -100,21 +105,19 @@ def brood_trial(
 
 def _trainer(
     loop: Callable[[dict[str, Any]], None],
-    settings: dict[str, Any],
-    actor: Any,
+    given: dict[str, Any],
     resources: BroodResources,
     files: Mapping[str, list[str]],
     corpus: str,
     storage: str,
     beside: Mapping[str, Any],
-    brood: int,
 ) -> TorchTrainer:
     options = ray.data.ExecutionOptions(preserve_order=True)
     again = train.FailureConfig(max_failures=resources.restarts)
     return TorchTrainer(
         loop,
         torch_config=TorchConfig() if resources.joined else Apart(),
-        train_loop_config={**settings, "brood": brood, "mailbox": actor},
+        train_loop_config=given,
         scaling_config=train.ScalingConfig(
             num_workers=resources.workers_per_brood,
             use_gpu=resources.gpus_per_worker > 0,
@@ -122,7 +125,7 @@ def _trainer(
             placement_strategy=resources.placement,
         ),
         run_config=train.RunConfig(
-            name=f"brood-{brood}",
+            name=f"brood-{given['brood']}",
             storage_path=storage,
             failure_config=again,
         ),

@@ -14,20 +14,20 @@ from shoal.policies.space import Constant, Domain, Hyperparameters, Space
 class Interval(NamedTuple):
     """What one member gained by training from one ready point to the next."""
 
-    begun: int  # step at which it began
-    before: float  # score of the weights that it began with
+    begun: int  # step at which the interval began
+    before: float  # score of the weights at that step
     gain: float  # score per step; NaN if the member diverged
     hyperparameters: Hyperparameters
     explored: bool  # whether these hyperparameters were new in this interval
 
 
 class Past(NamedTuple):
-    """What a rule that learns from the run may look at when a clone's hyperparameters are chosen."""
+    """The part of a run's history that a rule may learn from when it chooses a clone's hyperparameters."""
 
-    intervals: tuple[Interval, ...]  # finished ones of all members, by member, oldest first
-    running: tuple[Hyperparameters, ...]  # those that other members train under from now on
-    step: int  # the donor's weights have trained so many
-    score: float  # the donor's
+    intervals: tuple[Interval, ...]  # the finished intervals, member by member, oldest first
+    running: tuple[Hyperparameters, ...]  # the other members train under these from now on
+    step: int  # steps that the donor's weights have trained
+    score: float  # score of the donor
 
 
 NO_PAST = Past((), (), 0, 0.0)
@@ -45,7 +45,7 @@ class Explore(Protocol):
 
 
 class OneByOne(ABC):
-    """Varies each hyperparameter by itself and learns nothing from the run."""
+    """A rule that varies each hyperparameter by itself and learns nothing from the run."""
 
     memory = 0
 
@@ -69,7 +69,9 @@ class OneByOne(ABC):
 
 @dataclass(frozen=True)
 class Perturb(OneByOne):
-    """Drawn again with probability `resample`, else multiplied by one of `factors` (Jaderberg et al., 2017).
+    """Draw a value again with probability `resample`, else multiply it by one of `factors`.
+
+    This is PBT's own rule (Jaderberg et al., 2017).
 
     The default factors are reciprocal: the paper's 0.8 and 1.2 drift down by 2 % a decision.
     """
@@ -91,7 +93,7 @@ class Perturb(OneByOne):
 
 @dataclass(frozen=True)
 class Resample(OneByOne):
-    """Drawn again from the domain, whatever the donor had."""
+    """Draw a value again from its domain, whatever the donor had."""
 
     def vary(self, domain: Domain, value: Any, rng: np.random.Generator) -> Any:
         return domain.sample(rng)
@@ -99,7 +101,10 @@ class Resample(OneByOne):
 
 @dataclass(frozen=True)
 class Additive(OneByOne):
-    """A normal step of `scale` times the domain's width (in the logarithm where it is log), kept inside."""
+    """Add a normal step of `scale` times the domain's width; it stays within the domain.
+
+    Where the domain is logarithmic, width and step are those of the logarithm.
+    """
 
     scale: float = 0.1
 

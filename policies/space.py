@@ -43,8 +43,8 @@ class Float:
     by the same, and in between moves by even steps through 0. So a factor above 1 always goes up.
     """
 
-    low: float
-    high: float
+    low: float  # least value
+    high: float  # largest value
     log: bool = False
 
     def __post_init__(self) -> None:
@@ -83,9 +83,9 @@ class Int:
     It goes where that of a `Float` goes, by 1 at least.
     """
 
-    low: int
-    high: int
-    log: bool = False
+    low: int  # least value
+    high: int  # largest value
+    log: bool = False  # sample evenly over orders of magnitude
 
     def __post_init__(self) -> None:
         _check_bounds(self.low, self.high, self.log)
@@ -189,7 +189,7 @@ class Bool:
 class Constant:
     """A value that belongs to the member (its seed, its shard): never varied and never cloned."""
 
-    value: Any
+    value: Any  # every member has it
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", frozen(self.value))

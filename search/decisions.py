@@ -9,8 +9,6 @@ from shoal.policies.schedule import keep_to
 from shoal.policies.space import Space
 from shoal.search.config.run import Run
 
-OVER = "over"  # among a round's orders: it is the last one, since rows have ended
-
 
 def decide_round(
     run: Run, space: Space, rules: Rules, state: PopulationState, reports: Sequence[Report], last: bool
@@ -20,5 +18,5 @@ def decide_round(
     With `last` nothing trains any more: a copy would only lose the loser's own result, so nobody copies.
     """
     if run.schedule:
-        return keep_to(run.settings(), state, reports)
+        return keep_to(run.scheduled(), state, reports)
     return decide_within(LEFT_ALONE if last else rules, space, state, reports, run.seed, run.parts)

@@ -4,9 +4,6 @@ import json
 import os
 from typing import Any
 
-import pyarrow.lib
-
-from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.tokenizers import open_tokenizer
@@ -14,6 +11,10 @@ from shoal.search.tokenizers import open_tokenizer
 
 def read_exported(key: str, folder: str) -> dict[str, Any]:
     """Return an exported model's config.json; raises InputError under the key if no model is there."""
+    import pyarrow.lib  # late, since checking a file without a model needs neither
+
+    from shoal.cluster.storage import Store
+
     try:
         store = Store(folder)
         config: dict[str, Any] = json.loads(store.read("config.json"))
@@ -44,6 +45,14 @@ def check_exported(key: str, folder: str, tokenizer: str, vocabulary: int) -> di
 def check_reference(run: Run) -> None:
     """Raise InputError if the run names a reference that is not there, or that reads other tokens."""
     if run.mixing is None or run.mixing.reference is None:
+        return
+    if run.trainable != "decoder":
+        theirs = read_exported("mixing.reference", run.mixing.reference).get("trainable")
+        if theirs != run.trainable:
+            raise InputError(
+                f"mixing.reference: must be of the members' class, {run.trainable}, but "
+                f"{run.mixing.reference} is of {theirs}."
+            )
         return
     vocabulary = open_tokenizer(run.data.tokenizer).vocabulary
     check_exported("mixing.reference", run.mixing.reference, run.data.tokenizer, vocabulary)

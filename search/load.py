@@ -3,7 +3,9 @@
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import yaml
@@ -12,14 +14,22 @@ from pydantic import ValidationError
 from shoal.search import notation
 from shoal.search.checks.idle import idle, idle_keys
 from shoal.search.checks.run import problems as problems_of
-from shoal.search.checks.values import check_each
-from shoal.search.config.explain import explain
+from shoal.search.config.explain import KINDS_BY_KEY, explain
+from shoal.search.config.fitting import with_fitting_defaults
 from shoal.search.config.places import absolute, escaped, with_places
 from shoal.search.config.run import RUN_FORMAT, Run
+from shoal.search.config.sections import Population
+from shoal.search.config.trainable import FACTS, Declared
 from shoal.search.distill.card import check_teacher, teacher_folder
 from shoal.search.errors import InputError
 from shoal.search.exported import check_reference
-from shoal.search.members.own_class import is_network, own_class, refuse_hiding
+from shoal.search.members.declarations import check_settings, declared_by
+from shoal.search.members.own_class import own_class, refuse_hiding
+from shoal.search.models import check_pretrained, tokenizer_folder
+from shoal.search.tokenizers import open_chat_template, open_tokenizer
+
+# the rules that hold where a file names none; a change may set a number of theirs alone
+DEFAULT_KINDS = {f"population.{rule}": getattr(Population(), rule).kind for rule in ("exploit", "explore")}
 
 
 def load_run(path: str, changes: Sequence[str] = ()) -> Run:
@@ -27,18 +37,43 @@ def load_run(path: str, changes: Sequence[str] = ()) -> Run:
 
     Raises InputError that names the file, the key path, the value and what is allowed.
     """
+    return run_of(load_values(path, changes), path, os.path.dirname(os.path.abspath(path)))
+
+
+def run_of(values: dict[str, Any], path: str, folder: str) -> Run:
+    """Return the run of a file's values; a class of the user's own is looked for in `folder`."""
     refuse_hiding()
-    run = checked_run(load_values(path, changes), path)
+    run = checked_run(values, path, partial(with_declared, place=path, folder=folder))
     if run.own:
-        run = run.model_copy(update={"code": run.code or os.path.dirname(os.path.abspath(path))})
-        found = own_class(run.trainable, run.code, draft=True)
-        problem = check_each(run) if is_network(found) else ""
-        refuse(path, [problem] if problem else [])
+        run = run.model_copy(update={"code": run.code or folder})
     refuse(path, idle(run))  # only here: a run directory's own file holds all keys, also unused ones
     if run.kind == "distill":
         check_teacher(run)
+    check_tokenizer(run)
+    if run.trainable == "causal_lm" and run.kind != "distill":
+        check_pretrained(run)
     check_reference(run)
     return run
+
+
+def with_declared(run: Run, place: str, folder: str) -> Run:
+    """Return the run with what its own class declares; it is looked for in `code`, or in the folder."""
+    if not run.own:
+        return run
+    found = own_class(run.trainable, absolute("code", run.code) if run.code else folder, draft=True)
+    declared = declared_by(found)
+    facts = FACTS if declared.takes and run.rows != "columns" else ()
+    refuse(place, [problem] if (problem := check_settings(found, run.settings, facts)) else [])
+    return run.model_copy(update={"declared": Declared(**asdict(declared))})
+
+
+def check_tokenizer(run: Run) -> None:
+    """Raise InputError if the tokenizer that a run reads its rows with cannot be used."""
+    if not run.takes_rows or run.data.rows == "columns":
+        return
+    open_tokenizer(run.data.tokenizer)
+    if run.data.format is not None and run.data.format.kind == "chat":
+        open_chat_template(run.data.tokenizer)
 
 
 def left_to_do(run: Run) -> str:
@@ -78,25 +113,34 @@ def parse(text: str, path: str) -> dict[str, Any]:
 def make_change(values: dict[str, Any], change: str) -> None:
     name, sign, text = change.partition("=")
     said = notation.short(change)
-    *parents, last = name.split(".")
-    if not sign or not all([*parents, last]):
+    if not sign or not all(name.split(".")):
         raise InputError(f"{said}: a change must be written key=value, such as population.members=4.")
-    for place, parent in enumerate(parents, start=1):
-        if values.get(parent) is None:  # an empty section counts as a missing one
-            values[parent] = {}
-        values = values[parent]
-        if not isinstance(values, dict):
-            kind, key = "a list" if isinstance(values, list) else "a value", ".".join(parents[:place])
-            raise InputError(
-                f"{said}: {key} holds {kind}, so nothing can be set inside it; give it as a whole."
-            )
     try:
-        values[last] = notation.read_change(text)
+        value = notation.read_change(text)
     except yaml.YAMLError as error:
         quoted = f"{name}={json.dumps(notation.short(text, 40), ensure_ascii=False)}"
         raise InputError(
             f"{said}: {notation.what(error)}. As a word it is written {shlex.quote(quoted)}."
         ) from error
+    set_key(values, name, value, said)
+
+
+def set_key(values: dict[str, Any], name: str, value: Any, said: str) -> None:
+    """Set the key `name`, such as population.members, in a file's values; `said` begins the error's message."""
+    *parents, last = name.split(".")
+    for place, parent in enumerate(parents, start=1):
+        key, found = ".".join(parents[:place]), values.get(parent)
+        if found is None:  # an empty section counts as a missing one
+            values[parent] = {"kind": DEFAULT_KINDS[key]} if key in DEFAULT_KINDS else {}
+        elif key in KINDS_BY_KEY and isinstance(found, str):
+            values[parent] = {"kind": found}
+        values = values[parent]
+        if not isinstance(values, dict):
+            kind = "a list" if isinstance(values, list) else "a value"
+            raise InputError(
+                f"{said}: {key} holds {kind}, so nothing can be set inside it; give it as a whole."
+            )
+    values[last] = value
 
 
 def refuse(path: str, problems: Sequence[str], cause: Exception | None = None) -> None:
@@ -105,7 +149,8 @@ def refuse(path: str, problems: Sequence[str], cause: Exception | None = None) -
         raise InputError("\n".join(f"{path}: {problem}" for problem in problems)) from cause
 
 
-def checked_run(values: dict[str, Any], path: str) -> Run:
+def checked_run(values: dict[str, Any], path: str, declared: Callable[[Run], Run] = lambda run: run) -> Run:
+    """Return the run of a file's values; `declared` adds what the class of its members says of itself."""
     version = values.get("format", RUN_FORMAT)
     if isinstance(version, int) and version != RUN_FORMAT:
         age = "a newer" if version > RUN_FORMAT else "an older"
@@ -113,20 +158,25 @@ def checked_run(values: dict[str, Any], path: str) -> Run:
             f"{path}: is of format {version}, written by {age} Shoal; this one reads {RUN_FORMAT}."
         )
     try:
-        run = Run.model_validate(values)
+        run = with_fitting_defaults(Run.model_validate(values))
     except ValidationError as error:
         refuse(path, [problem for detail in error.errors() for problem in explain(detail)], error)
+    run = declared(run)
     refuse(path, problems_of(run))
     return resolve(run)
 
 
 def resolve(run: Run) -> Run:
     """Return the run with its places made absolute, since workers have another working folder."""
-    own = run.distill is None or "tokenizer" in run.data.model_fields_set
+    own = "tokenizer" in run.data.model_fields_set
     run = with_places(run.model_copy(update={"directory": run.directory or f"runs/{run.name}"}), absolute)
-    if own:
+    if run.distill is not None and not own:
+        folder = teacher_folder(run.distill.teacher)
+    elif run.trainable == "causal_lm" and not own and (run.model.path or run.model.begin):
+        folder = tokenizer_folder(run)
+    else:
         return run
-    data = run.data.model_copy(update={"tokenizer": teacher_folder(run.distilling.teacher)})
+    data = run.data.model_copy(update={"tokenizer": folder})
     return run.model_copy(update={"data": data})
 
 

@@ -6,10 +6,27 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from functools import cache
+from typing import TYPE_CHECKING, Any, TextIO
 
 from shoal.cluster import ending
 from shoal.search.errors import RunFailed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@cache
+def screen(stderr: bool = False) -> "Console":
+    """Return the console for standard output, or for errors; rich is imported when something is printed."""
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def print_plainly(line: str, style: str | None = None, stderr: bool = False) -> None:
+    """Print a line as it is, however long, without colours for what looks like a number or a path."""
+    screen(stderr).print(line, style=style, highlight=False, soft_wrap=True, markup=False)
 
 
 class Steady:

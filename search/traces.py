@@ -9,7 +9,7 @@ from pathlib import PurePath
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # Ray colours what it raises again
 BEGIN = re.compile(r"Traceback \(most recent call last\)|^.*\bray::|^ *File \"", re.MULTILINE)
 FRAME = re.compile(r"^\s+File \"(.+)\", line (\d+)")
-RAISED = re.compile(r"^[A-Za-z_][\w.()]*(: .*)?$")  # what stands below the last frame of a trace
+RAISED = re.compile(r"^[A-Za-z_][\w.()]*(: .*)?$")  # the line below the last frame of a trace
 LIBRARY = re.compile(r"site-packages|dist-packages|python3\.\d+")
 OURS = [PurePath(__file__).parents[1] / each for each in ("cluster", "policies", "search", "trainables")]
 LONGEST_REASON = 300  # letters of a reason on a screen

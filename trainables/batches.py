@@ -52,6 +52,19 @@ class Shuffled:
         self.cursor, self.seed = int(state["cursor"]), int(state["seed"])
 
 
+class NoBatches:
+    """The batches of a network that is not trained."""
+
+    def next(self) -> Any:
+        raise AssertionError("a network that is only scored has no rows to train on")
+
+    def state(self) -> SavedState:
+        return {}
+
+    def load(self, state: SavedState) -> None:
+        pass
+
+
 def alike(batches: Sequence[Batches]) -> bool:
     """Say whether all draw the same batches from now on; False if they cannot tell (see `Comparable`)."""
     tells = getattr(batches[0], "alike", None)

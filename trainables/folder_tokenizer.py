@@ -1,4 +1,4 @@
-"""The tokenizer in a teacher's folder. The package `tokenizers` is imported only when one is opened."""
+"""The tokenizer in a model's folder. The package `tokenizers` is imported only when one is opened."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST = 65536  # uint16 holds so many ids
+LARGEST = 1 << 32  # uint32 holds so many ids
 # one of these ends texts if neither the tokenizer nor the files beside it name an end
 ENDS = ("</s>", "<|endoftext|>", "<eos>", "<|end_of_text|>", "[SEP]")
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "config.json")
@@ -16,7 +16,7 @@ PROBES = ("a", "1", ".", "text", "A text of several words.")
 
 
 class FolderTokenizer:
-    """The tokenizer of a teacher's folder, `tokenizer.json`: rows of the corpus hold its ids."""
+    """The tokenizer of a model's folder, `tokenizer.json`: rows of the corpus hold its ids."""
 
     def __init__(self, folder: str):
         self.name = folder
@@ -29,14 +29,18 @@ class FolderTokenizer:
         ends = last[-1:] or list(self._named_ends(folder))
         if not ends or self.vocabulary > LARGEST:
             raise ValueError(
-                f"a tokenizer must have a token that ends texts and at most {LARGEST} tokens, "
-                f"but that of {folder} has {self.vocabulary} tokens and {'one' if ends else 'none'}."
+                f"a tokenizer must have a token that ends texts and ids below {LARGEST}, but that of {folder} "
+                f"has {'one' if ends else 'none'} and ids up to {self.vocabulary - 1}; name an end as "
+                f"`eos_token` in tokenizer_config.json."
             )
         self.end = ends[0]
 
-    def encode(self, text: str) -> NDArray[np.uint16]:
+    def encode(self, text: str) -> NDArray[np.uint32]:
         """Return the ids of a text with the tokens that begin texts, and without those that end them."""
-        return np.array([*self.starts, *self._ids(text)], np.uint16)
+        return np.array([*self.starts, *self._ids(text)], np.uint32)
+
+    def within(self, text: str) -> NDArray[np.uint32]:
+        return np.array(self._ids(text), np.uint32)
 
     def decode(self, ids: Any) -> str:
         text: str = self.tokenizer.decode(np.asarray(ids).reshape(-1).tolist())
@@ -85,7 +89,8 @@ def tokenizer_in_folder(folder: str) -> Any:
         ) from error
     file = Path(folder, "tokenizer.json")
     if not file.exists():
-        raise ValueError(f"a folder with a tokenizer must hold tokenizer.json, but {folder} does not.")
+        why = "" if file.parent.exists() else "; a name on a hub must be downloaded to a folder first"
+        raise ValueError(f"a folder with a tokenizer must hold tokenizer.json, but {folder} does not{why}.")
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises nothing narrower

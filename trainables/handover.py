@@ -50,7 +50,7 @@ def hand_in(load: Callable[..., None], state: SavedState, *others: Any) -> None:
 def _copied(nest: Any, named: str, path: list[Any], known: dict[Any, Any], tensors: list[list[Any]]) -> Any:
     """Return a copy of a nest without tensors, whose paths are noted; what shares all its memory still does."""
     if isinstance(nest, torch.Tensor | np.ndarray):
-        array = known.get(place := _place(nest))
+        array = known.get(place := place_in_memory(nest))
         if array is None:
             array = known[place] = _array(nest, named)
         if isinstance(nest, torch.Tensor):
@@ -74,7 +74,7 @@ def _copied(nest: Any, named: str, path: list[Any], known: dict[Any, Any], tenso
     )
 
 
-def _place(leaf: Any) -> Any:
+def place_in_memory(leaf: Any) -> Any:
     """Return what two leaves have in common only if they are the same memory, seen alike."""
     if isinstance(leaf, np.ndarray):
         return (leaf.ctypes.data, leaf.shape, leaf.strides, leaf.dtype.str) if leaf.size else id(leaf)

@@ -1,35 +1,22 @@
 """A language model as a member: the decoder and its losses."""
 
 from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shoal.trainables.decoder import Decoder, initialise, token_losses
-from shoal.trainables.member import Batches
+from shoal.trainables.decoder import Decoder, initialise, losses_by_token, token_losses
 from shoal.trainables.network import Network
 from shoal.trainables.searched_numbers import FloatOrTensor, squared_log_partition, used
-from shoal.trainables.settings import DecoderShape, Recipe
+from shoal.trainables.settings import DecoderShape
 
 
 class LanguageModel(Network):
     """A decoder that trains on rows of tokens. Its score is minus the mean validation loss, in nats a token."""
 
-    def __init__(
-        self,
-        shape: DecoderShape,
-        recipe: Recipe,
-        hyperparameters: dict[str, Any],
-        batches: Batches,
-        held_out: Mapping[str, Mapping[str, NDArray[np.integer]]],  # split -> group -> (rows, length)
-        seed: int,
-        device: str = "cpu",
-    ):
-        self.shape = shape
-        super().__init__(recipe, hyperparameters, batches, held_out, seed, device)
+    takes = frozenset({"tokens"})
+    by_row = True
+    shape: DecoderShape
 
     def build(self) -> nn.Module:
         model = Decoder(self.shape)
@@ -47,14 +34,17 @@ class LanguageModel(Network):
             loss = loss + numbers["z_loss"] * squared_log_partition(logits[:, :-1])
         return loss
 
-    def row_losses(self, module: nn.Module, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the loss of each row `(rows,)`, in nats, by group."""
-        losses = {}
-        for group, all_tokens in rows.items():
-            parts = [part.long() for part in all_tokens.split(64)]
-            losses[group] = torch.cat([token_losses(module(part), part) for part in parts])
-        return losses
+    def parts(self, module: nn.Module, batch: Tensor) -> Tensor:
+        """Return the loss of each token except the first of a row, in nats: `(rows, length - 1)`."""
+        tokens = batch.long()
+        return losses_by_token(module(tokens), tokens)
 
-    def score(self, module: nn.Module, rows: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        losses = {group: each.mean().double() for group, each in self.row_losses(module, rows).items()}
-        return -torch.stack(list(losses.values())).mean(), losses
+    def losses_and_parts(
+        self, module: nn.Module, batch: Tensor, numbers: Mapping[str, FloatOrTensor]
+    ) -> tuple[Tensor, Tensor]:
+        tokens = batch.long()
+        logits = module(tokens, numbers["dropout"])
+        with torch.no_grad():  # without dropout one pass serves both
+            sober = module(tokens, 0.0) if numbers["dropout"] else logits
+            parts = losses_by_token(sober, tokens)
+        return self.losses_of(logits, tokens, numbers), parts

@@ -1,17 +1,29 @@
 """A torch module in training: all that members have in common, whatever they learn."""
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Set
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shoal.trainables.arrays import check_source, copy_into, tensor_like, to_arrays, to_clones, to_tensors
-from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.accumulate import FOUND, in_parts
+from shoal.trainables.arrays import (
+    check_source,
+    copy_into,
+    rows_in,
+    tensor_like,
+    to_arrays,
+    to_clones,
+    to_tensors,
+    to_views,
+)
+from shoal.trainables.constants import constants_of, set_constants
+from shoal.trainables.handover import hand_in, handed_out, place_in_memory
+from shoal.trainables.judged import SOBER, Judged
 from shoal.trainables.member import Batches, SavedState, copies
 from shoal.trainables.optimise import OPTIMISERS
 from shoal.trainables.randomness import reseed, restored
@@ -19,8 +31,12 @@ from shoal.trainables.searched_numbers import FloatOrTensor
 from shoal.trainables.settings import Recipe, numbers, rate_at
 from shoal.trainables.span import Span, local, shared_like
 
+# (stacked batch, numbers) -> losses `(members,)`, and each member's own result
+StackedObjective = Callable[[Any, Mapping[str, FloatOrTensor]], tuple[Tensor, Tensor]]
+OF_ROWS = frozenset({"sampling"})  # hyperparameters that the batches heed, and not the training step
 
-class Network(ABC):
+
+class Network(Judged):
     """A module, its optimiser, its schedule and its random numbers. A subclass says what it learns:
 
         class Digits(Network):
@@ -44,9 +60,16 @@ class Network(ABC):
     number may be a scalar tensor. So they compute with tensors, do not call `.item()` or branch on a value,
     do not change the batch in place (members may share it), and take from `self` only what all members
     share. A subclass with a step of its own says `own_step = True`.
+
+    A subclass that says which rows it `takes`, and that its loss is `by_row`, needs neither batches of its own
+    nor `score`: a run gives it rows in groups, and its score is minus the mean of the groups' losses. What it
+    annotates are its constants, which the `settings:` of a run's file give: they are attributes before `build`
+    is called. A constant that it names in `searched` may be a hyperparameter, and `numbers` has it.
     """
 
+    searched: ClassVar[Set[str]] = frozenset()  # constants, all numbers, that may be hyperparameters
     own_step = False  # if True, its members are never stacked
+    stacks_itself = False  # if True, `together` computes the losses of a stack, and not vmap
 
     def __init__(
         self,
@@ -56,20 +79,33 @@ class Network(ABC):
         held_out: Mapping[str, Any],  # split -> what `score` gets: an array or a nest of arrays
         seed: int,
         device: str = "cpu",
+        **constants: Any,
     ):
+        set_constants(self, self.constants(), constants)
         self.base, self.held_out = recipe, held_out
+        self.sober = numbers(recipe) | SOBER | self.own_numbers({})
         self.batches: Any = batches  # `Batches`; a run may replace them with `Sampled` ones
         self.device = torch.device(device)
         self.span: Span | None
         self.called: nn.Module  # training calls this: the module, or what wraps it for several processes
         self.generator = torch.Generator().manual_seed(seed)
         self.trained = 0
+        self.rows_a_step = 0  # rows of the last batch that was trained
         self.adopt(hyperparameters)
         with restored(self.device):
             torch.manual_seed(seed)
             self.module = self.build().to(self.device)
         self.called, self.span = self.module, None
         self.optimiser = self.build_optimiser()
+
+    @classmethod
+    def constants(cls) -> dict[str, Any]:
+        """Return the names of the class's constants, with their defaults; without one it is MISSING."""
+        return constants_of(cls, Network)
+
+    def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
+        """Return the searched constants: what was chosen, or else the constant."""
+        return {name: float(chosen.get(name, getattr(self, name))) for name in sorted(self.searched)}
 
     def spread(self, span: Span) -> None:
         """Train over several processes from now on. Each of them must call this with an equal member.
@@ -90,37 +126,34 @@ class Network(ABC):
     def build(self) -> nn.Module:
         """Return the module with its first weights; torch's random numbers are seeded for it."""
 
-    @abstractmethod
-    def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
-        """Return the training loss of a batch, whose arrays are now tensors: `(rows,)`, or one scalar.
-
-        A sampling policy needs the loss of each row.
-        """
-
-    @abstractmethod
-    def score(self, module: nn.Module, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the score (higher is better) on held-out rows, and the loss per group: all scalars."""
-
     def objective(
         self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
     ) -> tuple[Tensor, Tensor]:
         """Return the scalar that is minimised, and the losses: those of all processes' rows if sampled."""
+        with self.computing():
+            losses = self.loss(module, batch["rows"] if self.sampled else batch, numbers)
+        losses = losses.float() if losses.dtype == torch.bfloat16 else losses
         if not self.sampled:
-            losses = self.loss(module, batch, numbers)
             return losses.mean(), losses
-        losses = self.loss(module, batch["rows"], numbers)
         if losses.dim() != 1:
             raise ValueError(
                 f"with a sampling policy `loss` must return the loss of each row, `(rows,)`, "
                 f"but returned a tensor of shape {tuple(losses.shape)}."
             )
-        if self.span is None:
-            return (self.batches.weigh(losses.detach(), batch["weights"]) * losses).sum(), losses
-        # a row's weight may depend on any row of the batch, so the other processes' losses are needed too
-        whole = self.span.whole(losses.detach())
-        weights = self.span.part(self.batches.weigh(whole, batch["weights"]))
-        # gradients are averaged over the processes but must be summed, so the loss is scaled up
-        return self.span.size * (weights * losses).sum(), whole
+        if FOUND in batch:  # the batch is computed in parts
+            return (batch[FOUND] * losses).sum(), losses
+        whole = self.whole(losses.detach())
+        return (self.weigh(whole, batch["weights"]) * losses).sum(), whole
+
+    def whole(self, losses: Tensor) -> Tensor:
+        """Return the losses of all processes' rows: a row's weight may depend on any row of the batch."""
+        return self.span.whole(losses) if self.span else losses
+
+    def weigh(self, losses: Tensor, given: Any) -> Tensor:
+        """Return the weight of each of this process's rows, from all losses and what came with the batch."""
+        weights: Tensor = self.batches.weigh(losses, given)
+        # gradients are averaged over the processes but must be summed, so the weights are scaled up
+        return self.span.size * self.span.part(weights) if self.span else weights
 
     @property
     def sampled(self) -> bool:
@@ -129,9 +162,12 @@ class Network(ABC):
 
     def adopt(self, hyperparameters: dict[str, Any]) -> None:
         self.hyperparameters = dict(hyperparameters)
-        self.recipe = replace(self.base, **hyperparameters)
+        trained = {
+            name: value for name, value in hyperparameters.items() if name not in OF_ROWS.union(self.searched)
+        }
+        self.recipe = replace(self.base, **trained)
         assert self.recipe.optimiser == self.base.optimiser, "the optimiser's state is not searched"
-        self.numbers = numbers(self.recipe)
+        self.numbers = numbers(self.recipe) | self.own_numbers(hyperparameters)
 
     def weights(self) -> dict[str, nn.Parameter]:
         """Return the trained weights in the optimiser's order: those that decay come first."""
@@ -159,6 +195,7 @@ class Network(ABC):
                 loss, losses = self.step()
                 total += loss
                 by_row += [losses] if self.sampled else []
+        self.optimiser.zero_grad(set_to_none=True)  # exploits and checkpoints come before the next step
         if by_row:
             self.batches.observe(to_arrays(torch.stack(by_row)))
         return (self.span.mean(total) if self.span else total).item() / steps
@@ -170,13 +207,32 @@ class Network(ABC):
     def step(self) -> tuple[Tensor, Tensor]:
         self.set_rates()
         batch = self.batches.next()
+        self.rows_a_step = rows_in(batch)
         if self.span is not None:
             batch = batch | {"rows": self.span.part(batch["rows"])} if self.sampled else self.span.part(batch)
-        loss, losses = self.objective(self.called, to_tensors(batch, self.device), self.numbers)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        found = self.backward(to_tensors(batch, self.device))
         self.descend()
-        return loss.detach(), losses.detach()
+        return found
+
+    def backward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Compute the gradients of a batch; return its loss and the losses, as `objective` does."""
+
+        def objective(part: Any) -> tuple[Tensor, Tensor]:
+            return self.objective(self.called, part, self.numbers)
+
+        if self.recipe.accumulate == 1:
+            loss, losses = objective(batch)
+            loss.backward()
+            return loss.detach(), losses.detach()
+        if not self.sampled:
+            return in_parts(objective, Tensor.backward, batch, self.recipe.accumulate)
+
+        def weigh(losses: Tensor, given: Any) -> Tensor:
+            return self.weigh(self.whole(losses), given)
+
+        loss, losses = in_parts(objective, Tensor.backward, batch, self.recipe.accumulate, weigh=weigh)
+        return loss, self.whole(losses)
 
     def descend(self) -> None:
         """Take the optimiser's step along the gradients that are there."""
@@ -192,18 +248,10 @@ class Network(ABC):
             group["betas"], group["momentum"] = (recipe.beta1, recipe.beta2), recipe.momentum
         self.optimiser.param_groups[0]["weight_decay"] = recipe.weight_decay
 
-    def evaluate(self, split: str = "validation") -> tuple[float, dict[str, float]]:
-        if split not in self.held_out:
-            return math.nan, {}
-        self.module.eval()
-        with torch.no_grad():
-            score, losses = self.score(self.module, to_tensors(self.held_out[split], self.device))
-        return score.item(), {group: loss.item() for group, loss in losses.items()}
-
     @copies
     def state(self, copied: Callable[[Any], Any] = to_arrays) -> SavedState:
         return {
-            "weights": copied(self.module.state_dict()),
+            "weights": copied(self.held()),
             "optimiser": copied(self.optimiser.state_dict()["state"]),
             **({"shared": self.shared()} if self.span else {}),
             **handed_out(self.progress),
@@ -213,9 +261,29 @@ class Network(ABC):
         """Return the state with weights and slots as tensors on their device; `load` accepts it too."""
         return self.state(lambda tree: to_clones(tree, self.device))
 
+    def state_as_it_lies(self) -> SavedState:
+        """Return the state with weights and slots as arrays in the member's memory: good until it changes."""
+        return self.state(to_views)
+
     def shared(self) -> list[str]:
         """Return the names of sharded weights: each process holds a part of the first axis, by its rank."""
-        return [name for name, value in self.module.state_dict().items() if value is not local(value)]
+        return [name for name, value in self.held().items() if value is not local(value)]
+
+    def held(self) -> dict[str, Tensor]:
+        """Return the member's own tensors of the module's state; tied ones once, by their first name."""
+        found: dict[Any, tuple[str, Tensor]] = {}
+        for name, value in self.module.state_dict().items():
+            found.setdefault(place_in_memory(value), (name, value))
+        return dict(found.values())
+
+    def together(self, tensors: Mapping[str, Tensor]) -> AbstractContextManager[StackedObjective]:
+        """Return a context whose function computes the objectives of all members of a stack.
+
+        Only a class that `stacks_itself` has it. The function takes a stacked batch and the numbers, of which
+        some are `(members,)`. It returns what `objective` does, for each member. `tensors` are the members'
+        weights by name, `(members, *shape)`.
+        """
+        raise NotImplementedError
 
     @copies
     def progress(self) -> SavedState:
@@ -228,18 +296,23 @@ class Network(ABC):
 
     @copies
     def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None:
-        own = self.module.state_dict()
-        if own.keys() != state["weights"].keys():
-            apart = ", ".join(sorted(own.keys() ^ state["weights"].keys()))
-            raise ValueError(
-                f"the copied weights must come from a network of the same layers, but only one has {apart}."
-            )
-        for name, target in own.items():
-            copy_into(local(target), state["weights"][name], name)
+        self.load_weights(state["weights"])
         self.load_optimiser(state["optimiser"])
         rest = {key: value for key, value in state.items() if key not in ("weights", "optimiser")}
         hand_in(self.load_progress, rest)
         self.adopt(hyperparameters)
+
+    def load_weights(self, weights: Mapping[str, Any]) -> None:
+        """Copy weights by name into the module; raises ValueError if they are of other layers or shapes."""
+        own = self.held()
+        # older versions kept tied weights under each of their names
+        tied = self.module.state_dict().keys() - own.keys()
+        if apart := ", ".join(sorted(own.keys() ^ (weights.keys() - tied))):
+            raise ValueError(
+                f"the copied weights must come from a network of the same layers, but only one has {apart}."
+            )
+        for name, target in own.items():
+            copy_into(local(target), weights[name], name)
 
     @copies
     def load_progress(self, state: SavedState) -> None:

@@ -11,10 +11,10 @@ class DecoderShape:
 
     vocabulary: int
     sequence_length: int
-    layers: int = 4
-    heads: int = 4
-    width: int = 128
-    expansion: float = 4.0
+    layers: int = 4  # blocks of attention and feed-forward
+    heads: int = 4  # attention heads of a block
+    width: int = 128  # numbers of a token between blocks
+    expansion: float = 4.0  # width of the feed-forward layer, as a multiple of `width`
 
     def __post_init__(self) -> None:
         if self.layers < 0:
@@ -30,25 +30,28 @@ class DecoderShape:
 
 
 OPTIMISER_NAMES = ("adamw", "sgd")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a member trains. Every number here can be a searched hyperparameter; a subclass may add more."""
 
-    steps: int = 200
-    warmup: int = 20
+    steps: int = 200  # optimiser steps of each member
+    warmup: int = 20  # steps over which the learning rate rises to its full value
     final_rate: float = 0.1  # share of the learning rate that the cosine ends at, one step after the last one
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-3  # the largest learning rate, at the end of the warm-up
     weight_decay: float = 0.1  # only weights with at least two dimensions decay
-    beta1: float = 0.9
-    beta2: float = 0.95
-    dropout: float = 0.0
+    beta1: float = 0.9  # decay of AdamW's mean of gradients
+    beta2: float = 0.95  # decay of AdamW's mean of squared gradients
+    dropout: float = 0.0  # share of activations that are dropped in training
     clip: Annotated[float, "may be infinite"] = 1.0  # largest norm of all gradients together
-    optimiser: str = "adamw"
+    optimiser: str = "adamw"  # adamw or sgd
     momentum: float = 0.9  # only sgd uses it
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  # share of the target that is spread over all classes
     z_loss: float = 0.0  # weight of the squared log-partition (Chowdhery et al., 2022; theirs is 1e-4)
+    precision: str = "float32"  # the forward pass computes in it; weights, slots, norms and losses stay float32
+    accumulate: int = 1  # a batch is computed in so many parts; its gradient stays that of the whole
 
     def __post_init__(self) -> None:
         for name in ("steps", "learning_rate", "clip"):
@@ -58,8 +61,10 @@ class Recipe:
         for name in ("beta1", "beta2", "dropout", "momentum", "label_smoothing"):
             self._must(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._must("final_rate", 0 <= self.final_rate <= 1, "at least 0 and at most 1")
-        if self.optimiser not in OPTIMISER_NAMES:
-            raise ValueError(f"optimiser must be one of {', '.join(OPTIMISER_NAMES)}, got {self.optimiser!r}.")
+        self._must("accumulate", self.accumulate >= 1, "at least 1")
+        for name, known in (("optimiser", OPTIMISER_NAMES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
 
     def _must(self, name: str, holds: bool, what: str) -> None:
         if not holds:

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class Tokenizer(Protocol):
-    """Writes text as ids below `vocabulary`, which is at most 65536; the id `end` closes a document."""
+    """Writes text as ids below `vocabulary`; the id `end` closes a document."""
 
     @property
     def name(self) -> str: ...
@@ -16,7 +16,11 @@ class Tokenizer(Protocol):
     def vocabulary(self) -> int: ...
     @property
     def end(self) -> int: ...
-    def encode(self, text: str) -> NDArray[np.uint16]: ...
+    def encode(self, text: str) -> NDArray[np.integer]: ...
+    def within(self, text: str) -> NDArray[np.integer]:
+        """Return the ids of a text that goes on from another: without those that begin texts."""
+        ...
+
     def decode(self, ids: ArrayLike) -> str: ...
 
 
@@ -29,6 +33,9 @@ class Bytes:
 
     def encode(self, text: str) -> NDArray[np.uint16]:
         return np.frombuffer(text.encode(), np.uint8).astype(np.uint16)
+
+    def within(self, text: str) -> NDArray[np.uint16]:
+        return self.encode(text)
 
     def decode(self, ids: ArrayLike) -> str:
         """Return the text without ends of documents; a character cut at a row's edge becomes U+FFFD."""

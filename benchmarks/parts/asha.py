@@ -47,7 +47,7 @@ class Halving:
         for team in teams(training, None):
             for number, row in team.train(self.task.interval).items():
                 self.ages[number] += 1
-                self.scores[number] = row["score"] if np.isfinite(row["score"]) else DIVERGED
+                self.scores[number] = row.score if np.isfinite(row.score) else DIVERGED
         for number in training:
             said = {"round": self.ages[number], "score": self.scores[number]}
             if self.scheduler.on_trial_result(None, trial(number), said) == TrialScheduler.STOP:

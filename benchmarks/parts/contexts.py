@@ -19,7 +19,8 @@ from shoal.policies.mixers.visits import BoundedMixing
 from shoal.policies.mixing import normalise
 from shoal.search.config.mixing import PROBED
 from shoal.search.corpus.batches import MixedBatches
-from shoal.search.members.mixed import MixedModel, train_visits
+from shoal.search.members.mixed import Mixed, train_visits
+from shoal.trainables.language import LanguageModel
 from shoal.trainables.reference import Reference
 from shoal.trainables.searched_numbers import FloatOrTensor
 from shoal.trainables.settings import DecoderShape, Recipe
@@ -45,7 +46,7 @@ class ContextNetwork(nn.Module):
         return logits
 
 
-class ContextModel(MixedModel):
+class ContextModel(Mixed, LanguageModel):
     def build(self) -> nn.Module:
         return ContextNetwork()
 
@@ -81,7 +82,15 @@ def members(
         streams = {name: Memory(name, values, job.seed) for name, values in rows.items()}
         batches = MixedBatches(streams, even, batch)
         model = ContextModel(
-            shape, recipe, {}, batches, held, job.seed, "cpu", job.mixing, groups, job.reference
+            recipe,
+            {},
+            batches,
+            held,
+            job.seed,
+            mixing=job.mixing,
+            groups=groups,
+            reference=job.reference,
+            shape=shape,
         )
         found.append(model)
     return found

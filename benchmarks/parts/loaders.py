@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from shoal.cluster.reading import open_dataset
+from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import as_rows
 
 SETTLE = 2.0  # seconds before a streaming loader's clock: its processes start, and begin to read ahead
 

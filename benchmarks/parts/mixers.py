@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -181,7 +182,9 @@ class Bench:
     def refer_to(self, stratified: list[ContextModel]) -> None:
         """Keep copies of the stratified members as what DoReMi measures an excess over."""
         for seed, model in zip(self.plan.seeds, stratified, strict=True):
-            self.references[seed] = Reference(copy.deepcopy(model.module), self.plan.steps)
+            self.references[seed] = Reference(
+                partial(model.parts, copy.deepcopy(model.module).eval()), self.plan.steps
+            )
 
     def skill_it(self) -> list[Result]:
         """Return runs along a graph from one short run a group, which are charged."""

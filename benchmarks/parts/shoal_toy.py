@@ -16,6 +16,7 @@ from benchmarks.parts.processes import PROCESS, first_starts, note_start, proces
 from shoal.policies.population import Order
 from shoal.search.config.run import Run
 from shoal.search.driver.population import train_population
+from shoal.search.messages import Row
 from shoal.search.records import directory
 from shoal.search.records.lineage import read_lineage
 from shoal.search.worker import brood
@@ -25,9 +26,9 @@ from shoal.search.worker.brood import train_brood
 class Silent:
     def say(self, line: str) -> None: ...
 
-    def failed(self, row: dict[str, Any], trace: str) -> None: ...
+    def failed(self, row: Row, trace: str) -> None: ...
 
-    def round(self, round_: int, rows: Sequence[dict[str, Any]], orders: Sequence[Order]) -> None: ...
+    def round(self, round_: int, rows: Sequence[Row], orders: Sequence[Order]) -> None: ...
 
 
 SHAPES = {  # broods and workers of each; where the weights of a copy go from and to

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from shoal.cluster.row_order import RowOrder
+from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import as_rows
 from shoal.policies.mixing import normalise
 from shoal.policies.space import Float, Space
 from shoal.search.config.sections import Data
-from shoal.search.corpus.batches import MixedBatches, file_rows, first_rows
+from shoal.search.corpus.batches import MixedBatches, file_rows
 from shoal.search.corpus.build import prepare_corpus
+from shoal.search.corpus.held_out import sampled_rows
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.language import LanguageModel
 from shoal.trainables.network import Network
@@ -113,8 +114,8 @@ def text(corpus: str) -> tuple[dict[str, Memory], dict[str, dict[str, NDArray[np
     streams = {name: Memory(store, name, group.splits["train"], 0) for name, group in manifest.groups.items()}
     held_out = {
         split: {
-            name: first_rows(store, group.splits[split], 128 if split == "validation" else 512)
-            for name, group in manifest.groups.items()
+            name: sampled_rows(store, manifest, name, split, 128 if split == "validation" else 512)
+            for name in manifest.groups
         }
         for split in ("validation", "test")
     }
@@ -128,7 +129,7 @@ def make_decoder(corpus: str, hyperparameters: dict[str, Any], seed: int) -> Net
     # best constant one, so there was no schedule to find
     recipe = Recipe(steps=4000, warmup=20, final_rate=1.0)
     batches = MixedBatches(streams, normalise([1.0] * len(streams)), 4)
-    return LanguageModel(shape, recipe, hyperparameters, batches, held_out, seed)
+    return LanguageModel(recipe, hyperparameters, batches, held_out, seed, shape=shape)
 
 
 def tasks(mnist: str | None, corpus: str) -> list[Task]:

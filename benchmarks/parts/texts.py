@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.cluster.row_order import RowOrder
+from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import RowOrder, as_rows
 from shoal.search.config.sections import Data
-from shoal.search.corpus.batches import first_rows
-from shoal.search.corpus.build import Split, prepare_corpus
+from shoal.search.corpus.build import Manifest, prepare_corpus
+from shoal.search.corpus.held_out import sampled_rows
 
 INSTALLED = ("code", "docs", "law")
 GIVEN = ("maths", "plays", "reviews")  # of the folder of data sets
@@ -74,23 +75,24 @@ class Memory:
 @cache
 def rows(corpus: str, folder: str, groups: tuple[str, ...]) -> dict[str, NDArray[np.uint16]]:
     """Return all training rows of each group, `(rows, LENGTH)`."""
-    store, splits = _splits(corpus, folder, groups, "train")
+    store, manifest = _corpus(corpus, folder)
     return {
-        name: np.concatenate([as_rows(store.read_table(file)) for file in split.files])
-        for name, split in splits.items()
+        name: np.concatenate(
+            [as_rows(store.read_table(file)) for file in manifest.groups[name].splits["train"].files]
+        )
+        for name in groups
     }
 
 
 def held_out(corpus: str, folder: str, groups: Sequence[str], validation: int, test: int) -> HeldOut:
-    """Return the first rows of each group's held-out splits."""
+    """Return a sample of the rows of each group's held-out splits."""
     found: HeldOut = {}
     for name, count in (("validation", validation), ("test", test)):
-        store, splits = _splits(corpus, folder, tuple(groups), name)
-        found[name] = {group: first_rows(store, split, count) for group, split in splits.items()}
+        store, manifest = _corpus(corpus, folder)
+        found[name] = {group: sampled_rows(store, manifest, group, name, count) for group in groups}
     return found
 
 
 @cache
-def _splits(corpus: str, folder: str, groups: tuple[str, ...], name: str) -> tuple[Store, dict[str, Split]]:
-    manifest = prepare_corpus(settings(corpus, folder), lambda line: None)
-    return Store(corpus), {group: manifest.groups[group].splits[name] for group in groups}
+def _corpus(corpus: str, folder: str) -> tuple[Store, Manifest]:
+    return Store(corpus), prepare_corpus(settings(corpus, folder), lambda line: None)

@@ -33,10 +33,10 @@ class ADO:
     every: int = 10  # steps of one mixture; the paper's 1
     refit: int = 100  # steps between fits
     skip: int = 50  # first steps that no law is fitted to: the warm-up
-    fresh: float = 0.1  # gamma_2
-    recency: float = 0.1  # gamma_1
-    power: float = 0.5  # s
-    least: float = 0.01  # delta_min, of rho and of what is trained
+    fresh: float = 0.1  # weight of the newest shares, gamma_2
+    recency: float = 0.1  # weight of the newest step in a group's recent share, gamma_1
+    power: float = 0.5  # how much credit counts, s
+    least: float = 0.01  # least share of a group, delta_min, of rho and of what is trained
     slowest: float = 0.05  # alpha below which a law's slope is not believed
     signals: ClassVar[frozenset[str]] = frozenset({TRAINING})
 

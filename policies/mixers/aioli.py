@@ -46,18 +46,19 @@ class Aioli:
     Targets that are not trained on make the out-of-domain variant.
     """
 
-    rate: float = 0.2  # eta
+    rate: float = 0.2  # how far a round moves the mixture, eta
     every: int = 250
-    probe_share: float = 0.13  # delta
-    sweeps: int = 4  # k
-    smoothing: float = 0.5  # epsilon
+    probe_share: float = 0.13  # share of a round that probes take, delta
+    sweeps: int = 4  # sweeps of probes in a round, k
+    smoothing: float = 0.5  # a probe trains so much of all groups alike, epsilon
+    # from_uniform_ema begins each round anew, cumulative goes on from where it is
     update: str = "from_uniform_ema"
     memory: float = 0.1  # the weight of earlier rounds
-    scale: str = "median"
+    scale: str = "median"  # effects are divided by it, so that `rate` means the same whatever the losses
     noise: float = 2.0
     prior: tuple[float, ...] = ()
     prior_steps: int = 0
-    restart: str = "prior"
+    restart: str = "prior"  # where the mixture begins after the first steps: at uniform, or at the prior
     objective: tuple[float, ...] | str = ()
     signals: ClassVar[frozenset[str]] = frozenset({VALIDATION})
 

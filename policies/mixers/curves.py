@@ -20,7 +20,7 @@ STIFFNESS = 10.0  # cost of leaving the bounds below by 1
 LEAST_FLOOR, MOST_SLOPE = math.log(0.05), math.log(20.0)
 LEAST_ALPHA, MOST_ALPHA = 0.001, 0.8
 ALPHAS = np.array([0.01, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8])  # a fit begins at the best of these
-ROUNDS = 6  # of least squares, each with the outliers of the one before weighed down
+REWEIGHTINGS = 6  # fits of least squares, each with the outliers of the fit before weighed down
 
 
 class LossCurve(NamedTuple):
@@ -67,7 +67,7 @@ def _start(logs: Vector, heights: Vector) -> Vector:
     heard = np.exp(heights)
     basis = np.exp(-ALPHAS[:, None] * logs)  # (alphas, points)
     weights = np.ones_like(basis) / heard**2
-    for _ in range(ROUNDS):
+    for _ in range(REWEIGHTINGS):
         ones, lines, squares = weights.sum(1), (weights * basis).sum(1), (weights * basis**2).sum(1)
         level, tilt = (weights * heard).sum(1), (weights * basis * heard).sum(1)
         room = np.maximum(ones * squares - lines**2, 1e-12 * ones * squares)

@@ -26,11 +26,11 @@ class DoGE(ProxyPhase):
     """
 
     rate: float = 0.05
-    smoothing: float = 0.0
+    smoothing: float = 0.0  # share of equal weights that is mixed in after each update
     own: bool = False
-    by_norm: bool = True
-    least: float = 0.0
-    most: float = 5.0
+    by_norm: bool = True  # divide products by the mean norm of the groups' gradients
+    least: float = 0.0  # smaller scores count as this
+    most: float = 5.0  # larger scores count as this
     signals: ClassVar[frozenset[str]] = frozenset({ALIGNMENT})
 
     def __post_init__(self) -> None:

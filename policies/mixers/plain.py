@@ -40,7 +40,7 @@ class Settled(ABC):
 class Fixed(Settled):
     """The proportions that are given, one for each group."""
 
-    proportions: tuple[float, ...]
+    proportions: tuple[float, ...]  # share of each group
 
     def __post_init__(self) -> None:
         sums_to_one(self.proportions)
@@ -61,7 +61,7 @@ class Stratified(Settled):
 class Temperature(Settled):
     """Shares in proportion to rows ** (1 / temperature): 1 is by size, above it flatter."""
 
-    temperature: float = 2.0
+    temperature: float = 2.0  # 1 keeps shares as large as the groups; larger makes them more equal
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -84,7 +84,7 @@ class Proportional(Settled):
 class Random(Settled):
     """A mixture drawn once from a Dirichlet distribution of this strength for each group."""
 
-    strength: float = 1.0
+    strength: float = 1.0  # larger draws lie nearer to equal shares
 
     def __post_init__(self) -> None:
         if not self.strength > 0:
@@ -99,7 +99,7 @@ class Random(Settled):
 class Stages:
     """Proportions by steps: each stage `(from step, proportions)` holds until the next one's step."""
 
-    stages: tuple[tuple[int, tuple[float, ...]], ...]
+    stages: tuple[tuple[int, tuple[float, ...]], ...]  # mixtures one after another, each from a step on
     signals: ClassVar[frozenset[str]] = NO_SIGNALS
 
     def __post_init__(self) -> None:
@@ -138,7 +138,7 @@ class EndUpsampling:
     give it a `prior` for the first `prior_steps`, and let one round follow.
     """
 
-    final: tuple[float, ...]
+    final: tuple[float, ...]  # share of each group at the end
     share: float = 0.2
     base: tuple[float, ...] = ()
     without: str = ""  # a group that is left out of the last phase

@@ -22,7 +22,7 @@ class ProxyPhase(ABC):
     was never measured moves with the mean of the others.
     """
 
-    rate: float = 1.0
+    rate: float = 1.0  # how far a step of the first phase moves the mixture
     every: int = 1  # steps; rows are dealt out over these together, so that small batches see all groups
     smoothing: float = 1e-3  # share of equal weights that is mixed in after each update
     proxy_share: float = 0.5

@@ -19,8 +19,8 @@ class SkillIt:
     begins from uniform again; what memory there is are the last `window` updates' losses, added up.
     """
 
-    graph: tuple[tuple[float, ...], ...]
-    rate: float = 0.2
+    graph: tuple[tuple[float, ...], ...]  # how much training on a group helps a target
+    rate: float = 0.2  # how far an update moves the mixture
     every: int = 50  # steps from update to update
     window: int = 3
     signals: ClassVar[frozenset[str]] = frozenset({VALIDATION})

@@ -26,8 +26,8 @@ class Dynamic(Plan):
     """
 
     spec: ClassVar[Spec] = Spec("step", frozenset({"loss"}), frozenset({"weight"}), "summary", "weighted_sum")
-    temperature: float = 1.0
-    reach: float = 1.0
+    temperature: float = 1.0  # the smaller, the more weights differ
+    reach: float = 1.0  # h goes from -reach at the least loss to reach at the largest
     burn_in: int = 0
 
     def __post_init__(self) -> None:

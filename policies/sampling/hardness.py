@@ -15,7 +15,7 @@ EASY, MEDIUM, HARD, UNKNOWN = "easy", "medium", "hard", "unknown"
 def hardness(label_probabilities: NDArray[np.floating]) -> Vector:
     """Return 1 minus the mean probability of the right label, `(rows,)`, from `(rows, probes)`.
 
-    A probe that says nothing of a row is NaN; a row of which none says anything stays NaN. The probability is
+    NaN stands where a probe has no probability for a row; a row without any stays NaN. The probability is
     averaged, not its logarithm.
     """
     known = np.isfinite(label_probabilities)
@@ -38,6 +38,8 @@ def levels(values: Vector, cuts: tuple[float, float] | None = None) -> NDArray[n
 
 
 class Gap(NamedTuple):
+    """How much of the gain from hard rows easy rows give."""
+
     share: float  # easy rows close this share of the gap between training on nothing and on hard rows
     low: float  # lower end of a 95 % bootstrap interval
     high: float  # its upper end
@@ -48,8 +50,8 @@ def recovered_gap(
 ) -> Gap:
     """Return the supervision gap recovered, from the accuracies on hard rows in several repeats each.
 
-    Raises ValueError if the gap itself is below `least` or not above 0: the share of it would be noise. So it
-    does of single repeats, between which nothing could vary.
+    Raises ValueError if the gap itself is below `least` or not above 0, since a share of it would be noise, and
+    for single repeats, between which nothing can vary.
     """
     if min(map(len, (unsupervised, easy, hard))) < 2:
         raise ValueError(
@@ -75,10 +77,11 @@ def recovered_gap(
 class EasyToHard(Plan):
     """Order each epoch's rows by a column, lowest first; rows where it is NaN stay where they come.
 
-    By "score" the order is one of a model that was trained before, the same in each epoch; by "loss" it is
-    made anew of the last losses, and the first epoch, which has none, is in the stream's order.
+    By "score" a model that was trained before gives the order, which is the same in each epoch. By "loss" each
+    epoch's order is made of the last losses; the first epoch has none, and keeps the stream's order.
     """
 
+    # the column that rows are ordered by: scores of `sampling.scorer`, or the member's last losses
     by: Literal["score", "loss"] = "score"
 
     def __post_init__(self) -> None:

@@ -11,11 +11,11 @@ from shoal.policies.sampling.interface import Columns, Context, Decision, Ids, P
 
 @dataclass(frozen=True)
 class InfoBatch:
-    """Drop a row whose last loss is below the mean with chance `prune`; one kept weighs `1 / (1 - prune)`.
+    """Drop a row whose last loss is below the mean with chance `prune`; else it weighs `1 / (1 - prune)`.
 
-    The gradient's expectation is that of all rows, whatever the losses' age, since the threshold is fixed
-    before the coins are thrown; the coin belongs to the row, so this is exact for each. Rows without a loss are
-    kept. After the share `until` of the training all rows are kept with weight 1.
+    The expected gradient is that of all rows, however old the losses are: the threshold is fixed before the
+    coins are thrown, and each row has a coin of its own. Rows without a loss are kept. After the share `until`
+    of the training all rows are kept with weight 1.
     """
 
     spec: ClassVar[Spec] = Spec(
@@ -41,6 +41,8 @@ class InfoBatch:
 
 @dataclass(frozen=True)
 class BelowMean(Plan):
+    """Drop a row with chance `prune` if its loss is below the threshold, and let the others count for it."""
+
     seed: int
     epoch: int
     prune: float

@@ -1,4 +1,4 @@
-"""What all sampling policies are: a rule makes a plan of what is known, and the plan decides row by row."""
+"""The interface of sampling policies: a rule makes an epoch's plan, and the plan decides row by row."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ Columns = Mapping[str, NDArray[Any]]
 
 
 class Spec(NamedTuple):
-    """What a rule needs and gives, for checks before anything runs."""
+    """The columns that a rule needs and the decisions that it makes, for checks before anything runs."""
 
     cadence: Literal["once", "epoch", "step"]
     needs: frozenset[str]  # columns
@@ -27,9 +27,9 @@ class Context(NamedTuple):
     """Where training stands when an epoch is planned."""
 
     epoch: int  # from 0
-    epochs: float  # in the whole training; an estimate, where an epoch is shorter the fewer rows are kept
+    epochs: float  # epochs of the whole training: an estimate, since an epoch with fewer rows is shorter
     seed: int
-    rows: int  # in the pool
+    rows: int  # rows of the pool
 
     def until(self, share: float) -> bool:
         """Say whether this epoch ends within the first `share` of the training."""
@@ -37,13 +37,15 @@ class Context(NamedTuple):
 
 
 class Decision(NamedTuple):
+    """The decisions about some rows; each array is `(rows,)`."""
+
     copies: NDArray[np.int32]  # 0 drops the row
-    weight: NDArray[np.float32]
+    weight: NDArray[np.float32]  # factor of the row's loss
     rank: NDArray[np.float64] | None = None  # rows are read in ascending rank; NaN keeps a row in its place
 
 
 class Plan(ABC):
-    """An epoch's decisions. Pickles small; pure: the same ids and columns always give the same decision."""
+    """An epoch's decisions. A plan is small when pickled, and pure: equal ids and columns decide equally."""
 
     @abstractmethod
     def decide(self, ids: Ids, columns: Columns) -> Decision:
@@ -70,6 +72,7 @@ class Rule(Protocol):
 
 
 def decision(keep: NDArray[np.bool_], weight: NDArray[np.float64] | None = None) -> Decision:
+    """Return the decision that keeps these rows once, with their weights if there are any, else with 1."""
     weights = np.ones(len(keep), np.float32) if weight is None else weight.astype(np.float32)
     return Decision(keep.astype(np.int32), weights)
 

@@ -13,13 +13,14 @@ from shoal.policies.sampling.interface import Columns, Context, Decision, Ids, P
 class RandomSubset:
     """Keep a share of the rows, drawn anew each epoch or, by default, without replacement over the epochs.
 
-    Without replacement a permutation is cut into `floor(1 / ratio)` slices, one an epoch, and drawn anew when
-    they are used up; what a ratio such as 0.3 leaves over is skipped in that cycle. A slice's size is binomial.
+    Without replacement a permutation is cut into `floor(1 / ratio)` slices, one for each epoch, and drawn anew
+    when they are used up. A ratio such as 0.3 leaves some rows over, which are skipped in that cycle. The size
+    of a slice is binomial.
     """
 
     spec: ClassVar[Spec] = Spec("epoch", frozenset(), frozenset({"keep"}), "none", "mean_count")
-    ratio: float = 0.1
-    replacement: bool = False
+    ratio: float = 0.1  # share of the rows that an epoch keeps
+    replacement: bool = False  # draw each epoch's rows from all of them
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
@@ -52,6 +53,8 @@ class Smallest(Plan):
 
 @dataclass(frozen=True)
 class Slice(Plan):
+    """Keep the rows whose number of the cycle, uniform in [0, 1), lies in [low, high)."""
+
     seed: int
     cycle: int
     low: float

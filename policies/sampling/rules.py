@@ -3,6 +3,7 @@
 from shoal.policies.sampling.dynamic import Extremes, LinUpper, Quadratic
 from shoal.policies.sampling.hardness import EasyToHard
 from shoal.policies.sampling.infobatch import InfoBatch
+from shoal.policies.sampling.kept_share import KeptShare
 from shoal.policies.sampling.random_subset import RandomSubset
 from shoal.policies.sampling.seta import SeTa
 
@@ -14,4 +15,5 @@ SAMPLERS: dict[str, type] = {
     "quadratic": Quadratic,
     "extremes": Extremes,
     "easy_to_hard": EasyToHard,
+    "kept_share": KeptShare,
 }

@@ -20,8 +20,8 @@ class SeTa:
     differently; here it is a number. Before grouping, each row is dropped with chance `prune`. After the share
     `until` of the training only that chance remains. Nothing is rescaled: the gradient is biased by design.
 
-    Rows without a loss are kept, those with an infinite one are of the hardest group. A row outside the window
-    keeps its old loss, which is too high by and by; one that was dropped `age` times in a row is kept again.
+    Rows without a loss are kept; rows with an infinite loss are in the hardest group. A row outside the window
+    keeps its old loss, which becomes too high in time: after `age` epochs it is kept again.
     """
 
     spec: ClassVar[Spec] = Spec(
@@ -60,7 +60,7 @@ class SeTa:
 
 @dataclass(frozen=True)
 class Window(Plan):
-    """Keep the groups `start ... end - 1` of those that the cuts part, and what was dropped `age` times."""
+    """Keep the groups `start ... end - 1` between the cuts, and the rows that were dropped `age` times."""
 
     seed: int
     epoch: int

@@ -31,8 +31,8 @@ class Top:
 
     aims: ClassVar[frozenset[str]] = frozenset()
     budget: ClassVar[Budget] = "needed"
-    score: str = "score"
-    largest: bool = True
+    score: str = "score"  # the column that rows are ranked by
+    largest: bool = True  # take the largest scores, else the smallest
 
     @property
     def needs(self) -> frozenset[str]:
@@ -57,11 +57,11 @@ class ScoreThreshold:
 
     aims: ClassVar[frozenset[str]] = frozenset()
     budget: ClassVar[Budget] = "none"
-    score: str = "score"
-    share: float | None = None
-    cut: float | None = None
+    score: str = "score"  # the column that is cut
+    share: float | None = None  # the share of the rows that is kept
+    cut: float | None = None  # the score from which rows are kept
     by_group: bool = False
-    largest: bool = True
+    largest: bool = True  # keep what lies above, else what lies below
 
     def __post_init__(self) -> None:
         if (self.share is None) == (self.cut is None):
@@ -101,4 +101,6 @@ class ScoreThreshold:
 def signed(pool: Candidates, score: str, largest: bool) -> Vector:
     """Return a column such that larger is better."""
     values = pool.columns[score].astype(np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"{score} must hold one number a row, but holds {values.shape[1]}.")
     return values if largest else -values

@@ -24,7 +24,7 @@ class Dsir:
 
     aims: ClassVar[frozenset[str]] = frozenset()
     budget: ClassVar[Budget] = "needed"
-    temperature: float = 1.0
+    temperature: float = 1.0  # larger draws are less sure of their scores
     least_length: int = 0
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ class Quantise:
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
     aims: ClassVar[frozenset[str]] = frozenset()
     budget: ClassVar[Budget] = "needed"
-    bins: int = 10
+    bins: int = 10  # bins into which the rows are sorted; each gives its share
     shard_rows: int = 8192
     by_group: bool = False
 

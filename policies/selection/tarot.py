@@ -33,8 +33,8 @@ class Tarot:
     aims: ClassVar[frozenset[str]] = frozenset({"sketch"})
     folds: int = 10
     depth: int = 2000
-    smoothing: float = 0.01
-    ridge: float = 1e-3
+    smoothing: float = 0.01  # entropy in the transport; larger is quicker, and spreads its weights wider
+    ridge: float = 1e-3  # share of the mean variance of the features that is added to each
     repeat: bool = False
 
     def __post_init__(self) -> None:

@@ -4,26 +4,48 @@ from typing import Any
 
 from shoal.search.config.distill import NOT_IN_SUPERNETWORKS
 from shoal.search.config.run import Run
+from shoal.search.config.sections import DECODER_KEYS, PRETRAINED_KEYS
+
+OF_OWN = {"code": True, "declared": True, "settings": True}  # only a class of the user's own has these
 
 
 def idle_keys(run: Run) -> dict[str, Any]:
     """Return the keys that a run never reads, in the form that `model_dump` takes as `exclude`."""
     if run.kind == "distill":
-        return {"code": True, "model": True, "training": NOT_IN_SUPERNETWORKS - {"steps"}}
-    if run.own:
-        return {"data": True, "model": True, "training": {"batch", "evaluation_rows"}}
-    return {"code": True}
+        return OF_OWN | {"model": True, "training": NOT_IN_SUPERNETWORKS - {"steps"}}
+    found: dict[str, Any] = {} if run.own else dict(OF_OWN)
+    if not run.takes_rows:
+        found |= {"data": True, "training": {"batch", "evaluation_rows"}}
+    if run.trainable == "causal_lm":
+        found |= {"model": DECODER_KEYS}
+    else:
+        found |= {"model": PRETRAINED_KEYS if run.trainable == "decoder" else True}
+    return found
 
 
 def idle(run: Run) -> list[str]:
     """Return a line for each of them that the file sets."""
-    who = "a class of your own" if run.own else f"a run of kind {run.kind}"
     found = []
     for section, keys in idle_keys(run).items():
-        if section == "code":
-            found += ["code: only a class of your own is looked for there; leave it out"] * bool(run.code)
+        if section in OF_OWN:
+            said = f"{section}: only a class of your own has it; leave it out"
+            found += [said] * bool(getattr(run, section))
             continue
         given = getattr(run, section).model_fields_set
         named = sorted(given if keys is True else given & keys)
-        found += [f"{section}.{key}: {who} does not look at it; leave it out" for key in named]
+        found += [
+            f"{section}.{key}: {looker(run)} does not look at it; {instead(run, section)}" for key in named
+        ]
     return found
+
+
+def looker(run: Run) -> str:
+    if run.kind == "distill":
+        return "a run of kind distill"
+    return "a class of your own" if run.own else f"the {run.trainable}"
+
+
+def instead(run: Run, section: str) -> str:
+    if run.own and section == "data":
+        return f'leave it out, or let the class say `takes = {{"{run.rows}"}}`'
+    return "leave it out"

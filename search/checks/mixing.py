@@ -7,6 +7,7 @@ from typing import Any
 
 from shoal.policies.mixers import visits
 from shoal.policies.mixers.mixer import EXCESS, VALIDATION, WITHIN, Groups
+from shoal.search.checks.declared import without_losses, without_rows
 from shoal.search.checks.values import ends, setting, wrong
 from shoal.search.config.explain import as_yaml, told_at
 from shoal.search.config.kinds import SpaceWithin
@@ -32,8 +33,8 @@ def check_mixing(run: Run) -> str:
 
 def check_company(run: Run) -> str:
     """Return which other section does not go together with a mixing."""
-    if not run.reads_text:
-        return f"mixing: needs groups of text, so `trainable: decoder`, got {run.trainable}"
+    if problem := without_rows(run, "mixing") or without_losses(run, "mixing", network=True):
+        return problem
     if run.data.proportions is not None:
         return "mixing: stands in place of data.proportions; give one of the two"
     if run.data.exhausted != "repeat":

@@ -5,14 +5,18 @@ from collections.abc import Mapping
 
 from shoal.policies.sampling.interface import needs_losses
 from shoal.search.checks.cluster import check_broods, check_compile, check_room, check_span
+from shoal.search.checks.copies import check_copies
+from shoal.search.checks.declared import check_rows_taken, who, without_losses
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
+from shoal.search.checks.rows import check_row_keys
+from shoal.search.checks.sampled_numbers import check_kept_score, check_sampled_numbers
+from shoal.search.checks.selection import check_selection
+from shoal.search.checks.start import check_grid
 from shoal.search.checks.swarm import check_swarm
 from shoal.search.checks.values import check_values
-from shoal.search.config import distill as distilling
 from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.run import Run
-from shoal.search.config.sections import TRAINING_HYPERPARAMETERS
 from shoal.search.errors import nearest
 
 
@@ -134,23 +138,33 @@ def check_schedule(run: Run) -> str:
 
 
 def check_hyperparameters(run: Run) -> str:
-    if run.own:
+    if run.described.hyperparameters is None:
         return ""  # only the user's own class knows its hyperparameters
-    kind = "distill" if run.kind == "distill" else run.trainable
-    decoder = TRAINING_HYPERPARAMETERS | ({"mixing"} if run.mixing else set())
-    known = {"toy": {"h0", "h1"}, "decoder": decoder, "distill": distilling.DISTILL_HYPERPARAMETERS}[kind]
+    kind = "distill" if run.kind == "distill" else run.trainable.rpartition(":")[2]
+    known = {*run.described.hyperparameters, *(["mixing"] if run.mixing else [])}
+    known |= {"sampling"} if run.sampling.rule else set()
     searched = {"hyperparameters": set(run.hyperparameters)}
     scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
     begun = {f"starts.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.starts)}
     for place, names in (begun or scheduled or searched).items():
         for name in sorted(names - known):
+            if name in run.described.constants:
+                return f"{place}.{name}: {constant_of(run)}"
             return f"{place}.{name}: {kind} has no such hyperparameter{nearest(name, known)}"
         for name in names:
-            if name != "mixing" and isinstance(run.hyperparameters.get(name), SpaceWithin):
+            if name not in ("mixing", "sampling") and isinstance(run.hyperparameters.get(name), SpaceWithin):
                 return f"{place}.{name}: must be a domain; only a class of your own takes a space under a name"
         if run.trainable == "toy" and names != known:
             return f"{place}: the toy needs {' and '.join(sorted(known))}"
     return ""
+
+
+def constant_of(run: Run) -> str:
+    """Return why a constant cannot be searched."""
+    return (
+        f"is a constant of {who(run)}, which may shape its module, and members of other shapes cannot copy one "
+        f"another. Give it under settings:, or let the class name it in `searched` if `numbers` may change it"
+    )
 
 
 def check_starts(run: Run) -> str:
@@ -163,7 +177,7 @@ def check_starts(run: Run) -> str:
 
 
 def check_data(run: Run) -> str:
-    if not run.reads_text:
+    if not run.takes_rows:
         return ""
     if not run.data.groups:
         return "data.groups: at least one group is needed, such as `code: installed`"
@@ -184,29 +198,35 @@ def check_data(run: Run) -> str:
 
 
 def check_model(run: Run) -> str:
-    if run.reads_text and run.model.layers < 1:
+    if run.trainable == "decoder" and run.model.layers < 1:
         return f"model.layers: must be at least 1, got {run.model.layers}"
     return ""
 
 
 def check_sampling(run: Run) -> str:
     if run.sampling.rule is None:
-        idle = "view" if run.sampling.view == "brood" else "scorer" if run.sampling.scorer else ""
+        sampling = run.sampling
+        idle = "view" if sampling.view == "brood" else "scorer" if sampling.scorer else ""
+        idle = idle or ("score" if sampling.score else "")
         return f"sampling.{idle}: needs sampling.rule" if idle else ""
     if run.trainable == "toy":
         return "sampling.rule: the toy has no rows to choose from"
     if run.kind != "population":
         return f"sampling.rule: only members of kind: population have one, got kind {run.kind}"
+    if problem := without_losses(run, "sampling.rule"):
+        return problem
     if run.sampling.view == "brood" and (run.population.mode == "asynchronous" or run.population.backtrack):
         return "sampling.view: brood needs population.mode: synchronous and no backtrack; member goes with both"
     rule = run.sampling.rule.build()
-    if run.sampling.view == "brood" and not (needs_losses(rule) and run.reads_text):
+    if run.sampling.view == "brood" and not (needs_losses(rule) and run.takes_rows):
         return (
-            f"sampling.view: the brood's losses serve rules that choose by losses, on text; "
+            f"sampling.view: the brood's losses serve rules that choose by losses, on rows of `data:`; "
             f"got {run.sampling.rule.kind} with trainable {run.trainable}"
         )
     scores = "score" in rule.spec.needs
-    if scores != bool(run.sampling.scorer):
+    if run.sampling.score and (problem := check_kept_score(run)):
+        return problem
+    if scores != bool(run.sampling.scorer or run.sampling.score):
         kind = run.sampling.rule.kind
         wanted = f"{kind} goes by scores; name an exported model, such as runs/NAME/best"
         return f"sampling.scorer: {wanted if scores else f'serves rules that go by scores, got {kind}'}"
@@ -245,6 +265,7 @@ CHECKS = (
     check_population,
     check_exploit,
     check_interval,
+    check_copies,
     check_broods,
     check_span,
     check_compile,
@@ -252,17 +273,30 @@ CHECKS = (
     check_schedule,
     check_hyperparameters,
     check_values,
+    check_rows_taken,
     check_data,
+    check_row_keys,
     check_mixing,
     check_starts,
+    check_grid,
     check_swarm,
     check_model,
     check_room,
     check_sampling,
+    check_sampled_numbers,
+    check_selection,
     check_distill,
 )
 # `kind: mixture` makes its populations later: `as_population` checks them there
-FOR_MIXTURES = (check_data, check_swarm, check_model, check_sampling)
+FOR_MIXTURES = (
+    check_rows_taken,
+    check_data,
+    check_row_keys,
+    check_swarm,
+    check_model,
+    check_sampling,
+    check_selection,
+)
 
 
 def problems(run: Run) -> list[str]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 
+from shoal.search.checks.declared import without_losses, without_rows
 from shoal.search.checks.mixing import check_table
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Population
@@ -15,8 +16,8 @@ def check_swarm(run: Run) -> str:
     if run.kind != "mixture":
         return "swarm: belongs to a run of `kind: mixture`" if run.swarm is not None else ""
     swarm, groups = run.swarm or Swarm(), len(run.data.groups)
-    if not run.reads_text:
-        return f"kind: mixture needs groups of text, so `trainable: decoder`, got {run.trainable}"
+    if problem := without_rows(run, "kind: mixture") or without_losses(run, "kind: mixture", network=True):
+        return problem
     if groups < 2:
         return f"data.groups: a mixture needs at least 2 groups, got {groups}"
     if swarm.runs < groups + 2:

@@ -16,12 +16,8 @@ from shoal.search.config.sections_of import Real, Settings
 
 def check_values(run: Run) -> str:
     """Return which value of a domain, a schedule or a start is not allowed for its setting, or nothing."""
-    return (
-        "" if run.own else check_each(run)
-    )  # a class of the user's own knows its hyperparameters; load_run checks those of a Network
-
-
-def check_each(run: Run) -> str:
+    if run.own and not run.described.network:
+        return ""  # only the class knows its hyperparameters
     for place, name, domain in each_hyperparameter(run):
         if problem := check_value(run, name, domain):
             return f"{place}.{name}: {problem}"
@@ -34,7 +30,9 @@ def each_hyperparameter(run: Run) -> Iterator[tuple[str, str, Any]]:
     given |= {f"schedule.{place}": entry.hyperparameters for place, entry in enumerate(run.schedule)}
     given |= {f"starts.{place}": entry.hyperparameters for place, entry in enumerate(run.starts)}
     for place, values in given.items():
-        yield from ((place, name, value) for name, value in values.items() if name != "mixing")
+        yield from (
+            (place, name, value) for name, value in values.items() if name not in ("mixing", "sampling")
+        )
 
 
 def check_value(run: Run, name: str, domain: Any) -> str:
@@ -42,6 +40,8 @@ def check_value(run: Run, name: str, domain: Any) -> str:
         return wrong("a parameter of the toy", Real, domain)
     section = Training if name in Training.model_fields else Distill
     key = f"{'training' if section is Training else 'distill'}.{name}"
+    if name in run.described.searched:
+        return wrong(f"the constant {name}", Real, domain)
     own = run.own and (section is Distill or isinstance(domain, SpaceWithin))
     if own or name not in section.model_fields:
         return ""  # only the class knows it, or check_hyperparameters says it

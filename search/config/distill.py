@@ -21,9 +21,10 @@ DISTILL_HYPERPARAMETERS = (set(Recipe.__dataclass_fields__) - NOT_IN_SUPERNETWOR
 class SpaceSettings(Settings):
     """A sub-space: all combinations of four axes, within the teacher's layers and heads."""
 
-    depths: Annotated[list[Count], Field(min_length=1)]
-    heads: Annotated[list[Count], Field(min_length=1)]
-    widths: Annotated[list[Count], Field(min_length=1)]
+    depths: Annotated[list[Count], Field(min_length=1)]  # numbers of layers
+    heads: Annotated[list[Count], Field(min_length=1)]  # numbers of attention heads
+    widths: Annotated[list[Count], Field(min_length=1)]  # widths of the stream between layers
+    # width of the feed-forward layer, as a multiple of the stream's
     ratios: Annotated[list[Annotated[Real, Field(gt=0)]], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -45,7 +46,7 @@ class SpaceSettings(Settings):
 class Losses(Settings):
     """The weight of each loss in the sum that the student minimises."""
 
-    relation: Weight = 1.0
+    relation: Weight = 1.0  # weight of the loss on relations between tokens (MiniLMv2)
     hidden: Weight = 0.0  # weight of the loss on the last layer's stream
     logits: Weight = 0.0  # only decoders have them; the teachers in `ensemble` count too
     temperature: Annotated[Real, Field(gt=0)] = 1.0  # the logits are divided by it
@@ -63,11 +64,11 @@ class ProxySection(Settings):
     Each line of its two files is a text, a tab and a label.
     """
 
-    train: str
-    test: str
+    train: str  # file of the texts that the networks are tuned on
+    test: str  # file of the texts that rank them
     steps: Count = 100  # steps that tune each super-network to the task
-    batch: Count = 32
-    learning_rate: Annotated[Real, Field(gt=0)] = 5e-4
+    batch: Count = 32  # texts of a step
+    learning_rate: Annotated[Real, Field(gt=0)] = 5e-4  # largest learning rate of that tuning
 
 
 class StudentSearch(Settings):
@@ -79,6 +80,7 @@ class StudentSearch(Settings):
     evaluations: Count = 256  # networks that NSGA-II evaluates in each space
     objective: Objective = "macs"  # the cost that `budgets` limits
     proxy: ProxySection | None = None  # by default the loss on held-out rows ranks the networks
+    # the best network within each of these costs is named as a student
     budgets: list[Annotated[Real, Field(gt=0)]] = Field(default_factory=list)
 
 
@@ -88,20 +90,23 @@ class Distill(Settings):
     layer: Annotated[WholeNumber, Field(ge=0)] | None = (
         None  # the teacher's layer that is learnt from; by default its last
     )
-    losses: Losses = Losses()
+    losses: Losses = Losses()  # the parts of the student's loss
+    # heads into which queries, keys and values are cut anew before they are compared
     relation_heads: Count = 16
+    # how relations are compared: by Kullback-Leibler divergence, or by squared differences
     relation: Literal["kl", "mse"] = "kl"
     chunk: Count | None = None  # relation heads in memory at once
     # each step trains so many random sub-networks beside the largest and the smallest
     random: Annotated[WholeNumber, Field(ge=0)] = 2
-    tilt: Real = 0.0
+    tilt: Real = 0.0  # above 0 larger sub-networks are drawn more often, below 0 smaller ones
+    # weight of what the largest sub-network teaches the smaller ones
     inplace: Annotated[Real, Field(ge=0, le=1)] = 0.0
     cache_megabytes: Annotated[Real, Field(gt=0)] = (
         1024.0  # limit on the teacher's outputs that are kept in memory
     )
     staged: Flag = False  # the teacher runs in a stage of Ray Data, and not on the workers
-    spaces: Annotated[dict[str, SpaceSettings], Field(min_length=1)]
-    search: StudentSearch = StudentSearch()
+    spaces: Annotated[dict[str, SpaceSettings], Field(min_length=1)]  # the sub-spaces of students, by name
+    search: StudentSearch = StudentSearch()  # how students are picked out of the trained super-networks
 
     @property
     def teachers(self) -> list[str]:

@@ -9,17 +9,32 @@ from pydantic_core import ErrorDetails
 from shoal.policies.mixers.rules import MIXERS
 from shoal.policies.rules import EXPLOITS, EXPLORES
 from shoal.policies.sampling.rules import SAMPLERS
+from shoal.policies.selection.rules import SELECTORS
 from shoal.policies.space import DOMAINS
 from shoal.search import notation
+from shoal.search.config.kinds import ADAPTER
+from shoal.search.config.rows import COLUMN_KINDS, FORMATS
 from shoal.search.config.run import Run
 from shoal.search.errors import nearest
 
-RULES = (["population", "exploit"], ["population", "explore"], ["sampling", "rule"], ["mixing", "policy"])
+RULES = (
+    ["population", "exploit"],
+    ["population", "explore"],
+    ["sampling", "rule"],
+    ["mixing", "policy"],
+    ["model", "adapter"],
+    ["selection", "policy"],
+    ["data", "format"],
+)
+COLUMNS = ["data", "columns"]  # below it stands a name, and then the kind
 KINDS_BY_KEY: dict[str, Iterable[str]] = {
+    "model.adapter": ADAPTER,
     "population.exploit": EXPLOITS,
     "population.explore": EXPLORES,
     "sampling.rule": SAMPLERS,
     "mixing.policy": MIXERS,
+    "selection.policy": SELECTORS,
+    "data.format": FORMATS,
 }
 
 
@@ -35,12 +50,15 @@ def explain(detail: ErrorDetails) -> list[str]:
         said = notation.short(str(detail["ctx"]["error"]), LONGEST)
         return [told_at(key, said, value if isinstance(value, dict) else {})]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
-        kinds = KINDS_BY_KEY.get(key, DOMAINS)
+        kinds = COLUMN_KINDS if place[:2] == COLUMNS else KINDS_BY_KEY.get(key, DOMAINS)
         if not isinstance(value, dict):
             return [f"{key}: {MAPPING}, got {as_yaml(value)}"]
         return [f"{key}.kind: must be one of {', '.join(kinds)}, got {as_yaml(value.get('kind'))}"]
     if kind == "string_pattern_mismatch" and key == "trainable":
-        return [f"{key}: must be decoder, toy, or a class of your own as module:Class, got {as_yaml(value)}"]
+        return [
+            f"{key}: must be decoder, causal_lm, toy, or a class of your own as module:Class, got "
+            f"{as_yaml(value)}"
+        ]
     return [f"{key}: {requirement(kind, detail['msg'])}, got {as_yaml(value)}{ADVICE.get(kind, '')}"]
 
 
@@ -83,6 +101,8 @@ def written(place: list[str]) -> list[str]:
     """Return the keys as the file has them: pydantic adds the kind by which it chose a section."""
     if place[:2] in RULES:
         return place[:2] + place[3:]
+    if place[:2] == COLUMNS:
+        return place[:3] + place[4:]
     if place[:1] != ["hyperparameters"]:
         return place
     keys = place[:2]

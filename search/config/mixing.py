@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from functools import cache, reduce
 from operator import or_
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic import Field, create_model
 
@@ -31,8 +31,8 @@ SHARES = tuple[float, ...]  # a policy has the shares in the groups' order, a fi
 
 
 class Stage(Settings):
-    from_step: Annotated[WholeNumber, Field(ge=0)]
-    proportions: ByGroup
+    from_step: Annotated[WholeNumber, Field(ge=0)]  # the first step of the stage
+    proportions: ByGroup  # share of each group from then on
 
 
 # a policy's type of a setting -> the type in a file: the policy has an order of groups, the file their names
@@ -52,6 +52,8 @@ def by_name(hint: Any) -> Any:
 
 class Policy(Settings):
     """A mixing policy as a file gives it, with groups by name."""
+
+    made_of: ClassVar[type]
 
     def tables(self) -> dict[str, ByGroup]:
         """Return each table that a file gives by group name; the key is its place below `mixing.policy`."""
@@ -95,7 +97,9 @@ def policy_of(kind: str, mixer: type) -> Any:
     keys = keys_of(mixer, convert=by_name)
     # a policy's empty tuple is a file's empty table
     keys = {name: (hint, {} if default == () else default) for name, (hint, default) in keys.items()}
-    return create_model(mixer.__name__, __base__=Policy, kind=(Literal[kind], ...), **keys)  # type: ignore[arg-type]
+    made: Any = create_model(mixer.__name__, __base__=Policy, kind=(Literal[kind], ...), **keys)  # type: ignore[arg-type]
+    made.made_of = mixer
+    return made
 
 
 POLICY = {kind: policy_of(kind, mixer) for kind, mixer in MIXERS.items()}
@@ -104,7 +108,7 @@ POLICY = {kind: policy_of(kind, mixer) for kind, mixer in MIXERS.items()}
 class MixingSection(Settings):
     """How each member chooses what share of its rows comes from which group."""
 
-    policy: Annotated[Any, OneOf(POLICY)]
+    policy: Annotated[Any, OneOf(POLICY)]  # the rule that moves a member's mixture
     reference: str | None = None  # doremi needs the folder of an exported model, such as runs/NAME/best
     floor: Unit = 0.0  # least share of each group, except while a visit probes
     epochs: Annotated[Unbounded, Field(gt=0)] | None = None  # most passes over a group

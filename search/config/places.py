@@ -1,23 +1,26 @@
 """The places that a run's file names: files, folders and URIs."""
 
 import os
+import re
 import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from shoal.search.config.distill import Distill
 from shoal.search.config.run import Run
-from shoal.search.config.sections import Data
+from shoal.search.config.sections import Data, Model
+from shoal.search.config.selection import Selection
 from shoal.search.errors import InputError
 from shoal.trainables.tokenizer import TOKENIZERS
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 ChangePlace = Callable[[str, str], str]  # (key, place) -> the new place
 
 
 def with_places(run: Run, change: ChangePlace) -> Run:
     """Return the run with all of its places changed; `installed`, `bytes` and `package:` are no places."""
     mixing, sampling = run.mixing, run.sampling
-    changes: dict[str, Any] = {} if run.own else {"data": of_text(run.data, change)}
+    changes: dict[str, Any] = {"data": of_text(run.data, change)} if run.takes_rows else {}
     if run.code:
         changes["code"] = change("code", run.code)
     if run.directory:
@@ -28,9 +31,29 @@ def with_places(run: Run, change: ChangePlace) -> Run:
     if sampling.scorer is not None:
         scorer = change("sampling.scorer", sampling.scorer)
         changes["sampling"] = sampling.model_copy(update={"scorer": scorer})
+    if any(is_place(place) for place in (run.model.path, run.model.begin)):
+        changes["model"] = of_model(run.model, change)
+    if run.selection is not None:
+        changes["selection"] = of_selection(run.selection, change)
     if run.distill is not None:
         changes["distill"] = of_teachers(run.distill, change)
     return run.model_copy(update=changes)
+
+
+def of_model(model: Model, change: ChangePlace) -> Model:
+    given = {"path": model.path, "begin": model.begin}
+    found = {key: change(f"model.{key}", place) for key, place in given.items() if is_place(place)}
+    return model.model_copy(update=found)
+
+
+def is_place(model: str) -> bool:
+    """Say whether a model's name is a folder or a URI, and not a package's or one on the hub."""
+    return bool(model) and not model.startswith("package:") and not is_hub_name(model)
+
+
+def is_hub_name(model: str) -> bool:
+    """Say whether a model's name can be one on the hub, `OWNER/NAME`, and is no folder here."""
+    return bool(HUB_NAME.fullmatch(model)) and not os.path.exists(model.partition("/")[0])
 
 
 def of_text(data: Data, change: ChangePlace) -> Data:
@@ -42,6 +65,22 @@ def of_text(data: Data, change: ChangePlace) -> Data:
     if data.tokenizer not in TOKENIZERS:
         found["tokenizer"] = change("data.tokenizer", data.tokenizer)
     return data.model_copy(update=found)
+
+
+def of_selection(selection: Selection, change: ChangePlace) -> Selection:
+    target = {
+        name: source if source == "installed" else change(f"selection.target.{name}", source)
+        for name, source in selection.target.items()
+    }
+    scores = []
+    for place, score in enumerate(selection.scores):
+        keys = [key for key in ("model", "base", "path") if hasattr(score, key)]
+        changed = {key: change(f"selection.scores.{place}.{key}", getattr(score, key)) for key in keys}
+        scores.append(score.model_copy(update=changed))
+    found: dict[str, Any] = {"target": target, "scores": scores}
+    if selection.corpus:
+        found["corpus"] = change("selection.corpus", selection.corpus)
+    return selection.model_copy(update=found)
 
 
 def of_teachers(distill: Distill, change: ChangePlace) -> Distill:

@@ -26,10 +26,14 @@ from shoal.search.config.sections import (
     Start,
     Training,
 )
-from shoal.search.config.sections_of import Settings, WholeNumber
+from shoal.search.config.sections_of import HyperparameterValues, Settings, WholeNumber
+from shoal.search.config.selection import Selection
 from shoal.search.config.swarm import Swarm
+from shoal.search.config.trainable import BUILT_IN, SUPER_NETWORK, Declared, Trainable
 
 RUN_FORMAT: Literal[2] = 2  # format of a run directory; a reader refuses any other
+
+TRAINABLE = rf"^({'|'.join(BUILT_IN)}|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"
 
 RUN_KINDS = ("population", "distill", "mixture")  # search.runs.kinds has a module for each
 
@@ -43,32 +47,60 @@ def known_kind(kind: str) -> str:
 class Run(Settings):
     """A whole run, resolved. What must hold between its sections stands in `shoal.search.checks`."""
 
-    name: Name
+    name: Name  # the run's name: its directory is runs/NAME unless `directory` says otherwise
+    # the purpose of the run: to train a population, to search one mixture, or to distil a large model
     kind: Annotated[str, AfterValidator(known_kind)] = "population"
-    format: Literal[2] = RUN_FORMAT
-    seed: Annotated[WholeNumber, Field(ge=0, lt=2**32)] = 0
-    directory: str = ""
-    trainable: Annotated[str, Field(pattern=r"^(decoder|toy|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "decoder"
+    format: Literal[2] = RUN_FORMAT  # format of the run directory, which Shoal writes itself
+    seed: Annotated[WholeNumber, Field(ge=0, lt=2**32)] = 0  # all random numbers of the run follow from it
+    directory: str = ""  # where the run is written: a path, or a URI that pyarrow.fs opens
+    # a member is the decoder, the toy, or a class of your own as module:Class
+    trainable: Annotated[str, Field(pattern=TRAINABLE)] = "decoder"
     code: str = ""  # folder of the file with your own class; by default the folder of the YAML file
-    data: Data = Data()
-    mixing: MixingSection | None = None
-    model: Model = Model()
+    settings: HyperparameterValues = Field(default_factory=dict)  # constants of your own class
+    declared: Declared | None = None  # the rows and constants that your own class takes: a run notes them
+    data: Data = Data()  # which text members read, and how it becomes rows
+    mixing: MixingSection | None = None  # how each member chooses its own mixture of the groups
+    model: Model = Model()  # shape of the decoder, a small transformer
+    # how members train: the numbers here can be searched under `hyperparameters`
     training: Training = Training()
-    sampling: Sampling = Sampling()
+    sampling: Sampling = Sampling()  # which rows of an epoch members train on
+    selection: Selection | None = None  # which rows of the corpus are worth training on, chosen before a run
+    # each searched hyperparameter, with its domain
     hyperparameters: dict[str, AnyDomain] = Field(default_factory=dict)
+    # the first hyperparameters of each member, in place of drawn ones
     starts: list[Start] = Field(default_factory=list)
-    swarm: Swarm | None = None
+    swarm: Swarm | None = None  # the small runs of kind mixture, and the law that is fitted to them
+    # hyperparameters by step, in place of a search: what `shoal schedule` prints
     schedule: list[Scheduled] = Field(default_factory=list)
     root: Annotated[WholeNumber, Field(ge=0)] = 0  # member 0 starts as member `root` of a population would
-    population: Population = Population()
-    distill: Distill | None = None
-    cluster: Cluster = Cluster()
-    checkpoint: Checkpoint = Checkpoint()
+    population: Population = Population()  # how many members there are, and by which rules they copy and vary
+    distill: Distill | None = None  # the teacher and the students of kind distill
+    cluster: Cluster = Cluster()  # where members live: workers, CPUs, GPUs
+    checkpoint: Checkpoint = Checkpoint()  # how often the run is saved, and how many checkpoints stay
 
     @property
-    def reads_text(self) -> bool:
-        """Whether members train on rows of a corpus; their score is then minus a loss in nats."""
-        return self.trainable == "decoder" or self.kind == "distill"
+    def described(self) -> Trainable:
+        """What is known of the class of the members."""
+        if self.kind == "distill":
+            return SUPER_NETWORK
+        if self.trainable in BUILT_IN:
+            return BUILT_IN[self.trainable]
+        return Trainable() if self.declared is None else self.declared.build()
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether members train on rows of a corpus."""
+        return self.described.takes_rows
+
+    @property
+    def by_loss(self) -> bool:
+        """Whether the members' score is minus a loss."""
+        return self.described.by_loss
+
+    @property
+    def rows(self) -> str:
+        """The kind of rows of the corpus."""
+        return str(self.data.rows)
 
     @property
     def own(self) -> bool:
@@ -139,7 +171,7 @@ class Run(Settings):
         )
         return made
 
-    def settings(self) -> list[Setting]:
+    def scheduled(self) -> list[Setting]:
         return [Setting(entry.from_step, entry.hyperparameters) for entry in self.schedule]
 
     def space(self) -> Space:

@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, fields
 from functools import cache, reduce
 from operator import or_
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import (
     AllowInfNan,
@@ -89,6 +89,8 @@ def section_of(made: type, without: Collection[str] = (), checked_with: Mapping[
     names = {field.name for field in fields(made)} - set(without)
 
     class Section(Settings):
+        made_of: ClassVar[type] = made
+
         @model_validator(mode="after")
         def check(self) -> "Section":
             self.build(**(checked_with or {}))
@@ -105,6 +107,8 @@ def kind_of(kind: str, made: type) -> Any:
     """Return the section that names a rule or a domain by its kind, and sets it."""
 
     class Named(Settings):
+        made_of: ClassVar[type] = made
+
         @model_validator(mode="after")
         def check(self) -> "Named":
             self.build()

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from shoal.search.corpus.opening import KINDS_BY_ENDING, ending
+from shoal.search.corpus.picking import Content, Pick
 from shoal.search.corpus.quarantine import Bad
-from shoal.search.corpus.records import Content, record_text
+from shoal.search.corpus.records import bare, decoded, record_text, undecodable
 
 Inside = Callable[[str, bytes], Iterator[Content]]  # reads a file of this name that lies in an archive
 END_BLOCKS = 2  # blocks of zeros at the end of every tar
@@ -42,10 +43,11 @@ class _Tar(tarfile.TarFile):
     strange = 0  # blocks since the last header that are no header
 
 
-def archive_texts(stream: Any, field: str, inside: Inside) -> Iterator[Content]:
-    """Yield the text of each sample of a WebDataset: files of one tar, in a row, that share a name.
+def archive_texts(stream: Any, pick: Pick, inside: Inside) -> Iterator[Content]:
+    """Yield the document of each sample of a WebDataset: files of one tar, in a row, that share a name.
 
-    A sample's text is its member `.txt` or `.FIELD`, else the field of its member `.json`. Files of many texts,
+    A sample's text is its member `.txt` or `.FIELD`, else the field of its member `.json`. Where several fields
+    are read, each is a member of this ending or a field of the member `.json`. Files of many texts,
     such as `.jsonl`, are read by `inside`.
     """
     name, parts = "", dict[str, bytes]()
@@ -59,11 +61,11 @@ def archive_texts(stream: Any, field: str, inside: Inside) -> Iterator[Content]:
             if base.startswith("."):
                 continue
             if (key := f"{folder}/{key}") != name and parts:
-                yield from sample_texts(name, parts, field, inside)
+                yield from sample_texts(name, parts, pick, inside)
                 parts = {}
             name, parts[extension.lower()] = key, member[1]
         if parts:
-            yield from sample_texts(name, parts, field, inside)
+            yield from sample_texts(name, parts, pick, inside)
 
 
 def _members(tar: _Tar) -> Iterator[tuple[str, bytes] | Bad]:
@@ -116,17 +118,43 @@ def _next(tar: _Tar) -> tuple[tarfile.TarInfo | None, str]:
         return member, "its checksum does not fit" if tar.strange else wrong
 
 
-def sample_texts(name: str, parts: dict[str, bytes], field: str, inside: Inside) -> Iterator[Content]:
-    """Yield a sample's text; a member that is a file of many texts is read as one that lies outside."""
-    for extension in (field, "txt"):
+def sample_texts(name: str, parts: dict[str, bytes], pick: Pick, inside: Inside) -> Iterator[Content]:
+    """Yield a sample's document; a member that is a file of many texts is read as one that lies outside."""
+    if not pick.single:
+        yield from sample_record(name, parts, pick, inside)
+        return
+    for extension in (pick.single, "txt"):
         if extension in parts:
             yield parts[extension]
             return
     if "json" in parts:
-        yield record_text(parts["json"], field)
+        yield record_text(parts["json"], pick)
         return
-    files = [extension for extension in parts if ending(f"x.{extension}") in (*KINDS_BY_ENDING, "txt", field)]
+    files = many(parts, "txt", pick.single)
     for extension in files:
         yield from inside(f"{name}.{extension}", parts[extension])
     if not files:
-        yield Bad(f"no member .txt, .{field} or .json in a sample of {sorted(parts)[:8]}")
+        yield Bad(f"no member .txt, .{pick.single} or .json in a sample of {sorted(parts)[:8]}")
+
+
+def many(parts: dict[str, bytes], *more: str) -> list[str]:
+    """Return the endings of members that hold many texts."""
+    return [extension for extension in parts if ending(f"x.{extension}") in (*KINDS_BY_ENDING, *more)]
+
+
+def sample_record(name: str, parts: dict[str, bytes], pick: Pick, inside: Inside) -> Iterator[Content]:
+    """Yield the document that a sample's members make together."""
+    found: dict[str, Any] = {extension: content for extension, content in parts.items() if extension != "json"}
+    if "json" in parts:
+        try:
+            told = decoded(bare(parts["json"]).decode())
+        except Exception as error:
+            yield Bad(undecodable(error))
+            return
+        found = {**told, **found} if isinstance(told, dict) else found
+    files = many(parts) if "json" not in parts else []
+    if not files or all(field in found for field in pick.fields):
+        yield pick.of(found, "sample", b"")
+        return
+    for extension in files:
+        yield from inside(f"{name}.{extension}", parts[extension])

@@ -4,20 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from shoal.cluster.storage import Store
-from shoal.cluster.streams import RowStream, WindowStream, as_rows
+from shoal.cluster.rows import Rows, by_field
+from shoal.cluster.streams import RowStream, WindowStream
 from shoal.policies.arrays import Vector
 from shoal.policies.finite_groups import share_out
 from shoal.policies.mixing import cut_batch
-from shoal.search.corpus.build import PART_ROWS, Split
+from shoal.search.corpus.packing import PART_ROWS, Split
 from shoal.search.errors import Exhausted
+from shoal.search.messages import Reading
 from shoal.trainables.member import copies
 
 
 class RowSource(Protocol):
-    def take(self, cursor: int, count: int) -> NDArray[np.uint16]: ...
+    def take(self, cursor: int, count: int) -> Rows: ...
 
 
 class MixedBatches:
@@ -58,12 +58,15 @@ class MixedBatches:
         self._shares = self._proportions.tolist()
         self._due = (self._proportions * self.batch).tolist()
 
-    def next(self) -> NDArray[np.uint16]:
-        """Return `(batch, sequence_length)` tokens; raises Exhausted where the groups have no batch left."""
+    def next(self) -> Any:
+        """Return a batch: `(batch, sequence_length)` tokens, or arrays of a batch's records by their fields.
+
+        Raises Exhausted where the groups have no batch left.
+        """
         return self.take(self._next_counts())
 
-    def take(self, counts: Sequence[int]) -> NDArray[np.uint16]:
-        """Return the next `counts` rows of the groups; the proportions play no part."""
+    def take(self, counts: Sequence[int]) -> Any:
+        """Return the next `counts` rows of the groups, as `next` does; the proportions play no part."""
         for place, window in self.windows.items():
             cursor = window.place(self, self.cursors[place])
             self.skipped[place] += cursor - self.cursors[place]
@@ -73,7 +76,7 @@ class MixedBatches:
             if count:
                 parts.append(self.streams[place].take(self.cursors[place], count))
                 self.cursors[place] += count
-        return np.concatenate(parts)
+        return by_field(np.concatenate(parts))
 
     def alike(self, other: object) -> bool:
         """Say whether the other's batches are the same ones from here on, of the same streams.
@@ -96,15 +99,26 @@ class MixedBatches:
         ]
         return not self.windows and places[0] == places[1]
 
-    def progress(self) -> dict[str, float]:
+    def read_through(self, pools: Sequence[Any]) -> None:
+        """Take rows from these pools, one for each group, in place of the streams.
+
+        Each pool tells a window where it stands; these batches do so no more.
+        """
+        for window in self.windows.values():
+            window.leave(self)
+        self.streams, self.windows = list(pools), {}
+
+    def reading(self) -> Reading:
         """Return how often each group was gone through, and how many rows of it were left out by a window."""
-        found: dict[str, float] = {}
-        for place, (group, stream) in enumerate(zip(self.groups, self.streams, strict=True)):
-            if isinstance(stream, RowStream):
-                found[f"epochs_{group}"] = self.cursors[place] / stream.order.rows
-            if place in self.windows:
-                found[f"skipped_{group}"] = float(self.skipped[place])
-        return found
+        known = list(enumerate(zip(self.groups, self.streams, strict=True)))
+        return Reading(
+            epochs={
+                group: self.cursors[place] / stream.order.rows
+                for place, (group, stream) in known
+                if isinstance(stream, RowStream)
+            },
+            skipped={group: float(self.skipped[place]) for place, (group, _) in known if place in self.windows},
+        )
 
     @copies
     def state(self) -> dict[str, Any]:
@@ -184,13 +198,3 @@ def file_rows(split: Split) -> list[int]:
         return split.sizes
     full = len(split.files) - 1
     return [PART_ROWS] * full + [split.rows - full * PART_ROWS]
-
-
-def first_rows(store: Store, split: Split, count: int) -> NDArray[np.uint16]:
-    """Return the first rows of a split, `(rows, sequence_length)`: the same ones for every member."""
-    parts: list[NDArray[np.uint16]] = []
-    for file in split.files:
-        parts.append(as_rows(store.read_table(file)))
-        if sum(map(len, parts)) >= count:
-            break
-    return np.concatenate(parts)[:count]

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from shoal.cluster.rows import row_bytes
 from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
 from shoal.search.corpus import freshness, stages
 from shoal.search.corpus.documents import Document, gather
+from shoal.search.corpus.inferring import with_columns
+from shoal.search.corpus.making import fields_made, nothing_fits, pack_of, pick_of
 from shoal.search.corpus.manifest import (
     CORPUS_FORMAT,
     MANIFEST,
@@ -27,7 +30,7 @@ from shoal.search.corpus.manifest import (
     publish_corpus,
     unwritable,
 )
-from shoal.search.corpus.packing import PART_ROWS, SPLITS, Built, Split, pack_documents, split_of, write_rows
+from shoal.search.corpus.packing import PART_ROWS, SPLITS, Built, Split, split_of, write_rows
 from shoal.search.corpus.quarantine import QUARANTINE_FOLDER, Quarantine
 from shoal.search.corpus.staging import move, staging_folder
 from shoal.search.errors import InputError
@@ -107,8 +110,9 @@ def why_skipped(manifest: Manifest, place: str) -> list[str]:
 def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manifest:
     """Write the corpus, its manifest last; what other builds left in the directory stays as it is."""
     _check(settings)
+    given, settings = settings, with_columns(settings)
     tokenizer = open_tokenizer(settings.tokenizer)
-    store, key = open_store(settings), key_of(settings)
+    store, key = open_store(settings), key_of(given)
     sources = freshness.sources_of(
         settings, report
     )  # noted before they are read, so that a change meanwhile is noticed later
@@ -129,7 +133,7 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
             content.update(built.content)
             groups[name] = _group(source, built, quarantine)
             counts = ", ".join(f"{split} {value.rows}" for split, value in built.splits.items())
-            report(f"{name}: {built.documents} documents from {source}; rows: {counts}")
+            report(f"{name}: {built.documents} documents from {source}; rows: {counts}{too_long(built)}")
         manifest = Manifest(
             format=CORPUS_FORMAT,
             tokenizer=tokenizer.name,
@@ -143,6 +147,8 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
             groups=groups,
             document_megabytes=settings.document_megabytes,
             builder=settings.builder,
+            row_settings=given.row_settings,
+            fields=fields_made(settings, tokenizer),
         )
         splits = [split for group in groups.values() for split in group.splits.values()]
         move(store, stage, [file for split in splits for file in split.files])
@@ -156,7 +162,24 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
 def _group(source: str, built: Built, quarantine: Quarantine) -> Group:
     skipped = quarantine.documents
     reasons, place = (quarantine.said(), quarantine.place) if skipped else ("", "")
-    return Group(source, built.documents, built.duplicates, skipped, built.splits, reasons, place)
+    return Group(
+        source,
+        built.documents,
+        built.duplicates,
+        skipped,
+        built.splits,
+        reasons,
+        place,
+        built.cut,
+        built.dropped,
+    )
+
+
+def too_long(built: Built) -> str:
+    """Return the end of a message: how many examples were too long for a row."""
+    found = [("cut", built.cut), ("dropped", built.dropped)]
+    said = " and ".join(f"{count} {what}" for what, count in found if count)
+    return f"; too long for data.sequence_length: {said}" if said else ""
 
 
 @contextlib.contextmanager
@@ -189,26 +212,43 @@ def _check(settings: Data) -> None:
 
 def build_group(group: str, settings: Data, seen: set[bytes], quarantine: Quarantine, stage: str) -> Built:
     """Write a group's rows to parts in the folder `stage`."""
-    store, tokenizer = Store(settings.corpus), open_tokenizer(settings.tokenizer)
-    documents, duplicates = gather(group, settings, seen, quarantine)
+    store, pack = Store(settings.corpus), pack_of(settings)
+    documents, duplicates = gather(group, settings, pick_of(group, settings), seen, quarantine)
     parts: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for document in documents:
         parts[split_of(document, settings)].append(document)
     splits, content = {}, hashlib.blake2b(digest_size=16)
+    cut = dropped = 0
     for split, part in parts.items():
-        rows = pack_documents(part, tokenizer, settings.sequence_length)
+        rows = pack(part)
         content.update(f"{group}/{split}/{len(rows.ids)}\n".encode())
-        content.update(rows.ids.astype("<i8").tobytes() + rows.tokens.astype("<u2").tobytes())
+        content.update(rows.ids.astype("<i8").tobytes() + row_bytes(rows.rows))
         assert np.unique(rows.ids).size == rows.ids.size, "two rows share a row id"
         written = list(write_rows(store, stage, f"{group}/{split}/part", rows))
-        splits[split] = Split(len(rows.ids), rows.tokens.size, [file for file, _, _ in written])
-    return Built(len(documents), duplicates, splits, content.digest())
+        sizes = [count for _, count, _ in written]
+        splits[split] = Split(len(rows.ids), rows.tokens, [file for file, _, _ in written], sizes)
+        cut, dropped = cut + rows.cut, dropped + rows.dropped
+    if dropped == len(documents):
+        raise nothing_fits(group, settings, dropped)
+    return Built(len(documents), duplicates, splits, content.digest(), cut, dropped)
 
 
 def no_rows(group: str, split: str, documents: int, settings: Data) -> InputError:
     share = f"data.{split} = {getattr(settings, split)}" if split != "train" else "what is left"
+    place = f"data.groups.{group} ({settings.groups[group]})"
+    if settings.split_field is not None:
+        return InputError(
+            f"{place}: no row of {documents} is for the {split} split; {settings.split_field!r} "
+            f"(data.split_field) must name train, validation and test."
+        )
+    if settings.rows != "tokens":
+        what = "records" if settings.rows == "columns" else "examples"
+        return InputError(
+            f"{place}: the {split} split ({share}) of {documents} {what} has not one row. Give the group more "
+            f"of them, or raise its share."
+        )
     return InputError(
-        f"data.groups.{group} ({settings.groups[group]}): the {split} split ({share}) of "
+        f"{place}: the {split} split ({share}) of "
         f"{documents} documents has not one row of {settings.sequence_length} tokens. Give the "
         f"group more text, raise its share, or lower data.sequence_length."
     )

@@ -24,8 +24,9 @@ from shoal.search.corpus.opening import (
     turn,
     whole_or_stretches,
 )
+from shoal.search.corpus.picking import Content, Pick, short_list, utf8
 from shoal.search.corpus.quarantine import EXCERPT, Bad
-from shoal.search.corpus.records import Content, bare, json_form, records, some, utf8, values
+from shoal.search.corpus.records import bare, json_form, records, values
 from shoal.search.corpus.unpacking import HEAD_BYTES, Sips, share_left, unpacked
 
 Opens = Callable[[], Any]  # opens the file
@@ -39,13 +40,13 @@ BINARY = {
 
 
 class SourceFile(NamedTuple):
-    """A file of a source: its place in the source, its bytes, and how many bytes its group may have."""
+    """A file of a source: its place in the source, its bytes, how many its group may have, and what is read."""
 
     opens: Opens
     key: str
     size: int
     wanted: int
-    field: str
+    pick: Pick
 
 
 def contents(file: SourceFile) -> Iterator[Content]:
@@ -98,17 +99,21 @@ def _contents(raw: Any, file: SourceFile, packed: list[Sips]) -> Iterator[Conten
         kind = "arrow"
     elif _is_tar(head):
         kind = "tar"
-    form = json_form(head, whole, kind == "json", file.field) if kind in ("json", "text") else ""
+    form = json_form(head, whole, kind == "json", file.pick) if kind in ("json", "text") else ""
     if kind in ("parquet", "arrow"):
         read = parquet if kind == "parquet" else arrow
         yield from read(seekable or pa.BufferReader(stream.read()), file)
     elif kind == "tar":
-        yield from archive_texts(stream, file.field, partial(_inside, file))
+        yield from archive_texts(stream, file.pick, partial(_inside, file))
     elif form == "values":
-        yield from values(stream.read(), file.field)
+        yield from values(stream.read(), file.pick)
     elif form == "lines":
         parts = _used(stretches(stream), sips) if sips else _parts(seekable, stream, file)
-        yield from records(parts, file.field)
+        yield from records(parts, file.pick)
+    elif not file.pick.single:
+        yield Bad(
+            f"plain text, but {file.pick.key} needs records with {short_list(list(file.pick.fields))}", head
+        )
     else:
         yield from _parts(seekable, stream, file)
 
@@ -135,9 +140,10 @@ def separated(head: bytes, file: SourceFile) -> Bad | None:
         return None
     first = bare(head).partition(b"\n")[0].decode(errors="replace")
     names = next(csv.reader([first], delimiter=separator), [])
-    if file.field not in (name.strip() for name in names):
+    field = file.pick.fields[0]
+    if field not in (name.strip() for name in names):
         return None
-    reason = f"a table of separated values with a column {file.field!r}: write it as JSON lines or Parquet"
+    reason = f"a table of separated values with a column {field!r}: write it as JSON lines or Parquet"
     return Bad(reason, head[:EXCERPT], lost=file.size)
 
 
@@ -168,16 +174,16 @@ def _parts(seekable: Any, stream: Any, file: SourceFile) -> Iterator[bytes]:
 
 
 def parquet(source: Any, file: SourceFile) -> Iterator[Content]:
-    """Yield a column's values, row groups in the order of their turns; only damaged row groups are lost."""
+    """Yield the rows' documents, row groups in the order of their turns; only damaged row groups are lost."""
     opened = pq.ParquetFile(source, page_checksum_verification=True)
-    if bad := _not_one(file.field, opened.schema_arrow.names, opened.metadata.num_rows):
+    if bad := _not_one(file.pick, opened.schema_arrow.names, opened.metadata.num_rows):
         yield bad
         return
     for index in sorted(range(opened.num_row_groups), key=lambda index: turn(f"{file.key}#{index}")):
         left = opened.metadata.row_group(index).num_rows
         try:
-            for batch in opened.iter_batches(1024, row_groups=[index], columns=[file.field]):
-                for content in column(batch.column(0), file.field):
+            for batch in opened.iter_batches(1024, row_groups=[index], columns=list(file.pick.fields)):
+                for content in rows_of(batch, file.pick):
                     left -= 1
                     yield content
         except Exception as error:
@@ -187,7 +193,7 @@ def parquet(source: Any, file: SourceFile) -> Iterator[Content]:
 
 
 def arrow(source: Any, file: SourceFile) -> Iterator[Content]:
-    """Yield a column's values of an Arrow file or stream, as Hugging Face's `save_to_disk` writes."""
+    """Yield the rows' documents of an Arrow file or stream, as Hugging Face's `save_to_disk` writes."""
     source.seek(0)
     if source.read(6) == b"ARROW1":
         yield from _arrow_file(source, file)
@@ -199,7 +205,7 @@ def arrow(source: Any, file: SourceFile) -> Iterator[Content]:
         source.seek(-4, os.SEEK_CUR)
         stream = pa.ipc.open_stream(source)
         for batch in stream:
-            yield from _batch(batch, file.field)
+            yield from _batch(batch, file.pick)
         place = source.tell()
         source.seek(max(place - 8, 0))
         if not source.read(8).endswith(end):
@@ -218,25 +224,47 @@ def _arrow_file(source: Any, file: SourceFile) -> Iterator[Content]:
             yield Bad(reading_failure(error), documents=most)  # its number of rows cannot be read either
         else:
             most = max(most, batch.num_rows)
-            yield from _batch(batch, file.field)
+            yield from _batch(batch, file.pick)
 
 
-def _batch(batch: pa.RecordBatch, field: str) -> Iterator[Content]:
-    names = batch.schema.names
-    if bad := _not_one(field, names, batch.num_rows):
+def _batch(batch: pa.RecordBatch, pick: Pick) -> Iterator[Content]:
+    if bad := _not_one(pick, batch.schema.names, batch.num_rows):
         yield bad
         return
     left = batch.num_rows
     try:
-        for content in column(batch.column(names.index(field)), field):
+        for content in rows_of(batch, pick):
             left -= 1
             yield content
     except Exception as error:
         yield Bad(reading_failure(error), documents=max(left, 1))
 
 
-def column(found: pa.Array, field: str) -> Iterator[Content]:
-    """Yield a column's values, each decoded by itself."""
+def rows_of(batch: pa.RecordBatch, pick: Pick) -> Iterator[Content]:
+    """Yield the document of each row."""
+    if pick.single:
+        yield from column(batch.column(batch.schema.names.index(pick.single)), pick.single)
+        return
+    columns = {field: as_stored(batch.column(batch.schema.names.index(field))) for field in pick.fields}
+    for row in range(batch.num_rows):
+        try:
+            found = {field: plain(values[row]) for field, values in columns.items()}
+        except Exception as error:  # such as a time beyond the year 9999, or text that is not UTF-8
+            yield Bad(reading_failure(error))
+        else:
+            yield pick.of(found, "row", b"")
+
+
+def plain(value: pa.Scalar) -> Any:
+    """Return a value as Python has it; a list of numbers as an array."""
+    numbers = isinstance(value, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar) and value.is_valid
+    if numbers and pa.types.is_primitive(value.type.value_type) and not value.values.null_count:
+        return value.values.to_numpy(zero_copy_only=False)
+    return value.as_py()
+
+
+def as_stored(found: pa.Array) -> pa.Array:
+    """Return a column without what stands around its values, checked."""
     if isinstance(found, pa.ExtensionArray):
         found = found.storage
     if pa.types.is_dictionary(found.type):
@@ -245,25 +273,30 @@ def column(found: pa.Array, field: str) -> Iterator[Content]:
         found = pc.run_end_decode(found)
     found = found.cast(BINARY.get(found.type, found.type))
     found.validate(full=True)  # a view outside its buffers would crash the process
+    return found
+
+
+def column(found: pa.Array, field: str) -> Iterator[Content]:
+    """Yield a column's values, each decoded by itself."""
+    found = as_stored(found)
     if found.type in BINARY.values():
         for value in found.to_pylist():
             yield utf8(value, field)
         return
     for scalar in found:
         try:
-            plain = scalar.as_py()
+            value = scalar.as_py()
         except Exception:  # such as a time beyond the year 9999
             yield Bad(f"{field!r} (data.text_field) must hold text, got {found.type}")
         else:
-            yield utf8(plain, field)
+            yield utf8(value, field)
 
 
-def _not_one(field: str, names: list[str], rows: int) -> Bad | None:
-    """Return what is wrong if the column is missing, or there twice."""
-    if names.count(field) == 1:
+def _not_one(pick: Pick, names: list[str], rows: int) -> Bad | None:
+    """Return what is wrong if a column is missing, or there twice."""
+    field = next((field for field in pick.fields if names.count(field) != 1), None)
+    if field is None:
         return None
     if field in names:
-        return Bad(
-            f"{names.count(field)} columns are called {field!r} (data.text_field)", documents=max(rows, 1)
-        )
-    return Bad(f"no column {field!r}; set data.text_field to one of {some(names)}", documents=rows)
+        return Bad(f"{names.count(field)} columns are called {field!r} ({pick.key})", documents=max(rows, 1))
+    return Bad(pick.missing("column", field, names), documents=rows)

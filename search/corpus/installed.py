@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from shoal.search.corpus.picking import Content
 from shoal.search.corpus.quarantine import Bad
-from shoal.search.corpus.records import Content
 
 LICENCE = re.compile(r"(licen[cs]e|copying|notice)([-_. ].*)?", re.IGNORECASE)
 ROOTS = ("platlib", "purelib", "stdlib")  # two of these may be one folder, which then goes by the last name

@@ -8,19 +8,22 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
+from shoal.cluster.rows import id_type, record_type, token_rows
 from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
 from shoal.search.corpus.packing import Split
 from shoal.search.errors import InputError
 
-CORPUS_FORMAT = 3
-READABLE = (1, 2, CORPUS_FORMAT)  # 1 has tokens as lists, which is slower; 2 has no record of its sources
+CORPUS_FORMAT = 4
+# 1 has tokens as lists, which is slower; 2 has no record of its sources; before 4 all rows were uint16 tokens
+READABLE = (1, 2, 3, CORPUS_FORMAT)
 MANIFEST = "manifest.json"
 MANIFEST_NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}\.json")  # files of other names are not ours
 KEPT_MANIFESTS = "manifests"  # folder: one file for each corpus, named by its content
@@ -43,6 +46,8 @@ class Group:
     splits: dict[str, Split]
     reasons: str = ""  # why they were skipped, the most frequent ones
     quarantine: str = ""  # the file of the corpus that keeps bad documents
+    cut: int = 0  # examples that were cut to a row's length
+    dropped: int = 0  # examples that were too long for a row
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Manifest:
     tokenizer: str
     vocabulary: int
     sequence_length: int
-    text_field: str
+    text_field: str | dict[str, str]
     megabytes: float
     validation: float
     test: float
@@ -61,6 +66,17 @@ class Manifest:
     groups: dict[str, Group]
     document_megabytes: float | None = None
     builder: str = "local"
+    row_settings: dict[str, Any] = field(default_factory=dict)  # as `Data.row_settings` has them
+    fields: list[list[Any]] = field(
+        default_factory=list
+    )  # the fields of records; rows of plain tokens have none
+
+    @property
+    def row_type(self) -> np.dtype[Any]:
+        """The type of a row, as `shoal.cluster.rows` has it."""
+        if self.fields:
+            return record_type(self.fields)
+        return token_rows(self.sequence_length, id_type(self.vocabulary))
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "Manifest":
@@ -91,7 +107,7 @@ def unwritable(settings: Data, error: Exception) -> InputError:
 def key_of(made: "Data | Manifest") -> str:
     """Return a hash of the settings and sources, for names of files."""
     groups = {name: group.source if isinstance(group, Group) else group for name, group in made.groups.items()}
-    plain = {**{name: getattr(made, name) for name in DECIDING_SETTINGS}, "groups": groups}
+    plain = {**{name: getattr(made, name) for name in DECIDING_SETTINGS}, "groups": groups} | made.row_settings
     return hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
@@ -140,7 +156,7 @@ def find_corpus(settings: Data, content: str | None = None) -> Manifest | None:
             found = _read(store, name)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
-                f"data.corpus: {store.path(name)} is no manifest of format 1, 2 or {CORPUS_FORMAT}. {way_out}"
+                f"data.corpus: {store.path(name)} is no manifest of format 1 to {CORPUS_FORMAT}. {way_out}"
             ) from error
         fits = not any(differences(found, settings)) if content is None else found.content == content
         if not fits:
@@ -204,6 +220,10 @@ def keep_manifest(store: Store) -> None:
 def differences(manifest: Manifest, settings: Data) -> Iterator[str]:
     for name in DECIDING_SETTINGS:
         built, wanted = getattr(manifest, name), getattr(settings, name)
+        if built != wanted:
+            yield f"{name} is {built} there, {wanted} in the settings"
+    for name in dict.fromkeys([*manifest.row_settings, *settings.row_settings]):
+        built, wanted = manifest.row_settings.get(name), settings.row_settings.get(name)
         if built != wanted:
             yield f"{name} is {built} there, {wanted} in the settings"
     for name in dict.fromkeys([*manifest.groups, *settings.groups]):

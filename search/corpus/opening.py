@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from shoal.search.corpus.quarantine import Bad
-from shoal.search.corpus.unpacking import HEAD_BYTES, some
+from shoal.search.corpus.unpacking import HEAD_BYTES, next_bytes
 
 SPAN = 1 << 20  # bytes read at once of a file that is larger than its group may be
 PACKED_ENDINGS = {"gz", "gzip", "bz2", "xz", "lzma", "zst", "zstd", "lz4"}
@@ -102,7 +102,7 @@ def _span(stream: Any, start: int) -> bytes:
 def stretches(stream: Any) -> Iterator[bytes]:
     """Yield a stream in stretches of whole lines as they come, so that all before a break is kept."""
     rest: list[bytes] = []
-    while chunk := some(stream):
+    while chunk := next_bytes(stream):
         lines, end, begun = chunk.rpartition(b"\n")
         if end:
             yield b"".join([*rest, lines, end])

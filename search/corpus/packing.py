@@ -3,14 +3,14 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from shoal.cluster.rows import Rows, as_column, column_name, described, id_type, row_bytes
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import as_column
 from shoal.search.config.sections import Data
 from shoal.search.corpus.documents import Document
 from shoal.search.errors import InputError
@@ -18,6 +18,7 @@ from shoal.trainables.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation", "test")
 PART_ROWS = 4096  # most rows of a file; a file is one row group, and small ones let a stream start early
+PART_BYTES = 16 << 20  # most bytes of a file of records
 COMPRESSION = "lz4"
 
 
@@ -36,15 +37,22 @@ class Built(NamedTuple):
     duplicates: int
     splits: dict[str, Split]
     content: bytes  # digest of all rows
+    cut: int = 0  # examples that were cut to a row's length
+    dropped: int = 0  # examples that were too long
 
 
 class PackedRows(NamedTuple):
     ids: NDArray[np.int64]  # (rows,) rising
-    tokens: NDArray[np.uint16]  # (rows, sequence_length)
+    rows: Rows
+    tokens: int  # without padding
+    cut: int = 0  # examples that were cut to a row's length
+    dropped: int = 0  # examples that were too long
 
 
 def split_of(document: Document, settings: Data) -> str:
-    """Return the split of a document: only its own hash decides it, so other documents do not matter."""
+    """Return the split of a document: only its own hash or column decides it, so others do not matter."""
+    if settings.split_field is not None:
+        return SPLITS[document.content[0]]
     place = int.from_bytes(document.digest[:8], "big") / 2**64
     if place < settings.validation:
         return "validation"
@@ -57,27 +65,36 @@ def pack_documents(documents: Sequence[Document], tokenizer: Tokenizer, length: 
     An id hashes the document in which a row begins and where: it is the same in any corpus that packs the
     same documents, and its order is a shuffle, so that neighbours come from different documents.
     """
-    end = np.array([tokenizer.end], np.uint16)
+    end = np.array([tokenizer.end], id_type(tokenizer.vocabulary))
     encoded = [np.append(encode_document(tokenizer, document), end) for document in documents]
-    tokens = np.concatenate([end[:0], *encoded])
+    return rows_joined(documents, encoded, end.dtype, length)
+
+
+def rows_joined(
+    documents: Sequence[Document], encoded: Sequence[NDArray[Any]], kind: np.dtype[Any], length: int
+) -> PackedRows:
+    """Return all whole rows of documents whose token ids are known, one after another."""
+    tokens = np.concatenate([np.empty(0, kind), *encoded]).astype(kind, copy=False)
     begins = np.cumsum([0, *(part.size for part in encoded)])
     firsts = np.arange(tokens.size // length) * length
     owners = np.searchsorted(begins, firsts, side="right") - 1
     offsets = firsts - begins[owners]
     pairs = zip(owners.tolist(), offsets.tolist(), strict=True)
-    ids = np.array([_row_id(documents[owner].digest, offset) for owner, offset in pairs], np.int64)
+    ids = np.array([row_id(documents[owner].digest, offset) for owner, offset in pairs], np.int64)
     order = np.argsort(ids)
-    return PackedRows(ids[order], tokens[: firsts.size * length].reshape(-1, length)[order])
+    rows = tokens[: firsts.size * length].reshape(-1, length)[order]
+    return PackedRows(ids[order], rows, rows.size)
 
 
-def encode_document(tokenizer: Tokenizer, document: Document) -> NDArray[np.uint16]:
+def encode_document(tokenizer: Tokenizer, document: Document) -> NDArray[np.integer]:
     try:
         return tokenizer.encode(document.content.decode())
     except ValueError as error:
         raise InputError(f"data.tokenizer: {error}") from error
 
 
-def _row_id(digest: bytes, offset: int) -> int:
+def row_id(digest: bytes, offset: int = 0) -> int:
+    """Return the id of the row that begins there in a document: a hash, at least 0."""
     hashed = hashlib.blake2b(digest + offset.to_bytes(8, "little"), digest_size=8).digest()
     return int.from_bytes(hashed, "little") >> 1  # 63 bits, so it is never negative as int64
 
@@ -87,21 +104,26 @@ def write_rows(store: Store, stage: str, name: str, rows: PackedRows) -> Iterato
 
     A name says what is in it, so that builds in one place never write over one another.
     """
-    for start in range(0, len(rows.ids), PART_ROWS):
-        ids, tokens = rows.ids[start : start + PART_ROWS], rows.tokens[start : start + PART_ROWS]
-        content = hashlib.blake2b(ids.astype("<i8").tobytes() + tokens.astype("<u2").tobytes(), digest_size=16)
-        file = f"{name}-{start // PART_ROWS:05d}-{content.hexdigest()[:16]}.parquet"
-        write_part(store, f"{stage}/{file}", ids, tokens)
+    most = (
+        min(PART_ROWS, max(1, PART_BYTES // rows.rows.dtype.itemsize)) if rows.rows.dtype.names else PART_ROWS
+    )
+    for start in range(0, len(rows.ids), most):
+        ids, part = rows.ids[start : start + most], rows.rows[start : start + most]
+        content = hashlib.blake2b(ids.astype("<i8").tobytes() + row_bytes(part), digest_size=16)
+        file = f"{name}-{start // most:05d}-{content.hexdigest()[:16]}.parquet"
+        write_part(store, f"{stage}/{file}", ids, part)
         yield file, len(ids), content.digest()
 
 
-def write_part(store: Store, file: str, ids: NDArray[np.int64], tokens: NDArray[np.uint16]) -> None:
-    """Write a part as one row group, its tokens as bytes: lists are decoded number by number."""
-    column = as_column(tokens)
+def write_part(store: Store, file: str, ids: NDArray[np.int64], rows: Rows) -> None:
+    """Write a part as one row group, its rows as bytes: lists are decoded number by number."""
+    column = as_column(rows)
+    row_type = rows.dtype if rows.dtype.names else np.dtype((rows.dtype, rows.shape[1:]))
+    name = column_name(row_type)
     schema = pa.schema(
-        [pa.field("row_id", pa.int64(), nullable=False), pa.field("tokens", column.type, nullable=False)],
-        metadata={"tokens": f"{tokens.shape[1]} numbers a row, uint16, little-endian"},
+        [pa.field("row_id", pa.int64(), nullable=False), pa.field(name, column.type, nullable=False)],
+        metadata={name: described(row_type)},
     )
-    table = pa.table({"row_id": ids, "tokens": column}, schema=schema)
+    table = pa.table({"row_id": ids, name: column}, schema=schema)
     options = {"compression": COMPRESSION, "use_dictionary": False, "write_statistics": ["row_id"]}
     store.write_table(file, table, row_group_size=PART_ROWS, **options)

@@ -12,6 +12,7 @@ QUARANTINE_FOLDER = "quarantine.parquet"  # in the corpus directory: one part fo
 MOST_KEPT_RECORDS = 100_000  # records kept of each group; the count goes on beyond it
 EXCERPT = 200  # bytes
 MOST_DOCUMENTS = 10**12  # limit on the documents of one record: a damaged file may claim any number
+OVER_LONG = "over-long: more than data.document_megabytes"
 NAMED = 3  # a message gives so many reasons
 BOM = b"\xef\xbb\xbf"  # editors on Windows put it before a text
 SCHEMA = pa.schema(
@@ -39,14 +40,19 @@ class Record(NamedTuple):
     bad: Bad
 
 
-def checked_content(content: bytes, most: float) -> bytes | Bad:
-    """Return the content without byte order marks, or why it is no text of at most `most` bytes."""
+def checked_content(content: bytes, most: float, binary: bool = False) -> bytes | Bad:
+    """Return the content without byte order marks, or why it is no text of at most `most` bytes.
+
+    Binary content is taken as it is.
+    """
+    if binary:
+        return content if len(content) <= most else Bad(OVER_LONG)
     while content.startswith(BOM):
         content = content[len(BOM) :]
     if not content.strip():
         return Bad("empty")
     if len(content) > most:
-        return Bad("over-long: more than data.document_megabytes", content[:EXCERPT])
+        return Bad(OVER_LONG, content[:EXCERPT])
     try:
         content.decode()
     except UnicodeDecodeError:

@@ -5,23 +5,22 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from shoal.search.corpus.picking import Content, Pick
 from shoal.search.corpus.quarantine import BOM, EXCERPT, Bad
 
-Content = bytes | Bad
 LINES_LOOKED_AT = 20  # so many lines decide whether a file of another name is JSON
-NAMED_KEYS, KEY_LETTERS = 8, 40  # keys, and letters of each, that a message lists
 LENIENT = json.JSONDecoder(parse_int=float)  # int() refuses more than 4300 digits, JSON does not
 BETWEEN = re.compile(r"[\s,\ufeff]*")
 NEXT = re.compile(r"[,\[\]{}]")
 JSON_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 
 
-def records(spans: Iterable[bytes], field: str) -> Iterator[Content]:
-    """Yield the field of each line of JSON."""
+def records(spans: Iterable[bytes], pick: Pick) -> Iterator[Content]:
+    """Yield the document of each line of JSON."""
     for span in spans:
         for line in span.split(b"\n"):
             if bare(line):
-                yield record_text(line, field)
+                yield record_text(line, pick)
 
 
 def bare(content: bytes) -> bytes:
@@ -32,8 +31,8 @@ def bare(content: bytes) -> bytes:
     return content
 
 
-def record_text(line: bytes, field: str) -> Content:
-    """Return the field of one object of JSON."""
+def record_text(line: bytes, pick: Pick) -> Content:
+    """Return the document in one object of JSON."""
     try:
         found = decoded(bare(line).decode())
     except UnicodeDecodeError:
@@ -42,7 +41,7 @@ def record_text(line: bytes, field: str) -> Content:
         return Bad("each line must be JSON", line[:EXCERPT])
     except Exception as error:
         return Bad(undecodable(error), line[:EXCERPT])
-    return field_of(found, field, "line", line[:EXCERPT])
+    return pick.of(found, "line", line[:EXCERPT])
 
 
 def decoded(text: str) -> Any:
@@ -63,35 +62,8 @@ def undecodable(error: Exception) -> str:
     return f"cannot be decoded as JSON: {type(error).__name__}: {str(error)[:EXCERPT]}"
 
 
-def field_of(found: Any, field: str, what: str, excerpt: bytes) -> Content:
-    """Return a decoded object's field, encoded as UTF-8."""
-    if not isinstance(found, dict):
-        return Bad(f"each {what} must be a JSON object", excerpt)
-    if field not in found:
-        return Bad(f"no field {field!r}; set data.text_field to one of {some(sorted(found))}", excerpt)
-    return utf8(found[field], field)
-
-
-def some(names: list[str]) -> str:
-    """Return names for a message, few enough to be read."""
-    short = [name if len(name) <= KEY_LETTERS else f"{name[:KEY_LETTERS]}…" for name in names[:NAMED_KEYS]]
-    others = len(names) - len(short)
-    return f"{short}{f' and {others} more' if others else ''}"
-
-
-def utf8(value: object, field: str) -> Content:
-    if isinstance(value, str):
-        return value.encode(errors="surrogatepass")  # a lone surrogate of JSON is no text: put aside later
-    if isinstance(value, bytes):
-        return value
-    if value is None:
-        return Bad("empty")
-    reason = f"{field!r} (data.text_field) must hold text, got {type(value).__name__}"
-    return Bad(reason, repr(value)[:EXCERPT].encode(errors="replace"))
-
-
-def values(content: bytes, field: str) -> Iterator[Content]:
-    """Yield the field of each object of an array, or of objects that follow one another over several lines.
+def values(content: bytes, pick: Pick) -> Iterator[Content]:
+    """Yield the document of each object of an array, or of objects that follow one another over several lines.
 
     An object that cannot be decoded is skipped up to its closing bracket; without one the rest is lost.
     """
@@ -103,7 +75,7 @@ def values(content: bytes, field: str) -> Iterator[Content]:
         if array and text[place] == "]":
             closed, place = True, place + 1
             break
-        content_, end = _value(text, place, field)
+        content_, end = _value(text, place, pick)
         yield content_
         found += 1
         if end is None:
@@ -119,8 +91,8 @@ def values(content: bytes, field: str) -> Iterator[Content]:
         )
 
 
-def _value(text: str, place: int, field: str) -> tuple[Content, int | None]:
-    """Return an object's field and where the object ends, or None if it does not end."""
+def _value(text: str, place: int, pick: Pick) -> tuple[Content, int | None]:
+    """Return an object's document and where the object ends, or None if it does not end."""
     excerpt = text[place : place + EXCERPT].encode(errors="surrogateescape")
     for decoder in (json.JSONDecoder(), LENIENT):
         try:
@@ -128,8 +100,8 @@ def _value(text: str, place: int, field: str) -> tuple[Content, int | None]:
         except Exception as error:
             reason = undecodable(error)
         else:
-            content = field_of(found, field, "element", excerpt)
-            return _bytes(found, field) if isinstance(content, bytes) else content, end
+            content = pick.of(found, "element", excerpt)
+            return _bytes(found, pick.single) if pick.single and isinstance(content, bytes) else content, end
     return Bad(reason, excerpt), _end(text, place)
 
 
@@ -158,7 +130,7 @@ def _end(text: str, place: int) -> int | None:
     return None
 
 
-def json_form(head: bytes, whole: bool, named: bool, field: str) -> str:
+def json_form(head: bytes, whole: bool, named: bool, pick: Pick) -> str:
     """Return how a file holds JSON by its first bytes: as `lines`, as `values`, or not at all (``).
 
     `whole` says that these are all its bytes, `named` that its name says JSON; else most of it must look so.
@@ -168,7 +140,7 @@ def json_form(head: bytes, whole: bool, named: bool, field: str) -> str:
         return "lines" if named else ""
     if re.match(r"\[\s*(\{|\]\s*$)", text):
         first = _first(text, text.find("{")) if "{" in text else {}
-        certain = (isinstance(first, dict) and field in first) or (first is None and _holds(text, field))
+        certain = _has(first, pick) or (first is None and _holds(text, pick))
         return "values" if named or certain else ""
     lines = [line for line in text.split("\n") if line.strip()]
     if not whole and len(lines) > 1:
@@ -176,11 +148,11 @@ def json_form(head: bytes, whole: bool, named: bool, field: str) -> str:
     found = [_first(line, 0, all_of=True) for line in lines[:LINES_LOOKED_AT]]
     objects = [each for each in found if isinstance(each, dict)]
     if isinstance(found[0], dict) or (len(lines) == 1 and not whole):
-        likely = len(objects) * 2 > len(found) and (len(found) > 1 or field in objects[0])
-        return "lines" if named or likely or (not objects and _holds(text, field)) else ""
+        likely = len(objects) * 2 > len(found) and (len(found) > 1 or _has(objects[0], pick))
+        return "lines" if named or likely or (not objects and _holds(text, pick)) else ""
     first = _first(text, 0)
     if isinstance(first, dict):
-        return "values" if named or field in first else ""
+        return "values" if named or _has(first, pick) else ""
     if named or len(objects) * 2 > len(found):
         spread = not whole and not objects and lines[0].rstrip()[-1:] in "{[,"
         return "values" if spread else "lines"
@@ -195,6 +167,10 @@ def _first(text: str, place: int, all_of: bool = False) -> Any:
         return None
 
 
-def _holds(text: str, field: str) -> bool:
-    """Say whether an object whose end is not seen has the field."""
-    return re.search(rf'[{{,]\s*"{re.escape(field)}"\s*:', text) is not None
+def _has(found: Any, pick: Pick) -> bool:
+    return isinstance(found, dict) and all(field in found for field in pick.fields)
+
+
+def _holds(text: str, pick: Pick) -> bool:
+    """Say whether an object whose end is not seen has the first field."""
+    return re.search(rf'[{{,]\s*"{re.escape(pick.fields[0])}"\s*:', text) is not None

@@ -16,9 +16,9 @@ import ray.data
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
+from shoal.cluster.rows import TOKENS, as_rows, id_type
 from shoal.cluster.session import capacity
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import as_rows
 from shoal.search.config.sections import Data
 from shoal.search.corpus.build import Manifest, load_corpus
 from shoal.search.errors import InputError
@@ -29,6 +29,7 @@ from shoal.trainables.settings import DecoderShape
 
 FOLDER, RECORD = "scores", "scored.json"  # the record is written last: if it is there, the scores are whole
 KEY = "sampling.scorer"
+KEPT_SCORE = "score_"  # the columns of a chosen corpus's files that hold scores begin so
 CPUS = 0.5  # CPUs of an actor without a GPU; on a small machine no whole CPU may be free
 
 
@@ -46,8 +47,9 @@ class Scorer:
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         began, rows = time.perf_counter(), 0
         for file in batch["file"].tolist():
-            table = self.store.read_table(file, columns=["row_id", "tokens"])
-            scored = pa.table({"row_id": table["row_id"], "score": row_losses(self.model, as_rows(table))})
+            table = self.store.read_table(file, columns=["row_id", TOKENS])
+            tokens = as_rows(table, id_type(self.model.shape.vocabulary))
+            scored = pa.table({"row_id": table["row_id"], "score": row_losses(self.model, tokens)})
             self.store.write_table(f"{self.folder}/{file}", scored)
             rows += len(table)
         return {"rows": np.array([rows]), "seconds": np.array([time.perf_counter() - began])}
@@ -112,6 +114,28 @@ def read_scores(data: Data, model: str) -> dict[str, NDArray[np.float32]]:
             scored = store.read_table(f"{folder}/{file}")
             parts.append(matched(rows, scored["row_id"].to_numpy(), scored["score"].to_numpy()))
         found[name] = np.concatenate(parts)
+    return found
+
+
+def read_kept_scores(data: Data, name: str) -> dict[str, NDArray[np.float32]]:
+    """Return a score that a selection has kept beside each group's rows, in the order of the files.
+
+    Groups of which nothing was chosen, since nobody trains on them, have none.
+    """
+    manifest, store = load_corpus(data), Store(data.corpus)
+    found, had = {}, set[str]()
+    for group, splits in manifest.groups.items():
+        tables = [store.read_table(file) for file in splits.splits["train"].files]
+        had |= {column for table in tables for column in table.column_names if column.startswith(KEPT_SCORE)}
+        if f"{KEPT_SCORE}{name}" in tables[0].column_names:
+            parts = [table[f"{KEPT_SCORE}{name}"].to_numpy() for table in tables]
+            found[group] = np.concatenate(parts).astype(np.float32)
+    if not found:
+        known = ", ".join(sorted(each.removeprefix(KEPT_SCORE) for each in had)) or "none"
+        raise InputError(
+            f"sampling.score: {data.corpus} has no score {name} beside its rows, but has {known}; `selection:` "
+            f"keeps those of its scores that hold a number a row."
+        )
     return found
 
 

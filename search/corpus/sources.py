@@ -11,8 +11,8 @@ from shoal.search.corpus.formats import SourceFile, contents, of_system, reading
 from shoal.search.corpus.installed import INSTALLED, Entry
 from shoal.search.corpus.listing import FoundFile, Listing, Place, files_at, opener, source_place
 from shoal.search.corpus.opening import bytes_of, turn
+from shoal.search.corpus.picking import Content, Pick
 from shoal.search.corpus.quarantine import Bad, printable_line
-from shoal.search.corpus.records import Content
 from shoal.search.errors import InputError
 
 ALLOWED = (
@@ -26,22 +26,22 @@ BESIDE_ARROW = {
 }  # these files of a saved dataset hold no text
 
 
-def documents(group: str, settings: Data) -> Iterator[tuple[str, Content]]:
+def documents(group: str, settings: Data, pick: Pick) -> Iterator[tuple[str, Content]]:
     """Yield the group's texts, neither decoded nor compared, in an order that favours no part of the source.
 
     A file is opened only when its turn comes, so a caller that has enough text simply stops.
     """
-    return read_texts(group, settings, entries(group, settings))
+    return read_texts(group, settings, entries(group, settings, pick))
 
 
-def entries(group: str, settings: Data) -> list[Entry]:
+def entries(group: str, settings: Data, pick: Pick) -> list[Entry]:
     """Return what a group is read from, in the order of the turns."""
     if settings.groups[group] == "installed":
         found = list(_installed(group))
     else:
         place, listing = listed(group, settings)
         base = os.path.commonpath([os.path.dirname(file.path) for file in listing.files])
-        found = [_entry(place, file, base, settings) for file in listing.files]
+        found = [_entry(place, file, base, settings, pick) for file in listing.files]
     return sorted(found, key=lambda entry: turn(entry.key))
 
 
@@ -121,11 +121,11 @@ def _installed(group: str) -> Iterator[Entry]:
     return INSTALLED[group]()
 
 
-def _entry(place: Place, file: FoundFile, base: str, settings: Data) -> Entry:
+def _entry(place: Place, file: FoundFile, base: str, settings: Data, pick: Pick) -> Entry:
     """Return how to read a file, up to the group's megabytes."""
     key, path = os.path.relpath(file.path, base), printable_line(file.path)
     if file.gone:
         return Entry(key, path, partial(iter, [Bad("a link to a file that is not there")]))
     wanted = bytes_of(settings.megabytes)
-    whole = SourceFile(opener(place, file.path), key, file.size, wanted, settings.text_field)
+    whole = SourceFile(opener(place, file.path), key, file.size, wanted, pick)
     return Entry(key, path, partial(contents, whole), file.size)

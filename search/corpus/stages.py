@@ -21,14 +21,23 @@ from numpy.typing import NDArray
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
-from shoal.search.corpus.documents import PIECE_BYTES, Document, cut_into_pieces, no_text
+from shoal.search.corpus.documents import (
+    PIECE_BYTES,
+    SAMPLED_FROM,
+    Document,
+    content_digest,
+    cut_into_pieces,
+    draw_key,
+    how_many_fit,
+    no_text,
+)
+from shoal.search.corpus.making import nothing_fits, pack_of, pick_of
 from shoal.search.corpus.opening import bytes_of
-from shoal.search.corpus.packing import SPLITS, Built, Split, pack_documents, split_of, write_rows
+from shoal.search.corpus.packing import SPLITS, Built, Split, split_of, write_rows
+from shoal.search.corpus.picking import Content
 from shoal.search.corpus.quarantine import Bad, Quarantine, checked_content
-from shoal.search.corpus.records import Content
 from shoal.search.corpus.sources import Entry, entries, read_texts
 from shoal.search.errors import InputError
-from shoal.search.tokenizers import open_tokenizer
 
 BATCH_BYTES = 64 << 20  # bytes of files that one task reads; it drops its last, incomplete row
 
@@ -53,18 +62,27 @@ class TaskRefusal(NamedTuple):
     error: Exception
 
 
-class Written(NamedTuple):
+class WrittenFile(NamedTuple):
     split: str
     file: str
     rows: int
-    content: bytes  # digest of ids and tokens
+    content: bytes  # digest of ids and rows
+
+
+class Written(NamedTuple):
+    """What the second pass returns for a batch."""
+
+    files: list[WrittenFile]
+    tokens: dict[str, int]  # split -> tokens without padding
+    cut: int  # examples that were cut to a row's length
+    dropped: int  # examples that were too long
 
 
 def batches(group: str, settings: Data, size: int = BATCH_BYTES) -> list[Batch]:
     """Return a group's files in the order of their turns, in batches of about `size` bytes."""
     found: list[list[Entry]] = [[]]
     room = size
-    for entry in entries(group, settings):
+    for entry in entries(group, settings, pick_of(group, settings)):
         if room <= 0:
             found.append([])
             room = size
@@ -75,18 +93,14 @@ def batches(group: str, settings: Data, size: int = BATCH_BYTES) -> list[Batch]:
 
 def texts(batch: Batch, settings: Data) -> Iterator[tuple[str, Content]]:
     """Yield a batch's texts, long ones in pieces, the same way in both passes."""
-    longest = (settings.document_megabytes or np.inf) * 1e6
+    longest, pick = (settings.document_megabytes or np.inf) * 1e6, pick_of(batch.group, settings)
     for source, content in read_texts(batch.group, settings, batch.entries):
-        text = content if isinstance(content, Bad) else checked_content(content, longest)
-        if isinstance(text, Bad):
+        text = content if isinstance(content, Bad) else checked_content(content, longest, pick.binary)
+        if isinstance(text, Bad) or pick.whole:
             yield source, text
         else:
             for piece in cut_into_pieces(text, PIECE_BYTES[1]):
                 yield source, piece
-
-
-def content_digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def same_as(digests: Iterable[bytes]) -> bytes:
@@ -107,27 +121,34 @@ def look(batch: Batch, settings: Data) -> Read:
 
 
 def choose_texts(found: list[Read], seen: set[bytes], most: int) -> tuple[list[NDArray[np.bool_]], int]:
-    """Return which texts of each batch are kept, the first of equal ones, and how many were duplicates."""
-    kept, duplicates = [], 0
-    for each in found:
-        chosen = np.zeros(len(each.lengths), bool)
+    """Return which texts of each batch are kept, and how many were duplicates.
+
+    They are the first of equal ones, and of these, as `Sample` has them, the first by `draw_key`.
+    """
+    kept = [np.zeros(len(each.lengths), bool) for each in found]
+    fresh: list[tuple[bytes, int, int, int]] = []  # digest, length, batch, place in the batch
+    known, duplicates, shown = set[bytes](), 0, 0
+    for batch, each in enumerate(found):
         for place, (name, length) in enumerate(zip(each.digests.tolist(), each.lengths.tolist(), strict=True)):
-            if most < length:
-                most = 0
+            if shown >= SAMPLED_FROM * most:
                 break
-            if name in seen:
+            if name in seen or name in known:
                 duplicates += 1
                 continue
-            seen.add(name)
-            chosen[place], most = True, most - length
-        kept.append(chosen)
+            known.add(name)
+            fresh.append((name, length, batch, place))
+            shown += length
+    fresh.sort(key=lambda each: draw_key(each[0]))
+    for name, _, batch, place in fresh[: how_many_fit([length for _, length, *_ in fresh], most)]:
+        kept[batch][place] = True
+        seen.add(name)
     return kept, duplicates
 
 
-def write_batch(item: tuple[Batch, NDArray[np.bool_], bytes], settings: Data, stage: str) -> list[Written]:
+def write_batch(item: tuple[Batch, NDArray[np.bool_], bytes], settings: Data, stage: str) -> Written:
     """Second pass over a batch: pack its kept texts, split by split, and write them."""
     batch, kept, seen = item
-    store, tokenizer = Store(settings.corpus), open_tokenizer(settings.tokenizer)
+    store, pack = Store(settings.corpus), pack_of(settings)
     good = [text for _, text in texts(batch, settings) if isinstance(text, bytes)]
     digests = [content_digest(text) for text in good]
     if same_as(digests) != seen:
@@ -140,12 +161,14 @@ def write_batch(item: tuple[Batch, NDArray[np.bool_], bytes], settings: Data, st
         if chosen:
             document = Document(name_, text)
             parts[split_of(document, settings)].append(document)
-    found = []
+    found = Written([], {}, 0, 0)
     for split, documents in parts.items():
-        rows = pack_documents(documents, tokenizer, settings.sequence_length)
+        rows = pack(documents)
         name = f"{batch.group}/{split}/part-{batch.number:05d}"
         for file, count, content in write_rows(store, stage, name, rows):
-            found.append(Written(split, file, count, content))
+            found.files.append(WrittenFile(split, file, count, content))
+        found.tokens[split] = rows.tokens
+        found = found._replace(cut=found.cut + rows.cut, dropped=found.dropped + rows.dropped)
     return found
 
 
@@ -214,12 +237,16 @@ def build_group_on_ray(
         if chosen.any()
     ]
     second = partial(write_batch, settings=settings, stage=stage)
-    written = [file for files in apply(second, some) for file in files]
+    done = list(apply(second, some))
+    written = [file for each in done for file in each.files]
+    dropped, cut = sum(each.dropped for each in done), sum(each.cut for each in done)
+    if not written and dropped:
+        raise nothing_fits(group, settings, dropped)
     splits = {}
     for split in SPLITS:
         files = [each for each in written if each.split == split]
         sizes = [each.rows for each in files]
-        tokens = sum(sizes) * settings.sequence_length
+        tokens = sum(each.tokens.get(split, 0) for each in done)
         splits[split] = Split(sum(sizes), tokens, [each.file for each in files], sizes)
     content = hashlib.blake2b(b"".join(each.content for each in written), digest_size=16).digest()
-    return Built(sum(int(chosen.sum()) for chosen in kept), duplicates, splits, content)
+    return Built(sum(int(chosen.sum()) for chosen in kept), duplicates, splits, content, cut, dropped)

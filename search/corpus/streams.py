@@ -5,7 +5,7 @@ from functools import partial
 
 from ray import train
 
-from shoal.cluster.reading import blocks_of, read_on, row_bytes
+from shoal.cluster.reading import blocks_of, read_on
 from shoal.cluster.row_order import RowOrder
 from shoal.cluster.session import capacity
 from shoal.cluster.storage import Store
@@ -13,7 +13,7 @@ from shoal.cluster.streams import RowStream, WholeStream, WindowStream, rooms
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Data
 from shoal.search.corpus.batches import file_rows
-from shoal.search.corpus.build import PART_ROWS, Manifest
+from shoal.search.corpus.manifest import Manifest
 from shoal.search.errors import InputError
 
 LEAST_FILES = (
@@ -23,14 +23,16 @@ LEAST_FILES = (
 
 def windows(data: Data, manifest: Manifest) -> dict[str, int]:
     """Return how many rows a worker may hold of each group that is too large to be held whole."""
-    names, each = list(manifest.groups), row_bytes(data.sequence_length)
-    sizes = [manifest.groups[name].splits["train"].rows * each for name in names]
+    names, each = list(manifest.groups), manifest.row_type.itemsize
+    splits = [manifest.groups[name].splits["train"] for name in names]
+    sizes = [split.rows * each for split in splits]
+    file = max(max(file_rows(split)) for split in splits)
     found = {}
     for name, size, room in zip(names, sizes, rooms(sizes, data.memory_megabytes * 2**20), strict=True):
         if room < size:
             found[name] = int(room) // each
-            if found[name] < LEAST_FILES * PART_ROWS:
-                least = LEAST_FILES * PART_ROWS * each * len(names) / 2**20
+            if found[name] < LEAST_FILES * file:
+                least = LEAST_FILES * file * each * len(names) / 2**20
                 raise InputError(
                     f"data.memory_megabytes: every worker holds the corpus's training rows, or a window of "
                     f"each group that is too large, which takes {least:.0f} MiB for {len(names)} groups, but "
@@ -43,19 +45,19 @@ def open_streams(run: Run, manifest: Manifest) -> dict[str, RowStream]:
     """Open one stream for each group; a Ray Train worker calls it once for all its members."""
     bounds = windows(run.data, manifest)
     found: dict[str, RowStream] = {}
-    length, store = run.data.sequence_length, Store(run.data.corpus)
+    row_type, store = manifest.row_type, Store(run.data.corpus)
     for name, group in manifest.groups.items():
         if name in run.unseen:
             continue
         split = group.splits["train"]
         order = RowOrder(name, file_rows(split), run.seed)
         if name not in bounds:
-            found[name] = WholeStream(blocks_of(train.get_dataset_shard(name)), order, length)
+            found[name] = WholeStream(blocks_of(train.get_dataset_shard(name)), order, row_type)
             continue
-        each = row_bytes(length)
+        each = row_type.itemsize
         at_once = max(1, int(capacity()["CPU"] / len(bounds)))
-        feed = partial(read_on, store, split.files, order, each, bounds[name] * each // 4, at_once)
-        found[name] = WindowStream(feed, order, length, bounds[name] * 3 // 4)
+        feed = partial(read_on, store, split.files, order, row_type, bounds[name] * each // 4, at_once)
+        found[name] = WindowStream(feed, order, row_type, bounds[name] * 3 // 4)
     return found
 
 

@@ -1,39 +1,43 @@
 """Read the rows on which members train and are judged, as a run's file says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shoal.cluster.storage import Store
+from shoal.cluster.streams import RowStream
 from shoal.policies.mixing import normalise
 from shoal.search.config.run import Run
-from shoal.search.corpus.batches import MixedBatches, first_rows
+from shoal.search.corpus.batches import MixedBatches
 from shoal.search.corpus.build import load_corpus
+from shoal.search.corpus.held_out import sampled_rows
+from shoal.search.corpus.manifest import Manifest
 from shoal.search.corpus.streams import limits, open_streams
 
-HeldOut = dict[str, dict[str, NDArray[np.uint16]]]
+OpenStreams = Callable[[Run, Manifest], Mapping[str, RowStream]]
+HeldOut = dict[str, dict[str, Any]]  # split -> group -> rows as `by_field` gives them
 
 
-def text_of(run: Run) -> tuple[Callable[[], MixedBatches], HeldOut]:
+def text_of(run: Run, streams_of: OpenStreams = open_streams) -> tuple[Callable[[], MixedBatches], HeldOut]:
     """Return a function that makes a member's batches from streams that all share, and the held-out rows."""
     manifest = load_corpus(run.data)
-    streams = open_streams(run, manifest)
+    streams = streams_of(run, manifest)
     share, stop = proportions(run, list(streams)), run.data.exhausted == "stop"
     bounds = limits(run.data, manifest, streams)
     return partial(MixedBatches, streams, share, run.training.batch, bounds, stop), held_out_of(run)
 
 
 def held_out_of(run: Run) -> HeldOut:
-    """Return split -> group -> rows `(rows, length)`."""
-    return {split: first_of(run, split, run.training.evaluation_rows) for split in ("validation", "test")}
+    """Return split -> group -> rows."""
+    return {split: sample_of(run, split, run.training.evaluation_rows) for split in ("validation", "test")}
 
 
-def first_of(run: Run, split: str, count: int) -> dict[str, NDArray[np.uint16]]:
-    """Return the first rows of each group `(rows, length)`: the same ones for every member."""
+def sample_of(run: Run, split: str, count: int) -> dict[str, Any]:
+    """Return a sample of the rows of each group: the same ones for every member, and every run of a corpus."""
     manifest, store = load_corpus(run.data), Store(run.data.corpus)
-    return {name: first_rows(store, group.splits[split], count) for name, group in manifest.groups.items()}
+    return {group: sampled_rows(store, manifest, group, split, count) for group in manifest.groups}
 
 
 def proportions(run: Run, groups: list[str]) -> np.ndarray:

@@ -13,7 +13,7 @@ import pyarrow as pa
 HEAD_BYTES = 1 << 16  # a file's kind is found in so many first bytes
 CHUNK = 1 << 16  # most bytes of a compressed file that are read at once
 SIP = 1 << 12  # the same for a stream that returns either all bytes asked for or none
-AHEAD = 1 << 20  # bytes read at once from the disk or the network
+READ_AHEAD = 1 << 20  # bytes read at once from the disk or the network
 GZIP = re.compile(rb"\x1f\x8b")
 MOST_PACKED = 1032  # one byte of gzip stands for so many bytes at most
 LAYERS = 3  # a file may be compressed so many times over
@@ -35,7 +35,7 @@ class Sips:
 
     def read(self, size: int = -1) -> bytes:
         if self.place == len(self.ahead):
-            self.ahead, self.place = self.file.read(AHEAD), 0
+            self.ahead, self.place = self.file.read(READ_AHEAD), 0
         end = self.place + (self.portion if size < 0 else min(size, self.portion))
         sip = self.ahead[self.place : end]
         self.place, self.given = self.place + len(sip), self.given + len(sip)
@@ -56,7 +56,7 @@ class Unpacked(NamedTuple):
 
     stream: Any
     head: bytes
-    packed: Sips | None  # what the outermost compression is read from, if there is one
+    packed: Sips | None  # the compressed file, in portions; None for a plain one
 
 
 def _gunzipped(stream: Any) -> gzip.GzipFile:
@@ -101,7 +101,7 @@ def _first(stream: Any) -> bytes:
     """Return the first bytes of a stream; fewer if it breaks off."""
     head = b""
     try:
-        while len(head) < HEAD_BYTES and (chunk := some(stream)):
+        while len(head) < HEAD_BYTES and (chunk := next_bytes(stream)):
             head += chunk
     except Exception:
         if not head:
@@ -109,7 +109,7 @@ def _first(stream: Any) -> bytes:
     return head[:HEAD_BYTES]
 
 
-def some(stream: Any) -> bytes:
+def next_bytes(stream: Any) -> bytes:
     """Return a few bytes of a stream: if it breaks off here, little is lost."""
     content: bytes = stream.read(SIP) if isinstance(stream, pa.NativeFile) else stream.read1(CHUNK)
     return content
@@ -138,6 +138,6 @@ def _readable(stream: Any) -> int:
     """Return how many bytes a stream gives before it breaks off."""
     read = 0
     with contextlib.suppress(Exception):  # it is known to be broken
-        while chunk := some(stream):
+        while chunk := next_bytes(stream):
             read += len(chunk)
     return read

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
-from shoal.trainables.distill.relations import relation_heads_fit
 from shoal.trainables.distill.spaces import ElasticShape
 
 if TYPE_CHECKING:
@@ -74,6 +73,8 @@ def check_teacher(run: Run) -> None:
 
 
 def space_problems(run: Run, shape: ElasticShape) -> list[str]:
+    from shoal.trainables.distill.relations import relation_heads_fit  # which imports torch
+
     problems = []
     for name, settings in run.distilling.spaces.items():
         place = f"distill.spaces.{name}"
@@ -96,6 +97,8 @@ def space_problems(run: Run, shape: ElasticShape) -> list[str]:
 
 
 def fit_problems(run: Run, card: "Card") -> list[str]:
+    from shoal.trainables.distill.relations import relation_heads_fit  # which imports torch
+
     assert card.shape is not None
     problems = []
     if not relation_heads_fit(card.width, run.distilling.relation_heads):

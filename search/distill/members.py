@@ -1,6 +1,6 @@
 """The super-networks of a worker. They share a teacher and their rows; each has its own sub-space."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from shoal.search.config.run import Run
 from shoal.search.corpus.text import HeldOut
 from shoal.search.distill.costs import spaces_of
 from shoal.search.distill.teacher import open_teacher
+from shoal.trainables.batches import NoBatches
 from shoal.trainables.distill.elastic import Transformer
 from shoal.trainables.distill.shared import SharedTeacher
 from shoal.trainables.distill.spaces import SubSpace
@@ -17,33 +18,22 @@ from shoal.trainables.distill.supernet import DistillRecipe, Relation, SuperNetw
 from shoal.trainables.member import Batches, Member
 
 
-def super_networks(
-    run: Run,
-    hyperparameters: Mapping[int, dict[str, Any]],
-    batches: Callable[[], Batches],
-    held_out: HeldOut,
-    device: str,
-) -> dict[int, Member]:
-    """Build these members; the teacher is loaded once and asked once for each batch."""
+def maker_of_networks(
+    run: Run, batches: Callable[[], Batches], held_out: HeldOut, device: str
+) -> Callable[[int, dict[str, Any]], Member]:
+    """Return what makes a member; the teacher is loaded once for all, and asked once for each batch."""
     teacher, origin = open_teacher(run, device)
     if run.distilling.staged:
         from shoal.search.distill.stage import read_staged  # it loads Ray Data, which few runs need
 
         teacher.staged = read_staged(run, teacher, device)
     spaces = list(spaces_of(run, origin.shape).values())
-    return {
-        number: super_network(
-            run,
-            spaces[part_of_member(number, run.parts)],
-            (teacher, origin),
-            values,
-            batches(),
-            held_out,
-            run.member_seed(number),
-            device,
-        )
-        for number, values in hyperparameters.items()
-    }
+
+    def make(number: int, values: dict[str, Any]) -> Member:
+        space, seed = spaces[part_of_member(number, run.parts)], run.member_seed(number)
+        return super_network(run, space, (teacher, origin), values, batches(), held_out, seed, device)
+
+    return make
 
 
 def super_network(
@@ -82,16 +72,3 @@ def trained(
     state = {key: torch.from_numpy(value.copy()) for key, value in weights.items()}
     member.module.load_state_dict(state)
     return member
-
-
-class NoBatches:
-    """The batches of a network that is not trained."""
-
-    def next(self) -> Sequence[Any]:
-        raise AssertionError("a network that is only scored has no rows to train on")
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load(self, state: dict[str, Any]) -> None:
-        pass

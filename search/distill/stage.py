@@ -11,9 +11,9 @@ from ray import train
 
 from shoal.cluster.reading import blocks_of, look_at
 from shoal.cluster.row_order import RowOrder
+from shoal.cluster.rows import as_rows
 from shoal.cluster.session import capacity
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import as_rows
 from shoal.search.config.run import Run
 from shoal.search.corpus.batches import file_rows
 from shoal.search.corpus.build import load_corpus
@@ -32,9 +32,10 @@ class Look:
         torch.set_num_threads(1)
         self.device = "cuda" if run.cluster.gpus_per_worker else "cpu"
         self.teacher = open_teacher(run, self.device)[0]
+        self.row_type = load_corpus(run.data).row_type
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        tokens = torch.from_numpy(as_rows(block).astype(np.int64)).to(self.device)
+        tokens = torch.from_numpy(as_rows(block, self.row_type).astype(np.int64)).to(self.device)
         lines = flatten(self.teacher.look(tokens, None))
         column = pa.FixedSizeListArray.from_arrays(pa.array(lines.reshape(-1)), lines.shape[1])
         return pa.table({"tokens": block["tokens"], "shown": column})
@@ -71,11 +72,12 @@ def read_staged(run: Run, teacher: SharedTeacher, device: str) -> Staged:
     """Return the stage's outputs; called on a Ray Train worker, in whose node's memory the blocks stay."""
     one = torch.zeros((1, run.data.sequence_length), dtype=torch.long, device=device)
     found = Staged([part.shape[-1] for part in teacher.look(one, None).tensors])
-    groups = list(load_corpus(run.data).groups)
+    manifest = load_corpus(run.data)
+    groups = list(manifest.groups)
     for group, share in zip(groups, proportions(run, groups), strict=True):
         blocks = blocks_of(train.get_dataset_shard(SHOWN.format(group))) if share else ()
         for part in (part for block in blocks for part in block.to_batches()):
-            found.add(as_rows(part), column_of(part, "shown"))
+            found.add(as_rows(part, manifest.row_type), column_of(part, "shown"))
     return found
 
 

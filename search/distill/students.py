@@ -26,8 +26,8 @@ from shoal.trainables.distill.supernet import SuperNetwork
 
 EXHAUSTIVE_UP_TO = 512  # a space of at most so many networks is searched whole
 GENERATION = 32  # networks that NSGA-II proposes at once
-Row = dict[str, Any]
-Score = Callable[[Sequence[Subnet]], list[Row]]
+ScoredNetwork = dict[str, Any]
+Score = Callable[[Sequence[Subnet]], list[ScoredNetwork]]
 
 
 def open_member(shared: dict[str, Any]) -> tuple[Run, SuperNetwork]:
@@ -39,11 +39,11 @@ def open_member(shared: dict[str, Any]) -> tuple[Run, SuperNetwork]:
     return run, trained(run, shared["space"], taught, shared["held_out"], shared["weights"], device)
 
 
-def score_part(shared: dict[str, Any], subnets: Sequence[Subnet]) -> list[Row]:
+def score_part(shared: dict[str, Any], subnets: Sequence[Subnet]) -> list[ScoredNetwork]:
     """Score some sub-networks of one space; called in a Ray task."""
     run, member = open_member(shared)
     shape = member.origin.shape
-    rows: list[Row] = [
+    rows: list[ScoredNetwork] = [
         {"subnet": subnet, "loss": loss, **cost_of(run, shape, subnet)}
         for subnet, loss in zip(subnets, member.losses(subnets), strict=True)
     ]
@@ -90,7 +90,7 @@ def scorer(run: Run, space: str, weights: Any, held_out: HeldOut) -> Score:
     if shared["proxy"] is not None:
         shared["tuned"] = map_tasks(tune_space, shared, [run.seed], gpus)[0]
 
-    def score(subnets: Sequence[Subnet]) -> list[Row]:
+    def score(subnets: Sequence[Subnet]) -> list[ScoredNetwork]:
         each = math.ceil(len(subnets) / tasks)
         parts = [subnets[first : first + each] for first in range(0, len(subnets), each)]
         scored = map_tasks(score_part, shared, parts, gpus)
@@ -103,7 +103,7 @@ def scorer(run: Run, space: str, weights: Any, held_out: HeldOut) -> Score:
     return score
 
 
-def worth(row: Row) -> float:
+def worth(row: ScoredNetwork) -> float:
     """Return the value by which networks are ranked, higher is better: accuracy on the proxy task, or -loss."""
     found: float = row["accuracy"] if "accuracy" in row else -row["loss"]
     return found
@@ -111,7 +111,7 @@ def worth(row: Row) -> float:
 
 def search_space(
     space: SubSpace, score: Score, objective: str, method: str, evaluations: int, seed: int
-) -> list[Row]:
+) -> list[ScoredNetwork]:
     """Return the scored networks of a space: all, or those that NSGA-II (Deb et al., 2002) proposed."""
     if method == "all":
         return score(list(dict.fromkeys(space)))
@@ -120,7 +120,7 @@ def search_space(
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
     for share in (0, 1):  # the smallest and the largest network are always tried
         study.enqueue_trial({name: share * (len(values) - 1) for name, values in space.axes.items()})
-    known: dict[Subnet, Row] = {}
+    known: dict[Subnet, ScoredNetwork] = {}
     for first in range(0, evaluations, GENERATION):
         trials = [study.ask() for _ in range(min(GENERATION, evaluations - first))]
         subnets = [proposed_subnet(space, trial) for trial in trials]
@@ -135,7 +135,9 @@ def proposed_subnet(space: SubSpace, trial: optuna.Trial) -> Subnet:
     return space.at(tuple(trial.suggest_int(name, 0, len(values) - 1) for name, values in space.axes.items()))
 
 
-def search_students(run: Run, shape: ElasticShape, weights: dict[str, Any], held_out: HeldOut) -> list[Row]:
+def search_students(
+    run: Run, shape: ElasticShape, weights: dict[str, Any], held_out: HeldOut
+) -> list[ScoredNetwork]:
     """Score every space's networks, and mark the Pareto front of all and the best within each budget.
 
     A row holds space, subnet, loss on validation rows, costs, the `accuracy` on a proxy task if there is one,

@@ -6,9 +6,13 @@ from typing import Any
 
 from shoal.cluster import checkpoints
 from shoal.policies import population
-from shoal.policies.population import MemberState, Order, Report
+from shoal.policies.population import MemberState, Order
+from shoal.search.config.run import Run
 from shoal.search.driver.conductor import Conductor
+from shoal.search.messages import Message, Row, Verdict
 from shoal.search.records import tables
+from shoal.search.records.tables import Event
+from shoal.search.records.whole import WholeRound
 
 
 @dataclass
@@ -23,8 +27,8 @@ class Arrivals(Conductor):
 
     saved: dict[int, MemberState] = field(default_factory=dict)  # as of the last round whose file is written
     ended: set[int] = field(default_factory=set)  # those that train no more
-    unwritten: list[dict[str, Any]] = field(default_factory=list)  # rows of metrics, in order of arrival
-    copied: list[dict[str, Any]] = field(default_factory=list)  # events that are not yet recorded
+    unwritten: list[Row] = field(default_factory=list)  # rows of metrics, in order of arrival
+    copied: list[Event] = field(default_factory=list)  # events that are not yet recorded
     new: list[Order] = field(default_factory=list)  # orders that the watcher has not seen
     recorded: int = 0  # exploits in the lineage
     reason: str = ""  # why a member failed last
@@ -36,24 +40,28 @@ class Arrivals(Conductor):
         self.recorded = self.exploits
         self.kept = [(self.round, self.rounds())] if self.round else []
 
-    def receive(self, message: dict[str, Any]) -> None:
+    @classmethod
+    def reached(cls, whole: WholeRound, run: Run) -> dict[str, Any]:
+        return {**super().reached(whole, run), "arrived": whole.arrived, "ended": set(whole.ended)}
+
+    def receive(self, message: Message) -> None:
         """Take in one worker's message and answer each member that reports in it."""
-        if "failed" in message:
-            self.end(message["failed"])
+        if message.failed is not None:
+            self.end(message.failed)
             return
         verdicts = []
-        for row in sorted(message.get("reports", []), key=lambda row: row["member"]):
-            known = self.state[row["member"]]
+        for row in sorted(message.rows, key=lambda row: row.member):
+            known = self.state[row.member]
             # a brood that came back from its files tells again what is long decided
-            if row["round"] == known.decisions + 1:
-                self.saved[row["member"]] = known
-                self.waiting[row["member"]] = row
+            if row.round == known.decisions + 1:
+                self.saved[row.member] = known
+                self.waiting[row.member] = row
         # a failed member that nobody could replace yet is asked about again at every report
         for member in sorted(self.waiting, key=lambda member: (not self.scored(member), member)):
             verdicts += self.answer(member)
-        for row in message.get("tests", []):
-            self.tests[row["member"]] = row["losses"]
-            self.saved[row["member"]] = self.state[row["member"]]
+        self.take_tests(message)
+        for member in message.tests:
+            self.saved[member] = self.state[member]
         if self.waiting and self.ended | self.waiting.keys() == set(range(len(self.state))):
             # nobody is left who could still become able to replace them
             verdicts += [found for member in sorted(self.waiting) for found in self.answer(member, final=True)]
@@ -61,33 +69,34 @@ class Arrivals(Conductor):
         self.settle()
 
     def scored(self, member: int) -> bool:
-        return math.isfinite(self.waiting[member]["score"])
+        return math.isfinite(self.waiting[member].score)
 
-    def answer(self, member: int, final: bool = False) -> list[Any]:
-        """Return the verdict on a member's report, with whose weights it is to take; none if it has to wait."""
+    def answer(self, member: int, final: bool = False) -> list[Verdict]:
+        """Return the verdict on a member's report; none if it has to wait."""
         row, before = self.waiting[member], self.state
-        report = Report(member, row["step"], row["score"])
-        self.read_out = sorted({*self.read_out, *row.get("ended", [])})
-        last = row["step"] >= self.run.training.steps or "ended" in row
-        state, orders = self.orders([report], last=last)
-        failed = not math.isfinite(row["score"])
+        self.read_out = sorted({*self.read_out, *row.ended})
+        last = row.step >= self.run.training.steps or bool(row.ended)
+        state, orders = self.orders([row], last=last)
+        failed = not math.isfinite(row.score)
         spent = last or state[member].failures > self.rules.replacements
         if failed and not orders and not spent and not final:
             return []
         self.reason = "".join(self.note_failures([row])) or self.reason
-        self.state, self.last[member] = state, self.waiting.pop(member)
-        row |= {"tokens": self.tokens(row["step"]), "hyperparameters": before[member].hyperparameters}
-        row["arrival"], self.arrived = self.arrived, self.arrived + 1
+        del self.waiting[member]
+        hyperparameters = before[member].hyperparameters
+        row = self.counted(row)._replace(arrival=self.arrived, hyperparameters=hyperparameters)
+        self.state, self.last[member] = state, row
+        self.arrived += 1
         self.unwritten.append(row)
-        events = tables.copy_rows(orders, self.last, before)
+        events = tables.copy_events(orders, self.last, before)
         self.copied += events
         self.new += orders
-        self.exploits += sum(event["event"] == "copy" for event in events)
+        self.exploits += sum(event.event == "copy" for event in events)
         if not orders and (last or failed):
             self.ended.add(member)
         order = orders[0] if orders else None
         source = order and (state[order.donor].decisions, order.donor)
-        return [((member, row["round"], order and tuple(order), source, member in self.ended), source)]
+        return [Verdict(member, row.round, order, source, member in self.ended)]
 
     def end(self, failure: str) -> None:
         self.failure = self.failure or failure
@@ -96,23 +105,23 @@ class Arrivals(Conductor):
     def settle(self) -> None:
         """Record and save once as many reports as members have been decided, and at the end."""
         reported = self.last.values()
-        if len(self.ended) == len(self.state) and not any(math.isfinite(row["score"]) for row in reported):
-            step = max(row["step"] for row in reported)
+        if len(self.ended) == len(self.state) and not any(math.isfinite(row.score) for row in reported):
+            step = max(row.step for row in reported)
             self.end(f"all members have failed by step {step}.\n{self.reason}")
             return
         if self.arrived < (self.round + 1) * len(self.state) and not self.finished:
             return
         self.round += 1
         rounds = self.rounds()
-        written = [row for row in self.unwritten if row["round"] <= rounds[row["member"]]]
-        events = [event for event in self.copied if event["round"] <= rounds[event["member"]]]
-        self.unwritten = [row for row in self.unwritten if row["round"] > rounds[row["member"]]]
-        self.copied = [event for event in self.copied if event["round"] > rounds[event["member"]]]
-        self.recorded += sum(event["event"] == "copy" for event in events)
+        written = [row for row in self.unwritten if row.round <= rounds[row.member]]
+        events = [event for event in self.copied if event.round <= rounds[event.member]]
+        self.unwritten = [row for row in self.unwritten if row.round > rounds[row.member]]
+        self.copied = [event for event in self.copied if event.round > rounds[event.member]]
+        self.recorded += sum(event.event == "copy" for event in events)
         if written:
             tables.write_metrics(self.store, self.round, written)
             tables.write_mixing(self.store, self.round, written)
-        tables.write_copies(self.store, self.round, events)
+        tables.write_events(self.store, self.round, events)
         self.checkpoint(rounds)
         self.watcher.round(self.round, list(self.last.values()), self.new)
         self.new = []
@@ -133,7 +142,7 @@ class Arrivals(Conductor):
         }
         checkpoints.save_decisions(self.store, self.round, plain, [known.decisions for known in members])
         self.kept.append((self.round, rounds))
-        while len(self.kept) > self.run.checkpoint.keep:
+        while len(self.kept) > max(self.run.checkpoint.keep, 2):  # the newest files are still being written
             old, before = self.kept.pop(0)
             checkpoints.forget_decisions(self.store, old)
             for member, first in before.items():

@@ -4,38 +4,38 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
 
 from shoal.cluster import checkpoints
 from shoal.cluster.lease import BEAT, LEASE, LeasedStore
+from shoal.cluster.ledger import Ledger
 from shoal.cluster.mailbox import send_home, start_mailbox
 from shoal.cluster.row_order import RowOrder
 from shoal.cluster.session import asking_for, clear_away
 from shoal.cluster.storage import Store
-from shoal.cluster.workers import brood_trial
-from shoal.policies import population
+from shoal.cluster.workers import BroodResources, brood_trial
 from shoal.search.config.run import Run
 from shoal.search.corpus.batches import file_rows
 from shoal.search.corpus.build import load_corpus
 from shoal.search.corpus.streams import windows
 from shoal.search.driver.asynchronous import Arrivals
-from shoal.search.driver.conductor import Conductor, Watcher, earlier_rounds
-from shoal.search.driver.room import Room, asked_for, brood_resources, fitting, with_room
+from shoal.search.driver.conductor import Conductor, GiveOrders, Watcher, earlier_rounds
+from shoal.search.driver.room import Room, brood_resources, fitting, room_to_grow, with_room
 from shoal.search.driver.scheduler import PopulationScheduler
 from shoal.search.driver.start import first_state
 from shoal.search.errors import Interrupted, RunFailed
 from shoal.search.members.ledger import after_marks, open_ledger
 from shoal.search.records import tables
 from shoal.search.records.directory import SETTINGS
-from shoal.search.records.whole import newest_whole
+from shoal.search.records.whole import WholeRound, newest_whole
 from shoal.search.traces import in_one_line
-from shoal.search.worker.brood import train_brood
+from shoal.search.worker.brood import Work, train_brood
 
 TRACE, RAY = "failures/run.txt", "ray"  # in the run directory: why it failed; what Ray keeps of it
-BroodLoop = Callable[[dict[str, Any]], None]  # what runs on each Train worker
+BroodLoop = Callable[[dict[str, Any]], None]  # each Train worker runs it
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,14 @@ class Outcome:
     best_score: float
     exploits: int
     wall_seconds: float
+    rows: int
     tokens: int
-    threads: int  # of torch, on each worker: another number rounds otherwise
+    threads: int  # torch has so many on each worker; another number rounds otherwise
     test_loss: dict[str, float]
-    ended: str | None = None  # what ended the run before its last step, if anything did
+    test_score: float | None = None  # None where nothing was tested
+    test_measures: dict[str, float] = field(default_factory=dict)  # such as accuracy_GROUP
+    test_error: dict[str, float] = field(default_factory=dict)  # standard error of each group's test loss
+    ended: str | None = None  # why the run ended before its last step, if it did
 
 
 def train_population(
@@ -59,33 +63,69 @@ def train_population(
 
     Raises Regrouped when another number of broods finds room: called again, it goes on with that.
     """
-    began = time.monotonic()
-    store = store or Store(run.directory)
+    began, store = time.monotonic(), store or Store(run.directory)
     asked, run = run, with_room(run)
     resources = brood_resources(run)
-    conductor = open_conductor(run, store, watcher)
+    whole = go_back(run, store, watcher)
     # a brood that comes back may need what was handed over since its last checkpoint
-    actor = start_mailbox(run.cluster.broods, run.checkpoint.every + 1)
-    ledger = open_ledger(run, store, conductor.round)
-    free = run.population.mode == "asynchronous"
-    # nobody waits for the mailbox here
-    conductor.give_orders = (
-        actor.give_verdicts.remote if free else after_marks(ledger, actor.give_orders.remote)
-    )
-    settings: dict[str, Any] = {
-        "run": run,
-        "threads": run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker)),
-        "ledger": ledger,
-        "state": population.to_plain(conductor.state),
-        "over": bool(conductor.read_out),
-    }
+    mailbox = start_mailbox(run.cluster.broods, run.checkpoint.every + 1)
+    ledger = open_ledger(run, store, whole.round)
+    conductor = conductor_at(whole, run, store, way_to_members(run, mailbox, ledger), watcher)
+    work = Work(run, whole.state, threads_of(run, resources), ledger, over=bool(whole.read_out))
     place = run.data.corpus, f"{run.directory}/{RAY}"
-    trial = brood_trial(loop, settings, actor, resources, training_files(run), *place, staged(run))
-    room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(actor, run.cluster.broods))
-    # nodes that come later are what it could grow into
-    with room, asking_for(asked_for(asked).bundles() if asked.cluster.broods_least else []):
-        results = tuner(run, trial, conductor).fit()
+    trial = brood_trial(loop, work, mailbox, resources, training_files(run), *place, staged(run))
+    room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(mailbox, run.cluster.broods))
+    with room, asking_for(room_to_grow(asked)):
+        errors = tuner(run, trial, conductor).fit().errors
     clear_away_pieces(store)
+    raise_what_ended(conductor, room, errors)
+    store.write_json(tables.TESTS, {member: each.losses for member, each in conductor.tests.items()})
+    if run.checkpoint.keep == 1 and run.population.mode == "synchronous":
+        checkpoints.prune(store, conductor.round, earlier_rounds(conductor.state, run.parts))
+    return outcome(conductor, time.monotonic() - began, work.threads)
+
+
+def go_back(run: Run, store: Store, watcher: Watcher) -> WholeRound:
+    """Return the newest round that is whole, and delete what came after it; a new run begins with round 0.
+
+    Nothing is deleted before all of that round has been read.
+    """
+    whole = newest_whole(run, store, watcher.say)
+    if whole is None:
+        tables.drop_rounds_after(store, -1)
+        checkpoints.forget_all_but(store, None)
+        state = first_state(run)
+        tables.write_starts(store, state)
+        return WholeRound(0, state)
+    tables.drop_rounds_after(store, whole.round)
+    checkpoints.forget_all_but(store, whole.round, run.shares, earlier_rounds(whole.state, run.parts))
+    return whole
+
+
+def conductor_at(
+    whole: WholeRound, run: Run, store: Store, give_orders: GiveOrders, watcher: Watcher
+) -> Conductor:
+    """Return the conductor of the run's mode, which goes on from this round."""
+    kind = Arrivals if run.population.mode == "asynchronous" else Conductor
+    return kind.at(whole, run, store, give_orders, watcher)
+
+
+def way_to_members(run: Run, mailbox: Any, ledger: Ledger | None) -> GiveOrders:
+    """Return a function that takes orders to the members; it does not wait for the mailbox."""
+    if run.population.mode == "asynchronous":
+        give: GiveOrders = mailbox.give_verdicts.remote
+        return give
+    return after_marks(ledger, mailbox.give_orders.remote)
+
+
+def threads_of(run: Run, resources: BroodResources) -> int:
+    """Return how many threads torch has on each worker."""
+    return run.cluster.threads_per_worker or max(1, math.ceil(resources.cpus_per_worker))
+
+
+def raise_what_ended(conductor: Conductor, room: Room, errors: Sequence[Exception]) -> None:
+    """Raise what ended a run before its end, if anything did."""
+    run, store = conductor.run, conductor.store
     if conductor.broken is not None:
         raise conductor.broken
     conductor.wait()
@@ -96,9 +136,7 @@ def train_population(
     if not conductor.finished:
         clear_away()
         room.check()
-        raise failure(run, store, results.errors)
-    store.write_json(tables.TESTS, conductor.tests)
-    return outcome(conductor, time.monotonic() - began, settings["threads"])
+        raise failure(run, store, errors)
 
 
 def clear_away_pieces(store: Store) -> None:
@@ -129,34 +167,9 @@ def tuner(run: Run, trial: Any, conductor: Conductor) -> tune.Tuner:
     )
 
 
-def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
-    """Return the conductor as the newest whole checkpoint left it, or a new one.
-
-    What is not part of that is deleted, after all of it has been read.
-    """
-    kind = Arrivals if run.population.mode == "asynchronous" else Conductor
-    space, rules = run.space(), run.rules()
-    whole = newest_whole(run, store, lambda line: watcher.say(line))
-    if whole is None:
-        tables.drop_rounds_after(store, -1)
-        checkpoints.forget_all_but(store, None)
-        state = first_state(run)
-        tables.write_starts(store, state)
-        return kind(run, store, space, rules, state, _no_orders, watcher)
-    earlier = earlier_rounds(whole.state, run.parts)
-    tables.drop_rounds_after(store, whole.round)
-    checkpoints.forget_all_but(store, whole.round, run.shares, earlier)
-    decisions = whole.decisions
-    reached = {"round": whole.round, "exploits": decisions["exploits"], "last": whole.last, "earlier": earlier}
-    reached["read_out"] = decisions.get("read_out", [])
-    if kind is Arrivals:
-        reached |= {"arrived": decisions["arrived"], "ended": set(decisions["ended"])}
-    return kind(run, store, space, rules, whole.state, _no_orders, watcher, **reached)
-
-
 def training_files(run: Run) -> dict[str, list[str]]:
     """Return the files of each group that workers hold whole, in the order of the first epoch."""
-    if not run.reads_text:
+    if not run.takes_rows:
         return {}
     manifest = load_corpus(run.data)
     large = windows(run.data, manifest)
@@ -174,28 +187,33 @@ def staged(run: Run) -> dict[str, Any]:
     """Return the datasets that a stage before the training makes: what a teacher shows of the rows."""
     if run.distill is None or not run.distill.staged:
         return {}
-    from shoal.search.distill.stage import stage  # which needs torch
+    from shoal.search.distill.stage import stage  # imported late: it needs torch
 
     return stage(run)
 
 
 def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
     best = conductor.best()
+    tested = conductor.tests[best]
     return Outcome(
         best_member=best,
-        best_score=conductor.last[best]["score"],
+        best_score=conductor.last[best].score,
         exploits=conductor.exploits,
         wall_seconds=wall_seconds,
-        tokens=sum(row["tokens"] for row in conductor.last.values()),
+        rows=sum(row.rows for row in conductor.last.values()),
+        tokens=sum(row.tokens for row in conductor.last.values()),
         threads=threads,
-        test_loss=conductor.tests[best],
+        test_loss=dict(tested.losses),
+        test_score=tested.score if math.isfinite(tested.score) else None,
+        test_measures=dict(tested.measures),
+        test_error=dict(tested.loss_errors),
         ended=early_end(conductor),
     )
 
 
 def early_end(conductor: Conductor) -> str | None:
     """Return where and why the rows ended before the last step; None if they did not."""
-    run, steps = conductor.run, sorted(row["step"] for row in conductor.last.values())
+    run, steps = conductor.run, sorted(row.step for row in conductor.last.values())
     if not conductor.read_out or steps[0] >= run.training.steps:
         return None
     where = f"step {steps[0]}" if steps[0] == steps[-1] else f"steps {steps[0]} to {steps[-1]}"
@@ -226,7 +244,3 @@ def failed(run: Run, store: Store, reason: str) -> RunFailed:
 
 def way_on(run: Run) -> str:
     return f"Continue with `shoal resume {shlex.quote(run.directory)}`."
-
-
-def _no_orders(round_: int, orders: Any) -> None:
-    raise AssertionError("orders were given before the actor was there")

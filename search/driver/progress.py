@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: one live table, or plain lines where nobody watches."""
 
+import math
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from shoal.policies.population import Order
 from shoal.search.config.run import Run
+from shoal.search.messages import Row
 
 
 class Progress:
@@ -22,8 +24,8 @@ class Progress:
         self.began = self.first = time.monotonic()
         self.resumed: int | None = None
         self.round_ = self.exploits = 0
-        self.rows: Sequence[dict[str, Any]] = ()
-        self.parents: dict[int, int] = {}
+        self.rows: Sequence[Row] = ()
+        self.donors: dict[int, int] = {}
         self.live = Live(get_renderable=self.render, console=console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> "Progress":
@@ -39,37 +41,37 @@ class Progress:
         if self.console.is_terminal:
             self.live.stop()
 
-    def round(self, round_: int, rows: Sequence[dict[str, Any]], orders: Sequence[Order]) -> None:
+    def round(self, round_: int, rows: Sequence[Row], orders: Sequence[Order]) -> None:
         if self.resumed is None:
             # the first round's own time holds the workers' start, so speed counts from its end
             self.resumed, self.first = round_, time.monotonic()
         self.round_, self.rows, self.exploits = round_, rows, self.exploits + len(orders)
-        self.parents = {order.member: order.donor for order in orders}
+        self.donors = {order.member: order.donor for order in orders}
         if not self.console.is_terminal:
             self.console.print(self.line(), highlight=False, soft_wrap=True)
 
     def say(self, line: str) -> None:
         self.console.print(f"{self.title}: {line}", highlight=False, soft_wrap=True, markup=False)
 
-    def failed(self, row: dict[str, Any], trace: str) -> None:
+    def failed(self, row: Row, trace: str) -> None:
         why = trace.strip().splitlines()[-1]
         self.console.print(
-            f"{self.title}: member {row['member']} failed at step {row['step']}: {why} "
+            f"{self.title}: member {row.member} failed at step {row.step}: {why} "
             f"({self.run.directory}/failures)",
             highlight=False,
             soft_wrap=True,
         )
 
     def line(self) -> str:
-        best = max(self.rows, key=lambda row: -float("inf") if row["score"] != row["score"] else row["score"])
+        best = max(self.rows, key=lambda row: -math.inf if math.isnan(row.score) else row.score)
         parts = [
-            f"{self.title}: step {min(row['step'] for row in self.rows)}/{self.run.training.steps}",
-            f"best {self.measure(best['score'])} (member {best['member']})",
+            f"{self.title}: step {min(row.step for row in self.rows)}/{self.run.training.steps}",
+            f"best {self.measure(best.score)} (member {best.member})",
             f"{self.exploits} exploits",
-            f"{self.tokens_per_second():,.0f} tokens/s",
+            self.speed(),
             f"{self.left()} left",
         ]
-        return "  ".join(part for part in parts if not part.startswith("0 tokens/s"))
+        return "  ".join(part for part in parts if part)
 
     def render(self) -> Group:
         elapsed = time.monotonic() - self.began
@@ -78,39 +80,40 @@ class Progress:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("member", "brood", self.unit, "train", "copied", *self.run.hyperparameters):
             table.add_column(name, justify="right")
-        for row in sorted(self.rows, key=lambda row: (row["score"] != row["score"], -row["score"])):
+        for row in sorted(self.rows, key=lambda row: (math.isnan(row.score), -row.score)):
             table.add_row(*self.cells(row))
         return Group(Text(self.line(), style="bold"), table)
 
-    def cells(self, row: dict[str, Any]) -> list[str]:
-        parent = self.parents.get(row["member"])
-        settings = row.get("hyperparameters", {})
+    def cells(self, row: Row) -> list[str]:
+        donor = self.donors.get(row.member)
         return [
-            str(row["member"]),
-            str(row["brood"]),
-            self.measure(row["score"]).split()[-1],
-            f"{row['train_loss']:.4f}",
-            "" if parent is None else f"from {parent}",
-            *(show(settings.get(name)) for name in self.run.hyperparameters),
+            str(row.member),
+            str(row.brood),
+            self.measure(row.score).split()[-1],
+            f"{row.train_loss:.4f}",
+            "" if donor is None else f"from {donor}",
+            *(show(row.hyperparameters.get(name)) for name in self.run.hyperparameters),
         ]
 
     @property
     def unit(self) -> str:
-        return "score" if not self.run.reads_text else "loss"
+        return "loss" if self.run.by_loss else "score"
 
     def measure(self, score: float) -> str:
-        return f"score {score:.4f}" if not self.run.reads_text else f"loss {-score:.4f}"
+        return f"loss {-score:.4f}" if self.run.by_loss else f"score {score:.4f}"
 
     def rounds_per_second(self) -> float:
         done = self.round_ - (self.resumed or 0)
         return done / max(time.monotonic() - self.first, 1e-9) if done else 0.0
 
-    def tokens_per_second(self) -> float:
-        if not self.run.reads_text:
-            return 0.0
-        population, training = self.run.population, self.run.training
-        each = population.interval * training.batch * self.run.data.sequence_length
-        return self.rounds_per_second() * population.members * each
+    def speed(self) -> str:
+        """Return tokens a second, or rows of classes that have no tokens; nothing where neither is known."""
+        steps = self.rounds_per_second() * self.run.population.interval
+        for unit in ("tokens", "rows"):
+            each = sum(getattr(row, unit) / row.step for row in self.rows if row.step)
+            if steps * each >= 1:
+                return f"{steps * each:,.0f} {unit}/s"
+        return ""
 
     def left(self) -> str:
         speed = self.rounds_per_second()

@@ -9,9 +9,9 @@ from shoal.cluster.workers import BroodResources
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 
-LOOKS = 3  # in a row that must agree: a node that only restarts changes nothing
+AGREEING = 3  # so many looks in a row must agree: a node that only restarts changes nothing
 SECONDS_BETWEEN_LOOKS = 10.0
-SECONDS_TO_END = 30.0  # that a look may take
+SECONDS_TO_END = 30.0  # a look may take so long
 
 
 class Regrouped(Exception):
@@ -46,8 +46,8 @@ class Room:
     def _watch(self) -> None:
         seen: list[int] = []
         while not self.over.wait(SECONDS_BETWEEN_LOOKS):
-            seen = [*seen, self.fitting()][-LOOKS:]
-            if len(seen) == LOOKS and len(set(seen)) == 1 and seen[0] != self.broods:
+            seen = [*seen, self.fitting()][-AGREEING:]
+            if len(seen) == AGREEING and len(set(seen)) == 1 and seen[0] != self.broods:
                 self.after = seen[0]
                 self.send_home()
                 return
@@ -115,6 +115,11 @@ def asked_for(run: Run) -> BroodResources:
         each.resources,
         each.workers_per_member > 1,
     )
+
+
+def room_to_grow(run: Run) -> list[dict[str, float]]:
+    """Return what an autoscaler is asked for beside a run that may have begun with fewer broods."""
+    return asked_for(run).bundles() if run.cluster.broods_least else []
 
 
 def lacking(resources: BroodResources) -> dict[str, tuple[float, float]]:

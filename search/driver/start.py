@@ -1,10 +1,11 @@
-"""The first hyperparameters of a population: drawn at random, or spread evenly by Optuna."""
+"""The first hyperparameters of a population: drawn at random, spread evenly by Optuna, or on a grid."""
 
 import logging
 import warnings
 from typing import Any
 
 from shoal.policies import population
+from shoal.policies.grid import grid_points
 from shoal.policies.population import MemberState, PopulationState
 from shoal.policies.space import Bool, Categorical, Constant, Float, Int, Ordered, Space, domains_of, nested
 from shoal.search.config.run import Run
@@ -18,6 +19,8 @@ def first_state(run: Run) -> PopulationState:
         return (MemberState(run.schedule[0].hyperparameters),) * run.population.members
     if run.starts:
         return tuple(MemberState(start.hyperparameters) for start in run.starts)
+    if run.population.start == "grid":
+        return tuple(map(MemberState, grid_points(run.space(), run.population.members)))
     if run.population.start == "optuna":
         return spread(run.space(), run.population.members, run.seed)
     return population.start(run.space(), run.population.members, run.seed)

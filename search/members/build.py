@@ -11,23 +11,25 @@ from shoal.cluster.storage import Store
 from shoal.search.config.mixing import PROBED
 from shoal.search.config.run import Run
 from shoal.search.corpus.build import load_corpus
-from shoal.search.corpus.scores import read_scores
-from shoal.search.corpus.text import first_of, text_of
+from shoal.search.corpus.scores import read_kept_scores, read_scores
+from shoal.search.corpus.streams import open_streams
+from shoal.search.corpus.text import OpenStreams, sample_of, text_of
 from shoal.search.errors import InputError
 from shoal.search.exported import read_exported
-from shoal.search.members.mixed import MixedModel
-from shoal.search.members.own_class import own_class
+from shoal.search.members.classes import Made, class_of, exported_class
+from shoal.search.members.mixed import mixed_class
 from shoal.search.members.sampled import sample_member
 from shoal.search.members.unmade import Unmade
 from shoal.search.members.views import Shared
-from shoal.trainables.decoder import trained_decoder
-from shoal.trainables.language import LanguageModel
+from shoal.trainables.batches import NoBatches
 from shoal.trainables.member import Member
 from shoal.trainables.network import Network
 from shoal.trainables.reference import Reference
-from shoal.trainables.settings import DecoderShape, Recipe
+from shoal.trainables.settings import Recipe
 from shoal.trainables.span import Span
 from shoal.trainables.toy import Toy
+
+Make = Callable[[int, dict[str, Any]], Member]  # a member's number and hyperparameters -> the member
 
 
 def build_members(
@@ -35,11 +37,17 @@ def build_members(
     hyperparameters: Mapping[int, dict[str, Any]],
     span: Span | None = None,
     shared: Shared | None = None,
+    streams: OpenStreams = open_streams,
 ) -> dict[int, Member]:
-    """Build these members, each from its own seed; called on each worker that hosts or shares one."""
+    """Build these members, each from its own seed; called on each worker that hosts or shares one.
+
+    If making one raises, that member has failed, and not the run: its class may be the user's own.
+    """
     rule: Any = run.sampling.rule and run.sampling.rule.build()
     scorer = run.sampling.scorer
     scores = read_scores(run.data, scorer) if scorer else None
+    if run.sampling.score:
+        scores = read_kept_scores(run.data, run.sampling.score)
 
     def complete(number: int, member: Member) -> Member:
         """Put a policy between a new member and its rows, and let it span workers, as the run says."""
@@ -49,10 +57,20 @@ def build_members(
             span_workers(member, span)
         return member
 
-    if run.own:
-        return own_members(run, hyperparameters, complete)
-    members = plain_members(run, hyperparameters)
-    return {number: complete(number, member) for number, member in members.items()}
+    make = maker(run, streams)
+
+    def again(number: int, values: dict[str, Any]) -> Member:
+        return complete(number, make(number, values))
+
+    members: dict[int, Any] = {}  # an `Unmade` has no settable `trained`
+    for number, values in hyperparameters.items():
+        try:
+            member = make(number, values)
+        except Exception as error:  # the user's own code may raise anything
+            members[number] = Unmade(partial(again, number), error)
+        else:
+            members[number] = complete(number, member)
+    return members
 
 
 def span_workers(member: Member, span: Span) -> None:
@@ -63,77 +81,60 @@ def span_workers(member: Member, span: Span) -> None:
     member.spread(span)
 
 
-def own_members(
-    run: Run, hyperparameters: Mapping[int, dict[str, Any]], complete: Callable[[int, Member], Member]
-) -> dict[int, Member]:
-    """Make members of the user's own class; if making one raises, that member has failed, and not the run."""
-    of_class, recipe = own_class(run.trainable, run.code), recipe_of(run)
-
-    def make(number: int, values: dict[str, Any]) -> Member:
-        return of_class(recipe, deepcopy(values), run.member_seed(number), run.device)
-
-    def complete_one(number: int, values: dict[str, Any]) -> Member:
-        return complete(number, make(number, values))
-
-    members: dict[int, Any] = {}
-    for number, values in hyperparameters.items():
-        try:
-            member = make(number, values)
-        except Exception as error:  # the user's own code may raise anything
-            members[number] = Unmade(partial(complete_one, number), error)
-        else:
-            members[number] = complete(number, member)
-    return members
-
-
 def recipe_of(run: Run) -> Recipe:
     made: Recipe = run.training.build()
     return made
 
 
-def plain_members(run: Run, hyperparameters: Mapping[int, dict[str, Any]]) -> dict[int, Member]:
-    if run.trainable == "toy":
-        return {number: Toy(values) for number, values in hyperparameters.items()}
+def maker(run: Run, streams: OpenStreams) -> Make:
+    """Return the function that makes a run's members; what all of them share is opened once."""
+    if run.trainable == "toy" and run.kind != "distill":
+        return lambda number, values: Toy(values)
     if run.kind == "distill":
-        from shoal.search.distill.members import super_networks  # imported late: it imports this module
+        from shoal.search.distill.members import maker_of_networks  # it loads transformers, which few runs need
 
-        return super_networks(run, hyperparameters, *text_of(run), run.device)
-    return language_models(run, recipe_of(run), hyperparameters)
-
-
-def language_models(
-    run: Run, recipe: Recipe, hyperparameters: Mapping[int, dict[str, Any]]
-) -> dict[int, Member]:
-    """Build decoders that share one stream of rows for each group."""
-    manifest, (batches, held_out) = load_corpus(run.data), text_of(run)
-    shape = DecoderShape(
-        vocabulary=manifest.vocabulary,
-        sequence_length=run.data.sequence_length,
-        **run.model.model_dump(),
-    )
-    make: Callable[..., Member] = LanguageModel
+        return maker_of_networks(run, *text_of(run, streams), run.device)
+    made, recipe = class_of(run), recipe_of(run)
+    if not run.takes_rows:
+        return lambda number, values: made(recipe, deepcopy(values), run.member_seed(number), run.device)
+    batches, held_out = text_of(run, streams)
     if run.mixing is not None:
-        rows = {group: splits.splits["train"].rows for group, splits in manifest.groups.items()}
-        groups = run.groups_of(rows)
-        told = first_of(run, "validation", run.mixing.evaluation_rows or run.training.evaluation_rows)
-        held_out[PROBED] = {target: told[target] for target in groups.targets}
-        make = partial(
-            MixedModel,
-            mixing=run.mixing.build(list(rows)),
-            groups=groups,
-            reference=open_reference(run, run.mixing.reference, run.device) if run.mixing.reference else None,
-        )
-    return {
-        number: make(shape, recipe, values, batches(), held_out, run.member_seed(number), run.device)
-        for number, values in hyperparameters.items()
-    }
+        held_out[PROBED] = told_to_policy(run)
+        made = with_policy(run, made)
+    return lambda number, values: made(
+        recipe, deepcopy(values), batches(), held_out, run.member_seed(number), run.device
+    )
 
 
-def open_reference(run: Run, folder: str, device: str) -> Reference:
+def told_to_policy(run: Run) -> dict[str, Any]:
+    """Return the held-out rows of each target group on which a mixing policy measures losses."""
+    assert run.mixing is not None
+    told = sample_of(run, "validation", run.mixing.evaluation_rows or run.training.evaluation_rows)
+    return {target: told[target] for target in mixed_groups(run).targets}
+
+
+def mixed_groups(run: Run) -> Any:
+    manifest = load_corpus(run.data)
+    return run.groups_of({group: splits.splits["train"].rows for group, splits in manifest.groups.items()})
+
+
+def with_policy(run: Run, made: Made) -> Made:
+    """Return the class of members that choose their mixture as the run's section `mixing:` says."""
+    assert run.mixing is not None
+    return Made(
+        mixed_class(made.of),
+        {
+            **made.constants,
+            "mixing": run.mixing.build(list(load_corpus(run.data).groups)),
+            "groups": mixed_groups(run),
+            "reference": open_reference(run, run.mixing.reference) if run.mixing.reference else None,
+        },
+    )
+
+
+def open_reference(run: Run, folder: str) -> Reference:
     """Load an exported model; all members on this worker are compared with this one copy."""
     config = read_exported("mixing.reference", folder)
-    weights = load(Store(folder).read("model.safetensors"))
-    return Reference(
-        trained_decoder(DecoderShape(**config["shape"]), weights, run.data.sequence_length, device),
-        config["step"],
-    )
+    model = exported_class(run, config)(recipe_of(run), {}, NoBatches(), {}, 0, run.device)
+    model.load_weights(load(Store(folder).read("model.safetensors")))
+    return Reference(partial(model.parts, model.module.eval()), config["step"])

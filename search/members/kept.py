@@ -53,7 +53,7 @@ class KeptRows:
         self.view = view or OwnView(self.rows if needs_losses(rule) else 0)
         self.score = np.full(self.rows, np.nan, np.float32) if score is None else score
         self.position, self.taken, self.skipped = 0, 0, 0  # position in the stream, rows kept, rows skipped
-        self.epoch = -1
+        self.epoch, self.changed = -1, False  # changed: the epoch is planned anew by another rule
         self.keep = np.ones(self.rows, bool)
         self.weight = np.ones(self.rows, np.float32)
         self.age = np.zeros(self.rows, np.int16)
@@ -104,8 +104,9 @@ class KeptRows:
     def begin(self) -> None:
         """Plan the epoch of the position, unless it is planned already."""
         epoch = self.position // self.rows
-        if epoch == self.epoch:
+        if epoch == self.epoch and not self.changed:
             return
+        begun, self.changed = epoch == self.epoch, False
         losses = self.view.losses() if needs_losses(self.rule) else np.full(self.rows, np.nan, np.float32)
         columns: dict[str, NDArray[Any]] = {"loss": losses, "age": self.age, "score": self.score}
         ids = np.arange(self.rows)
@@ -114,9 +115,14 @@ class KeptRows:
         self.epoch, self.keep, self.weight = epoch, decision.copies > 0, decision.weight
         if not self.keep.any():  # with few rows the draw may keep none: then keep all
             self.keep[:] = True
-        self.age = np.where(self.keep, 0, self.age + 1).astype(np.int16)
+        if not begun:
+            self.age = np.where(self.keep, 0, self.age + 1).astype(np.int16)
         if decision.rank is not None:
             self.sequence = arranged(self.stream.order.places(epoch * self.rows, self.rows), decision.rank)
+
+    def follow(self, rule: Rule, anew: bool) -> None:
+        """Go by another rule of the same kind; `anew` says that the running epoch is planned by it too."""
+        self.rule, self.changed = rule, anew
 
     def observe(self, ids: Ids, losses: NDArray[np.floating], steps: Ids) -> None:
         if needs_losses(self.rule):

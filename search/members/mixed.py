@@ -1,12 +1,13 @@
-"""A language model with its own mixing policy: it trains visits and tells the policy what was measured."""
+"""A network with its own mixing policy: it trains visits and tells the policy what was measured."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from shoal.policies.arrays import Vector
 from shoal.policies.mixers.doremi import clipped_excess
@@ -15,13 +16,13 @@ from shoal.policies.mixers.visits import BoundedMixing, begin_mixing, counted, o
 from shoal.policies.mixing import Counts
 from shoal.search.config.mixing import PROBED, with_numbers
 from shoal.search.corpus.batches import MixedBatches
-from shoal.trainables.arrays import to_tensors
-from shoal.trainables.decoder import losses_by_token
+from shoal.search.messages import GroupMixture, MixtureAccount, Reading
+from shoal.trainables.arrays import rows_in, to_tensors
 from shoal.trainables.gradient_products import gradients, inner_products, weighted
-from shoal.trainables.language import LanguageModel
 from shoal.trainables.member import SavedState, copies
+from shoal.trainables.network import Network
 from shoal.trainables.reference import Reference
-from shoal.trainables.settings import DecoderShape, Recipe
+from shoal.trainables.settings import Recipe
 
 
 class VisitBatches:
@@ -29,9 +30,8 @@ class VisitBatches:
 
     def __init__(self, mixed: MixedBatches):
         self.mixed = mixed
-        self.counts: Counts = np.zeros(
-            (0, len(mixed.streams)), dtype=np.int64
-        )  # rows of the visit, (steps, groups)
+        # rows of the visit, (steps, groups)
+        self.counts: Counts = np.zeros((0, len(mixed.streams)), dtype=np.int64)
         self.by_group: Vector | None = None  # (groups,) weights of the groups' mean losses
         self.done = 0  # steps of the visit that are done
         self.losses: list[Vector] = []  # (groups,) for each step of the visit so far
@@ -48,7 +48,7 @@ class VisitBatches:
     def next(self) -> dict[str, NDArray[Any]]:
         if not self.left:  # someone looks at a batch outside of any visit
             rows = self.mixed.next()
-            return {"rows": rows, "weights": np.full(len(rows), 1 / len(rows), dtype=np.float32)}
+            return {"rows": rows, "weights": equal_weights(rows_in(rows))}
         counts = self.counts[self.done]
         self.done += 1
         return {"rows": self.mixed.take(counts.tolist()), "weights": self.row_weights(self.shares)}
@@ -92,6 +92,9 @@ class VisitBatches:
             parts = np.split(of_rows.astype(np.float64), ends)
             self.losses.append(np.array([part.mean() if len(part) else np.nan for part in parts]))
 
+    def reading(self) -> Reading:
+        return self.mixed.reading()
+
     @copies
     def state(self) -> SavedState:
         return self.mixed.state()
@@ -101,8 +104,12 @@ class VisitBatches:
         self.mixed.load(state)
 
 
-class MixedModel(LanguageModel):
-    """One decoder in training on the mixture that its own policy chooses.
+def equal_weights(rows: int) -> NDArray[np.float32]:
+    return np.full(rows, 1 / rows, dtype=np.float32)
+
+
+class Mixed(Network):
+    """What a network whose losses are by row becomes with `mixed_class`: its own policy chooses its mixture.
 
     The policy's state is part of the member's: a clone goes on with its donor's, a checkpoint may fall into
     the middle of a probe. Hyperparameters under `mixing` replace numbers of the policy, `floor` and `epochs`.
@@ -110,23 +117,25 @@ class MixedModel(LanguageModel):
 
     def __init__(
         self,
-        shape: DecoderShape,
         recipe: Recipe,
         hyperparameters: dict[str, Any],
         batches: MixedBatches,
-        held_out: Mapping[str, Mapping[str, NDArray[np.integer]]],  # has the split PROBED for the policy
+        held_out: Mapping[str, Mapping[str, Any]],  # has the split PROBED for the policy
         seed: int,
-        device: str,
+        device: str = "cpu",
+        *,
         mixing: BoundedMixing,
         groups: Groups,
         reference: Reference | None = None,  # the excess of a loss is measured against it
+        **constants: Any,
     ):
         self.given, self.groups, self.reference = mixing, groups, reference
         assert reference is not None or EXCESS not in mixing.policy.signals, (
             "the policy measures an excess, so it needs a reference"
         )
         self.visits = VisitBatches(batches)  # a sampling policy may put its own batches around them
-        super().__init__(shape, recipe, hyperparameters, self.visits, held_out, seed, device)
+        self.targets = groups.targets  # members need not train on these groups
+        super().__init__(recipe, hyperparameters, self.visits, held_out, seed, device, **constants)
         self.mixing_state = begin_mixing(self.mixing, groups, seed)
         self.visit: Visit | None = None
 
@@ -142,7 +151,7 @@ class MixedModel(LanguageModel):
         return super().alone or bool(self.mixing.policy.signals & WITHIN)
 
     def train(self, steps: int) -> float:
-        return train_visits([self], lambda cut: [super(MixedModel, self).train(cut)], steps)[0]
+        return train_visits([self], lambda cut: [super(Mixed, self).train(cut)], steps)[0]
 
     def step(self) -> tuple[Tensor, Tensor]:
         told = self.visit.signals & WITHIN if self.visit else frozenset()
@@ -150,15 +159,16 @@ class MixedModel(LanguageModel):
             return super().step()
         self.set_rates()
         batch = to_tensors(self.batches.next(), self.device)
-        tokens = batch["rows"].long()
-        logits = self.called(tokens, self.numbers["dropout"])
-        losses = self.losses_of(logits, tokens, self.numbers)
         if EXCESS in told:
-            self.settle(excess=self.excess(logits, tokens))
+            with self.computing():
+                losses, parts = self.losses_and_parts(self.called, batch["rows"], self.numbers)
+            self.settle(excess=self.excess(parts, batch["rows"]))
             minimised = self.weighed(losses, batch["weights"], self.visits.shares)
             self.optimiser.zero_grad(set_to_none=True)
             minimised.sum().backward()
         else:
+            with self.computing():
+                losses = self.loss(self.called, batch["rows"], self.numbers)
             minimised = self.align(losses, batch["weights"])
         self.descend()
         return minimised.sum().detach(), losses.detach()
@@ -179,17 +189,15 @@ class MixedModel(LanguageModel):
         weighed: Tensor = self.batches.weigh(losses.detach(), weights) * losses
         return weighed
 
-    def excess(self, logits: Tensor, tokens: Tensor) -> Vector:
+    def excess(self, parts: Tensor, rows: Any) -> Vector:
         """Return each group's loss in excess of the reference's, (groups,).
 
         It is measured without dropout, like the reference: an excess below 0 counts as 0, so noise from
         dropout would add an excess to every group.
         """
         assert self.reference is not None
-        with torch.no_grad():
-            sober = self.called(tokens, 0.0) if self.numbers["dropout"] else logits
-            by_token = losses_by_token(sober, tokens).cpu().numpy()
-        return clipped_excess(by_token, self.reference.losses(tokens), self.visits.owners, self.groups.count)
+        ours, theirs = parts.cpu().numpy(), self.reference.losses(rows)
+        return clipped_excess(ours, theirs, self.visits.owners, self.groups.count)
 
     def align(self, losses: Tensor, given: Any) -> Tensor:
         """Set the gradient of the groups' weighted mean losses, and return the weighted loss of each row.
@@ -237,15 +245,10 @@ class MixedModel(LanguageModel):
     def sequence_losses(self, split: str) -> dict[str, Vector]:
         """Return each group's loss of each held-out row, in nats per token."""
         self.module.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.computing():
             found = self.row_losses(self.module, to_tensors(self.held_out[split], self.device))
         known = {group: self.span.agreed(losses) for group, losses in found.items()} if self.span else found
         return {group: losses.double().cpu().numpy() for group, losses in known.items()}
-
-    def score(self, module: nn.Module, rows: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return minus the mean loss of the targets; members need not train on these groups."""
-        _, losses = super().score(module, rows)
-        return -torch.stack([losses[target] for target in self.groups.targets]).mean(), losses
 
     @copies  # the state itself may be handed out: a policy makes a new one and never changes it
     def progress(self) -> SavedState:
@@ -256,30 +259,34 @@ class MixedModel(LanguageModel):
         super().load_progress(state)
         self.mixing_state, self.visit = state["mixing"], None
 
-    def account(self) -> dict[str, Any]:
+    def account(self) -> MixtureAccount:
         """Return what the run records of the mixture: proportions, rows seen, and what the policy measured."""
         state, policy = self.mixing_state, self.mixing_state["policy"]
         shares = counted(self.mixing, self.groups, state)
         effects, errors = (np.array(policy.get(name, [])) for name in ("effects", "errors"))
         groups = [
-            {
-                "group": name,
-                "proportion": float(shares[place]),
-                "seen": int(state["seen"][place]),
-                "rows": self.groups.rows[place],
-                "effects": effects[:, place].tolist() if effects.size else [],
-                "errors": errors[:, place].tolist() if errors.size else [],
-            }
+            GroupMixture(
+                name,
+                float(shares[place]),
+                int(state["seen"][place]),
+                self.groups.rows[place],
+                effects[:, place].tolist() if effects.size else [],
+                errors[:, place].tolist() if errors.size else [],
+            )
             for place, name in enumerate(self.groups.names)
         ]
-        counts = {name: state[name] for name in ("evaluations", "probe_steps")}
-        counts["extra_steps"] = self.reference.steps if self.reference else 0
-        return {"groups": groups, "decision": policy.get("decision", ""), **counts}
+        extra = self.reference.steps if self.reference else 0
+        decision, passes = policy.get("decision", ""), state["evaluations"]
+        return MixtureAccount(groups, decision, passes, state["probe_steps"], extra)
 
 
-def train_visits(
-    members: Sequence[MixedModel], train: Callable[[int], Sequence[float]], steps: int
-) -> list[float]:
+@cache
+def mixed_class(of: type[Network]) -> type[Mixed]:
+    """Return the class of members of this class that choose their mixtures by a policy."""
+    return type(f"Mixed{of.__name__}", (Mixed, of), {"__module__": of.__module__})
+
+
+def train_visits(members: Sequence[Mixed], train: Callable[[int], Sequence[float]], steps: int) -> list[float]:
     """Train members side by side; return their mean training losses.
 
     Their visits end at different steps, so they train together up to the nearest end.

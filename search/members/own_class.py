@@ -7,17 +7,15 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from shoal.search.errors import InputError
+from shoal.search.members.declarations import constants_in, made_with, undeclared
 from shoal.search.traces import OURS, trace_of
-from shoal.trainables.member import Member
 
-MakeMember = Callable[..., Member]  # (recipe, hyperparameters, seed, device)
-MADE_WITH = ("recipe", "hyperparameters", "seed", "device")
 METHODS: list[tuple[str, tuple[str, ...]]] = [
     ("train", ("steps",)),
     ("evaluate", ()),
@@ -27,7 +25,7 @@ METHODS: list[tuple[str, tuple[str, ...]]] = [
 ]
 
 
-def own_class(trainable: str, folder: str = "", draft: bool = False) -> MakeMember:
+def own_class(trainable: str, folder: str = "", draft: bool = False) -> Any:
     """Return what `module:Class` names, which lies in `folder`, in the working folder, or is installed.
 
     Raises InputError with the file and the line of what is wrong with it; a `draft` may have no method yet.
@@ -44,8 +42,7 @@ def own_class(trainable: str, folder: str = "", draft: bool = False) -> MakeMemb
         raise InputError(f"trainable: {name} must have a class or function `{attribute}`, but has none")
     if (problem := why_unusable(found)) and not (draft and is_draft(found)):
         raise InputError(f"trainable: {file_and_line(found)}{attribute} {problem}")
-    make: MakeMember = found
-    return make
+    return found
 
 
 def refuse_hiding() -> None:
@@ -60,7 +57,7 @@ def refuse_hiding() -> None:
 def imported(name: str, trainable: str, folders: list[str]) -> ModuleType:
     own = [file for folder in folders for file in module_files(folder, name) if os.path.exists(file)]
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # what is printed may be read as YAML
+        with contextlib.redirect_stdout(sys.stderr):  # a program may read standard output as YAML
             module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
@@ -119,8 +116,10 @@ def why_unusable(found: Any) -> str:
     if inspect.isabstract(found):
         lacking = ", ".join(sorted(found.__abstractmethods__))
         return f"must have the methods {lacking}, which what it inherits from leaves to it"
-    if problem := misfit(found, MADE_WITH, 0):
-        return f"must take ({', '.join(MADE_WITH)}), but {problem}"
+    if problem := undeclared(found):
+        return problem
+    if problem := misfit(found, made_with(found), 0, constants_in(found)):
+        return f"must take ({', '.join(made_with(found))}), but {problem}"
     if not inspect.isclass(found) or hasattr(found, "__getattr__"):
         return ""
     for name, arguments in METHODS:
@@ -132,26 +131,19 @@ def why_unusable(found: Any) -> str:
     return ""
 
 
-def is_network(found: Any) -> bool:
-    """Say whether a class inherits from Network, which is not imported for that."""
-    return inspect.isclass(found) and any(
-        base.__module__ == "shoal.trainables.network" for base in found.__mro__
-    )
-
-
 def is_draft(found: Any) -> bool:
     """Say whether a class is only begun: what its file searches can be looked at before it can train."""
     return inspect.isclass(found) and not any(hasattr(found, name) for name, _ in METHODS)
 
 
-def misfit(function: Any, arguments: tuple[str, ...], before: int) -> str:
-    """Return why a function cannot be called with as many arguments, and `before` more ahead of them."""
+def misfit(function: Any, arguments: tuple[str, ...], before: int, named: Iterable[str] = ()) -> str:
+    """Return why a function cannot be called with these arguments, `before` more ahead, and named ones."""
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):
         return ""  # Python itself does not know
     try:
-        signature.bind(*(None,) * before, *arguments)
+        signature.bind(*(None,) * before, *arguments, **dict.fromkeys(named))
     except TypeError as error:
         return f"takes {signature}: {error}"
     return ""

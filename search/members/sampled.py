@@ -5,7 +5,8 @@ that the member's own training steps have given; rows that are dropped are passe
 text, or the arrays of a class of one's own) has epochs of its own: a mixture reads groups at different rates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from shoal.search.corpus.batches import MixedBatches
 from shoal.search.members.kept import KeptRows
 from shoal.search.members.mixed import VisitBatches
 from shoal.search.members.views import BroodView, Pace, Shared
+from shoal.search.messages import Reading
 from shoal.trainables.arrays import map_nest
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.member import Batches, SavedState, copies
@@ -38,11 +40,16 @@ class SampledBatches:
         for pool in self.pools:
             pool.drawn = self.drawn
         self.waiting: list[list[tuple[KeptRows, Ids]]] = []  # batches whose losses have not arrived yet
+        # the member's hyperparameters under `sampling`: as they are now, and as they were at the last batch
+        self.wanted: Callable[[], Mapping[str, Any]] = dict
+        self.heeded: dict[str, Any] = {}
         self.weighed: Any = batches if hasattr(batches, "weigh") else None
         nothing = dict.fromkeys(("loss", "age", "score"), np.empty(0))
         self.weigher = rule.plan(np.arange(0), nothing, Context(0, 1, 0, 0))
 
     def next(self) -> dict[str, Any]:
+        if (wanted := dict(self.wanted())) != self.heeded:
+            self.heed(wanted, anew=True)
         self.drawn.clear()
         below = self.batches.next()
         self.waiting.append(list(self.drawn))
@@ -52,6 +59,13 @@ class SampledBatches:
         if self.weighed is None:
             return {"rows": below, "weights": weights}
         return {"rows": below["rows"], "weights": weights | {"below": below["weights"]}}
+
+    def heed(self, wanted: dict[str, Any], anew: bool) -> None:
+        """Go by these numbers of the rule; with `anew` in the running epochs too."""
+        rule: Any = self.rule
+        for pool in self.pools:
+            pool.follow(replace(rule, **wanted), anew)
+        self.heeded = wanted
 
     def weigh(self, losses: Any, weights: Any) -> Any:
         kept = self.weigher.weigh({"loss": losses, "weight": weights["kept"], "step": weights["step"]})
@@ -82,19 +96,17 @@ class SampledBatches:
         """The share of all rows that the running epochs keep."""
         return sum(int(pool.keep.sum()) for pool in self.pools) / sum(pool.rows for pool in self.pools)
 
-    def progress(self) -> dict[str, float]:
-        """Return how often each group was gone through, and how many rows of it were left out by a window."""
-        found: dict[str, float] = {}
-        for group, pool in zip(self.groups, self.pools, strict=False):
-            found[f"epochs_{group}"] = pool.position / pool.rows
-            if isinstance(pool.stream, WindowStream):
-                found[f"skipped_{group}"] = float(pool.skipped)
-        return found
+    def reading(self) -> Reading:
+        """Return how far each group was read, and the share of its rows that the policy keeps."""
+        known = list(zip(self.groups, self.pools, strict=False))
+        skipped = {group: float(pool.skipped) for group, pool in known if isinstance(pool.stream, WindowStream)}
+        return Reading({group: pool.position / pool.rows for group, pool in known}, skipped, self.kept)
 
     @copies
     def state(self) -> SavedState:
         pools = [pool.state() for pool in self.pools]
-        return {"batches": self.batches.state(), "drawn": self.pace.drawn, "pools": pools}
+        found = {"batches": self.batches.state(), "drawn": self.pace.drawn, "pools": pools}
+        return found | ({"heeded": dict(self.heeded)} if self.heeded else {})
 
     @copies
     def load(self, state: SavedState) -> None:
@@ -103,6 +115,8 @@ class SampledBatches:
         self.waiting.clear()
         for pool, own in zip(self.pools, state["pools"], strict=True):
             pool.load(own)
+        # the loaded epochs are planned by the donor's numbers; the next batch may bring others
+        self.heed(dict(state.get("heeded", {})), anew=False)
 
 
 class ArrayRows:
@@ -165,9 +179,7 @@ def sample_groups(
         view = BroodView(shared, first, stream.order.rows, member, pace) if shared else None
         pools.append(KeptRows(stream, rule, seed, pace, view=view, score=(scores or {}).get(group)))
         first += stream.order.rows
-    for window in mixed.windows.values():
-        window.leave(mixed)  # each pool reports its own place to the window
-    mixed.streams, mixed.windows = list(pools), {}
+    mixed.read_through(pools)
     return SampledBatches(mixed, pools, rule, pace, mixed.groups)
 
 
@@ -193,3 +205,4 @@ def sample_member(
         raise ValueError(
             f"sampling: the batches of {type(member).__name__} must be `Shuffled`, got {type(rows).__name__}."
         )
+    member.batches.wanted = lambda: member.hyperparameters.get("sampling", {})

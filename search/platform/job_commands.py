@@ -5,12 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from shoal.search import notation
 from shoal.search.errors import InputError
-
-_console = Console()
+from shoal.search.output import screen
 
 Address = Annotated[
     str | None,
@@ -57,14 +54,14 @@ def submit_command(
         resources={name: value for name, value in reserved.items() if value},
         runtime_env=environment(runtime_env),
     )
-    jobs.submit_run(wanted, _console, not no_wait)
+    jobs.submit_run(wanted, screen(), not no_wait)
 
 
 def stop_command(target: Target, address: Address = None) -> None:
     """Stop a job; its run can be continued."""
     from shoal.search.platform import jobs
 
-    jobs.stop_job(target, address, _console)
+    jobs.stop_job(target, address, screen())
 
 
 def logs_command(
@@ -75,7 +72,7 @@ def logs_command(
     """Print what a job has printed."""
     from shoal.search.platform import jobs
 
-    jobs.print_logs(target, address, _console, follow)
+    jobs.print_logs(target, address, screen(), follow)
 
 
 def top_command(
@@ -86,7 +83,7 @@ def top_command(
     """Watch a running population: members, scores, copies, speed and time left."""
     from shoal.search.platform.top import watch_run
 
-    watch_run(target, address, _console, once)
+    watch_run(target, address, screen(), once)
 
 
 def pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
@@ -106,6 +103,8 @@ def resource_amount(name: str, text: str) -> float:
 
 def environment(path: Path | None) -> dict[str, object]:
     """Read the file of a runtime environment; `--working-dir` alone names the working directory."""
+    from shoal.search import notation  # which imports yaml
+
     if path is None:
         return {}
     try:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
-from rich.console import Console
 
 from shoal.search.errors import InputError
+from shoal.search.output import print_plainly
 
 k8s = typer.Typer(
     help="Write manifests for KubeRay; `kubectl apply -f -` takes them, or --apply.", no_args_is_help=True
@@ -88,10 +87,10 @@ def install_dashboard(
     if dry_run:
         sys.stdout.write(json.dumps(dashboard(), indent=2) + "\n")
         return
-    token, console = token_of(token_file), Console()
+    token = token_of(token_file)
     try:
         for line in server.install(server.open_grafana(url, token), prometheus):
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
+            print_plainly(line)
     except server.GrafanaRefused as error:
         raise InputError(f"--url: {error}") from error
 
@@ -108,23 +107,11 @@ def token_of(file: Path | None) -> str:
         raise InputError(f"--token-file: {file} cannot be read: {error.strerror}.") from error
 
 
-class ManifestDumper(yaml.SafeDumper):
-    """Writes every mapping in full, without anchors, and a text of several lines as a block."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
-
-
-ManifestDumper.add_representer(str, _text)
-
-
 def deliver(manifests: Sequence[dict[str, Any]], applied: bool) -> None:
     """Print manifests, or apply them to kubectl's current cluster."""
-    text = yaml.dump_all(manifests, Dumper=ManifestDumper, sort_keys=False, width=110)
+    from shoal.search.platform.manifest_text import as_text
+
+    text = as_text(manifests)
     if not applied:
         sys.stdout.write(text)
         return

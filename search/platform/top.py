@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -12,6 +11,7 @@ from shoal.cluster.this_job import DIRECTORY
 from shoal.policies.population import Order
 from shoal.search.driver.progress import Progress
 from shoal.search.errors import InputError
+from shoal.search.messages import Row
 from shoal.search.platform import jobs
 from shoal.search.records import directory, tables
 from shoal.search.records.lineage import read_lineage
@@ -55,7 +55,7 @@ class NewestRows:
     """The newest row of each member in a run's metrics, whose parts are each read only once."""
 
     parts: list[str] = field(default_factory=list)
-    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    rows: dict[int, Row] = field(default_factory=dict)
 
     def read(self, store: Store) -> bool:
         """Read new parts, or all again if a resumed run has dropped some; return whether any was new."""
@@ -66,7 +66,7 @@ class NewestRows:
         try:
             for part in new:
                 read = tables.read_part(store, f"{tables.METRICS}/{part}").to_pylist()
-                self.rows |= {row["member"]: row for row in read}
+                self.rows |= {row.member: row for row in map(tables.row_of, read)}
         except FileNotFoundError:  # the run was resumed and has dropped it: all again at the next look
             self.parts, self.rows = [], {}
             return False
@@ -81,7 +81,7 @@ def show_newest(view: Progress, seen: NewestRows, store: Store) -> None:
     events = read_lineage(store)
     last = max(event.round for event in events)
     now = {event.member: event.after for event in events}
-    rows = [row | {"hyperparameters": now.get(member, {})} for member, row in sorted(seen.rows.items())]
+    rows = [row._replace(hyperparameters=now.get(member, {})) for member, row in sorted(seen.rows.items())]
     copies = [event for event in events if event.parent is not None]
     orders = [Order(event.member, event.parent or 0, event.after) for event in copies if event.round == last]
     round_ = tables.round_of(seen.parts[-1])

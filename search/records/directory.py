@@ -4,8 +4,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow.lib
@@ -15,19 +14,17 @@ from safetensors.numpy import save
 from shoal.cluster import checkpoints, lease
 from shoal.cluster.storage import BrokenFile, Store, reason
 from shoal.cluster.this_job import ADDRESS, running_in
-from shoal.policies.standings import rank
 from shoal.search.config.places import absolute, escaped
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.load import checked_run, dump, parse
+from shoal.search.messages import Row
 from shoal.search.records import inputs
-from shoal.search.records.tables import METRICS, rows_backwards
+from shoal.search.records.last import member_of, read_last_rows, read_settled
 from shoal.search.tokenizers import open_tokenizer
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
-READS = 50  # how often a read is tried again while the run deletes older checkpoints
-Answer = TypeVar("Answer")
-MOVABLE = {"code", "directory", "cluster"}  # these may change when a run goes on elsewhere
+MOVABLE = {"code", "declared", "directory", "cluster"}  # these may change when a run goes on elsewhere
 UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # every Ray session unpacks a job's files into another folder
 
 
@@ -68,6 +65,7 @@ def same_run(given: Run) -> Run:
     differs. The new configuration is written into the directory.
     """
     there, store, _ = recorded(given.directory)
+    given = on_chosen_rows(given, there)
     data = given.data.model_copy(update={"content": given.data.content or there.data.content})
     given = given.model_copy(update={"data": data})
     known = inputs.check_same(given, store)
@@ -86,6 +84,19 @@ def same_run(given: Run) -> Run:
         )
     store.write(SETTINGS, dump(given))
     return given
+
+
+def on_chosen_rows(given: Run, there: Run) -> Run:
+    """Return the given run on the rows that the one in its directory chose, if both choose rows."""
+    if given.selection is None or there.selection is None or not there.selection.chosen:
+        return given
+    kept = {"chosen": there.selection.chosen, "corpus": there.selection.corpus}
+    groups = {name: source for name, source in given.data.groups.items() if name in there.data.groups}
+    changes: dict[str, Any] = {"corpus": there.data.corpus, "groups": groups}
+    if given.data.proportions is None:
+        changes["proportions"] = there.data.proportions
+    data = given.data.model_copy(update=changes)
+    return given.model_copy(update={"data": data, "selection": given.selection.model_copy(update=kept)})
 
 
 def flat_settings(values: Any, place: str = "") -> dict[str, Any]:
@@ -189,68 +200,17 @@ def _state_of(run: Run, store: Store) -> tuple[str, ...]:
     step, best, exploits, score = 0, "-", "-", "-"
     last = checkpoints.latest(store, range(run.population.members), run.shares)
     if last is not None and any(checkpoints.load_decisions(store, last)["saved"]):
-        rows, number = _last_rows(run, store, last)
-        step = min(row["step"] for row in rows.values())
-        best, score = str(number), f"{rows[number]['score']:.4f}"
+        rows, number = read_last_rows(run, store, last)
+        step = min(row.step for row in rows.values())
+        best, score = str(number), f"{rows[number].score:.4f}"
         exploits = str(checkpoints.load_decisions(store, last)["exploits"])
     return run.name, said.get("status", "not begun"), f"{step}/{run.training.steps}", score, best, exploits
 
 
-def read_settled(read: Callable[[], Answer]) -> Answer:
-    """Return what `read` reads of a run; if the run deletes the files meanwhile, read again."""
-    for _ in range(READS):
-        try:
-            return read()
-        except FileNotFoundError as error:
-            gone = error
-    raise InputError(f"{reason(gone)}: the run deletes its checkpoints faster than they are read; try again.")
-
-
-def last_rows(run: Run, store: Store) -> tuple[dict[int, dict[str, Any]], int]:
-    """Return each member's metrics at its last checkpoint, and the number of the best one."""
-    return read_settled(lambda: _last_rows(run, store))
-
-
-def _last_rows(run: Run, store: Store, last: int | None = None) -> tuple[dict[int, dict[str, Any]], int]:
-    if last is None:
-        last = checkpoints.latest(store, range(run.population.members), run.shares)
-    saved = [] if last is None else checkpoints.load_decisions(store, last)["saved"]
-    if not any(saved):
-        raise InputError(f"{run.directory} has no checkpoint yet: run or resume it first.")
-    # of the newest parts only: a run may delete the checkpoint while all of them are read
-    found = rows_at(store, saved, rows_backwards(store, METRICS))
-    return found, rank({member: row["score"] for member, row in found.items()})[0]
-
-
-def rows_at(store: Store, saved: Sequence[int], rows: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Return each member's row of the round in which it was saved; a member without one never was."""
-    found: dict[int, dict[str, Any]] = {}
-    wanted = sum(round_ > 0 for round_ in saved)
-    for row in rows:
-        if saved[row["member"]] == row["round"]:
-            found[row["member"]] = row
-        if len(found) == wanted:
-            break
-    missing = [(member, round_) for member, round_ in enumerate(saved) if round_ and member not in found]
-    if missing:
-        raise BrokenFile(store.path(METRICS), "it has no row of member {} in round {}".format(*missing[0]))
-    return found
-
-
-def member_of(run: Run, store: Store, member: int | None) -> dict[str, Any]:
-    """Return the last metrics of a member, the best one by default; raises InputError if there is none."""
-    rows, best = last_rows(run, store)
-    chosen = best if member is None else member
-    if chosen not in rows:
-        raise InputError(f"member must be one of {', '.join(map(str, sorted(rows)))}, got {chosen}.")
-    return rows[chosen]
-
-
-def whole_weights(run: Run, store: Store, row: dict[str, Any]) -> dict[str, NDArray[Any]]:
+def whole_weights(run: Run, store: Store, row: Row) -> dict[str, NDArray[Any]]:
     """Return a member's weights by name; sharded weights are put together."""
     parts = [
-        checkpoints.load_member(store, row["round"], row["member"], (part, run.shares))
-        for part in range(run.shares)
+        checkpoints.load_member(store, row.round, row.member, (part, run.shares)) for part in range(run.shares)
     ]
     if "weights" not in parts[0]:
         raise InputError(f"{run.trainable}: its state() returns no `weights`, so none can be read.")
@@ -269,10 +229,15 @@ def arrays_by_name(weights: Any, name: str = "") -> dict[str, NDArray[Any]]:
     return {name or "weights": np.asarray(weights)}
 
 
-def export_member(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
-    """Write a member (the best one by default) as safetensors with a JSON config; return the folder."""
+def export_member(
+    run: Run, store: Store, member: int | None = None, to: Store | None = None, merge: bool = False
+) -> str:
+    """Write a member (the best one by default) as safetensors with a JSON config; return the file of weights.
 
-    def read() -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    With `merge` an adapter is added to the weights of its base.
+    """
+
+    def read() -> tuple[Row, dict[str, NDArray[Any]]]:
         chosen = member_of(run, store, member)
         return chosen, whole_weights(run, store, chosen)
 
@@ -281,15 +246,22 @@ def export_member(run: Run, store: Store, member: int | None = None, to: Store |
         "format": run.format,
         "trainable": run.trainable,
         "shape": exported_shape(run),
+        **({"settings": run.settings} if run.own else {}),
         "tokenizer": run.data.tokenizer,
         "run": run.name,
-        "member": row["member"],
-        "step": row["step"],
+        "member": row.member,
+        "step": row.step,
     }
     target = to or Store(f"{store.uri}/best")
+    if run.trainable == "causal_lm":
+        from shoal.search.records.pretrained import export_pretrained  # it loads torch, which few commands need
+
+        return f"{target.uri}/{export_pretrained(run, weights, config, target, merge)}"
+    if merge:
+        raise InputError(f"--merge: only a causal_lm has an adapter to merge, got {run.trainable}.")
     target.write("model.safetensors", as_safetensors(weights))
     target.write("config.json", json.dumps(config, indent=2) + "\n")
-    return target.uri
+    return f"{target.uri}/model.safetensors"
 
 
 def as_safetensors(weights: dict[str, NDArray[Any]]) -> bytes:
@@ -304,14 +276,14 @@ def as_safetensors(weights: dict[str, NDArray[Any]]) -> bytes:
 def exported_shape(run: Run) -> dict[str, Any]:
     """Return the arguments of `shoal.trainables.settings.DecoderShape` for the network of exported weights.
 
-    For a run of kind distill they are its teacher and its spaces; a run that reads no text has none.
+    For a run of kind distill they are its teacher and its spaces; other members than decoders have none.
     """
-    if not run.reads_text:
-        return {}
     if run.distill is not None:
         return {"teacher": run.distill.teacher, "spaces": run.distill.model_dump()["spaces"]}
+    if run.trainable != "decoder":
+        return {}
     vocabulary = open_tokenizer(run.data.tokenizer).vocabulary
-    return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.model_dump()}
+    return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.shape}
 
 
 STRATIFIED = "stratified"

@@ -8,37 +8,7 @@ from shoal.cluster.storage import Store
 from shoal.policies.schedule import Setting
 from shoal.policies.space import Hyperparameters, frozen
 from shoal.search.errors import InputError
-from shoal.search.records.tables import LINEAGE, read_table_rows
-
-
-class Event(NamedTuple):
-    """A member's start, or its copy of `parent` after round `round`; scores are from before the copy.
-
-    In a change a member is its own parent: it keeps its weights and gets other hyperparameters.
-    """
-
-    event: str  # "start", "copy" or "change"
-    round: int
-    step: int
-    member: int
-    score: float | None
-    parent: int | None
-    parent_score: float | None
-    before: Hyperparameters | None
-    after: Hyperparameters
-    # round and step of the copied weights in asynchronous runs, where members count their own; else None
-    parent_round: int | None = None
-    parent_step: int | None = None
-
-    @property
-    def copied_round(self) -> int:
-        """The parent's own round whose weights were copied."""
-        return self.round if self.parent_round is None else self.parent_round
-
-    @property
-    def began(self) -> int:
-        """How many steps the weights of this event had trained."""
-        return self.step if self.parent_step is None else self.parent_step
+from shoal.search.records.tables import LINEAGE, Event, read_table_rows
 
 
 class Segment(NamedTuple):

@@ -5,19 +5,28 @@ parts after r and writes them again, so that no event is ever there twice.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from shoal.cluster.storage import PART, TEMPORARY, BrokenFile, Store
 from shoal.policies.population import Order, PopulationState
+from shoal.policies.space import Hyperparameters
 from shoal.search.errors import InputError
+from shoal.search.messages import Row
 
 LINEAGE, METRICS, MIXING = "lineage.parquet", "metrics.parquet", "mixing.parquet"
 TESTS = "tests.json"  # the test loss of each group, with each member's last weights
 
-OF_GROUPS = ("loss_", "epochs_", "skipped_")
+# field of a row -> how the columns of its groups begin
+GROUP_COLUMNS = {
+    "epochs": "epochs_",
+    "losses": "loss_",
+    "loss_errors": "error_",
+    "skipped": "skipped_",
+    "measures": "",
+}
 LINEAGE_SCHEMA = pa.schema(
     [
         ("event", pa.string()),
@@ -41,9 +50,12 @@ METRICS_SCHEMA = pa.schema(
         ("brood", pa.int32()),
         ("score", pa.float64()),
         ("train_loss", pa.float64()),
+        ("rows", pa.int64()),  # rows that the weights have trained
         ("tokens", pa.int64()),
         ("train_seconds", pa.float64()),
         ("evaluate_seconds", pa.float64()),
+        ("exploit_seconds", pa.float64()),  # time that copying took since the row before
+        ("checkpoint_seconds", pa.float64()),  # time that its checkpoint kept it from training since then
         ("stacked", pa.bool_()),
         ("arrival", pa.int64()),  # how many reports had been decided before this one
         ("kept", pa.float64()),  # share of the rows that a sampling policy keeps
@@ -78,67 +90,111 @@ NEEDED = {
 }
 
 
+class Event(NamedTuple):
+    """A member's start, or its copy of `parent` after round `round`; scores are from before the copy.
+
+    In a change a member is its own parent: it keeps its weights and gets other hyperparameters.
+    """
+
+    event: str  # "start", "copy" or "change"
+    round: int
+    step: int
+    member: int
+    score: float | None
+    parent: int | None
+    parent_score: float | None
+    before: Hyperparameters | None
+    after: Hyperparameters
+    # round and step of the copied weights in asynchronous runs, where members count their own; else None
+    parent_round: int | None = None
+    parent_step: int | None = None
+
+    @property
+    def copied_round(self) -> int:
+        """The parent's own round whose weights were copied."""
+        return self.round if self.parent_round is None else self.parent_round
+
+    @property
+    def began(self) -> int:
+        """How many steps the weights of this event had trained."""
+        return self.step if self.parent_step is None else self.parent_step
+
+
 def write_starts(store: Store, state: PopulationState) -> None:
     """Record every member's first hyperparameters as round 0."""
-    rows = [_event("start", 0, 0, number, after=known.hyperparameters) for number, known in enumerate(state)]
-    _append(store, LINEAGE, 0, pa.Table.from_pylist(rows, LINEAGE_SCHEMA))
+    write_events(
+        store,
+        0,
+        [
+            Event("start", 0, 0, number, None, None, None, None, known.hyperparameters)
+            for number, known in enumerate(state)
+        ],
+    )
 
 
-def copy_rows(
-    orders: Sequence[Order], told: Mapping[int, Mapping[str, Any]], before: PopulationState
-) -> list[dict[str, Any]]:
+def copy_events(orders: Sequence[Order], told: Mapping[int, Row], before: PopulationState) -> list[Event]:
     """Return the events of orders; `told` has each member's last row, and `before` its state at that time."""
-
-    def source(order: Order) -> dict[str, Any]:
-        best = before[order.donor].best
-        if order.decision is None or best is None:
-            row = told[order.donor]
-            return {"parent_score": row["score"], "parent_round": row["round"], "parent_step": row["step"]}
-        return {"parent_score": best.score, "parent_round": best.decision, "parent_step": best.step}
-
-    return [
-        _event(
-            "copy" if order.donor != order.member else "change",
-            told[order.member]["round"],
-            told[order.member]["step"],
-            order.member,
-            order.hyperparameters,
-        )
-        | {
-            "score": told[order.member]["score"],
-            "parent": order.donor,
-            **source(order),
-            "before": json.dumps(before[order.member].hyperparameters),
-        }
-        for order in orders
-    ]
+    found = []
+    for order in orders:
+        own, donor, best = told[order.member], told[order.donor], before[order.donor].best
+        kind = "copy" if order.donor != order.member else "change"
+        source = donor.score, donor.round, donor.step
+        if order.decision is not None and best is not None:
+            source = best.score, best.decision, best.step
+        values = before[order.member].hyperparameters, order.hyperparameters
+        place = kind, own.round, own.step, order.member, own.score
+        found.append(Event(*place, order.donor, source[0], *values, *source[1:]))
+    return found
 
 
-def write_copies(store: Store, part: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    if rows:
-        _append(store, LINEAGE, part, pa.Table.from_pylist([dict(row) for row in rows], LINEAGE_SCHEMA))
+def write_events(store: Store, part: int, events: Sequence[Event]) -> None:
+    if events:
+        rows = [_event_columns(event) for event in events]
+        _append(store, LINEAGE, part, pa.Table.from_pylist(rows, LINEAGE_SCHEMA))
 
 
-def write_metrics(store: Store, round_: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Record one row for each member, with three kinds of columns for a group.
+def write_metrics(store: Store, round_: int, rows: Sequence[Row]) -> None:
+    """Record one row for each member, with four kinds of columns for a group.
 
-    `loss_GROUP` is its validation loss, `epochs_GROUP` how many epochs of it the member has read, and
-    `skipped_GROUP` how many rows its window has left behind, if it is read through a window.
+    `loss_GROUP` is its validation loss, `error_GROUP` the standard error of that over the held-out rows,
+    `epochs_GROUP` how many epochs of it the member has read, and `skipped_GROUP` how many rows its window has
+    left behind, if it is read through a window. What else a class measures has columns of its own names, such
+    as `accuracy_GROUP`.
     """
     schema = METRICS_SCHEMA
-    for name in sorted({name for row in rows for name in row if name.startswith(OF_GROUPS)}):
-        schema = schema.append(pa.field(name, pa.float64()))
-    _append(store, METRICS, round_, pa.Table.from_pylist([dict(row) for row in rows], schema))
+    columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
+    for field, prefix in GROUP_COLUMNS.items():
+        known: list[Mapping[str, float]] = [getattr(row, field) for row in rows]
+        for group in sorted({group for values in known for group in values}):
+            columns[f"{prefix}{group}"] = [values.get(group) for values in known]
+            schema = schema.append(pa.field(f"{prefix}{group}", pa.float64()))
+    _append(store, METRICS, round_, pa.Table.from_pydict(columns, schema))
 
 
-def write_mixing(store: Store, round_: int, rows: Sequence[Mapping[str, Any]]) -> None:
+def row_of(columns: Mapping[str, Any]) -> Row:
+    """Return a member's row as the table of metrics has it; older tables lack some columns."""
+    there = {name: value for name, value in columns.items() if value is not None}
+    found: dict[str, Any] = {name: there[name] for name in METRICS_SCHEMA.names if name in there}
+    for field, prefix in GROUP_COLUMNS.items():
+        named = [name for name in there if name.startswith(prefix)] if prefix else measured_columns(there)
+        found[field] = {name.removeprefix(prefix): there[name] for name in named}
+    return Row(**found)
+
+
+def measured_columns(names: Iterable[str]) -> list[str]:
+    """Return those columns of the metrics that hold what a class measures beside its losses."""
+    prefixes = tuple(prefix for prefix in GROUP_COLUMNS.values() if prefix)
+    return [name for name in names if name not in METRICS_SCHEMA.names and not name.startswith(prefixes)]
+
+
+def write_mixing(store: Store, round_: int, rows: Sequence[Row]) -> None:
     """Record a row for each member and group: the mixture, and what the mixing policy has measured."""
     found = []
     for row in rows:
-        if told := row.get("mixing"):
-            place = {"round": row["round"], "step": row["step"], "member": row["member"]}
-            whole = {name: told[name] for name in ("evaluations", "probe_steps", "extra_steps", "decision")}
-            found += [place | whole | of_group for of_group in told["groups"]]
+        if row.mixture is not None:
+            place = {"round": row.round, "step": row.step, "member": row.member}
+            whole = row.mixture._asdict()
+            found += [place | whole | group._asdict() for group in whole.pop("groups")]
     if found:
         _append(store, MIXING, round_, pa.Table.from_pylist(found, MIXING_SCHEMA))
 
@@ -193,8 +249,9 @@ def drop_rounds_after(store: Store, round_: int) -> None:
                 store.delete(f"{folder}/{name}")
 
 
-def _event(event: str, round_: int, step: int, member: int, after: dict[str, Any]) -> dict[str, Any]:
-    return {"event": event, "round": round_, "step": step, "member": member, "after": json.dumps(after)}
+def _event_columns(event: Event) -> dict[str, Any]:
+    before = None if event.before is None else json.dumps(event.before)
+    return event._asdict() | {"before": before, "after": json.dumps(event.after)}
 
 
 def _append(store: Store, folder: str, round_: int, table: pa.Table) -> None:

@@ -1,7 +1,7 @@
 """Find the round from which a run goes on: the newest one whose files, and all before them, are whole."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from shoal.cluster import checkpoints, ledger
 from shoal.cluster.storage import BrokenFile, Store
@@ -10,18 +10,24 @@ from shoal.policies.parts import archived_within
 from shoal.policies.population import PopulationState
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
+from shoal.search.messages import Row
 from shoal.search.records import tables
-from shoal.search.records.directory import rows_at
+from shoal.search.records.last import rows_at
 from shoal.search.records.lineage import read_lineage
+
+NO_ROWS: Mapping[int, Row] = {}
 
 
 class WholeRound(NamedTuple):
-    """A round as the checkpoint and the tables have it."""
+    """A round as the checkpoint and the tables have it; round 0 is a run's beginning."""
 
     round: int
-    decisions: dict[str, Any]
     state: PopulationState
-    last: dict[int, dict[str, Any]]  # each member's row of its last round
+    last: Mapping[int, Row] = NO_ROWS  # member -> its row of its last round
+    exploits: int = 0
+    read_out: Sequence[str] = ()  # groups whose rows have ended
+    arrived: int = 0  # reports decided so far; only where members wait for nobody
+    ended: Sequence[int] = ()  # members that train no more; only there
 
 
 def newest_whole(run: Run, store: Store, say: Callable[[str], None]) -> WholeRound | None:
@@ -57,7 +63,15 @@ def read_whole(run: Run, store: Store, round_: int) -> WholeRound:
     """Read all files of a round and before; raises BrokenFile for a file that is not as it was written."""
     decisions = checkpoints.load_decisions(store, round_)
     with store.guarded(checkpoints.decisions_of(round_)):
-        state, saved = population.from_plain(decisions["members"]), [int(each) for each in decisions["saved"]]
+        found = WholeRound(
+            round_,
+            population.from_plain(decisions["members"]),
+            exploits=decisions["exploits"],
+            read_out=decisions.get("read_out", []),
+            arrived=decisions.get("arrived", 0),
+            ended=decisions.get("ended", []),
+        )
+        state, saved = found.state, [int(each) for each in decisions["saved"]]
         earlier = {(best.decision, member) for member, best in archived_within(state, run.parts)}
     checkpoints.verify(store, [*((each, member) for member, each in enumerate(saved)), *earlier], run.shares)
     read_lineage(store, round_)
@@ -67,4 +81,4 @@ def read_whole(run: Run, store: Store, round_: int) -> WholeRound:
     for name in ledger.saved(store, round_):
         store.read_table(name)
     rows = tables.read_table_rows(store, tables.METRICS, round_) if any(saved) else []
-    return WholeRound(round_, decisions, state, rows_at(store, saved, rows))
+    return found._replace(last=rows_at(store, saved, rows))

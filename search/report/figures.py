@@ -139,6 +139,11 @@ def group_loss(story: Story, group: str) -> Figure:
     return against_members(story, column, story.losses, equal)
 
 
+def measure_figure(story: Story, name: str) -> Figure:
+    """Draw something that the members' class measures beside its losses."""
+    return against_members(story, name, False)
+
+
 def kept_rows(story: Story) -> Figure:
     """Draw the share of the training rows that the running epochs keep."""
     return against_members(story, "kept", False)

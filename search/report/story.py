@@ -14,8 +14,8 @@ from shoal.policies.standings import rank
 from shoal.search.errors import InputError
 from shoal.search.notation import read_yaml
 from shoal.search.records.directory import CONTROLS, SETTINGS, SUMMARY, summary
-from shoal.search.records.lineage import Event, Segment, ancestry, read_lineage, roots, stays
-from shoal.search.records.tables import METRICS, MIXING, read_table_rows
+from shoal.search.records.lineage import Segment, ancestry, read_lineage, roots, stays
+from shoal.search.records.tables import METRICS, MIXING, Event, measured_columns, read_table_rows
 
 RowsByMember = dict[int, list[dict[str, Any]]]  # member -> its rows in the order of rounds
 StepValues = list[tuple[int, float | None]]  # (step, value); None where a member failed
@@ -52,8 +52,10 @@ class Story:
 
     @property
     def unit(self) -> str:
-        """What the curves show. Only a language model's score is known to be minus a loss."""
-        return "validation loss" if self.settings.get("trainable", "decoder") == "decoder" else "score"
+        """What the curves show: a score, or the loss that it is minus of."""
+        declared = self.settings.get("declared") or {}
+        by_loss = self.settings.get("trainable", "decoder") == "decoder" or declared.get("by_loss")
+        return "validation loss" if by_loss else "score"
 
     @property
     def losses(self) -> bool:
@@ -82,6 +84,12 @@ class Story:
     def groups(self) -> list[str]:
         names = {name for rows in self.rows.values() for row in rows for name in row}
         return sorted(name.removeprefix("loss_") for name in names if name.startswith("loss_"))
+
+    @cached_property
+    def measures(self) -> list[str]:
+        """The columns that hold what the members' class measures beside its losses."""
+        names = {name for rows in self.rows.values() for row in rows for name in row}
+        return sorted(measured_columns(names))
 
     @property
     def mixed_groups(self) -> list[str]:

@@ -8,12 +8,12 @@ from typing import Any
 from shoal.cluster.storage import Store
 from shoal.search.records.directory import STRATIFIED
 from shoal.search.records.lineage import Segment
+from shoal.search.report.comparison import comparison
 from shoal.search.report.drawing import readable_value
 from shoal.search.report.figures import (
     EQUAL_LEGEND,
     GROUP_LEGEND,
     SCHEDULE_LEGEND,
-    against_control,
     categories,
     genealogy,
     group_loss,
@@ -22,9 +22,12 @@ from shoal.search.report.figures import (
     scores,
     stacked,
 )
+from shoal.search.report.measures import measures, tests_of
 from shoal.search.report.mixtures import mixing
 from shoal.search.report.page import document, grid, html_legend, html_table, panel, section
-from shoal.search.report.story import Control, Story, finite, read_story
+from shoal.search.report.search_figures import parallel_figure, searched, slices
+from shoal.search.report.story import Story, finite, read_story
+from shoal.search.report.wording import count, decimal, duration, with_error
 
 REPORT = "report.html"
 MOST_CHIPS = 7  # the header shows so many members of the winning lineage; the genealogy shows all
@@ -41,7 +44,15 @@ def write_report(store: Store) -> str:
 
 
 def draw(story: Story) -> str:
-    parts = [header(story), overview(story), schedules(story), mixing(story), groups(story), sampling(story)]
+    parts = [
+        header(story),
+        overview(story),
+        slices(story) or schedules(story),
+        mixing(story),
+        groups(story),
+        measures(story),
+        sampling(story),
+    ]
     parts += [comparison(story), members(story)]
     configuration = f'<div class="box"><pre>{escape(story.configuration)}</pre></div>'
     parts.append(f"<details><summary>Resolved configuration</summary>{configuration}</details>")
@@ -93,10 +104,7 @@ def tiles(story: Story) -> str:
     said = story.summary
     best = story.shown(story.last_scores[story.winner])
     values = [(story.unit, decimal(best) or "none")]
-    values += [
-        (f"test loss, {group}", decimal(loss) or "none")
-        for group, loss in (said.get("test_loss") or {}).items()
-    ]
+    values += [(f"test {name}", decimal(value) or "none") for name, value in tests_of(story, said).items()]
     values += [
         ("exploits", f"{said.get('exploits', len(story.copies)):,}"),
         ("members", f"{len(story.stays):,}"),
@@ -106,6 +114,8 @@ def tiles(story: Story) -> str:
     tokens = said.get("tokens") or sum(rows[-1].get("tokens") or 0 for rows in story.rows.values())
     if tokens:
         values.append(("tokens", count(tokens)))
+    elif rows := said.get("rows"):
+        values.append(("rows", count(rows)))
     if (seconds := finite(said.get("wall_seconds"))) is not None:
         values.append(("wall time", duration(seconds)))
     drawn = [
@@ -130,8 +140,10 @@ def rounds(story: Story) -> str:
 
 def overview(story: Story) -> str:
     what = "Nats per token; lower is better." if story.losses else "Higher is better."
+    lanes = ("genealogy", "Who copied whom", "One lane per member slot.")
+    across = ("parallel", "Hyperparameters and result", "One line per member; nobody copied.")
     figures = [
-        panel("genealogy", "Who copied whom", "One lane per member slot.", genealogy(story)),
+        panel(*across, parallel_figure(story)) if searched(story) else panel(*lanes, genealogy(story)),
         panel("scores", story.unit.capitalize(), what, scores(story)),
     ]
     return f"<section>{grid(figures, 'stack' if stacked(story) else 'pair')}</section>"
@@ -188,10 +200,11 @@ def changed(before: Any, after: Any) -> str:
 
 
 def groups(story: Story) -> str:
-    test = story.summary.get("test_loss") or {}
+    test, errors = story.summary.get("test_loss") or {}, story.summary.get("test_error") or {}
     figures = []
     for place, group in enumerate(story.groups):
-        about = f"test loss of the winner {decimal(test[group])}" if finite(test.get(group)) is not None else ""
+        known = with_error(test.get(group), errors.get(group))
+        about = f"test loss of the winner {known}" if known else ""
         figures.append(panel(f"group-{place}", group, about, group_loss(story, group), "h3"))
     keys = EQUAL_LEGEND if STRATIFIED in story.controls else GROUP_LEGEND
     return section("Validation loss by group", html_legend(keys), grid(figures)) if figures else ""
@@ -206,60 +219,6 @@ def sampling(story: Story) -> str:
         about += f" They were scored by {scored['model']}: {scored['rows']} rows in {scored['seconds']:.0f} s."
     figure = panel("kept", "Rows kept", about, kept_rows(story), "h3")
     return section("Sampling", html_legend(GROUP_LEGEND), grid([figure]))
-
-
-def comparison(story: Story) -> str:
-    return "".join(control_section(story, folder, control) for folder, control in story.controls.items())
-
-
-def control_section(story: Story, folder: str, control: Control) -> str:
-    figure = panel(
-        folder,
-        "Best so far",
-        f"The best {story.unit} that any member had reached.",
-        against_control(story, control),
-        "h3",
-    )
-    parts = [
-        figure,
-        html_table(["", "this run", control.name, "difference"], comparison_rows(story, control)),
-    ]
-    return section(f"Against the same members {control.name}", caught_up(story, control), grid(parts, "pair"))
-
-
-def comparison_rows(story: Story, control: Control) -> list[list[str]]:
-    ours, alone = story.summary, control.summary
-    pairs = [(f"best {story.unit}", final(story, story.rows), final(story, control.rows))]
-    pairs += [
-        (f"test loss, {group}", loss, (alone.get("test_loss") or {}).get(group))
-        for group, loss in (ours.get("test_loss") or {}).items()
-    ]
-    rows = [[name, decimal(a), decimal(b), difference(a, b)] for name, a, b in pairs]
-    rows.append(["exploits", str(ours.get("exploits", len(story.copies))), str(alone.get("exploits", 0)), ""])
-    walls = [finite(said.get("wall_seconds")) for said in (ours, alone)]
-    return [*rows, ["wall time", *("" if wall is None else duration(wall) for wall in walls), ""]]
-
-
-def final(story: Story, rows: dict[int, list[dict[str, Any]]]) -> float | None:
-    """Return the best score of the last round, with which a run ends."""
-    found = [score for each in rows.values() if (score := finite(each[-1]["score"])) is not None]
-    return story.shown(max(found)) if found else None
-
-
-def caught_up(story: Story, control: Control) -> str:
-    """Return a sentence that says at which step this run had reached the control's final value."""
-    goal = final(story, control.rows)
-    if goal is None:
-        return ""
-    sign = -1 if story.losses else 1
-    last = max(rows[-1]["step"] for rows in control.rows.values())
-    for step, value in story.best_so_far(story.rows):
-        if value is not None and sign * value >= sign * goal and step < last:
-            return (
-                f'<p class="soft">This run had reached {goal:.4f} by step {step}; '
-                f"{control.name} that took {last} steps.</p>"
-            )
-    return ""
 
 
 def members(story: Story) -> str:
@@ -282,30 +241,3 @@ def member_row(story: Story, member: int) -> list[str]:
         f"member {path[0].member}",
         *(readable_value(path[-1].hyperparameters.get(name, "")) for name in story.hyperparameters),
     ]
-
-
-def decimal(value: float | None) -> str:
-    known = finite(value)
-    return "" if known is None else f"{known:.4f}"
-
-
-def difference(ours: float | None, alone: float | None) -> str:
-    if finite(ours) is None or finite(alone) is None:
-        return ""
-    assert ours is not None and alone is not None
-    return f"{ours - alone:+.4f}" + (f" ({100 * (ours / alone - 1):+.1f} %)" if alone > 0 else "")
-
-
-def count(value: float) -> str:
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:g}"
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.3g} s"

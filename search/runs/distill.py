@@ -19,7 +19,7 @@ from shoal.search.corpus.text import held_out_of
 from shoal.search.distill.card import read_teacher
 from shoal.search.distill.costs import cost_of, spaces_of
 from shoal.search.distill.members import trained
-from shoal.search.distill.students import SCORED, STUDENTS, Row, search_students
+from shoal.search.distill.students import SCORED, STUDENTS, ScoredNetwork, search_students
 from shoal.search.distill.teacher import open_teacher
 from shoal.search.errors import InputError
 from shoal.search.records import directory
@@ -79,13 +79,13 @@ def pick(run: Run, console: Console) -> None:
     )
 
 
-def unmet(run: Run, rows: list[Row]) -> list[float]:
+def unmet(run: Run, rows: list[ScoredNetwork]) -> list[float]:
     """Return the budgets that no network is within: of measured ones this is known only afterwards."""
     least = min(row[run.distilling.search.objective] for row in rows)
     return [budget for budget in run.distilling.search.budgets if budget < least]
 
 
-def nearest_to(run: Run, rows: list[Row]) -> str:
+def nearest_to(run: Run, rows: list[ScoredNetwork]) -> str:
     objective = run.distilling.search.objective
     least = min(rows, key=lambda row: row[objective])
     return f"the nearest has {least[objective]:.4g} {UNITS[objective]}, of {least['space']}"
@@ -106,7 +106,7 @@ def winners_of(run: Run, store: Store) -> dict[str, int]:
     return found
 
 
-def add_test_losses(run: Run, students: list[Row], weights: dict[str, Any]) -> None:
+def add_test_losses(run: Run, students: list[ScoredNetwork], weights: dict[str, Any]) -> None:
     """Measure the students on test rows, which played no part in the choice."""
     taught = open_teacher(run, "cpu")
     held_out = held_out_of(run)
@@ -118,14 +118,14 @@ def add_test_losses(run: Run, students: list[Row], weights: dict[str, Any]) -> N
                 row["test_loss"] = loss
 
 
-def flat_row(row: Row) -> Row:
+def flat_row(row: ScoredNetwork) -> ScoredNetwork:
     """Return a scored network as one row of a table."""
     subnet: Subnet = row["subnet"]
     rest = {key: value for key, value in row.items() if key not in ("subnet", "budgets", "name")}
     return rest | subnet.plain() | {"name": row.get("name")}
 
 
-def students_table(run: Run, teacher: Row, students: list[Row]) -> Table:
+def students_table(run: Run, teacher: ScoredNetwork, students: list[ScoredNetwork]) -> Table:
     """Return the teacher and its students: shape, cost, losses in nats, and the budgets they answer to."""
     measured = ["latency"] if run.distilling.search.objective == "latency" else []
     costs = ["parameters", "macs", *measured]

@@ -1,7 +1,7 @@
 """What the commands `run` and `resume` do around the training: corpus, Ray, report, export."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ from shoal.search.members.own_class import own_class
 from shoal.search.records import directory
 from shoal.search.runs.closing import close, is_closed
 from shoal.search.runs.controls import controls
+from shoal.search.runs.select import with_chosen_rows
 
 
 def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
@@ -98,32 +99,21 @@ def train_all(run: Run, runs: list[Run], console: Console) -> None:
 
 
 def prepare_run(run: Run, console: Console, new: bool = False) -> Run:
-    """Build the corpus if it is not there, and check that a batch can be cut from it; return its run.
+    """Build the corpus if it is not there, and check the run against it; return the run with these rows.
 
     For a `new` run it is also built again if its sources have changed.
     """
     if run.own:
         own_class(run.trainable, run.code)
-    if not run.reads_text:
+    if not run.takes_rows:
         return run
+    run = with_chosen_rows(run, partial(print_line, console), renew=new)
     manifest = prepare_corpus(run.data, partial(print_line, console), renew=new)
     run = run.model_copy(update={"data": run.data.model_copy(update={"content": manifest.content})})
     rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}
-    check_rows(run, sum(rows.values()))
-    large = windows(run.data, manifest)
-    rule = run.sampling.rule
-    if large and rule is not None and "order" in rule.build().spec.emits:
-        raise InputError(
-            f"sampling.rule: {rule.kind} puts all rows of a group in order, but {', '.join(large)} must "
-            f"be streamed with data.memory_megabytes {run.data.memory_megabytes:g}; raise it."
-        )
-    if run.mixing is not None:
-        check_reference(run)
-        if problem := check_with_rows(run, rows):
-            raise InputError(f"{problem}.")
-        if note := note_on_batches(run):
-            print_line(console, note)
-    if note := note_on_epochs(run, rows):
+    check_rows(run, rows, list(windows(run.data, manifest)))
+    notes = [note_on_batches(run) if run.mixing else "", note_on_epochs(run, rows)]
+    for note in filter(None, notes):
         print_line(console, note)
     return run
 
@@ -164,13 +154,26 @@ def score_rows(run: Run, console: Console) -> None:
         )
 
 
-def check_rows(run: Run, rows: int) -> None:
-    """Raise InputError if the corpus is smaller than a batch."""
-    if rows < run.training.batch:
+def check_rows(run: Run, rows: Mapping[str, int], streamed: Sequence[str]) -> None:
+    """Raise InputError if the run cannot read a corpus with so many training rows of each group.
+
+    `streamed` are the groups that no worker can hold whole.
+    """
+    total, rule = sum(rows.values()), run.sampling.rule
+    if total < run.training.batch:
         raise InputError(
-            f"training.batch: must be at most the corpus's {rows} training rows of "
+            f"training.batch: must be at most the corpus's {total} training rows of "
             f"{run.data.sequence_length} tokens, got {run.training.batch}; give more text or shorter rows."
         )
+    if streamed and rule is not None and "order" in rule.build().spec.emits:
+        raise InputError(
+            f"sampling.rule: {rule.kind} puts all rows of a group in order, but {', '.join(streamed)} must "
+            f"be streamed with data.memory_megabytes {run.data.memory_megabytes:g}; raise it."
+        )
+    if run.mixing is not None:
+        check_reference(run)
+        if problem := check_with_rows(run, rows):
+            raise InputError(f"{problem}.")
 
 
 def finish(run: Run, console: Console) -> Outcome:

@@ -14,6 +14,7 @@ from shoal.search.config.run import Run
 from shoal.search.config.sections import Scheduled
 from shoal.search.errors import InputError
 from shoal.search.records import directory
+from shoal.search.records.last import member_of
 from shoal.search.records.lineage import Segment, ancestry, read_lineage, schedule_of
 from shoal.search.records.tables import METRICS, read_table_rows
 from shoal.search.runs.closing import close
@@ -22,8 +23,8 @@ from shoal.search.runs.population import finish, prepare_run
 
 def lineage_of(run: Run, store: Store, member: int | None = None) -> tuple[int, list[Segment]]:
     """Return a member (the best one by default) and where its weights of the last round trained."""
-    row = directory.member_of(run, store, member)
-    return row["member"], ancestry(read_lineage(store), row["member"], round=row["round"])
+    row = member_of(run, store, member)
+    return row.member, ancestry(read_lineage(store), row.member, round=row.round)
 
 
 def schedule_entries(path: list[Segment]) -> list[dict[str, object]]:
@@ -39,7 +40,7 @@ def replay_lineage(place: str, member: int | None, console: Console) -> None:
             f"{place} is not finished: continue it with `shoal resume {shlex.quote(place)}`, then replay it."
         )
     chosen, path = lineage_of(run, store, member)
-    steps = directory.member_of(run, store, chosen)["step"]
+    steps = member_of(run, store, chosen).step
     if run.population.backtrack and steps != run.training.steps:
         raise InputError(
             f"{place}: member {chosen} went back to earlier weights and has trained {steps} steps of the run's "
@@ -92,7 +93,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
 def compare_weights(run: Run, store: Store, replayed: Run, copy: Store, member: int) -> str:
     """Return a sentence that compares the replay's last weights with the run's."""
     found, again = (
-        directory.whole_weights(each, place, directory.member_of(each, place, number))
+        directory.whole_weights(each, place, member_of(each, place, number))
         for each, place, number in ((run, store, member), (replayed, copy, 0))
     )
     if all(np.array_equal(found[name], again[name]) for name in found):

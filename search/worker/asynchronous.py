@@ -5,44 +5,35 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, TypedDict
 
 import numpy as np
 
 from shoal.cluster import checkpoints, mailbox
 from shoal.cluster.storage import Store
-from shoal.policies.population import Order
 from shoal.search.config.run import Run
 from shoal.search.errors import Exhausted
 from shoal.search.members.build import build_members
-from shoal.search.worker.teams import FAILED, Team, read, teams
-from shoal.trainables.handover import hand_in, handed_out
+from shoal.search.messages import Message, Row, Verdict
+from shoal.search.worker.guarded import LOST, loaded, lost_state, taken, trained_by
+from shoal.search.worker.teams import Team, failed_row, teams
 from shoal.trainables.member import Member, SavedState
 from shoal.trainables.stacked_loss import CompileError
 
 STANDING = "standing"  # the key under which a member's file says what it goes on with
-LOST = FAILED | {"error": "The weights that this member was to copy were lost with their worker."}
-LOOKS = 8  # how often in an interval members look whether an order has come
+WEIGHTS_LOST = "The weights that this member was to copy were lost with their worker."
+LOOKS = 8  # an interval is trained in so many pieces: after each, members look whether an order has come
 
 
-class Verdict(NamedTuple):
-    """The answer to a report; without an order the member goes on as it is."""
+class Standing(TypedDict):
+    """What a member's file says that it goes on with, beside its state."""
 
-    member: int
-    round: int
-    order: Order | None
-    source: tuple[int, int] | None  # the donor's own round, and the donor
-    ended: bool  # whether the member trains no more
-    weights: Any  # where the donor's published state is
-
-    @staticmethod
-    def of(found: Any) -> "Verdict":
-        (member, round_, order, source, ended), weights = found
-        return Verdict(member, round_, order and Order(*order), source, ended, weights)
+    hyperparameters: dict[str, Any]
+    ended: bool
 
 
 class Inbox:
-    """Takes verdicts out of the mailbox in a thread of its own: whoever trains looks without waiting."""
+    """Takes verdicts out of the mailbox in a thread of its own: members that train look without waiting."""
 
     def __init__(self, actor: Any, rounds: Mapping[int, int]):
         self.verdicts: dict[int, Verdict] = {}
@@ -68,12 +59,12 @@ class Inbox:
     def _listen(self, actor: Any, rounds: dict[int, int]) -> None:
         try:
             while (found := mailbox.next_verdicts(actor, rounds)) is not None:
-                news = {verdict.member: verdict for verdict in map(Verdict.of, found)}
+                news = {each.member: each._replace(weights=weights) for each, weights in found}
                 rounds |= {member: verdict.round for member, verdict in news.items()}
                 with self.changed:
                     self.verdicts |= news
                     self.changed.notify_all()
-        except BaseException as error:  # handed to whoever waits
+        except BaseException as error:  # `wait` raises it in the thread that trains
             self.error = error
         with self.changed:
             self.closed = True
@@ -94,14 +85,15 @@ class Turns:
     brood: int
     teams: list[Team]
     hyperparameters: dict[int, dict[str, Any]]
-    rounds: dict[int, int]  # of each member: its last report that was answered
+    rounds: dict[int, int]  # member -> round of its last report that was answered
     ended: set[int]
     inbox: Inbox
     writer: checkpoints.Writer
     failed: set[int] = field(default_factory=set)
-    asked: dict[int, SavedState] = field(
-        default_factory=dict
-    )  # what members reported with that have no answer yet
+    # member -> state that it reported with, while there is no answer
+    asked: dict[int, SavedState] = field(default_factory=dict)
+    # member -> why it could not go on from what it was given, until it is reported
+    errors: dict[int, str] = field(default_factory=dict)
 
     @property
     def members(self) -> dict[int, Member]:
@@ -134,8 +126,8 @@ class Turns:
         """Train to the team's next ready point and report; say whether there was anything to do."""
         self.follow(team)
         began, steps, sums = time.perf_counter(), 0, dict.fromkeys(team.members, 0.0)
-        ahead = self.ahead(team)
         try:
+            ahead = self.ahead(team)
             while ahead:
                 piece = min(ahead, max(1, self.run.population.interval // LOOKS))
                 for number, loss in team.step(piece).items():
@@ -161,32 +153,41 @@ class Turns:
         to_end = [self.run.training.steps - member.trained for member in able]
         return team.reach(max(0, min([self.run.population.interval, *to_end]))) if able else 0
 
-    def report(self, team: Team, rows: Mapping[int, dict[str, Any]]) -> None:
+    def report(self, team: Team, rows: Mapping[int, Row]) -> None:
         """Send the rows of those that wait for no answer, and publish what they reported with."""
-        told: list[dict[str, Any]] = []
+        told: list[Row] = []
         states: dict[int, SavedState] = {}
         ends = team.ends(self.failed)
         for number in sorted((self.left(team) - self.asked.keys()) & rows.keys()):
-            row = rows[number] if number not in self.failed else LOST
-            state = self.asked[number] = handed_out(team.members[number].state)
-            if not np.isfinite(row["score"]):
+            member = team.members[number]
+            state = self.asked[number] = taken(member)
+            error = self.errors.pop(number, WEIGHTS_LOST if number in self.failed else "") or state.get(
+                LOST, ""
+            )
+            row = failed_row(number, member, error) if error else rows[number]
+            if not np.isfinite(row.score):
                 self.failed.add(number)
             # a member that came back from its file repeats a report that may have been answered
             if self.inbox.look(number) is None:
-                place = {"member": number, "round": self.rounds[number] + 1, "brood": self.brood}
-                member = team.members[number]
-                end = {"ended": ends[number]} if number in ends else {}
-                told.append({**row, **read(member), **place, "step": member.trained, **end})
+                told.append(
+                    row._replace(
+                        round=self.rounds[number] + 1,
+                        step=trained_by(member),
+                        brood=self.brood,
+                        ended=ends.get(number, ()),
+                    )
+                )
                 states |= {number: state} if number not in self.failed else {}
         if told:
             # a report says that the files of the member's round before are whole
             self.writer.wait()
-            mailbox.publish_states(self.actor, self.brood, told, states)
+            rounds = {row.member: row.round for row in told}
+            mailbox.publish_states(self.actor, self.brood, Message(told), rounds, states)
 
     def follow(self, team: Team) -> bool:
         """Do what has been decided of a team's members since; say whether anybody copied."""
         found = [self.inbox.look(number) for number in sorted(team.members)]
-        # whoever came back from its file may find the answer to a report that it has yet to repeat
+        # after a restart the answer may be here before the report is sent again: leave it until then
         verdicts = [each for each in found if each is not None and (each.order or each.member in self.asked)]
         for verdict in verdicts:
             self.inbox.take(verdict.member)
@@ -204,11 +205,13 @@ class Turns:
             if state is None:
                 self.failed.add(number)
                 return
-            hand_in(member.load, state, verdict.order.hyperparameters)
+            if error := loaded(member, state, verdict.order.hyperparameters):
+                self.failed.add(number)
+                self.errors[number], state = error, lost_state(error)
         if verdict.ended:
             self.ended.add(number)
         assert state is not None
-        standing = {"hyperparameters": self.hyperparameters[number], "ended": verdict.ended}
+        standing: Standing = {"hyperparameters": self.hyperparameters[number], "ended": verdict.ended}
         self.writer.save(verdict.round, number, {**state, STANDING: standing})
 
     def donated(self, verdict: Verdict) -> SavedState | None:
@@ -233,15 +236,19 @@ def train_freely(
     states = {
         number: checkpoints.load_member(store, round_, number) for number, round_ in rounds.items() if round_
     }
-    standings = {number: state.pop(STANDING) for number, state in states.items()}
+    standings: dict[int, Standing] = {number: state.pop(STANDING) for number, state in states.items()}
     given = {number: standing["hyperparameters"] for number, standing in standings.items()}
     hyperparameters = {**starts, **given}
     members = build_members(run, hyperparameters)
-    for number, state in states.items():
-        hand_in(members[number].load, state, hyperparameters[number])
+    found_errors = {
+        number: loaded(members[number], state, hyperparameters[number]) for number, state in states.items()
+    }
+    errors = {number: error for number, error in found_errors.items() if error}
     ended = {number for number, standing in standings.items() if standing["ended"]}
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
-    turns = Turns(run, store, actor, brood, found, hyperparameters, rounds, ended, Inbox(actor, rounds), writer)
+    inbox = Inbox(actor, rounds)
+    turns = Turns(run, store, actor, brood, found, hyperparameters, rounds, ended, inbox, writer, set(errors))
+    turns.errors |= errors
     if not turns.take():
         return None
     writer.wait()

@@ -1,7 +1,9 @@
 """What runs on a Ray Train worker: a brood's members train, report, and follow orders."""
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,26 +12,44 @@ from ray import train
 
 from shoal.cluster import checkpoints, mailbox, workers
 from shoal.cluster.lease import LeaseLost, StandingStore
+from shoal.cluster.ledger import Ledger
 from shoal.cluster.metrics import CLOCK, Meter
 from shoal.cluster.storage import BrokenFile, CannotWrite, Store
 from shoal.policies import population
-from shoal.policies.population import Order
+from shoal.policies.population import Order, PopulationState
+from shoal.policies.rules import LEFT_ALONE
 from shoal.search.config.run import Run
-from shoal.search.errors import Exhausted
+from shoal.search.errors import Exhausted, InputError
 from shoal.search.members.build import build_members
 from shoal.search.members.ledger import way_to_ledger
 from shoal.search.members.views import Shared
+from shoal.search.messages import Message, OnTestRows, Row
 from shoal.search.worker.asynchronous import train_freely
+from shoal.search.worker.guarded import LOST, loaded, on_test_rows, taken, trained_by
 from shoal.search.worker.orders import way_to_orders
-from shoal.search.worker.teams import FAILED, Team, read, teams
-from shoal.trainables.handover import hand_in, handed_out
+from shoal.search.worker.spent import CHECKPOINT, EXPLOIT, Spent
+from shoal.search.worker.teams import Team, failed_row, teams
+from shoal.trainables.handover import handed_out
 from shoal.trainables.member import Member, SavedState
 from shoal.trainables.network import Network
 from shoal.trainables.span import Span, open_span
 
 Members = dict[int, Member]
+LARGE = 1 << 27  # bytes of trained weights above which a state is not copied to be written
+Failed = dict[int, str]  # member -> the error that is not yet reported; "" once it is
 # these say in one line all that there is to say
-SAID = (BrokenFile, CannotWrite, Exhausted, LeaseLost)
+SAID = (BrokenFile, CannotWrite, Exhausted, InputError, LeaseLost)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the workers of all broods are given."""
+
+    run: Run
+    state: PopulationState
+    threads: int  # torch has so many on each worker
+    ledger: Ledger | None
+    over: bool = False  # the rows had ended when the driver began
 
 
 def train_brood(settings: dict[str, Any]) -> None:
@@ -38,37 +58,35 @@ def train_brood(settings: dict[str, Any]) -> None:
     What is raised here concerns the run and not one member: it is reported and ends the run. A worker
     that dies instead is started again with its brood, which goes on from its own last checkpoint.
     """
+    actor, brood = settings["mailbox"], settings["brood"]
     try:
-        host_members(settings)
+        host_members(settings["work"], actor, brood)
     except Exception as error:
         failed = str(error) if isinstance(error, SAID) else traceback.format_exc()
-        mailbox.send_report(settings["mailbox"], settings["brood"], {"failed": failed})
+        mailbox.send_report(actor, brood, Message(failed=failed))
 
 
-def host_members(settings: dict[str, Any]) -> None:
-    run: Run = settings["run"]
-    brood, actor, state = settings["brood"], settings["mailbox"], population.from_plain(settings["state"])
+def host_members(work: Work, actor: Any, brood: int) -> None:
+    run, state = work.run, work.state
     span = span_of(run)
     store = StandingStore(run.directory)
-    torch.set_num_threads(settings["threads"])
-    shared = way_to_ledger(settings["ledger"], run, brood)
+    torch.set_num_threads(work.threads)
+    shared = way_to_ledger(work.ledger, run, brood)
+    trained: tuple[Members, Collection[int]] | None
     if run.population.mode == "asynchronous":
         mine = hosted(run, brood, train.get_context().get_world_rank())
-        trained = train_freely(
+        trained: tuple[Members, Collection[int]] | None = train_freely(
             run, store, actor, brood, {number: state[number].hyperparameters for number in mine}
         )
     else:
-        over = settings.get("over", False)
-        trained = train_in_rounds(run, store, actor, brood, state, span, shared, over)
+        trained = train_in_rounds(run, store, actor, brood, state, span, shared, work.over)
     if trained is None:
         return
     members, failed = trained
-    tests = [
-        {"member": number, "losses": {} if number in failed else member.evaluate("test")[1]}
-        for number, member in members.items()
-    ]
+    well = {number: on_test_rows(member) for number, member in members.items() if number not in failed}
+    tests = dict.fromkeys(members, OnTestRows()) | well
     if leads(span):
-        mailbox.send_report(actor, brood, {"tests": tests})
+        mailbox.send_report(actor, brood, Message(tests=tests))
 
 
 def train_in_rounds(
@@ -76,39 +94,45 @@ def train_in_rounds(
     store: Store,
     actor: Any,
     brood: int,
-    state: population.PopulationState,
+    state: PopulationState,
     span: Span | None,
     shared: Shared | None,
-    over: bool = False,  # the rows had ended when the driver began
-) -> tuple[Members, set[int]] | None:
+    over: bool,
+) -> tuple[Members, Collection[int]] | None:
     """Train members in step with all others; return them and who has failed, or None if the run ends before."""
     resumed, state, members, failed = begin(run, store, brood, state, span, shared)
     way = way_to_orders(run, state, resumed, actor, brood, told=shared is not None)
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
     meter, direct = Meter(run.label), mailbox.direct_way(torch.zeros(1, device=run.device), run.cluster.direct)
+    spent = Spent()
     for round_ in range(resumed + 1, run.rounds + 1):
         if over or any(team.ends() for team in found):  # before this worker began
             break
         with CLOCK.phase("compute"):
             rows = train_teams(found, run.population.interval, failed)
-        failed = {row["member"] for row in rows if not np.isfinite(row["score"])}
+        failed = {row.member: "" for row in rows if not np.isfinite(row.score)}
         # the round before is whole before this one counts: a killed run loses no more than one interval
-        with CLOCK.phase("checkpoint"):
+        with CLOCK.phase("checkpoint"), spent.on(CHECKPOINT, members):
             writer.wait()
+        rows = [spent.added(row) for row in rows]
         with CLOCK.phase("exchange"):
             leaving = run.cluster.spot and workers.leaving()
             if span:
                 span.meet()
-            reports = reports_of(run, round_, brood, members, rows)
-            message = {"reports": reports, "leaving": leaving} if leads(span) else None
+            rows = placed(run, round_, brood, members, rows)
+            message = Message(rows, leaving=leaving) if leads(span) else None
             orders = way.next(round_, message)
             if orders is None:
                 return None
-            failed -= follow(actor, round_, orders, found, share(span), archive(store, span), direct)
+            told = {order.member for order in orders} & members.keys()
+            with spent.on(EXPLOIT, told):
+                copies = follow(actor, round_, orders, found, place_in(span), archive(store, span), direct)
+            failed = after_copies(failed, copies)
         CLOCK.flush(meter)
         if leaving or way.over or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
-                writer.save(round_, number, handed_out(member.state), part_of(span))
+                with spent.on(CHECKPOINT, [number]):
+                    failed |= save(writer, round_, number, member, part_of(span))
         if leaving:
             writer.wait()  # the node may be gone before the next interval ends
         if way.over:
@@ -117,14 +141,12 @@ def train_in_rounds(
     return (members, failed) if way.settle() else None
 
 
-def reports_of(
-    run: Run, round_: int, brood: int, members: Members, rows: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return the rows with their place; whose rows have ended knows its step itself."""
-    place = {"step": round_ * run.population.interval, "round": round_, "brood": brood}
-    if run.population.backtrack:  # who went back is younger than its round
-        rows = [row | {"step": members[row["member"]].trained} for row in rows]
-    return [place | row for row in rows]
+def placed(run: Run, round_: int, brood: int, members: Members, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with their place. Where rows have ended, a member's row already has its step."""
+    due, back = round_ * run.population.interval, run.population.backtrack
+    # a member that went back to earlier weights is younger than its round
+    steps = [trained_by(members[row.member]) if back else row.step or due for row in rows]
+    return [row._replace(round=round_, step=step, brood=brood) for row, step in zip(rows, steps, strict=True)]
 
 
 def span_of(run: Run) -> Span | None:
@@ -138,7 +160,8 @@ def leads(span: Span | None) -> bool:
     return span is None or span.rank == 0
 
 
-def share(span: Span | None) -> int:
+def place_in(span: Span | None) -> int:
+    """Return a worker's place among those that its members span."""
     return 0 if span is None else span.rank
 
 
@@ -151,10 +174,10 @@ def begin(
     run: Run,
     store: Store,
     brood: int,
-    state: population.PopulationState,
+    state: PopulationState,
     span: Span | None,
     shared: Shared | None,
-) -> tuple[int, population.PopulationState, Members, set[int]]:
+) -> tuple[int, PopulationState, Members, Failed]:
     """Return the round that this worker's members have reached, the population's state then, the members, and
     which of them have failed. Without a checkpoint that state is the given one.
 
@@ -168,13 +191,44 @@ def begin(
         state = population.from_plain(checkpoints.load_decisions(store, resumed)["members"])
     members = build_members(run, {number: state[number].hyperparameters for number in mine}, span, shared)
     if resumed is None:
-        return 0, state, members, set()
+        check_alike(run, members)
+        return 0, state, members, {}
+    # a clone has no score yet
+    failed = {
+        number: "" for number in mine if np.isnan(0.0 if (score := state[number].score) is None else score)
+    }
     for number, member in members.items():
         saved = checkpoints.load_member(store, resumed, number, part_of(span))
-        hand_in(member.load, saved, state[number].hyperparameters)
-    # a clone has no score yet
-    failed = {number for number in mine if np.isnan(0.0 if (score := state[number].score) is None else score)}
+        if error := loaded(member, saved, state[number].hyperparameters):
+            failed[number] = error
     return resumed, state, members, failed
+
+
+def check_alike(run: Run, members: Members) -> None:
+    """Raise InputError where members could not copy one another, since their weights differ in shape."""
+    if run.rules() == LEFT_ALONE or run.parts > 1:
+        return
+    shapes = {
+        number: {name: tuple(weight.shape) for name, weight in member.weights().items()}
+        for number, member in members.items()
+        if isinstance(member, Network)
+    }
+    first = next(iter(shapes), -1)
+    for number, found in shapes.items():
+        known = shapes[first]
+        if apart := sorted(name for name in known.keys() | found.keys() if known.get(name) != found.get(name)):
+            name = apart[0]
+            raise InputError(
+                f"hyperparameters: members {first} and {number} differ in the shape of {name} "
+                f"({known.get(name)} and {found.get(name)}), so neither could copy the other: let no "
+                f"hyperparameter shape the module, or set population.exploit: none"
+            )
+
+
+def after_copies(failed: Failed, copies: Mapping[int, str]) -> Failed:
+    """Return who has failed after members got a new start, of whom some could not take it."""
+    still = {number: error for number, error in failed.items() if number not in copies}
+    return still | {number: error for number, error in copies.items() if error}
 
 
 def hosted(run: Run, brood: int, rank: int) -> list[int]:
@@ -184,15 +238,15 @@ def hosted(run: Run, brood: int, rank: int) -> list[int]:
     return list(range(place, run.population.members, run.hosts))
 
 
-def train_teams(found: Sequence[Team], steps: int, failed: set[int]) -> list[dict[str, Any]]:
+def train_teams(found: Sequence[Team], steps: int, failed: Failed) -> list[Row]:
     """Train all members for an interval and return their rows; those that have failed stay as they are."""
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, Row] = {}
     for team in found:
-        if not team.members.keys() <= failed:
+        if not team.members.keys() <= failed.keys():
             rows |= team.train(steps)
-        rows |= dict.fromkeys(team.members.keys() & failed, FAILED)
-    members = {number: member for team in found for number, member in team.members.items()}
-    return [{"member": number, **row, **read(members[number])} for number, row in rows.items()]
+        lost = team.members.keys() & failed.keys()
+        rows |= {number: failed_row(number, team.members[number], failed[number]) for number in lost}
+    return list(rows.values())
 
 
 def archive(store: Store, span: Span | None) -> Callable[[Order], Any]:
@@ -213,9 +267,11 @@ def follow(
     part: int = 0,
     earlier: Callable[[Order], Any] | None = None,
     direct: bool = False,
-) -> set[int]:
+) -> dict[int, str]:
     """Hand over what workers elsewhere need, then copy; return the members that were given a new start.
 
+    Beside each stands the error if it could not take it. A donor that gives no state has all of its
+    receivers fail, and itself.
     Of members that span workers each worker gives to, and takes from, the one in the same place.
     """
     members = {number: member for team in found for number, member in team.members.items()}
@@ -224,28 +280,59 @@ def follow(
     left = [order for order in orders if not any(team.holds(order) for team in found)]
     # taken before any copy: a donor may itself be told to copy, but gives what it reported with
     donors = {order.donor for order in left} & set(members)
-    states = {donor: snapshot(members[donor], direct) for donor in donors}
+    # large ones are not copied, as long as nobody overwrites them here
+    still = donors - {order.member for order in orders}
+    states = {
+        donor: taken(members[donor], partial(snapshot, direct=direct, still=donor in still)) for donor in donors
+    }
     for donor in {order.donor for order in left if order.member not in members} & donors:
-        # what has no tensors cannot go by NIXL
-        way = direct and may_stay(members[donor])
+        # a state without tensors cannot go by NIXL
+        way = direct and may_stay(members[donor]) and LOST not in states[donor]
         mailbox.post_weights(actor, (round_, donor, part), states[donor], way)
+    errors = {donor: str(state[LOST]) for donor, state in states.items() if LOST in state}
     for team in found:
-        team.copy([order for order in orders if team.holds(order)])
+        inside = [order for order in orders if team.holds(order)]
+        if error := team.copy(inside):
+            errors |= {order.member: error for order in inside}
     for order in left:
         if order.member in members:
             state = states.get(order.donor) or mailbox.take_weights(actor, (round_, order.donor, part))
-            hand_in(members[order.member].load, state, order.hyperparameters)
+            errors[order.member] = loaded(members[order.member], state, order.hyperparameters)
     for order in back:
         assert earlier is not None
-        hand_in(members[order.member].load, earlier(order), order.hyperparameters)
-    return {order.member for order in (*orders, *back)} & set(members)
+        errors[order.member] = loaded(members[order.member], earlier(order), order.hyperparameters)
+    told = {order.member for order in (*orders, *back)} & set(members)
+    return dict.fromkeys(told, "") | errors
 
 
-def snapshot(member: Member, direct: bool) -> SavedState:
-    """Return a copy of a member's state, if it may with its tensors left on their device."""
-    if direct and isinstance(member, Network) and may_stay(member):
-        return member.state_in_place()
+def snapshot(member: Member, direct: bool, still: bool = False) -> SavedState:
+    """Return a copy of a member's state, if it may with its tensors left on their device.
+
+    A large member that stays `still` until its state is used gives the state as it lies in memory.
+    """
+    if isinstance(member, Network) and may_stay(member):
+        if direct:
+            return member.state_in_place()
+        if still and is_large(member):
+            return member.state_as_it_lies()
     return handed_out(member.state)
+
+
+def save(
+    writer: checkpoints.Writer, round_: int, number: int, member: Member, part: checkpoints.Part
+) -> Failed:
+    """Write a member's checkpoint beside the training that goes on, or at once where a copy were too large.
+
+    Return the error of a member that gave no state.
+    """
+    at_once = isinstance(member, Network) and may_stay(member) and is_large(member)
+    state = taken(member, partial(snapshot, direct=False, still=True))
+    (writer.save_now if at_once else writer.save)(round_, number, state, part)
+    return {number: str(state[LOST])} if LOST in state else {}
+
+
+def is_large(member: Network) -> bool:
+    return sum(weight.nbytes for weight in member.weights().values()) > LARGE
 
 
 def may_stay(member: Member) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,16 +11,17 @@ from shoal.policies.population import Order, PopulationState, Report
 from shoal.policies.rules import Rules
 from shoal.policies.space import Space
 from shoal.search.config.run import Run
-from shoal.search.decisions import OVER, decide_round
+from shoal.search.decisions import decide_round
+from shoal.search.messages import Message, RoundOrders
 
-Message = dict[str, Any]  # a round's reports, and whether this worker is to go
-AHEAD = 8  # rounds that may be unanswered: intervals shorter than a record takes to write do not wait for each
+# rounds: intervals shorter than a record takes to write do not wait for each record
+MOST_UNANSWERED = 8
 
 
 class Orders(Protocol):
     over: bool  # whether the last round that was asked for ends the training
 
-    def next(self, round_: int, message: Message | None) -> list[Order] | None:
+    def next(self, round_: int, message: Message | None) -> Sequence[Order] | None:
         """Report, if there is a message, and return the round's orders; None ends the run."""
 
     def settle(self) -> bool:
@@ -34,10 +36,12 @@ class FromConductor:
     brood: int
     over: bool = False
 
-    def next(self, round_: int, message: Message | None) -> list[Order] | None:
-        orders = mailbox.next_orders(self.actor, self.brood, round_, message)
-        self.over = OVER in (orders or [])
-        return None if orders is None else [Order(*order) for order in orders if order != OVER]
+    def next(self, round_: int, message: Message | None) -> Sequence[Order] | None:
+        told: RoundOrders | None = mailbox.next_orders(self.actor, self.brood, round_, message)
+        if told is None:
+            return None
+        self.over = told.over
+        return told.orders
 
     def settle(self) -> bool:
         return True
@@ -57,29 +61,28 @@ class OwnDecision:
     brood: int
     space: Space = field(init=False)
     rules: Rules = field(init=False)
-    answers: deque[Any] = field(default_factory=deque)  # to the last reports, while they are on their way
+    answers: deque[Any] = field(default_factory=deque)  # those to the last reports, still on their way
     over: bool = False
 
     def __post_init__(self) -> None:
         self.space, self.rules = self.run.space(), self.run.rules()
 
-    def next(self, round_: int, message: Message | None) -> list[Order] | None:
-        assert message is not None, "who decides speaks for its members"
-        if not self.settle(AHEAD - 1):
+    def next(self, round_: int, message: Message | None) -> Sequence[Order] | None:
+        assert message is not None, "a worker that decides speaks for its members"
+        if not self.settle(MOST_UNANSWERED - 1):
             return None
-        rows = message["reports"]
-        if not any(math.isfinite(row["score"]) for row in rows):
+        if not any(math.isfinite(row.score) for row in message.rows):
             # the conductor ends such a run, and says why; nothing reported before may be overtaken
             asked = FromConductor(self.actor, self.brood)
             return asked.next(round_, message) if self.settle() else None
-        reports = [Report(row["member"], row["step"], row["score"]) for row in rows]
-        self.over = any(row.get("ended") for row in rows)
+        reports = [Report(row.member, row.step, row.score) for row in message.rows]
+        self.over = any(row.ended for row in message.rows)
         last = self.over or round_ == self.run.rounds
         self.state, orders = decide_round(self.run, self.space, self.rules, self.state, reports, last)
-        message["decided"] = self.state, orders
-        self.answers.append(mailbox.report_round(self.actor, self.brood, round_, message))
+        told = message._replace(decided=(self.state, orders))
+        self.answers.append(mailbox.report_round(self.actor, self.brood, round_, told))
         # the conductor has to know of it before the worker goes
-        return orders if not message["leaving"] or self.settle() else None
+        return orders if not message.leaving or self.settle() else None
 
     def settle(self, ahead: int = 0) -> bool:
         while len(self.answers) > ahead:

@@ -4,27 +4,20 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from shoal.policies.population import Order
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.errors import Exhausted
-from shoal.search.members.mixed import MixedModel, VisitBatches, train_visits
-from shoal.search.members.sampled import SampledBatches
+from shoal.search.members.mixed import Mixed, train_visits
+from shoal.search.messages import Reading, Row
+from shoal.search.worker.guarded import measured
 from shoal.trainables.member import Member
 from shoal.trainables.network import Network
 from shoal.trainables.stack import Stack, stacks
 from shoal.trainables.stacked_loss import CompileError
 
-FAILED = {
-    "score": np.nan,
-    "train_loss": np.nan,
-    "train_seconds": 0.0,
-    "evaluate_seconds": 0.0,
-    "stacked": False,
-}
 SMALL = 100_000  # weights below which a stack is quicker on a CPU too: benchmarks/stack.py
 
 
@@ -35,8 +28,8 @@ class Team:
     members: dict[int, Member]
     stack: Stack | None = None
 
-    def train(self, steps: int) -> dict[int, dict[str, Any]]:
-        """Train an interval, or as far as there are rows; return a row of metrics a member.
+    def train(self, steps: int) -> dict[int, Row]:
+        """Train an interval, or as far as there are rows; return each member's row, but for its place.
 
         What else is raised is the failure of the team.
         """
@@ -70,20 +63,37 @@ class Team:
                 raise
         return dict.fromkeys(self.members, float("nan"))
 
-    def rows(self, losses: Mapping[int, float], trained: float) -> dict[int, dict[str, Any]]:
-        """Evaluate after `trained` seconds of training; return a row of metrics a member."""
+    def rows(self, train_losses: Mapping[int, float], trained: float) -> dict[int, Row]:
+        """Evaluate after `trained` seconds of training; return each member's row, but for its place.
+
+        The row has the member's own step only where rows have ended; else the round says it.
+        """
         began = time.perf_counter()
         scores = self.stack.evaluate() if self.stack else [each.evaluate() for each in self.each()]
-        seconds = trained / len(scores), (time.perf_counter() - began) / len(scores)
+        measures = [measured(each) for each in self.each()]
+        evaluated = time.perf_counter() - began
         ends = self.ends()
-        return {
-            number: row(losses[number], *score, self.stack is not None, *seconds)
-            | kept(member)
-            | mixed(member)
-            | ({"step": member.trained} if ends else {})
-            | ({"ended": ends[number]} if number in ends else {})
-            for (number, member), score in zip(self.members.items(), scores, strict=True)
-        }
+        found = {}
+        for (number, member), (score, losses), others in zip(
+            self.members.items(), scores, measures, strict=True
+        ):
+            found[number] = Row(
+                number,
+                step=int(member.trained) if ends else 0,
+                score=float(score) if np.isfinite(score) else float("nan"),
+                train_loss=train_losses[number],
+                train_seconds=trained / len(scores),
+                evaluate_seconds=evaluated / len(scores),
+                stacked=self.stack is not None,
+                losses=dict(losses),
+                loss_errors=dict(getattr(member, "loss_errors", {})),
+                measures=others,
+                rows_a_step=getattr(member, "rows_a_step", 0),
+                mixture=member.account() if isinstance(member, Mixed) else None,
+                ended=ends.get(number, ()),
+                **reading(member)._asdict(),
+            )
+        return found
 
     def ends(self, failed: Set[int] = frozenset()) -> dict[int, list[str]]:
         """Return the members that have no rows left, each with the groups that it has read to the end.
@@ -96,9 +106,10 @@ class Team:
             return {number: next(iter(found.values())) for number in self.members}
         return found
 
-    def failure(self) -> dict[int, dict[str, Any]]:
+    def failure(self) -> dict[int, Row]:
         """Return the rows of a team whose code is raising."""
-        return {number: FAILED | {"error": traceback.format_exc()} for number in self.members}
+        error = traceback.format_exc()
+        return {number: failed_row(number, member, error) for number, member in self.members.items()}
 
     def without(self, gone: Set[int]) -> "Team":
         """Return the team of those that are left."""
@@ -110,7 +121,7 @@ class Team:
         """Return each member's mean training loss; a stack pauses wherever a member's visit ends."""
         if self.stack is None:
             return [each.train(steps) for each in self.each()]
-        followers = [member for member in self.stack.members if isinstance(member, MixedModel)]
+        followers = [member for member in self.stack.members if isinstance(member, Mixed)]
         return train_visits(followers, self.stack.train, steps) if followers else self.stack.train(steps)
 
     def each(self) -> list[Member]:
@@ -120,10 +131,10 @@ class Team:
         """Say whether a copy can be made inside the stack."""
         return self.stack is not None and {order.member, order.donor} <= self.members.keys()
 
-    def copy(self, orders: Sequence[Order]) -> None:
-        """Carry out all copies inside the stack at once."""
+    def copy(self, orders: Sequence[Order]) -> str:
+        """Carry out all copies inside the stack at once; return the error if a member's own code raises."""
         if self.stack is None or not orders:
-            return
+            return ""
         told = {order.member: order for order in orders}
         places = {number: place for place, number in enumerate(self.members)}
         parents = [places[told[number].donor if number in told else number] for number in places]
@@ -131,7 +142,11 @@ class Team:
             told[number].hyperparameters if number in told else member.hyperparameters
             for number, member in zip(places, self.stack.members, strict=True)
         ]
-        self.stack.gather(parents, settings)
+        try:
+            self.stack.gather(parents, settings)
+        except Exception:
+            return traceback.format_exc()
+        return ""
 
 
 def teams(members: Mapping[int, Member], stack: bool | None, compile: bool = False) -> list[Team]:
@@ -142,7 +157,8 @@ def teams(members: Mapping[int, Member], stack: bool | None, compile: bool = Fal
         networks = [member for member in team.values() if isinstance(member, Network)]
         stacked = compile or pays(networks[0]) if stack is None and networks else stack
         if networks and not networks[0].alone and stacked:
-            # also one alone: it mostly rounds as it would among others, so regrouped broods go on alike
+            # a single member is stacked too: it then mostly rounds as in a larger stack, so a run whose broods
+            # change keeps its numbers
             found.append(Team(team, Stack(networks, compile)))
         else:
             found += [Team({number: member}) for number, member in team.items()]
@@ -151,46 +167,26 @@ def teams(members: Mapping[int, Member], stack: bool | None, compile: bool = Fal
 
 def pays(member: Network) -> bool:
     """Say whether a stack is likely to be quicker: on a GPU, and of small members on a CPU."""
-    return member.device.type != "cpu" or sum(weight.numel() for weight in member.weights().values()) < SMALL
+    return (
+        member.stacks_itself
+        or member.device.type != "cpu"
+        or sum(weight.numel() for weight in member.weights().values()) < SMALL
+    )
 
 
-def row(
-    train_loss: float,
-    score: float,
-    losses: Mapping[str, float],
-    stacked: bool,
-    train_seconds: float,
-    evaluate_seconds: float,
-) -> dict[str, Any]:
-    return {
-        "score": float(score) if np.isfinite(score) else float("nan"),
-        "train_loss": train_loss,
-        "stacked": stacked,
-        "train_seconds": train_seconds,
-        "evaluate_seconds": evaluate_seconds,
-        **{f"loss_{group}": loss for group, loss in losses.items()},
-    }
+def failed_row(number: int, member: Member, error: str = "") -> Row:
+    """Return the row of a member that has failed: of all there is to say, only what it has read."""
+    read = reading(member)
+    return Row(number, epochs=read.epochs, skipped=read.skipped, error=error)
 
 
-def kept(member: Member) -> dict[str, Any]:
-    """Return the share of rows that a member's sampling policy keeps, if it has one."""
-    batches = getattr(member, "batches", None)
-    return {"kept": batches.kept} if isinstance(batches, SampledBatches) else {}
+def reading(member: Member) -> Reading:
+    """Return how far a member has read its groups; batches of a class of one's own tell nothing."""
+    tell = getattr(getattr(member, "batches", None), "reading", None)
+    return tell() if tell else Reading()
 
 
 def mixed_batches(member: Member) -> MixedBatches | None:
     """Return a member's batches if they are rows of groups, which may end."""
     batches = getattr(member, "batches", None)
     return batches if isinstance(batches, MixedBatches) else None
-
-
-def mixed(member: Member) -> dict[str, Any]:
-    """Return what the run records of a member's own mixture, if it has one."""
-    return {"mixing": member.account()} if isinstance(member, MixedModel) else {}
-
-
-def read(member: Member) -> dict[str, float]:
-    """Return how far a member has read each group, where its batches come from groups."""
-    batches = getattr(member, "batches", None)
-    batches = batches.mixed if isinstance(batches, VisitBatches) else batches
-    return batches.progress() if isinstance(batches, MixedBatches | SampledBatches) else {}

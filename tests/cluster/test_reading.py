@@ -16,9 +16,10 @@ import ray
 
 from shoal.cluster import reading
 from shoal.cluster.row_order import RowOrder
+from shoal.cluster.rows import as_column, token_rows
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import WindowStream, as_column
+from shoal.cluster.streams import WindowStream
 from shoal.policies.mixing import normalise
 from shoal.search.corpus.batches import MixedBatches
 
@@ -42,10 +43,13 @@ def store(tmp_path_factory) -> Store:
 
 
 def window(store: Store, group: str, room: int, at_once: int) -> WindowStream:
-    order, each = RowOrder(group, SIZES, 0), reading.row_bytes(LENGTH)
+    order, each = RowOrder(group, SIZES, 0), token_rows(LENGTH)
     files = [f"{file}.parquet" for file in range(len(SIZES))]
     return WindowStream(
-        partial(reading.read_on, store, files, order, each, room // 4, at_once), order, LENGTH, room // each
+        partial(reading.read_on, store, files, order, each, room // 4, at_once),
+        order,
+        each,
+        room // each.itemsize,
     )
 
 

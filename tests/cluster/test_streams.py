@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from shoal.cluster.row_order import RowOrder
-from shoal.cluster.streams import WholeStream, as_column, as_rows
+from shoal.cluster.rows import as_column, as_rows, token_rows
+from shoal.cluster.streams import WholeStream
 from shoal.policies.mixing import normalise
 from shoal.search.corpus.batches import MixedBatches
 
@@ -27,7 +28,7 @@ def blocks(order: RowOrder, size: int) -> list[pa.Table]:
 
 def stream(seed: int = 0, size: int = 4) -> WholeStream:
     order = RowOrder("code", SIZES, seed)
-    return WholeStream(blocks(order, size), order, 4)
+    return WholeStream(blocks(order, size), order, token_rows(4))
 
 
 def test_every_epoch_gives_each_row_once_in_another_order() -> None:
@@ -64,7 +65,7 @@ def test_the_first_rows_come_before_the_last_file_has_arrived() -> None:
         held.wait(10)
         yield from arrived[1:]
 
-    rows = WholeStream(slow(), order, 4)
+    rows = WholeStream(slow(), order, token_rows(4))
     first = rows.take(0, 2)
     held.set()
     assert np.array_equal(first, stream().take(0, 2))
@@ -76,12 +77,12 @@ def test_a_stream_that_breaks_says_so_to_whoever_waits() -> None:
         yield from blocks(RowOrder("code", SIZES, 0), 4)[:1]
         raise OSError("disk on fire")
 
-    rows = WholeStream(breaks(), RowOrder("code", SIZES, 0), 4)
+    rows = WholeStream(breaks(), RowOrder("code", SIZES, 0), token_rows(4))
     with pytest.raises(RuntimeError, match="ended early") as raised:
         rows.take(0, 15)
     assert "disk on fire" in str(raised.value.__cause__)
     with pytest.raises(RuntimeError, match="ended early"):
-        WholeStream([], RowOrder("code", SIZES, 0), 4).take(0, 1)
+        WholeStream([], RowOrder("code", SIZES, 0), token_rows(4)).take(0, 1)
 
 
 def test_batches_follow_proportions_from_the_next_one_and_a_clone_goes_on_where_its_donor_is() -> None:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from shoal.cluster import reading
 from shoal.cluster.row_order import RowOrder, drawn
+from shoal.cluster.rows import as_column, as_rows, token_rows
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import Chunk, WindowStream, as_column, as_rows, rooms
+from shoal.cluster.streams import Chunk, WindowStream, rooms
 from shoal.policies.finite_groups import share_out
 from shoal.policies.mixing import normalise
 from shoal.search.corpus.batches import MixedBatches
@@ -42,7 +43,9 @@ def feed(order: RowOrder, sizes: list[int], read: list[int], turn: int) -> Itera
 
 def window(bound: int = 60, sizes: tuple[int, ...] = (1,), read: list[int] | None = None) -> WindowStream:
     order = RowOrder("code", SIZES, 0)
-    return WindowStream(partial(feed, order, list(sizes), [] if read is None else read), order, 4, bound)
+    return WindowStream(
+        partial(feed, order, list(sizes), [] if read is None else read), order, token_rows(4), bound
+    )
 
 
 def expected(cursor: int, count: int) -> list[int]:
@@ -95,7 +98,7 @@ def test_who_falls_behind_the_bound_jumps_to_the_first_file_within_it_and_it_is_
     landed = next(order.start(turn) for turn in range(20) if order.start(turn) >= 10)
     assert slow.next()[:, 0].tolist() == expected(landed, 1)
     assert slow.skipped == [landed - 1] and slow.cursors == [landed + 1] and fast.skipped == [0]
-    assert slow.progress() == {"epochs_code": (landed + 1) / ROWS, "skipped_code": landed - 1}
+    assert slow.reading() == ({"code": (landed + 1) / ROWS}, {"code": landed - 1}, None)
     # a clone takes over what its donor has skipped
     clone = MixedBatches(streams, np.ones(1), 1)
     clone.load(slow.state())
@@ -118,7 +121,7 @@ def test_a_window_whose_feed_breaks_says_so() -> None:
         raise OSError("disk on fire")
         yield
 
-    rows = WindowStream(broken, RowOrder("code", SIZES, 0), 4, 40)
+    rows = WindowStream(broken, RowOrder("code", SIZES, 0), token_rows(4), 40)
     with pytest.raises(RuntimeError, match="ended early") as raised:
         rows.take(0, 1)
     assert "disk on fire" in str(raised.value.__cause__)
@@ -133,7 +136,7 @@ def test_a_window_that_is_closed_stops_reading() -> None:
         finally:
             ended.set()
 
-    rows = WindowStream(endless, RowOrder("code", SIZES, 0), 4, 40)
+    rows = WindowStream(endless, RowOrder("code", SIZES, 0), token_rows(4), 40)
     rows.take(0, 1)
     rows.close()
     assert ended.wait(10)
@@ -204,7 +207,7 @@ class FakeDataset:
         for task in self.tasks:
             turns = zip(task["files"], task["seeds"], strict=True)
             rows = np.concatenate([stored(int(file))[drawn(seeds, SIZES[int(file)])] for file, seeds in turns])
-            assert rows.shape == (task["rows"], task["length"])
+            assert rows.shape == (task["rows"], 4) and task["bytes"] == 8
             parts = [rows[start : start + self.cut] for start in range(0, len(rows), self.cut)]
             tables = [pa.table({"tokens": as_column(part)}) for part in parts]
             yield SimpleNamespace(block_refs=tables, metadata=tables)  # a table knows its `num_rows` too
@@ -219,8 +222,8 @@ def test_a_feed_goes_on_over_datasets_and_epochs(monkeypatch, cut, room) -> None
     order, read = RowOrder("code", SIZES, 0), FakeDataset.opened
     read.clear()
     files = [str(file) for file in range(len(SIZES))]
-    feed_ = partial(reading.read_on, SimpleNamespace(uri=""), files, order, reading.row_bytes(4), room, 1)
-    rows = WindowStream(feed_, order, 4, 500)
+    feed_ = partial(reading.read_on, SimpleNamespace(uri=""), files, order, token_rows(4), room, 1)
+    rows = WindowStream(feed_, order, token_rows(4), 500)
     one = MixedBatches({"code": rows}, np.ones(1), 9)
     one.load(one.state() | {"cursors": [13]})
     for step in range(40):
@@ -243,7 +246,7 @@ def test_a_task_returns_the_rows_of_its_turns_in_their_order(tmp_path, form, kee
         "files": [f"{order.file(turn)}.parquet" for turn in turns],
         "seeds": [order.seeds(turn) for turn in turns],
         "rows": order.start(9) - order.start(3),
-        "length": 4,
+        "bytes": 8,
         "keeps": keeps,
     }
     rows = as_rows(reading.read_turns(pa.Table.from_pylist([task]), store.uri))

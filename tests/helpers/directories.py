@@ -5,10 +5,11 @@ from pathlib import Path
 from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.policies import population
-from shoal.policies.population import Order
 from shoal.search.config.run import Run
-from shoal.search.driver.conductor import Conductor
+from shoal.search.driver.conductor import Conductor, Watcher
+from shoal.search.driver.population import conductor_at, go_back
 from shoal.search.load import load_run
+from shoal.search.messages import Message
 from shoal.search.records import directory, tables
 from shoal.search.worker import brood
 from shoal.search.worker.teams import Team
@@ -42,6 +43,11 @@ def written(place: Path, rounds: int, *changes: str) -> Run:
     return run
 
 
+def open_conductor(run: Run, store: Store, watcher: Watcher) -> Conductor:
+    """Return the conductor that goes on from the run's newest whole round; its orders go nowhere."""
+    return conductor_at(go_back(run, store, watcher), run, store, lambda *told: None, watcher)
+
+
 def goes_on(conductor: Conductor, until: int) -> None:
     """Train to a round as one brood does, from the conductor's own round and its files."""
     store, given = conductor.store, {}
@@ -51,12 +57,12 @@ def goes_on(conductor: Conductor, until: int) -> None:
             saved = checkpoints.load_member(store, conductor.round, number)
             member.load(saved, conductor.state[number].hyperparameters)
     found = [Team({number: member}) for number, member in members.items()]
-    conductor.give_orders = lambda round_, orders: given.update({round_: [Order(*order) for order in orders]})
+    conductor.give_orders = given.__setitem__
     for round_ in range(conductor.round + 1, until + 1):
-        rows = brood.train_teams(found, conductor.run.population.interval, set())
-        place = {"round": round_, "brood": 0, "step": round_ * conductor.run.population.interval}
-        conductor.receive({"reports": [row | place for row in rows]})
-        brood.follow(None, round_, given[round_], found)
+        rows = brood.train_teams(found, conductor.run.population.interval, {})
+        step = round_ * conductor.run.population.interval
+        conductor.receive(Message([row._replace(round=round_, step=step) for row in rows]))
+        brood.follow(None, round_, given[round_].orders, found)
         for number, member in members.items():
             checkpoints.save_member(store, round_, number, member.state())
     conductor.wait()

@@ -9,7 +9,7 @@ import transformers
 
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.distill import students
-from shoal.search.distill.members import super_networks
+from shoal.search.distill.members import maker_of_networks
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{place}" for place in range(60))]
 
@@ -86,7 +86,8 @@ HELD_OUT = {"validation": {"mine": rows(900, 6)}, "test": {"mine": rows(950, 6)}
 def networks(run, rate: float = 0.002):
     """Return the run's four members, as on one worker; their rates are one to four times `rate`."""
     values = {number: {"learning_rate": rate * (number + 1)} for number in range(4)}
-    return super_networks(run, values, batches, HELD_OUT, "cpu")
+    make = maker_of_networks(run, batches, HELD_OUT, "cpu")
+    return {number: make(number, each) for number, each in values.items()}
 
 
 def without_ray(monkeypatch) -> None:

@@ -45,7 +45,7 @@ def language(
     seed: int = 0, shape: DecoderShape = SHAPE, batch: int = 4, kind: str = "adamw", **hyperparameters
 ):
     recipe = Recipe(steps=40, warmup=4, optimiser=kind)
-    return LanguageModel(shape, recipe, hyperparameters, Rows(batch), HELD_OUT, seed)
+    return LanguageModel(recipe, hyperparameters, Rows(batch), HELD_OUT, seed, shape=shape)
 
 
 class Classifier(nn.Module):

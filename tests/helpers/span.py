@@ -12,7 +12,7 @@ from torch import distributed as dist
 from shoal.policies.sampling.dynamic import LinUpper
 from shoal.policies.sampling.infobatch import InfoBatch
 from shoal.policies.sampling.interface import Rule
-from shoal.search.members.mixed import MixedModel
+from shoal.search.members.mixed import Mixed
 from shoal.search.members.sampled import sample_arrays
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.member import SavedState
@@ -50,17 +50,17 @@ def mixed(sharded: bool) -> dict[str, Any]:
     return told
 
 
-def mixing(name: str) -> MixedModel:
+def mixing(name: str) -> Mixed:
     return member_of(EXAMPLES[name], seed=3)
 
 
-def outcome(member: MixedModel) -> dict[str, Any]:
+def outcome(member: Mixed) -> dict[str, Any]:
     losses = [member.train(steps) for steps in (5, 7, 9)]
-    account = member.account()["groups"]
+    groups = member.account().groups
     return {
         "losses": losses,
-        "seen": [group["seen"] for group in account],
-        "shares": [group["proportion"] for group in account],
+        "seen": [group.seen for group in groups],
+        "shares": [group.proportion for group in groups],
         "last": np.asarray(member.mixing_state["policy"].get("last", [0.0])).tolist(),
     }
 

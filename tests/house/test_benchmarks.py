@@ -15,6 +15,7 @@ from benchmarks.parts.mixers import METHODS, Result, choose, grid
 from benchmarks.parts.tasks import Task
 from benchmarks.quality import better, interval, summary, train
 from shoal.cluster.row_order import RowOrder
+from shoal.cluster.rows import token_rows
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import WholeStream
 from shoal.policies.population import start as first_members
@@ -73,7 +74,7 @@ def test_the_stream_benchmark_counts_batches_until_the_new_mixture_and_reads_wha
     for group, names in files.items():
         order = RowOrder(group, [stream.FILE_ROWS] * 2, 0)
         blocks = [store.read_table(names[file]) for file in order.files(0)]
-        streams[group] = WholeStream(blocks, order, stream.LENGTH)
+        streams[group] = WholeStream(blocks, order, token_rows(stream.LENGTH))
     assert stream.batches_to_new_mixture(streams) == 1
     rows = [next(stream.changing(stream.members_of(streams))), next(stream.gather(500))]
     arrays = loaders.save_arrays(store, files)

@@ -17,7 +17,7 @@ def test_the_folders_below_search_share_no_name() -> None:
     assert not ambiguous(lower)
 
 
-@pytest.mark.parametrize("package", ["policies", "cluster", "trainables"])
+@pytest.mark.parametrize("package", ["policies", "cluster", "trainables", "search"])
 def test_no_comment_hangs_behind_a_name(package: str) -> None:
     texts = {name: text for name, text in sources().items() if name.startswith(f"{package}.")}
     said = [(name, comment) for name, text in texts.items() for comment, _ in comments(text)]

@@ -83,7 +83,7 @@ def test_what_cannot_be_compiled_ends_the_run_and_says_what_to_do(graphs: Any) -
         return Torn(like.base, {"learning_rate": 0.1}, like.batches, like.held_out, 0)
 
     (team,) = teams({0: torn()}, stack=True)
-    assert "error" not in team.train(2)[0]
+    assert not team.train(2)[0].error
     (team,) = teams({0: torn()}, stack=True, compile=True)
     with pytest.raises(stacked_loss.CompileError, match=r"set cluster\.compile: false"):
         team.train(2)

@@ -9,8 +9,11 @@ pytest.importorskip("tokenizers", reason="the extra shoal[hf] is not installed")
 
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from shoal.cluster.rows import as_rows
+from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
 from shoal.search.corpus.build import build_corpus
+from shoal.search.corpus.held_out import sampled_rows
 from shoal.search.errors import InputError
 from shoal.search.tokenizers import open_tokenizer
 from tests.helpers.odd_files import holds, lines
@@ -62,8 +65,10 @@ def test_a_vocabulary_with_gaps_holds_its_last_id(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"words": {"<s>": 0, "a": 1}, "template": "<s> $A", "unknown": "<s>"}, "has 2 tokens and none"),
-        ({"words": {**WORDS, "late": 70_000}}, "at most 65536 tokens"),
+        (
+            {"words": {"<s>": 0, "a": 1}, "template": "<s> $A", "unknown": "<s>"},
+            "has none and ids up to 1; name an end",
+        ),
         ({"words": {"</s>": 0, "b": 1}, "unknown": "<no such word>"}, "must be able to write any text"),
         ({"template": "<s> $A", "beside": {"config.json": "{"}}, "config.json must be JSON that can be read"),
         ({"beside": {"tokenizer.json": ""}}, "tokenizer.json must be a tokenizer of the package tokenizers"),
@@ -83,6 +88,31 @@ def test_what_is_no_folder_is_said(tmp_path) -> None:
     for place in ("absent", "file", ""):
         with pytest.raises(InputError, match=r"must hold tokenizer\.json, but .* does not"):
             open_tokenizer(str(tmp_path / place))
+
+
+def test_a_vocabulary_beyond_65536_gives_rows_of_uint32(tmp_path) -> None:
+    words = WORDS | {f"word{place}": place for place in range(8, 100_000)}
+    place = folder(tmp_path, words=words)
+    texts = [f"word{99_999 - number} a word{number + 70_000}" for number in range(400)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    settings = Data(
+        corpus=str(tmp_path / "corpus"),
+        groups={"docs": str(tmp_path / "in.jsonl")},
+        tokenizer=place,
+        sequence_length=8,
+        validation=0.2,
+        test=0.2,
+    )
+    manifest, store = build_corpus(settings, lambda line: None), Store(settings.corpus)
+    assert manifest.vocabulary == 100_000 and manifest.row_type == np.dtype(("<u4", (8,)))
+    table = store.read_table(manifest.groups["docs"].splits["train"].files[0])
+    assert table.schema.metadata[b"tokens"] == b"8 numbers a row, uint32, little-endian"
+    rows = as_rows(table, manifest.row_type)
+    assert rows.shape[1] == 8 and rows.dtype == np.uint32
+    assert set(rows[rows > 65_535].tolist()) <= {words[word] for text in texts for word in text.split()}
+    assert (rows > 65_535).sum() > 300 and open_tokenizer(place).decode(rows[0]).startswith(("word", "a "))
+    held_out = sampled_rows(store, manifest, "docs", "validation", 4)
+    assert held_out.dtype == np.uint32 and held_out.shape == (4, 8)
 
 
 def test_a_text_that_cannot_be_written_is_one_line(tmp_path) -> None:

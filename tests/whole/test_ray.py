@@ -16,6 +16,7 @@ from safetensors.numpy import load
 from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.search.records import directory
+from shoal.search.records.last import last_rows
 from shoal.search.records.lineage import ancestry
 from tests.helpers.listening import addresses, descendants
 from tests.helpers.runs import (
@@ -150,7 +151,7 @@ def test_a_brood_that_loses_its_worker_comes_back_and_nothing_changes(tmp_path, 
 def test_a_replay_of_the_winner_ends_with_the_same_weights(whole_run) -> None:
     said = shoal("replay", str(whole_run))
     # what was replayed is a chain of several members
-    winner = directory.last_rows(*directory.open_run(str(whole_run)))[1]
+    winner = last_rows(*directory.open_run(str(whole_run)))[1]
     assert len({segment.member for segment in ancestry(events(whole_run), winner, round=10)}) > 1
     assert f"member {winner} of demo and its replay have the same weights, bit for bit" in said
     found = scores(whole_run / "replay" / str(winner))

@@ -13,6 +13,7 @@ import torch
 
 from shoal.search.load import load_run
 from shoal.search.records import directory
+from shoal.search.records.last import member_of
 from tests.helpers.members import language, supernet
 from tests.helpers.runs import ROOT, events, scores, shoal, small_run, start, wait_for_round
 from tests.helpers.span import RULES, mixing, outcome, sampled
@@ -126,7 +127,7 @@ def test_members_over_workers_decide_as_those_on_one_and_resume(texts, tmp_path,
     ours, theirs = scores(over), scores(alone)
     assert np.allclose([row[2] for row in ours], [row[2] for row in theirs], rtol=0, atol=1e-4)
     weights = [
-        directory.whole_weights(run, store, directory.member_of(run, store, 0))
+        directory.whole_weights(run, store, member_of(run, store, 0))
         for run, store in (directory.open_run(str(place)) for place in (alone, over))
     ]
     assert all(np.allclose(weights[0][name], weights[1][name], atol=1e-3) for name in weights[0])

@@ -48,4 +48,4 @@ class Staged:
 
 
 def key(row: NDArray[np.integer]) -> bytes:
-    return row.astype(np.uint16).tobytes()
+    return row.astype(np.uint32).tobytes()

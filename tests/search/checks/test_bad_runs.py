@@ -120,6 +120,41 @@ CHANGES = [
     (TOY, "training.steps=2.5", "training.steps: must be a whole number, got 2.5"),
     (TEXT, "data.proportions={code: yes, more: 1}", "data.proportions.code: must be a number, got true"),
     (TEXT, "data.text_field=5", "data.text_field: must be a word, got 5"),
+    (TEXT, "data.text_field={code: 5}", "data.text_field: must be a word, got 5"),
+    (TEXT, "data.text_field={cod: a}", "data.text_field.cod: no such group; did you mean `code`?"),
+    (TEXT, 'data.text_field="{a} {b"', "data.text_field: must be a field or a template of fields in braces"),
+    (TEXT, 'data.text_field="{} b"', "data.text_field: must be a field or a template such as"),
+    # kinds of rows
+    (TEXT, "data.format={kind: instruction, prompt: q}", "data.format.answer: is required"),
+    (TEXT, "data.format={kind: chat, fild: a}", "data.format.fild: unknown key; did you mean `field`?"),
+    (TEXT, "data.format=chats", "data.format.kind: must be one of instruction, chat, preference, tokens, got"),
+    (TEXT, "data.format={kind: chat, too_long: shrink}", "data.format.too_long: must be 'drop' or 'cut'"),
+    (TEXT, "data.rows=instruction", "data.rows: instruction needs data.format of kind instruction or chat"),
+    (TEXT, "data.rows=token", "data.rows: must be "),
+    (
+        TEXT.replace("data: {", "data: {rows: preference, "),
+        "data.format={kind: tokens}",
+        "data.rows: must be tokens with data.format of kind tokens, got preference",
+    ),
+    (TEXT, "data.format=tokens", "data.groups.code: installed has plain text alone, but data asks for records"),
+    (
+        TEXT.replace("data: {", "data: {text_field: body, "),
+        "data.format=preference",
+        "data.text_field: data.format is read instead; leave it out",
+    ),
+    (TEXT, "data.columns={a: {kind: tensor}}", "data.columns.a.shape: is required"),
+    (TEXT, "data.columns={a: {kind: number, type: int7}}", "data.columns.a.type: must be one of bool, uint8,"),
+    (
+        TEXT,
+        "data.columns={a: {kind: image, size: [0, 3]}}",
+        "data.columns.a.size: must hold a height and a width",
+    ),
+    (TEXT, "data.columns={a: picture}", "data.columns.a.kind: must be one of number, class, tensor"),
+    (
+        TEXT.replace("data: {", "data: {columns: {a: number}, "),
+        "data.rows=tokens",
+        "data.columns: needs data.rows: columns, got tokens",
+    ),
     (TEXT, "data.groups.more=[a, b]", "data.groups.more: must be one place, got ['a', 'b']"),
     (MIXED, "mixing.policy={kind: aioli, sweeps: true}", "sweeps: must be a whole number, got true"),
     # numbers without end
@@ -174,8 +209,58 @@ CHANGES = [
     (TEXT, "data.groups.more=$NOT_SET_AT_ALL/x", "data.groups.more: there is no environment variable"),
     (TEXT, "data.tokenizer=$NOT_SET_AT_ALL/x", "data.tokenizer: there is no environment variable"),
     # rules that never act
-    (TOY, "population.members=3", "use at least 0.334"),
+    (TOY, "population={members: 3, exploit: {kind: truncation, fraction: 0.25}}", "use at least 0.334"),
     (TOY, "population={members: 5, exploit: {kind: truncation, fraction: 0.1}}", "use at least 0.2"),
+    (TOY, "population.interval=200", "population.interval: must be less than training.steps (200), or nothing"),
+    (
+        TOY,
+        "population={members: 4, interval: 200, mode: asynchronous}",
+        "population.interval: must be less than",
+    ),
+    (
+        TOY,
+        "population={members: 4, interval: 200, exploit: none, cull: {grace: 50}}",
+        "population.interval: must be less than training.steps (200)",
+    ),
+    (
+        TOY,
+        "population={members: 4, interval: 20, exploit: {kind: threshold, deviations: 1.8}}",
+        "population.exploit.deviations: must be below 1.732, since none of 4 members can lie further",
+    ),
+    (TOY, "population.burn_in=181", "population.burn_in: the last decision before the end is at step 180"),
+    (
+        TOY,
+        "population={members: 4, interval: 100, exploit: t_test}",
+        "population.exploit: t_test compares members by two scores at least",
+    ),
+    (
+        TOY,
+        "population={members: 4, interval: 20, exploit: none, cull: {grace: 190}}",
+        "population.cull.grace: the last decision before the end is at step 180",
+    ),
+    (
+        TOY,
+        "population={members: 8, interval: 20, burn_in: 101, "
+        "exploit: {kind: multiple_frequency, frequencies: [1, 5]}}",
+        "so a part that evolves at every 5th decision never does from step 101 on",
+    ),
+    (
+        TOY,
+        "population={members: 12, interval: 20, burn_in: 141, exploit: {kind: fire, patience: 2}}",
+        "so evaluators from step 141 on are not judged",
+    ),
+    (
+        TOY,
+        "population={members: 12, interval: 20, backtrack: true, exploit: {kind: fire, patience: 2}}",
+        "population.backtrack: copies the best weights that the whole population ever had, but fire keeps",
+    ),
+    (
+        TOY,
+        "population={members: 8, interval: 20, backtrack: true, "
+        "exploit: {kind: multiple_frequency, frequencies: [1, 5]}}",
+        "but multiple_frequency keeps parts of it apart",
+    ),
+    (TOY, "population={members: 5, start: grid}", "no grid over these domains has 5 points; use 4 or 9"),
 ]
 
 AGAINST = ["hyperparameters={}", "population.exploit=none"]
@@ -220,11 +305,14 @@ CLASSES = [
     (CLASS.replace('split="validation"', "split"), "must have the method evaluate(), but takes (self, split)"),
     (CLASS.replace("state, hyperparameters):", "state):"), "must have the method load(state, hyperparameters)"),
     (CLASS.replace("recipe, hyper", "hyper"), "must take (recipe, hyperparameters, seed, device), but takes"),
-    (CLASS.replace("seed, device", "seed, device, more"), "missing a required argument: 'more'"),
+    (
+        CLASS.replace("seed, device", "seed, device, more"),
+        "settings.more: is required, since Slope takes it and has no default",
+    ),
     ("def Slope(seed): return None\n", "Slope must take (recipe, hyperparameters, seed, device)"),
     (
         "from shoal.trainables.network import Network\n\n\nclass Slope(Network):\n    pass\n",
-        "Slope must have the methods build, loss, score",
+        "Slope must have the methods build, loss, which",
     ),
 ]
 
@@ -234,7 +322,10 @@ IDLE = [
     ("model.layers=2", "model.layers: a class of your own does not look at it"),
     ("training.batch=64", "training.batch: a class of your own does not look at it"),
     ("training.evaluation_rows=8", "training.evaluation_rows: a class of your own does not look at it"),
-    ("mixing.policy=aioli", "mixing: needs groups of text"),
+    (
+        "mixing.policy=aioli",
+        "mixing: needs rows in groups, and Slope takes none; a class that takes them says so by `takes = {",
+    ),
 ]
 
 
@@ -268,6 +359,18 @@ def answer(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(("text", "said"), FILES)
 def test_a_bad_file_is_one_line(answer, text: str, said: str) -> None:
     assert said in answer(text)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("nowhere", "nowhere does not; a name on a hub must be downloaded to a folder first"),
+        (".", "data.tokenizer: a folder with a tokenizer must hold tokenizer.json"),
+    ],
+)
+def test_a_folder_without_a_tokenizer_is_one_line(answer, place: str, said: str) -> None:
+    pytest.importorskip("tokenizers")  # which the extra [hf] installs
+    assert said in answer(TEXT, f"data.tokenizer={place}")
 
 
 @pytest.mark.parametrize(("text", "change", "said"), CHANGES)

@@ -117,7 +117,10 @@ def test_rules_that_decide_about_parts_at_once_need_rounds(tmp_path, exploit) ->
         ),
         ("sampling={rule: random_subset, view: brood}", "sampling.view: the brood's losses serve rules"),
         ("population.members=1", "exploit needs at least 2 members, got 1"),
-        ("population.members=3", "0.25 of 3 members is less than one member"),
+        (
+            "population={members: 3, exploit: {kind: truncation, fraction: 0.25}}",
+            "0.25 of 3 members is less than one member",
+        ),
         ("population.interval=1000", "population.interval: must be at most training.steps (200), got 1000"),
         ("population.interval=30", "must divide training.steps (200), got 30; 180 steps would do"),
         (
@@ -145,7 +148,10 @@ def test_rules_that_decide_about_parts_at_once_need_rounds(tmp_path, exploit) ->
         ("population.exploit=fire", "population.exploit: fire needs 12 members"),
         ("population.least=9", "population.least: must be at most population.members (8), got 9"),
         ("kind=fleet", "kind: must be one of population"),
-        ("trainable=my model", "trainable: must be decoder, toy, or a class of your own as module:Class"),
+        (
+            "trainable=my model",
+            "trainable: must be decoder, causal_lm, toy, or a class of your own as module:Class",
+        ),
         ("trainable=nowhere_at_all:Model", "trainable: no module `nowhere_at_all` in "),
         ("trainable=json:Model", "trainable: json must have a class or function `Model`, but has none"),
         (

@@ -171,7 +171,7 @@ def test_every_policy_can_be_named_and_has_the_same_defaults_as_itself(tmp_path,
             "mixing=null",
             "hyperparameters.mixing: searches a mixing policy's settings, but there is no `mixing:`",
         ),
-        ("trainable=toy", "mixing: needs groups of text, so `trainable: decoder`, got toy"),
+        ("trainable=toy", "mixing: needs rows in groups, and the toy takes none"),
         (
             "hyperparameters.mixing={rat: {kind: float, low: 0, high: 1}}",
             "hyperparameters.mixing.rat: aioli has no such number; it has rate, every",

@@ -21,6 +21,7 @@ from shoal.search import notation
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.load import checked_run, dump, load_run
+from shoal.search.messages import Row
 from shoal.search.records import tables
 from shoal.search.records.directory import open_run
 from shoal.search.records.lineage import read_lineage
@@ -101,8 +102,8 @@ def test_checkpoints_and_the_lineage_keep_the_types_of_values(tmp_path) -> None:
     checkpoints.save_decisions(store, 1, {"members": population.to_plain(state)}, [1, 1])
     assert same(population.from_plain(checkpoints.load_decisions(store, 1)["members"]), state)
     tables.write_starts(store, state)
-    told = {number: {"round": 1, "step": 5, "score": 1.0} for number in (0, 1)}
-    tables.write_copies(store, 1, tables.copy_rows([Order(0, 1, given)], told, state))
+    told = {number: Row(number, round=1, step=5, score=1.0) for number in (0, 1)}
+    tables.write_events(store, 1, tables.copy_events([Order(0, 1, given)], told, state))
     events = read_lineage(store)
     assert [same(event.after, given) for event in events] == [True] * 3
     assert same(events[2].before, given)

@@ -9,7 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from shoal.cluster.storage import Store
-from shoal.search import cli, traces
+from shoal.search import cli, load, traces
 from shoal.search.config.run import Run
 from shoal.search.driver.population import failed
 from shoal.search.errors import InputError
@@ -131,10 +131,8 @@ def test_a_member_whose_making_raises_has_failed_alone_until_it_is_a_clone() -> 
     good, bad = members.values()
     assert isinstance(bad, Unmade) and bad.trained == 0 and not bad.state()["weights"]
     rows = {number: row for team in teams(members, None) for number, row in team.train(10).items()}
-    assert rows[0]["score"] == 0 and "error" not in rows[0]
-    assert (
-        np.isnan(rows[1]["score"]) and "too fast" in rows[1]["error"] and "picky_class.py" in rows[1]["error"]
-    )
+    assert rows[0].score == 0 and not rows[0].error
+    assert np.isnan(rows[1].score) and "too fast" in rows[1].error and "picky_class.py" in rows[1].error
     bad.load(good.state(), {"rate": 0.08})  # still too fast
     with pytest.raises(AssertionError, match="too fast"):
         bad.train(1)
@@ -194,7 +192,7 @@ def test_whatever_is_raised_is_one_line(error, code, monkeypatch, capsys) -> Non
         raise error
 
     Path("toy.yaml").write_text(TOY)
-    monkeypatch.setattr(cli, "load_run", raising)
+    monkeypatch.setattr(load, "load_run", raising)
     monkeypatch.setattr(sys, "argv", ["shoal", "validate", "toy.yaml"])
     with pytest.raises(SystemExit) as ended:
         cli.run_command_line()

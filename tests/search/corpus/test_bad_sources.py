@@ -22,6 +22,7 @@ from shoal.search.config.sections import Data
 from shoal.search.corpus import stages
 from shoal.search.corpus.build import build_corpus
 from shoal.search.corpus.formats import SourceFile, contents
+from shoal.search.corpus.picking import text_pick
 from shoal.search.corpus.quarantine import Bad, checked_content
 from shoal.search.errors import InputError
 from tests.helpers.odd_files import (
@@ -333,7 +334,7 @@ def test_what_one_wrong_bit_of_a_compressed_file_loses_is_counted(tmp_path, of) 
     packed = lzma.compress(plain) if of.endswith("xz") else gzip.compress(plain)
     for at in range(1, 8):
         content = turned(packed, len(packed) * at // 8)
-        file = SourceFile(partial(io.BytesIO, content), of, len(content), 10**9, "text")
+        file = SourceFile(partial(io.BytesIO, content), of, len(content), 10**9, text_pick("text"))
         found = [each if isinstance(each, Bad) else checked_content(each, 10**6) for each in contents(file)]
         good = sum(not isinstance(each, Bad) for each in found)
         bad = sum(each.documents for each in found if isinstance(each, Bad))

@@ -280,7 +280,7 @@ def test_load_refuses_a_manifest_or_a_corpus_that_is_broken(two_groups, tmp_path
     path = tmp_path / "corpus" / "manifest.json"
     for broken in ("{", "[]", "{}", json.dumps({**dataclasses.asdict(manifest), "format": 99})):
         path.write_text(broken)
-        with pytest.raises(InputError, match="no manifest of format 1, 2 or 3"):
+        with pytest.raises(InputError, match="no manifest of format 1 to 4"):
             load_corpus(two_groups)
     path.write_text(json.dumps(dataclasses.asdict(manifest)))
     assert load_corpus(two_groups) == manifest

@@ -19,19 +19,19 @@ def test_packing_gives_back_every_token_but_the_tail(contents, length):
     stream = [token for document in documents for token in [*document.content, 256]]
     whole = len(stream) // length
     expected = [tuple(stream[row * length : (row + 1) * length]) for row in range(whole)]
-    assert packed.tokens.dtype == np.uint16 and packed.tokens.shape == (whole, length)
-    assert sorted(map(tuple, packed.tokens.tolist())) == sorted(expected)
+    assert packed.rows.dtype == np.uint16 and packed.rows.shape == (whole, length)
+    assert sorted(map(tuple, packed.rows.tolist())) == sorted(expected)
     assert (np.diff(packed.ids) > 0).all()
-    assert len(stream) - packed.tokens.size < length
+    assert len(stream) - packed.rows.size < length
 
 
 def test_packing_by_hand():
     documents = [Document(b"a" * 16, b"abc"), Document(b"b" * 16, b"de")]
     packed = pack_documents(documents, Bytes(), 3)  # abc | end d e | (end)
-    assert {tuple(row) for row in packed.tokens.tolist()} == {(97, 98, 99), (256, 100, 101)}
+    assert {tuple(row) for row in packed.rows.tolist()} == {(97, 98, 99), (256, 100, 101)}
     # the second row begins at token 3 of the first document, wherever that document lies
     alone = pack_documents(documents[:1], Bytes(), 1)
-    of_end = alone.ids[alone.tokens[:, 0] == 256]
-    assert of_end[0] == packed.ids[packed.tokens[:, 0] == 256][0]
+    of_end = alone.ids[alone.rows[:, 0] == 256]
+    assert of_end[0] == packed.ids[packed.rows[:, 0] == 256][0]
     hashed = hashlib.blake2b(b"a" * 16 + b"\3\0\0\0\0\0\0\0", digest_size=8).digest()
     assert of_end[0] == int.from_bytes(hashed, "little") // 2

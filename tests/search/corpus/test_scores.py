@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.numpy import save
 
+from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import as_rows
 from shoal.policies.sampling.hardness import EasyToHard
 from shoal.search.config.sections import Data
 from shoal.search.corpus import scores

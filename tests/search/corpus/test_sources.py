@@ -11,6 +11,7 @@ import pytest
 from shoal.search.config.sections import Data
 from shoal.search.corpus import installed, listing, opening, sources
 from shoal.search.corpus.documents import gather
+from shoal.search.corpus.making import pick_of
 from shoal.search.corpus.quarantine import Quarantine
 from shoal.search.errors import InputError
 
@@ -59,7 +60,7 @@ def read(source, group="sea", **changes):
     """Return (texts, duplicates, skipped)."""
     settings = Data(**{"corpus": "nowhere/corpus", "groups": {group: str(source)}, **changes})
     quarantine = Quarantine(group)
-    documents, duplicates = gather(group, settings, set(), quarantine)
+    documents, duplicates = gather(group, settings, pick_of(group, settings), set(), quarantine)
     return [document.content.decode() for document in documents], duplicates, quarantine.documents
 
 
@@ -156,9 +157,9 @@ def test_megabytes_bounds_a_group_and_spares_reading(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sources, "contents", counting)
     folder(tmp_path, TEXTS)
-    found = read(tmp_path, megabytes=0.004)[0]
-    assert 3996 < len("".join(found)) <= 4000
-    assert len(opened) == 26  # documents of 157 to 160 bytes, the last one cut
+    found = read(tmp_path, megabytes=0.001)[0]
+    assert 996 < len("".join(found)) <= 1000
+    assert len(opened) == 51  # documents of 157 to 160 bytes: a sample of 8000 bytes of them
     assert opened != sorted(opened)
 
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
-from shoal.cluster.streams import as_rows
 from shoal.search.config.sections import Data
 from shoal.search.corpus import stages
 from shoal.search.corpus.batches import file_rows

@@ -11,14 +11,15 @@ from shoal.cluster.storage import Store
 from shoal.policies import population
 from shoal.policies.population import Order
 from shoal.search.driver.conductor import Conductor
-from shoal.search.driver.population import open_conductor
 from shoal.search.errors import InputError
 from shoal.search.load import load_run
+from shoal.search.messages import Message, Row
 from shoal.search.records import tables
 from shoal.search.records.lineage import ancestry, read_lineage
 from shoal.search.worker import brood
 from shoal.search.worker.teams import Team
 from shoal.trainables.toy import Toy
+from tests.helpers.directories import open_conductor
 from tests.helpers.runs import shoal
 
 TOY = str(Path(__file__).parents[3] / "examples/toy.yaml")
@@ -61,13 +62,12 @@ def conductor(tmp_path) -> Conductor:
 def train(conductor: Conductor, members: dict[int, Toy], rounds: range) -> dict[int, list[Order]]:
     """Do without Ray what one brood does."""
     given: dict[int, list[Order]] = {}
-    conductor.give_orders = lambda round_, orders: given.update({round_: [Order(*order) for order in orders]})
+    conductor.give_orders = lambda round_, told: given.update({round_: told.orders})
     found = [Team({number: member}) for number, member in members.items()]
     for round_ in rounds:
-        rows = brood.train_teams(found, 4, set())
-        place = {"round": round_, "brood": 0}
-        told = [row | place | {"step": members[row["member"]].trained} for row in rows]
-        conductor.receive({"reports": told})
+        rows = brood.train_teams(found, 4, {})
+        told = [row._replace(round=round_, step=members[row.member].trained) for row in rows]
+        conductor.receive(Message(told))
         brood.follow(None, round_, given[round_], found, earlier=brood.archive(conductor.store, None))
         for number, member in members.items():
             checkpoints.save_member(conductor.store, round_, number, member.state())
@@ -119,14 +119,11 @@ def test_of_each_part_the_best_weights_are_kept(conductor) -> None:
     )
     found = half.model_copy(update={"distill": SimpleNamespace(spaces={"small": 0, "large": 1})})
     conductor.run, conductor.rules, asked = found, found.rules(), []
-    conductor.give_orders = lambda round_, orders: asked.extend(Order(*order) for order in orders)
+    conductor.give_orders = lambda round_, told: asked.extend(told.orders)
     for round_ in range(1, 6):
         scores = [round_ * 1.0, -float(round_), round_ + 0.5, -round_ - 0.5]
-        rows = [
-            {"member": member, "round": round_, "step": 4 * round_, "brood": 0, "score": score}
-            for member, score in enumerate(scores)
-        ]
-        conductor.receive({"reports": rows})
+        rows = [Row(member, round_, 4 * round_, score=score) for member, score in enumerate(scores)]
+        conductor.receive(Message(rows))
         for member in range(4):
             checkpoints.save_member(conductor.store, round_, member, {"weights": {}, "round": round_})
     conductor.wait()

@@ -7,12 +7,13 @@ import pytest
 from shoal.cluster import checkpoints
 from shoal.cluster.storage import CannotWrite, Store
 from shoal.policies import population
-from shoal.search.decisions import OVER
 from shoal.search.driver.conductor import Conductor
-from shoal.search.driver.population import early_end, open_conductor
+from shoal.search.driver.population import early_end
 from shoal.search.driver.scheduler import PopulationScheduler
 from shoal.search.load import load_run
+from shoal.search.messages import Message, OnTestRows, RoundOrders, Row
 from shoal.search.records import tables
+from tests.helpers.directories import open_conductor
 
 TOY = str(Path(__file__).parents[3] / "examples/toy.yaml")
 
@@ -24,7 +25,7 @@ class Watches:
     def say(self, line) -> None: ...
 
     def failed(self, row, trace) -> None:
-        self.failures.append((row["member"], trace))
+        self.failures.append((row.member, trace))
 
     def round(self, round_, rows, orders) -> None: ...
 
@@ -33,27 +34,25 @@ class Watches:
 def conductor(tmp_path) -> Conductor:
     run = load_run(TOY, [f"directory={tmp_path}", "population.replacements=1"])
     state = population.start(run.space(), run.population.members, run.seed)
-    given: dict[int, list | None] = {}
+    given: dict[int, RoundOrders | None] = {}
     made = Conductor(run, Store(str(tmp_path)), run.space(), run.rules(), state, given.__setitem__, Watches())
     made.given = given
     return made
 
 
-def reports(round_: int, scores: list[float], **errors: str) -> dict:
-    rows = [
-        {"member": member, "round": round_, "step": 4 * round_, "brood": 0, "score": score}
-        | {"train_loss": 0.0, "train_seconds": 0.0, "evaluate_seconds": 0.0}
-        for member, score in enumerate(scores)
-    ]
-    for name, error in errors.items():
-        rows[int(name.removeprefix("member"))]["error"] = error
-    return {"reports": rows}
+def reports(round_: int, scores: list[float], **errors: str) -> Message:
+    return Message(
+        [
+            Row(member, round_, 4 * round_, score=score, error=errors.get(f"member{member}", ""))
+            for member, score in enumerate(scores)
+        ]
+    )
 
 
 def test_a_failed_member_is_told_once_and_replaced(conductor, tmp_path) -> None:
     conductor.receive(reports(1, [1.0, math.nan, 3.0, 2.0], member1="Traceback\nValueError: no"))
     assert conductor.watcher.failures == [(1, "Traceback\nValueError: no")]
-    assert 1 in [order[0] for order in conductor.given[1]]
+    assert 1 in [order.member for order in conductor.given[1].orders]
     kept = tmp_path / "failures/round-000001-member-00001.txt"
     assert kept.read_text() == "Traceback\nValueError: no"
     # it may be replaced once: now it stays as it is, without a word of its own
@@ -62,7 +61,7 @@ def test_a_failed_member_is_told_once_and_replaced(conductor, tmp_path) -> None:
     conductor.receive(reports(4, [1.0, math.nan, 3.0, 2.0]))
     assert [member for member, _ in conductor.watcher.failures] == [1, 1]
     assert "diverged" in conductor.watcher.failures[-1][1]
-    assert all(1 not in [order[0] for order in conductor.given[round_]] for round_ in (3, 4))
+    assert all(1 not in [order.member for order in conductor.given[round_].orders] for round_ in (3, 4))
 
 
 def test_when_all_have_failed_the_run_ends_with_the_last_reason(conductor) -> None:
@@ -76,7 +75,7 @@ def test_a_worker_that_is_told_to_go_makes_its_round_a_checkpoint(conductor, tmp
     settings = conductor.run.checkpoint.model_copy(update={"every": 10})
     conductor.run = conductor.run.model_copy(update={"checkpoint": settings})
     for round_ in range(1, 5):
-        conductor.receive(reports(round_, [1.0, 0.5, 3.0, 2.0]) | {"leaving": round_ == 3})
+        conductor.receive(reports(round_, [1.0, 0.5, 3.0, 2.0])._replace(leaving=round_ == 3))
         conductor.wait()
     assert [path.parent.name for path in tmp_path.glob("checkpoints/*/decisions.json")] == ["round-000003"]
 
@@ -87,16 +86,14 @@ def test_rows_that_end_end_the_run_with_the_round_in_which_they_do(conductor, tm
     conductor.run = conductor.run.model_copy(update={"checkpoint": settings})
     conductor.receive(reports(1, [1.0, 0.5, 3.0, 2.0]))
     last = reports(2, [1.0, 0.5, 3.0, 2.0])
-    for row in last["reports"]:
-        row |= {"step": 7, "ended": ["docs"]}
-    conductor.receive(last)
+    conductor.receive(Message([row._replace(step=7, ended=["docs"]) for row in last.rows]))
     conductor.wait()
     # nobody copies in the last round, and its checkpoint is written whatever is due
-    assert conductor.given[1] != [] and conductor.given[2] == [OVER]
+    assert conductor.given[1].orders and conductor.given[2] == RoundOrders([], over=True)
     assert [path.parent.name for path in tmp_path.glob("checkpoints/*/decisions.json")] == ["round-000002"]
     assert not conductor.finished
-    tests = [{"member": member, "losses": {"docs": 1.0}} for member in range(4)]
-    conductor.receive({"tests": tests})
+    tests = Message(tests={member: OnTestRows({"docs": 1.0}) for member in range(4)})
+    conductor.receive(tests)
     assert conductor.finished
     assert early_end(conductor) == (
         "the rows ended at step 7 of 200: docs read to the end (data.exhausted: repeat)"
@@ -106,7 +103,7 @@ def test_rows_that_end_end_the_run_with_the_round_in_which_they_do(conductor, tm
         checkpoints.save_member(Store(str(tmp_path)), 2, member, {})
     again = open_conductor(conductor.run, Store(str(tmp_path)), Watches())
     assert again.read_out == ["docs"] and again.is_last(again.round)
-    again.receive({"tests": tests})
+    again.receive(tests)
     assert again.finished
 
 

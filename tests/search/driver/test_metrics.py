@@ -10,6 +10,7 @@ from shoal.cluster.metrics import Clock, Meter
 from shoal.policies.population import Order
 from shoal.search.driver.metrics import Measure
 from shoal.search.load import load_run
+from shoal.search.messages import GroupMixture, MixtureAccount, Row
 
 ROOT = Path(__file__).parents[3]
 HYPERPARAMETERS = {"learning_rate": 0.1}
@@ -41,9 +42,17 @@ def emitted(monkeypatch) -> dict[tuple, float]:
     return held
 
 
-def rows(round_: int, scores: list[float]) -> list[dict]:
+def rows(round_: int, scores: list[float]) -> list[Row]:
     return [
-        {"member": member, "step": 25 * round_, "score": score, "loss_code": -score, "loss_law": 2.0}
+        Row(
+            member,
+            round_,
+            25 * round_,
+            score=score,
+            losses={"code": -score, "law": 2.0},
+            rows=8 * 25 * round_,
+            tokens=128 * 8 * 25 * round_,
+        )
         for member, score in enumerate(scores)
     ]
 
@@ -83,12 +92,10 @@ def test_a_round_is_emitted_as_declared(emitted) -> None:
 
 def test_a_mixture_that_moves_and_rows_that_are_kept_are_means_over_members(emitted) -> None:
     measure = Measure(load_run(str(ROOT / "examples/demo.yaml"), ["population.members=4"]))
-    found = rows(1, [-3.0, -1.0])
-    for row, share in zip(found, (0.25, 0.75), strict=True):
-        row["mixing"] = {
-            "groups": [{"group": "code", "proportion": share}, {"group": "law", "proportion": 0.5}]
-        }
-        row["kept"] = share / 2
+    found = []
+    for row, share in zip(rows(1, [-3.0, -1.0]), (0.25, 0.75), strict=True):
+        groups = [GroupMixture(name, each, 0, 1, [], []) for name, each in (("code", share), ("law", 0.5))]
+        found.append(row._replace(mixture=MixtureAccount(groups, "", 0, 0, 0), kept=share / 2))
     measure.round(1, found, [])
     assert emitted["shoal_proportion", "demo", "code"] == 0.5
     # no policy speaks of docs: its share is the file's, a third
@@ -99,11 +106,11 @@ def test_a_mixture_that_moves_and_rows_that_are_kept_are_means_over_members(emit
 def test_members_that_are_not_level_count_their_own_steps(emitted) -> None:
     measure = Measure(load_run(str(ROOT / "examples/demo.yaml"), ["population.members=4"]))
     measure.round(
-        1, [row | {"step": step} for row, step in zip(rows(1, [-3.0, -1.0]), (25, 25), strict=True)], []
+        1, [row._replace(step=step) for row, step in zip(rows(1, [-3.0, -1.0]), (25, 25), strict=True)], []
     )
     # one member has trained two intervals more, the other none
     measure.round(
-        1, [row | {"step": step} for row, step in zip(rows(1, [-3.0, -1.0]), (75, 25), strict=True)], []
+        1, [row._replace(step=step) for row, step in zip(rows(1, [-3.0, -1.0]), (75, 25), strict=True)], []
     )
     assert emitted["shoal_member_steps", "demo"] == 100
     assert emitted["shoal_step", "demo"] == 25
@@ -114,7 +121,8 @@ def test_every_declared_metric_is_emitted(emitted, monkeypatch) -> None:
     changes = ["population.members=4", "mixing=null", SEARCHED, shared]
     measure = Measure(load_run(str(ROOT / "examples/demo.yaml"), changes))
     monkeypatch.setattr("shoal.search.driver.metrics.ledger_rows", lambda run: 1000)
-    measure.round(1, [row | {"kept": 0.5} for row in rows(1, [-3.0, -1.0])], [Order(0, 1, HYPERPARAMETERS)])
+    found = [row._replace(kept=0.5) for row in rows(1, [-3.0, -1.0])]
+    measure.round(1, found, [Order(0, 1, HYPERPARAMETERS)])
     measure.failed(rows(1, [math.nan])[0], "ValueError: no")
     clock = Clock()
     with clock.phase("compute"):

@@ -12,8 +12,9 @@ from shoal.policies.mixers.visits import BoundedMixing
 from shoal.policies.population import Order
 from shoal.search.config.mixing import PROBED, with_numbers
 from shoal.search.corpus.batches import MixedBatches
-from shoal.search.members.mixed import MixedModel, VisitBatches
+from shoal.search.members.mixed import Mixed, VisitBatches, mixed_class
 from shoal.search.worker.teams import teams
+from shoal.trainables.language import LanguageModel
 from shoal.trainables.settings import DecoderShape, Recipe
 
 SHAPE = DecoderShape(vocabulary=16, sequence_length=8, layers=1, heads=1, width=8)
@@ -37,23 +38,14 @@ def batches() -> MixedBatches:
     return MixedBatches({"code": Counting(3), "law": Counting(5)}, np.array([0.5, 0.5]), 4)
 
 
-def member(policy=AIOLI, seed: int = 0, **hyperparameters) -> MixedModel:
+def member(policy=AIOLI, seed: int = 0, **hyperparameters) -> Mixed:
     rows = np.random.default_rng(7).integers(0, 16, (2, 6, 8)).astype(np.uint16)
     by_group = dict(zip(NAMES, rows, strict=True))
     held_out = dict.fromkeys(("validation", "test", PROBED), by_group)
     groups = Groups(NAMES, (100, 50), batch=4, steps=40)
     recipe = Recipe(steps=40, warmup=2, learning_rate=0.01)
-    return MixedModel(
-        SHAPE,
-        recipe,
-        hyperparameters,
-        batches(),
-        held_out,
-        seed,
-        "cpu",
-        BoundedMixing(policy, floor=0.1),
-        groups,
-    )
+    given = {"mixing": BoundedMixing(policy, floor=0.1), "groups": groups, "shape": SHAPE}
+    return mixed_class(LanguageModel)(recipe, hyperparameters, batches(), held_out, seed, **given)
 
 
 def same(first, second) -> bool:
@@ -87,9 +79,9 @@ def test_probes_are_steps_of_the_budget_and_evaluations_are_counted() -> None:
     assert state["evaluations"] == 1 + 3 * 3 + 2
     assert sum(trained.batches.mixed.cursors) == 160
     account = trained.account()
-    assert sum(group["proportion"] for group in account["groups"]) == pytest.approx(1.0)
-    assert min(group["proportion"] for group in account["groups"]) >= 0.1
-    assert len(account["groups"][0]["effects"]) == 2
+    assert sum(group.proportion for group in account.groups) == pytest.approx(1.0)
+    assert min(group.proportion for group in account.groups) >= 0.1
+    assert len(account.groups[0].effects) == 2
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
@@ -122,10 +114,10 @@ def test_a_stack_trains_each_member_on_its_own_mixture() -> None:
     rows = team.train(25)
     for number, each in enumerate(alone):
         loss = each.train(25)
-        assert rows[number]["train_loss"] == pytest.approx(loss, rel=1e-4)
+        assert rows[number].train_loss == pytest.approx(loss, rel=1e-4)
         assert together[number].mixing_state["seen"].tolist() == each.mixing_state["seen"].tolist()
-        assert rows[number]["mixing"]["groups"][0]["proportion"] == pytest.approx(
-            each.account()["groups"][0]["proportion"], rel=1e-3
+        assert rows[number].mixture.groups[0].proportion == pytest.approx(
+            each.account().groups[0].proportion, rel=1e-3
         )
 
 

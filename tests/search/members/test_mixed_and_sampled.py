@@ -16,9 +16,10 @@ from shoal.policies.sampling.random_subset import RandomSubset
 from shoal.search.config.mixing import PROBED
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.load import load_run
-from shoal.search.members.mixed import MixedModel, VisitBatches
+from shoal.search.members.mixed import Mixed, VisitBatches, mixed_class
 from shoal.search.members.sampled import sample_member
 from shoal.search.worker.teams import teams
+from shoal.trainables.language import LanguageModel
 from shoal.trainables.settings import DecoderShape, Recipe
 from tests.search.members.test_mixed import SHAPE, same
 from tests.search.members.test_sampled import STREAMS
@@ -26,7 +27,7 @@ from tests.search.members.test_sampled import STREAMS
 AIOLI = Aioli(every=10, probe_share=0.6, sweeps=1, noise=0.0, rate=0.5)
 
 
-def member(rule, seed: int = 0, policy=AIOLI) -> MixedModel:
+def member(rule, seed: int = 0, policy=AIOLI) -> Mixed:
     rows = np.random.default_rng(7).integers(0, 31, (2, 6, 12)).astype(np.uint16)
     by_group = dict(zip(STREAMS, rows, strict=True))
     held_out = dict.fromkeys(("validation", "test", PROBED), by_group)
@@ -35,17 +36,9 @@ def member(rule, seed: int = 0, policy=AIOLI) -> MixedModel:
     shape = DecoderShape(
         vocabulary=31, sequence_length=12, layers=SHAPE.layers, heads=SHAPE.heads, width=SHAPE.width
     )
-    found = MixedModel(
-        shape,
-        Recipe(steps=60, warmup=2, learning_rate=0.01),
-        {},
-        batches,
-        held_out,
-        seed,
-        "cpu",
-        BoundedMixing(policy),
-        groups,
-    )
+    recipe = Recipe(steps=60, warmup=2, learning_rate=0.01)
+    given = {"mixing": BoundedMixing(policy), "groups": groups, "shape": shape}
+    found = mixed_class(LanguageModel)(recipe, {}, batches, held_out, seed, **given)
     sample_member(found, rule, seed=3, batches=60, number=0)
     return found
 
@@ -102,9 +95,9 @@ def test_a_stack_of_them_trains_as_each_alone() -> None:
     (team,) = teams({number: member(InfoBatch(0.5), number) for number in range(2)}, stack=True)
     found = team.train(30)
     for number, each in alone.items():
-        assert found[number]["train_loss"] == pytest.approx(each.train(30), rel=1e-4)
+        assert found[number].train_loss == pytest.approx(each.train(30), rel=1e-4)
         assert isinstance(team.members[number].batches.batches, VisitBatches)
-        assert found[number]["kept"] == each.batches.kept and found[number]["mixing"]["groups"]
+        assert found[number].kept == each.batches.kept and found[number].mixture.groups
 
 
 def test_the_example_of_both_can_be_run() -> None:

@@ -1,5 +1,6 @@
 """Every mixing policy in members: budget, ready points, clones, stacks, what is measured within a step."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -26,9 +27,10 @@ from shoal.policies.mixers.rules import MIXERS
 from shoal.policies.mixers.skillit import SkillIt
 from shoal.policies.mixers.visits import BoundedMixing
 from shoal.search.config.mixing import PROBED
-from shoal.search.members.mixed import MixedModel
+from shoal.search.members.mixed import Mixed, mixed_class
 from shoal.search.worker.teams import teams
-from shoal.trainables.decoder import Decoder, initialise
+from shoal.trainables.decoder import Decoder, initialise, losses_by_token
+from shoal.trainables.language import LanguageModel
 from shoal.trainables.reference import Reference
 from shoal.trainables.settings import Recipe
 from tests.search.members.test_mixed import NAMES, SHAPE, batches, same
@@ -48,24 +50,27 @@ EXAMPLES: dict[str, Any] = {
     "doge": DoGE(every=2, proxy_share=0.6, own=True, rate=0.3),
 }
 STEPS = 40
+MODEL = mixed_class(LanguageModel)
 
 
-def reference(seed: int = 5) -> Reference:
+def stranger(seed: int = 5) -> Decoder:
     module = Decoder(SHAPE)
     initialise(module, torch.Generator().manual_seed(seed))
-    return Reference(module, 300)
+    return module.eval()
 
 
-def member(policy: Any, seed: int = 0, floor: float = 0.1, **hyperparameters: Any) -> MixedModel:
+def reference(module: Decoder) -> Reference:
+    return Reference(lambda tokens: losses_by_token(module(tokens.long()), tokens.long()), 300)
+
+
+def member(policy: Any, seed: int = 0, floor: float = 0.1, **hyperparameters: Any) -> Mixed:
     rows = np.random.default_rng(7).integers(0, 16, (2, 6, 8)).astype(np.uint16)
     by_group = dict(zip(NAMES, rows, strict=True))
     held_out = dict.fromkeys(("validation", "test", PROBED), by_group)
     groups = Groups(NAMES, (100, 50), batch=4, steps=STEPS)
     recipe = Recipe(steps=STEPS, warmup=2, learning_rate=0.01)
-    mixing = BoundedMixing(policy, floor=floor)
-    return MixedModel(
-        SHAPE, recipe, hyperparameters, batches(), held_out, seed, "cpu", mixing, groups, reference()
-    )
+    given = {"mixing": BoundedMixing(policy, floor=floor), "groups": groups, "reference": reference(stranger())}
+    return MODEL(recipe, hyperparameters, batches(), held_out, seed, shape=SHAPE, **given)
 
 
 def test_all_policies_are_tried() -> None:
@@ -82,9 +87,9 @@ def test_a_member_trains_its_budget_wherever_it_is_ready_and_says_what_it_traine
     state = once.mixing_state
     assert once.trained == state["step"] == STEPS and state["seen"].sum() == 4 * STEPS
     account = once.account()
-    shares = [group["proportion"] for group in account["groups"]]
+    shares = [group.proportion for group in account.groups]
     assert sum(shares) == pytest.approx(1.0) and min(shares) >= 0.1 - 1e-9
-    assert account["extra_steps"] == 300
+    assert account.extra_steps == 300
 
 
 @pytest.mark.parametrize("name", MIXERS)
@@ -107,11 +112,11 @@ def test_members_train_stacked_unless_something_is_measured_within_a_step(name: 
     assert within == (name in ("doremi", "doge")) and len(found) == (2 if within else 1)
     rows = {number: row for team in found for number, row in team.train(30).items()}
     for seed, each in enumerate(alone):
-        assert rows[seed]["train_loss"] == pytest.approx(each.train(30), rel=1e-4)
-        assert rows[seed]["stacked"] is not within
+        assert rows[seed].train_loss == pytest.approx(each.train(30), rel=1e-4)
+        assert rows[seed].stacked is not within
 
 
-def gradients_of(model: MixedModel, rows: np.ndarray) -> np.ndarray:
+def gradients_of(model: Mixed, rows: np.ndarray) -> np.ndarray:
     """Return the gradient of the rows' mean loss at the model's weights, in one flat piece."""
     loss = model.loss(model.module, torch.from_numpy(rows), model.numbers).mean()
     return np.concatenate(
@@ -134,7 +139,7 @@ def test_doge_hears_inner_products_of_the_groups_gradients() -> None:
     # log odds grow by the rate times the difference of the scores, whatever the weights of the step were
     odds = np.log(np.divide(*model.mixing_state["policy"]["weights"]))
     assert odds == pytest.approx(50 * np.subtract(*told.T).sum(), rel=1e-3)
-    assert model.account()["groups"][0]["proportion"] in (pytest.approx(0.3), pytest.approx(0.7))
+    assert model.account().groups[0].proportion in (pytest.approx(0.3), pytest.approx(0.7))
 
 
 @pytest.mark.parametrize(
@@ -158,8 +163,7 @@ def test_a_step_is_trained_with_the_weights_of_its_own_score(policy: Any) -> Non
 
 def test_dropout_is_no_excess() -> None:
     model = member(DoReMi(proxy_share=1.0), dropout=0.5)
-    assert model.reference is not None
-    model.reference.module.load_state_dict(model.module.state_dict())
+    model.reference = reference(copy.deepcopy(model.module).eval())
     model.train(1)
     assert model.mixing_state["policy"]["scores"] == pytest.approx([0.0, 0.0], abs=1e-6)
     assert model.mixing_state["policy"]["weights"] == pytest.approx([0.5, 0.5], abs=1e-6)
@@ -183,20 +187,18 @@ def test_a_step_by_groups_is_the_step_on_their_weighted_sum() -> None:
 
 def test_doremi_hears_what_each_token_costs_more_than_the_reference() -> None:
     model = member(DoReMi(smoothing=0.0, proxy_share=1.0))
-    assert model.reference is not None
     expected = []
     for stream in model.visits.mixed.streams:
         tokens = torch.from_numpy(stream.take(0, 2).astype(np.int64))
         logs = [
             module(tokens)[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
-            for module in (model.module, model.reference.module)
+            for module in (model.module, stranger())
         ]
         expected.append((logs[1] - logs[0]).clamp(min=0).mean().item())
     model.train(1)
     assert model.mixing_state["policy"]["scores"] == pytest.approx(expected, abs=1e-5) and min(expected) > 0
     itself = member(DoReMi(proxy_share=1.0))
-    assert itself.reference is not None
-    itself.reference.module.load_state_dict(itself.module.state_dict())
+    itself.reference = reference(copy.deepcopy(itself.module).eval())
     itself.train(1)
     assert itself.mixing_state["policy"]["weights"] == pytest.approx([0.5, 0.5], abs=1e-6)
 
@@ -224,11 +226,10 @@ def test_a_member_is_scored_by_what_it_does_not_train_on() -> None:
     held_out = {"validation": by_group, "test": by_group, PROBED: {"mail": by_group["mail"]}}
     groups, recipe = Groups(NAMES, (100, 50), 4, STEPS, ("mail",)), Recipe(steps=STEPS, learning_rate=0.01)
     policy = Aioli(every=10, probe_share=0.6, sweeps=1, noise=0.0)
-    found = MixedModel(SHAPE, recipe, {}, batches(), held_out, 0, "cpu", BoundedMixing(policy), groups)
+    given = {"mixing": BoundedMixing(policy), "groups": groups}
+    found = MODEL(recipe, {}, batches(), held_out, 0, shape=SHAPE, **given)
     found.train(STEPS)
     score, losses = found.evaluate()
     assert score == -losses["mail"] and losses.keys() == {*NAMES, "mail"}
-    account = found.account()["groups"]
-    assert [group["group"] for group in account] == [*NAMES] and [
-        len(group["effects"]) for group in account
-    ] == [1, 1]
+    groups = found.account().groups
+    assert [(each.group, len(each.effects)) for each in groups] == [(name, 1) for name in NAMES]

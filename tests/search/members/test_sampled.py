@@ -56,7 +56,7 @@ def mixed(rule, steps: int = 40, seed: int = 0) -> SampledBatches:
 
 def language(rule, seed: int = 0, **hyperparameters) -> LanguageModel:
     recipe = Recipe(steps=40, warmup=4)
-    return LanguageModel(SHAPE, recipe, hyperparameters, mixed(rule, 40, seed), HELD_OUT, seed)
+    return LanguageModel(recipe, hyperparameters, mixed(rule, 40, seed), HELD_OUT, seed, shape=SHAPE)
 
 
 def sampled_points(rule, seed: int = 0):

@@ -12,7 +12,7 @@ from shoal.search.members.kept import KeptRows
 from shoal.search.members.mixed import VisitBatches
 from shoal.search.members.sampled import SampledBatches, sample_groups
 from shoal.search.members.views import Pace
-from shoal.search.worker.teams import read
+from shoal.search.worker.teams import reading
 from tests.cluster.test_windows import ROWS, SIZES, expected, stored, window
 
 RULES = [RandomSubset(0.3), RandomSubset(0.5, replacement=True), SeTa(0.1, 4, 2), InfoBatch(0.5)]
@@ -82,7 +82,7 @@ def test_who_is_left_behind_jumps_and_what_was_not_read_is_counted() -> None:
     class Member:
         batches = slow
 
-    assert read(Member()) == {"epochs_code": (landed + 1) / ROWS, "skipped_code": landed - 1}
+    assert reading(Member())[:2] == ({"code": (landed + 1) / ROWS}, {"code": landed - 1})
     # a clone takes over what its donor has skipped
     clone = batches(stream, RandomSubset(1.0), 1)
     clone.load(slow.state())
@@ -130,6 +130,6 @@ def test_jumps_of_members_that_mix_are_told_too() -> None:
     for _ in range(4):
         fast.next()
     Member.batches.next()
-    assert read(Member())["skipped_code"] == Member.batches.mixed.cursors[0] - 2 > 0
+    assert reading(Member()).skipped["code"] == Member.batches.mixed.cursors[0] - 2 > 0
     sample_groups(Member.batches.mixed, RandomSubset(0.5), 3, 100)
     assert Member.batches.mixed not in stream.readers

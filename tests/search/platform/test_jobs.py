@@ -27,6 +27,7 @@ from tests.search.driver.test_conductor import conductor, reports  # noqa: F401 
 from tests.search.platform.test_cli import TOY, refused, shoal  # noqa: F401 - fixtures
 
 ROOT = Path(__file__).parents[3]
+DEMO = str(ROOT / "examples/demo.yaml")
 QUIET = Console(quiet=True)
 
 
@@ -75,7 +76,8 @@ def test_a_package_over_the_limit_names_the_largest_files(tmp_path) -> None:
     ],
 )
 def test_places_that_only_this_machine_knows_are_refused(changes, said, refused) -> None:  # noqa: F811
-    assert said in refused("submit", TOY, *changes, "--address", "http://127.0.0.1:1")
+    file = DEMO if any(change.startswith("data.") for change in changes) else TOY
+    assert said in refused("submit", file, *changes, "--address", "http://127.0.0.1:1")
 
 
 def test_a_file_outside_the_working_directory_is_refused(tmp_path, refused) -> None:  # noqa: F811
@@ -241,8 +243,8 @@ def test_a_driver_that_lost_its_directory_ends_its_run(conductor, tmp_path) -> N
     assert not (tmp_path / "metrics.parquet").exists()
 
 
-def begun(tmp_path: Path, *changes: str) -> list[str]:
-    run = load_run(TOY, [f"directory={tmp_path}/run", *changes])
+def begun(tmp_path: Path, *changes: str, file: str = TOY) -> list[str]:
+    run = load_run(file, [f"directory={tmp_path}/run", *changes])
     directory.create(run)
     return [f"directory={tmp_path}/run"]
 
@@ -266,11 +268,11 @@ def test_resume_auto_knows_a_run_whose_working_directory_lies_elsewhere(tmp_path
     def unpacked(session: str, package: str) -> str:
         return f"data.corpus=/tmp/ray/{session}/runtime_resources/working_dir_files/_ray_pkg_{package}/corpus"
 
-    changes = begun(tmp_path, unpacked("session_1", "0a1b"))
-    again = load_run(TOY, [*changes, unpacked("session_2", "2c3d")])
+    changes = begun(tmp_path, unpacked("session_1", "0a1b"), file=DEMO)
+    again = load_run(DEMO, [*changes, unpacked("session_2", "2c3d")])
     assert directory.same_run(again) == again
     with pytest.raises(InputError, match=r"data.corpus is corpus there, /other here"):
-        directory.same_run(load_run(TOY, [*changes, "data.corpus=/other"]))
+        directory.same_run(load_run(DEMO, [*changes, "data.corpus=/other"]))
 
 
 def test_resume_auto_begins_where_nothing_is_and_must_refuses(tmp_path, monkeypatch) -> None:

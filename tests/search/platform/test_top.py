@@ -1,7 +1,5 @@
 """`shoal top` shows a run as its directory has it."""
 
-import math
-
 import pytest
 from rich.console import Console
 
@@ -10,6 +8,7 @@ from shoal.policies import population
 from shoal.search.driver.progress import Progress
 from shoal.search.errors import InputError
 from shoal.search.load import load_run
+from shoal.search.messages import Row
 from shoal.search.platform import top
 from shoal.search.records import directory, tables
 from tests.search.platform.test_cli import TOY, refused, shoal  # noqa: F401 - fixtures
@@ -24,14 +23,11 @@ def store(tmp_path):
     tables.write_starts(store, state)
     for round_ in (1, 2):
         rows = [
-            {"member": member, "round": round_, "step": 4 * round_, "brood": 0, "score": round_ - 0.25 * member}
-            | {"train_loss": 0.5, "train_seconds": 1.0, "evaluate_seconds": 0.0, "tokens": 0}
-            for member in range(4)
+            Row(member, round_, 4 * round_, score=round_ - 0.25 * member, train_loss=0.5) for member in range(4)
         ]
         tables.write_metrics(store, round_, rows)
     order = population.Order(3, 0, {"h0": 0.123, "h1": 0.5})
-    told = {row["member"]: row for row in rows}
-    tables.write_copies(store, 2, tables.copy_rows([order], told, state))
+    tables.write_events(store, 2, tables.copy_events([order], dict(enumerate(rows)), state))
     return store
 
 
@@ -55,26 +51,14 @@ def test_a_look_sees_only_what_is_new(store) -> None:
     assert view.round_ == 2 and view.resumed == 2
     top.show_newest(view, seen, store)
     assert not view.rounds_per_second()
-    rows = [
-        {
-            "member": member,
-            "round": 3,
-            "step": 12,
-            "brood": 0,
-            "score": math.nan,
-            "train_loss": 0.0,
-            "tokens": 0,
-        }
-        | {"train_seconds": 1.0, "evaluate_seconds": 0.0}
-        for member in range(4)
-    ]
+    rows = [Row(member, round=3, step=12) for member in range(4)]
     tables.write_metrics(store, 3, rows)
     top.show_newest(view, seen, store)
-    assert view.round_ == 3 and view.exploits == 1 and view.parents == {}
+    assert view.round_ == 3 and view.exploits == 1 and view.donors == {}
     # members that are not level: only one is in the newest part, the others stay as they were
-    tables.write_metrics(store, 4, [rows[2] | {"score": 7.0, "round": 9}])
+    tables.write_metrics(store, 4, [rows[2]._replace(score=7.0, round=9)])
     top.show_newest(view, seen, store)
-    assert [row["score"] for row in view.rows][2] == 7.0 and len(view.rows) == 4
+    assert [row.score for row in view.rows][2] == 7.0 and len(view.rows) == 4
     # a run that was resumed drops what came after its checkpoint
     tables.drop_rounds_after(store, 2)
     top.show_newest(view, seen, store)

@@ -7,11 +7,10 @@ import pytest
 
 from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
-from shoal.search.driver.population import open_conductor
 from shoal.search.errors import InputError
 from shoal.search.records.lineage import read_lineage
 from shoal.search.records.tables import METRICS, read_table_rows
-from tests.helpers.directories import Told, content, goes_on, newest, written
+from tests.helpers.directories import Told, content, goes_on, newest, open_conductor, written
 
 
 def cut(file: Path) -> None:

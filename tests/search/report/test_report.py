@@ -20,11 +20,13 @@ from shoal.policies.population import Report
 from shoal.policies.rules import LEFT_ALONE, Rules
 from shoal.policies.standings import rank
 from shoal.search.errors import InputError
+from shoal.search.messages import Row
 from shoal.search.records import tables
 from shoal.search.records.lineage import ancestry, read_lineage
 from shoal.search.report.drawing import calm_axis, log_ticks, number_axis
 from shoal.search.report.story import Story, read_story
-from shoal.search.report.write import changed, count, duration, write_report
+from shoal.search.report.wording import count, duration
+from shoal.search.report.write import changed, write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 STEPS = 20  # in a round
@@ -81,13 +83,12 @@ def make(store: Store, made: Made) -> Store:
             rate = each.hyperparameters.get("learning_rate", 0.003)
             levels[member] = trained(levels[member], rate, round_ / made.planned, rng)
         rows = [row(made, member, round_, levels[member], rng) for member in range(made.members)]
-        reports = [Report(each["member"], each["step"], each["score"]) for each in rows]
+        reports = [Report(each.member, each.step, each.score) for each in rows]
         rules = made.rules if round_ < made.planned else LEFT_ALONE
         before = state
         state, orders = population.decide(rules, domains, before, reports, made.seed)
-        told = {each["member"]: each for each in rows}
         tables.write_metrics(store, round_, rows)
-        tables.write_copies(store, round_, tables.copy_rows(orders, told, before))
+        tables.write_events(store, round_, tables.copy_events(orders, dict(enumerate(rows)), before))
         for order in orders:
             levels[order.member] = levels[order.donor]
         exploits += len(orders)
@@ -108,34 +109,33 @@ def trained(level, rate, progress, rng):
 
 def row(made, member, round_, level, rng):
     score = math.nan if member in made.failing and round_ > 1 else -level
-    losses = {
-        f"loss_{group}": level + 0.3 * place + 0.02 * rng.normal() for place, group in enumerate(made.groups)
-    }
-    return {
-        "round": round_,
-        "step": round_ * STEPS,
-        "member": member,
-        "brood": member % 2,
-        "score": score,
-        "train_loss": level - 0.05,
-        "tokens": round_ * STEPS * 2048,
-        "train_seconds": 1.5,
-        "evaluate_seconds": 0.2,
-    } | losses
+    losses = {group: level + 0.3 * place + 0.02 * rng.normal() for place, group in enumerate(made.groups)}
+    return Row(
+        member,
+        round_,
+        round_ * STEPS,
+        brood=member % 2,
+        score=score,
+        train_loss=level - 0.05,
+        train_seconds=1.5,
+        evaluate_seconds=0.2,
+        losses=losses,
+        tokens=round_ * STEPS * 2048,
+    )
 
 
 def summarise(store, made, rows, exploits):
-    best = rank({each["member"]: each["score"] for each in rows})[0]
+    best = rank({each.member: each.score for each in rows})[0]
     store.write_json(
         "summary.json",
         {
             "status": made.status,
             "best_member": best,
-            "best_score": rows[best]["score"],
+            "best_score": rows[best].score,
             "exploits": exploits,
             "wall_seconds": 245.3,
-            "tokens": sum(each["tokens"] for each in rows),
-            "test_loss": {group: 0.1 + place - rows[best]["score"] for place, group in enumerate(made.groups)},
+            "tokens": sum(each.tokens for each in rows),
+            "test_loss": {group: 0.1 + place - rows[best].score for place, group in enumerate(made.groups)},
             "members": made.members,
             "rounds": made.rounds,
         },
@@ -235,14 +235,11 @@ def by_hand(store: Store) -> Store:
     tables.write_starts(store, start)
     losses = {1: (5.0, 4.0), 2: (3.0, 2.0), 3: (1.0, 1.5)}
     for round_, found in losses.items():
-        rows = [
-            {"round": round_, "step": 10 * round_, "member": member, "score": -loss}
-            for member, loss in enumerate(found)
-        ]
+        rows = [Row(member, round_, 10 * round_, score=-loss) for member, loss in enumerate(found)]
         tables.write_metrics(store, round_, rows)
     order = population.Order(0, 1, {"h": 4.0})
-    told = {member: {"round": 2, "step": 20, "score": score} for member, score in ((0, -3.0), (1, -2.0))}
-    tables.write_copies(store, 2, tables.copy_rows([order], told, start))
+    told = {member: Row(member, 2, 20, score=score) for member, score in ((0, -3.0), (1, -2.0))}
+    tables.write_events(store, 2, tables.copy_events([order], told, start))
     return store
 
 
@@ -273,7 +270,7 @@ def test_a_space_within_the_space_is_drawn_by_whole_names(store):
     )
     start = (population.MemberState({"a": {"h": 1.5, "deep": {"flag": True}}}),)
     tables.write_starts(store, start)
-    tables.write_metrics(store, 1, [{"round": 1, "step": 10, "member": 0, "score": -1.0}])
+    tables.write_metrics(store, 1, [Row(member=0, round=1, step=10, score=-1.0)])
     story = read_story(store)
     assert story.hyperparameters == ["a.h", "a.deep.flag"]
     assert story.path[0].hyperparameters == {"a.h": 1.5, "a.deep.flag": True}
@@ -384,7 +381,7 @@ def test_a_directory_without_a_run_is_refused(store):
 
 def test_metrics_of_another_run_are_refused(store):
     make(store, Made(members=2, rounds=1, status=None, rules=LEFT_ALONE))
-    tables.write_metrics(store, 2, [{"round": 2, "step": 40, "member": 7, "score": 0.0}])
+    tables.write_metrics(store, 2, [Row(member=7, round=2, step=40, score=0.0)])
     with pytest.raises(InputError, match=r"without a start in the lineage: 7"):
         write_report(store)
 

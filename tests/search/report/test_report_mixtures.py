@@ -8,6 +8,7 @@ from plotly import graph_objects
 from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
 from shoal.search.load import load_run
+from shoal.search.messages import GroupMixture, MixtureAccount, Row
 from shoal.search.records import tables
 from shoal.search.records.directory import CONTROLS
 from shoal.search.report.mixtures import along_path, of_groups
@@ -27,19 +28,18 @@ def mix(store: Store, made: Made) -> Store:
         for member in range(made.members):
             shares = [member / 10, *[(1 - member / 10) / 2] * 2]
             groups = [
-                {
-                    "group": group,
-                    "proportion": share,
-                    "seen": 100 * round_ * (1 + place),
-                    "rows": 400,
-                    "effects": [0.001 * (place - 1), 0.002, 0.003],
-                    "errors": [0.0005, float("nan"), 0.0005],
-                }
+                GroupMixture(
+                    group,
+                    share,
+                    seen=100 * round_ * (1 + place),
+                    rows=400,
+                    effects=[0.001 * (place - 1), 0.002, 0.003],
+                    errors=[0.0005, float("nan"), 0.0005],
+                )
                 for place, (group, share) in enumerate(zip(GROUPS, shares, strict=True))
             ]
-            told = {"groups": groups, "decision": "moved", "evaluations": round_, "probe_steps": 3 * round_}
-            told["extra_steps"] = 40
-            rows.append({"round": round_, "step": round_ * STEPS, "member": member, "mixing": told})
+            told = MixtureAccount(groups, "moved", round_, probe_steps=3 * round_, extra_steps=40)
+            rows.append(Row(member, round_, round_ * STEPS, mixture=told))
         tables.write_mixing(store, round_, rows)
     return store
 

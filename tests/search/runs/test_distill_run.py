@@ -19,10 +19,9 @@ from rich.console import Console
 
 from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
-from shoal.policies.population import Order
 from shoal.search.distill import card as checks
 from shoal.search.distill.export import export_student
-from shoal.search.distill.members import super_networks, trained
+from shoal.search.distill.members import maker_of_networks, trained
 from shoal.search.distill.students import STUDENTS, search_space, search_students
 from shoal.search.distill.teacher import open_teacher
 from shoal.search.driver.conductor import Conductor
@@ -30,6 +29,7 @@ from shoal.search.driver.population import outcome
 from shoal.search.driver.start import first_state
 from shoal.search.errors import InputError
 from shoal.search.load import checked_run, dump, load_run, load_values
+from shoal.search.messages import Message
 from shoal.search.records import (
     directory,
     tables,
@@ -39,6 +39,7 @@ from shoal.search.runs import distill as distilling
 from shoal.search.runs import population as running
 from shoal.search.runs.distill import flat_row, students_table
 from shoal.search.worker.brood import follow, train_teams
+from shoal.search.worker.guarded import on_test_rows
 from shoal.search.worker.teams import teams
 from shoal.trainables.distill.spaces import AUTODISTIL, Subnet, SubSpace
 from shoal.trainables.tokenizer import tokenizer_of
@@ -136,7 +137,7 @@ def test_a_missing_extra_names_the_install_line(file, monkeypatch, missing) -> N
 
 def test_the_teachers_tokenizer_is_taken_and_the_file_says_so(file, teacher, tmp_path) -> None:
     run = load_run(file)
-    assert run.data.tokenizer == teacher and run.parts == 2 and run.reads_text
+    assert run.data.tokenizer == teacher and run.parts == 2 and run.takes_rows
     again = tmp_path / "again.yaml"
     again.write_text(dump(run))
     assert load_run(str(again)) == run
@@ -280,23 +281,17 @@ def train_here(run) -> Store:
     tables.write_starts(store, state)
     given = {}
     conductor = Conductor(run, store, run.space(), run.rules(), state, given.__setitem__, Quiet())
-    found = super_networks(
-        run,
-        {number: known.hyperparameters for number, known in enumerate(state)},
-        batches,
-        HELD_OUT,
-        "cpu",
-    )
+    make = maker_of_networks(run, batches, HELD_OUT, "cpu")
+    found = {number: make(number, known.hyperparameters) for number, known in enumerate(state)}
     groups = teams(found, None)
     for round_ in range(1, run.rounds + 1):
-        rows = train_teams(groups, run.population.interval, set())
-        place = {"round": round_, "brood": 0, "step": round_ * run.population.interval}
-        conductor.receive({"reports": [row | place for row in rows]})
-        follow(None, round_, [Order(*order) for order in given[round_]], groups)
+        rows = train_teams(groups, run.population.interval, {})
+        step = round_ * run.population.interval
+        conductor.receive(Message([row._replace(round=round_, step=step) for row in rows]))
+        follow(None, round_, given[round_].orders, groups)
         for number, member in found.items():
             checkpoints.save_member(store, round_, number, member.state())
-    tests = [{"member": number, "losses": member.evaluate("test")[1]} for number, member in found.items()]
-    conductor.receive({"tests": tests})
+    conductor.receive(Message(tests={number: on_test_rows(member) for number, member in found.items()}))
     assert conductor.finished
     running.record_summary(store, run, "done", outcome(conductor, 1.0, 1))
     return store

@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +13,10 @@ from shoal.policies.laws.loglinear import Law
 from shoal.search.driver.start import first_state
 from shoal.search.errors import InputError
 from shoal.search.load import checked_run, load_run
+from shoal.search.messages import Row
 from shoal.search.records import tables
-from shoal.search.runs.mixture import (
-    as_population,
-    confirm,
-    design,
-    most,
-    proposal,
-    proposal_table,
-    short_interval,
-)
+from shoal.search.runs.mixture import as_population, design, short_interval, with_small_model
+from shoal.search.runs.proposal import confirm, most, proposal, proposal_table
 
 RUN = """
 name: mixture
@@ -49,16 +42,15 @@ def trained(run, name: str, mixtures, repeats: int, steps: int = 40, failed=()):
 
     Who has `failed` did so before the last round, and so has no losses there.
     """
-    made = as_population(run, name, run.model, steps, repeats, mixtures)
+    made = as_population(run, name, steps, repeats, mixtures)
     shares = np.array([start.hyperparameters["mixing"]["proportions"] for start in made.starts])
     rows = [
-        {"round": 5, "step": steps, "member": member, "score": -losses.mean()}
-        | {f"loss_{group}": float(loss) for group, loss in zip(ROWS, losses, strict=True)}
-        for member, losses in enumerate(WORLD.losses(shares))
+        Row(member, 5, steps, score=-each.mean(), losses=dict(zip(ROWS, map(float, each), strict=True)))
+        for member, each in enumerate(WORLD.losses(shares))
     ]
-    tests = {str(row["member"]): {group: row[f"loss_{group}"] for group in ROWS} for row in rows}
+    tests = {str(row.member): row.losses for row in rows}
     for member in failed:
-        rows[member] = {"round": 5, "step": steps, "member": member, "score": math.nan}
+        rows[member] = Row(member, 5, steps)
         tests[str(member)] = {}
     store = Store(made.directory)
     tables.write_metrics(store, 5, rows)
@@ -77,7 +69,7 @@ def test_a_design_covers_the_simplex_and_is_the_same_each_time(tmp_path, kind: s
 
 def test_the_swarm_is_a_population_that_reads_back_from_its_file(tmp_path) -> None:
     run = load(tmp_path)
-    swarm = as_population(run, "swarm", run.swarm.model, 40, 1, design(run))
+    swarm = as_population(with_small_model(run), "swarm", 40, 1, design(run))
     assert checked_run(swarm.model_dump(mode="json"), "again") == swarm
     assert (swarm.kind, swarm.population.members, swarm.training.steps, swarm.rounds) == (
         "population",
@@ -149,13 +141,13 @@ def test_a_mixture_is_confirmed_by_the_seeds_that_went_well(tmp_path) -> None:
 
 def test_each_small_run_may_be_a_trial_of_its_own(tmp_path) -> None:
     run = load(tmp_path, "cluster.broods=20", "cluster.broods_least=12")
-    swarm = as_population(run, "swarm", run.swarm.model, 40, 1, design(run))
-    confirming = as_population(run, "confirm", run.model, 100, 2, design(run)[:4])
+    swarm = as_population(with_small_model(run), "swarm", 40, 1, design(run))
+    confirming = as_population(run, "confirm", 100, 2, design(run)[:4])
     assert (swarm.cluster.broods, swarm.hosts, swarm.cluster.broods_least) == (20, 20, 12)
     # eight members cannot fill twenty broods
     assert (confirming.cluster.broods, confirming.hosts, confirming.cluster.broods_least) == (8, 8, 8)
     wide = load(tmp_path, "cluster={broods: 3, workers_per_brood: 4}", f"directory={tmp_path}/wide")
-    assert as_population(wide, "confirm", wide.model, 100, 2, design(wide)[:4]).cluster.broods == 2
+    assert as_population(wide, "confirm", 100, 2, design(wide)[:4]).cluster.broods == 2
     for each in (swarm, confirming):
         assert checked_run(each.model_dump(mode="json"), "again") == each
 
@@ -201,5 +193,5 @@ def test_a_mistake_is_named(tmp_path, change: str, said: str) -> None:
 
 def test_the_example_of_a_search_can_be_run() -> None:
     run = load_run(str(Path(__file__).parents[3] / "examples/mixture.yaml"))
-    swarm = as_population(run, "swarm", run.swarm.model, run.swarm.steps, 1, design(run))
+    swarm = as_population(with_small_model(run), "swarm", run.swarm.steps, 1, design(run))
     assert (swarm.population.members, swarm.hosts, swarm.rounds) == (12, 2, 5)

@@ -17,15 +17,16 @@ from shoal.policies import population
 from shoal.policies.population import Report
 from shoal.policies.rules import LEFT_ALONE
 from shoal.search.config.run import Run
-from shoal.search.driver.population import open_conductor
 from shoal.search.errors import Exhausted
 from shoal.search.load import load_run
-from shoal.search.records.directory import last_rows
+from shoal.search.messages import Message, OnTestRows, Row, Verdict
+from shoal.search.records.last import last_rows
 from shoal.search.records.lineage import ancestry, read_lineage
 from shoal.search.records.tables import METRICS
 from shoal.search.worker import asynchronous as turns
 from shoal.search.worker.asynchronous import train_freely
 from shoal.trainables.toy import Toy
+from tests.helpers.directories import open_conductor
 from tests.helpers.members import language
 from tests.helpers.runs import TOY, shoal, start, wait_for_round
 from tests.search.driver.test_conductor import Watches
@@ -71,23 +72,26 @@ class Post:
         ):
             monkeypatch.setattr(mailbox, name, call)
 
-    def publish(self, actor: Any, brood: int, rows: list[dict], states: dict[int, Any]) -> None:
-        worker = rows[0]["member"] % 2
+    def publish(
+        self, actor: Any, brood: int, message: Message, rounds: dict[int, int], states: dict[int, Any]
+    ) -> None:
+        worker = message.rows[0].member % 2
         with self.changed:
             self.kill[worker] = self.kill.get(worker, 0) - 1
             if self.kill[worker] == 0:
                 raise Killed
-            self.states |= {(row["round"], row["member"]): states.get(row["member"]) for row in rows}
-            self.conductor.receive({"reports": rows})
+            self.states |= {(round_, member): states.get(member) for member, round_ in rounds.items()}
+            self.conductor.receive(message)
 
-    def give(self, verdicts: list[Any] | None) -> None:
-        for verdict, source in verdicts or []:
-            self.verdicts[verdict[0]] = verdict, self.states.get(source)
+    def give(self, verdicts: list[Verdict] | None) -> None:
+        for verdict in verdicts or []:
+            self.verdicts[verdict.member] = verdict, self.states.get(verdict.source)
         self.changed.notify_all()
 
     def next(self, actor: Any, known: dict[int, int]) -> list[Any]:
         def found() -> list[Any]:
-            return [each for each in self.verdicts.values() if each[0][1] > known.get(each[0][0], 10**9)]
+            given = self.verdicts.values()
+            return [each for each in given if each[0].round > known.get(each[0].member, 10**9)]
 
         with self.changed:
             self.changed.wait_for(found)
@@ -109,7 +113,7 @@ class Post:
                 killed.add(worker)
                 return
             with self.changed:
-                self.conductor.receive({"tests": [{"member": number, "losses": {}} for number in members]})
+                self.conductor.receive(Message(tests={number: OnTestRows() for number in members}))
 
         threads = [threading.Thread(target=host, args=(worker,)) for worker in workers_]
         for thread in threads:
@@ -133,7 +137,7 @@ def run(tmp_path, monkeypatch) -> Run:
 def check_weights(run: Run) -> None:
     """Every member has come to the run's end, as its lineage says."""
     final, _ = last_rows(run, Store(run.directory))
-    assert {last["step"] for last in final.values()} == {STEPS}
+    assert {last.step for last in final.values()} == {STEPS}
     check_lineage(run)
 
 
@@ -144,14 +148,14 @@ def check_lineage(run: Run) -> None:
     final, _ = last_rows(run, store)
     for member, last in final.items():
         own = sorted(row["round"] for row in rows if row["member"] == member)
-        assert own == list(range(1, last["round"] + 1))
-        path = ancestry(events, member, round=last["round"])
+        assert own == list(range(1, last.round + 1))
+        path = ancestry(events, member, round=last.round)
         toy = Toy(path[0].hyperparameters)
         for segment in path:
             toy.hyperparameters = segment.hyperparameters
             assert toy.trained == segment.from_step
-            toy.train((last["step"] if segment.to_step is None else segment.to_step) - segment.from_step)
-        found = checkpoints.load_member(store, last["round"], member)["weights"]["place"]
+            toy.train((last.step if segment.to_step is None else segment.to_step) - segment.from_step)
+        found = checkpoints.load_member(store, last.round, member)["weights"]["place"]
         assert np.allclose(found, toy.place, rtol=0, atol=1e-15)
 
 
@@ -194,7 +198,7 @@ def test_a_run_that_dies_goes_on_from_what_is_whole(run, monkeypatch, messages: 
     check_weights(run)
     saved = json.loads(max(Path(run.directory).glob("checkpoints/*/decisions.json")).read_text())
     assert saved["ended"] == list(range(MEMBERS)) and set(saved["saved"]) == {
-        row["round"] for row in last_rows(run, Store(run.directory))[0].values()
+        row.round for row in last_rows(run, Store(run.directory))[0].values()
     }
 
 
@@ -214,7 +218,7 @@ def test_lost_weights_are_taken_from_the_donors_file_of_that_round_or_not_at_all
     mine = turns.Turns(run, store, None, 0, [], {}, {}, set(), None, None)
 
     def donated(round_: int) -> Any:
-        return mine.donated(turns.Verdict(1, 7, None, (round_, 0), False, []))
+        return mine.donated(Verdict(1, 7, None, (round_, 0), False, []))
 
     found = donated(2)
     assert found.keys() == {"weights"} and (found["weights"] == 2).all()
@@ -235,14 +239,13 @@ def test_a_member_that_fails_is_replaced_and_the_last_to_fail_end_the_run(run, m
     post = Post(run, monkeypatch)
     post.train(run)
     assert post.conductor.finished and {member for member, _ in post.conductor.watcher.failures} == {1}
-    assert all(row["step"] == STEPS for number, row in post.conductor.last.items() if number != 1)
+    assert all(row.step == STEPS for number, row in post.conductor.last.items() if number != 1)
     assert "copy" in [event.event for event in read_lineage(Store(run.directory)) if event.member == 1]
     made |= dict.fromkeys(range(MEMBERS), Broken)
     (Path(run.directory) / "all").mkdir()
     gone = Post(run.model_copy(update={"directory": f"{run.directory}/all"}), monkeypatch)
-    rows = [{"member": number, "round": 1, "step": 4, "score": float("nan")} for number in range(MEMBERS)]
     with gone.changed:
-        gone.conductor.receive({"reports": rows})
+        gone.conductor.receive(Message([Row(number, round=1, step=4) for number in range(MEMBERS)]))
     assert "all members have failed by step 4" in gone.conductor.failure
 
 
@@ -269,15 +272,17 @@ def test_networks_in_a_stack_or_alone_end_as_their_lineage_says(tmp_path, monkey
     assert Post(run, monkeypatch).train(run) == set()
     store = Store(run.directory)
     events, final = read_lineage(store), last_rows(run, store)[0]
-    assert {row["stacked"] for row in final.values()} == {stack}
+    assert {row.stacked for row in final.values()} == {stack}
     assert any(event.parent is not None for event in events)
     for number, row in final.items():
-        path = ancestry(events, number, round=row["round"])
+        path = ancestry(events, number, round=row.round)
         again = build(run, {path[0].member: path[0].hyperparameters})[path[0].member]
         for segment in path:
             again.adopt(segment.hyperparameters)
-            again.train((STEPS if segment.to_step is None else segment.to_step) - again.trained)
-        found = checkpoints.load_member(store, row["round"], number)
+            # a copy of weights that had come to the end trains no more
+            if left := (STEPS if segment.to_step is None else segment.to_step) - again.trained:
+                again.train(left)
+        found = checkpoints.load_member(store, row.round, number)
         assert found["trained"] == again.trained == STEPS
         weights = again.state()["weights"]
         assert all(np.allclose(found["weights"][name], weights[name], rtol=0, atol=2e-4) for name in weights)

@@ -49,7 +49,7 @@ def test_a_chain_of_copies_takes_what_each_donor_reported_with(monkeypatch, spli
             [order for order in orders if {order.member, order.donor} & here],
             [Team({number: members[number]}) for number in here],
         )
-        assert given == {order.member for order in orders} & here
+        assert given == dict.fromkeys({order.member for order in orders} & here, "")
     after = {number: place(toy) for number, toy in members.items()}
     assert after == {0: before[1], 1: before[2], 2: before[2], 3: before[3]}
     assert members[0].hyperparameters == members[1].hyperparameters == h
@@ -68,11 +68,11 @@ class Mute(Toy):
 
 def test_what_a_member_raises_is_its_own_failure() -> None:
     row = Team({3: Broken({"h0": 1.0, "h1": 1.0})}).train(5)[3]
-    assert math.isnan(row["score"]) and "ArithmeticError: three is not a number" in row["error"]
-    assert "train" in row["error"].splitlines()[1]
+    assert math.isnan(row.score) and "ArithmeticError: three is not a number" in row.error
+    assert "train" in row.error.splitlines()[1]
     missing = Team({3: Mute({"h0": 1.0, "h1": 1.0})}).train(5)[3]
-    assert math.isnan(missing["score"]) and "TypeError" in missing["error"]
-    assert "error" not in Team({3: Toy({"h0": 1.0, "h1": 1.0})}).train(5)[3]
+    assert math.isnan(missing.score) and "TypeError" in missing.error
+    assert not Team({3: Toy({"h0": 1.0, "h1": 1.0})}).train(5)[3].error
 
 
 @pytest.mark.parametrize("stack", [True, False])
@@ -85,7 +85,7 @@ def test_copies_in_a_stack_and_beside_it_take_what_the_donor_had(stack: bool) ->
     before = {number: member.state()["weights"] for number, member in members.items()}
     # 0 copies 1 while 1 copies 2
     orders = [Order(0, 1, {"learning_rate": 0.5}), Order(1, 2, {"learning_rate": 0.25})]
-    assert brood.follow(None, 1, orders, groups) == {0, 1}
+    assert brood.follow(None, 1, orders, groups) == {0: "", 1: ""}
     for number, donor in ((0, 1), (1, 2), (2, 2)):
         after = members[number].state()["weights"]
         assert all((after[name] == before[donor][name]).all() for name in after)
@@ -94,6 +94,6 @@ def test_copies_in_a_stack_and_beside_it_take_what_the_donor_had(stack: bool) ->
 
 def test_failed_members_stay_as_they_are() -> None:
     found = [Team({0: Toy({"h0": 1.0, "h1": 1.0})}), Team({1: Toy({"h0": 1.0, "h1": 1.0})})]
-    rows = {row["member"]: row for row in brood.train_teams(found, 5, {1})}
-    assert math.isfinite(rows[0]["score"]) and found[0].members[0].trained == 5
-    assert math.isnan(rows[1]["score"]) and found[1].members[1].trained == 0
+    rows = {row.member: row for row in brood.train_teams(found, 5, {1: "why"})}
+    assert math.isfinite(rows[0].score) and found[0].members[0].trained == 5
+    assert math.isnan(rows[1].score) and rows[1].error == "why" and found[1].members[1].trained == 0

@@ -16,7 +16,7 @@ from shoal.search.driver.population import early_end
 from shoal.search.errors import Exhausted
 from shoal.search.load import load_run
 from shoal.search.records import directory
-from shoal.search.records.directory import last_rows
+from shoal.search.records.last import last_rows
 from shoal.search.worker import asynchronous as turns
 from shoal.search.worker.teams import Team
 from shoal.trainables.member import copies
@@ -59,22 +59,19 @@ START = {"h0": 0.5, "h1": 0.5}
 def test_a_team_trains_as_far_as_its_rows_go_and_says_so() -> None:
     team = Team({3: Reader(START, rows=13)})
     row = team.train(4)[3]
-    assert "ended" not in row and row["train_loss"] == 0.5
+    assert not row.ended and row.train_loss == 0.5
     row = team.train(4)[3]  # six batches, and a row that is left over
-    assert (row["step"], row["ended"]) == (6, ["docs"]) and np.isfinite(row["score"])
+    assert (row.step, row.ended) == (6, ["docs"]) and np.isfinite(row.score)
     again = team.train(4)[3]
-    assert again["step"] == 6 and again["score"] == row["score"]
+    assert again.step == 6 and again.score == row.score
     # the last batch is the last of an interval: the next one would have none
-    assert Team({3: Reader(START, rows=8)}).train(4)[3]["ended"] == ["docs"]
+    assert Team({3: Reader(START, rows=8)}).train(4)[3].ended == ["docs"]
 
 
 def test_who_has_rows_left_goes_on_without_its_partner_unless_that_has_failed() -> None:
     team = Team({3: Reader(START, rows=12), 5: Reader(START, rows=80)})
     rows = team.train(8)  # together, as far as both can
-    assert [(rows[number]["step"], rows[number].get("ended")) for number in (3, 5)] == [
-        (6, ["docs"]),
-        (6, None),
-    ]
+    assert [(rows[number].step, [*rows[number].ended]) for number in (3, 5)] == [(6, ["docs"]), (6, [])]
     assert team.ends() == {3: ["docs"]}
     # nobody will take a failed one out of a stack, which cannot train then
     assert team.ends(failed={3}) == {3: ["docs"], 5: ["docs"]}
@@ -97,11 +94,11 @@ def test_each_member_that_waits_for_nobody_ends_where_its_rows_do(tmp_path, monk
     assert not post.train(run)
     assert post.conductor.finished
     final, _ = last_rows(run, Store(run.directory))
-    assert {number: row["step"] for number, row in final.items()} == {
+    assert {number: row.step for number, row in final.items()} == {
         number: min(run.training.steps, each // 2) for number, each in enumerate(rows)
     }
     said = early_end(post.conductor)
-    last = max(row["step"] for row in final.values())
+    last = max(row.step for row in final.values())
     assert said.startswith(
         "the rows ended at step 22 of 40" if last == 22 else "the rows ended at steps 22 to 40"
     )
@@ -140,9 +137,7 @@ def test_a_run_whose_rows_end_is_done_with_report_and_best_member_also_where_it_
     said = shoal("resume", str(place))
     rows = Store(str(place)).read_table("metrics.parquet").to_pylist()
     (last,) = {max(row["step"] for row in rows if row["member"] == member) for member in range(4)}
-    (final,) = {
-        rows_["step"] for rows_ in last_rows(load_run(str(place / "run.yaml")), Store(str(place)))[0].values()
-    }
+    (final,) = {row.step for row in last_rows(load_run(str(place / "run.yaml")), Store(str(place)))[0].values()}
     assert final == last
     assert last % 8 and f"the rows ended at step {last} of 4000: letters read to the end" in said
     assert directory.summary(Store(str(place)))["status"] == "done"

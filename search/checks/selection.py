@@ -1,0 +1,73 @@
+"""What must hold for the section `selection:`, as far as that is known without the corpus."""
+
+from shoal.search.checks.declared import without_rows
+from shoal.search.config.run import Run
+from shoal.search.errors import nearest
+
+
+def check_selection(run: Run) -> str:
+    if run.selection is None:
+        return ""
+    return check_corpus_place(run) or check_budget(run) or check_target(run) or check_columns(run)
+
+
+def check_corpus_place(run: Run) -> str:
+    chosen = run.selection
+    assert chosen is not None
+    if problem := without_rows(run, "selection"):
+        return problem
+    if run.sampling.scorer is not None:
+        return "sampling.scorer: its scores are those of another corpus than the chosen rows; leave one out"
+    if chosen.corpus and chosen.corpus == run.data.corpus and not chosen.chosen:
+        return f"selection.corpus: must be another place than data.corpus, got {chosen.corpus}"
+    return ""
+
+
+def check_budget(run: Run) -> str:
+    chosen = run.selection
+    assert chosen is not None
+    kind, budget = chosen.policy.kind, chosen.policy.build().budget
+    given = [name for name in ("rows", "share") if getattr(chosen, name) is not None]
+    if len(given) > 1:
+        return "selection.share: give rows or share, not both"
+    if budget == "needed" and not given:
+        return f"selection.rows: {kind} needs a budget; give rows, or share, such as `share: 0.2`"
+    if budget == "none" and given:
+        return f"selection.{given[0]}: {kind} decides itself how many rows it keeps; leave it out"
+    return ""
+
+
+def check_target(run: Run) -> str:
+    chosen = run.selection
+    assert chosen is not None
+    wanted = [score.kind for score in chosen.all_scores() if score.kind == "ngrams"]
+    wanted += [chosen.policy.kind] if chosen.policy.build().aims else []
+    if wanted and not chosen.target:
+        return f"selection.target: {wanted[0]} needs at least one group, such as `law: installed`"
+    if chosen.target and not wanted:
+        return f"selection.target: neither the scores nor {chosen.policy.kind} look at a target; leave it out"
+    # rows of a group on which nobody trains are not chosen, so they may be the target's
+    pool = {group: source for group, source in run.data.groups.items() if group not in run.unseen}
+    for name, source in chosen.target.items():
+        same = [group for group, other in pool.items() if other == source != "installed"]
+        same += [name] * (source == "installed" and pool.get(name) == source)
+        if same:
+            return (
+                f"selection.target.{name}: is the same source as data.groups.{same[0]}, so what is chosen "
+                f"would be the target itself; give another sample of it"
+            )
+    return ""
+
+
+def check_columns(run: Run) -> str:
+    chosen = run.selection
+    assert chosen is not None
+    had = chosen.columns()
+    if had is None:
+        return ""
+    for place, wanted in (("policy", chosen.policy.build().needs), ("mix", frozenset(chosen.mix))):
+        if missing := sorted(wanted - had):
+            what = f"{chosen.policy.kind} goes by" if place == "policy" else "the mix has"
+            known = nearest(missing[0], had) if had else ", and there are none"
+            return f"selection.{place}: {what} the column {missing[0]}, which selection.scores must make{known}"
+    return ""

@@ -1,0 +1,127 @@
+"""The section `selection:` of a run's file: which rows of the corpus are worth training on."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from shoal.policies.selection.rules import SELECTORS
+from shoal.search.config.sections import Name, Source
+from shoal.search.config.sections_of import Count, Flag, OneOf, Real, Settings, kind_of
+
+SELECTOR = {kind: kind_of(kind, policy) for kind, policy in SELECTORS.items()}
+AnySelector = Annotated[Any, OneOf(SELECTOR)]
+MIX = "mix"  # the column that `selection.mix` adds
+
+
+class NgramScore(Settings):
+    """Log-ratio of hashed n-grams of tokens, in the target over in the pool; a column for each target."""
+
+    kind: Literal["ngrams"]
+    grams: Annotated[Count, Field(le=8)] = 2  # tokens of the longest n-gram
+    buckets: Count = 10_000  # into so many the n-grams are hashed
+    pseudo: Annotated[Real, Field(ge=0)] = 0.0  # added to the target's counts, for a small target
+
+
+class LossScore(Settings):
+    """Mean loss of each row under an exported model."""
+
+    kind: Literal["loss"]
+    model: str  # the folder of an exported model, such as runs/NAME/best
+    column: Name = "loss"  # name of the column that it adds
+
+
+class DifferenceScore(Settings):
+    """The loss under one model less that under another; as a share of the latter if `relative`."""
+
+    kind: Literal["difference"]
+    model: str  # folder of an exported model
+    base: str  # folder of the model that it is compared with
+    relative: Flag = True
+    column: Name = "score"  # name of the column that it adds
+
+
+class EmbeddingScore(Settings):
+    """The mean of an exported decoder's last hidden states."""
+
+    kind: Literal["embedding"]
+    model: str  # folder of an exported decoder
+
+
+class GradientScore(Settings):
+    """A random projection of each row's gradient under an exported decoder, of pool and target."""
+
+    kind: Literal["gradients"]
+    model: str  # folder of an exported decoder
+    width: Annotated[Count, Field(le=8192)] = 256  # numbers that each gradient is projected to
+
+
+class TableScore(Settings):
+    """Columns of a Parquet file that has a `row_id`, made by whatever program."""
+
+    kind: Literal["table"]
+    path: str  # place of the Parquet file
+
+
+class OwnScore(Settings):
+    """A class of your own, made without arguments, whose `score(rows)` returns columns by name."""
+
+    kind: Literal["own"]
+    made: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]  # the class, as module:Class
+
+
+SCORES: dict[str, type[Settings]] = {
+    "ngrams": NgramScore,
+    "loss": LossScore,
+    "difference": DifferenceScore,
+    "embedding": EmbeddingScore,
+    "gradients": GradientScore,
+    "table": TableScore,
+    "own": OwnScore,
+}
+AnyScore = Annotated[Any, OneOf(SCORES)]
+# the columns that each kind of score adds; None where only the scorer itself knows
+COLUMNS_OF: dict[str, tuple[str, ...] | None] = {
+    "ngrams": ("log_ratio", "length"),
+    "embedding": ("embedding",),
+    "gradients": ("sketch",),
+    "table": None,
+    "own": None,
+}
+
+
+class Duplicates(Settings):
+    """Near duplicates are dropped before anything is scored (Broder, 1997: MinHash)."""
+
+    similarity: Annotated[Real, Field(gt=0, lt=1)] = 0.8  # least that the sets of shingles of two rows share
+    shingle: Count = 8  # tokens
+    # hashes of a row's signature; more tell similarities apart more finely
+    permutations: Annotated[Count, Field(ge=16)] = 128
+
+
+class Selection(Settings):
+    """How rows are chosen out of the corpus, how many, and by which scores."""
+
+    policy: AnySelector  # the rule that chooses rows by their scores
+    rows: Count | None = None  # rows to choose
+    share: Annotated[Real, Field(gt=0, le=1)] | None = None  # or the share of all training rows
+    target: dict[Name, Source] = Field(default_factory=dict)  # sources like those of data.groups
+    scores: list[AnyScore] = Field(default_factory=list)  # by default ngrams, where the policy needs them
+    mix: dict[str, Real] = Field(default_factory=dict)  # weights of scores; makes the column `mix`
+    duplicates: Duplicates | None = None  # drop rows that are nearly equal to others
+    corpus: str = ""  # where the chosen rows go; by default data.corpus with -selected behind it
+    chosen: str = ""  # hash of the selection that a run began with; the run sets it
+
+    def columns(self) -> set[str] | None:
+        """Return the columns that the scores add, or None where that is not known before."""
+        found = {MIX} if self.mix else set()
+        for score in self.all_scores():
+            own = (score.column,) if hasattr(score, "column") else COLUMNS_OF[score.kind]
+            if own is None:
+                return None
+            found |= set(own)
+        return found
+
+    def all_scores(self) -> list[Any]:
+        if self.scores or "log_ratio" not in self.policy.build().needs:
+            return list(self.scores)
+        return [NgramScore(kind="ngrams")]

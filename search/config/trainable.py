@@ -1,0 +1,65 @@
+"""What is known of the class of a run's members before one is made: which rows it takes, what it gives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shoal.search.config.distill import DISTILL_HYPERPARAMETERS
+from shoal.search.config.rows import ROW_KINDS
+from shoal.search.config.sections_of import section_of
+from shoal.trainables.settings import Recipe
+
+FACTS = ("vocabulary", "sequence_length")  # a class of the user's own that takes these gets the corpus's
+TRAINING_CONSTANTS = {"steps", "optimiser", "precision", "accumulate"}  # all members of a run share these
+TRAINING_HYPERPARAMETERS = set(Recipe.__dataclass_fields__) - TRAINING_CONSTANTS
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A class as the file's checks and the driver see it; a class of the user's own says it of itself.
+
+    Without `takes` a class brings its own rows.
+    """
+
+    takes: tuple[str, ...] = ()  # kinds of rows
+    by_row: bool | None = None  # whether its loss is that of each row; None: only the class knows
+    by_loss: bool = False  # whether its score is minus its loss
+    network: bool = False  # whether it inherits from Network
+    hyperparameters: tuple[str, ...] | None = None  # names that may be searched; None: only the class knows
+    constants: tuple[str, ...] = ()  # names that `settings:` may give
+    searched: tuple[str, ...] = ()  # those of the constants that may be searched
+
+    def __post_init__(self) -> None:
+        if odd := sorted(set(self.takes) - set(ROW_KINDS)):
+            raise ValueError(
+                f"takes must be among {', '.join(ROW_KINDS)}, but has {', '.join(map(repr, odd))}."
+            )
+
+    @property
+    def takes_rows(self) -> bool:
+        return bool(self.takes)
+
+
+class Declared(section_of(Trainable)):  # type: ignore[misc]
+    """What a class of the user's own said when its run began; a run writes it into its own file."""
+
+
+DECODER = Trainable(
+    takes=("tokens",),
+    by_row=True,
+    by_loss=True,
+    network=True,
+    hyperparameters=tuple(sorted(TRAINING_HYPERPARAMETERS)),
+)
+CAUSAL = Trainable(
+    takes=("tokens", "instruction"),
+    by_row=True,
+    by_loss=True,
+    network=True,
+    hyperparameters=tuple(sorted({*TRAINING_HYPERPARAMETERS, "rank"})),
+    searched=("rank",),
+)
+TOY = Trainable(by_row=False, hyperparameters=("h0", "h1"))
+SUPER_NETWORK = Trainable(
+    takes=("tokens",), by_row=False, by_loss=True, hyperparameters=tuple(sorted(DISTILL_HYPERPARAMETERS))
+)
+BUILT_IN: Mapping[str, Trainable] = {"decoder": DECODER, "causal_lm": CAUSAL, "toy": TOY}

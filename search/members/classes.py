@@ -1,0 +1,68 @@
+"""Which class the members of a run are of, with its constants: built in or the user's own, by one door."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from shoal.search.config.run import Run
+from shoal.search.config.trainable import FACTS
+from shoal.search.corpus.build import load_corpus
+from shoal.search.members.declarations import constants_in
+from shoal.search.members.own_class import own_class
+from shoal.search.models import settings_of
+
+
+@dataclass(frozen=True)
+class Made:
+    """A class, or a function of the user's that makes members, and its constants."""
+
+    of: Any
+    constants: Mapping[str, Any]
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.of(*arguments, **self.constants)
+
+
+def class_of(run: Run) -> Made:
+    """Return the class of a run's members."""
+    if run.own:
+        found = own_class(run.trainable, run.code)
+        return Made(found, facts(run, constants_in(found)) | run.settings)
+    return BUILT_IN_CLASSES[run.trainable](run)
+
+
+def facts(run: Run, taken: Collection[str]) -> dict[str, Any]:
+    """Return what a class may be told of the rows that it takes, as far as it has such a constant."""
+    wanted = set(taken) & set(FACTS) - run.settings.keys()
+    if not wanted or not run.takes_rows or run.rows == "columns":
+        return {}
+    known = {"vocabulary": load_corpus(run.data).vocabulary, "sequence_length": run.data.sequence_length}
+    return {name: known[name] for name in wanted}
+
+
+def exported_class(run: Run, config: Mapping[str, Any]) -> Made:
+    """Return the class of an exported model, of which the run's members are too."""
+    if run.own:
+        return class_of(run.model_copy(update={"settings": config["settings"]}))
+    made = class_of(run)
+    shape = type(made.constants["shape"])(**config["shape"])
+    return Made(made.of, {"shape": replace(shape, sequence_length=run.data.sequence_length)})
+
+
+def decoder(run: Run) -> Made:
+    from shoal.trainables.language import LanguageModel
+    from shoal.trainables.settings import DecoderShape
+
+    vocabulary, length = load_corpus(run.data).vocabulary, run.data.sequence_length
+    shape = DecoderShape(vocabulary=vocabulary, sequence_length=length, **run.model.shape)
+    return Made(LanguageModel, {"shape": shape})
+
+
+def causal_lm(run: Run) -> Made:
+    from shoal.trainables.pretrained.causal import CausalModel
+
+    return Made(CausalModel, {"pretrained": settings_of(run)})
+
+
+# `trainable:` in a file -> the class, with the constants that the file gives
+BUILT_IN_CLASSES: dict[str, Callable[[Run], Made]] = {"decoder": decoder, "causal_lm": causal_lm}

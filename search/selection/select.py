@@ -1,0 +1,189 @@
+"""Select the rows of a run's corpus: build pool and target, score, decide, write; once for the same inputs."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.cluster.storage import Store
+from shoal.policies.selection.ngrams import kl_divergence
+from shoal.search.config.run import Run
+from shoal.search.config.sections import Data
+from shoal.search.config.selection import NgramScore
+from shoal.search.corpus.build import prepare_corpus
+from shoal.search.corpus.manifest import Manifest, find_corpus
+from shoal.search.errors import InputError
+from shoal.search.selection.deciding import Decided, check_leak, decide_rows
+from shoal.search.selection.duplicates import duplicate_folder
+from shoal.search.selection.leaks import find_leak
+from shoal.search.selection.scoring import (
+    SAME,
+    Corpus,
+    add_scores,
+    gram_counts,
+    key_of_values,
+    read_columns,
+    read_ids,
+)
+from shoal.search.selection.writing import CHOSEN, SELECTIONS, write_decisions, write_selected
+
+Say = Callable[[str], None]
+
+
+class Chosen(NamedTuple):
+    """A finished selection."""
+
+    data: Data  # where the chosen rows are
+    record: dict[str, Any]
+    folder: str  # its decisions and its record are there, in the corpus of the chosen rows
+
+
+def select_corpus(run: Run, report: Say, renew: bool = False) -> Chosen:
+    """Return the selection of a run's file; make it if it is not there.
+
+    With `renew` pool and target are built again if their sources have changed.
+    """
+    selection = run.selection
+    assert selection is not None
+    pool = Corpus(run.data, prepare_corpus(run.data, report, renew=renew), tuple(run.unseen))
+    targets = target_of(run, report, renew)
+    same = duplicate_folder(pool, selection.duplicates, report) if selection.duplicates else ""
+    aims = selection.policy.build().aims
+    folders, theirs = add_scores(run, pool, targets, same, bool(aims), report)
+    named = {
+        "pool": pool.manifest.content,
+        "target": targets.manifest.content if targets else None,
+        "scores": folders,
+        "same": same,
+        "selection": selection.model_dump(exclude={"corpus", "chosen", "scores", "target"}),
+        "seed": run.seed,
+        "unseen": run.unseen,
+    }
+    folder = f"{SELECTIONS}/{key_of_values(named)}"
+    place = run.data.model_copy(update={"corpus": place_of(run), "content": None})
+    if (found := finished(place, folder)) is not None:
+        return found
+    began = time.perf_counter()
+    decided = decide_pool(run, pool, targets, folders, theirs, same, report)
+    manifest = write_selected(pool, place, decided)
+    write_decisions(Store(place.corpus), folder, pool, decided)
+    place = place.model_copy(update={"content": manifest.content})
+    record = {
+        **named,
+        **said_of(run, pool, decided),
+        "content": manifest.content,
+        "kl": kl_to_target(run, pool, Corpus(place, manifest, pool.unseen), targets),
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    Store(place.corpus).write_json(f"{folder}/{CHOSEN}", record)
+    return Chosen(place, record, folder)
+
+
+def place_of(run: Run) -> str:
+    assert run.selection is not None
+    return run.selection.corpus or f"{run.data.corpus}-selected"
+
+
+def finished(place: Data, folder: str) -> Chosen | None:
+    """Return a selection that is there whole, or None."""
+    store = Store(place.corpus)
+    if not store.exists(f"{folder}/{CHOSEN}"):
+        return None
+    record: dict[str, Any] = store.read_json(f"{folder}/{CHOSEN}", "content")
+    place = place.model_copy(update={"content": record["content"]})
+    return Chosen(place, record, folder) if find_corpus(place) is not None else None
+
+
+def target_of(run: Run, report: Say, renew: bool) -> Corpus | None:
+    """Build the target as a corpus of its own beside the pool."""
+    assert run.selection is not None
+    if not run.selection.target:
+        return None
+    changes = {"groups": run.selection.target, "corpus": f"{run.data.corpus}-target", "content": None}
+    data = run.data.model_copy(update=changes)
+    try:
+        return Corpus(data, prepare_corpus(data, report, renew=renew))
+    except InputError as error:
+        raise InputError(str(error).replace("data.groups.", "selection.target.")) from error
+
+
+def decide_pool(
+    run: Run,
+    pool: Corpus,
+    targets: Corpus | None,
+    folders: list[str],
+    theirs: list[str],
+    same: str,
+    report: Say,
+) -> Decided:
+    assert run.selection is not None
+    ids = read_ids(pool)
+    leak = find_leak(pool, targets) if targets else None
+    if leak is not None:
+        check_leak(leak, run.data.bad_share, ", ".join(run.selection.target), report)
+    same_as = read_columns(pool, [same], {SAME})[SAME] if same else ids
+    aimed: dict[str, NDArray[Any]] = {}
+    if targets is not None:
+        tokens = [group.splits["train"].tokens for group in targets.groups.values()]
+        aimed = read_columns(targets, theirs) | {"mass": np.array(tokens, np.float64)}
+    return decide_rows(run, pool, ids, read_columns(pool, folders), aimed, leak, same_as, report)
+
+
+def said_of(run: Run, pool: Corpus, decided: Decided) -> dict[str, Any]:
+    """Return what a record and a page say of a selection."""
+    assert run.selection is not None
+    found, groups = decided.selected, {}
+    for number, name in enumerate(pool.groups):
+        inside = decided.group == number
+        copies = found.copies[inside]
+        groups[name] = {
+            "rows": int(inside.sum()),
+            "kept": int((copies > 0).sum()),
+            "copies": int(copies.sum()),
+        }
+    counts = np.bincount(found.reason, minlength=len(found.reasons)).tolist()
+    return {
+        "policy": run.selection.policy.model_dump(),
+        "rows": len(decided.ids),
+        "kept": int((found.copies > 0).sum()),
+        "copies": found.rows,
+        "groups": groups,
+        "reasons": {name: count for name, count in zip(found.reasons, counts, strict=True) if count},
+        "facts": found.facts,
+    }
+
+
+def kl_to_target(run: Run, pool: Corpus, chosen: Corpus, targets: Corpus | None) -> dict[str, dict[str, float]]:
+    """Return KL(target || pool) and KL(target || chosen) of hashed n-grams in nats, for each target."""
+    if targets is None or pool.manifest.row_type.names:
+        return {}
+    settings = NgramScore(kind="ngrams")
+    before, after = (
+        np.asarray(sum(gram_counts(run, corpus, settings, corpus.files))) for corpus in (pool, chosen)
+    )
+    found = {}
+    for name, group in targets.groups.items():
+        theirs = np.asarray(sum(gram_counts(run, targets, settings, group.splits["train"].files)))
+        found[name] = {"before": kl_divergence(theirs, before), "after": kl_divergence(theirs, after)}
+    return found
+
+
+def selected_run(run: Run, chosen: Chosen, manifest: Manifest) -> Run:
+    """Return the run that trains on the chosen rows: its data are theirs.
+
+    Groups of which nothing was chosen are gone. If the file gives no proportions, each group has its share of
+    the chosen rows, so that every chosen row counts alike.
+    """
+    assert run.selection is not None
+    groups = {name: source for name, source in run.data.groups.items() if name in manifest.groups}
+    given = run.data.proportions
+    if given is not None:
+        given = {name: share for name, share in given.items() if name in groups}
+    elif run.mixing is None and run.kind != "mixture":
+        given = {name: float(group.splits["train"].rows) for name, group in manifest.groups.items()}
+    data = chosen.data.model_copy(update={"groups": groups, "proportions": given})
+    key = chosen.folder.rpartition("/")[2]
+    selection = run.selection.model_copy(update={"chosen": key, "corpus": chosen.data.corpus})
+    return run.model_copy(update={"data": data, "selection": selection})

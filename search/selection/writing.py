@@ -1,0 +1,167 @@
+"""Write chosen rows as a corpus like any other, and beside it a table of what was decided about each row."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from shoal.cluster.storage import Store
+from shoal.search.config.sections import Data
+from shoal.search.corpus.manifest import Group, Manifest, publish_corpus
+from shoal.search.corpus.packing import COMPRESSION, PART_ROWS, Split
+from shoal.search.corpus.scores import KEPT_SCORE
+from shoal.search.corpus.staging import move, staging_folder
+from shoal.search.selection.deciding import Decided
+from shoal.search.selection.scoring import Corpus
+
+SELECTIONS = "selections"  # folder of the corpus: for each selection its decisions and its record
+DECISIONS, CHOSEN = "decisions.parquet", "selection.json"
+TRAIN = "train"
+
+
+def write_selected(pool: Corpus, place: Data, decided: Decided) -> Manifest:
+    """Write the chosen rows' files and the held-out ones, and the manifest last; return it.
+
+    A row that is chosen n times stands there n times, under ids of their own. Groups of which no row is chosen
+    are not in the corpus; groups on which nobody trains are there whole.
+    """
+    store, places = Store(place.corpus), {name: number for number, name in enumerate(pool.groups)}
+    with staging_folder(store) as stage:
+        groups: dict[str, Group] = {}
+        files: list[str] = []
+        for name, group in pool.manifest.groups.items():
+            splits, inside = dict(group.splits), decided.group == places.get(name, -1)
+            if name in places:
+                if not decided.selected.copies[inside].any():
+                    continue
+                splits[TRAIN] = write_group(pool, store, stage, name, _part(decided, inside))
+            for split, held in group.splits.items():
+                if split != TRAIN or name not in places:
+                    copy_files(pool.store, store, stage, held.files)
+            groups[name] = replace(group, splits=splits)
+            files += [file for split in splits.values() for file in split.files]
+        manifest = replace(pool.manifest, content=content_of(groups), groups=groups)
+        move(store, stage, files)
+        publish_corpus(store, manifest)
+    return manifest
+
+
+def _part(decided: Decided, inside: NDArray[np.bool_]) -> Decided:
+    columns = {name: values[inside] for name, values in decided.columns.items()}
+    selected = decided.selected._replace(
+        copies=decided.selected.copies[inside],
+        margin=decided.selected.margin[inside],
+        reason=decided.selected.reason[inside],
+    )
+    return Decided(decided.ids[inside], decided.group[inside], columns, selected, decided.same_as[inside])
+
+
+def write_group(pool: Corpus, store: Store, stage: str, name: str, decided: Decided) -> Split:
+    """Write a group's chosen rows and return its split."""
+    parts = enumerate(full_parts(pool, name, decided))
+    written = [
+        write_file(store, stage, f"{name}/{TRAIN}/chosen-{number:05d}", table) for number, table in parts
+    ]
+    sizes = [rows for _, rows in written]
+    tokens = sum(sizes) * pool.manifest.sequence_length
+    return Split(sum(sizes), tokens, [file for file, _ in written], sizes)
+
+
+def full_parts(pool: Corpus, name: str, decided: Decided) -> Iterator[pa.Table]:
+    """Yield a group's chosen rows in tables of `PART_ROWS`, the last one shorter.
+
+    One file of the pool is in memory at a time, and what waits for a full table.
+    """
+    waiting: list[pa.Table] = []
+    start = 0
+    for file in pool.groups[name].splits[TRAIN].files:
+        table = pool.store.read_table(file)
+        waiting.append(chosen_rows(table, decided, slice(start, start + len(table))))
+        start += len(table)
+        while sum(map(len, waiting)) >= PART_ROWS:
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, PART_ROWS)
+            waiting = [whole.slice(PART_ROWS)]
+    if sum(map(len, waiting)):
+        yield pa.concat_tables(waiting)
+
+
+def chosen_rows(table: pa.Table, decided: Decided, rows: slice) -> pa.Table:
+    """Return a file's chosen rows with the numbers that they were chosen by, each as often as it was chosen."""
+    copies = decided.selected.copies[rows]
+    places = np.repeat(np.arange(len(copies)), copies)
+    ids = table["row_id"].to_numpy()
+    assert np.array_equal(ids, decided.ids[rows]), "decisions are about other rows"
+    first = np.concatenate([[0], np.cumsum(copies)[:-1]])
+    copy = np.arange(len(places)) - first[places]
+    found = table.take(places)
+    index = found.schema.get_field_index("row_id")
+    found = found.set_column(index, found.schema.field(index), pa.array(ids_of_copies(ids[places], copy)))
+    for name, values in number_columns(decided).items():
+        found = found.append_column(name, pa.array(values[rows][places]))
+    return found
+
+
+def number_columns(decided: Decided) -> dict[str, NDArray[Any]]:
+    """Return the columns that hold one number a row, under names that no corpus has: vectors stay out."""
+    found = {f"{KEPT_SCORE}{name}": values for name, values in decided.columns.items() if values.ndim == 1}
+    several = {name: values for name, values in decided.columns.items() if values.ndim == 2}
+    for name, values in several.items():
+        if name == "log_ratio":
+            found |= {f"{KEPT_SCORE}{name}_{place}": values[:, place] for place in range(values.shape[1])}
+    return found
+
+
+def ids_of_copies(ids: NDArray[np.int64], copy: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the ids themselves for first copies, and ids of their own for the others."""
+    found = ids.copy()
+    for place in np.flatnonzero(copy).tolist():
+        named = f"{ids[place]}|copy|{copy[place]}".encode()
+        found[place] = int.from_bytes(hashlib.blake2b(named, digest_size=8).digest(), "little") >> 1
+    return found
+
+
+def write_file(store: Store, stage: str, name: str, table: pa.Table) -> tuple[str, int]:
+    """Write a file under a name that says what is in it; return that name and the number of rows."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    digest = hashlib.blake2b(sink.getvalue(), digest_size=8).hexdigest()
+    file = f"{name}-{digest}.parquet"
+    options = {"compression": COMPRESSION, "use_dictionary": False, "write_statistics": ["row_id"]}
+    store.write_table(f"{stage}/{file}", table, row_group_size=PART_ROWS, **options)
+    return file, len(table)
+
+
+def copy_files(source: Store, store: Store, stage: str, files: list[str]) -> None:
+    for file in files:
+        store.write(f"{stage}/{file}", source.read(file))
+
+
+def content_of(groups: dict[str, Group]) -> str:
+    """Return a hash of all rows: the files' names hold hashes of theirs."""
+    each = [(name, split) for name, group in groups.items() for split in group.splits.values()]
+    names = [f"{name}/{split.rows}/{file}" for name, split in each for file in split.files]
+    return hashlib.blake2b("\n".join(names).encode(), digest_size=16).hexdigest()
+
+
+def write_decisions(store: Store, folder: str, pool: Corpus, decided: Decided) -> None:
+    """Write the table of all decisions, in which `shoal select --explain` looks a row up."""
+    names, found = list(pool.groups), decided.selected
+    duplicate = pa.array(decided.same_as, mask=decided.same_as == decided.ids)
+    table = pa.table(
+        {
+            "row_id": decided.ids,
+            "group": pa.DictionaryArray.from_arrays(decided.group.astype(np.int32), names),
+            "copies": found.copies,
+            "margin": found.margin,
+            "reason": pa.DictionaryArray.from_arrays(found.reason.astype(np.int32), list(found.reasons)),
+            "duplicate_of": duplicate,
+            **{name.removeprefix(KEPT_SCORE): values for name, values in number_columns(decided).items()},
+        }
+    )
+    store.write_table(f"{folder}/{DECISIONS}", table)
