@@ -51,6 +51,8 @@ class Row(NamedTuple):
     train_loss: float = float("nan")
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
+    exploit_seconds: float = 0.0  # time that copying took since the member's row before
+    checkpoint_seconds: float = 0.0  # time that its checkpoint kept it from training since then
     stacked: bool = False
     losses: Mapping[str, float] = NO_GROUPS  # group -> validation loss
     loss_errors: Mapping[str, float] = NO_GROUPS  # group -> standard error of that loss over its rows

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from shoal.trainables.arrays import pieces, to_tensors
+from shoal.trainables.precision import computing
 from shoal.trainables.searched_numbers import FloatOrTensor
+from shoal.trainables.settings import Recipe
 
 # with these numbers rows are judged: what only training uses must not count in a score
 SOBER = {"dropout": 0.0, "label_smoothing": 0.0, "z_loss": 0.0}
@@ -24,6 +27,7 @@ class Judged(ABC):
     by_row: ClassVar[bool] = False  # whether `loss` returns the loss of each row
     targets: Sequence[str] | None = None  # groups whose losses make the score; all by default
     module: nn.Module
+    recipe: Recipe
     device: torch.device
     held_out: Mapping[str, Any]  # split -> rows; by group where the class takes rows
     sober: Mapping[str, float]  # numbers without what only training uses
@@ -35,6 +39,10 @@ class Judged(ABC):
 
         A sampling policy or a mixing policy needs the loss of each row.
         """
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Return the context of a forward pass and its loss, in the recipe's precision."""
+        return computing(self.recipe.precision, self.device)
 
     def score(self, module: nn.Module, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the score (higher is better) on held-out rows, and the loss per group: all scalars.
@@ -87,7 +95,7 @@ class Judged(ABC):
         if split not in self.held_out:
             return math.nan, {}
         self.module.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.computing():
             score, losses, errors = self.judge(self.module, to_tensors(self.held_out[split], self.device))
         self.loss_errors = {group: error.item() for group, error in errors.items()}
         return score.item(), {group: loss.item() for group, loss in losses.items()}
@@ -104,7 +112,7 @@ class Judged(ABC):
         groups = held_out if self.takes else {"": held_out}
         self.module.eval()
         found = {}
-        with torch.no_grad():
+        with torch.no_grad(), self.computing():
             for group, rows in groups.items():
                 there = pieces(to_tensors(rows, self.device), JUDGED_TOGETHER)
                 parts = [self.measures(self.module, part) for part in there]

@@ -54,6 +54,8 @@ METRICS_SCHEMA = pa.schema(
         ("tokens", pa.int64()),
         ("train_seconds", pa.float64()),
         ("evaluate_seconds", pa.float64()),
+        ("exploit_seconds", pa.float64()),  # time that copying took since the row before
+        ("checkpoint_seconds", pa.float64()),  # time that its checkpoint kept it from training since then
         ("stacked", pa.bool_()),
         ("arrival", pa.int64()),  # how many reports had been decided before this one
         ("kept", pa.float64()),  # share of the rows that a sampling policy keeps

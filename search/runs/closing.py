@@ -24,8 +24,8 @@ def close(run: Run, store: Store, console: Console) -> None:
     if beside:
         console.print(compare_with_controls(run, found, beside))
     report = write_report(store)
-    folder = directory.export_member(run, store)
-    places = {"report": report, "best member": f"{folder}/model.safetensors", "run directory": store.uri}
+    file = directory.export_member(run, store)
+    places = {"report": report, "best member": file, "run directory": store.uri}
     if found.get("ended"):
         console.print(f"{run.name}: {found['ended']}", highlight=False, soft_wrap=True)
     console.print(headline(run, found), highlight=False, soft_wrap=True)
@@ -35,7 +35,8 @@ def close(run: Run, store: Store, console: Console) -> None:
 
 def is_closed(store: Store) -> bool:
     """Say whether all files of `close` are there; a run may be stopped before it has written them."""
-    return store.exists("best/config.json") and store.exists(REPORT)
+    exported = store.exists("best/config.json") or store.exists("best/shoal.json")  # an adapter has the second
+    return exported and store.exists(REPORT)
 
 
 def headline(run: Run, found: dict[str, Any]) -> str:
