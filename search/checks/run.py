@@ -12,7 +12,7 @@ from shoal.search.checks.mixing import check_mixing
 from shoal.search.checks.rows import check_row_keys
 from shoal.search.checks.sampled_numbers import check_kept_score, check_sampled_numbers
 from shoal.search.checks.selection import check_selection
-from shoal.search.checks.start import check_grid, check_stop
+from shoal.search.checks.start import check_grid, check_stop, check_track
 from shoal.search.checks.swarm import check_swarm
 from shoal.search.checks.values import check_values
 from shoal.search.config.kinds import SpaceWithin
@@ -280,6 +280,7 @@ CHECKS = (
     check_starts,
     check_grid,
     check_stop,
+    check_track,
     check_swarm,
     check_model,
     check_room,

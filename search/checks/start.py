@@ -22,3 +22,11 @@ def check_stop(run: Run) -> str:
     if run.stop is not None and run.kind == "mixture":
         return "stop: the runs of a mixture are compared after equally many steps; leave it out"
     return ""
+
+
+def check_track(run: Run) -> str:
+    """Return why a tracker has no place to write to, for the same."""
+    for given in run.track:
+        if "://" in (given.directory or run.directory):
+            return "track: event files are written to a path; give {kind: tensorboard, directory: ...}"
+    return ""

@@ -15,6 +15,7 @@ from shoal.search import notation
 from shoal.search.config.kinds import ADAPTER
 from shoal.search.config.rows import COLUMN_KINDS, FORMATS
 from shoal.search.config.run import Run
+from shoal.search.config.tracking import TRACKERS
 from shoal.search.errors import nearest
 
 RULES = (
@@ -51,6 +52,7 @@ def explain(detail: ErrorDetails) -> list[str]:
         return [told_at(key, said, value if isinstance(value, dict) else {})]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         kinds = COLUMN_KINDS if place[:2] == COLUMNS else KINDS_BY_KEY.get(key, DOMAINS)
+        kinds = TRACKERS if place[0] == "track" else kinds
         if not isinstance(value, dict):
             return [f"{key}: {MAPPING}, got {as_yaml(value)}"]
         return [f"{key}.kind: must be one of {', '.join(kinds)}, got {as_yaml(value.get('kind'))}"]
@@ -99,6 +101,8 @@ def as_yaml(value: Any) -> str:
 
 def written(place: list[str]) -> list[str]:
     """Return the keys as the file has them: pydantic adds the kind by which it chose a section."""
+    if place[:1] == ["track"]:
+        return place[:2] + place[3:]
     if place[:2] in RULES:
         return place[:2] + place[3:]
     if place[:2] == COLUMNS:

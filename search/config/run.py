@@ -30,6 +30,7 @@ from shoal.search.config.sections import (
 from shoal.search.config.sections_of import HyperparameterValues, Settings, WholeNumber
 from shoal.search.config.selection import Selection
 from shoal.search.config.swarm import Swarm
+from shoal.search.config.tracking import Trackers
 from shoal.search.config.trainable import BUILT_IN, SUPER_NETWORK, Declared, Trainable
 
 RUN_FORMAT: Literal[2] = 2  # format of a run directory; a reader refuses any other
@@ -78,6 +79,7 @@ class Run(Settings):
     distill: Distill | None = None  # the teacher and the students of kind distill
     stop: Stop | None = None  # ends the run as a whole before its last step: by a time, a score, or patience
     cluster: Cluster = Cluster()  # where members live: workers, CPUs, GPUs
+    track: Trackers  # where else the run is recorded: `tensorboard`
     checkpoint: Checkpoint = Checkpoint()  # how often the run is saved, and how many checkpoints stay
 
     @property

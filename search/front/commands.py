@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command("plan", epilog="Example: shoal plan examples/demo.yaml")(plan_command)
     app.command("doctor", epilog="Example: shoal doctor")(doctor_command)
     app.command("compare", epilog="Example: shoal compare runs/demo runs/other")(compare_command)
+    app.command("track", epilog="Example: shoal track runs/demo")(track_command)
     app.command("schema", epilog="Example: shoal schema > run.schema.json")(schema_command)
 
 
@@ -116,3 +117,12 @@ def compare_command(
     with open(to, "w", encoding="utf-8") as page:
         page.write(comparing_page(stories))
     print_plainly(f"page: {os.path.abspath(to)}")
+
+
+def track_command(place: DirectoryArgument) -> None:
+    """Send a run to the trackers that its file names, TensorBoard by default, from its own records."""
+    from shoal.search.records import directory
+    from shoal.search.track.again import track_again
+
+    for line in track_again(*directory.open_run(place)):
+        print_plainly(line)

@@ -28,6 +28,7 @@ from shoal.search.members.own_class import own_class
 from shoal.search.records import directory
 from shoal.search.runs.closing import close, is_closed
 from shoal.search.runs.controls import controls
+from shoal.search.track.watching import Tracking
 
 
 def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
@@ -184,8 +185,12 @@ def finish(run: Run, console: Console) -> Outcome:
     with lease.holding(run.directory) as store, well_recorded(run, partial(record_summary, store, run)):
         directory.note_job(store)
         record_summary(store, run, "running")
-        with Progress(run, console, run.label) as progress, Measure(run) as measure:
-            outcome = train_on(run, Watchers(progress, measure), store, console)
+        with (
+            Progress(run, console, run.label) as progress,
+            Measure(run) as measure,
+            Tracking(run, progress.say) as tracking,
+        ):
+            outcome = train_on(run, Watchers(progress, measure, tracking), store, console)
         record_summary(store, run, "done", outcome)
     return outcome
 

@@ -17,7 +17,7 @@ GUIDE = (Path(__file__).parents[2] / "docs/python.md").read_text()
 def test_every_command_of_the_guide_is_one() -> None:
     named = set(re.findall(r"^\| `shoal (\w+)", GUIDE, re.MULTILINE))
     known = {each.name or each.callback.__name__ for each in app.registered_commands}
-    assert named == {"init", "explain", "schema", "plan", "doctor", "compare"} and named <= known
+    assert named == {"init", "explain", "schema", "plan", "doctor", "compare", "track"} and named <= known
 
 
 def test_every_part_of_a_result_that_the_guide_names_is_there() -> None:
