@@ -43,7 +43,6 @@ def host_members(work: Work, actor: Any, brood: int) -> None:
     store = StandingStore(run.directory)
     torch.set_num_threads(work.threads)
     shared = way_to_ledger(work.ledger, run, brood)
-    trained: tuple[Members, Collection[int]] | None
     if run.population.mode == "asynchronous":
         mine = hosted(run, brood, train.get_context().get_world_rank())
         trained: tuple[Members, Collection[int]] | None = train_freely(
