@@ -117,8 +117,8 @@ def check_within(run: Run, built: visits.BoundedMixing) -> str:
         )
     if run.training.accumulate > 1 and signals & WITHIN:
         return (
-            f"training.accumulate: must be 1 with {run.mixing.policy.kind}, which measures the groups of a whole "
-            f"batch, got {run.training.accumulate}"
+            f"training.accumulate: must be 1 with {kind}, which measures the groups of a whole batch, "
+            f"got {run.training.accumulate}"
         )
     if run.cluster.workers_per_member > 1 and signals & WITHIN:
         return f"cluster.workers_per_member: {kind} measures within a step on one worker; set it to 1"

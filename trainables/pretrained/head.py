@@ -46,7 +46,7 @@ class FrozenHead(torch.autograd.Function):
 
 
 def losses_of(logits: Tensor, top: Tensor, targets: Tensor, smooth: Tensor | None, z: Tensor | None) -> Tensor:
-    """Return the loss of each token in nats, `(tokens, 1)`; `top` is the logarithm of its partition."""
+    """Return the loss of each token in nats, `(tokens, 1)`; `top` is the log-partition of its logits."""
     found = top - logits.gather(-1, targets)
     if smooth is not None:
         found = found + smooth * (top - logits.mean(dim=-1, keepdim=True) - found)
