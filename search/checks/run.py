@@ -192,6 +192,11 @@ def check_data(run: Run) -> str:
 def check_model(run: Run) -> str:
     if run.trainable == "decoder" and run.model.layers < 1:
         return f"model.layers: must be at least 1, got {run.model.layers}"
+    if run.takes_rows and run.training.accumulate > run.training.batch:
+        return (
+            f"training.accumulate: must be at most training.batch ({run.training.batch}) rows, got "
+            f"{run.training.accumulate}"
+        )
     return ""
 
 
