@@ -35,6 +35,11 @@ class Writer:
         """Begin to write a state, which must be a copy that nobody changes any more."""
         self.writing.append(self.thread.submit(save_member, self.store, round_, member, state, part))
 
+    def save_now(self, round_: int, member: int, state: Any, part: Part = WHOLE) -> None:
+        """Write a state that is no copy, before anybody changes it; raises what a write raises."""
+        self.wait()
+        save_member(self.store, round_, member, state, part)
+
     def wait(self) -> None:
         """Wait until all is written; raises what a write raised."""
         for future in self.writing:
@@ -43,7 +48,7 @@ class Writer:
 
 
 def save_member(store: Store, round_: int, member: int, state: Any, part: Part = WHOLE) -> None:
-    store.write(_member(round_, member, part), nests.dumps(state))
+    store.write_pieces(_member(round_, member, part), nests.in_pieces(state))
 
 
 def load_member(store: Store, round_: int, member: int, part: Part = WHOLE) -> Any:

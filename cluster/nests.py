@@ -7,41 +7,94 @@ with the key "array" in it is no dict of the nest, but stands for something that
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
 
 Arrays = dict[str, NDArray[Any]]
 NEST = "nest"  # the key under which our digest and skeleton stand in the header
 ARRAY = "array"  # the key of an array's path; None under it: the value stands beside it
-STORED = "?bBhHiIlLqQefdF"  # number types that safetensors knows; others are stored as bytes
+# number types that safetensors knows, and its names for them; others are stored as bytes
+STORED = {
+    "?": "BOOL",
+    "b": "I8",
+    "B": "U8",
+    "h": "I16",
+    "H": "U16",
+    "i": "I32",
+    "I": "U32",
+    "l": "I64",
+    "L": "U64",
+    "q": "I64",
+    "Q": "U64",
+    "e": "F16",
+    "f": "F32",
+    "d": "F64",
+    "F": "C64",
+}
+TYPES = {"I64": "i8", "U64": "u8"} | {name: char for char, name in STORED.items() if char not in "lLqQ"}
 
 
 def dumps(nest: Any) -> bytes:
     """Return the nest as bytes; raises TypeError if it holds what no file can give back."""
+    return b"".join(in_pieces(nest))
+
+
+def in_pieces(nest: Any) -> Iterator[bytes | memoryview]:
+    """Return the bytes of `dumps` one after another: each array's are its own memory, and not copied.
+
+    Raises TypeError at once if the nest holds what no file can give back.
+    """
     arrays: Arrays = {}
     skeleton = json.dumps(_pull(nest, "", arrays, {}))
-    # one string, since safetensors writes several in any order
-    return save(arrays, metadata={NEST: f"{_digest(skeleton, arrays)} {skeleton}"})
+    return _written(f"{_digest(skeleton, arrays)} {skeleton}", arrays)
+
+
+def _written(told: str, arrays: Arrays) -> Iterator[bytes | memoryview]:
+    # the largest numbers come first, so that each array begins at a multiple of its own numbers' size
+    order = sorted(arrays, key=lambda path: (-arrays[path].itemsize, path))
+    header: dict[str, Any] = {"__metadata__": {NEST: told}}
+    end = 0
+    for path in order:
+        array = arrays[path]
+        begin, end = end, end + array.nbytes
+        kind = STORED[array.dtype.char]
+        header[path] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text)) + text
+    yield from (arrays[path].reshape(-1).view(np.uint8).data for path in order)
 
 
 def loads(content: bytes) -> Any:
-    """Return the nest of such bytes; raises ValueError if they are not what `dumps` wrote."""
+    """Return the nest of such bytes; raises ValueError if they are not what `dumps` wrote.
+
+    Its arrays lie in the bytes, so they cannot be written to.
+    """
     try:
         (length,) = struct.unpack("<Q", content[:8])  # a safetensors file begins with its header's length
-        said = json.loads(content[8 : 8 + length])["__metadata__"]
+        header = json.loads(content[8 : 8 + length])
+        said = header.pop("__metadata__")
         digest, _, skeleton = said[NEST].partition(" ") if NEST in said else ("", "", said["tree"])
-        arrays = load(content)
+        arrays = {path: _seen(content, 8 + length, told) for path, told in header.items()}
+        if 8 + length + sum(array.nbytes for array in arrays.values()) != len(content):
+            raise ValueError("it has another length than its header says")
         whole = digest in ("", _digest(skeleton, arrays))  # older files have no digest
         nest = _push(json.loads(skeleton), arrays) if whole else None
-    except Exception as error:  # safetensors has errors of its own
+    except Exception as error:  # a file that is not ours may fail in any way
         raise ValueError(f"it is cut off, or no member's file ({error})") from error
     if not whole:
         raise ValueError("its content is not what was written")
     return nest
+
+
+def _seen(content: bytes, start: int, told: Mapping[str, Any]) -> NDArray[Any]:
+    """Return the array that a header tells of, in the memory of the content."""
+    begin, end = told["data_offsets"]
+    part = memoryview(content)[start + begin : start + end]
+    return np.frombuffer(part, np.dtype(TYPES[told["dtype"]])).reshape(told["shape"])
 
 
 def _digest(skeleton: str, arrays: Mapping[str, NDArray[Any]]) -> str:

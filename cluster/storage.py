@@ -5,7 +5,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -78,13 +78,17 @@ class Store:
         return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
     def write(self, name: str, content: bytes | str) -> None:
-        content = content.encode() if isinstance(content, str) else content
+        self.write_pieces(name, [content.encode() if isinstance(content, str) else content])
+
+    def write_pieces(self, name: str, content: Iterable[bytes | memoryview]) -> None:
+        """Write pieces one after another, so that the whole need not be in memory."""
         inner, _, base = name.rpartition("/")
         temporary = f"{self.path(inner)}/.{base}.{uuid.uuid4().hex[:8]}"
         try:
             self.make(inner)
             with self.filesystem.open_output_stream(temporary) as stream:
-                stream.write(content)
+                for piece in content:
+                    stream.write(piece)
             self.filesystem.move(temporary, self.path(name))
         except BaseException as error:
             with contextlib.suppress(OSError, pa.ArrowException):  # it may never have come about

@@ -33,7 +33,9 @@ class MultipleFrequency:
         if member not in standings.places or standings.decision % self.frequencies[own]:
             return None
         ranking = [other for other in standings.ranking if self.part(other, standings.members) == own]
-        share, place = len(ranking) // 4, ranking.index(member)
+        first, end = (-(-edge * standings.members // len(self.frequencies)) for edge in (own, own + 1))
+        # a part of four that has lost one for good goes on: a quarter is then one of three
+        share, place = min((end - first) // 4, len(ranking) // 3), ranking.index(member)
         worst = place - (len(ranking) - share)
         if worst >= 0:
             # the k-th worst copies the k-th best

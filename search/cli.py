@@ -125,6 +125,7 @@ def export(
     member: MemberOption = None,
     student: Annotated[str | None, typer.Option(help="A student of a distill run, by name.")] = None,
     to: Annotated[str | None, typer.Option(help="Where to; DIR/best or DIR/students/NAME by default.")] = None,
+    merge: Annotated[bool, typer.Option(help="Add an adapter to the weights of its base.")] = False,
 ) -> None:
     """Write a member's weights, or a student's, as safetensors with a JSON config beside them."""
     from shoal.cluster.storage import Store
@@ -135,10 +136,10 @@ def export(
     if student is not None:
         from shoal.search.distill.export import export_student
 
-        folder = export_student(settings, store, student, target)
+        file = f"{export_student(settings, store, student, target)}/model.safetensors"
     else:
-        folder = directory.export_member(settings, store, member, target)
-    print_plainly(f"exported: {folder}/model.safetensors")
+        file = directory.export_member(settings, store, member, target, merge)
+    print_plainly(f"exported: {file}")
 
 
 @app.command(epilog="Example: shoal schedule runs/demo > schedule.yaml")

@@ -46,5 +46,13 @@ def check_reference(run: Run) -> None:
     """Raise InputError if the run names a reference that is not there, or that reads other tokens."""
     if run.mixing is None or run.mixing.reference is None:
         return
+    if run.trainable != "decoder":
+        theirs = read_exported("mixing.reference", run.mixing.reference).get("trainable")
+        if theirs != run.trainable:
+            raise InputError(
+                f"mixing.reference: must be of the members' class, {run.trainable}, but "
+                f"{run.mixing.reference} is of {theirs}."
+            )
+        return
     vocabulary = open_tokenizer(run.data.tokenizer).vocabulary
     check_exported("mixing.reference", run.mixing.reference, run.data.tokenizer, vocabulary)

@@ -25,6 +25,7 @@ from shoal.search.errors import InputError
 from shoal.search.exported import check_reference
 from shoal.search.members.declarations import check_settings, declared_by
 from shoal.search.members.own_class import own_class, refuse_hiding
+from shoal.search.models import check_pretrained, tokenizer_folder
 from shoal.search.tokenizers import open_chat_template, open_tokenizer
 
 # the rules that hold where a file names none; a change may set a number of theirs alone
@@ -49,6 +50,8 @@ def run_of(values: dict[str, Any], path: str, folder: str) -> Run:
     if run.kind == "distill":
         check_teacher(run)
     check_tokenizer(run)
+    if run.trainable == "causal_lm" and run.kind != "distill":
+        check_pretrained(run)
     check_reference(run)
     return run
 
@@ -165,11 +168,15 @@ def checked_run(values: dict[str, Any], path: str, declared: Callable[[Run], Run
 
 def resolve(run: Run) -> Run:
     """Return the run with its places made absolute, since workers have another working folder."""
-    own = run.distill is None or "tokenizer" in run.data.model_fields_set
+    own = "tokenizer" in run.data.model_fields_set
     run = with_places(run.model_copy(update={"directory": run.directory or f"runs/{run.name}"}), absolute)
-    if own:
+    if run.distill is not None and not own:
+        folder = teacher_folder(run.distill.teacher)
+    elif run.trainable == "causal_lm" and not own and (run.model.path or run.model.begin):
+        folder = tokenizer_folder(run)
+    else:
         return run
-    data = run.data.model_copy(update={"tokenizer": teacher_folder(run.distilling.teacher)})
+    data = run.data.model_copy(update={"tokenizer": folder})
     return run.model_copy(update={"data": data})
 
 

@@ -51,8 +51,11 @@ class Row(NamedTuple):
     train_loss: float = float("nan")
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
+    exploit_seconds: float = 0.0  # time that copying took since the member's row before
+    checkpoint_seconds: float = 0.0  # time that its checkpoint kept it from training since then
     stacked: bool = False
     losses: Mapping[str, float] = NO_GROUPS  # group -> validation loss
+    loss_errors: Mapping[str, float] = NO_GROUPS  # group -> standard error of that loss over its rows
     measures: Mapping[str, float] = NO_GROUPS  # such as accuracy_GROUP -> the mean over held-out rows
     epochs: Mapping[str, float] = NO_GROUPS
     skipped: Mapping[str, float] = NO_GROUPS
@@ -73,6 +76,7 @@ class OnTestRows(NamedTuple):
     losses: Mapping[str, float] = NO_GROUPS  # group -> loss
     score: float = float("nan")
     measures: Mapping[str, float] = NO_GROUPS
+    loss_errors: Mapping[str, float] = NO_GROUPS  # group -> standard error of its loss over its rows
     error: str = ""  # trace of what the member's own code raised
 
 

@@ -25,6 +25,18 @@ def to_arrays(tree: Any) -> Any:
     return tree
 
 
+def to_views(tree: Any) -> Any:
+    """Return a nest of dicts and lists with every tensor as an array, on a CPU in the tensor's own memory."""
+    if isinstance(tree, torch.Tensor):
+        still = (tree.to_local() if isinstance(tree, DTensor) else tree).detach().cpu()
+        return (still.view(torch.uint16) if still.dtype == torch.bfloat16 else still).numpy()
+    if isinstance(tree, Mapping):
+        return {str(key): to_views(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [to_views(value) for value in tree]
+    return tree
+
+
 def to_clones(tree: Any, device: torch.device) -> Any:
     """Return a copy of a nest: tensors on `device` stay tensors there, all others become numpy arrays."""
     if isinstance(tree, torch.Tensor) and tree.device.type == device.type:
@@ -114,8 +126,9 @@ def copy_into(target: torch.Tensor, source: Any, name: str) -> None:
 
 def tensor_like(target: torch.Tensor, source: Any) -> torch.Tensor:
     """Return an array of `to_arrays`, or a tensor, as a tensor of the target's type."""
-    # np.array copies: arrays from Ray are read-only, and torch.from_numpy warns about that
-    made = source if isinstance(source, torch.Tensor) else torch.from_numpy(np.array(source))
+    # read-only arrays, as from Ray, are copied: torch.from_numpy warns about them
+    array = source if isinstance(source, torch.Tensor) or source.flags.writeable else np.array(source)
+    made = array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
     return made.view(target.dtype) if made.dtype != target.dtype else made
 
 

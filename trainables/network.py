@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Set
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from shoal.trainables.accumulate import FOUND, in_parts
 from shoal.trainables.arrays import (
     check_source,
     copy_into,
@@ -17,6 +19,7 @@ from shoal.trainables.arrays import (
     to_arrays,
     to_clones,
     to_tensors,
+    to_views,
 )
 from shoal.trainables.constants import constants_of, set_constants
 from shoal.trainables.handover import hand_in, handed_out, place_in_memory
@@ -28,6 +31,8 @@ from shoal.trainables.searched_numbers import FloatOrTensor
 from shoal.trainables.settings import Recipe, numbers, rate_at
 from shoal.trainables.span import Span, local, shared_like
 
+# (stacked batch, numbers) -> losses `(members,)`, and each member's own result
+StackedObjective = Callable[[Any, Mapping[str, FloatOrTensor]], tuple[Tensor, Tensor]]
 OF_ROWS = frozenset({"sampling"})  # hyperparameters that the batches heed, and not the training step
 
 
@@ -64,6 +69,7 @@ class Network(Judged):
 
     searched: ClassVar[Set[str]] = frozenset()  # constants, all numbers, that may be hyperparameters
     own_step = False  # if True, its members are never stacked
+    stacks_itself = False  # if True, `together` computes the losses of a stack, and not vmap
 
     def __init__(
         self,
@@ -124,22 +130,30 @@ class Network(Judged):
         self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
     ) -> tuple[Tensor, Tensor]:
         """Return the scalar that is minimised, and the losses: those of all processes' rows if sampled."""
+        with self.computing():
+            losses = self.loss(module, batch["rows"] if self.sampled else batch, numbers)
+        losses = losses.float() if losses.dtype == torch.bfloat16 else losses
         if not self.sampled:
-            losses = self.loss(module, batch, numbers)
             return losses.mean(), losses
-        losses = self.loss(module, batch["rows"], numbers)
         if losses.dim() != 1:
             raise ValueError(
                 f"with a sampling policy `loss` must return the loss of each row, `(rows,)`, "
                 f"but returned a tensor of shape {tuple(losses.shape)}."
             )
-        if self.span is None:
-            return (self.batches.weigh(losses.detach(), batch["weights"]) * losses).sum(), losses
-        # a row's weight may depend on any row of the batch, so the other processes' losses are needed too
-        whole = self.span.whole(losses.detach())
-        weights = self.span.part(self.batches.weigh(whole, batch["weights"]))
-        # gradients are averaged over the processes but must be summed, so the loss is scaled up
-        return self.span.size * (weights * losses).sum(), whole
+        if FOUND in batch:  # the batch is computed in parts
+            return (batch[FOUND] * losses).sum(), losses
+        whole = self.whole(losses.detach())
+        return (self.weigh(whole, batch["weights"]) * losses).sum(), whole
+
+    def whole(self, losses: Tensor) -> Tensor:
+        """Return the losses of all processes' rows: a row's weight may depend on any row of the batch."""
+        return self.span.whole(losses) if self.span else losses
+
+    def weigh(self, losses: Tensor, given: Any) -> Tensor:
+        """Return the weight of each of this process's rows, from all losses and what came with the batch."""
+        weights: Tensor = self.batches.weigh(losses, given)
+        # gradients are averaged over the processes but must be summed, so the weights are scaled up
+        return self.span.size * self.span.part(weights) if self.span else weights
 
     @property
     def sampled(self) -> bool:
@@ -181,6 +195,7 @@ class Network(Judged):
                 loss, losses = self.step()
                 total += loss
                 by_row += [losses] if self.sampled else []
+        self.optimiser.zero_grad(set_to_none=True)  # exploits and checkpoints come before the next step
         if by_row:
             self.batches.observe(to_arrays(torch.stack(by_row)))
         return (self.span.mean(total) if self.span else total).item() / steps
@@ -195,11 +210,29 @@ class Network(Judged):
         self.rows_a_step = rows_in(batch)
         if self.span is not None:
             batch = batch | {"rows": self.span.part(batch["rows"])} if self.sampled else self.span.part(batch)
-        loss, losses = self.objective(self.called, to_tensors(batch, self.device), self.numbers)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        found = self.backward(to_tensors(batch, self.device))
         self.descend()
-        return loss.detach(), losses.detach()
+        return found
+
+    def backward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Compute the gradients of a batch; return its loss and the losses, as `objective` does."""
+
+        def objective(part: Any) -> tuple[Tensor, Tensor]:
+            return self.objective(self.called, part, self.numbers)
+
+        if self.recipe.accumulate == 1:
+            loss, losses = objective(batch)
+            loss.backward()
+            return loss.detach(), losses.detach()
+        if not self.sampled:
+            return in_parts(objective, Tensor.backward, batch, self.recipe.accumulate)
+
+        def weigh(losses: Tensor, given: Any) -> Tensor:
+            return self.weigh(self.whole(losses), given)
+
+        loss, losses = in_parts(objective, Tensor.backward, batch, self.recipe.accumulate, weigh=weigh)
+        return loss, self.whole(losses)
 
     def descend(self) -> None:
         """Take the optimiser's step along the gradients that are there."""
@@ -228,16 +261,29 @@ class Network(Judged):
         """Return the state with weights and slots as tensors on their device; `load` accepts it too."""
         return self.state(lambda tree: to_clones(tree, self.device))
 
+    def state_as_it_lies(self) -> SavedState:
+        """Return the state with weights and slots as arrays in the member's memory: good until it changes."""
+        return self.state(to_views)
+
     def shared(self) -> list[str]:
         """Return the names of sharded weights: each process holds a part of the first axis, by its rank."""
         return [name for name, value in self.held().items() if value is not local(value)]
 
     def held(self) -> dict[str, Tensor]:
-        """Return the tensors of the module's state by name; tied ones stand there once, by their first name."""
+        """Return the member's own tensors of the module's state; tied ones once, by their first name."""
         found: dict[Any, tuple[str, Tensor]] = {}
         for name, value in self.module.state_dict().items():
             found.setdefault(place_in_memory(value), (name, value))
         return dict(found.values())
+
+    def together(self, tensors: Mapping[str, Tensor]) -> AbstractContextManager[StackedObjective]:
+        """Return a context whose function computes the objectives of all members of a stack.
+
+        Only a class that `stacks_itself` has it. The function takes a stacked batch and the numbers, of which
+        some are `(members,)`. It returns what `objective` does, for each member. `tensors` are the members'
+        weights by name, `(members, *shape)`.
+        """
+        raise NotImplementedError
 
     @copies
     def progress(self) -> SavedState:

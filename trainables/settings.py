@@ -30,6 +30,7 @@ class DecoderShape:
 
 
 OPTIMISER_NAMES = ("adamw", "sgd")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Recipe:
     momentum: float = 0.9  # only sgd uses it
     label_smoothing: float = 0.0  # share of the target that is spread over all classes
     z_loss: float = 0.0  # weight of the squared log-partition (Chowdhery et al., 2022; theirs is 1e-4)
+    precision: str = "float32"  # the forward pass computes in it; weights, slots, norms and losses stay float32
+    accumulate: int = 1  # a batch is computed in so many parts; its gradient stays that of the whole
 
     def __post_init__(self) -> None:
         for name in ("steps", "learning_rate", "clip"):
@@ -58,8 +61,10 @@ class Recipe:
         for name in ("beta1", "beta2", "dropout", "momentum", "label_smoothing"):
             self._must(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._must("final_rate", 0 <= self.final_rate <= 1, "at least 0 and at most 1")
-        if self.optimiser not in OPTIMISER_NAMES:
-            raise ValueError(f"optimiser must be one of {', '.join(OPTIMISER_NAMES)}, got {self.optimiser!r}.")
+        self._must("accumulate", self.accumulate >= 1, "at least 1")
+        for name, known in (("optimiser", OPTIMISER_NAMES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
 
     def _must(self, name: str, holds: bool, what: str) -> None:
         if not holds:

@@ -1,6 +1,7 @@
 """Members of one architecture, trained as one model whose weights have a first axis over members."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from shoal.trainables.accumulate import PartObjective, in_parts
 from shoal.trainables.arrays import is_words, leaves_of, map_nest, rows_in, stack, to_arrays, to_tensors
 from shoal.trainables.batches import alike
 from shoal.trainables.handover import hand_in, handed_out
@@ -67,9 +69,13 @@ def stacks(members: Mapping[int, Member]) -> list[list[int]]:
 
 
 def untrained_tensors(member: Network) -> dict[str, Tensor]:
-    """Return the tensors of the module's state that are not trained by gradients."""
-    state = member.module.state_dict()
-    frozen = {name: value for name, value in member.module.named_parameters() if not value.requires_grad}
+    """Return the member's own tensors that are not trained by gradients."""
+    state = member.held()
+    frozen = {
+        name: value
+        for name, value in member.module.named_parameters()
+        if name in state and not value.requires_grad
+    }
     # buffers outside the state are not copied with it, so they are the same constants in every member
     return frozen | {name: value for name, value in member.module.named_buffers() if name in state}
 
@@ -134,21 +140,23 @@ class Stack:
     def train(self, steps: int) -> list[float]:
         """Train, and return each member's mean training loss. One that diverges does not change the others."""
         self.seat_slots()
-        module, leaves = self.members[0].module.train(), list(self.leaves.values())
+        self.members[0].module.train()
         batches = [member.batches for member in self.members]
         shared = alike(batches)
-        loss, update = self.loss(), self.update(steps)
+        update = self.update(steps)
         seeds = torch.stack([member.draw_seeds(steps) for member in self.members]).sum(dim=0)
         total = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
         by_row: list[Tensor] = []  # (members, rows) for each step
-        way = explained() if self.compile else linear_layers(module, self.device)
-        with restored(self.device), attention(self.device), way:
+        with ExitStack() as contexts:
+            contexts.enter_context(restored(self.device))
+            loss = self.loss(contexts)
             for step, seed in enumerate(seeds.tolist()):
                 reseed(seed, self.device)
-                losses, rows = loss(self.shared_batch() if shared else self.own_batches())
+                losses, rows, gradients = self.slopes(
+                    loss, self.shared_batch() if shared else self.own_batches()
+                )
                 by_row += [rows.detach()] if self.members[0].sampled else []
-                # no loss depends on another member's weights, so the sum's gradient holds each one's own
-                update(step, torch.autograd.grad(losses.sum(), leaves, materialize_grads=True))
+                update(step, gradients)
                 total += losses.detach()
         if shared:
             for each in batches[1:]:
@@ -215,8 +223,29 @@ class Stack:
 
         return update
 
-    def loss(self) -> Callable[[Any], tuple[Tensor, Tensor]]:
-        """Return the function from a stacked batch to losses `(members,)`, and each member's own result."""
+    def slopes(self, loss: PartObjective, batch: Any) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+        """Return losses `(members,)`, each member's own result, and the gradients `(members, *shape)`."""
+        leaves, first = list(self.leaves.values()), self.members[0]
+        summed: list[Sequence[Tensor]] = []
+
+        def descend(losses: Tensor) -> None:
+            # no loss depends on another member's weights, so the sum's gradient holds each one's own
+            found = torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
+            summed[:] = [[one + more for one, more in zip(summed[0], found, strict=True)] if summed else found]
+
+        if first.recipe.accumulate == 1:
+            losses, rows = loss(batch)
+            descend(losses)
+        else:
+            weigh = vmap(first.weigh) if first.sampled else None
+            losses, rows = in_parts(loss, descend, batch, first.recipe.accumulate, axis=1, weigh=weigh)
+        return losses, rows, summed[0]
+
+    def loss(self, contexts: ExitStack) -> PartObjective:
+        """Return the function from a stacked batch to losses `(members,)`, and each member's own result.
+
+        It holds within the contexts that are entered here.
+        """
         each = [member.numbers for member in self.members]
         table = {name: [numbers[name] for numbers in each] for name in each[0]}
         # a searched number may differ later: it is a tensor at once, so that no copy causes a compilation
@@ -228,6 +257,12 @@ class Stack:
         varied = {
             name: torch.tensor(values, device=self.device) for name, values in table.items() if name not in same
         }
+        if self.members[0].stacks_itself:
+            together = contexts.enter_context(self.members[0].together(self.leaves))
+            return lambda batch: together(batch, {**same, **varied})
+        contexts.enter_context(attention(self.device))
+        way = explained() if self.compile else linear_layers(self.members[0].module, self.device)
+        contexts.enter_context(way)
         function = self.compiled(same) if self.compile else stacked_loss(self.members[0], same)
         return lambda batch: function(self.tensors(), varied, batch)
 
@@ -244,17 +279,22 @@ class Stack:
         """Return each member's score and losses."""
         shared = all(member.held_out is self.members[0].held_out for member in self.members)
         # a CPU gains nothing: held-out rows are many, so the pass of one member keeps it busy
-        if shared and self.device.type != "cpu" and split in self.members[0].held_out:
+        apart = self.device.type == "cpu" or self.members[0].stacks_itself
+        if shared and not apart and split in self.members[0].held_out:
             return self.evaluate_together(split)
         return [member.evaluate(split) for member in self.members]
 
     def evaluate_together(self, split: str) -> list[tuple[float, dict[str, float]]]:
         first = self.members[0]
         first.module.eval()
-        called, rows = Called(first, "score"), to_tensors(first.held_out[split], self.device)
-        with torch.no_grad(), attention(self.device):
-            scores, losses = vmap(lambda tensors: functional_call(called, tensors, (rows,)))(self.tensors())
+        called, rows = Called(first, "judge"), to_tensors(first.held_out[split], self.device)
+        with torch.no_grad(), attention(self.device), first.computing():
+            scores, losses, errors = vmap(lambda tensors: functional_call(called, tensors, (rows,)))(
+                self.tensors()
+            )
         each = {group: values.tolist() for group, values in losses.items()}
+        for place, member in enumerate(self.members):
+            member.loss_errors = {group: values[place].item() for group, values in errors.items()}
         return [
             (score, {group: values[place] for group, values in each.items()})
             for place, score in enumerate(scores.tolist())

@@ -4,6 +4,7 @@ from typing import Any
 
 from shoal.search.config.distill import NOT_IN_SUPERNETWORKS
 from shoal.search.config.run import Run
+from shoal.search.config.sections import DECODER_KEYS, PRETRAINED_KEYS
 
 OF_OWN = {"code": True, "declared": True, "settings": True}  # only a class of the user's own has these
 
@@ -15,8 +16,10 @@ def idle_keys(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {} if run.own else dict(OF_OWN)
     if not run.takes_rows:
         found |= {"data": True, "training": {"batch", "evaluation_rows"}}
-    if run.trainable != "decoder":
-        found |= {"model": True}
+    if run.trainable == "causal_lm":
+        found |= {"model": DECODER_KEYS}
+    else:
+        found |= {"model": PRETRAINED_KEYS if run.trainable == "decoder" else True}
     return found
 
 

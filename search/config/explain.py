@@ -12,6 +12,7 @@ from shoal.policies.sampling.rules import SAMPLERS
 from shoal.policies.selection.rules import SELECTORS
 from shoal.policies.space import DOMAINS
 from shoal.search import notation
+from shoal.search.config.kinds import ADAPTER
 from shoal.search.config.rows import COLUMN_KINDS, FORMATS
 from shoal.search.config.run import Run
 from shoal.search.errors import nearest
@@ -21,11 +22,13 @@ RULES = (
     ["population", "explore"],
     ["sampling", "rule"],
     ["mixing", "policy"],
+    ["model", "adapter"],
     ["selection", "policy"],
     ["data", "format"],
 )
 COLUMNS = ["data", "columns"]  # below it stands a name, and then the kind
 KINDS_BY_KEY: dict[str, Iterable[str]] = {
+    "model.adapter": ADAPTER,
     "population.exploit": EXPLOITS,
     "population.explore": EXPLORES,
     "sampling.rule": SAMPLERS,
@@ -52,7 +55,10 @@ def explain(detail: ErrorDetails) -> list[str]:
             return [f"{key}: {MAPPING}, got {as_yaml(value)}"]
         return [f"{key}.kind: must be one of {', '.join(kinds)}, got {as_yaml(value.get('kind'))}"]
     if kind == "string_pattern_mismatch" and key == "trainable":
-        return [f"{key}: must be decoder, toy, or a class of your own as module:Class, got {as_yaml(value)}"]
+        return [
+            f"{key}: must be decoder, causal_lm, toy, or a class of your own as module:Class, got "
+            f"{as_yaml(value)}"
+        ]
     return [f"{key}: {requirement(kind, detail['msg'])}, got {as_yaml(value)}{ADVICE.get(kind, '')}"]
 
 

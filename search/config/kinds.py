@@ -9,6 +9,7 @@ from shoal.policies.rules import EXPLOITS, EXPLORES
 from shoal.policies.sampling.rules import SAMPLERS
 from shoal.policies.space import DOMAINS, Space
 from shoal.search.config.sections_of import OneOf, Settings, kind_in, kind_of
+from shoal.trainables.pretrained.settings import LowRank
 
 EXPLOIT = {kind: kind_of(kind, rule) for kind, rule in EXPLOITS.items()}
 EXPLORE = {kind: kind_of(kind, rule) for kind, rule in EXPLORES.items()}
@@ -16,6 +17,10 @@ SAMPLER = {kind: kind_of(kind, rule) for kind, rule in SAMPLERS.items()}
 DOMAIN: dict[str, type[BaseModel]] = {kind: kind_of(kind, domain) for kind, domain in DOMAINS.items()}
 NO_EXPLOIT = EXPLOIT["none"](kind="none")
 
+# the adapters of pretrained models
+ADAPTER = {"lora": kind_of("lora", LowRank)}
+
+AnyAdapter = Annotated[Any, OneOf(ADAPTER)]
 AnyExploit = Annotated[Any, OneOf(EXPLOIT)]
 AnyExplore = Annotated[Any, OneOf(EXPLORE)]
 AnySampler = Annotated[Any, OneOf(SAMPLER)]

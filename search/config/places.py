@@ -1,17 +1,19 @@
 """The places that a run's file names: files, folders and URIs."""
 
 import os
+import re
 import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from shoal.search.config.distill import Distill
 from shoal.search.config.run import Run
-from shoal.search.config.sections import Data
+from shoal.search.config.sections import Data, Model
 from shoal.search.config.selection import Selection
 from shoal.search.errors import InputError
 from shoal.trainables.tokenizer import TOKENIZERS
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 ChangePlace = Callable[[str, str], str]  # (key, place) -> the new place
 
 
@@ -29,11 +31,29 @@ def with_places(run: Run, change: ChangePlace) -> Run:
     if sampling.scorer is not None:
         scorer = change("sampling.scorer", sampling.scorer)
         changes["sampling"] = sampling.model_copy(update={"scorer": scorer})
+    if any(is_place(place) for place in (run.model.path, run.model.begin)):
+        changes["model"] = of_model(run.model, change)
     if run.selection is not None:
         changes["selection"] = of_selection(run.selection, change)
     if run.distill is not None:
         changes["distill"] = of_teachers(run.distill, change)
     return run.model_copy(update=changes)
+
+
+def of_model(model: Model, change: ChangePlace) -> Model:
+    given = {"path": model.path, "begin": model.begin}
+    found = {key: change(f"model.{key}", place) for key, place in given.items() if is_place(place)}
+    return model.model_copy(update=found)
+
+
+def is_place(model: str) -> bool:
+    """Say whether a model's name is a folder or a URI, and not a package's or one on the hub."""
+    return bool(model) and not model.startswith("package:") and not is_hub_name(model)
+
+
+def is_hub_name(model: str) -> bool:
+    """Say whether a model's name can be one on the hub, `OWNER/NAME`, and is no folder here."""
+    return bool(HUB_NAME.fullmatch(model)) and not os.path.exists(model.partition("/")[0])
 
 
 def of_text(data: Data, change: ChangePlace) -> Data:

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from shoal.policies.halving import Cull
 from shoal.policies.rules import Rules
-from shoal.search.config.kinds import EXPLOIT, EXPLORE, AnyExploit, AnyExplore, AnySampler
+from shoal.search.config.kinds import EXPLOIT, EXPLORE, AnyAdapter, AnyExploit, AnyExplore, AnySampler
 from shoal.search.config.rows import ROWS_OF, AnyColumn, AnyFormat, RowKind, fields_in
 from shoal.search.config.sections_of import (
     Count,
@@ -110,8 +110,24 @@ class Data(Settings):
 KEYS_OF_OTHER_SECTIONS = {"vocabulary": 2, "sequence_length": 8}
 
 
+PRETRAINED_KEYS = {"path", "adapter", "begin", "fresh", "freeze"}
+DECODER_KEYS = set(DecoderShape.__dataclass_fields__) - KEYS_OF_OTHER_SECTIONS.keys()
+
+
 class Model(section_of(DecoderShape, KEYS_OF_OTHER_SECTIONS, checked_with=KEYS_OF_OTHER_SECTIONS)):  # type: ignore[misc]
-    """Shape of the decoder-only transformer."""
+    """Shape of the decoder-only transformer, or a pretrained model and what of it trains."""
+
+    path: str = ""  # causal_lm: a folder of transformers, package:NAME/FOLDER, a URI, or a name on the hub
+    adapter: AnyAdapter | None = None  # causal_lm: what trains; by default all weights do
+    gradient_checkpointing: Flag = False  # layers are computed again in the backward pass, to save memory
+    begin: str = ""  # causal_lm: an export of Shoal's to go on from, such as runs/NAME/best
+    fresh: list[str] = Field(default_factory=list)  # causal_lm: patterns of weights that each member draws anew
+    freeze: list[str] = Field(default_factory=list)  # causal_lm: patterns of weights that do not train
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The settings of the built-in decoder."""
+        return {name: getattr(self, name) for name in DECODER_KEYS}
 
 
 class Training(section_of(Recipe)):  # type: ignore[misc]
@@ -204,4 +220,4 @@ class Start(Settings):
 
 class Checkpoint(Settings):
     every: Count = 1  # intervals from one checkpoint to the next
-    keep: Annotated[WholeNumber, Field(ge=2)] = 2  # the last so many checkpoints stay
+    keep: Count = 2  # the last so many checkpoints stay; with 1 there are two while the next is written

@@ -9,7 +9,8 @@ from shoal.search.config.sections_of import section_of
 from shoal.trainables.settings import Recipe
 
 FACTS = ("vocabulary", "sequence_length")  # a class of the user's own that takes these gets the corpus's
-TRAINING_HYPERPARAMETERS = set(Recipe.__dataclass_fields__) - {"steps", "optimiser"}
+TRAINING_CONSTANTS = {"steps", "optimiser", "precision", "accumulate"}  # all members of a run share these
+TRAINING_HYPERPARAMETERS = set(Recipe.__dataclass_fields__) - TRAINING_CONSTANTS
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,16 @@ DECODER = Trainable(
     network=True,
     hyperparameters=tuple(sorted(TRAINING_HYPERPARAMETERS)),
 )
+CAUSAL = Trainable(
+    takes=("tokens", "instruction"),
+    by_row=True,
+    by_loss=True,
+    network=True,
+    hyperparameters=tuple(sorted({*TRAINING_HYPERPARAMETERS, "rank"})),
+    searched=("rank",),
+)
 TOY = Trainable(by_row=False, hyperparameters=("h0", "h1"))
 SUPER_NETWORK = Trainable(
     takes=("tokens",), by_row=False, by_loss=True, hyperparameters=tuple(sorted(DISTILL_HYPERPARAMETERS))
 )
-BUILT_IN: Mapping[str, Trainable] = {"decoder": DECODER, "toy": TOY}
+BUILT_IN: Mapping[str, Trainable] = {"decoder": DECODER, "causal_lm": CAUSAL, "toy": TOY}

@@ -99,6 +99,15 @@ class MixedBatches:
         ]
         return not self.windows and places[0] == places[1]
 
+    def read_through(self, pools: Sequence[Any]) -> None:
+        """Take rows from these pools, one for each group, in place of the streams.
+
+        Each pool tells a window where it stands; these batches do so no more.
+        """
+        for window in self.windows.values():
+            window.leave(self)
+        self.streams, self.windows = list(pools), {}
+
     def reading(self) -> Reading:
         """Return how often each group was gone through, and how many rows of it were left out by a window."""
         known = list(enumerate(zip(self.groups, self.streams, strict=True)))

@@ -142,7 +142,7 @@ class Arrivals(Conductor):
         }
         checkpoints.save_decisions(self.store, self.round, plain, [known.decisions for known in members])
         self.kept.append((self.round, rounds))
-        while len(self.kept) > self.run.checkpoint.keep:
+        while len(self.kept) > max(self.run.checkpoint.keep, 2):  # the newest files are still being written
             old, before = self.kept.pop(0)
             checkpoints.forget_decisions(self.store, old)
             for member, first in before.items():

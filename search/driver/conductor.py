@@ -182,11 +182,14 @@ class Conductor:
         tables.write_metrics(self.store, round_, rows)
         tables.write_mixing(self.store, round_, rows)
         tables.write_events(self.store, round_, copies)
+        every = self.run.checkpoint.every
         if decisions is None:
+            if self.run.checkpoint.keep == 1:  # all files of the newest checkpoint are whole by now
+                checkpoints.prune(self.store, round_ - round_ % every, spared)
             return
         checkpoints.save_decisions(self.store, round_, decisions, [round_] * len(self.state))
         # all reports of this round are in, so the checkpoint before it is whole
-        old = round_ - (self.run.checkpoint.keep - 1) * self.run.checkpoint.every
+        old = round_ - (max(self.run.checkpoint.keep, 2) - 1) * every
         checkpoints.prune(self.store, old, spared)
 
     def wait(self) -> None:

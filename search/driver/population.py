@@ -52,6 +52,7 @@ class Outcome:
     test_loss: dict[str, float]
     test_score: float | None = None  # None where nothing was tested
     test_measures: dict[str, float] = field(default_factory=dict)  # such as accuracy_GROUP
+    test_error: dict[str, float] = field(default_factory=dict)  # standard error of each group's test loss
     ended: str | None = None  # why the run ended before its last step, if it did
 
 
@@ -79,6 +80,8 @@ def train_population(
     clear_away_pieces(store)
     raise_what_ended(conductor, room, errors)
     store.write_json(tables.TESTS, {member: each.losses for member, each in conductor.tests.items()})
+    if run.checkpoint.keep == 1 and run.population.mode == "synchronous":
+        checkpoints.prune(store, conductor.round, earlier_rounds(conductor.state, run.parts))
     return outcome(conductor, time.monotonic() - began, work.threads)
 
 
@@ -203,6 +206,7 @@ def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
         test_loss=dict(tested.losses),
         test_score=tested.score if math.isfinite(tested.score) else None,
         test_measures=dict(tested.measures),
+        test_error=dict(tested.loss_errors),
         ended=early_end(conductor),
     )
 

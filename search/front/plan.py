@@ -157,7 +157,7 @@ def decoder_weights(run: Run, model: Model) -> int:
     shape = DecoderShape(
         vocabulary=open_tokenizer(run.data.tokenizer).vocabulary,
         sequence_length=run.data.sequence_length,
-        **model.model_dump(),
+        **model.shape,
     )
     with torch.device("meta"):
         return sum(weight.numel() for weight in Decoder(shape).parameters())

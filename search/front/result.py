@@ -159,7 +159,7 @@ class Result:
 
             return export_student(self.run, self._store, student, target)
         self._needs_population("export")
-        return directory.export_member(self.run, self._store, member, target)
+        return directory.export_member(self.run, self._store, member, target).rpartition("/")[0]
 
     def replay(self, member: int | None = None) -> "Result":
         """Train one model along a member's schedule, that of the best by default, and return its result."""

@@ -9,6 +9,7 @@ from shoal.search.config.trainable import FACTS
 from shoal.search.corpus.build import load_corpus
 from shoal.search.members.declarations import constants_in
 from shoal.search.members.own_class import own_class
+from shoal.search.models import settings_of
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ def facts(run: Run, taken: Collection[str]) -> dict[str, Any]:
 
 def exported_class(run: Run, config: Mapping[str, Any]) -> Made:
     """Return the class of an exported model, of which the run's members are too."""
-    made = class_of(run)
     if run.own:
-        return made
+        return class_of(run.model_copy(update={"settings": config["settings"]}))
+    made = class_of(run)
     shape = type(made.constants["shape"])(**config["shape"])
     return Made(made.of, {"shape": replace(shape, sequence_length=run.data.sequence_length)})
 
@@ -53,9 +54,15 @@ def decoder(run: Run) -> Made:
     from shoal.trainables.settings import DecoderShape
 
     vocabulary, length = load_corpus(run.data).vocabulary, run.data.sequence_length
-    shape = DecoderShape(vocabulary=vocabulary, sequence_length=length, **run.model.model_dump())
+    shape = DecoderShape(vocabulary=vocabulary, sequence_length=length, **run.model.shape)
     return Made(LanguageModel, {"shape": shape})
 
 
+def causal_lm(run: Run) -> Made:
+    from shoal.trainables.pretrained.causal import CausalModel
+
+    return Made(CausalModel, {"pretrained": settings_of(run)})
+
+
 # `trainable:` in a file -> the class, with the constants that the file gives
-BUILT_IN_CLASSES: dict[str, Callable[[Run], Made]] = {"decoder": decoder}
+BUILT_IN_CLASSES: dict[str, Callable[[Run], Made]] = {"decoder": decoder, "causal_lm": causal_lm}

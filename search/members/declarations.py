@@ -69,7 +69,7 @@ def check_settings(found: Any, settings: Mapping[str, Any], facts: Iterable[str]
         if default is MISSING and name not in settings and name not in facts:
             return f"settings.{name}: is required, since {named} takes it and has no default"
     for name in sorted(getattr(found, "searched", ())):
-        value = settings.get(name, known.get(name, MISSING))
+        value = settings.get(name, known.get(name, getattr(found, name, MISSING)))
         if isinstance(value, bool) or not isinstance(value, int | float):
             return (
                 f"settings.{name}: {named} says that it may be searched, so it must be a number, by which "

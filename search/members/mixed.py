@@ -160,13 +160,15 @@ class Mixed(Network):
         self.set_rates()
         batch = to_tensors(self.batches.next(), self.device)
         if EXCESS in told:
-            losses, parts = self.losses_and_parts(self.called, batch["rows"], self.numbers)
+            with self.computing():
+                losses, parts = self.losses_and_parts(self.called, batch["rows"], self.numbers)
             self.settle(excess=self.excess(parts, batch["rows"]))
             minimised = self.weighed(losses, batch["weights"], self.visits.shares)
             self.optimiser.zero_grad(set_to_none=True)
             minimised.sum().backward()
         else:
-            losses = self.loss(self.called, batch["rows"], self.numbers)
+            with self.computing():
+                losses = self.loss(self.called, batch["rows"], self.numbers)
             minimised = self.align(losses, batch["weights"])
         self.descend()
         return minimised.sum().detach(), losses.detach()
@@ -243,7 +245,7 @@ class Mixed(Network):
     def sequence_losses(self, split: str) -> dict[str, Vector]:
         """Return each group's loss of each held-out row, in nats per token."""
         self.module.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.computing():
             found = self.row_losses(self.module, to_tensors(self.held_out[split], self.device))
         known = {group: self.span.agreed(losses) for group, losses in found.items()} if self.span else found
         return {group: losses.double().cpu().numpy() for group, losses in known.items()}

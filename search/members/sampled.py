@@ -179,9 +179,7 @@ def sample_groups(
         view = BroodView(shared, first, stream.order.rows, member, pace) if shared else None
         pools.append(KeptRows(stream, rule, seed, pace, view=view, score=(scores or {}).get(group)))
         first += stream.order.rows
-    for window in mixed.windows.values():
-        window.leave(mixed)  # each pool reports its own place to the window
-    mixed.streams, mixed.windows = list(pools), {}
+    mixed.read_through(pools)
     return SampledBatches(mixed, pools, rule, pace, mixed.groups)
 
 

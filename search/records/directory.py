@@ -229,8 +229,13 @@ def arrays_by_name(weights: Any, name: str = "") -> dict[str, NDArray[Any]]:
     return {name or "weights": np.asarray(weights)}
 
 
-def export_member(run: Run, store: Store, member: int | None = None, to: Store | None = None) -> str:
-    """Write a member (the best one by default) as safetensors with a JSON config; return the folder."""
+def export_member(
+    run: Run, store: Store, member: int | None = None, to: Store | None = None, merge: bool = False
+) -> str:
+    """Write a member (the best one by default) as safetensors with a JSON config; return the file of weights.
+
+    With `merge` an adapter is added to the weights of its base.
+    """
 
     def read() -> tuple[Row, dict[str, NDArray[Any]]]:
         chosen = member_of(run, store, member)
@@ -248,9 +253,15 @@ def export_member(run: Run, store: Store, member: int | None = None, to: Store |
         "step": row.step,
     }
     target = to or Store(f"{store.uri}/best")
+    if run.trainable == "causal_lm":
+        from shoal.search.records.pretrained import export_pretrained  # it loads torch, which few commands need
+
+        return f"{target.uri}/{export_pretrained(run, weights, config, target, merge)}"
+    if merge:
+        raise InputError(f"--merge: only a causal_lm has an adapter to merge, got {run.trainable}.")
     target.write("model.safetensors", as_safetensors(weights))
     target.write("config.json", json.dumps(config, indent=2) + "\n")
-    return target.uri
+    return f"{target.uri}/model.safetensors"
 
 
 def as_safetensors(weights: dict[str, NDArray[Any]]) -> bytes:
@@ -272,7 +283,7 @@ def exported_shape(run: Run) -> dict[str, Any]:
     if run.trainable != "decoder":
         return {}
     vocabulary = open_tokenizer(run.data.tokenizer).vocabulary
-    return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.model_dump()}
+    return {"vocabulary": vocabulary, "sequence_length": run.data.sequence_length, **run.model.shape}
 
 
 STRATIFIED = "stratified"

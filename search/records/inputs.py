@@ -20,11 +20,12 @@ from shoal.search.config.run import Run
 from shoal.search.corpus.manifest import find_corpus
 from shoal.search.distill.card import teacher_folder
 from shoal.search.errors import InputError
+from shoal.search.models import local_folder
 
 INPUTS = "inputs.json"
 CORPUS = "data.corpus"
 # these files identify a model's folder; others in it may change
-PIECES = ("config.json", "tokenizer.json", "model.safetensors", "pytorch_model.bin")
+PIECES = ("config.json", "adapter_config.json", "tokenizer.json", "model.safetensors", "pytorch_model.bin")
 ENDINGS = (".safetensors", ".bin")
 READ_AT_ONCE = 1 << 24  # bytes
 
@@ -41,6 +42,9 @@ def places_of(run: Run) -> dict[str, str]:
     if run.distill is not None:  # `package:` is no place to move, but its files may change too
         keys = ["distill.teacher", *(f"distill.ensemble.{place}" for place in range(len(run.distill.ensemble)))]
         found |= dict(zip(keys, run.distill.teachers, strict=True))
+    if run.trainable == "causal_lm":
+        models = {"model.path": run.model.path, "model.begin": run.model.begin}
+        found |= {key: place for key, place in models.items() if place}
     return {key: place for key, place in found.items() if is_read(run, key)}
 
 
@@ -60,7 +64,7 @@ def inputs_of(run: Run) -> dict[str, str]:
 def digest_of(key: str, place: str) -> str | None:
     """Return a digest of a file, or of the files of a model or tokenizer; None if there are none."""
     try:
-        store = Store(teacher_folder(place, key) if place.startswith("package:") else place)
+        store = Store(folder_of(key, place))
         found = hashlib.blake2b(digest_size=16)
         for name in digested_names(store, key):
             found.update(f"{name} {len(name)}\n".encode())
@@ -72,6 +76,13 @@ def digest_of(key: str, place: str) -> str | None:
         return None
     except (OSError, ValueError, pyarrow.lib.ArrowException) as error:
         raise InputError(f"{key}: {place} cannot be read: {' '.join(str(error).split())}.") from error
+
+
+def folder_of(key: str, place: str) -> str:
+    """Return where the files of a place lie; a package, or a model on the hub, has them in a folder here."""
+    if key in ("model.path", "model.begin"):
+        return local_folder(key, place)
+    return teacher_folder(place, key) if place.startswith("package:") else place
 
 
 def digested_names(store: Store, key: str) -> list[str]:

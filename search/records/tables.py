@@ -20,7 +20,13 @@ LINEAGE, METRICS, MIXING = "lineage.parquet", "metrics.parquet", "mixing.parquet
 TESTS = "tests.json"  # the test loss of each group, with each member's last weights
 
 # field of a row -> how the columns of its groups begin
-GROUP_COLUMNS = {"epochs": "epochs_", "losses": "loss_", "skipped": "skipped_", "measures": ""}
+GROUP_COLUMNS = {
+    "epochs": "epochs_",
+    "losses": "loss_",
+    "loss_errors": "error_",
+    "skipped": "skipped_",
+    "measures": "",
+}
 LINEAGE_SCHEMA = pa.schema(
     [
         ("event", pa.string()),
@@ -48,6 +54,8 @@ METRICS_SCHEMA = pa.schema(
         ("tokens", pa.int64()),
         ("train_seconds", pa.float64()),
         ("evaluate_seconds", pa.float64()),
+        ("exploit_seconds", pa.float64()),  # time that copying took since the row before
+        ("checkpoint_seconds", pa.float64()),  # time that its checkpoint kept it from training since then
         ("stacked", pa.bool_()),
         ("arrival", pa.int64()),  # how many reports had been decided before this one
         ("kept", pa.float64()),  # share of the rows that a sampling policy keeps
@@ -146,11 +154,12 @@ def write_events(store: Store, part: int, events: Sequence[Event]) -> None:
 
 
 def write_metrics(store: Store, round_: int, rows: Sequence[Row]) -> None:
-    """Record one row for each member, with three kinds of columns for a group.
+    """Record one row for each member, with four kinds of columns for a group.
 
-    `loss_GROUP` is its validation loss, `epochs_GROUP` how many epochs of it the member has read, and
-    `skipped_GROUP` how many rows its window has left behind, if it is read through a window. What else a class
-    measures has columns of its own names, such as `accuracy_GROUP`.
+    `loss_GROUP` is its validation loss, `error_GROUP` the standard error of that over the held-out rows,
+    `epochs_GROUP` how many epochs of it the member has read, and `skipped_GROUP` how many rows its window has
+    left behind, if it is read through a window. What else a class measures has columns of its own names, such
+    as `accuracy_GROUP`.
     """
     schema = METRICS_SCHEMA
     columns = {name: [getattr(row, name) for row in rows] for name in schema.names}

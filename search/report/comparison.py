@@ -3,10 +3,10 @@
 from typing import Any
 
 from shoal.search.report.figures import against_control
-from shoal.search.report.measures import tests_of
+from shoal.search.report.measures import errors_of, tests_of
 from shoal.search.report.page import grid, html_table, panel, section
 from shoal.search.report.story import Control, Story, finite
-from shoal.search.report.wording import decimal, difference, duration
+from shoal.search.report.wording import difference, duration, with_error
 
 
 def comparison(story: Story) -> str:
@@ -33,7 +33,11 @@ def comparison_rows(story: Story, control: Control) -> list[list[str]]:
     pairs = [(f"best {story.unit}", final(story, story.rows), final(story, control.rows))]
     tested, beside = tests_of(story, ours), tests_of(story, alone)
     pairs += [(f"test {name}", value, beside.get(name)) for name, value in tested.items()]
-    rows = [[name, decimal(a), decimal(b), difference(a, b)] for name, a, b in pairs]
+    errors = [{f"test {name}": error for name, error in errors_of(said).items()} for said in (ours, alone)]
+    rows = [
+        [name, with_error(a, errors[0].get(name)), with_error(b, errors[1].get(name)), difference(a, b)]
+        for name, a, b in pairs
+    ]
     rows.append(["exploits", str(ours.get("exploits", len(story.copies))), str(alone.get("exploits", 0)), ""])
     walls = [finite(said.get("wall_seconds")) for said in (ours, alone)]
     return [*rows, ["wall time", *("" if wall is None else duration(wall) for wall in walls), ""]]

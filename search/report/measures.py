@@ -19,6 +19,11 @@ def measures(story: Story) -> str:
     return section("Measures", html_legend(GROUP_LEGEND), grid(figures)) if figures else ""
 
 
+def errors_of(said: dict[str, Any]) -> dict[str, float]:
+    """Return the standard errors over rows of what `tests_of` has, by name, as far as they are known."""
+    return {f"loss, {group}": error for group, error in (said.get("test_error") or {}).items()}
+
+
 def tests_of(story: Story, said: dict[str, Any]) -> dict[str, float]:
     """Return what a run's best member came to on the rows of the test split, by name."""
     score = {} if story.losses or said.get("test_score") is None else {"score": said["test_score"]}

@@ -8,6 +8,12 @@ def decimal(value: float | None) -> str:
     return "" if known is None else f"{known:.4f}"
 
 
+def with_error(value: float | None, error: float | None) -> str:
+    """Return a number, with its standard error if that is known."""
+    known = finite(error)
+    return decimal(value) if known is None or not decimal(value) else f"{decimal(value)} ± {known:.4f}"
+
+
 def difference(ours: float | None, alone: float | None) -> str:
     if finite(ours) is None or finite(alone) is None:
         return ""

@@ -27,7 +27,7 @@ from shoal.search.report.mixtures import mixing
 from shoal.search.report.page import document, grid, html_legend, html_table, panel, section
 from shoal.search.report.search_figures import parallel_figure, searched, slices
 from shoal.search.report.story import Story, finite, read_story
-from shoal.search.report.wording import count, decimal, duration
+from shoal.search.report.wording import count, decimal, duration, with_error
 
 REPORT = "report.html"
 MOST_CHIPS = 7  # the header shows so many members of the winning lineage; the genealogy shows all
@@ -200,10 +200,11 @@ def changed(before: Any, after: Any) -> str:
 
 
 def groups(story: Story) -> str:
-    test = story.summary.get("test_loss") or {}
+    test, errors = story.summary.get("test_loss") or {}, story.summary.get("test_error") or {}
     figures = []
     for place, group in enumerate(story.groups):
-        about = f"test loss of the winner {decimal(test[group])}" if finite(test.get(group)) is not None else ""
+        known = with_error(test.get(group), errors.get(group))
+        about = f"test loss of the winner {known}" if known else ""
         figures.append(panel(f"group-{place}", group, about, group_loss(story, group), "h3"))
     keys = EQUAL_LEGEND if STRATIFIED in story.controls else GROUP_LEGEND
     return section("Validation loss by group", html_legend(keys), grid(figures)) if figures else ""

@@ -9,6 +9,7 @@ from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
 from shoal.search.records import directory
 from shoal.search.records.directory import CONTROLS
+from shoal.search.report.wording import with_error
 from shoal.search.report.write import REPORT, write_report
 
 
@@ -23,8 +24,8 @@ def close(run: Run, store: Store, console: Console) -> None:
     if beside:
         console.print(compare_with_controls(run, found, beside))
     report = write_report(store)
-    folder = directory.export_member(run, store)
-    places = {"report": report, "best member": f"{folder}/model.safetensors", "run directory": store.uri}
+    file = directory.export_member(run, store)
+    places = {"report": report, "best member": file, "run directory": store.uri}
     if found.get("ended"):
         console.print(f"{run.name}: {found['ended']}", highlight=False, soft_wrap=True)
     console.print(headline(run, found), highlight=False, soft_wrap=True)
@@ -34,7 +35,8 @@ def close(run: Run, store: Store, console: Console) -> None:
 
 def is_closed(store: Store) -> bool:
     """Say whether all files of `close` are there; a run may be stopped before it has written them."""
-    return store.exists("best/config.json") and store.exists(REPORT)
+    exported = store.exists("best/config.json") or store.exists("best/shoal.json")  # an adapter has the second
+    return exported and store.exists(REPORT)
 
 
 def headline(run: Run, found: dict[str, Any]) -> str:
@@ -42,14 +44,14 @@ def headline(run: Run, found: dict[str, Any]) -> str:
     parts = [
         f"{run.name}: best member {found['best_member']}",
         f"{'validation loss' if run.by_loss else 'score'} {score:.4f}",
-        *(f"test {name} {value:.4f}" for name, value in tests_of(run, found).items()),
+        *(f"test {name} {value:.4f}" for name, value in test_values(run, found).items()),
         f"{found['exploits']} exploits",
         f"{seconds(found):.0f} s",
     ]
     return "  ".join(parts)
 
 
-def tests_of(run: Run, found: dict[str, Any]) -> dict[str, float]:
+def test_values(run: Run, found: dict[str, Any]) -> dict[str, float]:
     """Return what the best member came to on the rows of the test split: losses by group, score, measures."""
     score = found.get("test_score")
     alone = {} if run.by_loss or score is None else {"score": score}
@@ -63,10 +65,14 @@ def compare_with_controls(run: Run, found: dict[str, Any], beside: dict[str, dic
     name = "best validation loss" if run.by_loss else "best score"
     each = [found, *beside.values()]
     table.add_row(name, *(f"{sign * one['best_score']:.4f}" for one in each))
-    tests = [tests_of(run, one) for one in each]
+    tests = [test_values(run, one) for one in each]
+    errors = [one.get("test_error") or {} for one in each]
     for name in tests[0]:
         label = f"test loss, {name}" if name in found["test_loss"] else f"test {name}"
-        table.add_row(label, *(f"{test[name]:.4f}" if name in test else "" for test in tests))
+        table.add_row(
+            label,
+            *(with_error(test.get(name), error.get(name)) for test, error in zip(tests, errors, strict=True)),
+        )
     table.add_row("exploits", *(str(one["exploits"]) for one in each))
     table.add_row("seconds", *(f"{seconds(one):.0f}" for one in each))
     return table

@@ -26,6 +26,7 @@ from shoal.search.members.build import build_members
 from shoal.search.members.unmade import Unmade
 from shoal.search.runs.population import prepare_run
 from shoal.search.traces import in_one_line, trace_of
+from shoal.search.worker.guarded import measured
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.member import Member
 
@@ -61,16 +62,18 @@ def try_out(run: Run, console: Console) -> None:
     trial = Trial(run)
     first, second = two_members(trial)
     with trial.of("train, 1 step") as said:
-        said.append(f"loss {finite(first.train(1), 'the training loss'):.4f}")
+        said.append(f"loss {a_number(first.train(1), 'the training loss'):.4f}")
+        check_counted(first, 1)
     for split in ("validation", "test"):
         with trial.of(f"score, {split}") as said:
-            said += scored(run, first, split)
+            said += scores_on(run, first, split)
     with trial.of("state") as said:
         state = handed_out(first.state)
         said.append(f"{len(nests.dumps(state)) / 2**20:.2f} MiB in a checkpoint")
     values = dict(getattr(first, "hyperparameters", starts(run)[0]))
     with trial.of("load, by another member") as said:
         hand_in(second.load, state, values)
+        check_counted(second, 1)
         said.append(goes_on_alike(first, second))
     console.print(as_table(trial))
 
@@ -89,7 +92,7 @@ def two_members(trial: Trial) -> tuple[Member, Member]:
         for member in made.values():
             if isinstance(member, Unmade):
                 raise member.error
-        said.append(in_words(made[0]))
+        said.append(member_in_words(made[0]))
     return made[0], made[1]
 
 
@@ -105,22 +108,29 @@ def first_files(run: Run, manifest: Manifest) -> dict[str, WholeStream]:
     return found
 
 
-def scored(run: Run, member: Member, split: str) -> list[str]:
+def scores_on(run: Run, member: Member, split: str) -> list[str]:
     score, losses = member.evaluate(split)
     if split == "validation":
-        finite(score, "the score")
+        a_number(score, "the score")
+    measures = measured(member, split)
     named = f"loss {-score:.4f}" if run.by_loss else f"score {score:.4f}"
-    return [named, *(f"{group} {loss:.4f}" for group, loss in losses.items())]
+    return [named, *(f"{group} {loss:.4f}" for group, loss in {**losses, **measures}.items())]
 
 
-def finite(value: Any, named: str) -> float:
+def check_counted(member: Member, steps: int) -> None:
+    """Raise ValueError if a member does not count its steps: a run could not tell when it is over."""
+    if int(member.trained) != steps:
+        raise ValueError(f"`trained` must count the weights' steps, {steps} here, but is {member.trained!r}.")
+
+
+def a_number(value: Any, named: str) -> float:
     """Return a number; raises ValueError if it is none, or is not finite."""
     if not isinstance(value, int | float | np.number) or not np.isfinite(value):
         raise ValueError(f"{named} must be a finite number, but is {value!r}.")
     return float(value)
 
 
-def in_words(member: Member) -> str:
+def member_in_words(member: Member) -> str:
     weights: Callable[[], Mapping[str, Any]] | None = getattr(member, "weights", None)
     if not callable(weights):
         return type(member).__name__

@@ -27,6 +27,7 @@ from shoal.search.messages import Message, OnTestRows, Row
 from shoal.search.worker.asynchronous import train_freely
 from shoal.search.worker.guarded import LOST, loaded, on_test_rows, taken, trained_by
 from shoal.search.worker.orders import way_to_orders
+from shoal.search.worker.spent import CHECKPOINT, EXPLOIT, Spent
 from shoal.search.worker.teams import Team, failed_row, teams
 from shoal.trainables.handover import handed_out
 from shoal.trainables.member import Member, SavedState
@@ -34,6 +35,7 @@ from shoal.trainables.network import Network
 from shoal.trainables.span import Span, open_span
 
 Members = dict[int, Member]
+LARGE = 1 << 27  # bytes of trained weights above which a state is not copied to be written
 Failed = dict[int, str]  # member -> the error that is not yet reported; "" once it is
 # these say in one line all that there is to say
 SAID = (BrokenFile, CannotWrite, Exhausted, InputError, LeaseLost)
@@ -70,6 +72,7 @@ def host_members(work: Work, actor: Any, brood: int) -> None:
     store = StandingStore(run.directory)
     torch.set_num_threads(work.threads)
     shared = way_to_ledger(work.ledger, run, brood)
+    trained: tuple[Members, Collection[int]] | None
     if run.population.mode == "asynchronous":
         mine = hosted(run, brood, train.get_context().get_world_rank())
         trained: tuple[Members, Collection[int]] | None = train_freely(
@@ -101,6 +104,7 @@ def train_in_rounds(
     way = way_to_orders(run, state, resumed, actor, brood, told=shared is not None)
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
     meter, direct = Meter(run.label), mailbox.direct_way(torch.zeros(1, device=run.device), run.cluster.direct)
+    spent = Spent()
     for round_ in range(resumed + 1, run.rounds + 1):
         if over or any(team.ends() for team in found):  # before this worker began
             break
@@ -108,8 +112,9 @@ def train_in_rounds(
             rows = train_teams(found, run.population.interval, failed)
         failed = {row.member: "" for row in rows if not np.isfinite(row.score)}
         # the round before is whole before this one counts: a killed run loses no more than one interval
-        with CLOCK.phase("checkpoint"):
+        with CLOCK.phase("checkpoint"), spent.on(CHECKPOINT, members):
             writer.wait()
+        rows = [spent.added(row) for row in rows]
         with CLOCK.phase("exchange"):
             leaving = run.cluster.spot and workers.leaving()
             if span:
@@ -119,13 +124,15 @@ def train_in_rounds(
             orders = way.next(round_, message)
             if orders is None:
                 return None
-            copies = follow(actor, round_, orders, found, place_in(span), archive(store, span), direct)
+            told = {order.member for order in orders} & members.keys()
+            with spent.on(EXPLOIT, told):
+                copies = follow(actor, round_, orders, found, place_in(span), archive(store, span), direct)
             failed = after_copies(failed, copies)
         CLOCK.flush(meter)
         if leaving or way.over or round_ % run.checkpoint.every == 0 or round_ == run.rounds:
             for number, member in members.items() if run.shares > 1 or leads(span) else ():
-                writer.save(round_, number, saved := taken(member), part_of(span))
-                failed |= {number: saved[LOST]} if LOST in saved else {}
+                with spent.on(CHECKPOINT, [number]):
+                    failed |= save(writer, round_, number, member, part_of(span))
         if leaving:
             writer.wait()  # the node may be gone before the next interval ends
         if way.over:
@@ -273,7 +280,11 @@ def follow(
     left = [order for order in orders if not any(team.holds(order) for team in found)]
     # taken before any copy: a donor may itself be told to copy, but gives what it reported with
     donors = {order.donor for order in left} & set(members)
-    states = {donor: taken(members[donor], partial(snapshot, direct=direct)) for donor in donors}
+    # large ones are not copied, as long as nobody overwrites them here
+    still = donors - {order.member for order in orders}
+    states = {
+        donor: taken(members[donor], partial(snapshot, direct=direct, still=donor in still)) for donor in donors
+    }
     for donor in {order.donor for order in left if order.member not in members} & donors:
         # a state without tensors cannot go by NIXL
         way = direct and may_stay(members[donor]) and LOST not in states[donor]
@@ -294,11 +305,34 @@ def follow(
     return dict.fromkeys(told, "") | errors
 
 
-def snapshot(member: Member, direct: bool) -> SavedState:
-    """Return a copy of a member's state, if it may with its tensors left on their device."""
-    if direct and isinstance(member, Network) and may_stay(member):
-        return member.state_in_place()
+def snapshot(member: Member, direct: bool, still: bool = False) -> SavedState:
+    """Return a copy of a member's state, if it may with its tensors left on their device.
+
+    A large member that stays `still` until its state is used gives the state as it lies in memory.
+    """
+    if isinstance(member, Network) and may_stay(member):
+        if direct:
+            return member.state_in_place()
+        if still and is_large(member):
+            return member.state_as_it_lies()
     return handed_out(member.state)
+
+
+def save(
+    writer: checkpoints.Writer, round_: int, number: int, member: Member, part: checkpoints.Part
+) -> Failed:
+    """Write a member's checkpoint beside the training that goes on, or at once where a copy were too large.
+
+    Return the error of a member that gave no state.
+    """
+    at_once = isinstance(member, Network) and may_stay(member) and is_large(member)
+    state = taken(member, partial(snapshot, direct=False, still=True))
+    (writer.save_now if at_once else writer.save)(round_, number, state, part)
+    return {number: str(state[LOST])} if LOST in state else {}
+
+
+def is_large(member: Network) -> bool:
+    return sum(weight.nbytes for weight in member.weights().values()) > LARGE
 
 
 def may_stay(member: Member) -> bool:

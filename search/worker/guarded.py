@@ -43,7 +43,8 @@ def on_test_rows(member: Member) -> OnTestRows:
     """Return what a member comes to on the rows of the test split."""
     try:
         score, losses = member.evaluate("test")
-        return OnTestRows(dict(losses), float(score), measured(member, "test"))
+        errors = dict(getattr(member, "loss_errors", {}))
+        return OnTestRows(dict(losses), float(score), measured(member, "test"), errors)
     except Exception:
         return OnTestRows(error=traceback.format_exc())
 

@@ -86,6 +86,7 @@ class Team:
                 evaluate_seconds=evaluated / len(scores),
                 stacked=self.stack is not None,
                 losses=dict(losses),
+                loss_errors=dict(getattr(member, "loss_errors", {})),
                 measures=others,
                 rows_a_step=getattr(member, "rows_a_step", 0),
                 mixture=member.account() if isinstance(member, Mixed) else None,
@@ -166,7 +167,11 @@ def teams(members: Mapping[int, Member], stack: bool | None, compile: bool = Fal
 
 def pays(member: Network) -> bool:
     """Say whether a stack is likely to be quicker: on a GPU, and of small members on a CPU."""
-    return member.device.type != "cpu" or sum(weight.numel() for weight in member.weights().values()) < SMALL
+    return (
+        member.stacks_itself
+        or member.device.type != "cpu"
+        or sum(weight.numel() for weight in member.weights().values()) < SMALL
+    )
 
 
 def failed_row(number: int, member: Member, error: str = "") -> Row:

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from shoal.cluster.storage import Store
@@ -42,6 +44,34 @@ def test_the_classifier_with_data_of_its_own_trains(tmp_path) -> None:
     rows = Store(f"{tmp_path}/runs/classifier").read_table("metrics.parquet").to_pylist()
     assert all(row["stacked"] for row in rows)
     assert max(row["score"] for row in rows if row["round"] == 10) > 0.9
+
+
+def write_groups(folder: Path) -> None:
+    """Write the images as two groups of Parquet rows; those of the second are turned."""
+    found = images()
+    for group, turned in (("plain", 0), ("turned", 1)):
+        drawn = np.rot90(found["images"][turned::2], turned, axes=(1, 2)).reshape(1000, -1)
+        columns = {"image": drawn.tolist(), "label": found["labels"][turned::2]}
+        pq.write_table(pa.table(columns), folder / f"{group}.parquet")
+
+
+@pytest.mark.ray
+def test_the_classifier_that_takes_rows_trains_on_a_mixture_and_a_choice_of_them(tmp_path) -> None:
+    write_files(tmp_path, "digits")
+    write_groups(tmp_path)
+    changes = ["population.members=4"]
+    tried = shoal("validate", "--dry-run", "digits.yaml", *changes, folder=tmp_path)
+    assert "it trains on as its donor does" in tried and "accuracy_plain" in tried
+    said = shoal("run", "digits.yaml", *changes, folder=tmp_path)
+    store = Store(f"{tmp_path}/runs/digits")
+    rows = store.read_table("metrics.parquet").to_pylist()
+    last = [row for row in rows if row["round"] == 10]
+    assert max(row["accuracy_turned"] for row in last) > 0.8
+    assert all(row["kept"] is not None and row["rows"] == 12800 and not row["tokens"] for row in last)
+    assert "test accuracy_plain" in said and "rows/s" in said
+    shares = store.read_table("mixing.parquet").to_pylist()
+    assert {row["group"] for row in shares} == {"plain", "turned"}
+    assert store.read_json("summary.json")["test_measures"].keys() == {"accuracy_plain", "accuracy_turned"}
 
 
 @pytest.mark.ray

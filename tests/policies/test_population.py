@@ -241,6 +241,14 @@ def test_multiple_frequency_gives_no_migrant_to_a_better_member_and_none_twice()
     assert copies[6:] == [Copy(1, 1), Copy(0, 0)]
 
 
+def test_a_part_of_four_evolves_without_one_that_is_gone() -> None:
+    # 1 is gone for good: of 0, 2 and 3 the worst clones the best, and the middle one takes 4's better weights
+    rule, scores = MultipleFrequency((1, 1)), {0: 0.9, 2: 0.5, 3: 0.1, 4: 0.8, 5: 0.3, 6: 0.2, 7: 0.0}
+    told = stand(scores, {member: (score,) for member, score in scores.items()}, 8, 1)
+    copies = [rule.copy(member, told, np.random.default_rng(0)) for member in (0, 2, 3)]
+    assert copies == [None, Copy(4, 2, explore=False), Copy(0, 0)]
+
+
 def test_multiple_frequency_with_one_part_is_truncation_without_the_draw() -> None:
     rule = MultipleFrequency((1,))
     told = standings([[float(score)] for score in range(8)])

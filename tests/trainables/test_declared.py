@@ -91,3 +91,44 @@ def test_weights_of_other_layers_or_shapes_are_refused() -> None:
     weights = bigrams().state()["weights"]
     with pytest.raises(ValueError, match=r"only one has 7.weight"):
         bigrams().load_weights(weights | {"7.weight": weights["0.weight"]})
+
+
+def test_the_standard_error_of_a_loss_is_that_of_the_mean_over_its_rows() -> None:
+    class Given(Bigrams):
+        """Its rows have the losses 1, 2 and 3: a deviation of 1, so an error of 1 / sqrt(3)."""
+
+        def row_losses(self, module, rows):
+            return {"code": torch.tensor([1.0, 2.0, 3.0]), "law": torch.tensor([4.0])}
+
+    member = bigrams(of=Given)
+    assert member.loss_errors == {}
+    assert member.evaluate() == (-3.0, {"code": 2.0, "law": 4.0})
+    # one row has no error that anybody could know
+    assert member.loss_errors == {"code": pytest.approx(3**-0.5)}
+
+
+def test_a_stack_knows_the_errors_that_its_members_know_alone() -> None:
+    members = [bigrams(seed) for seed in range(3)]
+    alone = [(member.evaluate(), dict(member.loss_errors))[1] for member in members]
+    for member in members:
+        member.loss_errors = {}
+    Stack(members).evaluate_together("validation")
+    for member, errors in zip(members, alone, strict=True):
+        assert (
+            member.loss_errors == pytest.approx(errors, rel=1e-6)
+            and errors.keys() == HELD_OUT["validation"].keys()
+        )
+
+
+def test_a_class_with_a_score_of_its_own_has_no_errors() -> None:
+    class Own(Bigrams):
+        def score(self, module, rows):
+            score, losses = super().score(module, rows)
+            return 2 * score, losses
+
+    member = bigrams(of=Own)
+    score, losses = member.evaluate()
+    assert (score, losses) == (
+        2 * bigrams().evaluate()[0],
+        bigrams().evaluate()[1],
+    ) and member.loss_errors == {}

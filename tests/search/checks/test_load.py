@@ -148,7 +148,10 @@ def test_rules_that_decide_about_parts_at_once_need_rounds(tmp_path, exploit) ->
         ("population.exploit=fire", "population.exploit: fire needs 12 members"),
         ("population.least=9", "population.least: must be at most population.members (8), got 9"),
         ("kind=fleet", "kind: must be one of population"),
-        ("trainable=my model", "trainable: must be decoder, toy, or a class of your own as module:Class"),
+        (
+            "trainable=my model",
+            "trainable: must be decoder, causal_lm, toy, or a class of your own as module:Class",
+        ),
         ("trainable=nowhere_at_all:Model", "trainable: no module `nowhere_at_all` in "),
         ("trainable=json:Model", "trainable: json must have a class or function `Model`, but has none"),
         (

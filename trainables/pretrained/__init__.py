@@ -1,0 +1,1 @@
+"""Pretrained causal language models of transformers: whole, or with an adapter on a base that members share."""

@@ -1,0 +1,186 @@
+"""A pretrained language model as a member: all of its weights, or an adapter on a base that members share."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from shoal.trainables.accumulate import FOUND
+from shoal.trainables.arrays import map_nest, pieces
+from shoal.trainables.network import Network, StackedObjective
+from shoal.trainables.pretrained.begin import begin_with, frozen_by, redraw
+from shoal.trainables.pretrained.folder import member_module, open_base
+from shoal.trainables.pretrained.head import FrozenHead, losses_of_logits
+from shoal.trainables.pretrained.low_rank import adapters, add_adapters, fit_rank
+from shoal.trainables.pretrained.rows import Seen, mean_counted, seen
+from shoal.trainables.pretrained.settings import Pretrained
+from shoal.trainables.searched_numbers import FloatOrTensor
+
+ROWS_AT_A_TIME = 16  # held-out rows are judged so many at a time
+
+
+class CausalModel(Network):
+    """A causal language model of transformers, on rows of tokens or of instructions (see `rows.seen`).
+
+    A row's loss is the mean over the tokens that count in it, in nats. With an adapter the base is frozen,
+    shared by the members of a process, and in no state; members of a stack then compute one pass of it over all
+    their rows. Its `rank` may be searched, up to as many as are stored.
+    """
+
+    takes = frozenset({"tokens", "instruction"})
+    by_row = True
+    searched = frozenset({"rank"})
+    stacks_itself = True
+    pretrained: Pretrained
+
+    def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
+        adapter = self.pretrained.adapter
+        if adapter is None:
+            return {}
+        dropout = {"dropout": adapter.dropout} if adapter.dropout and "dropout" not in chosen else {}
+        return {"rank": float(chosen.get("rank", adapter.rank)), **dropout}
+
+    @property
+    def alone(self) -> bool:
+        """Whether it never trains in a stack: only adapters do."""
+        return super().alone or self.pretrained.adapter is None
+
+    def build(self) -> nn.Module:
+        given = self.pretrained
+        if given.adapter is None:
+            module = open_base(given.path, "float32", self.device, kept=False)
+            redraw(module, given.fresh)
+            frozen_by(module, given.freeze)
+        else:
+            # the module of a base lives as long as a member that shares its tensors
+            self.template = open_base(given.path, self.recipe.precision, self.device)
+            module = member_module(self.template)
+            add_adapters(module, given.adapter)
+            begin_with(module, given)
+        if given.gradient_checkpointing:
+            recompute(module)
+        self.fit(module)
+        return module
+
+    def adopt(self, hyperparameters: dict[str, Any]) -> None:
+        super().adopt(hyperparameters)
+        if hasattr(self, "optimiser"):
+            self.fit(self.module, self.optimiser.state)
+
+    def fit(self, module: nn.Module, slots: Any = None) -> None:
+        """Leave as many ranks in use as the numbers say."""
+        if self.pretrained.adapter is None:
+            return
+        rank, stored = int(self.numbers["rank"]), self.pretrained.adapter.rank
+        if not 1 <= rank <= stored:
+            raise ValueError(f"rank must be among the {stored} that the adapter stores, but got {rank}.")
+        for place, (_, layer) in enumerate(adapters(module)):
+            fit_rank(layer, rank, slots or {}, seed=1000 * (self.trained + 7919 * place))
+
+    def held(self) -> dict[str, Tensor]:
+        """Return what trains: the rest is the base's, and the same in all members."""
+        return {
+            name: weight.detach() for name, weight in self.module.named_parameters() if weight.requires_grad
+        }
+
+    @contextmanager
+    def together(self, tensors: Mapping[str, Tensor]) -> Iterator[StackedObjective]:
+        """Compute with the adapters of a stack's members; the backward pass belongs in this context too."""
+        members = len(next(iter(tensors.values())))
+        layers = dict(adapters(self.module))
+
+        def objective(batch: Any, numbers: Mapping[str, FloatOrTensor]) -> tuple[Tensor, Tensor]:
+            return self.stacked_objective(members, batch, numbers)
+
+        try:
+            for name, layer in layers.items():
+                layer.seat((tensors[f"{name}.down"], tensors[f"{name}.up"]))
+            yield objective
+        finally:
+            for layer in layers.values():
+                layer.seat(None)
+
+    def stacked_objective(
+        self, members: int, batch: Any, numbers: Mapping[str, FloatOrTensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return what is minimised, `(members,)`, and the losses of a stacked batch, `(members, rows)`."""
+        rows = map_nest(lambda leaf: leaf.flatten(0, 1), batch["rows"] if self.sampled else batch)
+        with self.computing():
+            losses = self.loss(self.module, rows, numbers).view(members, -1)
+        if not self.sampled:
+            return losses.mean(dim=1), losses
+        found = batch.get(FOUND)
+        weights = vmap(self.weigh)(losses.detach(), batch["weights"]) if found is None else found
+        return (weights * losses).sum(dim=1), losses
+
+    def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
+        rows = seen(batch)
+        for _, layer in adapters(module):
+            layer.drop(numbers["dropout"])
+        return mean_counted(self.token_losses(module, rows, numbers), rows.counted)
+
+    def token_losses(
+        self, module: nn.Module, rows: Seen, numbers: Mapping[str, FloatOrTensor] | None = None
+    ) -> Tensor:
+        """Return the loss of the next token at each place that counts, else 0: `(rows, length)`."""
+        counts = rows.counted > 0
+        targets = rows.targets[counts]
+        smoothing, z_loss = (
+            by_token((numbers or {}).get(name, 0.0), counts) for name in ("label_smoothing", "z_loss")
+        )
+        hidden = self.hidden(module, rows)
+        if hidden is None:
+            logits = module(**asked(rows)).logits[counts].float()
+            losses = losses_of_logits(logits, targets, smoothing, z_loss)
+        else:
+            head: Any = module.get_output_embeddings()  # type: ignore[operator]
+            weight = head.weight
+            if torch.is_autocast_enabled(self.device.type):
+                weight = weight.to(torch.get_autocast_dtype(self.device.type))
+            losses = FrozenHead.apply(
+                hidden[counts].to(weight.dtype), weight, head.bias, targets, smoothing, z_loss
+            )
+        return losses.new_zeros(counts.shape).masked_scatter(counts, losses)
+
+    def hidden(self, module: nn.Module, rows: Seen) -> Tensor | None:
+        """Return what a head sees, `(rows, length, width)`; None where it trains, or is more than a layer."""
+        head_trains = self.pretrained.adapter is None and torch.is_grad_enabled()
+        if head_trains or self.span is not None or not getattr(module, "plain_head", False):
+            return None
+        found: Tensor = module.base_model(**asked(rows)).last_hidden_state  # type: ignore[operator]
+        return found
+
+    def row_losses(self, module: nn.Module, rows: Mapping[str, Any]) -> dict[str, Tensor]:
+        return {
+            group: torch.cat([self.loss(module, part, self.sober) for part in pieces(each, ROWS_AT_A_TIME)])
+            for group, each in rows.items()
+        }
+
+
+def recompute(module: Any) -> None:
+    """Let a model of transformers compute its layers again in the backward pass, in place of keeping them."""
+    # the second is the first's name in older versions
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable = next(getattr(module, name) for name in names if hasattr(module, name))
+    enable({"use_reentrant": False})
+
+
+def asked(rows: Seen) -> dict[str, Any]:
+    """Return the arguments of transformers' modules for rows."""
+    return {
+        "input_ids": rows.tokens,
+        "attention_mask": rows.attention,
+        "position_ids": rows.positions,
+        "use_cache": False,
+    }
+
+
+def by_token(number: FloatOrTensor, counts: Tensor) -> Tensor:
+    """Return a number, or each member's, for every token that counts in `(rows, length)`: `(tokens,)`."""
+    if not isinstance(number, Tensor):
+        return torch.full((int(counts.sum()),), float(number), device=counts.device)
+    each = number.float().repeat_interleave(len(counts) // number.numel())  # (rows,)
+    return each[:, None].expand(counts.shape)[counts]

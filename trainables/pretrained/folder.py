@@ -1,0 +1,134 @@
+"""A model's folder as a module of transformers: only its own code is run, and only safetensors are read.
+
+transformers is imported only here and when a folder is opened.
+"""
+
+import copy
+import json
+import os
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shoal.trainables.precision import computing
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+# modules that members of this process share, by folder, precision and device; each lives as long as a member
+_opened: weakref.WeakValueDictionary[tuple[str, str, str], nn.Module] = weakref.WeakValueDictionary()
+
+
+def open_base(folder: str, precision: str, device: torch.device, kept: bool = True) -> nn.Module:
+    """Return a folder's model. One that is kept is frozen, and the same one at the next call.
+
+    Frozen layers lie in memory as they compute: in bfloat16 if the precision says so. All else is float32.
+    What is stored as it is wanted is mapped from its file, where the device is the CPU.
+    """
+    if not kept:
+        return loaded_model(folder, torch.float32).to(device)
+    key = os.path.realpath(folder), precision, str(device)
+    known = _opened.get(key)
+    if known is None:
+        known = loaded_model(folder, torch.float32 if precision == "float32" else "auto")
+        settle(known, torch.float32 if precision == "float32" else torch.bfloat16)
+        if device.type == "cpu":
+            map_weights(known, folder)
+        known = known.to(device).eval().requires_grad_(False)
+        with computing(precision, device):
+            known.plain_head = has_plain_head(known)  # type: ignore[assignment]
+        _opened[key] = known
+    return known
+
+
+def loaded_model(folder: str, dtype: Any) -> nn.Module:
+    """Return a new module with a folder's weights, each in memory of its own."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    found: nn.Module = AutoModelForCausalLM.from_pretrained(
+        folder,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=dtype,
+        attn_implementation="sdpa",
+    )
+    return found
+
+
+def settle(module: nn.Module, dtype: torch.dtype) -> None:
+    """Give linear layers this type, and all other weights, a tied embedding too, float32, in place."""
+    layers = {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear)}
+    tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    for weight in module.parameters():
+        wanted = dtype if id(weight) in layers - tables else torch.float32
+        weight.data = weight.data.to(wanted)
+
+
+def map_weights(module: nn.Module, folder: str) -> None:
+    """Map each weight from its file that is stored as it is in memory: processes then share its pages."""
+    stored = mapped(folder)
+    for name, weight in module.named_parameters():
+        found = stored.get(name)
+        if found is not None and found.dtype == weight.dtype and found.shape == weight.shape:
+            weight.data = found
+
+
+def mapped(folder: str) -> dict[str, Tensor]:
+    """Return a folder's tensors by their names in its files, mapped from there."""
+    from safetensors import safe_open
+
+    found: dict[str, Tensor] = {}
+    for file in weight_files(folder):
+        with safe_open(str(file), "pt") as tensors:
+            found |= {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+    return found
+
+
+def weight_files(folder: str) -> list[Path]:
+    """Return the files with a model's weights; none if it has no safetensors."""
+    if (index := Path(folder, INDEX)).exists():
+        named = json.loads(index.read_text())["weight_map"].values()
+        return [Path(folder, name) for name in sorted(set(named))]
+    whole = Path(folder, WEIGHTS)
+    return [whole] if whole.exists() else []
+
+
+def member_module(template: nn.Module) -> nn.Module:
+    """Return a module of its own that shares all weights and buffers with the given one."""
+    shared = {id(tensor): tensor for tensor in tensors_of(template)}
+    return copy.deepcopy(template, shared)  # type: ignore[arg-type]
+
+
+def tensors_of(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+@torch.no_grad()
+def has_plain_head(module: Any) -> bool:
+    """Say whether the logits are one linear layer of the stream, and nothing else is done to them."""
+    inner, head = module.base_model, module.get_output_embeddings()
+    if inner is module or not isinstance(head, nn.Linear):
+        return False
+    tokens = torch.arange(4, device=head.weight.device)[None]
+    stream = getattr(inner(input_ids=tokens, use_cache=False), "last_hidden_state", None)
+    if stream is None:
+        return False
+    logits: Tensor = module(input_ids=tokens, use_cache=False).logits
+    return torch.equal(logits, head(stream))
+
+
+def outline(folder: str) -> nn.Module:
+    """Return a folder's model without weights, from its config.json alone."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        found: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return found

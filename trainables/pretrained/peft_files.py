@@ -1,0 +1,80 @@
+"""Adapters as peft writes and reads them: `adapter_config.json` and `adapter_model.safetensors`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shoal.trainables.pretrained.settings import LowRank
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BEFORE, DOWN, UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+SIMPLEST = {"bias": "none", "use_rslora": False, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {}}
+
+
+def adapter_config(given: LowRank, rank: int, base: str) -> dict[str, Any]:
+    """Return what peft must know of an adapter with so many ranks in use; their scale stays as it trained."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": given.scale * rank,
+        "lora_dropout": given.dropout,
+        "target_modules": list(given.targets),
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        **SIMPLEST,
+    }
+
+
+def adapter_weights(weights: Mapping[str, NDArray[Any]], rank: int) -> dict[str, NDArray[Any]]:
+    """Return a member's weights under peft's names, with the ranks that are in use."""
+    found = {}
+    for name, weight in weights.items():
+        layer, _, kind = name.rpartition(".")
+        ending, used = (DOWN, weight[:rank]) if kind == "down" else (UP, weight[:, :rank])
+        found[f"{BEFORE}{layer}{ending}"] = np.ascontiguousarray(used)
+    return found
+
+
+def read_adapter(folder: str) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:
+    """Return layer -> (down, up) of a folder's adapter, and its scale; raises ValueError if it is not plain."""
+    from safetensors.torch import load_file
+
+    config = read_adapter_config(folder)
+    tensors = load_file(str(Path(folder, WEIGHTS)))
+    layers = [name.removeprefix(BEFORE).removesuffix(DOWN) for name in tensors if name.endswith(DOWN)]
+    found = {
+        layer: (tensors[f"{BEFORE}{layer}{DOWN}"], tensors[f"{BEFORE}{layer}{UP}"]) for layer in sorted(layers)
+    }
+    return found, config["lora_alpha"] / config["r"]
+
+
+def read_adapter_config(folder: str) -> dict[str, Any]:
+    """Return an adapter's configuration; raises ValueError if it is not there, or does more than ours do."""
+    try:
+        config: dict[str, Any] = json.loads(Path(folder, CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} must hold an adapter, with {CONFIG} and {WEIGHTS}.") from error
+    odd = [name for name, plain in SIMPLEST.items() if config.get(name, plain) not in (plain, None)]
+    if config.get("peft_type") != "LORA" or odd:
+        named = odd[0] if odd else f"peft_type {config.get('peft_type')}"
+        raise ValueError(f"{folder} must hold a plain LoRA adapter, but has {named}.")
+    return config
+
+
+def merge_adapter(module: torch.nn.Module, weights: Mapping[str, NDArray[Any]], scale: float) -> None:
+    """Add an adapter, a member's weights by name, to the weights of a model, in place."""
+    with torch.no_grad():
+        for name in weights:
+            layer, _, kind = name.rpartition(".")
+            if kind == "down":
+                base: Any = module.get_submodule(layer).weight
+                down, up = (torch.from_numpy(np.array(weights[f"{layer}.{each}"])) for each in ("down", "up"))
+                base.copy_(base.float() + scale * (up @ down).to(base.device))
