@@ -12,8 +12,8 @@ from typing import Any
 
 import ray
 from ray import train, tune
-from ray.train.backend import Backend
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.backend import BackendConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from shoal.cluster.reading import open_dataset
 from shoal.cluster.session import bookkeeping
@@ -49,12 +49,17 @@ class BroodResources:
         return [wanted] * self.broods * self.workers_per_brood
 
 
-class Apart(TorchConfig):
-    """Workers without torch's process group: it would listen on every address of the machine."""
+def backend(joined: bool) -> BackendConfig:
+    """Return how the workers of a brood know one another.
 
-    @property
-    def backend_cls(self) -> type[Backend]:
-        return Backend
+    Workers of members that span several have torch's process group. Others have none: it would listen on every
+    address of the machine, and its import of torch would keep the trial and Train's controller for seconds.
+    """
+    if not joined:
+        return BackendConfig()
+    from ray.train.torch import TorchConfig
+
+    return TorchConfig()
 
 
 def brood_trial(
@@ -83,7 +88,7 @@ def brood_trial(
             trainer = _trainer(loop, given, resources, files, corpus, storage, beside)
             threading.Thread(target=self.fit, args=(trainer,), daemon=True).start()
 
-        def fit(self, trainer: TorchTrainer) -> None:
+        def fit(self, trainer: DataParallelTrainer) -> None:
             try:
                 trainer.fit()
             except BaseException as error:  # raised again below, in the thread that Tune watches
@@ -111,12 +116,12 @@ def _trainer(
     corpus: str,
     storage: str,
     beside: Mapping[str, Any],
-) -> TorchTrainer:
+) -> DataParallelTrainer:
     options = ray.data.ExecutionOptions(preserve_order=True)
     again = train.FailureConfig(max_failures=resources.restarts)
-    return TorchTrainer(
+    return DataParallelTrainer(
         loop,
-        torch_config=TorchConfig() if resources.joined else Apart(),
+        backend_config=backend(resources.joined),
         train_loop_config=given,
         scaling_config=train.ScalingConfig(
             num_workers=resources.workers_per_brood,

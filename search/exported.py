@@ -47,6 +47,11 @@ def check_reference(run: Run) -> None:
     if run.mixing is None or run.mixing.reference is None:
         return
     if run.trainable != "decoder":
+        if not run.own:
+            raise InputError(
+                f"mixing.reference: a trained decoder or class of your own can be compared with, but no "
+                f"{run.trainable} yet; use a policy that needs no reference, such as aioli."
+            )
         theirs = read_exported("mixing.reference", run.mixing.reference).get("trainable")
         if theirs != run.trainable:
             raise InputError(

@@ -20,7 +20,7 @@ from shoal.search.messages import Row
 from shoal.search.records import directory
 from shoal.search.records.lineage import read_lineage
 from shoal.search.worker import brood
-from shoal.search.worker.brood import train_brood
+from shoal.search.worker.first import train_brood
 
 
 class Silent:

@@ -20,8 +20,8 @@ class KeptShare:
     """
 
     spec: ClassVar[Spec] = Spec("once", frozenset({"score"}), frozenset({"keep"}), "summary", "mean_count")
-    share: float = 0.5
-    temperature: float = 0.0
+    share: float = 0.5  # share of each group's rows that is kept
+    temperature: float = 0.0  # chance in the order; 0 keeps the best
     least: bool = False
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from shoal.search.checks.mixing import check_mixing
 from shoal.search.checks.rows import check_row_keys
 from shoal.search.checks.sampled_numbers import check_kept_score, check_sampled_numbers
 from shoal.search.checks.selection import check_selection
-from shoal.search.checks.start import check_grid
+from shoal.search.checks.start import check_grid, check_stop
 from shoal.search.checks.swarm import check_swarm
 from shoal.search.checks.values import check_values
 from shoal.search.config.kinds import SpaceWithin
@@ -279,6 +279,7 @@ CHECKS = (
     check_mixing,
     check_starts,
     check_grid,
+    check_stop,
     check_swarm,
     check_model,
     check_room,
@@ -289,6 +290,7 @@ CHECKS = (
 )
 # `kind: mixture` makes its populations later: `as_population` checks them there
 FOR_MIXTURES = (
+    check_stop,
     check_rows_taken,
     check_data,
     check_row_keys,

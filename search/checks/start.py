@@ -1,4 +1,4 @@
-"""What must hold for the first hyperparameters of a population."""
+"""What must hold for how a run begins and ends: a grid of first hyperparameters, and `stop:`."""
 
 from shoal.policies.grid import grid_points
 from shoal.search.config.run import Run
@@ -14,4 +14,11 @@ def check_grid(run: Run) -> str:
         grid_points(run.space(), run.population.members)
     except ValueError as error:
         return f"population.members: {error}"
+    return ""
+
+
+def check_stop(run: Run) -> str:
+    """Return why `stop:` cannot end this kind of run, for the same."""
+    if run.stop is not None and run.kind == "mixture":
+        return "stop: the runs of a mixture are compared after equally many steps; leave it out"
     return ""

@@ -24,6 +24,7 @@ from shoal.search.config.sections import (
     Sampling,
     Scheduled,
     Start,
+    Stop,
     Training,
 )
 from shoal.search.config.sections_of import HyperparameterValues, Settings, WholeNumber
@@ -75,6 +76,7 @@ class Run(Settings):
     root: Annotated[WholeNumber, Field(ge=0)] = 0  # member 0 starts as member `root` of a population would
     population: Population = Population()  # how many members there are, and by which rules they copy and vary
     distill: Distill | None = None  # the teacher and the students of kind distill
+    stop: Stop | None = None  # ends the run as a whole before its last step: by a time, a score, or patience
     cluster: Cluster = Cluster()  # where members live: workers, CPUs, GPUs
     checkpoint: Checkpoint = Checkpoint()  # how often the run is saved, and how many checkpoints stay
 

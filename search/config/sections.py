@@ -218,6 +218,20 @@ class Start(Settings):
     seed: Annotated[WholeNumber, Field(ge=0)] = 0  # equal seeds begin with equal weights
 
 
+class Stop(Settings):
+    """What ends a run as a whole before its last step; it is looked at after each report."""
+
+    minutes: Annotated[Real, Field(gt=0)] | None = None  # limit of the training, those before a resume included
+    score: Real | None = None  # a member has reached it; of text it is minus the loss
+    patience: Count | None = None  # so many reports of each member have brought no better best score
+
+    @model_validator(mode="after")
+    def check(self) -> "Stop":
+        if self.minutes is None and self.score is None and self.patience is None:
+            raise ValueError("one of minutes, score and patience must be given")
+        return self
+
+
 class Checkpoint(Settings):
     every: Count = 1  # intervals from one checkpoint to the next
     keep: Count = 2  # the last so many checkpoints stay; with 1 there are two while the next is written

@@ -56,6 +56,7 @@ class Arrivals(Conductor):
             if row.round == known.decisions + 1:
                 self.saved[row.member] = known
                 self.waiting[row.member] = row
+                self.stopping.hear([row])
         # a failed member that nobody could replace yet is asked about again at every report
         for member in sorted(self.waiting, key=lambda member: (not self.scored(member), member)):
             verdicts += self.answer(member)
@@ -75,7 +76,7 @@ class Arrivals(Conductor):
         """Return the verdict on a member's report; none if it has to wait."""
         row, before = self.waiting[member], self.state
         self.read_out = sorted({*self.read_out, *row.ended})
-        last = row.step >= self.run.training.steps or bool(row.ended)
+        last = row.step >= self.run.training.steps or bool(row.ended) or bool(self.stopping.reason)
         state, orders = self.orders([row], last=last)
         failed = not math.isfinite(row.score)
         spent = last or state[member].failures > self.rules.replacements
@@ -139,6 +140,7 @@ class Arrivals(Conductor):
             "read_out": self.read_out,
             "ended": sorted(member for member in self.ended if self.saved[member] == self.state[member]),
             "members": population.to_plain(members),
+            **self.kept_of_stop(),
         }
         checkpoints.save_decisions(self.store, self.round, plain, [known.decisions for known in members])
         self.kept.append((self.round, rounds))

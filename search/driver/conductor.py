@@ -16,6 +16,7 @@ from shoal.policies.space import Space
 from shoal.policies.standings import rank
 from shoal.search.config.run import Run
 from shoal.search.decisions import decide_round
+from shoal.search.driver.stopping import Stopping
 from shoal.search.messages import Message, OnTestRows, RoundOrders, Row
 from shoal.search.records import tables
 from shoal.search.records.tables import Event
@@ -62,6 +63,7 @@ class Conductor:
     earlier: list[int] = field(default_factory=list)  # rounds whose weights copies may still go back to
     failure: str = ""  # why the run had to end early
     read_out: list[str] = field(default_factory=list)  # groups whose rows have ended, and members with them
+    stopping: Stopping = field(default_factory=lambda: Stopping(None, 0))
     broken: Exception | None = None  # the error that keeps this driver from recording anything more
     tests: dict[int, OnTestRows] = field(default_factory=dict)
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
@@ -85,6 +87,7 @@ class Conductor:
             "last": dict(whole.last),
             "earlier": earlier_rounds(whole.state, run.parts),
             "read_out": list(whole.read_out),
+            "stopping": Stopping.of(run.stop, run.population.members, whole.stopping),
         }
 
     def receive(self, message: Message) -> None:
@@ -129,12 +132,13 @@ class Conductor:
         if not any(math.isfinite(row.score) for row in rows):
             self.end(f"all members have failed by step {rows[0].step}.\n{''.join(reasons[-1:])}")
             return
+        self.stopping.hear(rows)
         before = self.state
         self.state, orders = decided or self.orders(rows, last=self.is_last(round_))
         self.exploits += sum(order.donor != order.member for order in orders)
         self.round, self.last, self.waiting = round_, {row.member: row for row in rows}, {}
         # before anything is written: members need not wait for it, and a round without its records is not whole
-        self.give_orders(round_, RoundOrders(orders, over=bool(self.read_out)))
+        self.give_orders(round_, RoundOrders(orders, over=self.over))
         self.record(round_, rows, tables.copy_events(orders, self.last, before))
         self.watcher.round(round_, rows, orders)
 
@@ -164,11 +168,20 @@ class Conductor:
         return leaving or round_ % self.run.checkpoint.every == 0 or self.is_last(round_)
 
     def is_last(self, round_: int) -> bool:
-        return round_ == self.run.rounds or bool(self.read_out)
+        return round_ == self.run.rounds or self.over
+
+    @property
+    def over(self) -> bool:
+        """Whether the run ends with this round, whatever its last step is."""
+        return bool(self.read_out or self.stopping.reason)
 
     def decisions(self) -> dict[str, Any]:
         found = {"round": self.round, "exploits": self.exploits, "members": population.to_plain(self.state)}
-        return found | {"read_out": self.read_out}
+        return found | {"read_out": self.read_out, **self.kept_of_stop()}
+
+    def kept_of_stop(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of `stop:`; nothing for a run without it."""
+        return {} if self.run.stop is None else {"stopping": self.stopping.plain()}
 
     def write(
         self,

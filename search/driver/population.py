@@ -32,7 +32,8 @@ from shoal.search.records import tables
 from shoal.search.records.directory import SETTINGS
 from shoal.search.records.whole import WholeRound, newest_whole
 from shoal.search.traces import in_one_line
-from shoal.search.worker.brood import Work, train_brood
+from shoal.search.worker.first import train_brood
+from shoal.search.worker.work import Work
 
 TRACE, RAY = "failures/run.txt", "ray"  # in the run directory: why it failed; what Ray keeps of it
 BroodLoop = Callable[[dict[str, Any]], None]  # each Train worker runs it
@@ -71,7 +72,13 @@ def train_population(
     mailbox = start_mailbox(run.cluster.broods, run.checkpoint.every + 1)
     ledger = open_ledger(run, store, whole.round)
     conductor = conductor_at(whole, run, store, way_to_members(run, mailbox, ledger), watcher)
-    work = Work(run, whole.state, threads_of(run, resources), ledger, over=bool(whole.read_out))
+    work = Work(
+        run,
+        whole.state,
+        threads_of(run, resources),
+        ledger,
+        over=bool(whole.read_out or whole.stopping.get("reason")),
+    )
     place = run.data.corpus, f"{run.directory}/{RAY}"
     trial = brood_trial(loop, work, mailbox, resources, training_files(run), *place, staged(run))
     room = Room(run.cluster.broods, lambda: fitting(asked), lambda: send_home(mailbox, run.cluster.broods))
@@ -212,11 +219,13 @@ def outcome(conductor: Conductor, wall_seconds: float, threads: int) -> Outcome:
 
 
 def early_end(conductor: Conductor) -> str | None:
-    """Return where and why the rows ended before the last step; None if they did not."""
+    """Return where and why a run ended before the last step; None if it did not."""
     run, steps = conductor.run, sorted(row.step for row in conductor.last.values())
-    if not conductor.read_out or steps[0] >= run.training.steps:
+    if not conductor.over or steps[0] >= run.training.steps:
         return None
     where = f"step {steps[0]}" if steps[0] == steps[-1] else f"steps {steps[0]} to {steps[-1]}"
+    if conductor.stopping.reason:
+        return f"the run was stopped at {where} of {run.training.steps}: {conductor.stopping.reason}"
     why = f"{', '.join(conductor.read_out)} read to the end (data.exhausted: {run.data.exhausted})"
     return f"the rows ended at {where} of {run.training.steps}: {why}"
 

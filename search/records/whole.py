@@ -1,7 +1,7 @@
 """Find the round from which a run goes on: the newest one whose files, and all before them, are whole."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from shoal.cluster import checkpoints, ledger
 from shoal.cluster.storage import BrokenFile, Store
@@ -16,6 +16,7 @@ from shoal.search.records.last import rows_at
 from shoal.search.records.lineage import read_lineage
 
 NO_ROWS: Mapping[int, Row] = {}
+NOTHING: Mapping[str, Any] = {}
 
 
 class WholeRound(NamedTuple):
@@ -28,6 +29,7 @@ class WholeRound(NamedTuple):
     read_out: Sequence[str] = ()  # groups whose rows have ended
     arrived: int = 0  # reports decided so far; only where members wait for nobody
     ended: Sequence[int] = ()  # members that train no more; only there
+    stopping: Mapping[str, Any] = NOTHING  # as far as `stop:` has come
 
 
 def newest_whole(run: Run, store: Store, say: Callable[[str], None]) -> WholeRound | None:
@@ -70,6 +72,7 @@ def read_whole(run: Run, store: Store, round_: int) -> WholeRound:
             read_out=decisions.get("read_out", []),
             arrived=decisions.get("arrived", 0),
             ended=decisions.get("ended", []),
+            stopping=decisions.get("stopping", {}),
         )
         state, saved = found.state, [int(each) for each in decisions["saved"]]
         earlier = {(best.decision, member) for member, best in archived_within(state, run.parts)}

@@ -16,7 +16,6 @@ from shoal.search.checks.mixing import check_with_rows, note_on_batches
 from shoal.search.checks.run import note_on_epochs
 from shoal.search.config.run import Run
 from shoal.search.corpus.build import COLUMNS, describe, prepare_corpus, why_skipped
-from shoal.search.corpus.scores import cost, score_corpus
 from shoal.search.corpus.streams import windows
 from shoal.search.driver.conductor import Watcher
 from shoal.search.driver.metrics import Measure, Watchers
@@ -29,7 +28,6 @@ from shoal.search.members.own_class import own_class
 from shoal.search.records import directory
 from shoal.search.runs.closing import close, is_closed
 from shoal.search.runs.controls import controls
-from shoal.search.runs.select import with_chosen_rows
 
 
 def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
@@ -107,7 +105,10 @@ def prepare_run(run: Run, console: Console, new: bool = False) -> Run:
         own_class(run.trainable, run.code)
     if not run.takes_rows:
         return run
-    run = with_chosen_rows(run, partial(print_line, console), renew=new)
+    if run.selection is not None:
+        from shoal.search.runs.select import with_chosen_rows  # which imports torch
+
+        run = with_chosen_rows(run, partial(print_line, console), renew=new)
     manifest = prepare_corpus(run.data, partial(print_line, console), renew=new)
     run = run.model_copy(update={"data": run.data.model_copy(update={"content": manifest.content})})
     rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}
@@ -146,6 +147,8 @@ def print_line(console: Console, line: str) -> None:
 def score_rows(run: Run, console: Console) -> None:
     """Score the training rows if the run's policy needs scores and there are none yet."""
     if (model := run.sampling.scorer) is not None:
+        from shoal.search.corpus.scores import score_corpus  # which imports torch
+
         found = score_corpus(run.data, model, run.cluster.gpus_per_worker)
         console.print(
             f"scores: {found['rows']} rows by {model}, {found['passes']} pass, {found['seconds']:.1f} s",
@@ -224,5 +227,7 @@ def train_on(run: Run, watcher: Watcher, store: Store, console: Console) -> Outc
 def record_summary(store: Store, run: Run, status: str, outcome: Outcome | None = None) -> None:
     known: dict[str, Any] = {"status": status, "members": run.population.members, "rounds": run.rounds}
     if run.sampling.scorer is not None:
+        from shoal.search.corpus.scores import cost  # which imports torch
+
         known["scoring"] = cost(run.data, run.sampling.scorer)
     store.write_json(directory.SUMMARY, known | (asdict(outcome) if outcome else {}))

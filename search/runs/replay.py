@@ -47,6 +47,11 @@ def replay_lineage(place: str, member: int | None, console: Console) -> None:
             f"{run.training.steps}, so no run repeats it; its schedule is printed by "
             f"`shoal schedule {shlex.quote(place)}`."
         )
+    if run.stop is not None and steps != run.training.steps:
+        raise InputError(
+            f"{place} was stopped at step {steps} of {run.training.steps}, so no run repeats it; its schedule "
+            f"is printed by `shoal schedule {shlex.quote(place)}`."
+        )
     again = as_one_model(run, store, chosen, path)
     directory.refuse_existing(again)
     again = prepare_run(again, console)
@@ -84,6 +89,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
             "hyperparameters": {},
             "schedule": [Scheduled(**setting._asdict()) for setting in settings],
             "root": run.root + path[0].member,
+            "stop": None,
             "population": population,
             "cluster": run.cluster.model_copy(update=one),
         }

@@ -1,8 +1,6 @@
 """What runs on a Ray Train worker: a brood's members train, report, and follow orders."""
 
-import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,15 +9,14 @@ import torch
 from ray import train
 
 from shoal.cluster import checkpoints, mailbox, workers
-from shoal.cluster.lease import LeaseLost, StandingStore
-from shoal.cluster.ledger import Ledger
+from shoal.cluster.lease import StandingStore
 from shoal.cluster.metrics import CLOCK, Meter
-from shoal.cluster.storage import BrokenFile, CannotWrite, Store
+from shoal.cluster.storage import Store
 from shoal.policies import population
 from shoal.policies.population import Order, PopulationState
 from shoal.policies.rules import LEFT_ALONE
 from shoal.search.config.run import Run
-from shoal.search.errors import Exhausted, InputError
+from shoal.search.errors import InputError
 from shoal.search.members.build import build_members
 from shoal.search.members.ledger import way_to_ledger
 from shoal.search.members.views import Shared
@@ -29,6 +26,7 @@ from shoal.search.worker.guarded import LOST, loaded, on_test_rows, taken, train
 from shoal.search.worker.orders import way_to_orders
 from shoal.search.worker.spent import CHECKPOINT, EXPLOIT, Spent
 from shoal.search.worker.teams import Team, failed_row, teams
+from shoal.search.worker.work import Work
 from shoal.trainables.handover import handed_out
 from shoal.trainables.member import Member, SavedState
 from shoal.trainables.network import Network
@@ -37,33 +35,6 @@ from shoal.trainables.span import Span, open_span
 Members = dict[int, Member]
 LARGE = 1 << 27  # bytes of trained weights above which a state is not copied to be written
 Failed = dict[int, str]  # member -> the error that is not yet reported; "" once it is
-# these say in one line all that there is to say
-SAID = (BrokenFile, CannotWrite, Exhausted, InputError, LeaseLost)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the workers of all broods are given."""
-
-    run: Run
-    state: PopulationState
-    threads: int  # torch has so many on each worker
-    ledger: Ledger | None
-    over: bool = False  # the rows had ended when the driver began
-
-
-def train_brood(settings: dict[str, Any]) -> None:
-    """Host this worker's members for the whole run; no exploit starts or stops a process.
-
-    What is raised here concerns the run and not one member: it is reported and ends the run. A worker
-    that dies instead is started again with its brood, which goes on from its own last checkpoint.
-    """
-    actor, brood = settings["mailbox"], settings["brood"]
-    try:
-        host_members(settings["work"], actor, brood)
-    except Exception as error:
-        failed = str(error) if isinstance(error, SAID) else traceback.format_exc()
-        mailbox.send_report(actor, brood, Message(failed=failed))
 
 
 def host_members(work: Work, actor: Any, brood: int) -> None:
@@ -101,7 +72,7 @@ def train_in_rounds(
 ) -> tuple[Members, Collection[int]] | None:
     """Train members in step with all others; return them and who has failed, or None if the run ends before."""
     resumed, state, members, failed = begin(run, store, brood, state, span, shared)
-    way = way_to_orders(run, state, resumed, actor, brood, told=shared is not None)
+    way = way_to_orders(run, state, resumed, actor, brood, told=shared is not None or run.stop is not None)
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
     meter, direct = Meter(run.label), mailbox.direct_way(torch.zeros(1, device=run.device), run.cluster.direct)
     spent = Spent()

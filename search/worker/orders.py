@@ -94,8 +94,9 @@ class OwnDecision:
 def way_to_orders(run: Run, state: PopulationState, round_: int, actor: Any, brood: int, told: bool) -> Orders:
     """Return how a worker comes by its orders from a round on, at which the population was in this state.
 
-    It decides itself if it has the whole population, but not where it has to be `told`, as with a ledger. A
-    worker that comes back from a checkpoint before the last decided round has to follow what was decided then.
+    It decides itself if it has the whole population, but not where it has to be `told`, as with a ledger or
+    with `stop:`. A worker that comes back from a checkpoint before the last decided round has to follow what
+    was decided then.
     """
     alone = run.hosts == 1 and run.cluster.workers_per_member == 1 and not told
     if alone and mailbox.decided(actor) in (None, round_):

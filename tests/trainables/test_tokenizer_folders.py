@@ -1,6 +1,7 @@
 """Tokenizers of folders: what begins and ends a text is told apart, and what is wrong with one is one line."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -81,6 +82,19 @@ def test_what_is_wrong_with_a_folder_is_one_line(tmp_path, change, said) -> None
         open_tokenizer(folder(tmp_path, **change))
     assert said in str(raised.value) and str(raised.value).startswith("data.tokenizer: ")
     assert "\n" not in str(raised.value)
+
+
+def test_a_missing_package_is_one_line_at_validate(tmp_path, monkeypatch, capsys) -> None:
+    from shoal.search.load import load_run
+    from tests.helpers.small_files import TEXT
+
+    place = folder(tmp_path)
+    (tmp_path / "run.yaml").write_text(TEXT)
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(InputError) as raised:
+        load_run(str(tmp_path / "run.yaml"), [f"data.tokenizer={place}"])
+    assert "needs the package tokenizers (pip install 'shoal[hf]')" in str(raised.value)
+    assert str(raised.value).startswith("data.tokenizer: ") and "\n" not in str(raised.value)
 
 
 def test_what_is_no_folder_is_said(tmp_path) -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from shoal.cluster.rows import as_rows, by_field
 from shoal.cluster.storage import Store
+from shoal.search.checks import rows
+from shoal.search.config.run import Run
 from shoal.search.config.sections import Data
 from shoal.search.corpus import stages
 from shoal.search.corpus.build import build_corpus, load_corpus
@@ -238,3 +240,12 @@ def test_records_that_do_not_fit_are_put_aside(tmp_path) -> None:
     assert group.skipped == 1 and "data.columns.x: must have the shape [2, 2], got [1]" in group.reasons
     (kept,) = Store(given.corpus).read_table(group.quarantine).to_pylist()
     assert kept["excerpt"] == b"[1.0]"
+
+
+def test_images_without_their_package_are_one_line_at_validate(tmp_path, monkeypatch) -> None:
+    run = Run(name="x", data={"groups": {"a": "a"}, "columns": {"p": {"kind": "image", "size": [2, 2]}}})
+    monkeypatch.setattr(rows, "find_spec", lambda name: None)
+    assert (
+        rows.check_row_keys(run)
+        == "data.columns.p: images need the package Pillow (pip install 'shoal[images]')"
+    )

@@ -13,6 +13,7 @@ from shoal.search.driver.scheduler import PopulationScheduler
 from shoal.search.load import load_run
 from shoal.search.messages import Message, OnTestRows, RoundOrders, Row
 from shoal.search.records import tables
+from shoal.search.records.whole import WholeRound
 from tests.helpers.directories import open_conductor
 
 TOY = str(Path(__file__).parents[3] / "examples/toy.yaml")
@@ -119,3 +120,22 @@ def test_a_record_that_cannot_be_written_ends_the_run_and_is_named(conductor, mo
     assert str(conductor.broken) == (
         "/run/metrics.parquet/part-000001.parquet cannot be written: No space left on device."
     )
+
+
+def test_a_score_that_is_reached_makes_the_round_the_last(tmp_path) -> None:
+    run = load_run(TOY, [f"directory={tmp_path}", "stop.score=2.5"])
+    state = population.start(run.space(), run.population.members, run.seed)
+    given: dict[int, RoundOrders | None] = {}
+    store = Store(str(tmp_path))
+    whole = WholeRound(0, state)
+    conductor = Conductor.at(whole, run, store, given.__setitem__, Watches())
+    tables.write_starts(store, state)
+    conductor.receive(reports(1, [1.0, 0.5, 2.0, 2.0]))
+    assert not given[1].over and given[1].orders
+    conductor.receive(reports(2, [1.0, 0.5, 3.0, 2.0]))
+    assert given[2].over and not given[2].orders, "nobody copies where nothing trains on"
+    conductor.wait()
+    said = "the run was stopped at step 8 of 200: a member has reached the score 3 (stop.score: 2.5)"
+    assert early_end(conductor) == said
+    kept = checkpoints.load_decisions(store, 2)["stopping"]
+    assert kept["best"] == 3.0 and kept["reason"]
