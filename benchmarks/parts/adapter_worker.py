@@ -103,7 +103,7 @@ def plain_step(model: Any, optimiser: torch.optim.Optimizer, tokens: torch.Tenso
     loss.backward()
     torch.nn.utils.clip_grad_norm_([each for each in model.parameters() if each.requires_grad], 1.0)
     optimiser.step()
-    return float(loss)
+    return loss.item()  # type: ignore[no-any-return]
 
 
 def train_peft(folder: str, members: int, rows: int, length: int, checkpointed: int) -> None:

@@ -115,6 +115,11 @@ def check_within(run: Run, built: visits.BoundedMixing) -> str:
             f"cluster.stack: {kind} measures one member within a step, so its members train one by one; "
             f"leave it out"
         )
+    if run.training.accumulate > 1 and signals & WITHIN:
+        return (
+            f"training.accumulate: must be 1 with {kind}, which measures the groups of a whole batch, "
+            f"got {run.training.accumulate}"
+        )
     if run.cluster.workers_per_member > 1 and signals & WITHIN:
         return f"cluster.workers_per_member: {kind} measures within a step on one worker; set it to 1"
     return ""

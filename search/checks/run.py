@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from shoal.policies.sampling.interface import needs_losses
 from shoal.search.checks.cluster import check_broods, check_compile, check_room, check_span
 from shoal.search.checks.copies import check_copies
-from shoal.search.checks.declared import check_rows_taken, who, without_losses
+from shoal.search.checks.declared import check_rows_taken, constant_of, without_losses
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
 from shoal.search.checks.rows import check_row_keys
@@ -159,14 +159,6 @@ def check_hyperparameters(run: Run) -> str:
     return ""
 
 
-def constant_of(run: Run) -> str:
-    """Return why a constant cannot be searched."""
-    return (
-        f"is a constant of {who(run)}, which may shape its module, and members of other shapes cannot copy one "
-        f"another. Give it under settings:, or let the class name it in `searched` if `numbers` may change it"
-    )
-
-
 def check_starts(run: Run) -> str:
     if run.starts and (len(run.starts) != run.population.members or run.schedule or run.hyperparameters):
         return (
@@ -200,6 +192,11 @@ def check_data(run: Run) -> str:
 def check_model(run: Run) -> str:
     if run.trainable == "decoder" and run.model.layers < 1:
         return f"model.layers: must be at least 1, got {run.model.layers}"
+    if run.takes_rows and run.training.accumulate > run.training.batch:
+        return (
+            f"training.accumulate: must be at most training.batch ({run.training.batch}) rows, got "
+            f"{run.training.accumulate}"
+        )
     return ""
 
 

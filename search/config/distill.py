@@ -14,7 +14,9 @@ Objective = Literal["macs", "parameters", "latency"]
 UNITS = {"macs": "million MACs", "parameters": "million weights", "latency": "ms"}
 
 # settings of `training:` that super-networks do not use
-NOT_IN_SUPERNETWORKS = {"dropout", "label_smoothing", "z_loss", "optimiser", "steps", "momentum"}
+NOT_IN_SUPERNETWORKS = {
+    *("dropout", "label_smoothing", "z_loss", "optimiser", "steps", "momentum", "precision", "accumulate")
+}
 DISTILL_HYPERPARAMETERS = (set(Recipe.__dataclass_fields__) - NOT_IN_SUPERNETWORKS) | {"tilt", "inplace"}
 
 

@@ -110,7 +110,7 @@ class Data(Settings):
 KEYS_OF_OTHER_SECTIONS = {"vocabulary": 2, "sequence_length": 8}
 
 
-PRETRAINED_KEYS = {"path", "adapter", "begin", "fresh", "freeze"}
+PRETRAINED_KEYS = {"path", "adapter", "gradient_checkpointing", "begin", "fresh", "freeze"}
 DECODER_KEYS = set(DecoderShape.__dataclass_fields__) - KEYS_OF_OTHER_SECTIONS.keys()
 
 
@@ -119,7 +119,9 @@ class Model(section_of(DecoderShape, KEYS_OF_OTHER_SECTIONS, checked_with=KEYS_O
 
     path: str = ""  # causal_lm: a folder of transformers, package:NAME/FOLDER, a URI, or a name on the hub
     adapter: AnyAdapter | None = None  # causal_lm: what trains; by default all weights do
-    gradient_checkpointing: Flag = False  # layers are computed again in the backward pass, to save memory
+    gradient_checkpointing: Flag = (
+        False  # causal_lm: layers are computed again in the backward pass, to save memory
+    )
     begin: str = ""  # causal_lm: an export of Shoal's to go on from, such as runs/NAME/best
     fresh: list[str] = Field(default_factory=list)  # causal_lm: patterns of weights that each member draws anew
     freeze: list[str] = Field(default_factory=list)  # causal_lm: patterns of weights that do not train

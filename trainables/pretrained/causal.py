@@ -13,11 +13,11 @@ from shoal.trainables.arrays import map_nest, pieces
 from shoal.trainables.network import Network, StackedObjective
 from shoal.trainables.pretrained.begin import begin_with, frozen_by, redraw
 from shoal.trainables.pretrained.folder import member_module, open_base
-from shoal.trainables.pretrained.head import FrozenHead, losses_of_logits
-from shoal.trainables.pretrained.low_rank import adapters, add_adapters, fit_rank
+from shoal.trainables.pretrained.head import FrozenHead
+from shoal.trainables.pretrained.low_rank import adapters, add_adapters, fit_rank, ranks_in_use
 from shoal.trainables.pretrained.rows import Seen, mean_counted, seen
 from shoal.trainables.pretrained.settings import Pretrained
-from shoal.trainables.searched_numbers import FloatOrTensor
+from shoal.trainables.searched_numbers import FloatOrTensor, cross_entropy, used
 
 ROWS_AT_A_TIME = 16  # held-out rows are judged so many at a time
 
@@ -62,22 +62,26 @@ class CausalModel(Network):
             begin_with(module, given)
         if given.gradient_checkpointing:
             recompute(module)
-        self.fit(module)
+        self.layers = dict(adapters(module))
+        self.fit()
         return module
 
     def adopt(self, hyperparameters: dict[str, Any]) -> None:
         super().adopt(hyperparameters)
         if hasattr(self, "optimiser"):
-            self.fit(self.module, self.optimiser.state)
+            self.fit(self.optimiser.state)
 
-    def fit(self, module: nn.Module, slots: Any = None) -> None:
+    def fit(self, slots: Any = None) -> None:
         """Leave as many ranks in use as the numbers say."""
         if self.pretrained.adapter is None:
             return
         rank, stored = int(self.numbers["rank"]), self.pretrained.adapter.rank
         if not 1 <= rank <= stored:
             raise ValueError(f"rank must be among the {stored} that the adapter stores, but got {rank}.")
-        for place, (_, layer) in enumerate(adapters(module)):
+        layers = list(self.layers.values())
+        if ranks_in_use(layers[0]) == rank:  # all layers have as many
+            return
+        for place, layer in enumerate(layers):
             fit_rank(layer, rank, slots or {}, seed=1000 * (self.trained + 7919 * place))
 
     def held(self) -> dict[str, Tensor]:
@@ -90,7 +94,7 @@ class CausalModel(Network):
     def together(self, tensors: Mapping[str, Tensor]) -> Iterator[StackedObjective]:
         """Compute with the adapters of a stack's members; the backward pass belongs in this context too."""
         members = len(next(iter(tensors.values())))
-        layers = dict(adapters(self.module))
+        layers = self.layers
 
         def objective(batch: Any, numbers: Mapping[str, FloatOrTensor]) -> tuple[Tensor, Tensor]:
             return self.stacked_objective(members, batch, numbers)
@@ -118,7 +122,7 @@ class CausalModel(Network):
 
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         rows = seen(batch)
-        for _, layer in adapters(module):
+        for layer in self.layers.values():
             layer.drop(numbers["dropout"])
         return mean_counted(self.token_losses(module, rows, numbers), rows.counted)
 
@@ -126,32 +130,24 @@ class CausalModel(Network):
         self, module: nn.Module, rows: Seen, numbers: Mapping[str, FloatOrTensor] | None = None
     ) -> Tensor:
         """Return the loss of the next token at each place that counts, else 0: `(rows, length)`."""
-        counts = rows.counted > 0
+        counts, told = rows.counted > 0, numbers or {}
         targets = rows.targets[counts]
-        smoothing, z_loss = (
-            by_token((numbers or {}).get(name, 0.0), counts) for name in ("label_smoothing", "z_loss")
-        )
-        hidden = self.hidden(module, rows)
-        if hidden is None:
-            logits = module(**asked(rows)).logits[counts].float()
-            losses = losses_of_logits(logits, targets, smoothing, z_loss)
+        smoothing, z_loss = (by_token(told.get(name, 0.0), counts) for name in ("label_smoothing", "z_loss"))
+        if self.span is not None or not getattr(module, "plain_head", False):
+            losses = plain_losses(module(**asked(rows)).logits[counts], targets, smoothing, z_loss)
         else:
+            hidden = module.base_model(**asked(rows)).last_hidden_state[counts]  # type: ignore[operator]
             head: Any = module.get_output_embeddings()  # type: ignore[operator]
-            weight = head.weight
-            if torch.is_autocast_enabled(self.device.type):
-                weight = weight.to(torch.get_autocast_dtype(self.device.type))
-            losses = FrozenHead.apply(
-                hidden[counts].to(weight.dtype), weight, head.bias, targets, smoothing, z_loss
-            )
+            if head.weight.requires_grad and torch.is_grad_enabled():
+                losses = plain_losses(head(hidden), targets, smoothing, z_loss)
+            else:
+                weight = head.weight
+                if torch.is_autocast_enabled(self.device.type):
+                    weight = weight.to(torch.get_autocast_dtype(self.device.type))
+                losses = FrozenHead.apply(
+                    hidden.to(weight.dtype), weight, head.bias, targets, smoothing, z_loss
+                )
         return losses.new_zeros(counts.shape).masked_scatter(counts, losses)
-
-    def hidden(self, module: nn.Module, rows: Seen) -> Tensor | None:
-        """Return what a head sees, `(rows, length, width)`; None where it trains, or is more than a layer."""
-        head_trains = self.pretrained.adapter is None and torch.is_grad_enabled()
-        if head_trains or self.span is not None or not getattr(module, "plain_head", False):
-            return None
-        found: Tensor = module.base_model(**asked(rows)).last_hidden_state  # type: ignore[operator]
-        return found
 
     def row_losses(self, module: nn.Module, rows: Mapping[str, Any]) -> dict[str, Tensor]:
         return {
@@ -178,9 +174,21 @@ def asked(rows: Seen) -> dict[str, Any]:
     }
 
 
-def by_token(number: FloatOrTensor, counts: Tensor) -> Tensor:
-    """Return a number, or each member's, for every token that counts in `(rows, length)`: `(tokens,)`."""
+def by_token(number: FloatOrTensor, counts: Tensor) -> Tensor | None:
+    """Return a number, or each member's, for every token that counts in `(rows, length)`: `(tokens,)`.
+
+    None stands for a number that is 0 for all.
+    """
+    if not used(number):
+        return None
     if not isinstance(number, Tensor):
         return torch.full((int(counts.sum()),), float(number), device=counts.device)
     each = number.float().repeat_interleave(len(counts) // number.numel())  # (rows,)
     return each[:, None].expand(counts.shape)[counts]
+
+
+def plain_losses(logits: Tensor, targets: Tensor, smoothing: Tensor | None, z_loss: Tensor | None) -> Tensor:
+    """Return the loss of each token in nats, `(tokens,)`, of logits `(tokens, vocabulary)`."""
+    logits = logits.float()
+    losses = cross_entropy(logits, targets, 0.0 if smoothing is None else smoothing)
+    return losses if z_loss is None else losses + z_loss * logits.logsumexp(dim=-1).square()

@@ -29,7 +29,9 @@ def open_base(folder: str, precision: str, device: torch.device, kept: bool = Tr
     What is stored as it is wanted is mapped from its file, where the device is the CPU.
     """
     if not kept:
-        return loaded_model(folder, torch.float32).to(device)
+        whole = loaded_model(folder, torch.float32).to(device)
+        whole.plain_head = has_plain_head(whole.eval())  # type: ignore[assignment]
+        return whole
     key = os.path.realpath(folder), precision, str(device)
     known = _opened.get(key)
     if known is None:

@@ -21,22 +21,23 @@ class FrozenHead(torch.autograd.Function):
         weight: Tensor,  # (vocabulary, width)
         bias: Tensor | None,
         targets: Tensor,  # (tokens,)
-        smoothing: Tensor,  # (tokens,)
-        z_loss: Tensor,  # (tokens,)
+        smoothing: Tensor | None,  # (tokens,); None: there is none
+        z_loss: Tensor | None,  # (tokens,); None: there is none
     ) -> Tensor:
         wanted = ctx.needs_input_grad[0]
-        losses, slopes = [], []
-        parts = (each.split(TOKENS_AT_A_TIME) for each in (hidden, targets, smoothing, z_loss))
-        for part, target, smooth, z in zip(*parts, strict=True):
-            logits = functional.linear(part, weight, bias).float()
-            losses.append(losses_of_logits(logits, target, smooth, z))
+        losses, slopes = [hidden.new_zeros(0, dtype=torch.float32)], [hidden[:0]]
+        for start in range(0, len(hidden), TOKENS_AT_A_TIME):
+            now = slice(start, start + TOKENS_AT_A_TIME)
+            logits = functional.linear(hidden[now], weight, bias).float()
+            smooth, z = (None if each is None else each[now, None] for each in (smoothing, z_loss))
+            top = logits.logsumexp(dim=-1, keepdim=True)
+            losses.append(losses_of(logits, top, targets[now, None], smooth, z)[:, 0])
             if wanted:
-                slopes.append(
-                    (slopes_of_logits(logits, target, smooth, z).to(weight.dtype) @ weight).to(part.dtype)
-                )
+                found = slopes_of(logits, top, targets[now, None], smooth, z)
+                slopes.append((found.to(weight.dtype) @ weight).to(hidden.dtype))
         if wanted:
-            ctx.save_for_backward(torch.cat(slopes) if slopes else hidden)
-        return torch.cat(losses) if losses else hidden.new_zeros(0, dtype=torch.float32)
+            ctx.save_for_backward(torch.cat(slopes))
+        return torch.cat(losses)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -44,16 +45,19 @@ class FrozenHead(torch.autograd.Function):
         return grads[0][:, None].to(slopes.dtype) * slopes, None, None, None, None, None
 
 
-def losses_of_logits(logits: Tensor, targets: Tensor, smoothing: Tensor, z_loss: Tensor) -> Tensor:
-    """Return the loss of each token in nats, `(tokens,)`, with its label smoothing and z-loss."""
-    top = logits.logsumexp(dim=-1)
-    hard = top - logits.gather(-1, targets[:, None])[:, 0]
-    return hard + smoothing * (top - logits.mean(dim=-1) - hard) + z_loss * top.square()
+def losses_of(logits: Tensor, top: Tensor, targets: Tensor, smooth: Tensor | None, z: Tensor | None) -> Tensor:
+    """Return the loss of each token in nats, `(tokens, 1)`; `top` is the log-partition of its logits."""
+    found = top - logits.gather(-1, targets)
+    if smooth is not None:
+        found = found + smooth * (top - logits.mean(dim=-1, keepdim=True) - found)
+    return found if z is None else found + z * top.square()
 
 
-def slopes_of_logits(logits: Tensor, targets: Tensor, smoothing: Tensor, z_loss: Tensor) -> Tensor:
+def slopes_of(logits: Tensor, top: Tensor, targets: Tensor, smooth: Tensor | None, z: Tensor | None) -> Tensor:
     """Return the gradients of these losses, `(tokens, vocabulary)`, in the memory of the logits."""
-    top = logits.logsumexp(dim=-1, keepdim=True)
-    slopes = logits.sub_(top).exp_().mul_(1 + 2 * z_loss[:, None] * top)
-    slopes.scatter_add_(1, targets[:, None], (smoothing - 1)[:, None])
-    return slopes.sub_((smoothing / slopes.shape[1])[:, None])
+    found = logits.sub_(top).exp_()
+    if z is not None:
+        found.mul_(1 + 2 * z * top)
+    rest = torch.ones_like(top) if smooth is None else 1 - smooth
+    found.scatter_add_(1, targets, -rest)
+    return found if smooth is None else found.sub_(smooth / found.shape[1])

@@ -96,6 +96,11 @@ def adapters(module: nn.Module) -> Iterator[tuple[str, LowRankLinear]]:
     yield from ((name, part) for name, part in module.named_modules() if isinstance(part, LowRankLinear))
 
 
+def ranks_in_use(layer: LowRankLinear) -> int:
+    """Return how many rows of `down` are not 0."""
+    return int((layer.down.detach().abs().amax(dim=1) > 0).sum())
+
+
 def fit_rank(layer: LowRankLinear, rank: int, slots: dict[nn.Parameter, dict[str, Tensor]], seed: int) -> None:
     """Leave so many ranks in use, in place: what is cut off becomes 0, and what is new starts afresh.
 

@@ -67,6 +67,7 @@ def test_a_file_is_read_with_the_models_own_tokenizer(tmp_path) -> None:
         ({"model__fresh": ["lm_head.*"]}, "model: fresh and freeze must be left out with an adapter"),
         ({"model__layers": 3}, "model.layers: the causal_lm does not look at it"),
         ({"data__sequence_length": 128}, "data.sequence_length: must be at most the model's 64 positions"),
+        ({"training__accumulate": 5}, "training.accumulate: must be at most training.batch (4) rows, got 5"),
         ({"training__precision": "float16"}, "training.precision: must be one of float32, bfloat16"),
         (
             {"hyperparameters__precision": {"kind": "categorical", "values": ["float32", "bfloat16"]}},
@@ -113,3 +114,9 @@ def test_the_decoder_has_no_path(tmp_path) -> None:
         load(
             tmp_path, trainable="decoder", hyperparameters={"dropout": {"kind": "float", "low": 0, "high": 0.5}}
         )
+
+
+def test_the_decoder_recomputes_nothing(tmp_path) -> None:
+    more = {"hyperparameters": {"dropout": {"kind": "float", "low": 0, "high": 0.5}}}
+    with pytest.raises(InputError, match=r"model\.gradient_checkpointing: the decoder does not look at it"):
+        load(tmp_path, trainable="decoder", model={"gradient_checkpointing": True}, **more)

@@ -16,7 +16,7 @@ def test_losses_and_gradients_are_those_of_the_logits(tokens: int, smoothing: fl
     logits = functional.linear(hidden, weight, bias)
     expected = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
     expected = expected + z * logits.logsumexp(dim=-1).square()
-    numbers = torch.full((tokens,), smoothing), torch.full((tokens,), z)
+    numbers = [torch.full((tokens,), number) if number else None for number in (smoothing, z)]
     found = FrozenHead.apply(hidden, weight, bias, targets, *numbers)
     assert torch.allclose(found, expected, atol=1e-5)
     slopes = [torch.autograd.grad((scale * each).sum(), hidden)[0] for each in (found, expected)]
@@ -28,8 +28,7 @@ def test_losses_and_gradients_are_those_of_the_logits(tokens: int, smoothing: fl
 def test_one_token_by_hand() -> None:
     hidden = torch.tensor([[1.0]], requires_grad=True)
     weight = torch.tensor([[0.0], [1.0]])
-    zero = torch.zeros(1)
-    loss = FrozenHead.apply(hidden, weight, None, torch.tensor([1]), zero, zero)
+    loss = FrozenHead.apply(hidden, weight, None, torch.tensor([1]), None, None)
     # logits 0 and 1: log(1 + e) - 1 = 0.31326, and its slope is p(1) - 1 = 0.73106 - 1
     assert loss.item() == pytest.approx(0.31326, abs=1e-5)
     loss.sum().backward()
