@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 from shoal.trainables.accumulate import FOUND, in_parts
 from shoal.trainables.arrays import (
-    check_source,
     copy_into,
     rows_in,
-    tensor_like,
     to_arrays,
     to_clones,
     to_tensors,
@@ -25,11 +23,11 @@ from shoal.trainables.constants import constants_of, set_constants
 from shoal.trainables.handover import hand_in, handed_out, place_in_memory
 from shoal.trainables.judged import SOBER, Judged
 from shoal.trainables.member import Batches, SavedState, copies
-from shoal.trainables.optimise import OPTIMISERS
 from shoal.trainables.randomness import reseed, restored
 from shoal.trainables.searched_numbers import FloatOrTensor
 from shoal.trainables.settings import Recipe, numbers, rate_at
-from shoal.trainables.span import Span, local, shared_like
+from shoal.trainables.slots import load_slots
+from shoal.trainables.span import Span, local
 
 # (stacked batch, numbers) -> losses `(members,)`, and each member's own result
 StackedObjective = Callable[[Any, Mapping[str, FloatOrTensor]], tuple[Tensor, Tensor]]
@@ -297,7 +295,7 @@ class Network(Judged):
     @copies
     def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None:
         self.load_weights(state["weights"])
-        self.load_optimiser(state["optimiser"])
+        load_slots(self.optimiser, self.recipe.optimiser, list(self.weights().items()), state["optimiser"])
         rest = {key: value for key, value in state.items() if key not in ("weights", "optimiser")}
         hand_in(self.load_progress, rest)
         self.adopt(hyperparameters)
@@ -319,29 +317,3 @@ class Network(Judged):
         self.generator.set_state(torch.from_numpy(np.array(state["random"])))
         hand_in(self.batches.load, state["batches"])
         self.trained = int(state["trained"])
-
-    def load_optimiser(self, slots: SavedState) -> None:
-        weights = list(self.weights().items())
-        kind = OPTIMISERS[self.recipe.optimiser]
-        names = {*kind.slots, "step"} if kind.counts else set(kind.slots)
-        self.optimiser.state.clear()
-        for place, values in slots.items():
-            if int(place) >= len(weights) or not values.keys() <= names:
-                raise ValueError(
-                    f"the copied optimiser must be {self.recipe.optimiser} of {len(weights)} weights, "
-                    f"but has {', '.join(values)} of weight {place}."
-                )
-            self.optimiser.state[weights[int(place)][1]] = {
-                name: self.slot(weights[int(place)], name, value) for name, value in values.items()
-            }
-
-    def slot(self, named: tuple[str, nn.Parameter], name: str, value: Any) -> Tensor:
-        """Return a copied slot in the form in which the optimiser keeps it for a weight."""
-        if name == "step":
-            return tensor_like(torch.zeros(()), value).to(
-                "cpu", copy=True
-            )  # AdamW keeps its count of steps on the CPU
-        check_source(local(named[1]), value, f"{name} of {named[0]}")
-        # copied, because several members may load the same slots
-        copied = tensor_like(local(named[1]), value).to(named[1].device, copy=True)
-        return shared_like(named[1], copied)

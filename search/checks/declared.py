@@ -37,3 +37,11 @@ def who(run: Run) -> str:
     if run.kind == "distill":
         return "a super-network"
     return run.trainable.rpartition(":")[2] if run.own else f"the {run.trainable}"
+
+
+def constant_of(run: Run) -> str:
+    """Return why a constant cannot be searched."""
+    return (
+        f"is a constant of {who(run)}, which may shape its module, and members of other shapes cannot copy one "
+        f"another. Give it under settings:, or let the class name it in `searched` if `numbers` may change it"
+    )

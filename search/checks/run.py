@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from shoal.policies.sampling.interface import needs_losses
 from shoal.search.checks.cluster import check_broods, check_compile, check_room, check_span
 from shoal.search.checks.copies import check_copies
-from shoal.search.checks.declared import check_rows_taken, who, without_losses
+from shoal.search.checks.declared import check_rows_taken, constant_of, without_losses
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
 from shoal.search.checks.rows import check_row_keys
@@ -157,14 +157,6 @@ def check_hyperparameters(run: Run) -> str:
         if run.trainable == "toy" and names != known:
             return f"{place}: the toy needs {' and '.join(sorted(known))}"
     return ""
-
-
-def constant_of(run: Run) -> str:
-    """Return why a constant cannot be searched."""
-    return (
-        f"is a constant of {who(run)}, which may shape its module, and members of other shapes cannot copy one "
-        f"another. Give it under settings:, or let the class name it in `searched` if `numbers` may change it"
-    )
 
 
 def check_starts(run: Run) -> str:

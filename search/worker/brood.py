@@ -14,13 +14,12 @@ from shoal.cluster.metrics import CLOCK, Meter
 from shoal.cluster.storage import Store
 from shoal.policies import population
 from shoal.policies.population import Order, PopulationState
-from shoal.policies.rules import LEFT_ALONE
 from shoal.search.config.run import Run
-from shoal.search.errors import InputError
 from shoal.search.members.build import build_members
 from shoal.search.members.ledger import way_to_ledger
 from shoal.search.members.views import Shared
 from shoal.search.messages import Message, OnTestRows, Row
+from shoal.search.worker.alike import check_alike
 from shoal.search.worker.asynchronous import train_freely
 from shoal.search.worker.guarded import LOST, loaded, on_test_rows, taken, trained_by
 from shoal.search.worker.orders import way_to_orders
@@ -172,27 +171,6 @@ def begin(
         if error := loaded(member, saved, state[number].hyperparameters):
             failed[number] = error
     return resumed, state, members, failed
-
-
-def check_alike(run: Run, members: Members) -> None:
-    """Raise InputError where members could not copy one another, since their weights differ in shape."""
-    if run.rules() == LEFT_ALONE or run.parts > 1:
-        return
-    shapes = {
-        number: {name: tuple(weight.shape) for name, weight in member.weights().items()}
-        for number, member in members.items()
-        if isinstance(member, Network)
-    }
-    first = next(iter(shapes), -1)
-    for number, found in shapes.items():
-        known = shapes[first]
-        if apart := sorted(name for name in known.keys() | found.keys() if known.get(name) != found.get(name)):
-            name = apart[0]
-            raise InputError(
-                f"hyperparameters: members {first} and {number} differ in the shape of {name} "
-                f"({known.get(name)} and {found.get(name)}), so neither could copy the other: let no "
-                f"hyperparameter shape the module, or set population.exploit: none"
-            )
 
 
 def after_copies(failed: Failed, copies: Mapping[int, str]) -> Failed:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from shoal.search.messages import Row
 
@@ -27,4 +28,5 @@ class Spent:
 
     def added(self, row: Row) -> Row:
         """Return a member's row with its seconds, which are counted from 0 again."""
-        return row._replace(**self.seconds.pop(row.member, {}))
+        spent: dict[str, Any] = self.seconds.pop(row.member, {})
+        return row._replace(**spent)

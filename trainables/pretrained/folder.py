@@ -104,7 +104,7 @@ def weight_files(folder: str) -> list[Path]:
 def member_module(template: nn.Module) -> nn.Module:
     """Return a module of its own that shares all weights and buffers with the given one."""
     shared = {id(tensor): tensor for tensor in tensors_of(template)}
-    return copy.deepcopy(template, shared)  # type: ignore[arg-type]
+    return copy.deepcopy(template, shared)
 
 
 def tensors_of(module: nn.Module) -> Iterator[Tensor]:

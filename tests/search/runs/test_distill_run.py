@@ -80,7 +80,7 @@ def file(tmp_path, teacher) -> str:
         ("distill.spaces.low.heads=[5]", "spaces.low.heads: must be at most the teacher's 4, got 5"),
         ("distill.spaces.high.widths=[64]", "spaces.high.widths: must be at most the teacher's 48, got 64"),
         ("distill.spaces.high.ratios=[3]", "spaces.high.ratios: the largest inner width must fit"),
-        ("distill.spaces.low.widths=[36, 24]", "distill.spaces.low: widths must be rising numbers"),
+        ("distill.spaces.low.widths=[36, 24]", "distill.spaces.low.widths: must be rising numbers"),
         ("distill.search={objective: parameters, budgets: [0.001]}", "within 0.001; the nearest has 0.00"),
         ("distill.layer=3", "distill.layer: must be below the teacher's 3, got 3"),
         ("data.sequence_length=32", "data.sequence_length: must be at most the teacher's 24, got 32"),

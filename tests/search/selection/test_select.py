@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
+from shoal.search.config.selection import NgramScore, OwnScore
 from shoal.search.corpus.manifest import find_corpus
 from shoal.search.corpus.scores import read_kept_scores
 from shoal.search.errors import InputError
@@ -25,6 +27,7 @@ from shoal.search.selection import scoring
 from shoal.search.selection.duplicates import find_duplicates, shingles
 from shoal.search.selection.leaks import stretch_hashes
 from shoal.search.selection.page import write_page
+from shoal.search.selection.scorers import Scoring
 from shoal.search.selection.scoring import Corpus, read_ids
 from shoal.search.selection.select import select_corpus
 from shoal.search.selection.writing import DECISIONS, ids_of_copies
@@ -202,6 +205,35 @@ class TestSelect:
         page = Store(chosen.data.corpus).read(write_page(run, chosen)).decode()
         for part in ("sea", "wood", "At the edge", "Dropped", "KL to the target", "<svg"):
             assert part in page
+
+
+@pytest.mark.ray
+def test_actors_on_the_cluster_score_the_same(tmp_path, places) -> None:
+    from shoal.cluster.session import session
+
+    chosen = select_corpus(run_of(tmp_path, places, dsir(places)), print)
+    pool = Corpus(chosen.data, find_corpus(chosen.data))
+    settings = NgramScore(kind="ngrams", buckets=500)
+    ratios = np.linspace(-1, 1, 500)[None]
+    own = OwnScore(kind="own", made="no_such_module_of_ours:Score")
+    with session():
+        count = partial(scoring.GramCounter, pool.data.corpus, settings, "")
+        counted = [count()(file) for file in pool.files]
+        assert np.array_equal(scoring.on_stage(count, pool.files, 0.0), counted)
+        told = Scoring(settings, "selection.scores.0", 128, ratios=ratios)
+        make = partial(scoring.FileScorer, pool.data.corpus, "scores/there", told)
+        rows = [pool.store.read_table(file).num_rows for file in pool.files]
+        assert scoring.on_stage(make, pool.files, 0.0) == rows
+        # what is whole is not scored again
+        assert sum(scoring.on_stage(make, pool.files, 0.0)) == 0
+        lost = Scoring(own, "selection.scores.0", 128)
+        wrong = partial(scoring.FileScorer, pool.data.corpus, "scores/none", lost)
+        with pytest.raises(InputError, match=r"scores.0.made: no_such_module_of_ours:Score cannot be made"):
+            scoring.on_stage(wrong, pool.files, 0.0)
+    here = partial(scoring.FileScorer, pool.data.corpus, "scores/here", told)()
+    assert sum(map(here, pool.files)) == pool.rows
+    there, local = (scoring.read_columns(pool, [f"scores/{name}"]) for name in ("there", "here"))
+    assert there.keys() == local.keys() and all(np.array_equal(there[name], local[name]) for name in local)
 
 
 class TestRun:

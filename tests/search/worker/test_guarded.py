@@ -15,6 +15,7 @@ from shoal.search.load import load_run
 from shoal.search.messages import OnTestRows
 from shoal.search.worker import asynchronous as turns
 from shoal.search.worker import brood
+from shoal.search.worker.alike import check_alike
 from shoal.search.worker.guarded import LOST, loaded, lost_state, on_test_rows, taken, trained_by
 from shoal.search.worker.teams import Team, teams
 from shoal.trainables.member import SavedState
@@ -143,18 +144,18 @@ def test_a_resumed_member_whose_state_was_lost_has_failed(tmp_path, monkeypatch)
 def test_members_that_could_never_copy_one_another_are_refused_at_once(tmp_path) -> None:
     run = plain(tmp_path)
     members = {0: language(0), 4: language(1), 8: Toy(H)}
-    brood.check_alike(run, members)
+    check_alike(run, members)
     from dataclasses import replace
 
     from tests.helpers.members import SHAPE
 
     members[4] = language(1, replace(SHAPE, width=8))
     with pytest.raises(InputError, match=r"members 0 and 4 differ in the shape of .* let no hyper"):
-        brood.check_alike(run, members)
-    brood.check_alike(plain(tmp_path, "population.exploit=none"), members)
+        check_alike(run, members)
+    check_alike(plain(tmp_path, "population.exploit=none"), members)
     members[4] = language(1, replace(SHAPE, layers=3))
     with pytest.raises(InputError, match=r"blocks.2.attention.output.weight \(None and \(16, 16\)\)"):
-        brood.check_alike(run, members)
+        check_alike(run, members)
 
 
 class Odd(Toy):

@@ -1,0 +1,114 @@
+"""Scores by exported models: losses, their difference, hidden states and gradients."""
+
+import numpy as np
+import pytest
+import torch
+
+from shoal.cluster.storage import Store
+from shoal.search.config.selection import DifferenceScore, EmbeddingScore, GradientScore, LossScore
+from shoal.search.errors import InputError
+from shoal.search.selection.scorers import Scoring, open_scorer
+from shoal.search.selection.select import select_corpus
+from shoal.trainables.decoder import token_losses
+from shoal.trainables.scoring import row_losses, row_sketches, row_states
+from tests.search.corpus.test_scores import SHAPE, model, module
+from tests.search.selection.test_select import places, run_of, write_group
+
+__all__ = ["model", "module", "places"]  # fixtures
+ROWS = np.random.default_rng(0).integers(0, 257, (6, 24)).astype(np.uint16)
+IDS = np.arange(6)
+
+
+def columns(settings, length: int = 24) -> dict[str, np.ndarray]:
+    return open_scorer(Scoring(settings, "selection.scores.0", length))(ROWS, IDS)
+
+
+def test_states_are_the_mean_of_what_the_last_norm_gives(module) -> None:
+    seen = []
+    hook = module.norm.register_forward_hook(lambda layer, given, result: seen.append(result))
+    with torch.no_grad():
+        module(torch.from_numpy(ROWS.astype(np.int64)))
+    hook.remove()
+    found = row_states(module, ROWS)
+    assert found.shape == (6, SHAPE.width) and found == pytest.approx(seen[0].mean(dim=1).numpy(), abs=1e-5)
+    # no hook is left behind
+    assert not module.norm._forward_hooks
+
+
+def test_sketches_keep_inner_products_of_gradients(module) -> None:
+    slopes = []
+    for row in ROWS:
+        tokens = torch.from_numpy(row.astype(np.int64))[None]
+        module.zero_grad()
+        token_losses(module(tokens), tokens)[0].backward()
+        slopes.append(torch.cat([weight.grad.reshape(-1) for weight in module.parameters()]).numpy())
+    module.zero_grad()
+    slopes = np.array(slopes)
+    found = row_sketches(module, ROWS, 4096)
+    assert np.array_equal(found, row_sketches(module, ROWS, 4096))
+    exact, sketched = slopes @ slopes.T, found @ found.T
+    scale = np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
+    assert np.abs(sketched - exact).max() < 0.1 * scale.max()
+    # the sketch is linear: with one place it is the signed sum of the gradient
+    signs = 2 * torch.randint(2, (slopes.shape[1],), generator=_after_places(slopes.shape[1])).numpy() - 1
+    assert row_sketches(module, ROWS, 1)[:, 0] == pytest.approx(slopes @ signs, rel=1e-3, abs=1e-3)
+
+
+def _after_places(count: int) -> torch.Generator:
+    draws = torch.Generator().manual_seed(count)
+    torch.randint(1, (count,), generator=draws)
+    return draws
+
+
+def test_scorers_of_an_exported_model_give_these_columns(module, model) -> None:
+    losses = row_losses(module, ROWS)
+    assert columns(LossScore(kind="loss", model=model))["loss"] == pytest.approx(losses, abs=1e-5)
+    assert columns(EmbeddingScore(kind="embedding", model=model))["embedding"] == pytest.approx(
+        row_states(module, ROWS), abs=1e-5
+    )
+    found = columns(GradientScore(kind="gradients", model=model, width=64))["sketch"]
+    assert found == pytest.approx(row_sketches(module, ROWS, 64), abs=1e-4)
+    same = columns(DifferenceScore(kind="difference", model=model, base=model, column="gain"))
+    assert same["gain"].tolist() == [0.0] * 6
+
+
+def test_a_relative_difference_by_hand(module, model, tmp_path) -> None:
+    # a model of zeros is as unsure as can be: its loss is log 257 for every token
+    from safetensors.numpy import load, save
+
+    store, zeros = Store(model), Store(str(tmp_path / "zeros"))
+    weights = {name: np.zeros_like(value) for name, value in load(store.read("model.safetensors")).items()}
+    zeros.write("model.safetensors", save(weights))
+    zeros.write("config.json", store.read("config.json"))
+    found = columns(DifferenceScore(kind="difference", model=zeros.uri, base=model))["score"]
+    losses = row_losses(module, ROWS)
+    assert found == pytest.approx((np.log(257) - losses) / losses, rel=1e-4)
+    plain = DifferenceScore(kind="difference", model=zeros.uri, base=model, relative=False)
+    assert columns(plain)["score"] == pytest.approx(np.log(257) - losses, abs=1e-4)
+
+
+def test_a_corpus_is_chosen_by_losses_and_by_gradients(tmp_path, places, model) -> None:
+    scores = [{"kind": "loss", "model": model}]
+    selection = {"policy": {"kind": "top", "score": "loss", "largest": False}, "rows": 10, "scores": scores}
+    chosen = select_corpus(run_of(tmp_path, places, selection), print)
+    assert chosen.record["kept"] == 10
+    selection = {
+        "policy": {"kind": "tarot", "folds": 3, "depth": 5},
+        "rows": 12,
+        "scores": [{"kind": "gradients", "model": model, "width": 16}],
+    }
+    # gradients are taken row by row: a few rows are enough
+    few = {name: write_group(tmp_path / f"few-{name}", "sea", 12, seed) for seed, name in enumerate(places)}
+    selection["target"] = {"like": few["like"]}
+    chosen = select_corpus(run_of(tmp_path / "few", few, selection), print)
+    assert chosen.record["kept"] == 12 and set(chosen.record["kl"]) == {"like"}
+
+
+def test_a_model_that_is_not_there_or_reads_other_tokens(tmp_path, places, model) -> None:
+    selection = {
+        "policy": {"kind": "top", "score": "loss"},
+        "rows": 3,
+        "scores": [{"kind": "loss", "model": "none"}],
+    }
+    with pytest.raises(InputError, match=r"selection.scores.0.model: must be the folder of an exported model"):
+        select_corpus(run_of(tmp_path, places, selection), print)
