@@ -24,7 +24,8 @@ class Attention(nn.Module):
         rows, length, width = x.shape
         # (rows, length, 3 * width) -> three of (rows, heads, length, width / heads)
         q, k, v = self.project(x).view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
+        # under vmap no cast is made for attention: all three must be of one type
+        q, k = (rotate(each, cosine, sine).to(v.dtype) for each in (q, k))
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         mixed = self.output(mixed.transpose(1, 2).reshape(rows, length, width))
         return dropout(mixed, rate, self.training)
