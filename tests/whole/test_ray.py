@@ -252,7 +252,12 @@ def processes() -> list[str]:
     return found.stdout.splitlines()
 
 
-def children_of(session: int) -> list[str]:
-    """Return the processes that still live in a session."""
-    lines = [line for line in processes() if line.split()[0] == str(session)]
-    return [line for line in lines if "<defunct>" not in line]
+def children_of(session: int, seconds: float = 10.0) -> list[str]:
+    """Return the processes that still live in a session; one that is killed needs a moment to go."""
+    deadline = time.monotonic() + seconds
+    while True:
+        left = [line for line in processes() if line.split()[0] == str(session)]
+        left = [line for line in left if "<defunct>" not in line]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.2)

@@ -287,7 +287,7 @@ CLASSES = [
     (CLASS.replace("steps):", "steps)"), "py:8: SyntaxError: expected ':'"),
     (CLASS.replace("        return 0.0, {}", "      return 0.0, {}\n   x"), "IndentationError"),
     (CLASS.replace("return 0.0, {}", "return (0.0, {}"), "SyntaxError: "),
-    (CLASS + "\0", "SyntaxError: "),
+    (CLASS + "\0", "source code string cannot contain null bytes"),
     (
         "import a_package_that_is_not_there\n" + CLASS,
         "py:1: ModuleNotFoundError: No module named 'a_package_th",
