@@ -44,16 +44,20 @@ def _installed(wanted: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
 
 def _file(path: Path) -> Iterator[Content]:
     try:
-        yield path.read_bytes()
+        content = path.read_bytes()
     except OSError:  # the user did not choose these files, so an unreadable one is no error
         yield Bad("cannot be read")
+        return
+    if content.strip():  # many packages have empty modules, which is no mistake
+        yield content
 
 
 def _description(path: Path) -> Iterator[Content]:
     for content in _file(path):
         if isinstance(content, bytes):
             content = content.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
-        yield content
+        if not isinstance(content, bytes) or content.strip():
+            yield content
 
 
 def _is_code(name: str) -> bool:
