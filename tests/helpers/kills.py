@@ -80,6 +80,7 @@ class Life:
         process = self.begin()
         for target in targets:
             self.wait_for(target, process)
+            time.sleep(self.rng.uniform(0.0, 0.05))
             workers = [each for each in descendants(process.pid) if "RayTrainWorker" in command(each)]
             if workers and process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -163,7 +164,7 @@ def workers(folder: Path, kills: int, seed: int, say: Callable[[str], None] = pr
     for number, first in enumerate(range(0, kills, WORKERS_EACH), start=1000):
         one, began = life(folder, number, seed), time.monotonic()
         count = min(WORKERS_EACH, kills - first)
-        one.kill_workers([20 + place * (ROUNDS - 60) // count for place in range(count)])
+        one.kill_workers(sorted(one.rng.sample(range(1, ROUNDS - 20 * count), count)))
         wrong += tell(one, number, began, say)
     return wrong
 

@@ -15,7 +15,6 @@ from shoal.cluster.storage import Store
 from shoal.search.checks import rows
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Data
-from shoal.search.corpus import stages
 from shoal.search.corpus.build import build_corpus, load_corpus
 from shoal.search.corpus.columns import columns_pick
 from shoal.search.corpus.held_out import sampled_rows
@@ -68,16 +67,6 @@ def settings(path, **changes) -> Data:
         "test": 0.2,
     }
     return Data(**(plain | changes))
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """The builder of clusters in this process."""
-    monkeypatch.setattr(
-        stages.build_group_on_ray,
-        "__defaults__",
-        (lambda function, items: [function(item) for item in items],),
-    )
 
 
 def all_rows(given: Data, group: str, split: str) -> dict[str, np.ndarray]:

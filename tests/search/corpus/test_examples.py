@@ -8,7 +8,6 @@ import pytest
 from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
-from shoal.search.corpus import stages
 from shoal.search.corpus.build import build_corpus, load_corpus
 from shoal.search.corpus.documents import Document, content_digest
 from shoal.search.corpus.examples import ExamplePacking, pack_examples, pack_preferences
@@ -118,16 +117,6 @@ def settings(path, lines: list[dict], builder: str = "local", **changes) -> Data
 
 def sums(count: int) -> list[dict]:
     return [{"question": f"{a} + {a % 7} = ?", "answer": str(a + a % 7), "id": a} for a in range(count)]
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """The builder of clusters in this process."""
-    monkeypatch.setattr(
-        stages.build_group_on_ray,
-        "__defaults__",
-        (lambda function, items: [function(item) for item in items],),
-    )
 
 
 @pytest.mark.parametrize("builder", ["local", "ray"])

@@ -46,16 +46,6 @@ def rows(path, manifest, group: str, split: str) -> np.ndarray:
     )
 
 
-@pytest.fixture
-def here(monkeypatch):
-    """Stages that run in this process, last batch first: order must come from the batches alone."""
-
-    def apply(function, items):
-        return list(reversed([function(item) for item in reversed(items)]))
-
-    monkeypatch.setattr(stages.build_group_on_ray, "__defaults__", (apply,))
-
-
 @pytest.mark.parametrize("size", [1, 3000, 1 << 30])
 def test_stages_keep_every_text_once(tmp_path, here, monkeypatch, size) -> None:
     write(tmp_path)

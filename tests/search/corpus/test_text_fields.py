@@ -10,7 +10,6 @@ import pytest
 from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
-from shoal.search.corpus import stages
 from shoal.search.corpus.build import build_corpus
 from shoal.search.corpus.held_out import sampled_rows
 from shoal.search.errors import InputError
@@ -18,15 +17,7 @@ from shoal.trainables.tokenizer import Bytes
 
 BUILDERS = pytest.mark.parametrize("builder", ["local", "ray"])
 
-
-@pytest.fixture(autouse=True)
-def here(monkeypatch):
-    """The builder of clusters in this process."""
-    monkeypatch.setattr(
-        stages.build_group_on_ray,
-        "__defaults__",
-        (lambda function, items: [function(item) for item in items],),
-    )
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def settings(path, builder: str = "local", **changes) -> Data:
