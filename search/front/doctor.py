@@ -16,7 +16,14 @@ from shoal.search.errors import InputError
 
 GOOD, ODD, BAD = "ok", "note", "error"
 LEAST_VERSIONS = {"ray": (2, 60), "torch": (2, 6), "pyarrow": (17,), "numpy": (2, 0), "pydantic": (2, 9)}
-EXTRAS = {"transformers": "hf", "lightgbm": "boosting", "mlflow": "mlflow", "wandb": "wandb"}
+# package -> the extra that installs it
+EXTRAS = {
+    "transformers": "hf",
+    "lightgbm": "boosting",
+    "datasketch": "duplicates",
+    "Pillow": "images",
+    "nixl": "direct",
+}
 GIGABYTE = 2**30
 ROOM = 2 * GIGABYTE  # an embedded Ray, its workers and a small model
 OPEN_FILES = 4096  # Ray's processes hold sockets to one another

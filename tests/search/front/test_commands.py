@@ -1,6 +1,7 @@
 """The commands around a run, as a user meets them."""
 
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,13 @@ def test_init_writes_a_file_once(shoal, tmp_path) -> None:
     assert "next: `shoal validate mine.yaml`" in said
     code, said = shoal("init", "own", "--name", "mine")
     assert (code, said.strip()) == (2, "error: mine.yaml is there already; give another --name.")
+
+
+def test_doctor_names_extras_that_there_are() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    given = project["project"]["optional-dependencies"]
+    for package, extra in doctor.EXTRAS.items():
+        assert any(named.startswith(package) for named in given[extra]), (package, extra)
 
 
 def test_doctor_looks_at_everything(shoal, monkeypatch) -> None:
