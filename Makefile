@@ -22,7 +22,7 @@ demo: $(STAMP)
 	$(RUN)/shoal run examples/demo.yaml
 
 test: $(STAMP)
-	@echo "test: all but the slow ones, some 10 minutes on 2 cores"
+	@echo "test: all but the slow ones, some 13 minutes on 2 cores"
 	$(RUN)/python -m pytest
 
 test-slow: $(STAMP)
