@@ -126,7 +126,7 @@ def test_nohup_keeps_a_command_from_a_terminal_that_closes() -> None:
 
 
 @pytest.mark.parametrize("module", ["shoal.cluster.storage", "pyarrow.lib", "shoal.search.runs.kinds"])
-def test_ctrl_c_while_modules_are_imported_is_one_line(module: str) -> None:
+def test_ctrl_c_while_modules_are_imported_is_one_line(module: str, tmp_path) -> None:
     program = f"""
         import os, signal, sys
         from shoal.search.program import main
@@ -137,7 +137,7 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(module: str) -> None:
                     os.kill(os.getpid(), signal.SIGINT)
 
         sys.meta_path.insert(0, Interrupts())
-        sys.argv = ["shoal", "status"]
+        sys.argv = ["shoal", "status", {str(tmp_path)!r}]
         print("here", flush=True)
         main()
     """
