@@ -5,15 +5,19 @@ from typing import Any
 from shoal.search.config.distill import NOT_IN_SUPERNETWORKS
 from shoal.search.config.run import Run
 from shoal.search.config.sections import DECODER_KEYS, PRETRAINED_KEYS
+from shoal.search.config.trainable import SETTINGS
 
 OF_OWN = {"code": True, "declared": True, "settings": True}  # only a class of the user's own has these
+CODE = {"code": True, "declared": True}  # built-in classes whose constants a file gives have the rest
 
 
 def idle_keys(run: Run) -> dict[str, Any]:
     """Return the keys that a run never reads, in the form that `model_dump` takes as `exclude`."""
     if run.kind == "distill":
-        return OF_OWN | {"model": True, "training": NOT_IN_SUPERNETWORKS - {"steps"}}
-    found: dict[str, Any] = {} if run.own else dict(OF_OWN)
+        return OF_OWN | {"objective": True, "model": True, "training": NOT_IN_SUPERNETWORKS - {"steps"}}
+    found: dict[str, Any] = {} if run.own else dict(CODE if run.trainable in SETTINGS else OF_OWN)
+    if not run.described.gives:
+        found |= {"objective": True}
     if not run.takes_rows:
         found |= {"data": True, "training": {"batch", "evaluation_rows"}}
     if run.trainable == "causal_lm":
@@ -30,6 +34,10 @@ def idle(run: Run) -> list[str]:
         if section in OF_OWN:
             said = f"{section}: only a class of your own has it; leave it out"
             found += [said] * bool(getattr(run, section))
+            continue
+        if section == "objective":
+            said = f"objective: {looker(run)} has a loss of its own; leave it out"
+            found += [said] * bool(run.objective)
             continue
         given = getattr(run, section).model_fields_set
         named = sorted(given if keys is True else given & keys)

@@ -9,12 +9,13 @@ from shoal.search.checks.copies import check_copies
 from shoal.search.checks.declared import check_rows_taken, constant_of, without_losses
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
+from shoal.search.checks.objective import check_objective, check_settings_section
 from shoal.search.checks.rows import check_row_keys
 from shoal.search.checks.sampled_numbers import check_kept_score, check_sampled_numbers
 from shoal.search.checks.selection import check_selection
 from shoal.search.checks.start import check_grid, check_stop, check_track
 from shoal.search.checks.swarm import check_swarm
-from shoal.search.checks.values import check_values
+from shoal.search.checks.values import SPACES, check_values
 from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.run import Run
 from shoal.search.errors import nearest
@@ -152,7 +153,7 @@ def check_hyperparameters(run: Run) -> str:
                 return f"{place}.{name}: {constant_of(run)}"
             return f"{place}.{name}: {kind} has no such hyperparameter{nearest(name, known)}"
         for name in names:
-            if name not in ("mixing", "sampling") and isinstance(run.hyperparameters.get(name), SpaceWithin):
+            if name not in SPACES and isinstance(run.hyperparameters.get(name), SpaceWithin):
                 return f"{place}.{name}: must be a domain; only a class of your own takes a space under a name"
         if run.trainable == "toy" and names != known:
             return f"{place}: the toy needs {' and '.join(sorted(known))}"
@@ -271,8 +272,10 @@ CHECKS = (
     check_hyperparameters,
     check_values,
     check_rows_taken,
+    check_settings_section,
     check_data,
     check_row_keys,
+    check_objective,
     check_mixing,
     check_starts,
     check_grid,

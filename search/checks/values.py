@@ -12,6 +12,9 @@ from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Training
 from shoal.search.config.sections_of import Real, Settings
+from shoal.search.config.trainable import SETTINGS
+
+SPACES = ("mixing", "sampling", "objective")  # under these names stand several numbers, which others check
 
 
 def check_values(run: Run) -> str:
@@ -30,9 +33,7 @@ def each_hyperparameter(run: Run) -> Iterator[tuple[str, str, Any]]:
     given |= {f"schedule.{place}": entry.hyperparameters for place, entry in enumerate(run.schedule)}
     given |= {f"starts.{place}": entry.hyperparameters for place, entry in enumerate(run.starts)}
     for place, values in given.items():
-        yield from (
-            (place, name, value) for name, value in values.items() if name not in ("mixing", "sampling")
-        )
+        yield from ((place, name, value) for name, value in values.items() if name not in SPACES)
 
 
 def check_value(run: Run, name: str, domain: Any) -> str:
@@ -41,7 +42,7 @@ def check_value(run: Run, name: str, domain: Any) -> str:
     section = Training if name in Training.model_fields else Distill
     key = f"{'training' if section is Training else 'distill'}.{name}"
     if name in run.described.searched:
-        return wrong(f"the constant {name}", Real, domain)
+        return wrong(f"the constant {name}", Real, domain) or settings_refuse(run, name, domain)
     own = run.own and (section is Distill or isinstance(domain, SpaceWithin))
     if own or name not in section.model_fields:
         return ""  # only the class knows it, or check_hyperparameters says it
@@ -49,6 +50,14 @@ def check_value(run: Run, name: str, domain: Any) -> str:
     if problem or section is Distill:
         return problem
     return refused(key, lambda value: Training.model_validate({name: value}), domain)
+
+
+def settings_refuse(run: Run, name: str, domain: Any) -> str:
+    """Return which value of a searched constant a built-in class refuses; one's own class does it later."""
+    section = SETTINGS.get(run.trainable)
+    if section is None:
+        return ""
+    return refused(f"settings.{name}", lambda value: section.model_validate({name: value}), domain)
 
 
 def setting(section: type[Settings], name: str) -> Any:

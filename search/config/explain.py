@@ -12,10 +12,11 @@ from shoal.policies.sampling.rules import SAMPLERS
 from shoal.policies.selection.rules import SELECTORS
 from shoal.policies.space import DOMAINS
 from shoal.search import notation
-from shoal.search.config.kinds import ADAPTER
+from shoal.search.config.kinds import ADAPTER, OBJECTIVE
 from shoal.search.config.rows import COLUMN_KINDS, FORMATS
 from shoal.search.config.run import Run
 from shoal.search.config.tracking import TRACKERS
+from shoal.search.config.trainable import BUILT_IN
 from shoal.search.errors import nearest
 
 RULES = (
@@ -36,6 +37,7 @@ KINDS_BY_KEY: dict[str, Iterable[str]] = {
     "mixing.policy": MIXERS,
     "selection.policy": SELECTORS,
     "data.format": FORMATS,
+    "objective": OBJECTIVE,
 }
 
 
@@ -55,10 +57,12 @@ def explain(detail: ErrorDetails) -> list[str]:
         kinds = TRACKERS if place[0] == "track" else kinds
         if not isinstance(value, dict):
             return [f"{key}: {MAPPING}, got {as_yaml(value)}"]
+        if key == "objective":
+            return [f"{key}.kind: no such objective{nearest(str(value.get('kind')), kinds)}"]
         return [f"{key}.kind: must be one of {', '.join(kinds)}, got {as_yaml(value.get('kind'))}"]
     if kind == "string_pattern_mismatch" and key == "trainable":
         return [
-            f"{key}: must be decoder, causal_lm, toy, or a class of your own as module:Class, got "
+            f"{key}: must be {', '.join(BUILT_IN)}, or a class of your own as module:Class, got "
             f"{as_yaml(value)}"
         ]
     return [f"{key}: {requirement(kind, detail['msg'])}, got {as_yaml(value)}{ADVICE.get(kind, '')}"]
@@ -101,6 +105,8 @@ def as_yaml(value: Any) -> str:
 
 def written(place: list[str]) -> list[str]:
     """Return the keys as the file has them: pydantic adds the kind by which it chose a section."""
+    if place[:1] == ["objective"]:
+        return [place[0], *place[2:]]
     if place[:1] == ["track"]:
         return place[:2] + place[3:]
     if place[:2] in RULES:
@@ -131,6 +137,8 @@ def step(schema: dict[str, Any], here: dict[str, Any], part: str) -> dict[str, A
         options = [resolved(schema, option) for option in here["oneOf"]]
         kinds = [option.get("properties", {}).get("kind", {}).get("const", "space") for option in options]
         return dict(zip(kinds, options, strict=True))[part]
+    if here.get("type") == "array":
+        return here.get("items", {})
     if part in here.get("properties", {}):
         return here["properties"][part]
     inner = here.get("additionalProperties", {})

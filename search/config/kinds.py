@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel, BeforeValidator, RootModel
 
 from shoal.policies.rules import EXPLOITS, EXPLORES
 from shoal.policies.sampling.rules import SAMPLERS
 from shoal.policies.space import DOMAINS, Space
 from shoal.search.config.sections_of import OneOf, Settings, kind_in, kind_of
+from shoal.trainables.objectives.kinds import OBJECTIVES
 from shoal.trainables.pretrained.settings import LowRank
 
 EXPLOIT = {kind: kind_of(kind, rule) for kind, rule in EXPLOITS.items()}
@@ -20,10 +21,21 @@ NO_EXPLOIT = EXPLOIT["none"](kind="none")
 # the adapters of pretrained models
 ADAPTER = {"lora": kind_of("lora", LowRank)}
 
+# the losses of built-in classes
+OBJECTIVE: dict[str, type[BaseModel]] = {kind: kind_of(kind, made) for kind, made in OBJECTIVES.items()}
+
 AnyAdapter = Annotated[Any, OneOf(ADAPTER)]
 AnyExploit = Annotated[Any, OneOf(EXPLOIT)]
 AnyExplore = Annotated[Any, OneOf(EXPLORE)]
 AnySampler = Annotated[Any, OneOf(SAMPLER)]
+
+
+def one_as_list(given: Any) -> Any:
+    """Return one objective as a list of one."""
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
+AnyObjectives = Annotated[list[Annotated[Any, OneOf(OBJECTIVE)]], BeforeValidator(one_as_list)]
 
 
 class SpaceWithin(RootModel[dict[str, "AnyDomain"]]):

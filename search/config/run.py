@@ -12,7 +12,7 @@ from shoal.policies.rules import LEFT_ALONE, Rules
 from shoal.policies.schedule import Setting
 from shoal.policies.space import Space
 from shoal.search.config.distill import Distill
-from shoal.search.config.kinds import AnyDomain
+from shoal.search.config.kinds import AnyDomain, AnyObjectives
 from shoal.search.config.mixing import MixingSection
 from shoal.search.config.sections import (
     Checkpoint,
@@ -55,10 +55,13 @@ class Run(Settings):
     format: Literal[2] = RUN_FORMAT  # format of the run directory, which Shoal writes itself
     seed: Annotated[WholeNumber, Field(ge=0, lt=2**32)] = 0  # all random numbers of the run follow from it
     directory: str = ""  # where the run is written: a path, or a URI that pyarrow.fs opens
-    # a member is the decoder, the toy, or a class of your own as module:Class
+    # a member is a decoder, causal_lm, classifier, the toy, or a class of your own as module:Class
     trainable: Annotated[str, Field(pattern=TRAINABLE)] = "decoder"
     code: str = ""  # folder of the file with your own class; by default the folder of the YAML file
-    settings: HyperparameterValues = Field(default_factory=dict)  # constants of your own class
+    # constants of your own class, or of the classifier
+    settings: HyperparameterValues = Field(default_factory=dict)
+    # the loss of a classifier, or a list of losses with weights; its numbers are searched under `objective`
+    objective: AnyObjectives = Field(default_factory=list)
     declared: Declared | None = None  # the rows and constants that your own class takes: a run notes them
     data: Data = Data()  # which text members read, and how it becomes rows
     mixing: MixingSection | None = None  # how each member chooses its own mixture of the groups

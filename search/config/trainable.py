@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from shoal.search.config.distill import DISTILL_HYPERPARAMETERS
 from shoal.search.config.rows import ROW_KINDS
 from shoal.search.config.sections_of import section_of
+from shoal.trainables.classifier_settings import AUGMENTED, ClassifierSettings
 from shoal.trainables.settings import Recipe
 
 FACTS = ("vocabulary", "sequence_length")  # a class of the user's own that takes these gets the corpus's
@@ -27,6 +29,7 @@ class Trainable:
     hyperparameters: tuple[str, ...] | None = None  # names that may be searched; None: only the class knows
     constants: tuple[str, ...] = ()  # names that `settings:` may give
     searched: tuple[str, ...] = ()  # those of the constants that may be searched
+    gives: tuple[str, ...] = ()  # an objective gets these from a built-in class; others have no objective
 
     def __post_init__(self) -> None:
         if odd := sorted(set(self.takes) - set(ROW_KINDS)):
@@ -58,8 +61,24 @@ CAUSAL = Trainable(
     hyperparameters=tuple(sorted({*TRAINING_HYPERPARAMETERS, "rank"})),
     searched=("rank",),
 )
+CLASSIFYING = Trainable(
+    takes=("columns",),
+    by_row=True,
+    network=True,
+    hyperparameters=tuple(sorted({*TRAINING_HYPERPARAMETERS, *AUGMENTED, "objective"})),
+    constants=tuple(ClassifierSettings.__dataclass_fields__),
+    searched=AUGMENTED,
+    gives=("logits", "plain", "auxiliary", "heads", "embedding", "view"),
+)
 TOY = Trainable(by_row=False, hyperparameters=("h0", "h1"))
 SUPER_NETWORK = Trainable(
     takes=("tokens",), by_row=False, by_loss=True, hyperparameters=tuple(sorted(DISTILL_HYPERPARAMETERS))
 )
-BUILT_IN: Mapping[str, Trainable] = {"decoder": DECODER, "causal_lm": CAUSAL, "toy": TOY}
+BUILT_IN: Mapping[str, Trainable] = {
+    "decoder": DECODER,
+    "causal_lm": CAUSAL,
+    "classifier": CLASSIFYING,
+    "toy": TOY,
+}
+# the classes whose constants a file gives under `settings:`, as classes of the user's own have them
+SETTINGS: Mapping[str, Any] = {"classifier": section_of(ClassifierSettings)}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from shoal.search.config.objective import class_settings, objectives_of
 from shoal.search.config.run import Run
 from shoal.search.config.trainable import FACTS
 from shoal.search.corpus.build import load_corpus
@@ -64,5 +65,19 @@ def causal_lm(run: Run) -> Made:
     return Made(CausalModel, {"pretrained": settings_of(run)})
 
 
+def classifier(run: Run) -> Made:
+    from shoal.search.members.class_facts import facts_of
+    from shoal.trainables.classifier import Classifier
+
+    settings = class_settings(run)
+    losses = objectives_of(run)
+    facts = facts_of(run, settings, losses)
+    return Made(Classifier, {"settings": settings, "losses": losses, "facts": facts})
+
+
 # `trainable:` in a file -> the class, with the constants that the file gives
-BUILT_IN_CLASSES: dict[str, Callable[[Run], Made]] = {"decoder": decoder, "causal_lm": causal_lm}
+BUILT_IN_CLASSES: dict[str, Callable[[Run], Made]] = {
+    "decoder": decoder,
+    "causal_lm": causal_lm,
+    "classifier": classifier,
+}

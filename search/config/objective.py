@@ -1,0 +1,52 @@
+"""What a run's file says of the loss of a built-in class and of its constants, as the class takes it."""
+
+from collections.abc import Collection
+from typing import Any
+
+from shoal.search.config.run import Run
+from shoal.search.config.trainable import SETTINGS
+from shoal.search.errors import nearest
+from shoal.trainables.classifier_settings import ClassifierSettings
+from shoal.trainables.objectives.kinds import OBJECTIVES
+from shoal.trainables.objectives.weighted import Weighted, weighted_sum
+
+USUAL = {"classifier": "cross_entropy"}  # the objective of a class whose file names none
+
+
+def objectives_of(run: Run) -> Weighted:
+    """Return the objective of a run's members."""
+    given = [(section.kind, section.build()) for section in run.objective]
+    usual = USUAL[run.trainable]
+    return weighted_sum(given or [(usual, OBJECTIVES[usual]())])
+
+
+def class_settings(run: Run) -> ClassifierSettings:
+    made: ClassifierSettings = SETTINGS["classifier"].model_validate(run.settings).build()
+    return made
+
+
+def lacking_column(settings: ClassifierSettings, losses: Weighted, columns: Collection[str]) -> str:
+    """Return which column a classifier asks for that rows of these columns lack, or nothing."""
+    had = f", and rows have {', '.join(columns)}"
+    roles = settings.roles
+    for role in sorted({"label"} | losses.fields & roles.keys()):
+        if roles[role] not in columns:
+            own = "the label" if role == "label" else f"`{role}`, at which the objective looks"
+            return f"settings.{role}: names the column of {own}, but there is no {roles[role]}{had}"
+    for name in settings.inputs:
+        if name not in columns:
+            return f"settings.inputs: no such column{nearest(name, columns)}{had}"
+    if not inputs_among(settings, columns):
+        return f"settings.inputs: no column is left for the network to see{had}"
+    return ""
+
+
+def inputs_among(settings: ClassifierSettings, columns: Collection[str]) -> tuple[str, ...]:
+    """Return the columns that the network sees: those that are given, or all that have no role."""
+    return settings.inputs or tuple(name for name in columns if name not in settings.roles.values())
+
+
+def classes_told(settings: ClassifierSettings, columns: dict[str, Any]) -> int:
+    """Return the number of classes that settings or the label's column say; 0 if neither does."""
+    names = getattr(columns.get(settings.label), "names", None)
+    return settings.classes or len(names or ())

@@ -1,0 +1,73 @@
+"""What a run knows of the rows of its classifiers: their columns, classes, shares and scales."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shoal.search.config.objective import classes_told, inputs_among, lacking_column
+from shoal.search.config.run import Run
+from shoal.search.corpus.build import load_corpus
+from shoal.search.corpus.text import sample_of
+from shoal.search.errors import InputError
+from shoal.trainables.class_networks import network_inputs, sees_images
+from shoal.trainables.classifier import ClassFacts
+from shoal.trainables.classifier_settings import ClassifierSettings
+from shoal.trainables.objectives.weighted import Weighted
+
+LOOKED_AT = 1024  # training rows of each group that give prior and scale
+LEAST_SPREAD = 1e-3  # an input of less deviation than this, of the largest one, is a constant
+
+
+def facts_of(run: Run, settings: ClassifierSettings, losses: Weighted) -> ClassFacts:
+    """Return the facts; raises InputError for rows that lack what is asked for."""
+    columns = [str(field[0]) for field in load_corpus(run.data).fields]
+    if problem := lacking_column(settings, losses, columns):
+        raise InputError(problem)
+    sample = sample_of(run, "train", LOOKED_AT)
+    rows = {name: np.concatenate([each[name] for each in sample.values()]) for name in columns}
+    classes = classes_told(settings, run.data.columns)
+    names = inputs_among(settings, columns)
+    centre, spread = scale_of(rows, names, sees_images(settings))
+    return ClassFacts(
+        inputs=names,
+        columns=tuple(columns),
+        classes=classes,
+        groups=int(rows[settings.group].max()) + 1 if "group" in losses.fields else 0,
+        rows=run.training.batch,
+        prior=prior_of(rows, settings, classes),
+        centre=centre,
+        spread=spread,
+    )
+
+
+def prior_of(rows: Mapping[str, Any], settings: ClassifierSettings, classes: int) -> Tensor:
+    """Return the share of each class among the rows of a known label."""
+    labels = rows[settings.label].astype(np.int64)
+    if settings.unlabelled in rows:
+        labels = labels[rows[settings.unlabelled] == 0]
+    if not classes:
+        raise InputError(f"settings.classes: is required, since the column {settings.label} names no labels")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        odd = int(labels.max() if labels.max() >= classes else labels.min())
+        raise InputError(
+            f"settings.classes: must be above every label, but it is {classes}, and {settings.label} has {odd}"
+        )
+    counts = np.bincount(labels, minlength=classes) + 1.0  # a class that the sample lacks is not impossible
+    return torch.from_numpy(counts / counts.sum()).float()
+
+
+def scale_of(rows: Mapping[str, Any], names: tuple[str, ...], images: bool) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of the inputs: of each number of a table, of each channel of images."""
+    for name in names:
+        if rows[name].dtype.kind not in "biuf":
+            raise InputError(f"settings.inputs: {name} holds no numbers; leave it out of the inputs")
+    if images and (len(names) > 1 or rows[names[0]].ndim < 3):
+        raise InputError(f"settings.network: needs one column of images, got {', '.join(names)}")
+    found = network_inputs({name: torch.from_numpy(rows[name]) for name in names}, names, images)
+    axes = (0, 2, 3) if images else (0,)
+    centre, spread = found.mean(dim=axes), found.std(dim=axes, unbiased=False)
+    spread = torch.where(spread > LEAST_SPREAD * spread.max(), spread, torch.ones_like(spread))
+    return (centre[:, None, None], spread[:, None, None]) if images else (centre, spread)

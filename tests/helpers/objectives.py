@@ -1,0 +1,59 @@
+"""What an objective is given, made at random for every kind at once."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shoal.trainables.objectives.interface import NamedLoss, Sizes
+from shoal.trainables.objectives.kinds import OBJECTIVES
+
+SIZES = Sizes(classes=4, rows=6, groups=3)
+# settings under which each number of a kind has an effect
+VARIED: dict[str, list[dict[str, Any]]] = {
+    "dice": [{"alpha": 0.1}, {"form": "batch", "alpha": 0.5}, {"alpha": 0.1, "detach": False, "squared": True}],
+    "contrastive": [
+        {"temperature": 0.3, "gamma": 0.5},
+        {"form": "decoupled", "spread": 0.5},
+        {"blocks": "all", "scaled": True},
+    ],
+    "loki": [{}, {"distances": ((0, 1, 2, 3), (1, 0, 1, 2), (2, 1, 0, 1), (3, 2, 1, 0))}],
+    "shrunk_classes": [{"threshold": 0.5}, {"threshold": 0.8}],
+}
+CASES = [(kind, given) for kind in OBJECTIVES for given in VARIED.get(kind, [{}])]
+
+
+def made(case: tuple[str, Mapping[str, Any]]) -> NamedLoss:
+    return OBJECTIVES[case[0]](**case[1])
+
+
+def given(seed: int = 0, rows: int = SIZES.rows, kind: torch.dtype = torch.float64) -> tuple[dict, dict]:
+    """Return what a module may return, and a batch."""
+    draws = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draws, dtype=torch.float64).to(kind)
+
+    classes, groups = SIZES.classes, SIZES.groups
+    out = {name: normal(rows, classes) for name in ("logits", "plain", "auxiliary")}
+    out |= {name: normal(rows, 5) for name in ("embedding", "view")}
+    out["heads"] = normal(rows, groups, classes)
+    batch = {
+        "label": torch.randint(classes, (rows,), generator=draws),
+        "group": torch.randint(groups, (rows,), generator=draws),
+        "unlabelled": torch.arange(rows) % 2,
+    }
+    return out, batch
+
+
+def numbers_of(objective: NamedLoss) -> dict[str, float]:
+    return {name: float(getattr(objective, name)) for name in objective.searched}
+
+
+def begun(objective: NamedLoss, kind: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    """Return a state that one step has made: a first one may hide what it does."""
+    out, batch = given(seed=9, kind=kind)
+    state = {name: value.to(kind) for name, value in objective.start(SIZES).items()}
+    _, signals = objective.loss(out, batch, numbers_of(objective), state)
+    return dict(objective.after(state, signals, numbers_of(objective)))

@@ -1,0 +1,186 @@
+"""The built-in classifier with every objective on logits: scores, stacks, copies, and what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+
+from shoal.trainables.class_networks import augment, channels_first, shifted
+from shoal.trainables.class_scores import auroc, macro_f1, share_right
+from shoal.trainables.classifier_settings import ClassifierSettings
+from shoal.trainables.objectives.kinds import OBJECTIVES
+from shoal.trainables.stack import Stack
+from tests.helpers.classifiers import classifier, points
+from tests.helpers.members import equal
+
+KINDS = [
+    "cross_entropy",
+    "dice",
+    "z_margin",
+    "loki",
+    "worst_rows",
+    "contrastive",
+    "domain_heads",
+    "shrunk_classes",
+]
+
+
+def trained(kind: str) -> dict[str, dict]:
+    """Return an objective with which a classifier can train: a contrastive one alone gives no prediction."""
+    return {"cross_entropy": {}, kind: {}} if kind == "contrastive" else {kind: {}}
+
+
+def searched(kind: str, factor: float) -> dict:
+    made = OBJECTIVES[kind]()
+    found = {name: getattr(made, name) * factor for name in made.searched}
+    return {kind: found} if kind == "contrastive" else found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_score_and_the_reported_losses_do_not_depend_on_a_searched_number(kind: str) -> None:
+    found = []
+    for factor in (1.0, 0.5):
+        chosen = {"objective": searched(kind, factor), "dropout": 0.4 * factor, "drop": 0.3 * factor}
+        member = classifier(trained(kind), 3, chosen)
+        found.append((member.evaluate(), member.measure("test")))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stack_trains_as_its_members_alone(kind: str) -> None:
+    def member(place: int):
+        return classifier(trained(kind), place, {"objective": searched(kind, 1 - 0.1 * place)})
+
+    alone = [member(place) for place in range(3)]
+    stack = Stack([member(place) for place in range(3)])
+    losses = stack.train(5)
+    for each, loss, stacked in zip(alone, losses, stack.members, strict=True):
+        assert each.train(5) == pytest.approx(loss, rel=1e-4, abs=1e-5)
+        for name, value in each.module.state_dict().items():
+            assert torch.allclose(value, stacked.module.state_dict()[name], atol=1e-5), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_goes_on_bit_for_bit_also_with_augmentation(kind: str) -> None:
+    augmented = {"noise": 0.2, "drop": 0.1}
+    donor, copy = classifier(trained(kind), 1, **augmented), classifier(trained(kind), 2, **augmented)
+    donor.train(4)
+    copy.load(donor.state(), donor.hyperparameters)
+    assert donor.train(3) == copy.train(3)
+    assert equal(donor.state(), copy.state())
+
+
+@pytest.mark.parametrize("kind", ["worst_rows", "shrunk_classes"])
+def test_a_state_moves_once_a_step_and_not_when_rows_are_judged(kind: str) -> None:
+    member = classifier(trained(kind))
+    before = {name: value.clone() for name, value in member.module.memory.named_buffers()}
+    member.evaluate()
+    assert all(torch.equal(before[name], value) for name, value in member.module.memory.named_buffers())
+    member.train(1)
+    assert any(not torch.equal(before[name], value) for name, value in member.module.memory.named_buffers())
+
+
+def test_two_objectives_train_together_and_their_weights_are_searched() -> None:
+    both = {"cross_entropy": {}, "contrastive": {"weight": 0.5}}
+    member = classifier(
+        both, hyperparameters={"objective": {"contrastive": {"weight": 2.0, "temperature": 0.2}}}
+    )
+    assert member.numbers["objective.contrastive.weight"] == 2.0
+    first = member.evaluate()[0]
+    member.train(40)
+    assert member.evaluate()[0] > first and member.evaluate()[0] > 0.8
+
+
+@pytest.mark.parametrize("network", ["mlp", "none", "conv"])
+def test_each_network_learns_and_stacks(network: str) -> None:
+    shape = (8, 8) if network == "conv" else (6,)
+    chosen = {"learning_rate": 0.2 if network == "none" else 0.02}
+    made = [classifier(None, seed, chosen, shape, network=network, width=16) for seed in range(2)]
+    stack = Stack(made)
+    stack.train(40)
+    assert min(score for score, _ in stack.evaluate()) > 0.8
+
+
+def test_the_first_prediction_is_the_prior() -> None:
+    member = classifier(bias="prior", head="linear")
+    rows = {name: torch.from_numpy(each) for name, each in points(7).items()}
+    chances = member.values(member.module, rows).softmax(dim=-1).mean(dim=0)
+    assert chances.tolist() == pytest.approx([0.2, 0.3, 0.5], abs=1e-6)
+
+
+def test_a_margin_that_cannot_be_reached_is_refused_when_the_member_is_made() -> None:
+    with pytest.raises(ValueError, match="objective: z_margin: margin must be below"):
+        classifier({"z_margin": {"margin": 1.5}})
+
+
+def test_an_objective_that_trains_no_prediction_is_refused() -> None:
+    with pytest.raises(ValueError, match="contrastive trains no prediction; add one that does"):
+        classifier({"contrastive": {}})
+
+
+def test_scores_of_five_rows_by_hand() -> None:
+    values = torch.tensor([[2.0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 3, 0], [0, 0, 1]])
+    labels, every = torch.tensor([0, 1, 1, 1, 2]), torch.ones(5).double()
+    assert share_right(values, labels, every).item() == pytest.approx(4 / 5)
+    # F1: of class 0 2 * 1 / (1 + 2), of class 1 2 * 2 / (3 + 2), of class 2 1
+    assert macro_f1(values, labels, every).item() == pytest.approx((2 / 3 + 4 / 5 + 1) / 3)
+    without = torch.tensor([1.0, 1, 0, 1, 1]).double()
+    assert macro_f1(values, labels, without).item() == 1.0
+    assert share_right(values, labels, without).item() == 1.0
+
+
+def test_scores_are_those_of_scikit_learn() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    values, labels = rng.normal(size=(90, 4)).round(1), rng.integers(4, size=90)
+    every = torch.ones(90).double()
+    chances = torch.from_numpy(values).softmax(dim=-1).numpy()
+    ours = auroc(torch.from_numpy(values), torch.from_numpy(labels), every).item()
+    assert ours == pytest.approx(metrics.roc_auc_score(labels, chances, multi_class="ovr"), abs=1e-9)
+    found = macro_f1(torch.from_numpy(values), torch.from_numpy(labels), every).item()
+    assert found == pytest.approx(metrics.f1_score(labels, values.argmax(axis=1), average="macro"), abs=1e-9)
+
+
+def test_the_worst_group_counts_and_groups_without_labels_do_not() -> None:
+    member = classifier(score="worst_group")
+    member.train(10)
+    found = member.measure()
+    assert member.evaluate()[0] == min(found["accuracy_one"], found["accuracy_two"]) == found["worst_group"]
+    rows = member.held_out["validation"]["two"]
+    member.held_out = {
+        "validation": {**member.held_out["validation"], "two": rows | {"unlabelled": rows["label"] * 0 + 1}}
+    }
+    assert member.evaluate()[0] == found["accuracy_one"]
+
+
+def test_images_move_by_whole_pixels_and_what_comes_in_is_zero() -> None:
+    image = torch.arange(16.0).view(1, 1, 4, 4).expand(50, 1, 4, 4) + 1
+    torch.manual_seed(0)
+    moved = shifted(image, 0.5, 3)
+    seen = {tuple(row) for row in moved[:, 0, 0].tolist()}
+    assert (1.0, 2.0, 3.0, 4.0) in seen and (0.0, 1.0, 2.0, 3.0) in seen and (2.0, 3.0, 4.0, 0.0) in seen
+    assert all(len(set(row) - {0.0}) >= 2 for row in seen)
+
+
+def test_nothing_is_augmented_at_rates_of_zero() -> None:
+    x = torch.randn(3, 1, 4, 4)
+    assert augment(x, {"shift": 0.0, "flip": 0.0, "drop": 0.0, "noise": 0.0}) is x
+    assert augment(x, {"shift": 0.0, "flip": 0.999999, "drop": 0.0, "noise": 0.0}).equal(x.flip(-1))
+
+
+def test_images_come_with_channels_in_any_place() -> None:
+    assert channels_first(torch.zeros(2, 5, 6)).shape == (2, 1, 5, 6)
+    assert channels_first(torch.zeros(2, 5, 6, 3)).shape == (2, 3, 5, 6)
+    assert channels_first(torch.zeros(2, 3, 5, 6)).shape == (2, 3, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"network": "resnet"}, "network must be one of mlp, conv, none, but got resnet"),
+        ({"width": 0}, "width must be at least 1"),
+        ({"drop": 1.0}, "drop must be at least 0 and below 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(given: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ClassifierSettings(**given)

@@ -1,0 +1,184 @@
+"""The classifier's network: what makes an embedding of a row, and the heads on it."""
+
+from collections.abc import Mapping, Sequence, Set
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from shoal.trainables.classifier_settings import ClassifierSettings
+from shoal.trainables.objectives.arithmetic import unit
+from shoal.trainables.searched_numbers import FloatOrTensor, dropout, used
+
+PROJECTED = 64  # numbers of a projected embedding
+PLACES = 4  # along each side of an image that convolutions end with
+SCALE = 16.0  # cosines are multiplied by it before a softmax
+CHANNELS = (1, 3, 4)  # an axis of so many numbers is that of an image's channels
+
+
+class Layers(nn.Module):
+    """Hidden layers on flat rows `(rows, features)`."""
+
+    def __init__(self, features: int, width: int, layers: int):
+        super().__init__()
+        sizes = [features, *[width] * layers]
+        self.each = nn.ModuleList(nn.Linear(one, other) for one, other in pairwise(sizes))
+        self.width = width
+
+    def forward(self, x: Tensor, rate: FloatOrTensor) -> Tensor:
+        for layer in self.each:
+            x = dropout(layer(x).relu(), rate, self.training)
+        return x
+
+
+class Convolutions(nn.Module):
+    """Convolutions that halve an image each, with channels that double, and means over a grid of places."""
+
+    def __init__(self, channels: int, width: int, layers: int):
+        super().__init__()
+        sizes = [channels, *(width * 2**place for place in range(layers))]
+        self.each = nn.ModuleList(nn.Conv2d(one, other, 3, 2, 1, bias=False) for one, other in pairwise(sizes))
+        self.norms = nn.ModuleList(nn.GroupNorm(1, size) for size in sizes[1:])
+        self.width = sizes[-1] * PLACES**2
+
+    def forward(self, x: Tensor, rate: FloatOrTensor) -> Tensor:
+        for layer, norm in zip(self.each, self.norms, strict=True):
+            x = norm(layer(x)).relu()
+        flat = adaptive_avg_pool2d(x, PLACES).flatten(start_dim=1)
+        return dropout(flat, rate, self.training)
+
+
+class Nothing(nn.Module):
+    """Frozen features, taken as they are."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.width = features
+
+    def forward(self, x: Tensor, rate: FloatOrTensor) -> Tensor:
+        return dropout(x, rate, self.training)
+
+
+class Head(nn.Module):
+    """Values of the classes for embeddings `(rows, width)`, by a linear map or by angles."""
+
+    def __init__(self, width: int, classes: int, cosine: bool, prior: Tensor | None = None):
+        super().__init__()
+        self.cosine = cosine
+        self.weight = nn.Parameter(torch.randn(classes, width) * (1.0 if cosine else width**-0.5))
+        self.bias = nn.Parameter(torch.zeros(classes))
+        if prior is not None:
+            # with a weight of zero the first prediction is the prior exactly
+            self.weight.data.zero_()
+            self.bias.data.copy_(prior.clamp(min=1e-6).log())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.cosine:
+            return SCALE * unit(x) @ unit(self.weight).T + self.bias
+        return x @ self.weight.T + self.bias
+
+
+class ClassNetwork(nn.Module):
+    """Rows in, a dict of logits and embeddings out; `needs` says which further heads it has."""
+
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(
+        self,
+        body: nn.Module,
+        settings: ClassifierSettings,
+        needs: Set[str],
+        classes: int,
+        groups: int,
+        prior: Tensor | None,
+        centre: Tensor,
+        spread: Tensor,
+        memory: Mapping[str, Tensor],
+    ):
+        super().__init__()
+        self.body, width = body, int(body.width)  # type: ignore[arg-type]
+        cosine = settings.head == "cosine"
+        self.head = Head(width, classes, cosine, prior)
+        if "auxiliary" in needs:
+            self.auxiliary = Head(width, classes, cosine)
+        if "heads" in needs:
+            self.heads = nn.ModuleList(Head(width, classes, cosine, prior) for _ in range(groups))
+        if "view" in needs:
+            self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, PROJECTED))
+        self.register_buffer("centre", centre)
+        self.register_buffer("spread", spread)
+        # the state of the objective is copied, saved and stacked with the weights
+        self.memory = nn.Module()
+        for name, value in memory.items():
+            self.memory.register_buffer(name, value)
+
+    def forward(self, x: Tensor, numbers: Mapping[str, FloatOrTensor], augmented: bool) -> dict[str, Tensor]:
+        x = (x - self.centre) / self.spread
+        if augmented:
+            x = augment(x, numbers)
+        embedding = self.body(x, numbers["dropout"])
+        found = {"logits": self.head(embedding)}
+        if hasattr(self, "auxiliary"):
+            found["auxiliary"] = self.auxiliary(embedding)
+        if hasattr(self, "heads"):
+            found["heads"] = torch.stack([head(embedding) for head in self.heads], dim=1)
+        if hasattr(self, "projection"):
+            found["embedding"] = self.projection(embedding)
+        return found
+
+
+def body_of(settings: ClassifierSettings, shape: Sequence[int]) -> nn.Module:
+    """Return what makes embeddings of rows of this shape, `(features,)` or `(channels, height, width)`."""
+    if settings.network == "none":
+        return Nothing(shape[0])
+    if settings.network == "mlp":
+        return Layers(shape[0], settings.width, settings.layers)
+    return Convolutions(shape[0], settings.width, settings.layers)
+
+
+def sees_images(settings: ClassifierSettings) -> bool:
+    return settings.network == "conv"
+
+
+def network_inputs(batch: Mapping[str, Tensor], names: Sequence[str], images: bool) -> Tensor:
+    """Return the inputs of rows, before they are centred: `(rows, features)`, or images, channels first."""
+    if images:
+        return channels_first(scaled(batch[names[0]]))
+    return torch.cat([scaled(batch[name]).flatten(start_dim=1) for name in names], dim=1)
+
+
+def scaled(values: Tensor) -> Tensor:
+    """Return numbers `(rows, ...)` in float32; those of a byte lie between 0 and 1."""
+    values = values if values.dim() > 1 else values[:, None]
+    return values.float() / 255 if values.dtype == torch.uint8 else values.float()
+
+
+def channels_first(images: Tensor) -> Tensor:
+    if images.dim() == 3:
+        return images[:, None]
+    return images.movedim(-1, 1) if images.shape[-1] in CHANNELS else images
+
+
+def augment(x: Tensor, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
+    """Return rows changed at random: shifted and mirrored images, numbers dropped to 0, and noise."""
+    if x.dim() == 4 and used(numbers["shift"]):
+        x = shifted(shifted(x, numbers["shift"], 2), numbers["shift"], 3)
+    if x.dim() == 4 and used(numbers["flip"]):
+        mirrored = torch.rand_like(x[:, :1, :1, :1]) < numbers["flip"]
+        x = torch.where(mirrored, x.flip(-1), x)
+    if used(numbers["drop"]):
+        x = torch.where(torch.rand_like(x) < numbers["drop"], torch.zeros_like(x), x)
+    return x + numbers["noise"] * torch.randn_like(x) if used(numbers["noise"]) else x
+
+
+def shifted(x: Tensor, share: FloatOrTensor, axis: int) -> Tensor:
+    """Return images moved along an axis, each by a draw of its own; what comes in is 0."""
+    size = x.shape[axis]
+    draw = 2 * torch.rand_like(x[:, 0, 0, 0]) - 1
+    places = torch.arange(size, device=x.device) + (draw * share * size).round().long()[:, None]  # (rows, size)
+    shape = (-1, 1, size, 1) if axis == 2 else (-1, 1, 1, size)
+    inside = ((places >= 0) & (places < size)).view(shape)
+    index = places.clamp(0, size - 1).view(shape).expand(x.shape)
+    return torch.where(inside, x.gather(axis, index), torch.zeros_like(x))

@@ -1,0 +1,164 @@
+"""The built-in classifier: images, tables or frozen features, trained by any objective on logits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shoal.trainables.arrays import pieces, to_tensors
+from shoal.trainables.class_networks import ClassNetwork, body_of, network_inputs, sees_images
+from shoal.trainables.class_scores import auroc, macro_f1, share_right
+from shoal.trainables.classifier_settings import AUGMENTED, ClassifierSettings
+from shoal.trainables.judged import JUDGED_TOGETHER
+from shoal.trainables.network import Network
+from shoal.trainables.objectives.interface import Sizes
+from shoal.trainables.objectives.weighted import Weighted
+from shoal.trainables.searched_numbers import FloatOrTensor, cross_entropy
+
+POOLED = {"macro_f1": macro_f1, "auroc": auroc}  # scores of all rows together
+
+
+@dataclass(frozen=True)
+class ClassFacts:
+    """What a run knows of its rows."""
+
+    inputs: tuple[str, ...]  # columns, in their order
+    columns: tuple[str, ...]  # all columns
+    classes: int
+    groups: int  # values of the column of groups; 0 without one
+    rows: int  # a batch has so many
+    prior: Tensor  # (classes,), shares in the training rows
+    centre: Tensor  # mean of the inputs
+    spread: Tensor  # their deviation, above 0
+
+
+class Classifier(Network):
+    """Classifies rows of columns. Its score comes from its predictions alone, and from no searched number."""
+
+    takes = frozenset({"columns"})
+    by_row = True
+    searched = frozenset({*AUGMENTED, "objective"})
+    settings: ClassifierSettings
+    losses: Weighted
+    facts: ClassFacts
+
+    def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
+        own = {name: float(chosen.get(name, getattr(self.settings, name))) for name in AUGMENTED}
+        return own | self.losses.numbers(chosen.get("objective", {}))
+
+    def build(self) -> nn.Module:
+        known, sizes = self.facts, Sizes(self.facts.classes, self.facts.rows, self.facts.groups)
+        if problem := predicts(self.losses) or self.losses.misfit(sizes):
+            raise ValueError(f"objective: {problem}.")
+        shape = known.centre.shape if known.centre.dim() == 3 else (known.centre.numel(),)
+        return ClassNetwork(
+            body_of(self.settings, shape),
+            self.settings,
+            self.losses.needs,
+            known.classes,
+            known.groups,
+            known.prior if self.settings.bias == "prior" else None,
+            known.centre.clone(),
+            known.spread.clone(),
+            self.losses.start(sizes),
+        )
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return network_inputs(batch, self.facts.inputs, sees_images(self.settings))
+
+    def roles(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the columns that have a role, by role."""
+        there = {role: batch[name] for role, name in self.settings.roles.items() if name in batch}
+        return {role: values.long() for role, values in there.items()}
+
+    def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
+        inputs, needs = self.inputs(batch), self.losses.needs
+        out = module(inputs, numbers, True)
+        if "view" in needs:
+            out["view"] = module(inputs, numbers, True)["embedding"]
+        if "plain" in needs:
+            with torch.no_grad():
+                out["plain"] = module(inputs, numbers, False)["logits"]
+        state = memory_of(module) if self.losses.stateful else {}
+        losses, signals = self.losses.loss(out, self.roles(batch), numbers, state)
+        if state and module.training:
+            with torch.no_grad():
+                for name, value in self.losses.after(state, signals, numbers).items():
+                    module.get_submodule("memory").get_buffer(name).copy_(value)
+        return losses
+
+    def values(self, module: nn.Module, rows: Any) -> Tensor:
+        """Return what rows are predicted by, `(rows, classes)`."""
+        parts = pieces(rows, JUDGED_TOGETHER)
+        return torch.cat(
+            [self.losses.predict(module(self.inputs(part), self.sober, False)) for part in parts]
+        ).float()
+
+    def known(self, rows: Any) -> Tensor:
+        """Return the weight of each row: 0 where its label is not known."""
+        roles = self.roles(rows)
+        unknown = roles.get("unlabelled", torch.zeros_like(roles["label"]))
+        return 1 - unknown.double()
+
+    def probe(self, values: Tensor, rows: Any) -> Tensor:
+        """Return the plain cross-entropy of each row, whose mean is over the rows of a known label."""
+        weights = self.known(rows)
+        label = torch.where(weights > 0, self.roles(rows)["label"], 0)
+        return cross_entropy(values, label) * (weights / weights.mean().clamp(min=1e-12)).float()
+
+    def row_losses(self, module: nn.Module, rows: Mapping[str, Any]) -> dict[str, Tensor]:
+        return {group: self.probe(self.values(module, each), each) for group, each in rows.items()}
+
+    def parts(self, module: nn.Module, batch: Any) -> Tensor:
+        return self.probe(self.values(module, batch), batch)[:, None]
+
+    def score(self, module: nn.Module, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the score of the settings on the target groups, and each group's cross-entropy."""
+        values = {group: self.values(module, each) for group, each in rows.items()}
+        losses = {group: self.probe(values[group], each).mean().double() for group, each in rows.items()}
+        chosen = list(rows if self.targets is None else self.targets)
+        return self.scored(self.settings.score, {name: (values[name], rows[name]) for name in chosen}), losses
+
+    def scored(self, name: str, groups: Mapping[str, tuple[Tensor, Any]]) -> Tensor:
+        """Return one score of values and rows by group."""
+        labels = {group: self.roles(rows)["label"] for group, (_, rows) in groups.items()}
+        weights = {group: self.known(rows) for group, (_, rows) in groups.items()}
+        labels = {group: torch.where(weights[group] > 0, each, 0) for group, each in labels.items()}
+        if name in POOLED:
+            values = torch.cat([each for each, _ in groups.values()])
+            return POOLED[name](values, torch.cat(list(labels.values())), torch.cat(list(weights.values())))
+        each = [share_right(values, labels[group], weights[group]) for group, (values, _) in groups.items()]
+        there = torch.stack([weights[group].sum() > 0 for group in groups])
+        found = torch.stack(each)
+        if name == "worst_group":
+            return torch.where(there, found, torch.ones_like(found)).min()
+        return (found * there).sum() / there.sum().clamp(min=1)
+
+    def measure(self, split: str = "validation") -> dict[str, float]:
+        """Return `accuracy_GROUP` of each group, and the scores of all rows together."""
+        if split not in self.held_out:
+            return {}
+        self.module.eval()
+        with torch.no_grad(), self.computing():
+            held_out = to_tensors(self.held_out[split], self.device)
+            groups = {group: (self.values(self.module, rows), rows) for group, rows in held_out.items()}
+            found = {
+                f"accuracy_{group}": self.scored("accuracy", {group: each}) for group, each in groups.items()
+            }
+            names = [*POOLED, *(["worst_group"] if len(groups) > 1 else [])]
+            found |= {name: self.scored(name, groups) for name in names}
+        return {name: value.item() for name, value in found.items()}
+
+
+def predicts(losses: Weighted) -> str:
+    """Return why a classifier of these objectives could predict nothing, or nothing."""
+    if "logits" in losses.needs:
+        return ""
+    return f"{', '.join(losses.terms)} trains no prediction; add one that does, such as cross_entropy"
+
+
+def memory_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return copies of an objective's state: the buffers change before the gradient is computed."""
+    return {name: value.clone() for name, value in module.get_submodule("memory").named_buffers()}

@@ -1,0 +1,48 @@
+"""The settings of the built-in classifier, readable without torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shoal.trainables.objectives.interface import require
+
+KINDS_OF_NETWORK = ("mlp", "conv", "none")
+AUGMENTED = ("drop", "noise", "shift", "flip")  # numbers that change rows in training; they may be searched
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """What a classifier is made of, which columns it reads, and by what it is scored."""
+
+    network: Literal["mlp", "conv", "none"] = "mlp"  # none: a head alone, for frozen features
+    width: int = 128  # numbers of a hidden layer; of a convolution the channels of the first one
+    layers: int = 2  # hidden layers, or convolutions
+    head: Literal["linear", "cosine"] = "linear"  # cosine: class by the angle to a vector of its own
+    bias: Literal["zero", "prior"] = "zero"  # prior: the first prediction is the share of each class
+    classes: int = 0  # number of classes; by default as many as the label column names
+    inputs: tuple[str, ...] = ()  # columns that the network sees; by default all that have no role
+    label: str = "label"  # column of the label
+    group: str = "group"  # column of the row's source, for objectives that look at it
+    unlabelled: str = "unlabelled"  # column that is 1 where the label is not known
+    score: Literal["accuracy", "macro_f1", "worst_group", "auroc"] = "accuracy"  # members are ranked by it
+    drop: float = 0.0  # share of the inputs that are set to their mean in training
+    noise: float = 0.0  # standard deviation of noise on inputs, which have the deviation 1 themselves
+    shift: float = 0.0  # images move by at most this share of their sides
+    flip: float = 0.0  # share of the images that are mirrored
+
+    def __post_init__(self) -> None:
+        require(
+            self.network in KINDS_OF_NETWORK,
+            f"network must be one of {', '.join(KINDS_OF_NETWORK)}",
+            self.network,
+        )
+        for name in ("width", "layers"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
+        require(self.classes == 0 or self.classes >= 2, "classes must be at least 2", self.classes)
+        for name in ("drop", "flip", "shift"):
+            require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1", getattr(self, name))
+        require(self.noise >= 0, "noise must be at least 0", self.noise)
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Return role -> column."""
+        return {"label": self.label, "group": self.group, "unlabelled": self.unlabelled}

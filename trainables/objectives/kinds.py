@@ -1,0 +1,23 @@
+"""The objectives by the names that a run's file gives them."""
+
+from typing import Any
+
+from shoal.trainables.objectives.contrastive import Contrastive
+from shoal.trainables.objectives.cross_entropy import CrossEntropy
+from shoal.trainables.objectives.dice import Dice
+from shoal.trainables.objectives.domain_heads import DomainHeads
+from shoal.trainables.objectives.loki import Loki
+from shoal.trainables.objectives.shrunk_classes import ShrunkClasses
+from shoal.trainables.objectives.worst_rows import WorstRows
+from shoal.trainables.objectives.z_margin import ZMargin
+
+OBJECTIVES: dict[str, Any] = {  # name -> a subclass of `NamedLoss`
+    "cross_entropy": CrossEntropy,
+    "dice": Dice,
+    "z_margin": ZMargin,
+    "loki": Loki,
+    "worst_rows": WorstRows,
+    "contrastive": Contrastive,
+    "domain_heads": DomainHeads,
+    "shrunk_classes": ShrunkClasses,
+}
