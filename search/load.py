@@ -50,7 +50,7 @@ def run_of(values: dict[str, Any], path: str, folder: str) -> Run:
     if run.kind == "distill":
         check_teacher(run)
     check_tokenizer(run)
-    if run.trainable == "causal_lm" and run.kind != "distill":
+    if run.pretrained:
         check_pretrained(run)
     check_reference(run)
     return run
@@ -172,7 +172,7 @@ def resolve(run: Run) -> Run:
     run = with_places(run.model_copy(update={"directory": run.directory or f"runs/{run.name}"}), absolute)
     if run.distill is not None and not own:
         folder = teacher_folder(run.distill.teacher)
-    elif run.trainable == "causal_lm" and not own and (run.model.path or run.model.begin):
+    elif run.pretrained and not own and (run.model.path or run.model.begin):
         folder = tokenizer_folder(run)
     else:
         return run

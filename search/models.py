@@ -123,14 +123,22 @@ def tokenizer_folder(run: Run) -> str:
 def check_pretrained(run: Run) -> None:
     """Raise InputError, in one line, if a run's members cannot be made of the model that its file names."""
     if not run.model.path and not run.model.begin:
-        raise InputError("model.path: is required with trainable: causal_lm, such as a folder of transformers.")
+        raise InputError(
+            f"model.path: is required with trainable: {run.trainable}, such as a folder of transformers."
+        )
     for name in ("transformers", "tokenizers"):
         if importlib.util.find_spec(name) is None:
-            raise InputError(f"trainable: causal_lm needs the package {name}: {INSTALL_MODELS}")
+            raise InputError(f"trainable: {run.trainable} needs the package {name}: {INSTALL_MODELS}")
     try:
         given = settings_of(run)
     except ValueError as error:
         raise InputError(f"model: {error}") from error
+    if run.trainable == "preference" and (given.adapter is None or given.begin):
+        key = "adapter: is required" if given.adapter is None else "begin: must be left out"
+        raise InputError(
+            f"model.{key} with trainable: preference: the base without it is the reference, with which "
+            f"answers are compared."
+        )
     config = config_of(given.path)
     check_length(run, config)
     check_vocabulary(run, config)

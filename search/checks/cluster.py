@@ -28,8 +28,8 @@ def check_span(run: Run) -> str:
         return ""
     if run.trainable == "toy":
         return "cluster.workers_per_member: the toy has no batches to share out; use 1"
-    if run.trainable == "causal_lm" and given.span == "fsdp":
-        return "cluster.span: must be ddp with trainable: causal_lm, whose members share a base"
+    if run.pretrained and given.span == "fsdp":
+        return "cluster.span: must be ddp with a pretrained model, whose members share a base"
     if run.population.mode == "asynchronous":
         return "cluster.workers_per_member: must be 1 with population.mode: asynchronous"
     if given.stack:
@@ -60,7 +60,7 @@ def check_compile(run: Run) -> str:
             f"cluster.compile: compiles stacks of members, and members that span {given.workers_per_member} "
             f"workers each are not stacked; leave it out"
         )
-    if run.trainable == "causal_lm":
+    if run.pretrained:
         return "cluster.compile: compiles stacks that train by vmap, and adapters are stacked in another way"
     if run.trainable == "toy" or run.kind == "distill":
         return "cluster.compile: compiles stacks of members, and neither toys nor super-networks are stacked"

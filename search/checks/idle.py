@@ -20,7 +20,7 @@ def idle_keys(run: Run) -> dict[str, Any]:
         found |= {"objective": True}
     if not run.takes_rows:
         found |= {"data": True, "training": {"batch", "evaluation_rows"}}
-    if run.trainable == "causal_lm":
+    if run.pretrained:
         found |= {"model": DECODER_KEYS}
     else:
         found |= {"model": PRETRAINED_KEYS if run.trainable == "decoder" else True}

@@ -10,7 +10,7 @@ from shoal.trainables.classifier_settings import ClassifierSettings
 from shoal.trainables.objectives.kinds import OBJECTIVES
 from shoal.trainables.objectives.weighted import Weighted, weighted_sum
 
-USUAL = {"classifier": "cross_entropy"}  # the objective of a class whose file names none
+USUAL = {"classifier": "cross_entropy", "preference": "dpo"}  # the objective of a class whose file names none
 
 
 def objectives_of(run: Run) -> Weighted:

@@ -31,7 +31,7 @@ from shoal.search.config.sections_of import HyperparameterValues, Settings, Whol
 from shoal.search.config.selection import Selection
 from shoal.search.config.swarm import Swarm
 from shoal.search.config.tracking import Trackers
-from shoal.search.config.trainable import BUILT_IN, SUPER_NETWORK, Declared, Trainable
+from shoal.search.config.trainable import BUILT_IN, PRETRAINED, SUPER_NETWORK, Declared, Trainable
 
 RUN_FORMAT: Literal[2] = 2  # format of a run directory; a reader refuses any other
 
@@ -55,12 +55,12 @@ class Run(Settings):
     format: Literal[2] = RUN_FORMAT  # format of the run directory, which Shoal writes itself
     seed: Annotated[WholeNumber, Field(ge=0, lt=2**32)] = 0  # all random numbers of the run follow from it
     directory: str = ""  # where the run is written: a path, or a URI that pyarrow.fs opens
-    # a member is a decoder, causal_lm, classifier, the toy, or a class of your own as module:Class
+    # a member is a decoder, causal_lm, preference, classifier, the toy, or a class of your own as module:Class
     trainable: Annotated[str, Field(pattern=TRAINABLE)] = "decoder"
     code: str = ""  # folder of the file with your own class; by default the folder of the YAML file
     # constants of your own class, or of the classifier
     settings: HyperparameterValues = Field(default_factory=dict)
-    # the loss of a classifier, or a list of losses with weights; its numbers are searched under `objective`
+    # the loss of a classifier or of preference, or a list of losses with weights; its numbers may be searched
     objective: AnyObjectives = Field(default_factory=list)
     declared: Declared | None = None  # the rows and constants that your own class takes: a run notes them
     data: Data = Data()  # which text members read, and how it becomes rows
@@ -103,6 +103,11 @@ class Run(Settings):
     def by_loss(self) -> bool:
         """Whether the members' score is minus a loss."""
         return self.described.by_loss
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether members train a pretrained model of transformers."""
+        return self.trainable in PRETRAINED and self.kind != "distill"
 
     @property
     def rows(self) -> str:

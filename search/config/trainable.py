@@ -53,13 +53,22 @@ DECODER = Trainable(
     network=True,
     hyperparameters=tuple(sorted(TRAINING_HYPERPARAMETERS)),
 )
+CAUSAL_NUMBERS = {*TRAINING_HYPERPARAMETERS, "rank"}
 CAUSAL = Trainable(
     takes=("tokens", "instruction"),
     by_row=True,
     by_loss=True,
     network=True,
-    hyperparameters=tuple(sorted({*TRAINING_HYPERPARAMETERS, "rank"})),
+    hyperparameters=tuple(sorted(CAUSAL_NUMBERS)),
     searched=("rank",),
+)
+PREFERRING = Trainable(
+    takes=("preference",),
+    by_row=True,
+    network=True,
+    hyperparameters=tuple(sorted({*CAUSAL_NUMBERS, "objective"})),
+    searched=("rank",),
+    gives=("chosen", "rejected"),
 )
 CLASSIFYING = Trainable(
     takes=("columns",),
@@ -77,8 +86,10 @@ SUPER_NETWORK = Trainable(
 BUILT_IN: Mapping[str, Trainable] = {
     "decoder": DECODER,
     "causal_lm": CAUSAL,
+    "preference": PREFERRING,
     "classifier": CLASSIFYING,
     "toy": TOY,
 }
+PRETRAINED = ("causal_lm", "preference")  # these train a folder of transformers
 # the classes whose constants a file gives under `settings:`, as classes of the user's own have them
 SETTINGS: Mapping[str, Any] = {"classifier": section_of(ClassifierSettings)}

@@ -65,6 +65,12 @@ def causal_lm(run: Run) -> Made:
     return Made(CausalModel, {"pretrained": settings_of(run)})
 
 
+def preference(run: Run) -> Made:
+    from shoal.trainables.pretrained.preference import PreferenceModel
+
+    return Made(PreferenceModel, {"pretrained": settings_of(run), "losses": objectives_of(run)})
+
+
 def classifier(run: Run) -> Made:
     from shoal.search.members.class_facts import facts_of
     from shoal.trainables.classifier import Classifier
@@ -79,5 +85,6 @@ def classifier(run: Run) -> Made:
 BUILT_IN_CLASSES: dict[str, Callable[[Run], Made]] = {
     "decoder": decoder,
     "causal_lm": causal_lm,
+    "preference": preference,
     "classifier": classifier,
 }

@@ -254,7 +254,7 @@ def export_member(
         "step": row.step,
     }
     target = to or Store(f"{store.uri}/best")
-    if run.trainable == "causal_lm":
+    if run.pretrained:
         from shoal.search.records.pretrained import export_pretrained  # it loads torch, which few commands need
 
         return f"{target.uri}/{export_pretrained(run, weights, config, target, merge)}"

@@ -42,7 +42,7 @@ def places_of(run: Run) -> dict[str, str]:
     if run.distill is not None:  # `package:` is no place to move, but its files may change too
         keys = ["distill.teacher", *(f"distill.ensemble.{place}" for place in range(len(run.distill.ensemble)))]
         found |= dict(zip(keys, run.distill.teachers, strict=True))
-    if run.trainable == "causal_lm":
+    if run.pretrained:
         models = {"model.path": run.model.path, "model.begin": run.model.begin}
         found |= {key: place for key, place in models.items() if place}
     return {key: place for key, place in found.items() if is_read(run, key)}

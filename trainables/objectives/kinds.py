@@ -6,6 +6,7 @@ from shoal.trainables.objectives.contrastive import Contrastive
 from shoal.trainables.objectives.cross_entropy import CrossEntropy
 from shoal.trainables.objectives.dice import Dice
 from shoal.trainables.objectives.domain_heads import DomainHeads
+from shoal.trainables.objectives.dpo import DPO
 from shoal.trainables.objectives.loki import Loki
 from shoal.trainables.objectives.shrunk_classes import ShrunkClasses
 from shoal.trainables.objectives.worst_rows import WorstRows
@@ -20,4 +21,5 @@ OBJECTIVES: dict[str, Any] = {  # name -> a subclass of `NamedLoss`
     "contrastive": Contrastive,
     "domain_heads": DomainHeads,
     "shrunk_classes": ShrunkClasses,
+    "dpo": DPO,
 }

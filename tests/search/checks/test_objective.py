@@ -101,7 +101,7 @@ def test_an_objective_is_a_word_a_mapping_or_a_list_and_the_run_keeps_it() -> No
             ["hyperparameters.drop={kind: float, low: 0, high: 1}"],
             "hyperparameters.drop: settings.drop must be at",
         ),
-        (["trainable=classifer"], "trainable: must be decoder, causal_lm, classifier"),
+        (["trainable=classifer"], "trainable: must be decoder, causal_lm, preference, classifier"),
         (
             ["objective=worst_rows", "training.accumulate=2"],
             "training.accumulate: must be 1 with objective worst_rows",

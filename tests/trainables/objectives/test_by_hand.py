@@ -8,6 +8,7 @@ import torch
 from shoal.trainables.objectives.contrastive import Contrastive
 from shoal.trainables.objectives.dice import Dice
 from shoal.trainables.objectives.domain_heads import DomainHeads
+from shoal.trainables.objectives.dpo import DPO
 from shoal.trainables.objectives.interface import Sizes
 from shoal.trainables.objectives.loki import Loki
 from shoal.trainables.objectives.shrunk_classes import ShrunkClasses, aligned, shrink
@@ -240,3 +241,38 @@ def test_a_list_is_the_weighted_sum_with_numbers_by_kind() -> None:
     total, _ = both.loss(out, batch, numbers, {})
     assert torch.allclose(total, 0.5 * parts[0] + 2.0 * parts[1])
     assert weighted_sum([("dice", Dice())]).numbers({"alpha": 0.05})["objective.dice.alpha"] == 0.05
+
+
+def dpo(chosen: float, rejected: float, **given) -> float:
+    """Return the loss of a pair that has gained so much; its answers have 4 and 2 tokens."""
+    made = DPO(**given)
+    out = {"chosen": -10.0 + chosen, "chosen_reference": -10.0, "chosen_length": 4.0}
+    out |= {"rejected": -8.0 + rejected, "rejected_reference": -8.0, "rejected_length": 2.0}
+    told = {name: torch.tensor([value], dtype=F64) for name, value in out.items()}
+    return made.loss(told, {}, numbers_of(made), {})[0].item()
+
+
+def test_dpo_of_one_pair() -> None:
+    # a margin of 2 at beta 0.1: -log sigmoid(0.2)
+    assert dpo(1.5, -0.5) == pytest.approx(0.5981, abs=1e-4)
+    assert dpo(0.0, 0.0) == pytest.approx(math.log(2))
+    assert dpo(1.5, -0.5, form="hinge") == pytest.approx(0.8)
+    # 1.5 / 4 + 0.5 / 2 a token, against 1 / 0.2
+    assert dpo(1.5, -0.5, form="squared") == pytest.approx((0.625 - 5) ** 2)
+    assert dpo(0.0, 0.0, sft=0.5) == pytest.approx(math.log(2) + 0.5 * 10 / 4)
+    assert dpo(1.5, -0.5, flipped=0.2) == pytest.approx(0.8 * 0.59814 + 0.2 * 0.79814, abs=1e-4)
+
+
+def test_the_slope_of_dpo_is_the_chance_that_the_pair_is_the_wrong_way_round() -> None:
+    step = 1e-5
+    slope = (dpo(1.5 + step, -0.5) - dpo(1.5 - step, -0.5)) / (2 * step)
+    assert -slope / 0.1 == pytest.approx(0.4502, abs=1e-4)
+
+
+def test_the_margin_can_grow_while_the_better_answer_loses() -> None:
+    # one token, three words: the hidden state moves along the gradient of log p+ - log p-, which is W+ - W-
+    words = torch.tensor([[1.0, 0.0], [2.0, -1.0], [-1.0, 1.0]], dtype=F64)
+    state = torch.tensor([0.5, 0.5], dtype=F64)
+    chances = [(words @ each).softmax(dim=0).tolist() for each in (state, state + 0.1 * (words[0] - words[1]))]
+    assert chances[0] == pytest.approx([0.384, 0.384, 0.233], abs=1e-3)
+    assert chances[1][0] < chances[0][0] and chances[1][0] > chances[1][1]

@@ -1,0 +1,106 @@
+"""A pretrained language model that learns from pairs of answers, of which one is the better."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shoal.trainables.arrays import pieces, to_tensors
+from shoal.trainables.objectives.arithmetic import softplus
+from shoal.trainables.objectives.weighted import Weighted
+from shoal.trainables.pretrained.causal import ROWS_AT_A_TIME, CausalModel
+from shoal.trainables.pretrained.rows import seen
+from shoal.trainables.searched_numbers import FloatOrTensor
+
+PROBE_BETA = 0.1  # the losses that are reported have this beta, whatever a member trains by
+
+
+class PreferenceModel(CausalModel):
+    """Adapters on a frozen base, which is the reference too: its answers' likelihoods need no second model.
+
+    The score is the share of held-out pairs whose better answer has gained more likelihood than the worse one
+    since the reference; equal gains count half. Beside it stands the displacement: by how many nats the better
+    answer has become likelier. Below 0 both answers have lost (Razin et al., 2025).
+    """
+
+    takes = frozenset({"preference"})
+    searched = frozenset({"rank", "objective"})
+    losses: Weighted
+
+    def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
+        return super().own_numbers(chosen) | self.losses.numbers(chosen.get("objective", {}))
+
+    def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
+        for layer in self.layers.values():
+            layer.drop(numbers["dropout"])
+        out = self.likelihoods(module, batch)
+        rows = len(out["chosen"])
+        told = {name: by_row(value, rows) for name, value in numbers.items() if name.startswith("objective.")}
+        return self.losses.loss(out, {}, told, {})[0]
+
+    def likelihoods(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return both answers' log-probabilities, those of the reference, and lengths: `(rows,)` each."""
+        # the answers of a pair stand side by side, so that the rows of a stack stay member after member
+        rows = {
+            name: torch.stack([batch[f"chosen{end}"], batch[f"rejected{end}"]], dim=1).flatten(0, 1)
+            for name, end in (("tokens", ""), ("mask", "_mask"))
+        }
+        read = seen(rows)
+        own = -self.token_losses(module, read).sum(dim=1)
+        with torch.no_grad():
+            reference = -self.token_losses(self.template, read).sum(dim=1)
+        found = {"": own, "_reference": reference, "_length": read.counted.sum(dim=1)}
+        pairs = {end: values.view(-1, 2) for end, values in found.items()}
+        return {
+            f"{answer}{end}": values[:, place]
+            for end, values in pairs.items()
+            for place, answer in enumerate(("chosen", "rejected"))
+        }
+
+    def gains(self, module: nn.Module, rows: Any) -> tuple[Tensor, Tensor]:
+        """Return by how many nats each answer has become likelier since the reference: `(rows,)` each."""
+        for layer in self.layers.values():
+            layer.drop(0.0)
+        found = [self.likelihoods(module, part) for part in pieces(rows, ROWS_AT_A_TIME)]
+        chosen, rejected = (
+            torch.cat([part[each] - part[f"{each}_reference"] for part in found]).double()
+            for each in ("chosen", "rejected")
+        )
+        return chosen, rejected
+
+    def row_losses(self, module: nn.Module, rows: Mapping[str, Any]) -> dict[str, Tensor]:
+        return {group: probe(*self.gains(module, each)) for group, each in rows.items()}
+
+    def score(self, module: nn.Module, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        gains = {group: self.gains(module, each) for group, each in rows.items()}
+        losses = {group: probe(*each).mean() for group, each in gains.items()}
+        chosen = list(rows if self.targets is None else self.targets)
+        return torch.stack([ranked_right(*gains[group]) for group in chosen]).mean(), losses
+
+    def measure(self, split: str = "validation") -> dict[str, float]:
+        """Return `accuracy_GROUP` and `displacement_GROUP`, the better answer's gain in nats."""
+        found: dict[str, float] = {}
+        self.module.eval()
+        with torch.no_grad(), self.computing():
+            for group, rows in to_tensors(self.held_out.get(split, {}), self.device).items():
+                chosen, rejected = self.gains(self.module, rows)
+                found[f"accuracy_{group}"] = ranked_right(chosen, rejected).item()
+                found[f"displacement_{group}"] = chosen.mean().item()
+        return found
+
+
+def probe(chosen: Tensor, rejected: Tensor) -> Tensor:
+    return softplus(-PROBE_BETA * (chosen - rejected))
+
+
+def ranked_right(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Return the share of pairs whose better answer has gained more; equal gains count half."""
+    return (chosen > rejected).double().mean() + 0.5 * (chosen == rejected).double().mean()
+
+
+def by_row(number: FloatOrTensor, rows: int) -> FloatOrTensor:
+    """Return a number, or each member's for its rows of a stack, `(rows,)`."""
+    if not isinstance(number, Tensor) or number.dim() == 0:
+        return number
+    return number.float().repeat_interleave(rows // number.numel())
