@@ -10,7 +10,14 @@ from shoal.policies.mixers.mixer import TRAINING
 from shoal.search.checks.values import ends
 from shoal.search.config.explain import explain
 from shoal.search.config.kinds import SpaceWithin
-from shoal.search.config.objective import class_settings, classes_told, lacking_column, objectives_of
+from shoal.search.config.objective import (
+    class_settings,
+    classes_told,
+    embedder_settings,
+    lacking_column,
+    lacking_vector,
+    objectives_of,
+)
 from shoal.search.config.run import Run
 from shoal.search.config.trainable import SETTINGS
 from shoal.search.errors import nearest
@@ -79,8 +86,12 @@ def check_given(run: Run, losses: Weighted) -> str:
 
 def check_fields(run: Run, losses: Weighted) -> str:
     """Refuse an objective whose columns the rows lack, as far as the file says which they have."""
-    if run.trainable != "classifier" or run.rows != "columns" or not run.data.columns:
+    if run.rows != "columns" or not run.data.columns:
         return ""
+    if run.trainable == "embedder":
+        problem = losses.misfit(Sizes(rows=run.training.batch))
+        problem = f"objective: {problem}" if problem else ""
+        return lacking_vector(embedder_settings(run), losses, run.data.columns) or problem
     settings, columns = class_settings(run), run.data.columns
     if problem := lacking_column(settings, losses, columns):
         return problem

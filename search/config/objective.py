@@ -7,10 +7,15 @@ from shoal.search.config.run import Run
 from shoal.search.config.trainable import SETTINGS
 from shoal.search.errors import nearest
 from shoal.trainables.classifier_settings import ClassifierSettings
+from shoal.trainables.embedder_settings import EmbedderSettings
 from shoal.trainables.objectives.kinds import OBJECTIVES
 from shoal.trainables.objectives.weighted import Weighted, weighted_sum
 
-USUAL = {"classifier": "cross_entropy", "preference": "dpo"}  # the objective of a class whose file names none
+USUAL = {
+    "classifier": "cross_entropy",
+    "preference": "dpo",
+    "embedder": "contrastive",
+}  # the objective of a class whose file names none
 
 
 def objectives_of(run: Run) -> Weighted:
@@ -23,6 +28,20 @@ def objectives_of(run: Run) -> Weighted:
 def class_settings(run: Run) -> ClassifierSettings:
     made: ClassifierSettings = SETTINGS["classifier"].model_validate(run.settings).build()
     return made
+
+
+def embedder_settings(run: Run) -> EmbedderSettings:
+    made: EmbedderSettings = SETTINGS["embedder"].model_validate(run.settings).build()
+    return made
+
+
+def lacking_vector(settings: EmbedderSettings, losses: Weighted, columns: Collection[str]) -> str:
+    """Return which column an embedder asks for that rows of these columns lack, or nothing."""
+    for role in ("query", "positive", *sorted(losses.fields & settings.roles.keys())):
+        if settings.roles[role] not in columns:
+            had = f"and rows have {', '.join(columns)}"
+            return f"settings.{role}: names a column of vectors, but there is no {settings.roles[role]}, {had}"
+    return ""
 
 
 def lacking_column(settings: ClassifierSettings, losses: Weighted, columns: Collection[str]) -> str:

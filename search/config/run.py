@@ -55,12 +55,12 @@ class Run(Settings):
     format: Literal[2] = RUN_FORMAT  # format of the run directory, which Shoal writes itself
     seed: Annotated[WholeNumber, Field(ge=0, lt=2**32)] = 0  # all random numbers of the run follow from it
     directory: str = ""  # where the run is written: a path, or a URI that pyarrow.fs opens
-    # a member is a decoder, causal_lm, preference, classifier, the toy, or a class of your own as module:Class
+    # a decoder, causal_lm, preference, classifier, embedder, the toy, or a class of your own as module:Class
     trainable: Annotated[str, Field(pattern=TRAINABLE)] = "decoder"
     code: str = ""  # folder of the file with your own class; by default the folder of the YAML file
-    # constants of your own class, or of the classifier
+    # constants of your own class, of a classifier or of an embedder
     settings: HyperparameterValues = Field(default_factory=dict)
-    # the loss of a classifier or of preference, or a list of losses with weights; its numbers may be searched
+    # the loss of classifier, embedder or preference, or a list with weights; its numbers may be searched
     objective: AnyObjectives = Field(default_factory=list)
     declared: Declared | None = None  # the rows and constants that your own class takes: a run notes them
     data: Data = Data()  # which text members read, and how it becomes rows

@@ -8,6 +8,7 @@ from shoal.search.config.distill import DISTILL_HYPERPARAMETERS
 from shoal.search.config.rows import ROW_KINDS
 from shoal.search.config.sections_of import section_of
 from shoal.trainables.classifier_settings import AUGMENTED, ClassifierSettings
+from shoal.trainables.embedder_settings import EmbedderSettings
 from shoal.trainables.settings import Recipe
 
 FACTS = ("vocabulary", "sequence_length")  # a class of the user's own that takes these gets the corpus's
@@ -79,6 +80,15 @@ CLASSIFYING = Trainable(
     searched=AUGMENTED,
     gives=("logits", "plain", "auxiliary", "heads", "embedding", "view"),
 )
+EMBEDDING = Trainable(
+    takes=("columns",),
+    by_row=True,
+    network=True,
+    hyperparameters=tuple(sorted({*TRAINING_HYPERPARAMETERS, "drop", "objective"})),
+    constants=tuple(EmbedderSettings.__dataclass_fields__),
+    searched=("drop",),
+    gives=("embedding", "view"),
+)
 TOY = Trainable(by_row=False, hyperparameters=("h0", "h1"))
 SUPER_NETWORK = Trainable(
     takes=("tokens",), by_row=False, by_loss=True, hyperparameters=tuple(sorted(DISTILL_HYPERPARAMETERS))
@@ -88,8 +98,12 @@ BUILT_IN: Mapping[str, Trainable] = {
     "causal_lm": CAUSAL,
     "preference": PREFERRING,
     "classifier": CLASSIFYING,
+    "embedder": EMBEDDING,
     "toy": TOY,
 }
 PRETRAINED = ("causal_lm", "preference")  # these train a folder of transformers
 # the classes whose constants a file gives under `settings:`, as classes of the user's own have them
-SETTINGS: Mapping[str, Any] = {"classifier": section_of(ClassifierSettings)}
+SETTINGS: Mapping[str, Any] = {
+    "classifier": section_of(ClassifierSettings),
+    "embedder": section_of(EmbedderSettings),
+}

@@ -1,13 +1,15 @@
 """Which class the members of a run are of, with its constants: built in or the user's own, by one door."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shoal.search.config.objective import class_settings, objectives_of
+from shoal.search.config.objective import class_settings, embedder_settings, lacking_vector, objectives_of
 from shoal.search.config.run import Run
 from shoal.search.config.trainable import FACTS
 from shoal.search.corpus.build import load_corpus
+from shoal.search.errors import InputError
 from shoal.search.members.declarations import constants_in
 from shoal.search.members.own_class import own_class
 from shoal.search.models import settings_of
@@ -81,10 +83,27 @@ def classifier(run: Run) -> Made:
     return Made(Classifier, {"settings": settings, "losses": losses, "facts": facts})
 
 
+def embedder(run: Run) -> Made:
+    from shoal.trainables.embedder import Embedder
+
+    settings, losses = embedder_settings(run), objectives_of(run)
+    fields = {str(name): shape for name, _, shape in load_corpus(run.data).fields}
+    if problem := lacking_vector(settings, losses, fields):
+        raise InputError(problem)
+    sizes = {role: math.prod(fields[name]) for role, name in settings.roles.items() if name in fields}
+    if settings.towers == "one" and sizes["query"] != sizes["positive"]:
+        raise InputError(
+            f"settings.towers: must be two where queries have {sizes['query']} numbers and positives "
+            f"{sizes['positive']}"
+        )
+    return Made(Embedder, {"settings": settings, "losses": losses, "sizes": sizes})
+
+
 # `trainable:` in a file -> the class, with the constants that the file gives
 BUILT_IN_CLASSES: dict[str, Callable[[Run], Made]] = {
     "decoder": decoder,
     "causal_lm": causal_lm,
     "preference": preference,
     "classifier": classifier,
+    "embedder": embedder,
 }

@@ -19,6 +19,7 @@ VARIED: dict[str, list[dict[str, Any]]] = {
         {"blocks": "all", "scaled": True},
     ],
     "dpo": [{"flipped": 0.1, "sft": 0.2}, {"form": "hinge", "sft": 0.1}, {"form": "squared"}],
+    "guided": [{"margin": -0.5, "temperature": 0.3}, {"margin": 0.2, "queries": False}],
     "loki": [{}, {"distances": ((0, 1, 2, 3), (1, 0, 1, 2), (2, 1, 0, 1), (3, 2, 1, 0))}],
     "shrunk_classes": [{"threshold": 0.5}, {"threshold": 0.8}],
 }
@@ -47,6 +48,8 @@ def given(seed: int = 0, rows: int = SIZES.rows, kind: torch.dtype = torch.float
         "label": torch.randint(classes, (rows,), generator=draws),
         "group": torch.randint(groups, (rows,), generator=draws),
         "unlabelled": torch.arange(rows) % 2,
+        "guide_query": normal(rows, 3),
+        "guide_positive": normal(rows, 3),
     }
     return out, batch
 

@@ -7,8 +7,10 @@ from shoal.trainables.objectives.cross_entropy import CrossEntropy
 from shoal.trainables.objectives.dice import Dice
 from shoal.trainables.objectives.domain_heads import DomainHeads
 from shoal.trainables.objectives.dpo import DPO
+from shoal.trainables.objectives.guided import Guided
 from shoal.trainables.objectives.loki import Loki
 from shoal.trainables.objectives.shrunk_classes import ShrunkClasses
+from shoal.trainables.objectives.star import Star
 from shoal.trainables.objectives.worst_rows import WorstRows
 from shoal.trainables.objectives.z_margin import ZMargin
 
@@ -19,6 +21,8 @@ OBJECTIVES: dict[str, Any] = {  # name -> a subclass of `NamedLoss`
     "loki": Loki,
     "worst_rows": WorstRows,
     "contrastive": Contrastive,
+    "guided": Guided,
+    "star": Star,
     "domain_heads": DomainHeads,
     "shrunk_classes": ShrunkClasses,
     "dpo": DPO,

@@ -150,7 +150,7 @@ def test_rules_that_decide_about_parts_at_once_need_rounds(tmp_path, exploit) ->
         ("kind=fleet", "kind: must be one of population"),
         (
             "trainable=my model",
-            "must be decoder, causal_lm, preference, classifier, toy, or a class of your own as module:Class",
+            "must be decoder, causal_lm, preference, classifier, embedder, toy, or a class of your own",
         ),
         ("trainable=nowhere_at_all:Model", "trainable: no module `nowhere_at_all` in "),
         ("trainable=json:Model", "trainable: json must have a class or function `Model`, but has none"),

@@ -9,9 +9,11 @@ from shoal.trainables.objectives.contrastive import Contrastive
 from shoal.trainables.objectives.dice import Dice
 from shoal.trainables.objectives.domain_heads import DomainHeads
 from shoal.trainables.objectives.dpo import DPO
+from shoal.trainables.objectives.guided import Guided
 from shoal.trainables.objectives.interface import Sizes
 from shoal.trainables.objectives.loki import Loki
 from shoal.trainables.objectives.shrunk_classes import ShrunkClasses, aligned, shrink
+from shoal.trainables.objectives.star import Star
 from shoal.trainables.objectives.weighted import weighted_sum
 from shoal.trainables.objectives.worst_rows import WorstRows
 from shoal.trainables.objectives.z_margin import ZMargin
@@ -276,3 +278,35 @@ def test_the_margin_can_grow_while_the_better_answer_loses() -> None:
     chances = [(words @ each).softmax(dim=0).tolist() for each in (state, state + 0.1 * (words[0] - words[1]))]
     assert chances[0] == pytest.approx([0.384, 0.384, 0.233], abs=1e-3)
     assert chances[1][0] < chances[0][0] and chances[1][0] > chances[1][1]
+
+
+def test_a_negative_that_the_guide_finds_nearer_than_the_positive_is_left_out() -> None:
+    made = Guided(temperature=0.05)
+    cosines = torch.tensor([[0.7, 0.6, 0.2]] * 3, dtype=F64)
+    guide = torch.tensor([[0.8, 0.85, 0.3]] * 3, dtype=F64)
+    top, level = torch.full((3,), 0.7, dtype=F64), torch.full((3,), 0.8, dtype=F64)
+    found = made.of(top, cosines, guide, level, numbers_of(made))
+    # of the first row only the third candidate stays: log(1 + e^((0.2 - 0.7) / 0.05))
+    assert found[0].item() == pytest.approx(math.log1p(math.exp(-10)), abs=1e-9)
+    every = made.of(top, cosines, guide, level, {"temperature": 0.05, "margin": -3.0})
+    assert every[0].item() == pytest.approx(0.1270, abs=1e-4)
+
+
+def test_a_row_is_no_negative_of_itself_though_the_guide_finds_it_no_nearer() -> None:
+    one = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=F64)
+    made = Guided(temperature=1.0)
+    batch = {"guide_query": one, "guide_positive": one}
+    found, _ = made.loss({"embedding": one, "view": one}, batch, numbers_of(made), {})
+    # the other positive, the other query and, for the positive, the other positive: three cosines of 0
+    assert found.tolist() == pytest.approx([math.log(1 + 3 * math.exp(-1))] * 2)
+
+
+def test_pairs_of_star_by_hand() -> None:
+    one = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], dtype=F64)
+    made = Star(scale=2.0)
+    found, _ = made.loss({"embedding": one, "view": one}, {}, numbers_of(made), {})
+    # negatives of the first: one at 0 and its own double at 1
+    assert found[0].item() == pytest.approx((math.log1p(math.exp(-2)) + math.log(2)) / 2)
+    same = one @ one.T > 0.5
+    told, _ = made.loss({"embedding": one, "view": one}, {"same": same}, numbers_of(made), {})
+    assert told[0].item() == pytest.approx(math.log1p(math.exp(-2)))

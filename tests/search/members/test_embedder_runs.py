@@ -1,0 +1,59 @@
+"""Embedders out of a file, without Ray."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from shoal.search.errors import InputError
+from shoal.search.load import load_run
+from shoal.search.runs.dry import try_out
+from tests.search.checks.test_objective import FILE
+
+VECTORS = ("query", "positive")
+COLUMNS = "{query: {kind: tensor, shape: [6]}, positive: {kind: tensor, shape: [6]}}"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(FILE.replace("trainable: classifier", "trainable: embedder"))
+    rng = np.random.default_rng(0)
+    for group in ("one", "two"):
+        vectors = rng.normal(size=(2, 200, 6)).astype(np.float32)
+        arrays = [pa.FixedSizeListArray.from_arrays(pa.array(each.reshape(-1)), 6) for each in vectors]
+        pq.write_table(pa.table(dict(zip(VECTORS, arrays, strict=True))), f"{group}.parquet")
+
+
+def load(*changes: str):
+    return load_run("run.yaml", [f"data.columns={COLUMNS}", "training.evaluation_rows=8", *changes])
+
+
+def test_an_embedder_is_tried_from_a_file() -> None:
+    said = io.StringIO()
+    try_out(load("objective=star", "settings={width: 4, slices: [2]}"), Console(file=said, width=300))
+    assert "it trains on as its donor does" in said.getvalue() and "ndcg_one" in said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (
+            "objective=guided",
+            "settings.guide_positive: names a column of vectors, but there is no guide_positive",
+        ),
+        ("objective=dice", "objective.dice: needs logits, which the embedder does not give"),
+        ("settings={query: question}", "settings.query: names a column of vectors, but there is no question"),
+        ("settings={widht: 4}", "settings.widht: no constant of the embedder; did you mean `width`?"),
+        ("cluster.workers_per_member=2", "cluster.workers_per_member: must be 1 with objective contrastive"),
+        ("training.batch=1", "objective: contrastive: needs batches of at least 2 rows"),
+    ],
+)
+def test_what_cannot_be_is_one_line(change: str, wanted: str) -> None:
+    with pytest.raises(InputError) as raised:
+        load(change)
+    assert wanted in str(raised.value)
