@@ -46,13 +46,22 @@ def open_base(folder: str, precision: str, device: torch.device, kept: bool = Tr
     return known
 
 
-def loaded_model(folder: str, dtype: Any) -> nn.Module:
+def judging_model(folder: str, kind: str, device: str) -> nn.Module:
+    """Return a folder's model in float32 and evaluation mode, whose weights are frozen.
+
+    `kind` is a class of transformers, such as AutoModelForCausalLM.
+    """
+    found = loaded_model(folder, torch.float32, kind)
+    return found.to(torch.device(device)).eval().requires_grad_(False)
+
+
+def loaded_model(folder: str, dtype: Any, kind: str = "AutoModelForCausalLM") -> nn.Module:
     """Return a new module with a folder's weights, each in memory of its own."""
-    from transformers import AutoModelForCausalLM
+    import transformers
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    found: nn.Module = AutoModelForCausalLM.from_pretrained(
+    found: nn.Module = getattr(transformers, kind).from_pretrained(
         folder,
         local_files_only=True,
         trust_remote_code=False,

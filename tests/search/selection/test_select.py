@@ -24,11 +24,11 @@ from shoal.search.load import checked_run, dump
 from shoal.search.records.directory import on_chosen_rows
 from shoal.search.runs.select import why, with_chosen_rows
 from shoal.search.selection import scoring
-from shoal.search.selection.duplicates import find_duplicates, shingles
+from shoal.search.selection.corpora import Corpus, read_ids
+from shoal.search.selection.duplicates import shingles
+from shoal.search.selection.interface import Scoring
 from shoal.search.selection.leaks import stretch_hashes
 from shoal.search.selection.page import write_page
-from shoal.search.selection.scorers import Scoring
-from shoal.search.selection.scoring import Corpus, read_ids
 from shoal.search.selection.select import select_corpus
 from shoal.search.selection.writing import DECISIONS, ids_of_copies
 
@@ -360,59 +360,6 @@ class TestBadInput:
             InputError, match=r"selection.duplicates: needs the package datasketch \(pip install"
         ):
             select_corpus(run, print)
-
-
-class ExactSets:
-    """Stands in for datasketch: similarity of sets is exact."""
-
-    class MinHash:
-        def __init__(self, num_perm, seed, hashfunc):
-            self.items = set()
-
-        def update_batch(self, items):
-            self.items |= set(items)
-
-        def jaccard(self, other):
-            return len(self.items & other.items) / len(self.items | other.items)
-
-    class MinHashLSH:
-        def __init__(self, threshold, num_perm):
-            self.known, self.threshold = {}, threshold
-
-        def query(self, sign):
-            return [key for key, other in self.known.items() if sign.jaccard(other) >= self.threshold]
-
-        def insert(self, key, sign):
-            self.known[key] = sign
-
-
-class TestDuplicates:
-    def test_the_row_of_least_id_stays_and_the_others_name_it(self, tmp_path, places, monkeypatch) -> None:
-        monkeypatch.setitem(sys.modules, "datasketch", ExactSets)
-        lines = (Path(places["wood"]) / "texts.jsonl").read_text().splitlines()
-        changed = [line.replace('"}', ' again"}') for line in lines[:10]]
-        (Path(places["wood"]) / "texts.jsonl").write_text("\n".join(lines + changed))
-        selection = {"policy": "random", "rows": 20, "duplicates": {"similarity": 0.5, "shingle": 4}}
-        run = run_of(tmp_path, places, selection)
-        chosen = select_corpus(run, print)
-        table = Store(chosen.data.corpus).read_table(f"{chosen.folder}/{DECISIONS}").to_pylist()
-        dropped = [row for row in table if row["duplicate_of"] is not None]
-        assert dropped and all(row["reason"] == "a near duplicate" and not row["copies"] for row in dropped)
-        kept = {row["row_id"] for row in table if row["duplicate_of"] is None}
-        assert all(row["duplicate_of"] in kept and row["duplicate_of"] < row["row_id"] for row in dropped)
-        assert f"of {dropped[0]['duplicate_of']}" in why(chosen, dropped[0]["row_id"])
-        pool = Corpus(run.data, find_corpus(run.data))
-        ids = read_ids(pool)
-        same = find_duplicates(pool, run.selection.duplicates, ids)
-        assert (same != ids).sum() == len(dropped)
-
-    def test_datasketch_finds_what_is_alike(self, tmp_path, places) -> None:
-        pytest.importorskip("datasketch")
-        lines = (Path(places["wood"]) / "texts.jsonl").read_text().splitlines()
-        (Path(places["wood"]) / "texts.jsonl").write_text("\n".join([*lines, lines[0].replace('"}', ' x"}')]))
-        selection = {"policy": "random", "rows": 20, "duplicates": {"similarity": 0.5, "shingle": 4}}
-        chosen = select_corpus(run_of(tmp_path, places, selection), print)
-        assert chosen.record["reasons"]["a near duplicate"] > 0
 
 
 def test_stretches_by_hand() -> None:
