@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from shoal.trainables.decoder import Decoder
 from shoal.trainables.scoring import logits_of
 
-OURS = "shoal_heads"  # under this name transformers calls our attention
+ATTENTION_NAME = "shoal_heads"  # under this name transformers calls our attention
 Head = tuple[int, int]  # layer, head
 # (layer, queries, keys, values, output), all `(rows, heads, length, width)` -> output
 Mix = Callable[[int, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -43,7 +43,7 @@ def retrieval_scores(model: nn.Module, probes: Sequence[Probe]) -> NDArray[np.fl
             found.setdefault(layer, []).append(copied_shares(probe, places))  # noqa: B023
             return output
 
-        with torch.inference_mode(), attention(model, note):
+        with torch.inference_mode(), heads_watched(model, note):
             logits_of(model, torch.from_numpy(probe.tokens)[None].to(device))
     return np.stack([np.mean(found[layer], axis=0) for layer in sorted(found)])
 
@@ -87,7 +87,7 @@ def attending_to_all(model: nn.Module, heads: Sequence[Head]) -> Iterator[None]:
         output[:, by_layer[layer]] = running_mean(v[:, by_layer[layer]]).to(output.dtype)
         return output
 
-    with attention(model, level):
+    with heads_watched(model, level):
         yield
 
 
@@ -98,7 +98,7 @@ def running_mean(values: Tensor) -> Tensor:
 
 
 @contextmanager
-def attention(model: nn.Module, mix: Mix) -> Iterator[None]:
+def heads_watched(model: nn.Module, mix: Mix) -> Iterator[None]:
     """Call `mix` at each attention of a model, in each layer; what it returns is what the heads give."""
     with (attention_of_decoder if isinstance(model, Decoder) else attention_of_transformers)(model, mix):
         yield
@@ -111,13 +111,14 @@ def attention_of_decoder(model: nn.Module, mix: Mix) -> Iterator[None]:
     def mixed(layer: int, plain: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return mix(layer, q, k, v, plain(q, k, v))
 
+    before = [layer.mix for layer in layers]
     for number, layer in enumerate(layers):
         layer.mix = partial(mixed, number, layer.mix)
     try:
         yield
     finally:
-        for layer in layers:
-            del layer.mix  # the class's own is there again
+        for layer, plain in zip(layers, before, strict=True):
+            layer.mix = plain
 
 
 @contextmanager
@@ -135,10 +136,10 @@ def attention_of_transformers(model: Any, mix: Mix) -> Iterator[None]:
         keys, values = (each.repeat_interleave(times, dim=1) for each in (key, value))
         return mix(module.layer_idx, query, keys, values, output.transpose(1, 2)).transpose(1, 2), None
 
-    AttentionInterface.register(OURS, attend)
-    AttentionMaskInterface.register(OURS, sdpa_mask)
+    AttentionInterface.register(ATTENTION_NAME, attend)
+    AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
     before = model.config._attn_implementation
-    model.set_attn_implementation(OURS)
+    model.set_attn_implementation(ATTENTION_NAME)
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ from shoal.policies.selection.small_loss import SmallLoss
 from shoal.policies.selection.tarot import Tarot
 from shoal.trainables.influence.ekfac import fit_factors, influences, mean_query, solved_queries
 from shoal.trainables.influence.likelihoods import Classes
-from shoal.trainables.influence.traces import linear_layers
+from shoal.trainables.influence.traces import traced_layers
 
 CLEAN = 200  # rows with labels that are known to be right
 NOISE_EPOCHS = 15  # over the noisy rows, before their losses are taken
@@ -105,7 +105,7 @@ def influence_on(
     module: nn.Module, rows: tuple[Tensor, Tensor], queries: tuple[Tensor, Tensor], seed: int
 ) -> NDArray[np.float64]:
     """Return the influence of each row on the queries' mean loss."""
-    likelihood, layers = Classes(module), linear_layers(module)
+    likelihood, layers = Classes(module), traced_layers(module)
     factors = fit_factors(likelihood, layers, [rows], torch.Generator().manual_seed(seed))
     query = mean_query(likelihood, layers, factors, [queries])
     return influences(likelihood, layers, query, rows)[:, 0].double().numpy()
@@ -124,7 +124,7 @@ def against_exact(seed: int, hidden: int, rows: int) -> dict[str, float]:
     parts = [nn.Linear(16, hidden), nn.Tanh(), nn.Linear(hidden, 10)] if hidden else [nn.Linear(16, 10)]
     module = nn.Sequential(*parts).double()
     settle(module, pool, DECAY, 2000)
-    likelihood, layers = Classes(module), linear_layers(module)
+    likelihood, layers = Classes(module), traced_layers(module)
     factors = fit_factors(likelihood, layers, [pool], torch.Generator().manual_seed(seed), passes=10)
     found = influences(
         likelihood, layers, solved_queries(likelihood, layers, factors, [queries], damping=DECAY), pool

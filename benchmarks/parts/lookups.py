@@ -1,4 +1,4 @@
-"""Rows that ask for what stands earlier in them, among others; and the heads that look things up."""
+"""Rows that repeat what stands earlier in them, among others; and the heads that look things up."""
 
 import time
 from typing import Any
@@ -13,19 +13,21 @@ from shoal.trainables.retrieval_heads import Probe, attending_to_all, best_heads
 from shoal.trainables.scoring import row_losses
 from shoal.trainables.settings import DecoderShape
 
-VOCABULARY, LENGTH = 64, 64
-PAIRS, KEY, VALUE = 6, 2, 3  # pairs of a row, and tokens of each key and value
+VOCABULARY, LENGTH = 32, 32
+SHORTEST, LONGEST = 4, 16  # a planted row repeats so many tokens, or up to one fewer
+VALUE = 3  # tokens of a probe's value
 SHAPE = DecoderShape(vocabulary=VOCABULARY, sequence_length=LENGTH, layers=2, heads=4, width=64)
+SHARPER = 8.0  # attention begins so much less even: heads that look things up then appear sooner
 Rows = NDArray[np.int64]
 
 
-def lookup(rng: np.random.Generator) -> tuple[Rows, list[int]]:
-    """Return a row of pairs and then of the same pairs in another order, and that order."""
-    pairs = rng.integers(0, VOCABULARY, (PAIRS, KEY + VALUE))
-    order = rng.permutation(PAIRS)
-    whole = np.concatenate([pairs.ravel(), pairs[order].ravel()])
-    filled = np.concatenate([rng.integers(0, VOCABULARY, LENGTH - len(whole)), whole])
-    return filled, order.tolist()
+def repeated(rng: np.random.Generator, period: int) -> Rows:
+    """Return a row that repeats random tokens, so that all but the first can be looked up in it."""
+    return np.resize(rng.integers(0, VOCABULARY, period), LENGTH)
+
+
+def planted_rows(rng: np.random.Generator, rows: int) -> Rows:
+    return np.array([repeated(rng, int(rng.integers(SHORTEST, LONGEST))) for _ in range(rows)])
 
 
 def language(rng: np.random.Generator, rows: int) -> Rows:
@@ -39,25 +41,29 @@ def language(rng: np.random.Generator, rows: int) -> Rows:
 
 
 def mixed(rng: np.random.Generator, rows: int, planted: int) -> Rows:
-    return np.concatenate([np.array([lookup(rng)[0] for _ in range(planted)]), language(rng, rows - planted)])
+    return np.concatenate([planted_rows(rng, planted), language(rng, rows - planted)])
 
 
 def probe(rng: np.random.Generator) -> Probe:
-    """Return a row that ends in the value of a key, which stands in its first half too."""
-    row, order = lookup(rng)
-    start = LENGTH - 2 * PAIRS * (KEY + VALUE) + order[-1] * (KEY + VALUE) + KEY
-    return Probe(row, slice(start, start + VALUE), slice(LENGTH - VALUE, LENGTH))
+    """Return a row whose last tokens stand in it once before."""
+    period = int(rng.integers(LONGEST - 2, LONGEST))
+    row = repeated(rng, period)
+    return Probe(row, slice(LENGTH - VALUE - period, LENGTH - period), slice(LENGTH - VALUE, LENGTH))
 
 
-def trained(seed: int, steps: int, batch: int = 32) -> Decoder:
+def trained(seed: int, steps: int, batch: int = 64) -> Decoder:
     model, rng = Decoder(SHAPE), np.random.default_rng(seed)
     initialise(model, torch.Generator().manual_seed(seed))
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, steps)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.attention.project.weight.mul_(SHARPER)  # type: ignore[union-attr]
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0, betas=(0.9, 0.98))
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-2, steps, pct_start=0.1)
     for _ in range(steps):
-        tokens = torch.from_numpy(mixed(rng, batch, batch // 2))
+        tokens = torch.from_numpy(mixed(rng, batch, batch * 3 // 4))
         optimiser.zero_grad()
         token_losses(model(tokens), tokens).mean().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         rate.step()
     return model.eval()
@@ -77,11 +83,11 @@ def attention_influence(seed: int, steps: int, share: float = 0.125, probes: int
             return (row_losses(model, pool) - base) / base
 
     every = [(layer, head) for layer in range(scores.shape[0]) for head in range(scores.shape[1])]
-    others = [head for head in every if head not in heads]
-    random = [others[place] for place in rng.permutation(len(others))[: len(heads)]]
     return {
         "auc": auc(score(heads), planted),
-        "auc_of_random_heads": auc(score(random), planted),
+        "auc_of_each_other_head": [
+            round(auc(score([head]), planted), 3) for head in every if head not in heads
+        ],
         "retrieval_scores": np.sort(scores.ravel())[::-1].round(3).tolist(),
         "loss_planted": float(row_losses(model, pool[:100]).mean()),
         "loss_others": float(row_losses(model, pool[100:]).mean()),

@@ -136,6 +136,8 @@ def step(schema: dict[str, Any], here: dict[str, Any], part: str) -> dict[str, A
         options = [resolved(schema, option) for option in here["oneOf"]]
         kinds = [option.get("properties", {}).get("kind", {}).get("const", "space") for option in options]
         return dict(zip(kinds, options, strict=True))[part]
+    if "items" in here:
+        return step(schema, here["items"], part) if not part.isdigit() else here["items"]
     if part in here.get("properties", {}):
         return here["properties"][part]
     inner = here.get("additionalProperties", {})

@@ -96,7 +96,7 @@ class HeadScore(Settings):
 
     kind: Literal["heads"]
     model: str  # folder of an exported decoder, or of a causal model of transformers
-    share: Share = 0.05  # of all heads, those that look up best attend to all tokens alike
+    share: Share = 0.05  # this share of all heads, those that look up best, attend to all tokens alike
     probes: Count = 100  # rows with a value to look up, by which the heads are found
     column: Name = "score"  # name of the column that it adds
 

@@ -3,6 +3,7 @@
 The record `refine.json` in the run's directory says what is done, so a command that was killed goes on there.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,9 @@ from shoal.search.records import directory
 from shoal.search.runs.kinds import runner
 from shoal.search.runs.select import with_chosen_rows
 from shoal.search.selection.corpora import Corpus
-from shoal.search.selection.language import CAUSAL, check_model
+from shoal.search.selection.language import CAUSAL, check_readable
 from shoal.search.selection.refining import (
     ROUND_ACTIONS,
-    Report,
     actions_table,
     rewriter_of,
     signals_of,
@@ -44,14 +44,14 @@ def refine_rows(run: Run, console: Console) -> None:
     store = Store(run.directory)
     record: dict[str, Any] = store.read_json(RECORD, "rounds") if store.exists(RECORD) else {"rounds": []}
     data = first_corpus(run, report)
-    check_model("refine.base", run.refine.base, *tokens_of_corpus(data), CAUSAL)
+    check_readable("refine.base", run.refine.base, *tokens_of_corpus(data), CAUSAL)
     rounds: list[dict[str, Any]] = record["rounds"]
     for number in range(policy.rounds):
         if number == len(rounds):
             rounds.append(refined(run, data, number, policy, [*rounds], made, console, report))
             store.write_json(RECORD, record)
         done = rounds[number]
-        report(said_of(number, done))
+        report(round_in_words(number, done))
         if done["ended"]:
             report(f"refine: ends, since {done['ended']}; best round: {best_round(rounds)}")
             return
@@ -72,7 +72,7 @@ def check_refining(run: Run) -> None:
         raise InputError("refine: scores rows by whole models; leave model.adapter out.")
 
 
-def first_corpus(run: Run, report: Report) -> Data:
+def first_corpus(run: Run, report: Callable[[str], None]) -> Data:
     run = with_chosen_rows(run, report, renew=True)
     manifest = prepare_corpus(run.data, report, renew=True)
     return run.data.model_copy(update={"content": manifest.content})
@@ -92,7 +92,7 @@ def refined(
     before: list[dict[str, Any]],
     made: Any,
     console: Console,
-    report: Report,
+    report: Callable[[str], None],
 ) -> dict[str, Any]:
     """Train on a round's rows and make those of the next; return what is recorded of the round."""
     manifest = find_corpus(data)
@@ -140,7 +140,7 @@ def refined(
     }
 
 
-def said_of(number: int, done: dict[str, Any]) -> str:
+def round_in_words(number: int, done: dict[str, Any]) -> str:
     flagged = ", ".join(f"{count} {action}" for action, count in done["actions"].items() if action != "keep")
     made = f"; {done['made']} rows were made" if "made" in done else ""
     return f"refine: round {number}: score {done['score']:.4f} on {done['rows']} rows; flagged {flagged}{made}"

@@ -15,6 +15,7 @@ from shoal.search.config.sections import Data
 from shoal.search.corpus.manifest import Group, Manifest
 
 SAME = "same_as"  # column of the row that each one is a near duplicate of
+TokenRows = NDArray[np.integer]  # (rows, length)
 ScoreColumns = dict[str, NDArray[Any]]
 
 

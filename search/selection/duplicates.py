@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from shoal.cluster.storage import Store
 from shoal.policies.sampling.chance import mixed_bits
+from shoal.policies.sampling.interface import Ids
 from shoal.search.config.run import Run
 from shoal.search.config.selection import Duplicates
 from shoal.search.corpus.scores import FOLDER, RECORD
@@ -24,10 +25,9 @@ from shoal.search.selection.interface import tokens_of
 from shoal.search.selection.leaks import stretch_hashes
 from shoal.search.selection.stages import on_files
 
-SECTION = "selection.duplicates"
+DUPLICATES_KEY = "selection.duplicates"
 SIGNATURE, BAND = "signature", "band_"
 ODD = np.uint64(3)
-Ids = NDArray[np.int64]
 Signatures = NDArray[np.uint32]  # (rows, permutations)
 
 
@@ -50,7 +50,7 @@ def duplicate_folder(run: Run, pool: Corpus, settings: Duplicates, report: Calla
     dropped = int((same != ids).sum())
     pool.store.write_json(f"{folder}/{RECORD}", {**named, "rows": len(ids), "dropped": dropped})
     pool.store.delete(signed)
-    report(f"{SECTION}: {dropped} of {len(ids)} rows are near duplicates of others")
+    report(f"{DUPLICATES_KEY}: {dropped} of {len(ids)} rows are near duplicates of others")
     return folder
 
 
@@ -67,7 +67,7 @@ class Signer:
         if self.store.exists(place):
             return 0
         ids, rows = stored_rows(self.store, file)
-        hashes = shingles(tokens_of(rows, SECTION), self.settings.shingle)
+        hashes = shingles(tokens_of(rows, DUPLICATES_KEY), self.settings.shingle)
         signatures = np.array([minhash(self.library, each, self.settings) for each in hashes], np.uint32)
         width = signatures.shape[1] * signatures.itemsize
         content = pa.py_buffer(np.ascontiguousarray(signatures))
@@ -97,7 +97,7 @@ def find_duplicates(pool: Corpus, signed: str, settings: Duplicates, ids: Ids, b
     shared = [
         part
         for number in range(bands)
-        if len(part := together(read_numbers(pool, signed, f"{BAND}{number}")[order]))
+        if len(part := bucket_mates(read_numbers(pool, signed, f"{BAND}{number}")[order]))
     ]
     if not shared:
         return ids.copy()
@@ -113,7 +113,7 @@ def find_duplicates(pool: Corpus, signed: str, settings: Duplicates, ids: Ids, b
     return found
 
 
-def together(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+def bucket_mates(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return bucket and row of all rows whose key another row has too, `(pairs, 2)`."""
     order = np.argsort(keys, kind="stable")
     same = keys[order][1:] == keys[order][:-1]
@@ -195,6 +195,6 @@ def minhash_library() -> Any:
         return importlib.import_module("datasketch")
     except ImportError as error:
         raise InputError(
-            f"{SECTION}: needs the package datasketch (pip install 'shoal[duplicates]'); install it, or leave "
-            f"{SECTION} out."
+            f"{DUPLICATES_KEY}: needs the package datasketch (pip install 'shoal[duplicates]'); install it, or "
+            f"leave {DUPLICATES_KEY} out."
         ) from error

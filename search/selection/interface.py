@@ -20,7 +20,7 @@ class Scoring(NamedTuple):
     length: int  # tokens of a row
     device: str = "cpu"
     tokenizer: str = "bytes"  # the corpus's
-    fitted: Any = None  # what was fitted before rows are scored
+    fitted: Any = None  # it was fitted before rows are scored
     code: str = ""  # folder of a class of the user's own
 
 

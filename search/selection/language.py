@@ -6,6 +6,7 @@ Only safetensors are read, and nothing in a folder is run.
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -20,20 +21,20 @@ from shoal.search.config.places import is_place
 from shoal.search.errors import InputError
 from shoal.search.exported import check_exported, read_exported
 from shoal.search.models import INSTALL_MODELS, config_of, local_folder
+from shoal.search.selection.corpora import TokenRows
 from shoal.search.tokenizers import open_tokenizer
 
-READ_AT_ONCE = 1 << 24  # bytes
+BYTES_AT_ONCE = 1 << 24  # bytes
 CAUSAL, STATES, CLASSES = "AutoModelForCausalLM", "AutoModel", "AutoModelForSequenceClassification"
-Tokens = NDArray[np.integer]
 
 
 class Reader(NamedTuple):
     """A model, and how it reads rows of the corpus's tokens."""
 
     module: Any
-    encode: Callable[[Tokens], list[Tokens]] | None = None  # None: it reads rows as they are
+    encode: Callable[[TokenRows], list[TokenRows]] | None = None  # None: it reads rows as they are
 
-    def judge(self, rows: Tokens, judged: Callable[[Any, Tokens], NDArray[Any]]) -> NDArray[Any]:
+    def judge(self, rows: TokenRows, judged: Callable[[Any, TokenRows], NDArray[Any]]) -> NDArray[Any]:
         """Return what `judged(module, rows)` finds of each row."""
         if self.encode is None:
             return judged(self.module, rows)
@@ -45,7 +46,7 @@ class Reader(NamedTuple):
             found[places] = values
         return judged(self.module, rows[:0].astype(np.int64)) if found is None else found
 
-    def parts(self, rows: Tokens) -> list[tuple[NDArray[np.int64], Tokens]]:
+    def parts(self, rows: TokenRows) -> list[tuple[NDArray[np.int64], TokenRows]]:
         """Return rows as the model reads them, in parts of like length, and the places of each part."""
         from shoal.trainables.scoring import by_length
 
@@ -66,7 +67,7 @@ def open_reader(key: str, model: str, tokenizer: str, length: int, device: str, 
     """Return a model that reads rows of `length` tokens of a corpus's tokenizer."""
     if is_ours(model):
         return Reader(open_decoder(key, model, length, device))
-    from shoal.trainables.pretrained.folder import judging_model
+    from shoal.trainables.pretrained.folder import is_causal, judging_model
 
     folder = local_folder(key, model)
     try:
@@ -74,6 +75,8 @@ def open_reader(key: str, model: str, tokenizer: str, length: int, device: str, 
     except Exception as error:  # transformers raises many kinds
         said = str(error).strip().splitlines()
         raise InputError(f"{key}: {model} cannot be opened as {kind}: {said[0] if said else error}") from error
+    if kind == CAUSAL and not is_causal(module):
+        raise InputError(f"{key}: {model} is no causal model: what it says of a token depends on later ones.")
     return Reader(module, None if same_tokens(tokenizer, folder) else encoder_of(key, folder, tokenizer, kind))
 
 
@@ -93,7 +96,7 @@ def same_tokens(tokenizer: str, folder: str) -> bool:
     return ours.exists() and theirs.exists() and ours.read_bytes() == theirs.read_bytes()
 
 
-def encoder_of(key: str, folder: str, tokenizer: str, kind: str) -> Callable[[Tokens], list[Tokens]]:
+def encoder_of(key: str, folder: str, tokenizer: str, kind: str) -> Callable[[TokenRows], list[TokenRows]]:
     """Return a function that writes rows of a corpus's tokens as those of a model, with its special tokens."""
     from shoal.trainables.folder_tokenizer import tokenizer_in_folder
 
@@ -108,7 +111,7 @@ def encoder_of(key: str, folder: str, tokenizer: str, kind: str) -> Callable[[To
     else:
         theirs.no_truncation()
 
-    def encode(rows: Tokens) -> list[Tokens]:
+    def encode(rows: TokenRows) -> list[TokenRows]:
         texts = [ours.decode(row) for row in rows]
         found = [each.ids for each in theirs.encode_batch(texts, add_special_tokens=True)]
         # a row of no tokens is read as one token, whose loss counts nothing
@@ -117,7 +120,7 @@ def encoder_of(key: str, folder: str, tokenizer: str, kind: str) -> Callable[[To
     return encode
 
 
-def check_model(key: str, model: str, tokenizer: str, vocabulary: int, kind: str) -> None:
+def check_readable(key: str, model: str, tokenizer: str, vocabulary: int, kind: str) -> None:
     """Raise InputError where a model is not there, or cannot read rows of these tokens."""
     here = is_place(model) and "://" not in model
     if here and not os.path.exists(os.path.join(model, "config.json")):
@@ -132,10 +135,8 @@ def check_model(key: str, model: str, tokenizer: str, vocabulary: int, kind: str
             )
         check_exported(key, model, tokenizer, vocabulary)
         return
-    try:
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"{key}: a folder of transformers needs {INSTALL_MODELS}") from error
+    if importlib.util.find_spec("transformers") is None:
+        raise InputError(f"{key}: a folder of transformers needs {INSTALL_MODELS}")
     config_of(local_folder(key, model), key)
 
 
@@ -151,6 +152,6 @@ def digest_of_weights(key: str, model: str) -> str:
     found = hashlib.blake2b(digest_size=16)
     for name in names:
         with store.filesystem.open_input_stream(store.path(name)) as stream:
-            while part := stream.read(READ_AT_ONCE):
+            while part := stream.read(BYTES_AT_ONCE):
                 found.update(part)
     return found.hexdigest()

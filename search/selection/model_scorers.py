@@ -17,9 +17,10 @@ from shoal.search.selection.language import (
     CLASSES,
     STATES,
     Reader,
-    check_model,
+    check_readable,
     open_reader,
 )
+from shoal.search.selection.queries import read_queries
 
 SMALLEST_LOSS = 1e-3  # a share of a smaller loss would be noise
 
@@ -46,12 +47,14 @@ def difference_scorer(scoring: Scoring) -> RowScorer:
     def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
         tokens = tokens_of(rows, key)
         first, second = (each.judge(tokens, row_losses) for each in (model, base))
-        return {settings.column: difference(first, second, settings.relative)}
+        return {settings.column: loss_difference(first, second, settings.relative)}
 
     return score
 
 
-def difference(losses: NDArray[np.float32], base: NDArray[np.float32], relative: bool) -> NDArray[np.float64]:
+def loss_difference(
+    losses: NDArray[np.float32], base: NDArray[np.float32], relative: bool
+) -> NDArray[np.float64]:
     below = base.astype(np.float64)
     found = losses - below
     return np.asarray(found / np.maximum(below, SMALLEST_LOSS) if relative else found)
@@ -102,16 +105,15 @@ def class_place(scoring: Scoring) -> int:
 
 def influence_scorer(scoring: Scoring) -> RowScorer:
     """Score rows by queries that were solved beforehand: `scoring.fitted` names their file in the corpus."""
-    from shoal.search.selection.fitted_influence import read_queries
     from shoal.trainables.influence.ekfac import influences, rows_at_once
     from shoal.trainables.influence.likelihoods import NextTokens
-    from shoal.trainables.influence.traces import linear_layers
+    from shoal.trainables.influence.traces import traced_layers
     from shoal.trainables.scoring import passes
 
     settings, (store, file) = scoring.settings, scoring.fitted
     over = getattr(np, settings.over)
     reader, targets = reader_of(scoring), read_queries(Store(store), file, scoring.device)
-    likelihood, layers = NextTokens(reader.module), linear_layers(reader.module, settings.layers)
+    likelihood, layers = NextTokens(reader.module), traced_layers(reader.module, settings.layers)
     at_once = rows_at_once(layers)
 
     def scores(module: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -141,7 +143,7 @@ def head_scorer(scoring: Scoring) -> RowScorer:
         base = reader.judge(tokens, row_losses)
         with attending_to_all(reader.module, heads):
             without = reader.judge(tokens, row_losses)
-        return {settings.column: difference(without, base, relative=True)}
+        return {settings.column: loss_difference(without, base, relative=True)}
 
     return score
 
@@ -156,4 +158,4 @@ def check_models(settings: Any, key: str, manifest: Manifest) -> None:
     kind = CLASSES if isinstance(settings, ClassScore) else CAUSAL
     kind = STATES if isinstance(settings, EmbeddingScore) else kind
     for name, model in models_of(settings).items():
-        check_model(f"{key}.{name}", model, manifest.tokenizer, manifest.vocabulary, kind)
+        check_readable(f"{key}.{name}", model, manifest.tokenizer, manifest.vocabulary, kind)

@@ -7,7 +7,7 @@ from typing import Any
 from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
 from shoal.search.selection.select import Chosen
-from shoal.search.selection.shown import SHOWN
+from shoal.search.selection.shown import SHOWN_FILE
 
 PAGE = "page.html"
 WIDTH, HEIGHT, BELOW = 320, 90, 16  # size of a histogram in pixels, and of the numbers below it
@@ -25,7 +25,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f4f4f2; paddi
 def write_page(run: Run, chosen: Chosen) -> str:
     """Write the page beside the decisions; return its name in the corpus of the chosen rows."""
     store = Store(chosen.data.corpus)
-    shown = store.read_json(f"{chosen.folder}/{SHOWN}", "rows")
+    shown = store.read_json(f"{chosen.folder}/{SHOWN_FILE}", "rows")
     said = f"{escape(run.name)}: {chosen.record['kept']} of {chosen.record['rows']} rows kept"
     title = f"<title>{escape(run.name)}: selection</title>"
     page = f"<!doctype html><meta charset=utf-8>{title}<style>{PAGE_STYLE}</style><h1>{said}</h1>"
@@ -43,8 +43,8 @@ def parts_of(record: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterable[st
         yield "<h3>How far rows lie above the cut</h3>"
         drawn = [
             f"<figure><figcaption>{escape(name)}</figcaption>"
-            f"{bars(*counts, found['low'], found['high'])}</figure>"
-            for name, counts in found["counts"].items()
+            f"{bars(kept, left, found['low'], found['high'])}</figure>"
+            for name, (kept, left) in found["counts"].items()
         ]
         yield f'<div style="display: flex; flex-wrap: wrap; gap: 16px">{"".join(drawn)}</div>'
     for title, rows in shown["rows"].items():

@@ -38,19 +38,18 @@ from shoal.search.selection.scoring import scored
 from shoal.search.selection.writing import write_selected
 from shoal.search.tokenizers import open_tokenizer
 
-KEY = "refine"
+REFINE_KEY = "refine"
 ASKED_AT_ONCE = 64  # rows that the user's class is asked about at a time
 NEAR = 2  # rows that a seed is shown beside the row itself
 ROUND_ACTIONS = "actions.parquet"
-Report = Callable[[str], None]
 
 
 class Asked(NamedTuple):
     """What the user's class is asked for: one new text."""
 
     action: str  # simplify, rewrite or seed
-    text: str  # of the row that is replaced, or that the new one is to be like
-    near: tuple[str, ...]  # for a seed the texts of the nearest rows
+    text: str  # the row that is replaced, or that the new one is to be like
+    near: tuple[str, ...]  # a seed has the texts of the nearest rows here
 
 
 class Signals(NamedTuple):
@@ -64,24 +63,26 @@ class Signals(NamedTuple):
 
 def rewriter_of(run: Run) -> Any:
     assert run.refine is not None
-    return own_object(KEY, run.refine.made, run.code, "rewrite(asked)")
+    return own_object(REFINE_KEY, run.refine.made, run.code, "rewrite(asked)")
 
 
-def signals_of(run: Run, corpus: Corpus, model: str, made: Any, report: Report) -> Signals:
+def signals_of(run: Run, corpus: Corpus, model: str, made: Any, report: Callable[[str], None]) -> Signals:
     """Return losses before and after training, similarities and ratings of all training rows."""
     assert run.refine is not None
     folders = [
         scored(run, corpus, None, scoring_of(run, corpus, settings, key), "", report)
         for settings, key in (
-            (LossScore(kind="loss", model=run.refine.base, column="loss_before"), f"{KEY}.base"),
-            (LossScore(kind="loss", model=model, column="loss_after"), KEY),
-            (EmbeddingScore(kind="embedding", model=model), KEY),
+            (LossScore(kind="loss", model=run.refine.base, column="loss_before"), f"{REFINE_KEY}.base"),
+            (LossScore(kind="loss", model=model, column="loss_after"), REFINE_KEY),
+            (EmbeddingScore(kind="embedding", model=model), REFINE_KEY),
         )
     ]
     columns = read_columns(corpus, folders)
     embedding = columns.pop("embedding")
     columns["similarity"] = similarity_to_nearest(embedding, NEAR)
-    tokens = np.concatenate([tokens_of(stored_rows(corpus.store, file)[1], KEY) for file in corpus.files])
+    tokens = np.concatenate(
+        [tokens_of(stored_rows(corpus.store, file)[1], REFINE_KEY) for file in corpus.files]
+    )
     columns["rating"] = ratings_of(made, texts_of_rows(corpus, tokens))
     return Signals(read_ids(corpus), tokens, columns, embedding)
 
@@ -92,7 +93,7 @@ def scoring_of(run: Run, corpus: Corpus, settings: Any, key: str) -> Scoring:
 
 def texts_of_rows(corpus: Corpus, tokens: NDArray[np.unsignedinteger]) -> list[str]:
     tokenizer = open_tokenizer(corpus.manifest.tokenizer)
-    # what only fills a row up is no part of its text
+    # the tokens that only fill a row up are no part of its text
     return [tokenizer.decode(row[: last_token(row, tokenizer.end) + 1]) for row in tokens]
 
 
@@ -108,7 +109,9 @@ def ratings_of(made: Any, texts: list[str]) -> NDArray[np.float64]:
     parts = [texts[start : start + ASKED_AT_ONCE] for start in range(0, len(texts), ASKED_AT_ONCE)]
     found = [np.asarray(made.rate(part), np.float64) for part in parts]
     if any(values.shape != (len(part),) for values, part in zip(found, parts, strict=True)):
-        raise InputError(f"{KEY}.made: rate(texts) must return a number for each of {len(parts[0])} texts.")
+        raise InputError(
+            f"{REFINE_KEY}.made: rate(texts) must return a number for each of {len(parts[0])} texts."
+        )
     return np.concatenate(found)
 
 
@@ -120,7 +123,9 @@ def write_generation(
     for action in range(SIMPLIFY, SEED + 1):
         rows = np.flatnonzero(flagged.seeds if action == SEED else flagged.action == action)
         children = child_ids(signals.ids[rows], number, action)
-        for child, text in zip(children.tolist(), asked_for(corpus, signals, made, action, rows), strict=True):
+        for child, text in zip(
+            children.tolist(), rewritten_texts(corpus, signals, made, action, rows), strict=True
+        ):
             if text is None:
                 lost.add(child)
             else:
@@ -138,14 +143,14 @@ def write_generation(
     return write_selected(corpus, place, decided, added), generation
 
 
-def asked_for(
+def rewritten_texts(
     corpus: Corpus, signals: Signals, made: Any, action: int, rows: NDArray[np.int64]
 ) -> list[str | None]:
     """Return the texts that the user's class makes of rows; None where it makes none."""
     texts = texts_of_rows(corpus, signals.tokens[rows])
     near: Sequence[tuple[str, ...]] = [()] * len(rows)
     if action == SEED and len(rows):
-        nearest = nearest_to(signals.embedding, rows)
+        nearest = nearest_other_rows(signals.embedding, rows)
         near = [tuple(texts_of_rows(corpus, signals.tokens[each])) for each in nearest]
     asked = [Asked(ACTIONS[action], text, others) for text, others in zip(texts, near, strict=True)]
     found: list[str | None] = []
@@ -154,14 +159,14 @@ def asked_for(
         given = list(made.rewrite(part))
         if len(given) != len(part) or any(not isinstance(text, str | None) for text in given):
             raise InputError(
-                f"{KEY}.made: rewrite(asked) must return a text, or None, for each of {len(part)} requests, "
-                f"got {len(given)} of {', '.join(sorted({type(text).__name__ for text in given}))}."
+                f"{REFINE_KEY}.made: rewrite(asked) must return a text, or None, for each of {len(part)} "
+                f"requests, got {len(given)} of {', '.join(sorted({type(text).__name__ for text in given}))}."
             )
         found += given
     return found
 
 
-def nearest_to(embedding: NDArray[np.floating], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def nearest_other_rows(embedding: NDArray[np.floating], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the nearest other rows of each of these rows, `(rows, NEAR)` or fewer."""
     unit = unit_rows(embedding.astype(np.float64) - embedding.mean(axis=0, dtype=np.float64))
     cosines = unit[rows] @ unit.T

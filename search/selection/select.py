@@ -21,7 +21,7 @@ from shoal.search.selection.duplicates import duplicate_folder
 from shoal.search.selection.fitting import gram_counts
 from shoal.search.selection.leaks import find_leak
 from shoal.search.selection.scoring import add_scores
-from shoal.search.selection.shown import SHOWN, shown_of
+from shoal.search.selection.shown import SHOWN_FILE, shown_of
 from shoal.search.selection.writing import CHOSEN, SELECTIONS, write_decisions, write_selected
 
 Say = Callable[[str], None]
@@ -64,7 +64,7 @@ def select_corpus(run: Run, report: Say, renew: bool = False) -> Chosen:
     decided = decide_pool(run, pool, targets, folders, theirs, same, report)
     manifest = write_selected(pool, place, decided)
     write_decisions(Store(place.corpus), folder, pool, decided)
-    Store(place.corpus).write_json(f"{folder}/{SHOWN}", shown_of(pool, decided))
+    Store(place.corpus).write_json(f"{folder}/{SHOWN_FILE}", shown_of(pool, decided))
     place = place.model_copy(update={"content": manifest.content})
     record = {
         **named,

@@ -13,7 +13,7 @@ from shoal.search.selection.corpora import Corpus, stored_rows
 from shoal.search.selection.deciding import Decided
 from shoal.search.tokenizers import open_tokenizer
 
-SHOWN = "shown.json"
+SHOWN_FILE = "shown.json"
 ROWS_SHOWN = 10  # rows shown of those kept, dropped, and at the edge
 BARS = 40  # bars of a histogram
 LETTERS = 400  # most that is shown of a row
@@ -25,7 +25,7 @@ def shown_of(pool: Corpus, decided: Decided) -> dict[str, Any]:
     places = example_places(decided)
     texts = texts_at(pool, sorted({place for each in places.values() for place in each}))
     rows = {
-        title: [described(pool, decided, place, texts[place]) for place in each]
+        title: [shown_row(pool, decided, place, texts[place]) for place in each]
         for title, each in places.items()
     }
     return {"histograms": histograms(pool, decided), "rows": rows}
@@ -71,7 +71,7 @@ def best(key: NDArray[Any], ids: NDArray[np.int64], among: NDArray[np.bool_]) ->
     return [int(place) for place in places[order]]
 
 
-def described(pool: Corpus, decided: Decided, place: int, text: str) -> dict[str, Any]:
+def shown_row(pool: Corpus, decided: Decided, place: int, text: str) -> dict[str, Any]:
     margin, same = float(decided.selected.margin[place]), int(decided.same_as[place])
     return {
         "row_id": int(decided.ids[place]),
@@ -91,12 +91,12 @@ def texts_at(pool: Corpus, places: list[int]) -> dict[int, str]:
         inside = [place for place in places if start <= place < start + size]
         if inside:
             rows = stored_rows(pool.store, file)[1]
-            found |= {place: as_text(rows[place - start], tokenizer) for place in inside}
+            found |= {place: readable_text(rows[place - start], tokenizer) for place in inside}
         start += size
     return found
 
 
-def as_text(row: Any, tokenizer: Any) -> str:
+def readable_text(row: Any, tokenizer: Any) -> str:
     """Return a row as it can be read; of a record its fields, numbers and arrays cut short."""
     if row.dtype.names is None:
         return str(tokenizer.decode(row))

@@ -8,9 +8,9 @@ from shoal.trainables.decoder import Decoder, initialise
 from shoal.trainables.retrieval_heads import (
     Probe,
     attending_to_all,
-    attention,
     best_heads,
     copied_shares,
+    heads_watched,
     most_attended,
     retrieval_scores,
     running_mean,
@@ -106,7 +106,7 @@ def test_only_the_named_heads_give_the_mean_of_their_values(model) -> None:
         return output
 
     tokens = torch.from_numpy(ROWS[:2].astype(np.int64))
-    with torch.no_grad(), attention(model, watch):
+    with torch.no_grad(), heads_watched(model, watch):
         logits_of(model, tokens)
     assert [layer for layer, _, _ in given] == [0, 1] and given[0][2].shape == given[0][1].shape == (
         2,
@@ -117,7 +117,7 @@ def test_only_the_named_heads_give_the_mean_of_their_values(model) -> None:
     with (
         torch.no_grad(),
         attending_to_all(model, [(0, 2)]),
-        attention(model, lambda *all: seen.append(all) or all[-1]),
+        heads_watched(model, lambda *all: seen.append(all) or all[-1]),
     ):
         logits_of(model, tokens)
     wanted = running_mean(given[0][1][:, 2])

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from shoal.trainables.influence.likelihoods import Likelihood, Rows
-from shoal.trainables.influence.traces import Trace, traces
+from shoal.trainables.influence.likelihoods import LabelledRows, Likelihood
+from shoal.trainables.influence.traces import LayerTrace, traces
 
-DAMPING = 0.1  # of the mean curvature of a layer, added to all of it
+DAMPING = 0.1  # this share of a layer's mean curvature is added to all of it
 GRADIENT_NUMBERS = 1 << 26  # numbers of gradients of one layer that are in memory at once
 Layers = Mapping[str, nn.Module]
 
@@ -38,26 +38,30 @@ class Query(NamedTuple):
     left: Tensor  # (queries, out, in), or (queries, out, rank)
     right: Tensor | None  # (queries, rank, in)
 
-    def products(self, trace: Trace) -> Tensor:
+    def products(self, trace: LayerTrace) -> Tensor:
         """Return each row's gradient times each query, `(rows, queries)`."""
         if self.right is None:
             return trace.gradients().flatten(1) @ self.left.flatten(1).T
-        # of low rank the rows' gradients need not be formed
+        # a matrix of low rank needs no gradients of rows in full
         first = torch.einsum("nto,qor->ntqr", trace.slopes, self.left)
         second = torch.einsum("nti,qri->ntqr", trace.inputs, self.right)
         return (first * second).sum(dim=(1, 3))
 
 
-Factors = dict[str, LayerFactors]
+CurvatureFactors = dict[str, LayerFactors]
 Queries = dict[str, Query]
 
 
 def fit_factors(
-    likelihood: Likelihood, layers: Layers, batches: Sequence[Rows], draws: torch.Generator, passes: int = 1
-) -> Factors:
+    likelihood: Likelihood,
+    layers: Layers,
+    batches: Sequence[LabelledRows],
+    draws: torch.Generator,
+    passes: int = 1,
+) -> CurvatureFactors:
     """Return the factors of each layer, from two times `passes` passes over batches of training rows."""
 
-    def sampled() -> Iterable[dict[str, Trace]]:
+    def sampled() -> Iterable[dict[str, LayerTrace]]:
         for batch in [*batches] * passes:
             yield traces(layers, partial(likelihood.sampled, batch, draws))[0]
 
@@ -69,14 +73,14 @@ def fit_factors(
     for traced in sampled():
         for name, trace in traced.items():
             inputs, outputs = bases[name]
-            turned = Trace(trace.inputs @ inputs, trace.slopes @ outputs)
+            turned = LayerTrace(trace.inputs @ inputs, trace.slopes @ outputs)
             squares = turned.gradients().square().sum(dim=0).double()
             sums[name] = sums[name] + squares if name in sums else squares
         rows += len(trace.inputs)
     return {name: LayerFactors(*bases[name], (each / rows).to(exact)) for name, each in sums.items()}
 
 
-def covariances(found: Iterable[dict[str, Trace]]) -> dict[str, list[Tensor]]:
+def covariances(found: Iterable[dict[str, LayerTrace]]) -> dict[str, list[Tensor]]:
     """Return the second moments of inputs and slopes over all tokens, up to a factor."""
     sums: dict[str, list[Tensor]] = {}
     for traced in found:
@@ -97,8 +101,8 @@ def vectors(covariance: Tensor, dtype: torch.dtype) -> Tensor:
 def solved_queries(
     likelihood: Likelihood,
     layers: Layers,
-    factors: Factors,
-    batches: Iterable[Rows],
+    factors: CurvatureFactors,
+    batches: Iterable[LabelledRows],
     rank: int | None = None,
     damping: float | None = None,
 ) -> Queries:
@@ -109,15 +113,15 @@ def solved_queries(
     parts: dict[str, list[Query]] = {name: [] for name in factors}
     for batch in batches:
         for name, trace in traces(layers, partial(likelihood.losses, batch))[0].items():
-            parts[name].append(shortened(factors[name].solve(trace.gradients(), damping), rank))
-    return {name: together(each) for name, each in parts.items()}
+            parts[name].append(low_rank_query(factors[name].solve(trace.gradients(), damping), rank))
+    return {name: stacked_queries(each) for name, each in parts.items()}
 
 
 def mean_query(
     likelihood: Likelihood,
     layers: Layers,
-    factors: Factors,
-    batches: Iterable[Rows],
+    factors: CurvatureFactors,
+    batches: Iterable[LabelledRows],
     damping: float | None = None,
 ) -> Queries:
     """Return the mean over query rows as one query, for no more than the cost of one."""
@@ -131,7 +135,7 @@ def mean_query(
     return {name: Query(factors[name].solve(each[None] / rows, damping), None) for name, each in sums.items()}
 
 
-def influences(likelihood: Likelihood, layers: Layers, queries: Queries, batch: Rows) -> Tensor:
+def influences(likelihood: Likelihood, layers: Layers, queries: Queries, batch: LabelledRows) -> Tensor:
     """Return by how much each row lowers the queries' losses, `(rows, queries)`.
 
     It is the slope by the row's weight in the sum of all rows' losses: training on a row of influence 1 with a
@@ -147,7 +151,7 @@ def rows_at_once(layers: Layers) -> int:
     return max(1, min(128, GRADIENT_NUMBERS // largest))
 
 
-def shortened(matrices: Tensor, rank: int | None) -> Query:
+def low_rank_query(matrices: Tensor, rank: int | None) -> Query:
     """Return matrices `(queries, out, in)` as their largest singular vectors."""
     if rank is None or rank >= min(matrices.shape[1:]):
         return Query(matrices, None)
@@ -155,6 +159,6 @@ def shortened(matrices: Tensor, rank: int | None) -> Query:
     return Query(left[:, :, :rank] * values[:, None, :rank], right[:, :rank])
 
 
-def together(parts: Sequence[Query]) -> Query:
+def stacked_queries(parts: Sequence[Query]) -> Query:
     rights = [part.right for part in parts if part.right is not None]
     return Query(torch.cat([part.left for part in parts]), torch.cat(rights) if rights else None)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from shoal.trainables.scoring import PADDING, logits_of
 
-Rows = Any  # what one kind of model takes: tokens, or pairs of inputs and labels
+LabelledRows = Any  # a model takes tokens, or pairs of inputs and labels
 
 
 class Likelihood(Protocol):
@@ -19,10 +19,10 @@ class Likelihood(Protocol):
 
     module: nn.Module
 
-    def losses(self, rows: Rows) -> Tensor:
+    def losses(self, rows: LabelledRows) -> Tensor:
         """Return minus the log-likelihood of each row, summed over its tokens, in nats: `(rows,)`."""
 
-    def sampled(self, rows: Rows, draws: torch.Generator) -> Tensor:
+    def sampled(self, rows: LabelledRows, draws: torch.Generator) -> Tensor:
         """Return the same for labels that are drawn from what the model predicts."""
 
 

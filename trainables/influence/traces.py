@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Trace(NamedTuple):
+class LayerTrace(NamedTuple):
     """What one layer saw of a batch."""
 
     inputs: Tensor  # (rows, tokens, in), with a last input of 1 if the layer has a bias
@@ -24,7 +24,7 @@ class Trace(NamedTuple):
         return self.slopes.transpose(1, 2) @ self.inputs
 
 
-def linear_layers(module: nn.Module, patterns: Sequence[str] = ("*",)) -> dict[str, nn.Module]:
+def traced_layers(module: nn.Module, patterns: Sequence[str] = ("*",)) -> dict[str, nn.Module]:
     """Return the linear layers whose names fit a pattern, but for those that write tokens' logits.
 
     Raises ValueError where none fits.
@@ -48,34 +48,36 @@ def is_linear(part: nn.Module) -> bool:
     return isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D"
 
 
-def traces(layers: Mapping[str, nn.Module], losses: Callable[[], Tensor]) -> tuple[dict[str, Trace], Tensor]:
+def traces(
+    layers: Mapping[str, nn.Module], losses: Callable[[], Tensor]
+) -> tuple[dict[str, LayerTrace], Tensor]:
     """Return each layer's trace of one computation of losses `(rows,)`, and the losses."""
     with watching(layers) as seen, torch.enable_grad():
         found = losses()
         outputs = [output for calls in seen.values() for _, output in calls]
         slopes = iter(torch.autograd.grad(found.sum(), outputs))
     traced = {
-        name: joined(name, layers[name], calls, [next(slopes) for _ in calls], len(found))
+        name: joined_calls(name, layers[name], calls, [next(slopes) for _ in calls], len(found))
         for name, calls in seen.items()
     }
     return traced, found.detach()
 
 
-def joined(
+def joined_calls(
     name: str, layer: nn.Module, calls: list[tuple[Tensor, Tensor]], slopes: list[Tensor], rows: int
-) -> Trace:
+) -> LayerTrace:
     """Return one trace of all calls of a layer in a pass: a layer that is called twice has twice the tokens."""
     if any(len(given) != rows for given, _ in calls):
         raise ValueError(
             f"layer {name} must see the rows one by one, but mixes them; leave it out of `layers`."
         )
-    inputs = torch.cat([by_token(given) for given, _ in calls], dim=1)
+    inputs = torch.cat([token_by_token(given) for given, _ in calls], dim=1)
     if getattr(layer, "bias", None) is not None:
         inputs = torch.cat([inputs, inputs.new_ones(*inputs.shape[:2], 1)], dim=2)
-    return Trace(inputs, torch.cat([by_token(each) for each in slopes], dim=1))
+    return LayerTrace(inputs, torch.cat([token_by_token(each) for each in slopes], dim=1))
 
 
-def by_token(values: Tensor) -> Tensor:
+def token_by_token(values: Tensor) -> Tensor:
     """Return values `(rows, ..., width)` as `(rows, tokens, width)`, in float32 at least."""
     flat = values.detach().reshape(len(values), -1, values.shape[-1])
     return flat if flat.dtype == torch.float64 else flat.float()

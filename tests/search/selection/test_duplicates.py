@@ -8,7 +8,7 @@ import pytest
 from shoal.cluster.storage import Store
 from shoal.search.config.selection import Duplicates
 from shoal.search.runs.select import why
-from shoal.search.selection.duplicates import band_hashes, bands_of, greedy, minhash, shingles, together
+from shoal.search.selection.duplicates import band_hashes, bands_of, bucket_mates, greedy, minhash, shingles
 from shoal.search.selection.select import select_corpus
 from shoal.search.selection.writing import DECISIONS
 from tests.search.selection.test_select import places, run_of
@@ -32,7 +32,7 @@ def test_the_same_rows_are_found_as_by_the_index_of_datasketch() -> None:
     settings = Duplicates(similarity=0.6, permutations=64)
     signatures = np.array([minhash(datasketch, each, settings) for each in shingles(rows_with_copies(), 8)])
     bands, size = bands_of(datasketch, settings)
-    found = greedy(signatures, [together(each) for each in band_hashes(signatures, bands, size)], 0.6)
+    found = greedy(signatures, [bucket_mates(each) for each in band_hashes(signatures, bands, size)], 0.6)
     index, kept, wanted = datasketch.MinHashLSH(threshold=0.6, num_perm=64), {}, np.arange(400)
     scheme = datasketch.MinHash(num_perm=64).scheme
     for place, values in enumerate(signatures):
@@ -58,8 +58,8 @@ def test_who_stays_by_hand() -> None:
 
 def test_rows_that_share_a_key_by_hand() -> None:
     keys = np.array([5, 9, 5, 7, 9], np.uint64)
-    assert together(keys).tolist() == [[0, 0], [0, 2], [2, 1], [2, 4]]
-    assert together(keys[:2]).tolist() == together(keys[:0]).tolist() == []
+    assert bucket_mates(keys).tolist() == [[0, 0], [0, 2], [2, 1], [2, 4]]
+    assert bucket_mates(keys[:2]).tolist() == bucket_mates(keys[:0]).tolist() == []
 
 
 def test_the_row_of_least_id_stays_and_the_others_name_it(tmp_path, places) -> None:

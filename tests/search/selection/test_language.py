@@ -17,7 +17,7 @@ from shoal.search.config.selection import (
 from shoal.search.errors import InputError
 from shoal.search.selection.interface import Scoring
 from shoal.search.selection.language import digest_of_weights, open_reader
-from shoal.search.selection.probes import probe
+from shoal.search.selection.probes import lookup_probe
 from shoal.search.selection.scorers import open_scorer
 from shoal.search.selection.select import select_corpus
 from shoal.trainables.scoring import by_length, padded, row_losses
@@ -148,14 +148,14 @@ def test_a_corpus_is_chosen_by_influence_and_by_heads(tmp_path, places, score, p
 def test_a_probe_holds_its_value_twice_and_fits_its_row() -> None:
     rng, texts = np.random.default_rng(0), [["some", "words", "that", "stand", "here"]]
     for length in (96, 200, 4096):
-        made = probe(rng, Bytes().within, texts, length)
+        made = lookup_probe(rng, Bytes().within, texts, length)
         assert len(made.tokens) <= length and made.answer.stop == len(made.tokens)
         assert made.tokens[made.value].tolist() == made.tokens[made.answer].tolist()
         assert made.value.stop < made.answer.start
     with pytest.raises(
         ValueError, match="rows must have room for two keys with their values, but have 16 tokens"
     ):
-        probe(rng, Bytes().within, texts, 16)
+        lookup_probe(rng, Bytes().within, texts, 16)
 
 
 class TestRefusals:

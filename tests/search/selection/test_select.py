@@ -23,7 +23,7 @@ from shoal.search.errors import InputError
 from shoal.search.load import checked_run, dump
 from shoal.search.records.directory import on_chosen_rows
 from shoal.search.runs.select import why, with_chosen_rows
-from shoal.search.selection import scoring
+from shoal.search.selection import fitting, scoring
 from shoal.search.selection.corpora import Corpus, read_ids
 from shoal.search.selection.duplicates import shingles
 from shoal.search.selection.interface import Scoring
@@ -217,7 +217,7 @@ def test_actors_on_the_cluster_score_the_same(tmp_path, places) -> None:
     ratios = np.linspace(-1, 1, 500)[None]
     own = OwnScore(kind="own", made="no_such_module_of_ours:Score")
     with session():
-        count = partial(scoring.GramCounter, pool.data.corpus, settings, "")
+        count = partial(fitting.GramCounter, pool.data.corpus, settings, "")
         counted = [count()(file) for file in pool.files]
         assert np.array_equal(scoring.on_stage(count, pool.files, 0.0), counted)
         told = Scoring(settings, "selection.scores.0", 128, ratios=ratios)
