@@ -83,5 +83,6 @@ def retrained(
         rest = torch.arange(len(train[0])) != row
         settle(module, (train[0][rest], train[1][rest]), decay * len(train[0]) / int(rest.sum()), rounds)
         found.append(judge() - before)
-        vector_to_parameters(start, module.parameters())
+        # the weights become views of the vector that they are given
+        vector_to_parameters(start.clone(), module.parameters())
     return torch.stack(found)

@@ -58,7 +58,7 @@ def test_neither_files_nor_their_order_decide(tmp_path, places, duplicates) -> N
         file = Path(places["wood"], "texts.jsonl")
         lines = file.read_text().splitlines()
         file.write_text("\n".join(lines + [line.replace('"}', ' again"}') for line in lines[:10]]))
-    run = run_of(tmp_path, places, dsir(places, duplicates=duplicates))
+    run = run_of(tmp_path, places, dsir(places, duplicates=duplicates, share=0.1))
     select_corpus(run, print)
     pool = Corpus(run.data, find_corpus(run.data))
     target = target_of(run, print, renew=False)

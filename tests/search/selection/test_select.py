@@ -23,7 +23,7 @@ from shoal.search.errors import InputError
 from shoal.search.load import checked_run, dump
 from shoal.search.records.directory import on_chosen_rows
 from shoal.search.runs.select import why, with_chosen_rows
-from shoal.search.selection import fitting, scoring
+from shoal.search.selection import fitting, scoring, stages
 from shoal.search.selection.corpora import Corpus, read_ids
 from shoal.search.selection.duplicates import shingles
 from shoal.search.selection.interface import Scoring
@@ -219,17 +219,17 @@ def test_actors_on_the_cluster_score_the_same(tmp_path, places) -> None:
     with session():
         count = partial(fitting.GramCounter, pool.data.corpus, settings, "")
         counted = [count()(file) for file in pool.files]
-        assert np.array_equal(scoring.on_stage(count, pool.files, 0.0), counted)
+        assert np.array_equal(stages.on_stage(count, pool.files, 0.0), counted)
         told = Scoring(settings, "selection.scores.0", 128, ratios=ratios)
         make = partial(scoring.FileScorer, pool.data.corpus, "scores/there", told)
         rows = [pool.store.read_table(file).num_rows for file in pool.files]
-        assert scoring.on_stage(make, pool.files, 0.0) == rows
+        assert stages.on_stage(make, pool.files, 0.0) == rows
         # what is whole is not scored again
-        assert sum(scoring.on_stage(make, pool.files, 0.0)) == 0
+        assert sum(stages.on_stage(make, pool.files, 0.0)) == 0
         lost = Scoring(own, "selection.scores.0", 128)
         wrong = partial(scoring.FileScorer, pool.data.corpus, "scores/none", lost)
         with pytest.raises(InputError, match=r"scores.0.made: no_such_module_of_ours:Score cannot be made"):
-            scoring.on_stage(wrong, pool.files, 0.0)
+            stages.on_stage(wrong, pool.files, 0.0)
     here = partial(scoring.FileScorer, pool.data.corpus, "scores/here", told)()
     assert sum(map(here, pool.files)) == pool.rows
     there, local = (scoring.read_columns(pool, [f"scores/{name}"]) for name in ("there", "here"))
