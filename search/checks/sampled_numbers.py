@@ -63,7 +63,7 @@ def check_kept_score(run: Run) -> str:
         return f"sampling.score: {rule.kind} goes by one score, got {', '.join(names)}"
     searched = run.hyperparameters.get(SECTION)
     values = searched.root if isinstance(searched, SpaceWithin) else {}
-    if len(names) < 2 and rule is not None and (getattr(rule.build(), "blend", 0.0) or "blend" in values):
+    if len(names) < 2 and rule is not None and (bool(getattr(rule.build(), "blend", 0)) or "blend" in values):
         return "sampling.rule.blend: weighs the second of two scores, as in `score: [loss, length]`"
     return ""
 

@@ -47,7 +47,8 @@ def decisions(run, pool: Corpus, target: Corpus) -> dict[int, tuple]:
     folders, theirs = add_scores(run, pool, target, same, False, print)
     found = decide_pool(run, pool, target, folders, theirs, same, print)
     said = [found.selected.why(place) for place in range(len(found.ids))]
-    each = zip(found.selected.copies.tolist(), found.selected.margin.tolist(), said, strict=True)
+    margins = np.nan_to_num(found.selected.margin, nan=-1e9).tolist()  # NaN is equal to nothing
+    each = zip(found.selected.copies.tolist(), margins, said, strict=True)
     return dict(zip(found.ids.tolist(), each, strict=True))
 
 

@@ -24,7 +24,7 @@ from shoal.search.load import checked_run, dump
 from shoal.search.records.directory import on_chosen_rows
 from shoal.search.runs.select import why, with_chosen_rows
 from shoal.search.selection import fitting, scoring, stages
-from shoal.search.selection.corpora import Corpus, read_ids
+from shoal.search.selection.corpora import Corpus, read_columns, read_ids
 from shoal.search.selection.duplicates import shingles
 from shoal.search.selection.interface import Scoring
 from shoal.search.selection.leaks import stretch_hashes
@@ -220,7 +220,7 @@ def test_actors_on_the_cluster_score_the_same(tmp_path, places) -> None:
         count = partial(fitting.GramCounter, pool.data.corpus, settings, "")
         counted = [count()(file) for file in pool.files]
         assert np.array_equal(stages.on_stage(count, pool.files, 0.0), counted)
-        told = Scoring(settings, "selection.scores.0", 128, ratios=ratios)
+        told = Scoring(settings, "selection.scores.0", 128, fitted=ratios)
         make = partial(scoring.FileScorer, pool.data.corpus, "scores/there", told)
         rows = [pool.store.read_table(file).num_rows for file in pool.files]
         assert stages.on_stage(make, pool.files, 0.0) == rows
@@ -232,7 +232,7 @@ def test_actors_on_the_cluster_score_the_same(tmp_path, places) -> None:
             stages.on_stage(wrong, pool.files, 0.0)
     here = partial(scoring.FileScorer, pool.data.corpus, "scores/here", told)()
     assert sum(map(here, pool.files)) == pool.rows
-    there, local = (scoring.read_columns(pool, [f"scores/{name}"]) for name in ("there", "here"))
+    there, local = (read_columns(pool, [f"scores/{name}"]) for name in ("there", "here"))
     assert there.keys() == local.keys() and all(np.array_equal(there[name], local[name]) for name in local)
 
 
