@@ -113,7 +113,7 @@ def target_loss(rows: Rows, held_out: Rows, steps: int, seed: int) -> float:
 
 
 def dsir(corpus: str, megabytes: float, steps: int, seeds: int) -> dict[str, Any]:
-    """Three times as many random rows train for as many steps, and for three times as many: each row as often."""
+    """Three times as many random rows train for as many steps, and for three times as many."""
     texts = build(corpus, megabytes)
     theirs, budget = counts(texts.held_out), round(0.1 * len(texts.pool))
     found: dict[str, Any] = {"pool_rows": len(texts.pool), "chosen_rows": budget}
