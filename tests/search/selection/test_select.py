@@ -5,6 +5,7 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from shoal.search.corpus.scores import read_kept_scores
 from shoal.search.errors import InputError
 from shoal.search.load import checked_run, dump
 from shoal.search.records.directory import on_chosen_rows
+from shoal.search.report.choosing import selection_section
 from shoal.search.runs.select import why, with_chosen_rows
 from shoal.search.selection import fitting, scoring, stages
 from shoal.search.selection.corpora import Corpus, read_columns, read_ids
@@ -30,6 +32,7 @@ from shoal.search.selection.interface import Scoring
 from shoal.search.selection.leaks import stretch_hashes
 from shoal.search.selection.page import write_page
 from shoal.search.selection.select import select_corpus
+from shoal.search.selection.shown import SHOWN_FILE
 from shoal.search.selection.writing import DECISIONS, ids_of_copies
 
 WORDS = {
@@ -205,6 +208,26 @@ class TestSelect:
         page = Store(chosen.data.corpus).read(write_page(run, chosen)).decode()
         for part in ("sea", "wood", "At the edge", "Dropped", "KL to the target", "<svg"):
             assert part in page
+        # ten rows of each kind; those at the edge are the ones whose margins are the smallest
+        shown = Store(chosen.data.corpus).read_json(f"{chosen.folder}/{SHOWN_FILE}")
+        assert [len(rows) for rows in shown["rows"].values()] == [10, 10, 10]
+        table = Store(chosen.data.corpus).read_table(f"{chosen.folder}/{DECISIONS}")
+        nearest = np.sort(np.abs(table["margin"].to_numpy()))[:10]
+        assert [abs(row["margin"]) for row in shown["rows"]["At the edge"]] == pytest.approx(nearest.tolist())
+        counts = shown["histograms"]["counts"]
+        assert {name: sum(map(sum, each)) for name, each in counts.items()} == {
+            name: group["rows"] for name, group in chosen.record["groups"].items()
+        }
+
+    def test_a_runs_report_shows_what_was_chosen(self, tmp_path, places) -> None:
+        chosen = select_corpus(run_of(tmp_path, places, dsir(places)), print)
+        said = {"chosen": chosen.folder.rpartition("/")[2], "corpus": chosen.data.corpus}
+        section = selection_section(SimpleNamespace(settings={"selection": said}))
+        for part in ("Chosen rows", "KL to the target", "At the edge", "<svg"):
+            assert part in section
+        gone = selection_section(SimpleNamespace(settings={"selection": said | {"chosen": "other"}}))
+        assert "no longer in" in gone
+        assert selection_section(SimpleNamespace(settings={"selection": None})) == ""
 
 
 @pytest.mark.ray
