@@ -111,14 +111,17 @@ def attention_of_decoder(model: nn.Module, mix: Mix) -> Iterator[None]:
     def mixed(layer: int, plain: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return mix(layer, q, k, v, plain(q, k, v))
 
-    before = [layer.mix for layer in layers]
+    before = [vars(layer).get("mix") for layer in layers]
     for number, layer in enumerate(layers):
         layer.mix = partial(mixed, number, layer.mix)
     try:
         yield
     finally:
-        for layer, plain in zip(layers, before, strict=True):
-            layer.mix = plain
+        for layer, own in zip(layers, before, strict=True):
+            if own is None:
+                del layer.mix  # the class's own is there again
+            else:
+                layer.mix = own
 
 
 @contextmanager
