@@ -1,7 +1,7 @@
 """Write the rows of examples/embedder.yaml: docstrings of Python's standard library, as pairs of vectors.
 
-A query is the first sentence of a docstring, its positive the rest. A vector counts the words of a text, each at
-a place that a hash of it gives. `python examples/pairs.py` writes runs/pairs/functions.parquet and
+A query is the first sentence of a docstring, its positive the rest. A vector counts the words of a text, each
+at a place that a hash of it gives. `python examples/pairs.py` writes runs/pairs/functions.parquet and
 classes.parquet, within a minute.
 """
 

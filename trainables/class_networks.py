@@ -17,7 +17,7 @@ SCALE = 16.0  # cosines are multiplied by it before a softmax
 CHANNELS = (1, 3, 4)  # an axis of so many numbers is that of an image's channels
 
 
-class Layers(nn.Module):
+class HiddenLayers(nn.Module):
     """Hidden layers on flat rows `(rows, features)`."""
 
     def __init__(self, features: int, width: int, layers: int):
@@ -60,7 +60,7 @@ class Nothing(nn.Module):
         return dropout(x, rate, self.training)
 
 
-class Head(nn.Module):
+class ClassHead(nn.Module):
     """Values of the classes for embeddings `(rows, width)`, by a linear map or by angles."""
 
     def __init__(self, width: int, classes: int, cosine: bool, prior: Tensor | None = None):
@@ -100,11 +100,11 @@ class ClassNetwork(nn.Module):
         super().__init__()
         self.body, width = body, int(body.width)  # type: ignore[arg-type]
         cosine = settings.head == "cosine"
-        self.head = Head(width, classes, cosine, prior)
+        self.head = ClassHead(width, classes, cosine, prior)
         if "auxiliary" in needs:
-            self.auxiliary = Head(width, classes, cosine)
+            self.auxiliary = ClassHead(width, classes, cosine)
         if "heads" in needs:
-            self.heads = nn.ModuleList(Head(width, classes, cosine, prior) for _ in range(groups))
+            self.heads = nn.ModuleList(ClassHead(width, classes, cosine, prior) for _ in range(groups))
         if "view" in needs:
             self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, PROJECTED))
         self.register_buffer("centre", centre)
@@ -134,7 +134,7 @@ def body_of(settings: ClassifierSettings, shape: Sequence[int]) -> nn.Module:
     if settings.network == "none":
         return Nothing(shape[0])
     if settings.network == "mlp":
-        return Layers(shape[0], settings.width, settings.layers)
+        return HiddenLayers(shape[0], settings.width, settings.layers)
     return Convolutions(shape[0], settings.width, settings.layers)
 
 

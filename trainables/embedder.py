@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from shoal.trainables.arrays import to_tensors
-from shoal.trainables.class_networks import Layers, scaled
+from shoal.trainables.class_networks import HiddenLayers, scaled
 from shoal.trainables.embedder_settings import EmbedderSettings
 from shoal.trainables.network import Network
 from shoal.trainables.objectives.arithmetic import unit
@@ -22,7 +22,7 @@ class Tower(nn.Module):
 
     def __init__(self, features: int, settings: EmbedderSettings):
         super().__init__()
-        self.body = Layers(features, settings.hidden, settings.layers)
+        self.body = HiddenLayers(features, settings.hidden, settings.layers)
         self.last = nn.Linear(settings.hidden if settings.layers else features, settings.width, bias=False)
 
     def forward(self, x: Tensor, rate: FloatOrTensor, drop: FloatOrTensor) -> Tensor:
@@ -84,7 +84,7 @@ class Embedder(Network):
         cosines = {group: self.cosines(module, each) for group, each in rows.items()}
         losses = {group: probe_loss(each).mean().double() for group, each in cosines.items()}
         chosen = list(rows if self.targets is None else self.targets)
-        found = [RANKED[self.settings.score](ranks(cosines[group])) for group in chosen]
+        found = [RANKED[self.settings.score](places_of(cosines[group])) for group in chosen]
         return torch.stack(found).mean(), losses
 
     def measure(self, split: str = "validation") -> dict[str, float]:
@@ -93,7 +93,7 @@ class Embedder(Network):
         self.module.eval()
         with torch.no_grad(), self.computing():
             for group, rows in to_tensors(self.held_out.get(split, {}), self.device).items():
-                places = ranks(self.cosines(self.module, rows))
+                places = places_of(self.cosines(self.module, rows))
                 found |= {f"{name}_{group}": of(places).item() for name, of in RANKED.items()}
         return found
 
@@ -103,7 +103,7 @@ def probe_loss(cosines: Tensor) -> Tensor:
     return -(cosines / PROBE_HEAT).log_softmax(dim=-1).diagonal(dim1=-2, dim2=-1)
 
 
-def ranks(cosines: Tensor) -> Tensor:
+def places_of(cosines: Tensor) -> Tensor:
     """Return the place of each query's positive, from 1 on, among all candidates: `(rows,)`.
 
     Candidates that are as near as the positive do not push it down: they may be its copies.

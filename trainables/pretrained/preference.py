@@ -70,11 +70,11 @@ class PreferenceModel(CausalModel):
         return chosen, rejected
 
     def row_losses(self, module: nn.Module, rows: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {group: probe(*self.gains(module, each)) for group, each in rows.items()}
+        return {group: pair_loss(*self.gains(module, each)) for group, each in rows.items()}
 
     def score(self, module: nn.Module, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
         gains = {group: self.gains(module, each) for group, each in rows.items()}
-        losses = {group: probe(*each).mean() for group, each in gains.items()}
+        losses = {group: pair_loss(*each).mean() for group, each in gains.items()}
         chosen = list(rows if self.targets is None else self.targets)
         return torch.stack([ranked_right(*gains[group]) for group in chosen]).mean(), losses
 
@@ -90,7 +90,7 @@ class PreferenceModel(CausalModel):
         return found
 
 
-def probe(chosen: Tensor, rejected: Tensor) -> Tensor:
+def pair_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     return softplus(-PROBE_BETA * (chosen - rejected))
 
 

@@ -1,11 +1,11 @@
-"""The built-in embedder: ranks, scores, every objective of pairs in stacks, copies, and slices."""
+"""The built-in embedder: places_of, scores, every objective of pairs in stacks, copies, and slices."""
 
 import numpy as np
 import pytest
 import torch
 
 from shoal.trainables.batches import Shuffled
-from shoal.trainables.embedder import Embedder, gain_at_10, ranks, recall_at_1, reciprocal_at_10
+from shoal.trainables.embedder import Embedder, gain_at_10, places_of, recall_at_1, reciprocal_at_10
 from shoal.trainables.embedder_settings import EmbedderSettings
 from shoal.trainables.objectives.contrastive import Contrastive
 from shoal.trainables.objectives.kinds import OBJECTIVES
@@ -50,7 +50,7 @@ def searched(kind: str, factor: float) -> dict:
 def test_ranks_and_scores_by_hand() -> None:
     cosines = torch.tensor([[0.9, 0.1, 0.2], [0.8, 0.5, 0.6], [0.3, 0.4, 0.4]])
     # the first positive is the nearest, two lie before the second, and the third's equal does not push it down
-    places = ranks(cosines)
+    places = places_of(cosines)
     assert places.tolist() == [1, 3, 1]
     assert recall_at_1(places).item() == pytest.approx(2 / 3)
     assert reciprocal_at_10(places).item() == pytest.approx((1 + 1 / 3 + 1) / 3)
