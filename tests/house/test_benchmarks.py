@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import distill_speed, mixing, population, stream
+from benchmarks import distill_speed, mixing, objectives, population, stream
 from benchmarks.exploit import median
 from benchmarks.parts import loaders, lookups, processes
 from benchmarks.parts.asha import train_by_asha
@@ -194,3 +194,15 @@ def test_a_probe_of_lookups_holds_its_value_once_before_it() -> None:
         assert probe.tokens[probe.value].tolist() == probe.tokens[probe.answer].tolist()
         assert probe.answer.stop == len(probe.tokens) and probe.value.start >= 0
         assert probe.answer.start - probe.value.start in (lookups.LONGEST - 2, lookups.LONGEST - 1)
+
+
+def test_the_fixed_values_of_an_objective_lie_in_the_domain_that_is_searched() -> None:
+    for task in objectives.TASKS.values():
+        assert len(task.fixed) == 5 and list(task.fixed) == sorted(task.fixed)
+        assert all(task.domain.low <= value <= task.domain.high for value in task.fixed)
+
+
+def test_one_row_in_a_hundred_is_rare_and_two_in_a_hundred_have_a_label() -> None:
+    assert objectives.rare(0, 5000)["label"].mean() == pytest.approx(0.01, abs=0.005)
+    assert objectives.few_labels(0, 5000)["unlabelled"].mean() == pytest.approx(0.98, abs=0.01)
+    assert objectives.few_labels(1, 100)["unlabelled"].sum() == 0

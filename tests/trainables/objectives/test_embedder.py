@@ -1,4 +1,4 @@
-"""The built-in embedder: places_of, scores, every objective of pairs in stacks, copies, and slices."""
+"""The built-in embedder: places, scores, every objective of pairs in stacks, copies, and slices."""
 
 import numpy as np
 import pytest
