@@ -61,7 +61,17 @@ def run_schema() -> dict[str, Any]:
     """Return the schema of what a file may hold: a word alone stands for a kind by its defaults."""
     found = plain_schema()
     whole: dict[str, Any] = with_words(found, found["$defs"])
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole, "title": "A run of Shoal"}
+    keys = {
+        name: alone_or_listed(key) if name == "objective" else key for name, key in whole["properties"].items()
+    }
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {**head, **whole, "properties": keys, "title": "A run of Shoal"}
+
+
+def alone_or_listed(key: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a list of which a file may give one entry alone."""
+    about = {name: key[name] for name in ("title", "description", "default") if name in key}
+    return {**about, "anyOf": [*key["items"]["anyOf"], {"type": "array", "items": key["items"]}]}
 
 
 def with_words(value: Any, defined: dict[str, Any]) -> Any:

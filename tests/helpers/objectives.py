@@ -21,7 +21,7 @@ VARIED: dict[str, list[dict[str, Any]]] = {
     "dpo": [{"flipped": 0.1, "sft": 0.2}, {"form": "hinge", "sft": 0.1}, {"form": "squared"}],
     "guided": [{"margin": -0.5, "temperature": 0.3}, {"margin": 0.2, "queries": False}],
     "loki": [{}, {"distances": ((0, 1, 2, 3), (1, 0, 1, 2), (2, 1, 0, 1), (3, 2, 1, 0))}],
-    "shrunk_classes": [{"threshold": 0.5}, {"threshold": 0.8}],
+    "shrunk_classes": [{"threshold": 0.5}],
 }
 CASES = [(kind, given) for kind in OBJECTIVES for given in VARIED.get(kind, [{}])]
 

@@ -17,8 +17,8 @@ from shoal.search.runs.dry import first_files, try_out
 from shoal.search.runs.population import prepare_run
 from shoal.search.worker.teams import teams
 from shoal.trainables.handover import hand_in, handed_out
-from tests.helpers.members import equal
 from tests.search.checks.test_objective import FILE
+from tests.search.members.test_mixed import same
 
 QUIET = Console(file=io.StringIO())
 COLUMNS = "{x: {kind: tensor, shape: [6]}, group: {kind: number, type: int64}, "
@@ -77,7 +77,7 @@ def test_mixed_and_sampled_classifiers_train_stacked_and_a_copy_goes_on_bit_for_
     copies = build_members(run, chosen, streams=first_files)
     hand_in(copies[2].load, handed_out(made[0].state), chosen[0])
     assert made[0].train(10) == copies[2].train(10)
-    assert equal(handed_out(made[0].state), handed_out(copies[2].state))
+    assert same(handed_out(made[0].state), handed_out(copies[2].state))
     assert made[0].evaluate()[0] > 0.8
 
 

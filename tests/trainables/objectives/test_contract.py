@@ -138,6 +138,8 @@ def test_each_number_changes_the_loss_and_none_a_prediction(objective: NamedLoss
             first, _ = objective.loss(out, batch, numbers, state)
             other, _ = objective.loss(out, batch, numbers | {name: numbers[name] * 0.1}, state)
             changed |= not torch.equal(first, other)
+            if changed:
+                break
         assert changed, name
     assert "numbers" not in signature(type(objective).predict).parameters
 
