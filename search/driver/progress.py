@@ -50,6 +50,9 @@ class Progress:
         if not self.console.is_terminal:
             self.console.print(self.line(), highlight=False, soft_wrap=True)
 
+    def recorded(self, part: int) -> None:
+        """Do nothing: what is decided was shown."""
+
     def say(self, line: str) -> None:
         self.console.print(f"{self.title}: {line}", highlight=False, soft_wrap=True, markup=False)
 

@@ -119,10 +119,16 @@ def compare_command(
     print_plainly(f"page: {os.path.abspath(to)}")
 
 
-def track_command(place: DirectoryArgument) -> None:
-    """Send a run to the trackers that its file names, TensorBoard by default, from its own records."""
+def track_command(
+    place: DirectoryArgument,
+    to: Annotated[list[str] | None, typer.Option(help="tensorboard, mlflow or wandb; may be repeated.")] = None,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Send everything, into new runs of the tracker.")
+    ] = False,
+) -> None:
+    """Send a run to the trackers that its file names, TensorBoard by default: whatever they lack."""
     from shoal.search.records import directory
     from shoal.search.track.again import track_again
 
-    for line in track_again(*directory.open_run(place)):
+    for line in track_again(*directory.open_run(place), to or [], anew):
         print_plainly(line)

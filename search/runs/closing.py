@@ -1,5 +1,6 @@
 """The end of a run: its report, its best member and its closing words."""
 
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from shoal.search.records import directory
 from shoal.search.records.directory import CONTROLS
 from shoal.search.report.wording import with_error
 from shoal.search.report.write import REPORT, write_report
+from shoal.search.track.again import send_best
 
 
 def close(run: Run, store: Store, console: Console) -> None:
@@ -25,6 +27,7 @@ def close(run: Run, store: Store, console: Console) -> None:
         console.print(compare_with_controls(run, found, beside))
     report = write_report(store)
     file = directory.export_member(run, store)
+    send_best(run, store, partial(console.print, highlight=False, soft_wrap=True, markup=False))
     places = {"report": report, "best member": file, "run directory": store.uri}
     if found.get("ended"):
         console.print(f"{run.name}: {found['ended']}", highlight=False, soft_wrap=True)

@@ -188,7 +188,7 @@ def finish(run: Run, console: Console) -> Outcome:
         with (
             Progress(run, console, run.label) as progress,
             Measure(run) as measure,
-            Tracking(run, progress.say) as tracking,
+            Tracking(run, Store(run.directory), progress.say) as tracking,
         ):
             outcome = train_on(run, Watchers(progress, measure, tracking), store, console)
         record_summary(store, run, "done", outcome)
