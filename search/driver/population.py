@@ -168,6 +168,7 @@ def tuner(run: Run, trial: Any, conductor: Conductor) -> tune.Tuner:
             name="tune",
             storage_path=f"{run.directory}/{RAY}",
             verbose=0,
+            progress_reporter=tune.CLIReporter(),  # the one for notebooks clears what a cell has shown
             failure_config=tune.FailureConfig(fail_fast=True),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

@@ -139,8 +139,16 @@ def own_run(name: str, data: str | None, model: str | None) -> Begun:
     )
 
 
+def finetune_run(name: str, data: str | None, model: str | None) -> Begun:
+    from shoal.search.front.finetune import finetune_settings  # which imports transformers
+
+    about = "A population of adapters of your model, trained stacked on one frozen base, on your examples."
+    return Begun(finetune_settings(name, data, model, groups_in), about)
+
+
 NEW_RUNS: dict[str, Callable[[str, str | None, str | None], Begun]] = {
     "text": text_run,
+    "finetune": finetune_run,
     "classifier": classifier_run,
     "own": own_run,
     "mixture": mixture_run,

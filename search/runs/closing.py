@@ -1,5 +1,7 @@
 """The end of a run: its report, its best member and its closing words."""
 
+import os
+import shlex
 from functools import partial
 from typing import Any
 
@@ -34,6 +36,35 @@ def close(run: Run, store: Store, console: Console) -> None:
     console.print(headline(run, found), highlight=False, soft_wrap=True)
     for name, place in places.items():
         console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
+
+
+def print_next(run: Run, console: Console) -> None:
+    """Say what can be done with a finished run, one line for each thing."""
+    ended = bool(directory.summary(Store(run.directory)).get("ended"))
+    for place, (command, told) in enumerate(next_steps(run, ended)):
+        head = "next" if not place else ""
+        console.print(f"  {head:14}{command}  ({told})", highlight=False, soft_wrap=True, markup=False)
+
+
+def next_steps(run: Run, ended: bool = False) -> list[tuple[str, str]]:
+    """Return commands for a finished run, each with what it does; a run that `ended` early has no replay."""
+    place = shlex.quote(near(run.directory))
+    steps = [
+        (f"shoal report {place} OTHER", "this run beside others, in one page"),
+        (f"shoal export {place} --member 0 --to FOLDER", "the weights of any member"),
+    ]
+    if not ended and not run.population.backtrack:
+        steps.append((f"shoal replay {place}", "train one model along the schedule of the best"))
+    if run.trainable == "causal_lm":
+        begin = shlex.quote(f"{near(run.directory)}/best")
+        return [*steps, (f"shoal run FILE model.begin={begin}", "go on from the best on other data")]
+    return [*steps, (f"shoal schedule {place} > schedule.yaml", "that schedule, for a run on other data")]
+
+
+def near(directory: str) -> str:
+    """Return a run's directory as it is called from here, if it lies below."""
+    here = os.getcwd() + os.sep
+    return directory.removeprefix(here) if "://" not in directory else directory
 
 
 def is_closed(store: Store) -> bool:
