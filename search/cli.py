@@ -121,9 +121,9 @@ def report(
 ) -> None:
     """Draw the run, or several runs side by side, as one HTML file that opens offline."""
     if len(paths) > 1:
-        from shoal.search.front.compare import write_page
+        from shoal.search.front.compare import write_comparison
 
-        print_plainly(f"report: {write_page(paths, to)}")
+        print_plainly(f"report: {write_comparison(paths, to)}")
         return
     from shoal.search.records import directory
     from shoal.search.report.write import write_report

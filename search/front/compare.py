@@ -41,7 +41,7 @@ def read_stories(places: Sequence[str]) -> dict[str, Story]:
     return {place if same else name: story for place, name, story in zip(places, names, stories, strict=True)}
 
 
-def write_page(places: Sequence[str], to: str) -> str:
+def write_comparison(places: Sequence[str], to: str) -> str:
     """Write runs side by side as one HTML page, and return its place."""
     page = comparing_page(read_stories(places))
     with open(to, "w", encoding="utf-8") as file:
@@ -138,13 +138,13 @@ def schedule_panels(stories: dict[str, Story]) -> list[str]:
     names = dict.fromkeys(name for story in stories.values() for name in story.hyperparameters)
     found = []
     for place, name in enumerate(names):
-        each = {run: schedule(story, name) for run, story in stories.items()}
+        each = {run: winner_settings(story, name) for run, story in stories.items()}
         if any(each.values()):
-            found.append(panel(f"schedule-{place}", name, "", schedules(stories, name, each), "h3"))
+            found.append(panel(f"schedule-{place}", name, "", schedules_beside(stories, name, each), "h3"))
     return found
 
 
-def schedule(story: Story, name: str) -> StepValues:
+def winner_settings(story: Story, name: str) -> StepValues:
     """Return a hyperparameter's number at both ends of each stretch of the winner's lineage."""
     points: StepValues = []
     for segment in story.path:
@@ -154,7 +154,7 @@ def schedule(story: Story, name: str) -> StepValues:
     return points
 
 
-def schedules(stories: dict[str, Story], name: str, each: dict[str, StepValues]) -> Figure:
+def schedules_beside(stories: dict[str, Story], name: str, each: dict[str, StepValues]) -> Figure:
     data = [
         trace([Line(points)], colour, 2.6, f"{escape(run)}<br>step %{{x}}: %{{y:.4g}}")
         for (run, points), colour in zip(each.items(), COLOURS_OF_RUNS, strict=False)
@@ -175,7 +175,7 @@ def comparing_page(stories: dict[str, Story]) -> str:
     about = f"The best {units.pop()} that any member had reached."
     best = curves(stories, lambda story: story.best_so_far(story.rows), 420)
     settings = setting_rows(stories) or [["none", *[""] * len(stories)]]
-    groups, schedules_ = group_panels(stories), schedule_panels(stories)
+    groups, schedules = group_panels(stories), schedule_panels(stories)
     return document(
         f"{', '.join(stories)} · Shoal",
         [
@@ -184,7 +184,7 @@ def comparing_page(stories: dict[str, Story]) -> str:
             section("Results", html_table(columns, result_rows(stories), label="Results")),
             section("Settings that differ", html_table(columns, settings, label="Settings that differ")),
             section("Validation loss by group, of the winner's weights", grid(groups)) if groups else "",
-            section("Schedules of the winners", grid(schedules_)) if schedules_ else "",
+            section("Schedules of the winners", grid(schedules)) if schedules else "",
             section("The runs", "".join(told(name, story) for name, story in stories.items())),
         ],
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal.search.errors import InputError
+from shoal.search.front.groups import group_name, groups_in
 
 LONGEST_ROWS = 512  # tokens; a model with fewer positions has shorter rows
 EXAMPLES = (".jsonl", ".ndjson", ".json")
@@ -22,8 +23,8 @@ PAIRS = (  # names of fields: what is asked, and what is to be learnt
 TARGETS = ({"q_proj", "v_proj"}, {"query", "value"}, {"query_key_value"}, {"qkv_proj"}, {"Wqkv"})
 
 
-def finetune_settings(name: str, data: str | None, model: str | None, groups: Any) -> dict[str, Any]:
-    """Return the settings of a new run; `groups` returns the groups of a folder that has inner folders."""
+def finetune_settings(name: str, data: str | None, model: str | None) -> dict[str, Any]:
+    """Return the settings of a new run; raises InputError for what cannot be used."""
     if model is None:
         raise InputError(
             "--model: the folder of a model is needed, or package:NAME/FOLDER, or its name on the hub."
@@ -33,11 +34,11 @@ def finetune_settings(name: str, data: str | None, model: str | None, groups: An
             "--data: the folder of your examples is needed, such as JSONL with questions and answers."
         )
     files = example_files(data)
-    found = groups(data)
+    found = groups_in(data)
     if list(found.values()) == [data] and len(files) > 1:
-        found = {file_group(file): file for file in files}
+        found = {group_name(Path(file).stem): file for file in files}
     shape = read_as(files[0]) if files else {}
-    targets, length = fitting(model)
+    targets, length = fitting_layers(model)
     return {
         "name": name,
         "seed": 1,
@@ -59,12 +60,6 @@ def example_files(folder: str) -> list[str]:
     """Return the files of examples that lie in a folder itself, or else those in the folders in it."""
     here = sorted(str(file) for file in Path(folder).glob("*") if file.suffix in EXAMPLES)
     return here or sorted(str(file) for file in Path(folder).glob("*/*") if file.suffix in EXAMPLES)
-
-
-def file_group(file: str) -> str:
-    from shoal.search.front.begin import group_name
-
-    return group_name(Path(file).stem)
 
 
 def read_as(file: str) -> dict[str, Any]:
@@ -101,7 +96,7 @@ def first_record(file: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def fitting(model: str) -> tuple[list[str], int]:
+def fitting_layers(model: str) -> tuple[list[str], int]:
     """Return the layers of a model that get adapters, and the length of rows."""
     from shoal.search.models import config_of, local_folder, outline_of
     from shoal.trainables.pretrained.low_rank import linear_sizes

@@ -7,7 +7,7 @@ from typing import Any
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Model
 from shoal.search.config.swarm import Swarm
-from shoal.search.front.weights import FLOAT, Weights, weights_of
+from shoal.search.front.weights import FLOAT, MemberWeights, weights_of
 from shoal.search.report.wording import count, duration
 
 SLOTS = {"adamw": 2, "sgd": 1}  # numbers that an optimiser keeps for each weight
@@ -37,7 +37,7 @@ class RunPlan:
     cpus_per_worker: float | None  # None: 60 % of the CPUs are shared among the workers
     gpus_per_worker: float
     shared_bytes: int = 0  # a frozen base or a teacher, once on each worker
-    step_seconds: float | None = None  # of one member here, where it was measured
+    step_seconds: float | None = None  # one member took so many here, where it was measured
     interval_seconds: float | None = None  # first interval of a worker's members one after another, with scores
 
     def as_dict(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def plan_of(
 
         tried = measure(run, model)
         if found is None and tried.weights is not None:
-            found = Weights(tried.weights)
+            found = MemberWeights(tried.weights)
     kept = None if found is None else found.trained * FLOAT * (1 + SLOTS[run.training.optimiser])
     training = None if found is None or kept is None else kept + found.trained * FLOAT + found.frozen_bytes
     shards = run.shares if run.cluster.span == "fsdp" else 1

@@ -14,28 +14,28 @@ from shoal.search.tokenizers import open_tokenizer
 FLOAT, HALF = 4, 2  # bytes of a number in float32 and in bfloat16
 
 
-class Weights(NamedTuple):
+class MemberWeights(NamedTuple):
     """What one member holds. Of a distill run it is the largest of the sub-spaces."""
 
     trained: int  # numbers
-    frozen_bytes: int = 0  # of weights that each member has of its own and does not train
-    shared_bytes: int = 0  # of a base or a teacher, which a worker holds once for all of its members
+    frozen_bytes: int = 0  # weights that each member has of its own and does not train
+    shared_bytes: int = 0  # a base or a teacher, which a worker holds once for all of its members
 
 
-def weights_of(run: Run, model: Model) -> Weights | None:
+def weights_of(run: Run, model: Model) -> MemberWeights | None:
     """Return what a member holds; None where that is known only once it is made with its rows."""
     if run.kind == "distill":
         return of_super_network(run)
     if run.trainable == "toy":
-        return Weights(2)
+        return MemberWeights(2)
     if run.trainable == "decoder":
-        return Weights(decoder_weights(run, model))
+        return MemberWeights(decoder_weights(run, model))
     if run.trainable == "causal_lm":
         return of_pretrained(run)
     return None if run.takes_rows else of_own_class(run)
 
 
-def of_own_class(run: Run) -> Weights | None:
+def of_own_class(run: Run) -> MemberWeights | None:
     made = class_of(run)
     values = sample_space(run.space(), np.random.default_rng(0))
     try:
@@ -43,7 +43,7 @@ def of_own_class(run: Run) -> Weights | None:
         found = member.state()["weights"]
     except Exception:  # the user's own code, which may need rows or a worker, says so when it trains
         return None
-    return Weights(sum(weight.size for weight in arrays_by_name(found).values()))
+    return MemberWeights(sum(weight.size for weight in arrays_by_name(found).values()))
 
 
 def decoder_weights(run: Run, model: Model) -> int:
@@ -62,7 +62,7 @@ def decoder_weights(run: Run, model: Model) -> int:
         return sum(weight.numel() for weight in Decoder(shape).parameters())
 
 
-def of_pretrained(run: Run) -> Weights:
+def of_pretrained(run: Run) -> MemberWeights:
     """Count an adapter beside its frozen base, or a whole model beside what of it is frozen."""
     from torch import nn
 
@@ -75,7 +75,7 @@ def of_pretrained(run: Run) -> Weights:
     sizes = {name: weight.numel() for name, weight in module.named_parameters()}
     if given.adapter is None:
         frozen = sum(sizes[name] for name in matching(set(sizes), given.freeze, "freeze"))
-        return Weights(sum(sizes.values()) - frozen, frozen_bytes=frozen * FLOAT)
+        return MemberWeights(sum(sizes.values()) - frozen, frozen_bytes=frozen * FLOAT)
     tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
     layers = {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear)} - tables
     # linear layers of a frozen base lie in memory as they compute
@@ -86,10 +86,10 @@ def of_pretrained(run: Run) -> Weights:
         for name, ends in linear_sizes(module).items()
         if any(is_target(name, target) for target in given.adapter.targets)
     ]
-    return Weights(given.adapter.rank * sum(seats), shared_bytes=base)
+    return MemberWeights(given.adapter.rank * sum(seats), shared_bytes=base)
 
 
-def of_super_network(run: Run) -> Weights:
+def of_super_network(run: Run) -> MemberWeights:
     """Count the largest super-network, and the teacher beside it."""
     import torch
 
@@ -111,4 +111,4 @@ def of_super_network(run: Run) -> Weights:
     )
     others = [card_of(name, "distill.ensemble").shape for name in run.distilling.ensemble]
     teachers = [numbers(each) for each in (shape, *filter(None, others))]
-    return Weights(largest, shared_bytes=sum(teachers) * FLOAT)
+    return MemberWeights(largest, shared_bytes=sum(teachers) * FLOAT)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from shoal.search.report.drawing import LinePoints, Table
 from shoal.search.report.story import StepValues, Story
 
-MOST_ROWS = 60  # of a longer run evenly many steps are in the table, and the last
+MOST_ROWS = 60  # a longer run has evenly many steps in the table, and the last
 MOST_COPIES = 300
 
 
@@ -16,11 +16,11 @@ def curve_table(curves: Mapping[str, LinePoints], show: Callable[[float], str] =
     steps = sorted({step for points in values.values() for step in points})
     stride = max(1, math.ceil(len(steps) / MOST_ROWS))
     kept = steps[::-1][::stride][::-1]
-    rows = [[f"{step:g}", *(cell(points.get(step), show) for points in values.values())] for step in kept]
+    rows = [[f"{step:g}", *(shown_cell(points.get(step), show) for points in values.values())] for step in kept]
     return Table(["step", *curves], rows, len(steps) - len(kept))
 
 
-def cell(value: float | None, show: Callable[[float], str]) -> str:
+def shown_cell(value: float | None, show: Callable[[float], str]) -> str:
     return "" if value is None or not math.isfinite(value) else show(value)
 
 
@@ -38,7 +38,7 @@ def copy_table(story: Story) -> Table:
             str(copy.step),
             str(copy.member),
             f"member {copy.parent}",
-            *(cell(story.shown(score), "{:.4f}".format) for score in (copy.score, copy.parent_score)),
+            *(shown_cell(story.shown(score), "{:.4f}".format) for score in (copy.score, copy.parent_score)),
         ]
         for copy in sorted(story.copies, key=lambda copy: copy.step)
     ]

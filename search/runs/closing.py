@@ -48,7 +48,7 @@ def print_next(run: Run, console: Console) -> None:
 
 def next_steps(run: Run, ended: bool = False) -> list[tuple[str, str]]:
     """Return commands for a finished run, each with what it does; a run that `ended` early has no replay."""
-    place = shlex.quote(near(run.directory))
+    place = shlex.quote(from_here(run.directory))
     steps = [
         (f"shoal report {place} OTHER", "this run beside others, in one page"),
         (f"shoal export {place} --member 0 --to FOLDER", "the weights of any member"),
@@ -56,12 +56,12 @@ def next_steps(run: Run, ended: bool = False) -> list[tuple[str, str]]:
     if not ended and not run.population.backtrack:
         steps.append((f"shoal replay {place}", "train one model along the schedule of the best"))
     if run.trainable == "causal_lm":
-        begin = shlex.quote(f"{near(run.directory)}/best")
+        begin = shlex.quote(f"{from_here(run.directory)}/best")
         return [*steps, (f"shoal run FILE model.begin={begin}", "go on from the best on other data")]
     return [*steps, (f"shoal schedule {place} > schedule.yaml", "that schedule, for a run on other data")]
 
 
-def near(directory: str) -> str:
+def from_here(directory: str) -> str:
     """Return a run's directory as it is called from here, if it lies below."""
     here = os.getcwd() + os.sep
     return directory.removeprefix(here) if "://" not in directory else directory

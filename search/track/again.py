@@ -14,9 +14,9 @@ from shoal.search.config.tracking import TRACKERS
 from shoal.search.errors import InputError, RunFailed
 from shoal.search.records import directory
 from shoal.search.traces import in_one_line
-from shoal.search.track.sender import Marks, Sender
+from shoal.search.track.feed import Feed, Marks
 from shoal.search.track.told import Records
-from shoal.search.track.watching import SECONDS_TO_END
+from shoal.search.track.watching import SECONDS_FOR_TRACKERS
 
 
 def track_again(run: Run, store: Store, kinds: Sequence[str] = (), anew: bool = False) -> list[str]:
@@ -32,19 +32,19 @@ def track_again(run: Run, store: Store, kinds: Sequence[str] = (), anew: bool = 
         marks.forget()
     places = []
     for given in chosen(run, kinds):
-        sender = Sender(run, given, records, marks)
+        feed = Feed(run, given, records, marks)
         try:
             if anew:
-                sender.tracker.begin_anew()
+                feed.tracker.begin_anew()
             if parts := records.parts():
-                sender.send(max(parts))
+                feed.send(max(parts))
             if status == "done":
-                sender.send_best(store)
-            sender.tracker.close(status)
+                feed.send_best(store)
+            feed.tracker.close(status)
         except Exception as error:  # a tracker may raise anything
             said = in_one_line(str(error)).rstrip(".")
             raise RunFailed(f"track: {given.kind} takes nothing: {said}.") from error
-        places.append(sender.tracker.place)
+        places.append(feed.tracker.place)
     return places
 
 
@@ -67,7 +67,7 @@ def send_best(run: Run, store: Store, say: Callable[[str], None]) -> None:
         return
     thread = threading.Thread(target=partial(send_files, run, store, say), name="track", daemon=True)
     thread.start()
-    thread.join(SECONDS_TO_END)
+    thread.join(SECONDS_FOR_TRACKERS)
     if thread.is_alive():
         where = shlex.quote(run.directory)
         say(f"track: the best member is still being sent; `shoal track {where}` sends it if this is too short")
@@ -77,9 +77,9 @@ def send_files(run: Run, store: Store, say: Callable[[str], None]) -> None:
     records, marks = Records(store), Marks(store)
     for given in run.track:
         try:
-            sender = Sender(run, given, records, marks)
-            if sender.sent >= max(records.parts()):
-                sender.send_best(store)
-                sender.tracker.close("done")
+            feed = Feed(run, given, records, marks)
+            if feed.sent >= max(records.parts()):
+                feed.send_best(store)
+                feed.tracker.close("done")
         except Exception as error:  # a tracker may raise anything, and the run is well all the same
             say(f"track: {given.kind} does not take the best member: {in_one_line(str(error))}")

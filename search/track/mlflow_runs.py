@@ -9,7 +9,7 @@ from shoal.search.config.run import Run
 from shoal.search.config.tracking import MLflow
 from shoal.search.messages import Row
 from shoal.search.records.tables import Event
-from shoal.search.track.measures import in_words, measures, words
+from shoal.search.track.measures import copies_in_words, told_numbers, words
 
 # the client's own defaults let a server that is down hold it for minutes
 LITTLE_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
@@ -44,7 +44,7 @@ class ServerRuns:
 
     def row(self, row: Row) -> None:
         id_ = self.run_of(row)
-        points = [(name, row.step, value) for name, value in measures(self.run, row)]
+        points = [(name, row.step, value) for name, value in told_numbers(self.run, row)]
         self.ask(row.member, [name for name, _, _ in points])
         new = [point for point in points if point not in self.there[row.member]]
         self.write(id_, new)
@@ -73,7 +73,7 @@ class ServerRuns:
     def copied(self, member: int, copies: Sequence[Event]) -> None:
         if member in self.runs:
             self.client.set_tag(self.runs[member], "shoal.parent", str(copies[-1].parent))
-            self.client.set_tag(self.runs[member], "shoal.copies", in_words(copies, LONGEST_TAG))
+            self.client.set_tag(self.runs[member], "shoal.copies", copies_in_words(copies, LONGEST_TAG))
 
     def best(self, member: int, folder: str) -> None:
         """Keep the exported member as an artifact of its run."""
@@ -112,7 +112,9 @@ class ServerRuns:
         tags = {"shoal.run": self.key, "shoal.member": str(row.member), "shoal.directory": self.run.directory}
         name = f"{self.run.label} member {row.member}"
         id_: str = self.client.create_run(self.number, run_name=name, tags=tags).info.run_id
-        first = {name: value for name, value in measures(self.run, row) if name.startswith("hyperparameters/")}
+        first = {
+            name: value for name, value in told_numbers(self.run, row) if name.startswith("hyperparameters/")
+        }
         plain = {name.partition("/")[2]: str(value) for name, value in first.items()} | words(row)
         self.client.log_batch(id_, params=[Param(name, value[:LONGEST_TAG]) for name, value in plain.items()])
         return id_

@@ -10,7 +10,7 @@ from shoal.search.config.tracking import TensorBoard
 from shoal.search.messages import Row
 from shoal.search.records.directory import CONTROLS
 from shoal.search.records.tables import Event
-from shoal.search.track.measures import measures, words
+from shoal.search.track.measures import told_numbers, words
 
 
 class EventFiles:
@@ -36,7 +36,7 @@ class EventFiles:
 
     def row(self, row: Row) -> None:
         writer = self.writer(row)
-        for name, value in measures(self.run, row):
+        for name, value in told_numbers(self.run, row):
             writer.add_scalar(name, value, row.step)
         for name, value in words(row).items():
             writer.add_text(f"hyperparameters/{name}", value, row.step)

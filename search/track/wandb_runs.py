@@ -7,7 +7,7 @@ from shoal.search.config.run import Run
 from shoal.search.config.tracking import WeightsAndBiases
 from shoal.search.messages import Row
 from shoal.search.records.tables import Event
-from shoal.search.track.measures import in_words, measures, words
+from shoal.search.track.measures import copies_in_words, told_numbers, words
 
 SECONDS_TO_ANSWER = 20  # that a server may take to answer
 LONGEST_VALUE = 4000  # letters of a value
@@ -46,7 +46,7 @@ class GroupRuns:
 
     def row(self, row: Row) -> None:
         told = self.run_of(row)
-        told.log(dict(measures(self.run, row)) | {"step": row.step})
+        told.log(dict(told_numbers(self.run, row)) | {"step": row.step})
         if said := words(row):
             told.config.update({f"now.{name}": value for name, value in said.items()}, allow_val_change=True)
 
@@ -54,7 +54,7 @@ class GroupRuns:
         if member in self.runs:
             told = self.runs[member]
             told.tags = tuple(sorted({*(told.tags or ()), f"from-{copies[-1].parent}"}))
-            said = {"parent": copies[-1].parent, "copies": in_words(copies, LONGEST_VALUE)}
+            said = {"parent": copies[-1].parent, "copies": copies_in_words(copies, LONGEST_VALUE)}
             told.config.update(said, allow_val_change=True)
 
     def best(self, member: int, folder: str) -> None:
@@ -99,6 +99,6 @@ class GroupRuns:
 
     def first(self, row: Row) -> dict[str, Any]:
         """Return the hyperparameters that a member begins with, and which member it is."""
-        numbers = {name: value for name, value in measures(self.run, row) if name.startswith(SEARCHED)}
+        numbers = {name: value for name, value in told_numbers(self.run, row) if name.startswith(SEARCHED)}
         begun = {name.removeprefix(SEARCHED): value for name, value in numbers.items()}
         return {**begun, **words(row), "member": row.member, "directory": self.run.directory}

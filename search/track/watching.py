@@ -12,10 +12,12 @@ from shoal.policies.population import Order
 from shoal.search.config.run import Run
 from shoal.search.messages import Row
 from shoal.search.traces import in_one_line
-from shoal.search.track.sender import Marks, Sender
+from shoal.search.track.feed import Feed, Marks
 from shoal.search.track.told import Records
 
-SECONDS_TO_END = 30.0  # that the last parts may take, and then the best member; `shoal track` sends the rest
+SECONDS_FOR_TRACKERS = (
+    30.0  # that the last parts may take, and then the best member; `shoal track` sends the rest
+)
 
 
 class Tracking:
@@ -24,7 +26,7 @@ class Tracking:
     def __init__(self, run: Run, store: Store, say: Callable[[str], None]):
         self.run, self.store, self.say_once = run, store, say
         self.records = Records(store)
-        self.senders: list[Sender] = []
+        self.feeds: list[Feed] = []
         self.last = 0  # the newest part
         self.down: set[int] = set()  # trackers of which it was said that they are down
         self.parts: queue.Queue[int | str] = queue.Queue()  # at last the run's status
@@ -42,8 +44,8 @@ class Tracking:
             return
         signalled = ending.came() or kind is KeyboardInterrupt
         self.parts.put("done" if error is None else "interrupted" if signalled else "failed")
-        self.thread.join(1.0 if signalled else SECONDS_TO_END)
-        if any(sender.sent < self.last for sender in self.senders) or self.thread.is_alive():
+        self.thread.join(1.0 if signalled else SECONDS_FOR_TRACKERS)
+        if any(feed.sent < self.last for feed in self.feeds) or self.thread.is_alive():
             where = shlex.quote(self.run.directory)
             self.say_once(f"track: the last rounds are missing; `shoal track {where}` sends them")
 
@@ -63,7 +65,7 @@ class Tracking:
     def _send(self) -> None:
         try:
             marks = Marks(self.store)
-            self.senders = [Sender(self.run, each, self.records, marks) for each in self.run.track]
+            self.feeds = [Feed(self.run, each, self.records, marks) for each in self.run.track]
         except Exception as error:  # the run goes on without its trackers
             self.say_once(f"track: nothing is sent: {in_one_line(str(error))}")
             return
@@ -71,16 +73,16 @@ class Tracking:
             if part <= self.last:
                 self.records.forget(part)
             self.last = part
-            for place in range(len(self.senders)):
-                self._try(place, lambda sender, last=part: sender.send(last))
+            for place in range(len(self.feeds)):
+                self._try(place, lambda feed, last=part: feed.send(last))
         for place in sorted(self.down):  # once more, for what is missing
-            self._try(place, lambda sender: sender.send(self.last))
-        for place in set(range(len(self.senders))) - self.down:
-            self._try(place, lambda sender, status=part: sender.tracker.close(status))
+            self._try(place, lambda feed: feed.send(self.last))
+        for place in set(range(len(self.feeds))) - self.down:
+            self._try(place, lambda feed, status=part: feed.tracker.close(status))
 
-    def _try(self, place: int, what: Callable[[Sender], None]) -> None:
+    def _try(self, place: int, what: Callable[[Feed], None]) -> None:
         try:
-            what(self.senders[place])
+            what(self.feeds[place])
             self.down.discard(place)
         except Exception as error:  # a tracker may raise anything, and the run must not hear of it
             if place not in self.down:

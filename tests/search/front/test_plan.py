@@ -4,6 +4,7 @@ import pytest
 
 import shoal
 from shoal.search.front.plan import in_bytes
+from tests.helpers.runs import write_texts
 from tests.helpers.small_files import TEXT
 from tests.search.front.test_given import SETTINGS, Still
 
@@ -59,7 +60,7 @@ def test_an_adapter_by_hand() -> None:
         },
         "data": {"groups": {"code": "installed"}, "sequence_length": 16},
         "training": {"steps": 20, "batch": 2, "warmup": 1},
-        "population": {"members": 4, "interval": 10},
+        "population": {"members": 4, "interval": 10, "exploit": "none"},
         "cluster": {"broods": 1, "workers_per_brood": 1},
     }
     (plan,) = shoal.plan(run)
@@ -76,8 +77,11 @@ def test_an_adapter_by_hand() -> None:
     assert cut.member_bytes == 16 * cut.weights + 4 * 260 * 16
 
 
-def test_a_step_is_measured_where_it_is_asked_for(text) -> None:
+def test_a_step_is_measured_where_it_is_asked_for(text, tmp_path) -> None:
+    write_texts(tmp_path)
     changes = {
+        "data.groups": {"letters": str(tmp_path / "letters"), "digits": str(tmp_path / "digits")},
+        "data.corpus": str(tmp_path / "corpus"),
         "model": {"layers": 1, "heads": 2, "width": 16},
         "data.sequence_length": 16,
         "training": {"steps": 20, "batch": 2, "warmup": 1, "evaluation_rows": 2},

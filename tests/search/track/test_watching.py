@@ -12,9 +12,9 @@ from shoal.search.errors import InputError, RunFailed
 from shoal.search.load import load_run
 from shoal.search.messages import GroupMixture, MixtureAccount, Row
 from shoal.search.records import tables
-from shoal.search.track import sender, watching
+from shoal.search.track import feed, watching
 from shoal.search.track.again import track_again
-from shoal.search.track.measures import measures, words
+from shoal.search.track.measures import told_numbers, words
 from shoal.search.track.told import Records
 from shoal.search.track.watching import Tracking
 from tests.helpers.directories import TOY, written
@@ -56,7 +56,7 @@ class Kept:
 def kept(monkeypatch):
     Kept.told, Kept.down = [], False
     Kept.hold.clear()
-    monkeypatch.setitem(sender.TRACKERS_BY_KIND, "tensorboard", Kept)
+    monkeypatch.setitem(feed.TRACKERS_BY_KIND, "tensorboard", Kept)
     yield
     Kept.hold.clear()
 
@@ -107,7 +107,7 @@ def test_a_run_ends_without_a_tracker_and_shoal_track_sends_the_rest(run) -> Non
 
 
 def test_a_slow_tracker_does_not_hold_the_run(run, monkeypatch) -> None:
-    monkeypatch.setattr(watching, "SECONDS_TO_END", 0.2)
+    monkeypatch.setattr(watching, "SECONDS_FOR_TRACKERS", 0.2)
     Kept.hold.set()
     said: list[str] = []
     began = time.monotonic()
@@ -142,7 +142,7 @@ def test_what_is_told_of_a_report_is_finite_and_named(run) -> None:
     settings: dict[str, Any] = {"h0": 0.5, "kind": "x", "inner": {"rate": 2, "flag": True}}
     row = Row(0, 1, 4, score=float("nan"), train_loss=0.5, losses={"code": 1.5}, kept=0.5, mixture=shares)
     row = row._replace(hyperparameters=settings, measures={"accuracy_code": 0.25})
-    assert dict(measures(run, row)) == {
+    assert dict(told_numbers(run, row)) == {
         "train_loss": 0.5,
         "loss/code": 1.5,
         "accuracy_code": 0.25,

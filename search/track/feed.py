@@ -61,7 +61,7 @@ class Marks:
         self.store.write_json(TRACKED, {"key": self.key, "sent": self.sent})
 
 
-class Sender:
+class Feed:
     """Sends parts of the records to one tracker, in order."""
 
     def __init__(self, run: Run, given: Any, records: Records, marks: Marks):
