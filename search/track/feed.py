@@ -97,6 +97,10 @@ class Feed:
             self.sent, self.taken = each, set()
         self.marks.write()
 
+    def close(self, status: str) -> None:
+        """Tell the tracker how the run stands, and let it go."""
+        self.tracker.close(status)
+
     def send_best(self, store: Store) -> None:
         """Send the files of the best member."""
         member = member_of(self.run, store, None).member

@@ -38,8 +38,8 @@ class EventFiles:
         writer = self.writer(row)
         for name, value in told_numbers(self.run, row):
             writer.add_scalar(name, value, row.step)
-        for name, value in words(row).items():
-            writer.add_text(f"hyperparameters/{name}", value, row.step)
+        for name, said in words(row).items():
+            writer.add_text(f"hyperparameters/{name}", said, row.step)
 
     def copied(self, member: int, copies: Sequence[Event]) -> None:
         if member in self.writers:

@@ -1,5 +1,6 @@
 """A run in Weights & Biases: each member is a run of its own, in one group."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,6 +86,10 @@ class GroupRuns:
     def begin(self, member: int) -> Any:
         import wandb  # late: only who tracks needs it
 
+        online = os.environ.get("WANDB_MODE", "online") in ("online", "run", "shared")
+        # without a key W&B would ask for one in the terminal of the run
+        if online and not self.runs and not wandb.login(prompt=False):
+            raise ConnectionError("no key is known; set WANDB_API_KEY, or WANDB_MODE=offline")
         return wandb.init(
             project=self.project,
             entity=self.entity,

@@ -4,6 +4,7 @@ import queue
 import shlex
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 
 from shoal.cluster import ending
@@ -74,11 +75,11 @@ class Tracking:
                 self.records.forget(part)
             self.last = part
             for place in range(len(self.feeds)):
-                self._try(place, lambda feed, last=part: feed.send(last))
+                self._try(place, partial(Feed.send, part=part))
         for place in sorted(self.down):  # once more, for what is missing
-            self._try(place, lambda feed: feed.send(self.last))
+            self._try(place, partial(Feed.send, part=self.last))
         for place in set(range(len(self.feeds))) - self.down:
-            self._try(place, lambda feed, status=part: feed.tracker.close(status))
+            self._try(place, partial(Feed.close, status=part))
 
     def _try(self, place: int, what: Callable[[Feed], None]) -> None:
         try:

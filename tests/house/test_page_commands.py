@@ -10,6 +10,7 @@ from typer.main import get_command
 
 from shoal.search.cli import app, run_command_line
 from tests.helpers.directories import TOY, written
+from tests.helpers.pretrained import tiny_model
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "k8s/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -91,14 +92,20 @@ def folder(tmp_path_factory) -> Path:
     written(place / "two", 4, "seed=9", "name=other")
     (place / "toy.yaml").write_text(Path(TOY).read_text())
     (place / "runs").symlink_to(place)
+    (place / "data").mkdir()
+    (place / "data/asked.jsonl").write_text('{"question": "what?", "answer": "that"}\n' * 40)
     return place
 
 
 @pytest.mark.parametrize("words", light(), ids=" ".join)
 def test_a_shown_command_that_trains_nothing_runs(words, folder, monkeypatch, capsys) -> None:
     monkeypatch.chdir(folder)
-    (folder / "text.yaml").unlink(missing_ok=True)  # `init` writes no file that is there
+    for file in ("text.yaml", "finetune.yaml"):
+        (folder / file).unlink(missing_ok=True)  # `init` writes no file that is there
     typed = ["compare", "one", "two"] if words[0] == "compare" else words
+    if "finetune" in words:
+        pytest.importorskip("transformers")
+        typed = [tiny_model() if word.startswith("models/") else word for word in words]
     monkeypatch.setattr("sys.argv", ["shoal", *typed])
     with pytest.raises(SystemExit) as ended:
         run_command_line()

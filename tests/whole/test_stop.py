@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import shoal
 from shoal.search.records.whole import newest_whole
@@ -54,17 +55,26 @@ def last_steps(place: Path) -> dict[int, int]:
     return {member: max(row["step"] for row in rows if row["member"] == member) for member in range(3)}
 
 
+def steps_told(place: Path, member: int) -> list[int]:
+    """Return the steps of which TensorBoard was told a member's score."""
+    events = EventAccumulator(f"{place}/tensorboard/member-{member:05d}", {"scalars": 0})
+    return [each.step for each in events.Reload().Scalars("score")]
+
+
 @pytest.mark.ray
 def test_a_member_that_is_far_slower_does_not_keep_a_run_from_its_end(tmp_path) -> None:
     # nothing gets better after the first reports: nine more, and the run is over
     place = write(tmp_path, "1.0", "1.0", "{patience: 3}")
-    said = command("run", "run.yaml", folder=tmp_path)
+    said = command("run", "run.yaml", "track=tensorboard", folder=tmp_path)
     assert "no better score in 3 reports of each member (stop.patience)" in said
     summary = shoal.open(place).summary
     assert summary["status"] == "done" and "stop.patience" in summary["ended"]
     steps = last_steps(place)
     assert steps[0] <= 12 and 12 < max(steps[1], steps[2]) < 4000, steps
     assert summary["wall_seconds"] < 60, "the slow member alone would have taken 4000 s"
+    tracked = {member: len(list(steps_told(place, member))) for member in range(3)}
+    rows = shoal.open(place).metrics.to_pylist()
+    assert tracked == {member: sum(row["member"] == member for row in rows) for member in range(3)}
 
 
 @pytest.mark.ray

@@ -24,6 +24,17 @@ def run(tmp_path, monkeypatch):
     return written(tmp_path / "run", 5, "track=wandb")
 
 
+def test_without_a_key_nothing_is_asked_and_one_line_is_said(run, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    said: list[str] = []
+    with Tracking(run, Store(run.directory), said.append) as tracking:
+        tracking.recorded(1)
+    assert said[0] == "track: wandb takes nothing: no key is known; set WANDB_API_KEY, or WANDB_MODE=offline"
+    assert "shoal track" in said[1]
+
+
 def records(run, member: int) -> list:
     """Return all records of a member, of its offline runs in order."""
     key = Store(run.directory).read_json("track.json")["key"]
