@@ -12,7 +12,7 @@ from shoal.search.track.watching import Tracking
 from tests.helpers.directories import written
 from tests.helpers.trackers import wandb_records
 
-pytest.importorskip("wandb")
+wandb = pytest.importorskip("wandb")
 
 
 @pytest.fixture
@@ -21,7 +21,8 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "settings"))
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
-    return written(tmp_path / "run", 5, "track=wandb")
+    yield written(tmp_path / "run", 5, "track=wandb")
+    wandb.teardown()  # it reads the environment once
 
 
 def test_without_a_key_nothing_is_asked_and_one_line_is_said(run, monkeypatch, tmp_path) -> None:
