@@ -1,4 +1,4 @@
-"""The commands of docs/finetune.md, one after another, on a tiny model in place of the one that a package ships."""
+"""The commands of docs/finetune.md, one after another, on a tiny model."""
 
 import json
 from pathlib import Path

@@ -37,7 +37,6 @@ RUN = """
 name: paced
 trainable: paced:Paced
 training: {steps: 4000}
-hyperparameters: {pause: {kind: float, low: 0.0, high: 2.0}}
 starts: [{hyperparameters: {pause: PAUSE}}, {hyperparameters: {pause: 0.02}}, {hyperparameters: {pause: 0.02}}]
 population: {members: 3, interval: 4, exploit: none, mode: asynchronous}
 cluster: {broods: 1, workers_per_brood: 3}
