@@ -13,6 +13,14 @@ from shoal.search.records.tables import Event
 from shoal.search.track.measures import told_numbers, words
 
 
+def part_of_run(directory: str) -> str:
+    """Return the folder of a run within another, such as `baseline` or `replay/3`; nothing for a run itself."""
+    above, last = directory.rstrip("/").split("/")[-2:]
+    if above == "replay":
+        return f"{above}/{last}"
+    return last if last in (*CONTROLS, "swarm", "confirm") else ""
+
+
 class EventFiles:
     """Writes rows and copies as event files; what a resumed run writes again hides what was there."""
 
@@ -20,9 +28,8 @@ class EventFiles:
 
     def __init__(self, run: Run, given: TensorBoard, key: str):
         self.run = run
-        self.folder = os.path.abspath(given.directory or f"{run.directory}/tensorboard")
-        if given.directory and (control := os.path.basename(run.directory)) in CONTROLS:
-            self.folder = os.path.join(self.folder, control)  # beside the members that it is a control of
+        place = f"{given.directory}/{part_of_run(run.directory)}" if given.directory else ""
+        self.folder = os.path.abspath(place or f"{run.directory}/tensorboard")
         self.place = f"tensorboard: {self.folder}"
         self.writers: dict[int, Any] = {}
 

@@ -111,3 +111,17 @@ def test_the_lines_say_it_in_words(text) -> None:
         "3 MB",
         "5 GB",
     ]
+
+
+def test_a_super_network_and_its_teacher_are_those_that_are_made(tmp_path) -> None:
+    pytest.importorskip("transformers")
+    from tests.helpers.distillation import networks, save_teacher, write_run
+
+    (tmp_path / "teacher").mkdir()
+    run = shoal.validate(write_run(tmp_path, save_teacher(tmp_path / "teacher")))
+    (plan,) = shoal.plan(run)
+    made = networks(run)
+    sizes = [sum(weight.numel() for weight in member.module.parameters()) for member in made.values()]
+    assert plan.weights == max(sizes) > min(sizes)
+    origin = made[0].origin
+    assert plan.shared_bytes == 4 * sum(weight.numel() for weight in origin.parameters())

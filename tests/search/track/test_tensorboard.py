@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from shoal.cluster.storage import Store
+from shoal.search.config.tracking import TensorBoard
 from shoal.search.load import load_run
 from shoal.search.records import tables
 from shoal.search.track.again import track_again
+from shoal.search.track.tensorboard import EventFiles
 from shoal.search.track.watching import Tracking
 from tests.helpers.directories import TOY, written
 
@@ -83,10 +85,8 @@ def test_a_folder_that_was_deleted_is_written_again(run) -> None:
     assert scalars(Path(run.directory, "tensorboard/member-00000"), "score") == recorded(run)[0]
 
 
-def test_controls_have_folders_of_their_own(tmp_path) -> None:
-    from shoal.search.config.tracking import TensorBoard
-    from shoal.search.track.tensorboard import EventFiles
-
-    run = load_run(TOY, [f"directory={tmp_path}/run/baseline"])
+@pytest.mark.parametrize("part", ["", "/baseline", "/replay/3", "/swarm"])
+def test_runs_within_a_run_have_folders_of_their_own(tmp_path, part: str) -> None:
+    run = load_run(TOY, [f"directory={tmp_path}/run{part}"])
     given = TensorBoard(kind="tensorboard", directory=f"{tmp_path}/logs")
-    assert EventFiles(run, given, "").folder == f"{tmp_path}/logs/baseline"
+    assert EventFiles(run, given, "").folder == f"{tmp_path}/logs{part}"
