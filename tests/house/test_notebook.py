@@ -36,16 +36,16 @@ def test_the_notebook_runs_to_what_it_shows(tmp_path: Path) -> None:
 
 
 INTERRUPTED = """
-import os, signal, threading, time
+import glob, os, signal, threading, time
 
 def stop():
-    while not os.path.exists("runs/toy/checkpoints/round-000003/decisions.json"):
-        time.sleep(0.05)
+    while not glob.glob("runs/toy/checkpoints/round-*/decisions.json"):
+        time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGINT)  # what a notebook's stop button sends to its kernel
 
 threading.Thread(target=stop).start()
 try:
-    shoal.run(file, {"training.steps": 400})
+    shoal.run(file, {"training.steps": 4000})
 except shoal.Interrupted as error:
     print(error)
 """
