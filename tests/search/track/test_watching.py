@@ -73,10 +73,10 @@ def tell(tracking: Tracking, *parts: int) -> None:
         time.sleep(0.01)
 
 
-def until(said: list[str], lines: int) -> None:
-    for _ in range(500):
-        if len(said) >= lines:
-            return
+def until(said: list, lines: int, seconds: float = 5.0) -> None:
+    """Wait until so many lines are there, or the seconds are over."""
+    end = time.monotonic() + seconds
+    while len(said) < lines and time.monotonic() < end:
         time.sleep(0.01)
 
 
@@ -96,6 +96,8 @@ def test_a_run_ends_without_a_tracker_and_shoal_track_sends_the_rest(run) -> Non
     said: list[str] = []
     with Tracking(run, Store(run.directory), said.append) as tracking:
         tell(tracking, 1, 2)
+        until(Kept.told, 8)  # of two rounds and four members
+        until(said, 1, 0.2)  # nothing: the second round is marked as sent by now
         Kept.down = True
         tell(tracking, 3, 4, 5)
     assert said[1:] == [f"track: the last rounds are missing; `shoal track {run.directory}` sends them"]
