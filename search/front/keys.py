@@ -114,7 +114,8 @@ def lines_of(key: KeyEntry) -> list[str]:
 
 def lines_below(above: KeyEntry, known: list[KeyEntry]) -> list[str]:
     """Return a line for each key directly below, and for each kind."""
-    inner = [key for key in known if key.path.rpartition(".")[0] in (above.path, f"{above.path}.{NAME}")]
+    places = (above.path, f"{above.path}.{NAME}", f"{above.path}.0")
+    inner = [key for key in known if key.path.rpartition(".")[0] in places]
     indent = {key: "  " if key.last == "kind" or not key.kind else "    " for key in inner}
     return [f"{indent[key]}{shown_name(key)}: {key.meaning}" for key in inner]
 

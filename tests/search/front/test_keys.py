@@ -66,6 +66,7 @@ def test_a_last_name_alone_is_enough() -> None:
 
 def test_a_choice_lists_its_kinds() -> None:
     assert any(line.strip().startswith("tournament: ") for line in explain_key("population.exploit"))
+    assert any(line.strip().startswith("dice: ") for line in explain_key("objective"))
 
 
 def test_a_searched_number_is_explained_as_the_setting_that_it_replaces() -> None:
