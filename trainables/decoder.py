@@ -26,9 +26,12 @@ class Attention(nn.Module):
         q, k, v = self.project(x).view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         # under vmap no cast is made for attention: all three must be of one type
         q, k = (rotate(each, cosine, sine).to(v.dtype) for each in (q, k))
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        mixed = self.output(mixed.transpose(1, 2).reshape(rows, length, width))
+        mixed = self.output(self.mix(q, k, v).transpose(1, 2).reshape(rows, length, width))
         return dropout(mixed, rate, self.training)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return what each head gives, `(rows, heads, length, width / heads)`, as are all three."""
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 class DecoderBlock(nn.Module):
