@@ -80,7 +80,7 @@ class Run(Settings):
     distill: Distill | None = None  # the teacher and the students of kind distill
     stop: Stop | None = None  # ends the run as a whole before its last step: by a time, a score, or patience
     cluster: Cluster = Cluster()  # where members live: workers, CPUs, GPUs
-    track: Trackers  # where else the run is recorded: `tensorboard`
+    track: Trackers  # where else the run is recorded: `tensorboard`, `mlflow` or `wandb`, one or several
     checkpoint: Checkpoint = Checkpoint()  # how often the run is saved, and how many checkpoints stay
 
     @property

@@ -27,6 +27,7 @@ from shoal.search.driver.start import spread
 from shoal.search.errors import InputError
 from shoal.search.records import directory
 from shoal.search.runs import population as running
+from shoal.search.runs.closing import print_next
 from shoal.search.runs.proposal import confirm, most, prior, proposal, proposal_table, settings
 
 PROPOSAL = "proposal.json"
@@ -94,6 +95,7 @@ def search(run: Run, rows: dict[str, int], console: Console) -> None:
     places = {"proposal": f"{store.uri}/{PROPOSAL}", "report": f"{confirming.directory}/report.html"}
     for name, place in places.items():
         console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
+    print_next(confirming, console)
 
 
 def record_status(store: Store, status: str) -> None:
