@@ -14,6 +14,7 @@ from shoal.policies.space import Space
 from shoal.search.config.distill import Distill
 from shoal.search.config.kinds import AnyDomain
 from shoal.search.config.mixing import MixingSection
+from shoal.search.config.score import BY_LOSS, AnyRanking, score_in_words
 from shoal.search.config.sections import (
     Checkpoint,
     Cluster,
@@ -65,6 +66,7 @@ class Run(Settings):
     model: Model = Model()  # shape of the decoder, a small transformer
     # how members train: the numbers here can be searched under `hyperparameters`
     training: Training = Training()
+    score: AnyRanking = BY_LOSS  # members are ranked by it: a loss, or the share of right answers
     sampling: Sampling = Sampling()  # which rows of an epoch members train on
     selection: Selection | None = None  # which rows of the corpus are worth training on, chosen before a run
     # each searched hyperparameter, with its domain
@@ -99,7 +101,19 @@ class Run(Settings):
     @property
     def by_loss(self) -> bool:
         """Whether the members' score is minus a loss."""
-        return self.described.by_loss
+        return self.described.by_loss and self.score.kind == "loss"
+
+    @property
+    def ranked_by(self) -> str:
+        """What ranks the members, in words."""
+        if not self.described.by_loss:
+            return "score"
+        return score_in_words(self.score)
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether these rows are of tokens."""
+        return self.takes_rows and self.data.rows != "columns"
 
     @property
     def rows(self) -> str:

@@ -28,6 +28,7 @@ class Split:
     tokens: int
     files: list[str]  # below the corpus directory
     sizes: list[int] | None = None  # rows of each file; None where all are full but the last
+    questions: list[str] | None = None  # files of held-out prompts with the answers to choose from, if any
 
 
 class Built(NamedTuple):

@@ -111,7 +111,7 @@ def plan_of(run: Run, name: str, members: int, steps: int, reports: int, model: 
         members=members,
         steps=steps,
         reports=min(reports, steps),
-        tokens=members * steps * run.training.batch * run.data.sequence_length if run.takes_rows else 0,
+        tokens=members * steps * run.training.batch * run.data.sequence_length * run.reads_tokens,
         weights=weights,
         member_bytes=training,
         # the next one is written before the oldest goes

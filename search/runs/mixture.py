@@ -117,9 +117,10 @@ def design(run: Run) -> list[Vector]:
 
 
 def with_small_model(run: Run) -> Run:
-    """Return the run with the model of the small runs in place of its own."""
+    """Return the run with the model of the small runs in place of its own, which a pretrained one keeps."""
     given = settings(run)
-    return run.model_copy(update={"model": given.model, "settings": run.settings | given.settings})
+    model = run.model if run.trainable == "causal_lm" else given.model
+    return run.model_copy(update={"model": model, "settings": run.settings | given.settings})
 
 
 def as_population(run: Run, part: str, steps: int, repeats: int, mixtures: Sequence[Vector]) -> Run:
