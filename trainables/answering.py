@@ -85,3 +85,9 @@ def in_passes(places: Iterable[int], lengths: Sequence[int]) -> list[list[int]]:
     """Return places in parts for one pass each, those of like lengths together."""
     ordered = sorted(places, key=lambda place: (lengths[place], place))
     return [ordered[start : start + ANSWERED_TOGETHER] for start in range(0, len(ordered), ANSWERED_TOGETHER)]
+
+
+def until_end(ids: Sequence[int], ends: Set[int]) -> list[int]:
+    """Return ids up to the first one that ends a text."""
+    place = next((place for place, each in enumerate(ids) if each in ends), len(ids))
+    return list(ids[:place])

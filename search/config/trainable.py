@@ -45,9 +45,10 @@ class Declared(section_of(Trainable)):  # type: ignore[misc]
 
 
 DECODER = Trainable(
-    takes=("tokens",),
+    takes=("tokens", "instruction"),
     by_row=True,
     by_loss=True,
+    writes=True,
     network=True,
     hyperparameters=tuple(sorted(TRAINING_HYPERPARAMETERS)),
 )

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from shoal.trainables.answering import until_end
+
 
 def write_on(
     module: Any, prompts: Sequence[NDArray[Any]], most: int, ends: Set[int], device: torch.device
@@ -35,9 +37,3 @@ def write_on(
         input_ids=tokens.to(device), attention_mask=there.to(device), generation_config=chosen
     )
     return [until_end(row, ends) for row in found[:, length:].tolist()]
-
-
-def until_end(ids: Sequence[int], ends: Set[int]) -> list[int]:
-    """Return ids up to the first one that ends a text."""
-    place = next((place for place, each in enumerate(ids) if each in ends), len(ids))
-    return list(ids[:place])

@@ -74,7 +74,7 @@ def test_a_score_that_cannot_rank_is_refused(tmp_path, changes, said) -> None:
 @pytest.mark.parametrize(
     ("trainable", "said"),
     [
-        ("decoder", "score: exact_match is of answers to prompts, but decoder takes no instruction rows"),
+        ("decoder", "score: exact_match needs rows with answers, so data.format of kind instruction or chat"),
         ("toy", "score: exact_match is of answers to prompts, but toy takes no instruction rows"),
     ],
 )
