@@ -37,7 +37,7 @@ class LanguageModel(Network):
     def losses_of(self, logits: Tensor, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         """Return each row's training loss `(rows,)`, in nats: its mean token loss, and the z-loss if used."""
         losses = losses_by_token(logits, tokens_in(batch), numbers["label_smoothing"])
-        counts, z_loss = counted(batch), numbers["z_loss"]
+        counts, z_loss = answer_places(batch), numbers["z_loss"]
         if counts is not None:
             squares = logits[:, :-1].float().logsumexp(dim=-1).square() if used(z_loss) else 0.0
             return mean_counted(losses + z_loss * squares, counts)
@@ -52,7 +52,7 @@ class LanguageModel(Network):
         return self.parts_of(logits_of(module, batch), batch)
 
     def parts_of(self, logits: Tensor, batch: Any) -> Tensor:
-        losses, counts = losses_by_token(logits, tokens_in(batch)), counted(batch)
+        losses, counts = losses_by_token(logits, tokens_in(batch)), answer_places(batch)
         return losses if counts is None else losses.masked_fill(counts == 0, float("nan"))
 
     def losses_and_parts(
@@ -71,7 +71,7 @@ class LanguageModel(Network):
         at = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
         length = min(int(at.max()) + most, self.shape.sequence_length)
         tokens = torch.zeros(len(prompts), length, dtype=torch.long, device=self.device)
-        for row, prompt in enumerate(prompts):  # what stands behind a prompt is not looked at
+        for row, prompt in enumerate(prompts):  # no place looks at what stands behind a prompt
             tokens[row, : len(prompt)] = torch.from_numpy(prompt.astype("int64"))
         rows, begins, last = torch.arange(len(prompts), device=self.device), at.tolist(), sorted(ends)
         done = torch.zeros_like(at, dtype=torch.bool)
@@ -103,7 +103,7 @@ def logits_of(module: nn.Module, batch: Any, dropout: FloatOrTensor = 0.0) -> Te
     return found
 
 
-def counted(batch: Any) -> Tensor | None:
+def answer_places(batch: Any) -> Tensor | None:
     """Return 1.0 where the loss of a token after the first counts, `(rows, length - 1)`; None: all count."""
     if not isinstance(batch, Mapping):
         return None

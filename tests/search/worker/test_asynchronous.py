@@ -67,6 +67,7 @@ class Post:
         self.kill = kill or {}  # worker -> number of its message
         for name, call in (
             ("publish_states", self.publish),
+            ("send_report", self.tell),
             ("next_verdicts", self.next),
             ("fetch_state", lambda kept: kept),
         ):
@@ -81,6 +82,10 @@ class Post:
             if self.kill[worker] == 0:
                 raise Killed
             self.states |= {(round_, member): states.get(member) for member, round_ in rounds.items()}
+            self.conductor.receive(message)
+
+    def tell(self, actor: Any, brood: int, message: Message) -> None:
+        with self.changed:
             self.conductor.receive(message)
 
     def give(self, verdicts: list[Verdict] | None) -> None:
@@ -338,7 +343,7 @@ def test_rows_that_end_are_the_end_of_the_run_and_no_members_failure(run, monkey
         train_freely(run, Store(run.directory), None, 0, starts)
 
 
-class Seldom(Toy):
+class Seldom(Uneven):
     """A toy that is scored at every other ready point."""
 
     known = float("nan")
@@ -355,8 +360,11 @@ class Seldom(Toy):
 
 def test_members_copy_only_where_they_are_scored(run, monkeypatch) -> None:
     monkeypatch.setattr(
-        turns, "build_members", lambda run, given: {number: Seldom(values) for number, values in given.items()}
+        turns,
+        "build_members",
+        lambda run, given: {number: Seldom(values, slow=True) for number, values in given.items()},
     )
+    run = load_run(TOY, [f"directory={run.directory}", *CHANGES, "population.exploit.fraction=0.5"])
     post = Post(run, monkeypatch)
     assert post.train(run) == set() and post.conductor.finished
     rows = Store(run.directory).read_table(METRICS).to_pylist()
