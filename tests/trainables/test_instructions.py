@@ -10,6 +10,7 @@ from shoal.trainables.answering import log_likelihoods
 from shoal.trainables.arrays import to_tensors
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.language import LanguageModel
+from shoal.trainables.scores import Choice, Question, Questions
 from shoal.trainables.settings import Recipe
 from shoal.trainables.stack import Stack
 from tests.helpers.members import SHAPE
@@ -106,6 +107,17 @@ def test_prompts_of_a_batch_are_written_on_as_each_alone() -> None:
             expected.append(ids[len(prompt) :])
         assert made.write(made.module, PROMPTS, 6, ENDS) == expected
     assert max(map(len, expected)) > 1 and len(expected[3]) <= LENGTH - 9
+
+
+def test_a_stack_answers_member_by_member_on_any_device() -> None:
+    members = [trained(0), trained(1)]
+    stack = Stack(members)
+    asked = [Question(prompt, "7", (np.array([7]), np.array([8])), 0) for prompt in PROMPTS]
+    for each in members:
+        each.questions = Questions(Choice(), {"validation": {"one": asked}}, str, ENDS, 8, 40)
+    expected = [each.evaluate() for each in members]
+    stack.device = torch.device("meta")  # elsewhere than on a CPU stacks are judged as one
+    assert stack.evaluate() == expected and 0 <= expected[0][0] <= 1
 
 
 def test_log_likelihoods_are_those_of_the_logits() -> None:
