@@ -21,7 +21,7 @@ def check_goal(run: Run) -> str:
     goal = run.stop.score if run.stop else None
     if goal is None:
         return ""
-    if run.by_loss and goal > 0:
+    if run.by_loss and not run.own and goal > 0:  # a loss of the user's own may be below 0
         return (
             f"stop.score: the score is minus the {run.ranked_by}, and is never above 0; for a loss of {goal:g} "
             f"give {-goal:g}"
