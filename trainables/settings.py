@@ -52,6 +52,7 @@ class Recipe:
     z_loss: float = 0.0  # weight of the squared log-partition (Chowdhery et al., 2022; theirs is 1e-4)
     precision: str = "float32"  # the forward pass computes in it; weights, slots, norms and losses stay float32
     accumulate: int = 1  # a batch is computed in so many parts; its gradient stays that of the whole
+    gradient_checkpointing: bool = False  # layers are computed again in the backward pass, to save memory
 
     def __post_init__(self) -> None:
         for name in ("steps", "learning_rate", "clip"):
@@ -73,7 +74,8 @@ class Recipe:
 
 def numbers(recipe: Recipe) -> dict[str, float]:
     """Return a recipe's numbers by name; any of them can be a searched hyperparameter."""
-    return {name: float(value) for name, value in asdict(recipe).items() if isinstance(value, int | float)}
+    # a flag is an int to Python
+    return {name: float(value) for name, value in asdict(recipe).items() if type(value) in (int, float)}
 
 
 def rate_at(step: int, recipe: Recipe) -> float:

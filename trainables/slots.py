@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shoal.trainables.arrays import check_source, tensor_like
+from shoal.trainables.arrays import check_source, copy_into, tensor_like
 from shoal.trainables.optimise import OPTIMISERS
 from shoal.trainables.span import local, shared_like
 
@@ -22,6 +22,7 @@ def load_slots(
     """
     kind = OPTIMISERS[named]
     names = {*kind.slots, "step"} if kind.counts else set(kind.slots)
+    known = dict(optimiser.state)  # new slots take the old ones' memory
     optimiser.state.clear()
     for place, values in slots.items():
         if int(place) >= len(weights) or not values.keys() <= names:
@@ -30,15 +31,21 @@ def load_slots(
                 f"but has {', '.join(values)} of weight {place}."
             )
         weight = weights[int(place)]
-        optimiser.state[weight[1]] = {name: slot(weight, name, value) for name, value in values.items()}
+        before = known.get(weight[1], {})
+        optimiser.state[weight[1]] = {
+            name: slot(weight, name, value, before.get(name)) for name, value in values.items()
+        }
 
 
-def slot(named: NamedWeight, name: str, value: Any) -> Tensor:
-    """Return a copied slot in the form in which the optimiser keeps it for a weight."""
+def slot(named: NamedWeight, name: str, value: Any, before: Tensor | None) -> Tensor:
+    """Return a copied slot in the form in which the optimiser keeps it for a weight, where `before` was one."""
     if name == "step":
         # AdamW keeps its count of steps on the CPU
         return tensor_like(torch.zeros(()), value).to("cpu", copy=True)
     check_source(local(named[1]), value, f"{name} of {named[0]}")
+    if before is not None and local(before).shape == tuple(value.shape):
+        copy_into(local(before), value, f"{name} of {named[0]}")
+        return before
     # copied, because several members may load the same slots
     copied = tensor_like(local(named[1]), value).to(named[1].device, copy=True)
     return shared_like(named[1], copied)

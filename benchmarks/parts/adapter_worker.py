@@ -11,8 +11,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ class Peak(threading.Thread):
     def run(self) -> None:
         while not self.over.wait(0.01):
             now = status()
-            self.most = {name: max(now[name], known) for name, known in self.most.items()}
+            now["without_store"] = now["RssAnon"] + now["RssFile"]
+            self.most = {name: max(now[name], self.most.get(name, 0)) for name in now}
 
 
 def chance(rows: int, length: int, seed: int = 0) -> np.ndarray:
@@ -123,7 +125,7 @@ def train_full(folder: str, members: int, rows: int, length: int, checkpointed: 
         writer = checkpoints.Writer(store)
         for round_ in (1, 2):
             one.train(STEPS)
-            with handed_over(snapshot(one, direct=False, still=True), place) as other:
+            with handed_over(partial(snapshot, one, direct=False, still=True)) as other:
                 hand_in(one.load, other, {})
             save(writer, round_, 0, one, checkpoints.WHOLE)
             one.train(STEPS)
@@ -131,19 +133,17 @@ def train_full(folder: str, members: int, rows: int, length: int, checkpointed: 
 
 
 @contextmanager
-def handed_over(state: Any, folder: str) -> Iterator[Any]:
-    """Give a state as another process gets it: its arrays are mapped from a file, as from an object store."""
+def handed_over(give: Callable[[], Any]) -> Iterator[Any]:
+    """Yield a state as another process gets it: its arrays lie in shared memory, as in Ray's store."""
     buffers: list[pickle.PickleBuffer] = []
-    whole = pickle.dumps(state, protocol=5, buffer_callback=buffers.append)
+    whole = pickle.dumps(give(), protocol=5, buffer_callback=buffers.append)
     ends = np.cumsum([0, *(buffer.raw().nbytes for buffer in buffers)])
-    file = Path(folder, "handed-over")
-    with file.open("wb") as written:
-        for buffer in buffers:
-            written.write(buffer.raw())
-    with file.open("rb") as opened:
-        view = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
-        parts = [view[begin:end] for begin, end in pairwise(ends)]
-        yield pickle.loads(whole, buffers=parts)
+    with tempfile.TemporaryFile(dir="/dev/shm") as store:
+        while buffers:
+            store.write(buffers.pop(0).raw())
+        store.flush()
+        view = memoryview(mmap.mmap(store.fileno(), 0, access=mmap.ACCESS_READ))
+        yield pickle.loads(whole, buffers=[view[begin:end] for begin, end in pairwise(ends)])
 
 
 KINDS = {"stack": train_stack, "peft": train_peft, "full": train_full}
@@ -156,7 +156,8 @@ def main() -> None:
     start, peak, began = status(), Peak(), time.perf_counter()
     KINDS[kind](smollm.folder(folder), *map(int, numbers))
     peak.over.set()
-    found = {"peak": status()["VmHWM"], "own": peak.most["RssAnon"], "files": peak.most["RssFile"]}
+    names = {"own": "RssAnon", "files": "RssFile", "without_store": "without_store"}
+    found = {"peak": status()["VmHWM"]} | {name: peak.most[key] for name, key in names.items()}
     print(json.dumps(found | {"start": start["VmHWM"], "seconds": time.perf_counter() - began}))
 
 

@@ -51,6 +51,11 @@ def check_compile(run: Run) -> str:
     given = run.cluster
     if not given.compile:
         return ""
+    if run.training.gradient_checkpointing:
+        return (
+            "cluster.compile: decides itself what is computed again; with it training.gradient_checkpointing "
+            "must be false"
+        )
     if given.stack is False:
         return (
             "cluster.compile: compiles stacks of members, and cluster.stack is false; leave one of the two out"

@@ -9,7 +9,8 @@ from shoal.search.config.sections_of import section_of
 from shoal.trainables.settings import Recipe
 
 FACTS = ("vocabulary", "sequence_length")  # a class of the user's own that takes these gets the corpus's
-TRAINING_CONSTANTS = {"steps", "optimiser", "precision", "accumulate"}  # all members of a run share these
+# all members of a run share these
+TRAINING_CONSTANTS = {"steps", "optimiser", "precision", "accumulate", "gradient_checkpointing"}
 TRAINING_HYPERPARAMETERS = set(Recipe.__dataclass_fields__) - TRAINING_CONSTANTS
 
 

@@ -69,6 +69,9 @@ class CausalModel(Network):
         self.fit()
         return module
 
+    def compute_again(self) -> None:
+        recompute(self.module)
+
     def adopt(self, hyperparameters: dict[str, Any]) -> None:
         super().adopt(hyperparameters)
         if hasattr(self, "optimiser"):
