@@ -29,8 +29,8 @@ def rows(count: int = 24, seed: int = 0) -> dict[str, np.ndarray]:
     return {"tokens": tokens, "mask": np.tile(mask, (count, 1)), "segment": np.tile(segment, (count, 1))}
 
 
-def member(seed: int = 0, **hyperparameters: Any) -> LanguageModel:
-    recipe = Recipe(steps=40, warmup=2, learning_rate=0.02)
+def member(seed: int = 0, again: bool = False, **hyperparameters: Any) -> LanguageModel:
+    recipe = Recipe(steps=40, warmup=2, learning_rate=0.02, gradient_checkpointing=again)
     held_out = {"validation": {"one": rows(6, 1)}}
     batches = Shuffled(rows(seed=seed), 4, seed)
     return LanguageModel(recipe, hyperparameters, batches, held_out, seed, shape=SHAPE)
@@ -83,10 +83,11 @@ def test_it_learns() -> None:
     assert made.train(1) < first - 0.3
 
 
-def test_members_of_a_stack_train_as_alone() -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_members_of_a_stack_train_as_alone(again: bool) -> None:
     settings = ({"learning_rate": 0.01, "z_loss": 0.001}, {"learning_rate": 0.03, "label_smoothing": 0.1})
     alone = [member(seed, **each) for seed, each in enumerate(settings)]
-    together = [member(seed, **each) for seed, each in enumerate(settings)]
+    together = [member(seed, again, **each) for seed, each in enumerate(settings)]
     expected = [each.train(6) for each in alone]
     assert Stack(together).train(6) == pytest.approx(expected, rel=1e-5)
     for one, other in zip(alone, together, strict=True):
