@@ -65,6 +65,7 @@ def adapter_of(begin: str) -> LowRank | None:
 
 def exported_pretrained(folder: str) -> Pretrained:
     """Return what an exported member is, as it was trained: an adapter on its base, or a whole model."""
+    folder = copied("mixing.reference", folder) if "://" in folder else folder
     adapter = adapter_of(folder)
     if adapter is None:
         return Pretrained(path=folder)
@@ -73,6 +74,7 @@ def exported_pretrained(folder: str) -> Pretrained:
 
 def told_of(key: str, folder: str) -> dict[str, Any]:
     """Return what Shoal noted of a pretrained member that it exported; raises InputError if it did not."""
+    given, folder = folder, copied(key, folder) if "://" in folder else folder
     try:
         beside = Path(folder, "shoal.json")  # an adapter has it; a whole model's configuration holds the same
         known = json.loads((beside if beside.exists() else Path(folder, "config.json")).read_text())
@@ -81,7 +83,7 @@ def told_of(key: str, folder: str) -> dict[str, Any]:
     told: dict[str, Any] = known.get("shoal", known)
     if told.get("trainable") != "causal_lm" or "step" not in told:
         raise InputError(
-            f"{key}: must be the folder of an exported causal_lm, such as runs/NAME/best, got {folder}."
+            f"{key}: must be the folder of an exported causal_lm, such as runs/NAME/best, got {given}."
         )
     return told
 

@@ -87,9 +87,11 @@ def test_a_reference_gives_the_losses_of_the_exported_member(tmp_path, merge: bo
     assert torch.isnan(own).any()
 
 
-def test_doremi_compares_adapters_with_an_exported_one(tmp_path) -> None:
+@pytest.mark.parametrize("place", ["{}", "file://{}"])
+def test_doremi_compares_adapters_with_an_exported_one(tmp_path, monkeypatch, place: str) -> None:
     _, folder = exported(tmp_path)
-    said = tried(load(tmp_path, mixing={"policy": "doremi", "reference": folder}))
+    monkeypatch.setenv("HOME", str(tmp_path))  # what a URI names is copied there
+    said = tried(load(tmp_path, mixing={"policy": "doremi", "reference": place.format(folder)}))
     assert "MixedCausalModel" in said and "it trains on as its donor does" in said
 
 
