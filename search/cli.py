@@ -109,6 +109,15 @@ def select(
     show_selection(load_run(file, changes or []), screen(), explain)
 
 
+@app.command(epilog="Example: shoal refine refine.yaml")
+def refine(file: FileArgument, changes: ChangesArgument = None) -> None:
+    """Train in rounds, between which a class of yours rewrites rows that are hard, alone or rated low."""
+    from shoal.search.load import load_run
+    from shoal.search.runs.refine import refine_rows
+
+    refine_rows(load_run(file, changes or []), screen())
+
+
 @app.command(epilog="Example: shoal report runs/demo")
 def report(path: DirectoryArgument) -> None:
     """Draw the run as one HTML file that opens offline."""

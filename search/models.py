@@ -176,7 +176,7 @@ def check_pretrained(run: Run) -> None:
     check_parts(run, given, outline_of(given.path))
 
 
-def config_of(folder: str) -> dict[str, Any]:
+def config_of(folder: str, key: str = "model.path") -> dict[str, Any]:
     """Return a model's config.json; raises InputError if it is missing, or the folder is not to be opened."""
     from shoal.trainables.pretrained.folder import weight_files
 
@@ -184,19 +184,17 @@ def config_of(folder: str) -> dict[str, Any]:
         config: dict[str, Any] = json.loads(Path(folder, "config.json").read_text())
         files = weight_files(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"model.path: must be a model with config.json, got {folder}: {reason(error)}."
-        ) from error
+        raise InputError(f"{key}: must be a model with config.json, got {folder}: {reason(error)}.") from error
     if "auto_map" in config:
         raise InputError(
-            f"model.path: {folder} needs code of its own (auto_map in config.json), and nothing from a model's "
+            f"{key}: {folder} needs code of its own (auto_map in config.json), and nothing from a model's "
             f"folder is ever run; take a model that transformers knows by itself."
         )
     if missing := [file.name for file in files if not file.exists()] or (
         [] if files else ["model.safetensors"]
     ):
         raise InputError(
-            f"model.path: {folder} has no {missing[0]}, and only safetensors are read; save the model anew by "
+            f"{key}: {folder} has no {missing[0]}, and only safetensors are read; save the model anew by "
             f"transformers' save_pretrained."
         )
     return config

@@ -28,9 +28,13 @@ class Attention(nn.Module):
         q, k, v = self.project(x).view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         # under vmap no cast is made for attention: all three must be of one type
         q, k = (rotate(each, cosine, sine).to(v.dtype) for each in (q, k))
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None)
+        mixed = self.mix(q, k, v) if seen is None else self.mix(q, k, v, seen)
         mixed = self.output(mixed.transpose(1, 2).reshape(rows, length, width))
         return dropout(mixed, rate, self.training)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Return what each head gives, `(rows, heads, length, width / heads)`, as are all three."""
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None)
 
 
 class DecoderBlock(nn.Module):

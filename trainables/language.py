@@ -32,7 +32,7 @@ class LanguageModel(Network):
         return model
 
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
-        return self.losses_of(logits_of(module, batch, numbers["dropout"]), batch, numbers)
+        return self.losses_of(decoder_logits(module, batch, numbers["dropout"]), batch, numbers)
 
     def losses_of(self, logits: Tensor, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         """Return each row's training loss `(rows,)`, in nats: its mean token loss, and the z-loss if used."""
@@ -49,7 +49,7 @@ class LanguageModel(Network):
 
         It is NaN where a token does not count.
         """
-        return self.parts_of(logits_of(module, batch), batch)
+        return self.parts_of(decoder_logits(module, batch), batch)
 
     def parts_of(self, logits: Tensor, batch: Any) -> Tensor:
         losses, counts = losses_by_token(logits, tokens_in(batch)), answer_places(batch)
@@ -58,9 +58,9 @@ class LanguageModel(Network):
     def losses_and_parts(
         self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
     ) -> tuple[Tensor, Tensor]:
-        logits = logits_of(module, batch, numbers["dropout"])
+        logits = decoder_logits(module, batch, numbers["dropout"])
         with torch.no_grad():  # without dropout one pass serves both
-            sober = logits_of(module, batch) if numbers["dropout"] else logits
+            sober = decoder_logits(module, batch) if numbers["dropout"] else logits
             parts = self.parts_of(sober, batch)
         return self.losses_of(logits, batch, numbers), parts
 
@@ -95,7 +95,7 @@ def tokens_in(batch: Any) -> Tensor:
     return tokens.long()
 
 
-def logits_of(module: nn.Module, batch: Any, dropout: FloatOrTensor = 0.0) -> Tensor:
+def decoder_logits(module: nn.Module, batch: Any, dropout: FloatOrTensor = 0.0) -> Tensor:
     if not isinstance(batch, Mapping):
         logits: Tensor = module(tokens_in(batch), dropout)
         return logits

@@ -1,63 +1,143 @@
-"""How hard rows of tokens are for a trained decoder."""
+"""How hard rows of tokens are for a trained model, and what it makes of them.
+
+A model is a Decoder or a module of transformers. Rows are arrays of tokens `(rows, length)`; a row that is
+shorter than the others ends in tokens of -1, which no model sees.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from shoal.trainables.decoder import Decoder, token_losses
+from shoal.trainables.decoder import Decoder, losses_by_token
 
-ROWS_PER_PASS = 128
+ROWS_PER_PASS, TOKENS_PER_PASS = 128, 16384
+PADDING = -1
 
 
-def row_losses(model: Decoder, rows: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Return the mean next-token loss of each row of tokens `(rows, sequence_length)`, in nats: `(rows,)`."""
-    device = model.embedding.weight.device
+def row_losses(model: nn.Module, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Return the mean next-token loss of each row, in nats: `(rows,)`; 0 for a row of one token."""
     found = np.empty(len(rows), np.float32)
     with torch.inference_mode():
-        for start in range(0, len(rows), ROWS_PER_PASS):
-            part = torch.from_numpy(rows[start : start + ROWS_PER_PASS].astype(np.int64)).to(device)
-            found[start : start + ROWS_PER_PASS] = token_losses(model(part), part).cpu().numpy()
+        for now, part in passes(model, rows):
+            losses = losses_by_token(logits_of(model, part), part.clamp(min=0))
+            counted = part[:, 1:] >= 0
+            if counted.all():
+                found[now] = losses.mean(dim=1).cpu().numpy()
+                continue
+            means = (losses * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
+            found[now] = means.cpu().numpy()
     return found
 
 
-def row_states(model: Decoder, rows: NDArray[np.unsignedinteger]) -> NDArray[np.float32]:
+def row_states(model: nn.Module, rows: NDArray[np.integer]) -> NDArray[np.float32]:
     """Return the mean over the tokens of each row's last hidden states, `(rows, width)`."""
-    found = np.empty((len(rows), model.shape.width), np.float32)
-    states: list[torch.Tensor] = []
-    hook = model.norm.register_forward_hook(lambda module, given, result: states.append(result))
+    found = [np.empty((0, 0), np.float32)] * (len(rows) == 0)
+    with torch.inference_mode():
+        for _, part in passes(model, rows):
+            states, seen = last_states(model, part).float(), (part >= 0)[:, :, None]
+            found.append(((states * seen).sum(dim=1) / seen.sum(dim=1)).cpu().numpy())
+    return np.concatenate(found)
+
+
+def class_chances(model: nn.Module, rows: NDArray[np.integer], place: int) -> NDArray[np.float32]:
+    """Return the chance of one class of each row, `(rows,)`, under a classifier of transformers."""
+    found = np.empty(len(rows), np.float32)
+    with torch.inference_mode():
+        for now, part in passes(model, rows):
+            logits = model(input_ids=part.clamp(min=0), attention_mask=(part >= 0).long()).logits.float()
+            # a single logit is the one of "yes" against "no"
+            chances = (
+                logits.softmax(dim=1)
+                if logits.shape[1] > 1
+                else torch.cat([1 - logits.sigmoid(), logits.sigmoid()], 1)
+            )
+            found[now] = chances[:, place].cpu().numpy()
+    return found
+
+
+def passes(
+    model: nn.Module, rows: NDArray[np.integer], most: int = ROWS_PER_PASS
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield parts of rows as tensors on the model's device, and where each part lies."""
+    device = next(model.parameters()).device
+    each = max(1, min(most, TOKENS_PER_PASS // max(rows.shape[1], 1)))
+    for start in range(0, len(rows), each):
+        now = slice(start, start + each)
+        yield now, torch.from_numpy(rows[now].astype(np.int64)).to(device)
+
+
+def by_length(
+    sequences: Sequence[NDArray[np.integer]],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield places and rows `(rows, longest)` of sequences of like length, the shortest first.
+
+    Each batch holds at most `TOKENS_PER_PASS` tokens, padding included, or one row.
+    """
+    lengths = np.array([len(each) for each in sequences], np.int64)
+    waiting: list[int] = []
+    for place in np.argsort(lengths, kind="stable").tolist():
+        if waiting and (len(waiting) + 1) * int(lengths[place]) > TOKENS_PER_PASS:
+            yield np.array(waiting), padded([sequences[each] for each in waiting])
+            waiting = []
+        waiting.append(place)
+    if waiting:
+        yield np.array(waiting), padded([sequences[each] for each in waiting])
+
+
+def padded(sequences: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:
+    found = np.full((len(sequences), max(map(len, sequences))), PADDING, np.int64)
+    for row, each in zip(found, sequences, strict=True):
+        row[: len(each)] = each
+    return found
+
+
+def logits_of(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Return the logits of the next tokens; padding stands behind a row, so no place of it looks there."""
+    found = model(tokens.clamp(min=0))
+    return getattr(found, "logits", found)
+
+
+def last_states(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Return the last hidden states, `(rows, length, width)`."""
+    if not isinstance(model, Decoder):
+        seen = tokens >= 0
+        states: Tensor = model(input_ids=tokens.clamp(min=0), attention_mask=seen.long()).last_hidden_state
+        return states
+    found: list[Any] = []
+    hook = model.norm.register_forward_hook(lambda module, given, result: found.append(result))
     try:
-        with torch.inference_mode():
-            for start in range(0, len(rows), ROWS_PER_PASS):
-                part = torch.from_numpy(rows[start : start + ROWS_PER_PASS].astype(np.int64))
-                model(part.to(model.embedding.weight.device))
-                found[start : start + ROWS_PER_PASS] = states.pop().float().mean(dim=1).cpu().numpy()
+        model(tokens.clamp(min=0))
     finally:
         hook.remove()
-    return found
+    return found[0]
 
 
-def row_sketches(model: Decoder, rows: NDArray[np.unsignedinteger], width: int) -> NDArray[np.float32]:
+def row_sketches(model: nn.Module, rows: NDArray[np.integer], width: int) -> NDArray[np.float32]:
     """Return a random projection of the gradient of each row's mean loss, `(rows, width)`.
 
     Each of the gradient's numbers is added to one place with a random sign (count sketch: Charikar, Chen and
     Farach-Colton, 2002): inner products are kept in expectation, and nothing of size weights x width is held.
     Places and signs depend on the weights' number alone.
     """
-    device = model.embedding.weight.device
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    device = next(iter(weights.values())).device
     count = sum(weight.numel() for weight in weights.values())
     draws = torch.Generator().manual_seed(count)
     places = torch.randint(width, (count,), generator=draws).to(device)
     signs = (2 * torch.randint(2, (count,), generator=draws) - 1).to(device)
 
-    def loss(values: dict[str, torch.Tensor], row: torch.Tensor) -> torch.Tensor:
-        logits = torch.func.functional_call(model, values, (row[None],))
-        return token_losses(logits, row[None])[0]
+    def loss(values: dict[str, Tensor], row: Tensor) -> Tensor:
+        found = torch.func.functional_call(model, values, (row[None],))
+        return losses_by_token(getattr(found, "logits", found), row[None]).mean()
 
     slopes = torch.func.grad(loss)
     found = np.zeros((len(rows), width), np.float32)
     for number, row in enumerate(rows):
-        given = torch.from_numpy(row.astype(np.int64)).to(device)
+        given = torch.from_numpy(row[row >= 0].astype(np.int64)).to(device)
         flat = torch.cat([each.reshape(-1) for each in slopes(weights, given).values()])
         sketch = torch.zeros(width, device=device).index_add_(0, places, flat * signs)
         found[number] = sketch.cpu().numpy()

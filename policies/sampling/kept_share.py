@@ -1,6 +1,6 @@
-"""Train on the share of the rows with the best scores; each member may have a share of its own."""
+"""Train on the rows with the best scores, a share of them or all above a cut that members may search."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -16,22 +16,25 @@ class KeptShare:
 
     A row's draw is the same for all members and epochs, so a larger share holds the rows of a smaller one, and
     members that differ in their share alone read nested sets. At temperature 0 the best are kept; with `least`
-    those of the lowest scores, as where the score is a loss. Rows without a score are left out.
+    those of the lowest scores, as where the score is a loss. Rows without a score are left out. Of two scores
+    `blend` is the weight of the second and `1 - blend` that of the first.
     """
 
     spec: ClassVar[Spec] = Spec("once", frozenset({"score"}), frozenset({"keep"}), "summary", "mean_count")
     share: float = 0.5  # share of each group's rows that is kept
     temperature: float = 0.0  # chance in the order; 0 keeps the best
     least: bool = False
+    blend: float = 0.0  # weight of the second of two scores
 
     def __post_init__(self) -> None:
+        check_blend(self.blend)
         if not 0 < self.share <= 1:
             raise ValueError(f"share must be above 0 and at most 1, but got {self.share}.")
         if not self.temperature >= 0:
             raise ValueError(f"temperature must be at least 0, but got {self.temperature}.")
 
     def plan(self, ids: Ids, columns: Columns, context: Context) -> Plan:
-        cut = AboveCut(context.seed, self.temperature, self.least, np.inf, -1)
+        cut = AboveCut(context.seed, self.temperature, self.least, self.blend, np.inf, -1)
         key = cut.key(ids, columns)
         known = np.flatnonzero(np.isfinite(key))
         kept = round(self.share * len(ids))
@@ -39,7 +42,34 @@ class KeptShare:
             return cut
         # equal keys are cut by id, so that their number is exact
         order = known[np.lexsort((ids[known], -key[known]))][:kept]
-        return AboveCut(context.seed, self.temperature, self.least, float(key[order[-1]]), int(ids[order[-1]]))
+        return replace(cut, cut=float(key[order[-1]]), last=int(ids[order[-1]]))
+
+
+@dataclass(frozen=True)
+class ScoreCut:
+    """Keep the rows whose score is at least `cut`, or at most `cut` with `least`, in all groups alike.
+
+    Rows without a score are left out. Of two scores `blend` is the weight of the second.
+    """
+
+    spec: ClassVar[Spec] = Spec("once", frozenset({"score"}), frozenset({"keep"}), "none", "mean_count")
+    cut: float = 0.0  # the score from which rows are kept
+    least: bool = False
+    blend: float = 0.0  # weight of the second of two scores
+
+    def __post_init__(self) -> None:
+        check_blend(self.blend)
+        if not np.isfinite(self.cut):
+            raise ValueError(f"cut must be a finite number, but got {self.cut}.")
+
+    def plan(self, ids: Ids, columns: Columns, context: Context) -> Plan:
+        cut = -self.cut if self.least else self.cut
+        return AboveCut(context.seed, 0.0, self.least, self.blend, cut, np.iinfo(np.int64).max)
+
+
+def check_blend(blend: float) -> None:
+    if not 0 <= blend <= 1:
+        raise ValueError(f"blend must be between 0 and 1, but got {blend}.")
 
 
 @dataclass(frozen=True)
@@ -49,11 +79,14 @@ class AboveCut(Plan):
     seed: int
     temperature: float
     least: bool
+    blend: float
     cut: float
     last: int
 
     def key(self, ids: Ids, columns: Columns) -> Vector:
         score = columns["score"].astype(np.float64)
+        if score.ndim == 2:
+            score = (1 - self.blend) * score[:, 0] + self.blend * score[:, 1]
         found = -score if self.least else score
         if self.temperature:
             noise = -np.log(-np.log(uniform(self.seed, "kept share", 0, ids)))

@@ -48,12 +48,12 @@ class Refine:
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"loss_before", "loss_after", "similarity", "rating"})
-    hard: float = 1.0
-    alone: float = 1.0
-    low: float = 1.0
-    rounds: int = 3
-    least_share: float = 0.01
-    patience: int = 1
+    hard: float = 1.0  # deviations of both losses above their means from which a row is simplified
+    alone: float = 1.0  # deviations of the similarity below its mean from which a row seeds another
+    low: float = 1.0  # deviations of the rating below its mean from which a row is rewritten
+    rounds: int = 3  # most rounds of training
+    least_share: float = 0.01  # if fewer rows are flagged, the rounds end
+    patience: int = 1  # rounds without a better score after which they end
 
     def __post_init__(self) -> None:
         for name in ("hard", "alone", "low"):

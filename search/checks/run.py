@@ -228,7 +228,7 @@ def check_sampling(run: Run) -> str:
         kind = run.sampling.rule.kind
         wanted = f"{kind} goes by scores; name an exported model, such as runs/NAME/best"
         return f"sampling.scorer: {wanted if scores else f'serves rules that go by scores, got {kind}'}"
-    if scores and run.trainable != "decoder":
+    if run.sampling.scorer and run.trainable != "decoder":
         return f"sampling.scorer: scores rows of text, got trainable {run.trainable}"
     if run.data.exhausted != "repeat":
         return (

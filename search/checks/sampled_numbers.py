@@ -54,7 +54,20 @@ def check_kept_score(run: Run) -> str:
     if run.selection is None:
         return "sampling.score: names a score that `selection:` keeps beside the rows, but there is none"
     had = run.selection.columns()
-    score = run.sampling.score or ""
-    if had is not None and score not in had:
-        return f"sampling.score: selection.scores make no {score}{nearest(score, had)}"
+    names = names_of(run.sampling.score)
+    for score in names:
+        if had is not None and score not in had:
+            return f"sampling.score: selection.scores make no {score}{nearest(score, had)}"
+    rule = run.sampling.rule
+    if len(names) > 1 and rule is not None and not hasattr(rule.build(), "blend"):
+        return f"sampling.score: {rule.kind} goes by one score, got {', '.join(names)}"
+    searched = run.hyperparameters.get(SECTION)
+    values = searched.root if isinstance(searched, SpaceWithin) else {}
+    if len(names) < 2 and rule is not None and (bool(getattr(rule.build(), "blend", 0)) or "blend" in values):
+        return "sampling.rule.blend: weighs the second of two scores, as in `score: [loss, length]`"
     return ""
+
+
+def names_of(score: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the names of the kept scores that a rule goes by."""
+    return () if score is None else (score,) if isinstance(score, str) else score

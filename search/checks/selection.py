@@ -40,7 +40,7 @@ def check_budget(run: Run) -> str:
 def check_target(run: Run) -> str:
     chosen = run.selection
     assert chosen is not None
-    wanted = [score.kind for score in chosen.all_scores() if score.kind == "ngrams"]
+    wanted = [score.kind for score in chosen.all_scores() if score.kind in ("ngrams", "influence")]
     wanted += [chosen.policy.kind] if chosen.policy.build().aims else []
     if wanted and not chosen.target:
         return f"selection.target: {wanted[0]} needs at least one group, such as `law: installed`"

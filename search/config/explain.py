@@ -16,6 +16,7 @@ from shoal.search.config.kinds import ADAPTER
 from shoal.search.config.rows import COLUMN_KINDS, FORMATS
 from shoal.search.config.run import Run
 from shoal.search.config.score import RANKINGS
+from shoal.search.config.selection import SCORES
 from shoal.search.config.tracking import TRACKERS
 from shoal.search.errors import nearest
 
@@ -29,6 +30,7 @@ RULES = (
     ["data", "format"],
 )
 COLUMNS = ["data", "columns"]  # below it stands a name, and then the kind
+SCORE_LIST = ["selection", "scores"]  # below it stands a number, and then the kind
 KINDS_BY_KEY: dict[str, Iterable[str]] = {
     "model.adapter": ADAPTER,
     "population.exploit": EXPLOITS,
@@ -36,6 +38,7 @@ KINDS_BY_KEY: dict[str, Iterable[str]] = {
     "sampling.rule": SAMPLERS,
     "mixing.policy": MIXERS,
     "selection.policy": SELECTORS,
+    "selection.scores": SCORES,
     "data.format": FORMATS,
     "score": RANKINGS,
 }
@@ -53,7 +56,9 @@ def explain(detail: ErrorDetails) -> list[str]:
         said = notation.short(str(detail["ctx"]["error"]), LONGEST)
         return [told_at(key, said, value if isinstance(value, dict) else {})]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
-        kinds = COLUMN_KINDS if place[:2] == COLUMNS else KINDS_BY_KEY.get(key, DOMAINS)
+        # a place in a list, such as selection.scores.0, is one of the list's
+        kinds = KINDS_BY_KEY.get(key.rstrip("0123456789").rstrip("."), DOMAINS)
+        kinds = COLUMN_KINDS if place[:2] == COLUMNS else kinds
         kinds = TRACKERS if place[0] == "track" else kinds
         if not isinstance(value, dict):
             return [f"{key}: {MAPPING}, got {as_yaml(value)}"]
@@ -109,7 +114,7 @@ def written(place: list[str]) -> list[str]:
         return place[:1] + place[2:]
     if place[:2] in RULES:
         return place[:2] + place[3:]
-    if place[:2] == COLUMNS:
+    if place[:2] in (COLUMNS, SCORE_LIST):
         return place[:3] + place[4:]
     if place[:1] != ["hyperparameters"]:
         return place
@@ -135,6 +140,8 @@ def step(schema: dict[str, Any], here: dict[str, Any], part: str) -> dict[str, A
         options = [resolved(schema, option) for option in here["oneOf"]]
         kinds = [option.get("properties", {}).get("kind", {}).get("const", "space") for option in options]
         return dict(zip(kinds, options, strict=True))[part]
+    if "items" in here:
+        return step(schema, here["items"], part) if not part.isdigit() else here["items"]
     if part in here.get("properties", {}):
         return here["properties"][part]
     inner = here.get("additionalProperties", {})

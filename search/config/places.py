@@ -35,6 +35,8 @@ def with_places(run: Run, change: ChangePlace) -> Run:
         changes["model"] = of_model(run.model, change)
     if run.selection is not None:
         changes["selection"] = of_selection(run.selection, change)
+    if run.refine is not None and is_place(run.refine.base):
+        changes["refine"] = run.refine.model_copy(update={"base": change("refine.base", run.refine.base)})
     if run.distill is not None:
         changes["distill"] = of_teachers(run.distill, change)
     return run.model_copy(update=changes)
@@ -75,7 +77,8 @@ def of_selection(selection: Selection, change: ChangePlace) -> Selection:
     scores = []
     for place, score in enumerate(selection.scores):
         keys = [key for key in ("model", "base", "path") if hasattr(score, key)]
-        changed = {key: change(f"selection.scores.{place}.{key}", getattr(score, key)) for key in keys}
+        given = {key: getattr(score, key) for key in keys if key == "path" or is_place(getattr(score, key))}
+        changed = {key: change(f"selection.scores.{place}.{key}", name) for key, name in given.items()}
         scores.append(score.model_copy(update=changed))
     found: dict[str, Any] = {"target": target, "scores": scores}
     if selection.corpus:

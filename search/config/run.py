@@ -29,7 +29,7 @@ from shoal.search.config.sections import (
     Training,
 )
 from shoal.search.config.sections_of import HyperparameterValues, Settings, WholeNumber
-from shoal.search.config.selection import Selection
+from shoal.search.config.selection import Refining, Selection
 from shoal.search.config.swarm import Swarm
 from shoal.search.config.tracking import Trackers
 from shoal.search.config.trainable import BUILT_IN, SUPER_NETWORK, Declared, Trainable
@@ -69,6 +69,7 @@ class Run(Settings):
     score: AnyRanking = BY_LOSS  # members are ranked by it: a loss, or the share of right answers
     sampling: Sampling = Sampling()  # which rows of an epoch members train on
     selection: Selection | None = None  # which rows of the corpus are worth training on, chosen before a run
+    refine: Refining | None = None  # rounds of training in which a program of yours rewrites rows
     # each searched hyperparameter, with its domain
     hyperparameters: dict[str, AnyDomain] = Field(default_factory=dict)
     # the first hyperparameters of each member, in place of drawn ones

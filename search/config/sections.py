@@ -205,7 +205,8 @@ class Sampling(Settings):
     # the losses that decide about a member's rows: its own, or those of all members of its brood
     view: Literal["member", "brood"] = "member"
     scorer: str | None = None  # an exported model, such as runs/NAME/best; a row's score is its loss there
-    score: Name | None = None  # or a score that `selection:` has kept beside the rows
+    # or a score that `selection:` has kept beside the rows; two are put into ranks, for the rule's `blend`
+    score: Name | tuple[Name, Name] | None = None
 
 
 class Scheduled(Settings):

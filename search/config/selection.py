@@ -4,12 +4,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from shoal.policies.selection.refine import Refine
 from shoal.policies.selection.rules import SELECTORS
 from shoal.search.config.sections import Name, Source
-from shoal.search.config.sections_of import Count, Flag, OneOf, Real, Settings, kind_of
+from shoal.search.config.sections_of import (
+    Count,
+    Flag,
+    OneOf,
+    Real,
+    Settings,
+    Share,
+    WholeNumber,
+    kind_of,
+    section_of,
+)
 
 SELECTOR = {kind: kind_of(kind, policy) for kind, policy in SELECTORS.items()}
 AnySelector = Annotated[Any, OneOf(SELECTOR)]
+OwnClass = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 MIX = "mix"  # the column that `selection.mix` adds
 
 
@@ -23,10 +35,10 @@ class NgramScore(Settings):
 
 
 class LossScore(Settings):
-    """Mean loss of each row under an exported model."""
+    """Mean loss of each row under a model: an exported decoder, or a causal model of transformers."""
 
     kind: Literal["loss"]
-    model: str  # the folder of an exported model, such as runs/NAME/best
+    model: str  # folder of an exported model, such as runs/NAME/best, or of transformers
     column: Name = "loss"  # name of the column that it adds
 
 
@@ -34,25 +46,59 @@ class DifferenceScore(Settings):
     """The loss under one model less that under another; as a share of the latter if `relative`."""
 
     kind: Literal["difference"]
-    model: str  # folder of an exported model
+    model: str  # folder of an exported model, or of transformers
     base: str  # folder of the model that it is compared with
     relative: Flag = True
     column: Name = "score"  # name of the column that it adds
 
 
 class EmbeddingScore(Settings):
-    """The mean of an exported decoder's last hidden states."""
+    """The mean of a model's last hidden states."""
 
     kind: Literal["embedding"]
-    model: str  # folder of an exported decoder
+    model: str  # folder of an exported decoder, or of any model of transformers
 
 
 class GradientScore(Settings):
-    """A random projection of each row's gradient under an exported decoder, of pool and target."""
+    """A random projection of each row's gradient under a language model, of pool and target."""
 
     kind: Literal["gradients"]
-    model: str  # folder of an exported decoder
+    model: str  # folder of an exported decoder, or of a causal model of transformers
     width: Annotated[Count, Field(le=8192)] = 256  # numbers that each gradient is projected to
+
+
+class ClassScore(Settings):
+    """The chance of one class under a classifier of transformers."""
+
+    kind: Literal["class"]
+    model: str  # folder of transformers
+    label: str | WholeNumber = 1  # the class's name in the model's config.json, or its number
+    column: Name = "probability"  # name of the column that it adds
+
+
+class InfluenceScore(Settings):
+    """By how much training on a row lowers the target's losses (EK-FAC: Grosse et al., 2023), by target.
+
+    Curvature is measured on some rows of the pool, with labels that the model draws.
+    """
+
+    kind: Literal["influence"]
+    model: str  # folder of an exported decoder, or of a causal model of transformers
+    layers: tuple[str, ...] = ("*",)  # patterns of the names of linear layers, such as "*.mlp.*"
+    over: Literal["mean", "max", "min"] = "mean"  # how a row's influences on a target's rows become one number
+    fit_rows: Count = 1000  # rows of the pool on which the curvature is measured
+    rank: Count = 32  # singular vectors that are kept of each target row, where `over` is not mean
+    column: Name = "influence"  # name of the column that it adds
+
+
+class HeadScore(Settings):
+    """What a model loses without the heads that look facts up, as a share of its loss (Hua et al., 2025)."""
+
+    kind: Literal["heads"]
+    model: str  # folder of an exported decoder, or of a causal model of transformers
+    share: Share = 0.05  # this share of all heads, those that look up best, attend to all tokens alike
+    probes: Count = 100  # rows with a value to look up, by which the heads are found
+    column: Name = "score"  # name of the column that it adds
 
 
 class TableScore(Settings):
@@ -66,7 +112,7 @@ class OwnScore(Settings):
     """A class of your own, made without arguments, whose `score(rows)` returns columns by name."""
 
     kind: Literal["own"]
-    made: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]  # the class, as module:Class
+    made: OwnClass  # the class, as module:Class
 
 
 SCORES: dict[str, type[Settings]] = {
@@ -75,6 +121,9 @@ SCORES: dict[str, type[Settings]] = {
     "difference": DifferenceScore,
     "embedding": EmbeddingScore,
     "gradients": GradientScore,
+    "class": ClassScore,
+    "influence": InfluenceScore,
+    "heads": HeadScore,
     "table": TableScore,
     "own": OwnScore,
 }
@@ -96,6 +145,13 @@ class Duplicates(Settings):
     shingle: Count = 8  # tokens
     # hashes of a row's signature; more tell similarities apart more finely
     permutations: Annotated[Count, Field(ge=16)] = 128
+
+
+class Refining(section_of(Refine)):  # type: ignore[misc]
+    """Train, flag rows by the model's own signals, have them rewritten, and train anew: `shoal refine FILE`."""
+
+    made: OwnClass  # class of your own with `rewrite(asked)`, as module:Class; it may have `rate(texts)` too
+    base: str  # folder of the model before training, an exported one or one of transformers
 
 
 class Selection(Settings):

@@ -19,6 +19,7 @@ from safetensors.numpy import load
 from shoal.cluster.rows import TOKENS, as_rows, id_type
 from shoal.cluster.session import capacity
 from shoal.cluster.storage import Store
+from shoal.policies.ranks import ranks
 from shoal.search.config.sections import Data
 from shoal.search.corpus.build import Manifest, load_corpus
 from shoal.search.errors import InputError
@@ -117,18 +118,41 @@ def read_scores(data: Data, model: str) -> dict[str, NDArray[np.float32]]:
     return found
 
 
-def read_kept_scores(data: Data, name: str) -> dict[str, NDArray[np.float32]]:
+def read_kept_scores(data: Data, name: str | tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
     """Return a score that a selection has kept beside each group's rows, in the order of the files.
 
-    Groups of which nothing was chosen, since nobody trains on them, have none.
+    Several scores are put into ranks over all groups, from 0 to 1, as columns: their units differ. Groups of
+    which nothing was chosen, since nobody trains on them, have none.
     """
+    if isinstance(name, str):
+        return kept_scores(data, name)
+    each = [kept_scores(data, one) for one in name]
+    ranked = [in_ranks(scores) for scores in each]
+    return {group: np.stack([scores[group] for scores in ranked], axis=1) for group in each[0]}
+
+
+def in_ranks(scores: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Return ranks over all groups from 0 to 1; a row whose score is not finite has NaN."""
+    whole = np.concatenate(list(scores.values()))
+    known = np.isfinite(whole)
+    found = np.full(len(whole), np.nan, np.float32)
+    found[known] = ranks(whole[known]) / max(int(known.sum()) - 1, 1)
+    cuts = np.cumsum([len(values) for values in scores.values()])[:-1]
+    return dict(zip(scores, np.split(found, cuts), strict=True))
+
+
+def kept_scores(data: Data, name: str) -> dict[str, NDArray[np.float32]]:
     manifest, store = load_corpus(data), Store(data.corpus)
     found, had = {}, set[str]()
     for group, splits in manifest.groups.items():
-        tables = [store.read_table(file) for file in splits.splits["train"].files]
-        had |= {column for table in tables for column in table.column_names if column.startswith(KEPT_SCORE)}
-        if f"{KEPT_SCORE}{name}" in tables[0].column_names:
-            parts = [table[f"{KEPT_SCORE}{name}"].to_numpy() for table in tables]
+        parts = []
+        for file in splits.splits["train"].files:
+            table = store.read_table(file, columns=[f"{KEPT_SCORE}{name}"])
+            parts += [table[each].to_numpy() for each in table.column_names]
+            if not parts:
+                had |= {each for each in store.read_table(file).column_names if each.startswith(KEPT_SCORE)}
+                break
+        if parts:
             found[group] = np.concatenate(parts).astype(np.float32)
     if not found:
         known = ", ".join(sorted(each.removeprefix(KEPT_SCORE) for each in had)) or "none"

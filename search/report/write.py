@@ -8,6 +8,7 @@ from typing import Any
 from shoal.cluster.storage import Store
 from shoal.search.records.directory import STRATIFIED
 from shoal.search.records.lineage import Segment
+from shoal.search.report.choosing import selection_section
 from shoal.search.report.comparison import comparison
 from shoal.search.report.drawing import readable_value
 from shoal.search.report.figures import (
@@ -52,6 +53,7 @@ def draw(story: Story) -> str:
         groups(story),
         measures(story),
         sampling(story),
+        selection_section(story),
     ]
     parts += [comparison(story), members(story)]
     configuration = f'<div class="box"><pre>{escape(story.configuration)}</pre></div>'

@@ -40,6 +40,10 @@ def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "n
     if resume == "must" or (resume == "auto" and directory.holds_run(run.directory)):
         run_again(run, console, baseline)
         return
+    if run.refine is not None:
+        raise InputError(
+            "refine: these rounds are done by `shoal refine FILE`; leave the section out to run once."
+        )
     directory.refuse_existing(run)
     directory.check_place(run)
     run = prepare_run(run, console, new=True)

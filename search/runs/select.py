@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +13,7 @@ from shoal.search.corpus.manifest import find_corpus
 from shoal.search.errors import InputError
 from shoal.search.selection.page import PAGE, write_page
 from shoal.search.selection.select import Chosen, select_corpus, selected_run
-from shoal.search.selection.writing import DECISIONS
+from shoal.search.selection.writing import DECISIONS, decision_of
 
 
 def show_selection(run: Run, console: Console, explain: int | None = None) -> None:
@@ -51,11 +50,9 @@ def said_of_record(record: dict[str, Any]) -> list[str]:
 
 def why(chosen: Chosen, row: int) -> str:
     """Return in a line why a row was or was not chosen; raises InputError if the pool has no such row."""
-    table = Store(chosen.data.corpus).read_table(f"{chosen.folder}/{DECISIONS}")
-    found = table.filter(pc.equal(table["row_id"], row)).to_pylist()
-    if not found:
+    values = decision_of(Store(chosen.data.corpus), chosen.folder, row)
+    if values is None:
         raise InputError(f"--explain: the pool has no row of id {row}; {DECISIONS} has the ids of all.")
-    (values,) = found
     fixed = ("row_id", "group", "copies", "margin", "reason", "duplicate_of")
     scores = ", ".join(
         f"{name} {value:.4g}" for name, value in values.items() if name not in fixed and value is not None

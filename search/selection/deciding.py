@@ -1,6 +1,7 @@
 """Decide which rows of a pool are chosen: leaks, near duplicates and bad scores go first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +12,8 @@ from shoal.policies.selection.picking import mixed_scores
 from shoal.search.config.run import Run
 from shoal.search.config.selection import MIX, Selection
 from shoal.search.errors import InputError
+from shoal.search.selection.corpora import Corpus, column_names, read_columns, read_groups
 from shoal.search.selection.leaks import IN_TARGET, Leak
-from shoal.search.selection.scoring import Corpus, read_groups
 
 NEAR_DUPLICATE = "a near duplicate"
 MOST_NAMED = 3  # rows that a message names
@@ -23,16 +24,17 @@ class Decided(NamedTuple):
 
     ids: NDArray[np.int64]
     group: NDArray[np.int64]
-    columns: dict[str, NDArray[Any]]
     selected: Selected
     same_as: NDArray[np.int64]  # the id of the row that each one is a near duplicate of, else its own
+    folders: tuple[str, ...] = ()  # where the scores of the rows are
+    computed: Mapping[str, NDArray[Any]] = MappingProxyType({})  # columns that only the decision has made
 
 
 def decide_rows(
     run: Run,
     pool: Corpus,
     ids: NDArray[np.int64],
-    columns: dict[str, NDArray[Any]],
+    folders: list[str],
     targets: dict[str, NDArray[Any]],
     leak: Leak | None,
     same_as: NDArray[np.int64],
@@ -42,17 +44,22 @@ def decide_rows(
     selection = run.selection
     assert selection is not None
     policy, group = selection.policy.build(), read_groups(pool)
+    made = column_names(pool, folders)
     if selection.mix:
-        check_present(selection, columns, frozenset(selection.mix), "mix")
-        columns = columns | {MIX: mixed_scores(columns, selection.mix)}
-    check_present(selection, columns, policy.needs, "policy")
+        check_present(selection, made, frozenset(selection.mix), "mix")
+        made |= {MIX}
+    check_present(selection, made, policy.needs, "policy")
+    # only what the decision goes by is read of all rows
+    columns = read_columns(pool, folders, set(policy.needs | selection.mix.keys()))
+    computed = {MIX: mixed_scores(columns, selection.mix)} if selection.mix else {}
+    columns = columns | computed
     barred = {IN_TARGET: leak.rows if leak else np.zeros(len(ids), bool), NEAR_DUPLICATE: same_as != ids}
     free = ~(barred[IN_TARGET] | barred[NEAR_DUPLICATE])
     check_finite(run, ids[free], {name: columns[name][free] for name in policy.needs}, report)
     budget = selection.rows if selection.share is None else max(1, round(selection.share * len(ids)))
     given = Candidates(
         ids[free],
-        {name: values[free] for name, values in columns.items()},
+        {name: columns[name][free] for name in policy.needs},
         group[free],
         targets,
         budget,
@@ -66,14 +73,12 @@ def decide_rows(
         raise InputError(
             f"selection.policy: {selection.policy.kind} chose none of {len(ids)} rows; lower its cut."
         )
-    return Decided(ids, group, columns, with_barred(found, free, barred), same_as)
+    return Decided(ids, group, with_barred(found, free, barred), same_as, tuple(folders), computed)
 
 
-def check_present(
-    selection: Selection, columns: dict[str, NDArray[Any]], wanted: frozenset[str], place: str
-) -> None:
+def check_present(selection: Selection, columns: set[str], wanted: frozenset[str], place: str) -> None:
     """Raise InputError where no scorer has made a column that is wanted."""
-    if missing := sorted(wanted - set(columns)):
+    if missing := sorted(wanted - columns):
         raise InputError(
             f"selection.{place}: needs the column {missing[0]}, but selection.scores made "
             f"{', '.join(sorted(columns)) or 'none'}."
@@ -89,7 +94,6 @@ def check_finite(
         if not len(bad):
             continue
         named = ", ".join(map(str, bad[:MOST_NAMED].tolist()))
-        more = ", ..." * (len(bad) > MOST_NAMED)
         more = ", ..." * (len(bad) > MOST_NAMED)
         said = f"{len(bad)} of {len(ids)} rows have no finite {name} (row_id {named}{more})"
         if len(bad) > run.data.bad_share * len(ids):

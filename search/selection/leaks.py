@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.policies.sampling.chance import mixed_bits
-from shoal.search.selection.scoring import Corpus, read_groups, stored_rows
+from shoal.search.selection.corpora import Corpus, read_groups, stored_rows
 
 STRETCH = 32  # tokens, or a quarter of a row if that is less: the stretches at a row's border are not seen
 COMMON = 0.5  # a row leaks if more than this share of its stretches stand in the target

@@ -1,13 +1,10 @@
-"""What adds columns to rows: n-grams, exported models, tables, and classes of the user's own.
-
-A scorer is made once in each process, `open_scorer`, and then called with rows and their ids.
-"""
+"""What adds columns to rows: n-grams, tables, classes of the user's own, and models (`model_scorers`)."""
 
 import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,45 +12,23 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shoal.cluster.rows import by_field
-from shoal.cluster.storage import Store
 from shoal.policies.selection.ngrams import Buckets, token_buckets
 from shoal.search.config.selection import (
+    ClassScore,
     DifferenceScore,
     EmbeddingScore,
     GradientScore,
+    HeadScore,
+    InfluenceScore,
     LossScore,
     NgramScore,
     OwnScore,
     TableScore,
 )
-from shoal.search.corpus.manifest import Manifest
 from shoal.search.errors import InputError
-from shoal.search.exported import check_exported, read_exported
-
-ScoreColumns = dict[str, NDArray[Any]]
-RowScorer = Callable[[Any, NDArray[np.int64]], ScoreColumns]  # (rows, ids) -> columns
-SMALLEST_LOSS = 1e-3  # a share of a smaller loss would be noise
-
-
-class Scoring(NamedTuple):
-    """All that a process needs to make a scorer; it pickles."""
-
-    settings: Any  # a section of `selection.scores`
-    key: str  # its place in the file, for messages
-    length: int  # tokens of a row
-    device: str = "cpu"
-    ratios: NDArray[np.float64] | None = None  # (targets, buckets), for n-grams
-    code: str = ""  # folder of a class of the user's own
-
-
-def tokens_of(rows: Any, key: str) -> NDArray[np.unsignedinteger]:
-    """Return rows of plain tokens `(rows, length)`; raises InputError for rows of another kind."""
-    if rows.dtype.names is None:
-        return np.asarray(rows)
-    raise InputError(
-        f"{key}: looks at rows of plain tokens, but these have {', '.join(rows.dtype.names)}; give scores in a "
-        f"table, or by a class of your own."
-    )
+from shoal.search.selection import model_scorers
+from shoal.search.selection.corpora import ScoreColumns, as_array
+from shoal.search.selection.interface import RowScorer, Scoring, tokens_of
 
 
 def open_scorer(scoring: Scoring) -> RowScorer:
@@ -61,8 +36,7 @@ def open_scorer(scoring: Scoring) -> RowScorer:
 
 
 def _ngrams(scoring: Scoring) -> RowScorer:
-    settings, ratios = scoring.settings, scoring.ratios
-    assert ratios is not None
+    settings, ratios = scoring.settings, scoring.fitted  # (targets, buckets)
 
     def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
         found = counted_buckets(rows, settings, scoring.key)
@@ -77,60 +51,6 @@ def _ngrams(scoring: Scoring) -> RowScorer:
 
 def counted_buckets(rows: Any, settings: NgramScore, key: str) -> Buckets:
     return token_buckets(tokens_of(rows, key), settings.grams, settings.buckets)
-
-
-def _decoder(key: str, folder: str, length: int, device: str) -> Any:
-    from safetensors.numpy import load
-
-    from shoal.trainables.decoder import trained_decoder
-    from shoal.trainables.settings import DecoderShape
-
-    shape = DecoderShape(**read_exported(key, folder)["shape"])
-    return trained_decoder(shape, load(Store(folder).read("model.safetensors")), length, device)
-
-
-def _loss(scoring: Scoring) -> RowScorer:
-    from shoal.trainables.scoring import row_losses
-
-    settings = scoring.settings
-    model = _decoder(scoring.key, settings.model, scoring.length, scoring.device)
-    return lambda rows, ids: {settings.column: row_losses(model, tokens_of(rows, scoring.key))}
-
-
-def _difference(scoring: Scoring) -> RowScorer:
-    from shoal.trainables.scoring import row_losses
-
-    settings = scoring.settings
-    model, base = (
-        _decoder(scoring.key, folder, scoring.length, scoring.device)
-        for folder in (settings.model, settings.base)
-    )
-
-    def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
-        tokens = tokens_of(rows, scoring.key)
-        below = row_losses(base, tokens).astype(np.float64)
-        found = row_losses(model, tokens) - below
-        if settings.relative:
-            found = found / np.maximum(below, SMALLEST_LOSS)
-        return {settings.column: found}
-
-    return score
-
-
-def _embedding(scoring: Scoring) -> RowScorer:
-    from shoal.trainables.scoring import row_states
-
-    model = _decoder(scoring.key, scoring.settings.model, scoring.length, scoring.device)
-    return lambda rows, ids: {"embedding": row_states(model, tokens_of(rows, scoring.key))}
-
-
-def _gradients(scoring: Scoring) -> RowScorer:
-    from shoal.trainables.scoring import row_sketches
-
-    model = _decoder(scoring.key, scoring.settings.model, scoring.length, scoring.device)
-    return lambda rows, ids: {
-        "sketch": row_sketches(model, tokens_of(rows, scoring.key), scoring.settings.width)
-    }
 
 
 def _table(scoring: Scoring) -> RowScorer:
@@ -169,7 +89,7 @@ def read_score_table(key: str, path: str) -> pa.Table:
 
 
 def _own(scoring: Scoring) -> RowScorer:
-    made = own_scorer(scoring.key, scoring.settings.made, scoring.code)
+    made = own_object(scoring.key, scoring.settings.made, scoring.code, "score(rows)")
 
     def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
         found = made.score(by_field(rows))
@@ -189,8 +109,8 @@ def _own(scoring: Scoring) -> RowScorer:
     return score
 
 
-def own_scorer(key: str, made: str, folder: str) -> Any:
-    """Return an object of the user's class, which lies in `folder` or in the working folder."""
+def own_object(key: str, made: str, folder: str, method: str) -> Any:
+    """Return an object of the user's class, which has a method; it lies in `folder` or the working folder."""
     name, _, attribute = made.partition(":")
     for each in (os.getcwd(), folder):
         if each and each not in sys.path:
@@ -201,49 +121,20 @@ def own_scorer(key: str, made: str, folder: str) -> Any:
     except Exception as error:  # whatever a file of the user's may raise
         said = " ".join(str(error).split())
         raise InputError(f"{key}.made: {made} cannot be made: {type(error).__name__}: {said}") from error
-    if not callable(getattr(found, "score", None)):
-        raise InputError(f"{key}.made: {made} must have a method score(rows), but has none.")
+    if not callable(getattr(found, method.partition("(")[0], None)):
+        raise InputError(f"{key}.made: {made} must have a method {method}, but has none.")
     return found
 
 
 OPENERS: dict[type, Callable[[Scoring], RowScorer]] = {
     NgramScore: _ngrams,
-    LossScore: _loss,
-    DifferenceScore: _difference,
-    EmbeddingScore: _embedding,
-    GradientScore: _gradients,
+    LossScore: model_scorers.loss_scorer,
+    DifferenceScore: model_scorers.difference_scorer,
+    EmbeddingScore: model_scorers.embedding_scorer,
+    GradientScore: model_scorers.gradient_scorer,
+    ClassScore: model_scorers.class_scorer,
+    InfluenceScore: model_scorers.influence_scorer,
+    HeadScore: model_scorers.head_scorer,
     TableScore: _table,
     OwnScore: _own,
 }
-
-
-def models_of(settings: Any) -> dict[str, str]:
-    """Return key -> folder of the exported models that a score looks at."""
-    return {key: getattr(settings, key) for key in ("model", "base") if hasattr(settings, key)}
-
-
-def check_models(settings: Any, key: str, manifest: Manifest) -> None:
-    """Raise InputError where a model is not there, or reads other tokens than the corpus has."""
-    for name, folder in models_of(settings).items():
-        check_exported(f"{key}.{name}", folder, manifest.tokenizer, manifest.vocabulary)
-
-
-def as_array(column: pa.ChunkedArray) -> NDArray[Any]:
-    """Return a column of numbers `(rows,)`, or of lists of one length `(rows, width)`."""
-    whole = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    if (
-        pa.types.is_list(whole.type)
-        or pa.types.is_fixed_size_list(whole.type)
-        or pa.types.is_large_list(whole.type)
-    ):
-        return np.asarray(whole.flatten().to_numpy(zero_copy_only=False).reshape(len(whole), -1))
-    return np.asarray(whole.to_numpy(zero_copy_only=False))
-
-
-def as_list_column(values: NDArray[Any]) -> pa.Array:
-    """Return an array as a column: numbers, or lists of one length."""
-    if values.ndim == 1:
-        return pa.array(values)
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1]
-    )

@@ -15,18 +15,13 @@ from shoal.search.config.selection import NgramScore
 from shoal.search.corpus.build import prepare_corpus
 from shoal.search.corpus.manifest import Manifest, find_corpus
 from shoal.search.errors import InputError
+from shoal.search.selection.corpora import SAME, Corpus, key_of_values, read_columns, read_ids
 from shoal.search.selection.deciding import Decided, check_leak, decide_rows
 from shoal.search.selection.duplicates import duplicate_folder
+from shoal.search.selection.fitting import gram_counts
 from shoal.search.selection.leaks import find_leak
-from shoal.search.selection.scoring import (
-    SAME,
-    Corpus,
-    add_scores,
-    gram_counts,
-    key_of_values,
-    read_columns,
-    read_ids,
-)
+from shoal.search.selection.scoring import add_scores
+from shoal.search.selection.shown import SHOWN_FILE, shown_of
 from shoal.search.selection.writing import CHOSEN, SELECTIONS, write_decisions, write_selected
 
 Say = Callable[[str], None]
@@ -49,7 +44,7 @@ def select_corpus(run: Run, report: Say, renew: bool = False) -> Chosen:
     assert selection is not None
     pool = Corpus(run.data, prepare_corpus(run.data, report, renew=renew), tuple(run.unseen))
     targets = target_of(run, report, renew)
-    same = duplicate_folder(pool, selection.duplicates, report) if selection.duplicates else ""
+    same = duplicate_folder(run, pool, selection.duplicates, report) if selection.duplicates else ""
     aims = selection.policy.build().aims
     folders, theirs = add_scores(run, pool, targets, same, bool(aims), report)
     named = {
@@ -69,6 +64,7 @@ def select_corpus(run: Run, report: Say, renew: bool = False) -> Chosen:
     decided = decide_pool(run, pool, targets, folders, theirs, same, report)
     manifest = write_selected(pool, place, decided)
     write_decisions(Store(place.corpus), folder, pool, decided)
+    Store(place.corpus).write_json(f"{folder}/{SHOWN_FILE}", shown_of(pool, decided))
     place = place.model_copy(update={"content": manifest.content})
     record = {
         **named,
@@ -128,7 +124,7 @@ def decide_pool(
     if targets is not None:
         tokens = [group.splits["train"].tokens for group in targets.groups.values()]
         aimed = read_columns(targets, theirs) | {"mass": np.array(tokens, np.float64)}
-    return decide_rows(run, pool, ids, read_columns(pool, folders), aimed, leak, same_as, report)
+    return decide_rows(run, pool, ids, folders, aimed, leak, same_as, report)
 
 
 def said_of(run: Run, pool: Corpus, decided: Decided) -> dict[str, Any]:

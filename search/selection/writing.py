@@ -1,8 +1,10 @@
 """Write chosen rows as a corpus like any other, and beside it a table of what was decided about each row."""
 
 import hashlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,19 +17,22 @@ from shoal.search.corpus.manifest import Group, Manifest, publish_corpus
 from shoal.search.corpus.packing import COMPRESSION, PART_ROWS, Split
 from shoal.search.corpus.scores import KEPT_SCORE
 from shoal.search.corpus.staging import move, staging_folder
+from shoal.search.selection.corpora import Corpus, as_array
 from shoal.search.selection.deciding import Decided
-from shoal.search.selection.scoring import Corpus
 
 SELECTIONS = "selections"  # folder of the corpus: for each selection its decisions and its record
-DECISIONS, CHOSEN = "decisions.parquet", "selection.json"
+DECISIONS, CHOSEN = "decisions", "selection.json"
+SEVERAL = ("log_ratio", "influence")  # columns with a number for each target
 TRAIN = "train"
 
 
-def write_selected(pool: Corpus, place: Data, decided: Decided) -> Manifest:
+def write_selected(
+    pool: Corpus, place: Data, decided: Decided, added: Mapping[str, pa.Table] = MappingProxyType({})
+) -> Manifest:
     """Write the chosen rows' files and the held-out ones, and the manifest last; return it.
 
     A row that is chosen n times stands there n times, under ids of their own. Groups of which no row is chosen
-    are not in the corpus; groups on which nobody trains are there whole.
+    are not in the corpus; groups on which nobody trains are there whole. `added` holds new rows of groups.
     """
     store, places = Store(place.corpus), {name: number for number, name in enumerate(pool.groups)}
     with staging_folder(store) as stage:
@@ -36,9 +41,9 @@ def write_selected(pool: Corpus, place: Data, decided: Decided) -> Manifest:
         for name, group in pool.manifest.groups.items():
             splits, inside = dict(group.splits), decided.group == places.get(name, -1)
             if name in places:
-                if not decided.selected.copies[inside].any():
+                if not decided.selected.copies[inside].any() and name not in added:
                     continue
-                splits[TRAIN] = write_group(pool, store, stage, name, _part(decided, inside))
+                splits[TRAIN] = write_group(pool, store, stage, name, _part(decided, inside), added.get(name))
             for split, held in group.splits.items():
                 if split != TRAIN or name not in places:
                     copy_files(pool.store, store, stage, held.files)
@@ -51,18 +56,27 @@ def write_selected(pool: Corpus, place: Data, decided: Decided) -> Manifest:
 
 
 def _part(decided: Decided, inside: NDArray[np.bool_]) -> Decided:
-    columns = {name: values[inside] for name, values in decided.columns.items()}
+    computed = {name: values[inside] for name, values in decided.computed.items()}
     selected = decided.selected._replace(
         copies=decided.selected.copies[inside],
         margin=decided.selected.margin[inside],
         reason=decided.selected.reason[inside],
     )
-    return Decided(decided.ids[inside], decided.group[inside], columns, selected, decided.same_as[inside])
+    return decided._replace(
+        ids=decided.ids[inside],
+        group=decided.group[inside],
+        selected=selected,
+        same_as=decided.same_as[inside],
+        computed=computed,
+    )
 
 
-def write_group(pool: Corpus, store: Store, stage: str, name: str, decided: Decided) -> Split:
+def write_group(
+    pool: Corpus, store: Store, stage: str, name: str, decided: Decided, added: pa.Table | None = None
+) -> Split:
     """Write a group's chosen rows and return its split."""
-    parts = enumerate(full_parts(pool, name, decided))
+    more = [] if added is None else [added]
+    parts = enumerate(itertools.chain(full_parts(pool, name, decided), more))
     written = [
         write_file(store, stage, f"{name}/{TRAIN}/chosen-{number:05d}", table) for number, table in parts
     ]
@@ -80,7 +94,10 @@ def full_parts(pool: Corpus, name: str, decided: Decided) -> Iterator[pa.Table]:
     start = 0
     for file in pool.groups[name].splits[TRAIN].files:
         table = pool.store.read_table(file)
-        waiting.append(chosen_rows(table, decided, slice(start, start + len(table))))
+        ids, columns = file_columns(pool, decided, file, start)
+        rows = slice(start, start + len(table))
+        assert np.array_equal(ids, decided.ids[rows]), "decisions are about other rows"
+        waiting.append(chosen_rows(table, ids, decided.selected.copies[rows], columns))
         start += len(table)
         while sum(map(len, waiting)) >= PART_ROWS:
             whole = pa.concat_tables(waiting)
@@ -90,30 +107,41 @@ def full_parts(pool: Corpus, name: str, decided: Decided) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def chosen_rows(table: pa.Table, decided: Decided, rows: slice) -> pa.Table:
+def chosen_rows(
+    table: pa.Table, ids: NDArray[np.int64], copies: NDArray[np.int32], columns: Mapping[str, NDArray[Any]]
+) -> pa.Table:
     """Return a file's chosen rows with the numbers that they were chosen by, each as often as it was chosen."""
-    copies = decided.selected.copies[rows]
     places = np.repeat(np.arange(len(copies)), copies)
-    ids = table["row_id"].to_numpy()
-    assert np.array_equal(ids, decided.ids[rows]), "decisions are about other rows"
     first = np.concatenate([[0], np.cumsum(copies)[:-1]])
     copy = np.arange(len(places)) - first[places]
     found = table.take(places)
     index = found.schema.get_field_index("row_id")
     found = found.set_column(index, found.schema.field(index), pa.array(ids_of_copies(ids[places], copy)))
-    for name, values in number_columns(decided).items():
-        found = found.append_column(name, pa.array(values[rows][places]))
+    for name, values in columns.items():
+        found = found.append_column(name, pa.array(values[places]))
     return found
 
 
-def number_columns(decided: Decided) -> dict[str, NDArray[Any]]:
-    """Return the columns that hold one number a row, under names that no corpus has: vectors stay out."""
-    found = {f"{KEPT_SCORE}{name}": values for name, values in decided.columns.items() if values.ndim == 1}
-    several = {name: values for name, values in decided.columns.items() if values.ndim == 2}
-    for name, values in several.items():
-        if name == "log_ratio":
-            found |= {f"{KEPT_SCORE}{name}_{place}": values[:, place] for place in range(values.shape[1])}
-    return found
+def file_columns(
+    pool: Corpus, decided: Decided, file: str, start: int
+) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
+    """Return the ids of a file, and the columns that hold one number a row, under names that no corpus has.
+
+    They are read from the scores' files, since not all of them are in memory; vectors stay out.
+    """
+    ids = pool.store.read_table(file, columns=["row_id"])["row_id"].to_numpy()
+    found: dict[str, NDArray[Any]] = {}
+    for folder in decided.folders:
+        table = pool.store.read_table(f"{folder}/{file}")
+        for name in table.column_names:
+            values = as_array(table[name])
+            if values.ndim == 1 and name != "row_id":
+                found[f"{KEPT_SCORE}{name}"] = values
+            elif name in SEVERAL:
+                found |= {f"{KEPT_SCORE}{name}_{place}": each for place, each in enumerate(values.T)}
+    for name, values in decided.computed.items():
+        found[f"{KEPT_SCORE}{name}"] = values[start : start + len(ids)]
+    return ids, found
 
 
 def ids_of_copies(ids: NDArray[np.int64], copy: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -150,18 +178,34 @@ def content_of(groups: dict[str, Group]) -> str:
 
 
 def write_decisions(store: Store, folder: str, pool: Corpus, decided: Decided) -> None:
-    """Write the table of all decisions, in which `shoal select --explain` looks a row up."""
-    names, found = list(pool.groups), decided.selected
-    duplicate = pa.array(decided.same_as, mask=decided.same_as == decided.ids)
-    table = pa.table(
-        {
-            "row_id": decided.ids,
-            "group": pa.DictionaryArray.from_arrays(decided.group.astype(np.int32), names),
-            "copies": found.copies,
-            "margin": found.margin,
-            "reason": pa.DictionaryArray.from_arrays(found.reason.astype(np.int32), list(found.reasons)),
-            "duplicate_of": duplicate,
-            **{name.removeprefix(KEPT_SCORE): values for name, values in number_columns(decided).items()},
-        }
-    )
-    store.write_table(f"{folder}/{DECISIONS}", table)
+    """Write what was decided about each row, a part for each file of the pool, for `shoal select --explain`."""
+    names, found, start = list(pool.groups), decided.selected, 0
+    for number, file in enumerate(pool.files):
+        columns = file_columns(pool, decided, file, start)
+        rows = slice(start, start + len(columns[0]))
+        start = rows.stop
+        same = decided.same_as[rows]
+        table = pa.table(
+            {
+                "row_id": columns[0],
+                "group": pa.DictionaryArray.from_arrays(decided.group[rows].astype(np.int32), names),
+                "copies": found.copies[rows],
+                "margin": found.margin[rows],
+                "reason": pa.DictionaryArray.from_arrays(
+                    found.reason[rows].astype(np.int32), list(found.reasons)
+                ),
+                "duplicate_of": pa.array(same, mask=same == columns[0]),
+                **{name.removeprefix(KEPT_SCORE): values for name, values in columns[1].items()},
+            }
+        )
+        store.write_table(f"{folder}/{DECISIONS}/{number:06d}.parquet", table)
+
+
+def decision_of(store: Store, folder: str, row: int) -> dict[str, Any] | None:
+    """Return what was decided about a row, or None if the pool has no such row; one part is read at a time."""
+    for part in store.names(f"{folder}/{DECISIONS}"):
+        place = f"{folder}/{DECISIONS}/{part}"
+        if row in (ids := store.read_table(place, columns=["row_id"])["row_id"].to_numpy()):
+            found: dict[str, Any] = store.read_table(place).slice(int(np.argmax(ids == row)), 1).to_pylist()[0]
+            return found
+    return None

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import distill_speed, mixing, population, stream
 from benchmarks.exploit import median
-from benchmarks.parts import loaders, processes
+from benchmarks.parts import loaders, lookups, processes
 from benchmarks.parts.asha import train_by_asha
 from benchmarks.parts.mixers import METHODS, Result, choose, grid
 from benchmarks.parts.tasks import Task
@@ -185,3 +185,12 @@ def test_a_loaded_machine_measures_a_population_less_often_and_says_so(
     found = population.compare("Perceptron", 2, 10, 5, True, repeats=3, seconds=250.0)
     assert (found["repeats"], found["ratio"]) == (repeats, 2.0)
     assert ("only" in capsys.readouterr().out) == (repeats < 3)
+
+
+def test_a_probe_of_lookups_holds_its_value_once_before_it() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        probe = lookups.probe(rng)
+        assert probe.tokens[probe.value].tolist() == probe.tokens[probe.answer].tolist()
+        assert probe.answer.stop == len(probe.tokens) and probe.value.start >= 0
+        assert probe.answer.start - probe.value.start in (lookups.LONGEST - 2, lookups.LONGEST - 1)

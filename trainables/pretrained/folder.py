@@ -46,6 +46,40 @@ def open_base(folder: str, precision: str, device: torch.device, kept: bool = Tr
     return known
 
 
+def judging_model(folder: str, kind: str, device: str) -> nn.Module:
+    """Return a folder's model in float32 and evaluation mode, whose weights are frozen.
+
+    `kind` is a class of transformers, such as AutoModelForCausalLM. Raises ValueError where weights are
+    missing, which transformers would draw at random.
+    """
+    import transformers
+
+    opened, told = getattr(transformers, kind).from_pretrained(
+        folder,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        output_loading_info=True,
+    )
+    # the pooler is no part of the hidden states
+    missing = sorted(name for name in told["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise ValueError(f"it has no weights for {', '.join(missing[:3])}")
+    found: nn.Module = opened.to(torch.device(device)).eval().requires_grad_(False)
+    return found
+
+
+@torch.no_grad()
+def is_causal(module: nn.Module) -> bool:
+    """Say whether the logits of a place do not depend on later tokens."""
+    tokens = torch.arange(1, 5, device=next(module.parameters()).device).repeat(2, 1)
+    tokens[1, 3] = 0
+    first, second = module(tokens).logits[:, :3]
+    return torch.allclose(first, second, atol=1e-4, rtol=1e-4)
+
+
 def loaded_model(folder: str, dtype: Any) -> nn.Module:
     """Return a new module with a folder's weights, each in memory of its own."""
     from transformers import AutoModelForCausalLM

@@ -16,6 +16,7 @@ from shoal.policies.sampling.dynamic import Dynamic, Extremes, LinUpper, Quadrat
 from shoal.policies.sampling.hardness import EasyToHard, hardness, levels, recovered_gap
 from shoal.policies.sampling.infobatch import InfoBatch
 from shoal.policies.sampling.interface import Context
+from shoal.policies.sampling.kept_share import ScoreCut
 from shoal.policies.sampling.losses import BYTES_A_ROW, LastLosses
 from shoal.policies.sampling.random_subset import RandomSubset
 from shoal.policies.sampling.rules import SAMPLERS
@@ -25,6 +26,7 @@ ROWS = 2000
 IDS = np.arange(ROWS)
 LOSSES = np.random.default_rng(0).exponential(2.0, ROWS).astype(np.float32)
 RULES = [make() for make in SAMPLERS.values()] + [
+    ScoreCut(1.0),
     RandomSubset(0.3, replacement=True),
     SeTa(0.1, 5, 3, age=2),
     LinUpper(0.4, burn_in=7),
@@ -74,7 +76,8 @@ class TestContract:
         plan = rule.plan(IDS, known(LOSSES), context())
         found = plan.decide(IDS, known(LOSSES))
         assert found.copies.dtype == np.int32 and found.weight.dtype == np.float32
-        assert (found.copies.min() == 0) == ("keep" in rule.spec.emits)
+        # no loss here lies below the cut of 0 that this rule has by default
+        assert (found.copies.min() == 0) == ("keep" in rule.spec.emits and rule != ScoreCut())
         assert (found.rank is not None) == ("order" in rule.spec.emits)
         weights = plan.weigh({"loss": LOSSES, "weight": found.weight, "step": 7})
         assert (len(set(weights.tolist())) > 1) == ("weight" in rule.spec.emits)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from shoal.policies.sampling.chance import uniform
 from shoal.policies.selection.cuts import RandomRows, ScoreThreshold, Top
 from shoal.policies.selection.dsir import Dsir
+from shoal.policies.selection.influence import Influence
 from shoal.policies.selection.interface import NOT_FINITE, Candidates, select_rows
 from shoal.policies.selection.picking import mixed_scores, quotas
 from shoal.policies.selection.quantise import Quantise, graph_cut_bins, unit_rows
@@ -30,6 +31,7 @@ COLUMNS = {
     "length": RNG.integers(50, 200, ROWS),
     "embedding": RNG.normal(size=(ROWS, 5)),
     "sketch": RNG.normal(size=(ROWS, 4)),
+    "influence": RNG.normal(size=(ROWS, 2)),
 }
 TARGETS = {"sketch": RNG.normal(1.0, 0.5, (12, 4)), "mass": np.array([3.0, 1.0])}
 GROUP = RNG.integers(0, 3, ROWS)
@@ -47,6 +49,8 @@ POLICIES = [
     Quantise(bins=4, shard_rows=64, by_group=True),
     SmallLoss(),
     SmallLoss(by_group=True),
+    Influence(),
+    Influence(over="max"),
     Tarot(folds=3),
     Tarot(folds=3, repeat=True),
 ]
@@ -475,3 +479,15 @@ class TestTarot:
         found = select_rows(Tarot(), given_)
         assert 0.1 < found.facts["ratio"] < 0.45
         assert found.copies[60:].sum() <= 0.1 * found.rows
+
+
+def test_influence_by_hand() -> None:
+    # the second target's numbers are ten times as large, and count no more: roots of mean squares are 2 and 20
+    values = np.array([[2.0, -20.0], [-2.0, 20.0], [2.0, 20.0], [-2.0, -20.0]])
+    given = Candidates(np.arange(4), {"influence": values}, np.zeros(4, int))
+    assert Influence().joined(values).tolist() == [0.0, 0.0, 1.0, -1.0]
+    assert select_rows(Influence(), given).copies.tolist() == [0, 0, 1, 0]
+    assert select_rows(Influence(over="max"), given).copies.tolist() == [1, 1, 1, 0]
+    assert select_rows(Influence(over="min"), given).margin.tolist() == [-1.0, -1.0, 1.0, -1.0]
+    # with a budget the least id of equal ones comes first
+    assert select_rows(Influence(), given._replace(budget=2)).copies.tolist() == [1, 0, 1, 0]

@@ -69,6 +69,8 @@ def test_a_share_and_a_temperature_are_searched() -> None:
         ),
         (None, {"rule": "infobatch", "score": "log_ratio"}, SCORES, "serves rules that go by scores"),
         (None, {"score": "log_ratio"}, SCORES, "sampling.score: needs sampling.rule"),
+        (None, {**KEPT, "score": ["log_ratio", "log"]}, SCORES, "selection.scores make no log"),
+        ({"blend": SHARE["share"]}, KEPT, SCORES, "sampling.rule.blend: weighs the second of two scores"),
     ],
 )
 def test_a_mistake_is_one_line(searched, sampling, selection, wanted) -> None:

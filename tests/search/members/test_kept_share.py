@@ -5,8 +5,9 @@ import pytest
 
 from shoal.policies.mixing import normalise
 from shoal.policies.sampling.interface import Context
-from shoal.policies.sampling.kept_share import KeptShare
+from shoal.policies.sampling.kept_share import KeptShare, ScoreCut
 from shoal.search.corpus.batches import MixedBatches
+from shoal.search.corpus.scores import in_ranks
 from shoal.search.members.kept import KeptRows
 from shoal.search.members.sampled import SampledBatches
 from shoal.search.members.views import Pace
@@ -44,7 +45,29 @@ def test_a_larger_share_holds_the_rows_of_a_smaller_one() -> None:
     assert scores[list(sets[0])].mean() < 1.0 < scores[kept(KeptShare(0.1), scores)].mean()
 
 
-@pytest.mark.parametrize("given", [{"share": 0}, {"share": 1.1}, {"temperature": -1}])
+def test_a_cut_by_hand() -> None:
+    scores = [1.0, 3.0, np.nan, 2.0, 3.0]
+    assert kept(ScoreCut(2.0), scores).tolist() == [1, 3, 4]
+    assert kept(ScoreCut(2.0, least=True), scores).tolist() == [0, 3]
+    with pytest.raises(ValueError, match="cut must be a finite number"):
+        ScoreCut(np.inf)
+
+
+def test_two_scores_are_blended_by_hand() -> None:
+    scores = np.array([[0.0, 1.0], [1.0, 0.0], [0.6, 0.6], [np.nan, 1.0]])
+    # of the first score alone, of the second alone, and of 0.5 0.5 0.6
+    assert kept(KeptShare(0.25), scores).tolist() == [1]
+    assert kept(KeptShare(0.25, blend=1.0), scores).tolist() == [0]
+    assert kept(KeptShare(0.25, blend=0.5), scores).tolist() == [2]
+    assert kept(ScoreCut(0.55, blend=0.5), scores).tolist() == [2]
+
+
+def test_scores_of_other_units_are_put_into_ranks_over_all_groups() -> None:
+    found = in_ranks({"a": np.array([5.0, np.nan], np.float32), "b": np.array([-100.0, 9.0], np.float32)})
+    assert found["a"].tolist()[0] == 0.5 and np.isnan(found["a"][1]) and found["b"].tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("given", [{"share": 0}, {"share": 1.1}, {"temperature": -1}, {"blend": 2}])
 def test_what_must_hold(given) -> None:
     with pytest.raises(ValueError, match=r"must be"):
         KeptShare(**given)

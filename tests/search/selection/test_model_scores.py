@@ -7,7 +7,8 @@ import torch
 from shoal.cluster.storage import Store
 from shoal.search.config.selection import DifferenceScore, EmbeddingScore, GradientScore, LossScore
 from shoal.search.errors import InputError
-from shoal.search.selection.scorers import Scoring, open_scorer
+from shoal.search.selection.interface import Scoring
+from shoal.search.selection.scorers import open_scorer
 from shoal.search.selection.select import select_corpus
 from shoal.trainables.decoder import token_losses
 from shoal.trainables.scoring import row_losses, row_sketches, row_states

@@ -5,6 +5,7 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,16 @@ from shoal.search.corpus.scores import read_kept_scores
 from shoal.search.errors import InputError
 from shoal.search.load import checked_run, dump
 from shoal.search.records.directory import on_chosen_rows
+from shoal.search.report.choosing import selection_section
 from shoal.search.runs.select import why, with_chosen_rows
-from shoal.search.selection import scoring
-from shoal.search.selection.duplicates import find_duplicates, shingles
+from shoal.search.selection import fitting, scoring, stages
+from shoal.search.selection.corpora import Corpus, read_columns, read_ids
+from shoal.search.selection.duplicates import shingles
+from shoal.search.selection.interface import Scoring
 from shoal.search.selection.leaks import stretch_hashes
 from shoal.search.selection.page import write_page
-from shoal.search.selection.scorers import Scoring
-from shoal.search.selection.scoring import Corpus, read_ids
 from shoal.search.selection.select import select_corpus
+from shoal.search.selection.shown import SHOWN_FILE
 from shoal.search.selection.writing import DECISIONS, ids_of_copies
 
 WORDS = {
@@ -205,6 +208,26 @@ class TestSelect:
         page = Store(chosen.data.corpus).read(write_page(run, chosen)).decode()
         for part in ("sea", "wood", "At the edge", "Dropped", "KL to the target", "<svg"):
             assert part in page
+        # ten rows of each kind; those at the edge are the ones whose margins are the smallest
+        shown = Store(chosen.data.corpus).read_json(f"{chosen.folder}/{SHOWN_FILE}")
+        assert [len(rows) for rows in shown["rows"].values()] == [10, 10, 10]
+        table = Store(chosen.data.corpus).read_table(f"{chosen.folder}/{DECISIONS}")
+        nearest = np.sort(np.abs(table["margin"].to_numpy()))[:10]
+        assert [abs(row["margin"]) for row in shown["rows"]["At the edge"]] == pytest.approx(nearest.tolist())
+        counts = shown["histograms"]["counts"]
+        assert {name: sum(map(sum, each)) for name, each in counts.items()} == {
+            name: group["rows"] for name, group in chosen.record["groups"].items()
+        }
+
+    def test_a_runs_report_shows_what_was_chosen(self, tmp_path, places) -> None:
+        chosen = select_corpus(run_of(tmp_path, places, dsir(places)), print)
+        said = {"chosen": chosen.folder.rpartition("/")[2], "corpus": chosen.data.corpus}
+        section = selection_section(SimpleNamespace(settings={"selection": said}))
+        for part in ("Chosen rows", "KL to the target", "At the edge", "<svg"):
+            assert part in section
+        gone = selection_section(SimpleNamespace(settings={"selection": said | {"chosen": "other"}}))
+        assert "no longer in" in gone
+        assert selection_section(SimpleNamespace(settings={"selection": None})) == ""
 
 
 @pytest.mark.ray
@@ -217,22 +240,22 @@ def test_actors_on_the_cluster_score_the_same(tmp_path, places) -> None:
     ratios = np.linspace(-1, 1, 500)[None]
     own = OwnScore(kind="own", made="no_such_module_of_ours:Score")
     with session():
-        count = partial(scoring.GramCounter, pool.data.corpus, settings, "")
+        count = partial(fitting.GramCounter, pool.data.corpus, settings, "")
         counted = [count()(file) for file in pool.files]
-        assert np.array_equal(scoring.on_stage(count, pool.files, 0.0), counted)
-        told = Scoring(settings, "selection.scores.0", 128, ratios=ratios)
+        assert np.array_equal(stages.on_stage(count, pool.files, 0.0), counted)
+        told = Scoring(settings, "selection.scores.0", 128, fitted=ratios)
         make = partial(scoring.FileScorer, pool.data.corpus, "scores/there", told)
         rows = [pool.store.read_table(file).num_rows for file in pool.files]
-        assert scoring.on_stage(make, pool.files, 0.0) == rows
+        assert stages.on_stage(make, pool.files, 0.0) == rows
         # what is whole is not scored again
-        assert sum(scoring.on_stage(make, pool.files, 0.0)) == 0
+        assert sum(stages.on_stage(make, pool.files, 0.0)) == 0
         lost = Scoring(own, "selection.scores.0", 128)
         wrong = partial(scoring.FileScorer, pool.data.corpus, "scores/none", lost)
         with pytest.raises(InputError, match=r"scores.0.made: no_such_module_of_ours:Score cannot be made"):
-            scoring.on_stage(wrong, pool.files, 0.0)
+            stages.on_stage(wrong, pool.files, 0.0)
     here = partial(scoring.FileScorer, pool.data.corpus, "scores/here", told)()
     assert sum(map(here, pool.files)) == pool.rows
-    there, local = (scoring.read_columns(pool, [f"scores/{name}"]) for name in ("there", "here"))
+    there, local = (read_columns(pool, [f"scores/{name}"]) for name in ("there", "here"))
     assert there.keys() == local.keys() and all(np.array_equal(there[name], local[name]) for name in local)
 
 
@@ -360,59 +383,6 @@ class TestBadInput:
             InputError, match=r"selection.duplicates: needs the package datasketch \(pip install"
         ):
             select_corpus(run, print)
-
-
-class ExactSets:
-    """Stands in for datasketch: similarity of sets is exact."""
-
-    class MinHash:
-        def __init__(self, num_perm, seed, hashfunc):
-            self.items = set()
-
-        def update_batch(self, items):
-            self.items |= set(items)
-
-        def jaccard(self, other):
-            return len(self.items & other.items) / len(self.items | other.items)
-
-    class MinHashLSH:
-        def __init__(self, threshold, num_perm):
-            self.known, self.threshold = {}, threshold
-
-        def query(self, sign):
-            return [key for key, other in self.known.items() if sign.jaccard(other) >= self.threshold]
-
-        def insert(self, key, sign):
-            self.known[key] = sign
-
-
-class TestDuplicates:
-    def test_the_row_of_least_id_stays_and_the_others_name_it(self, tmp_path, places, monkeypatch) -> None:
-        monkeypatch.setitem(sys.modules, "datasketch", ExactSets)
-        lines = (Path(places["wood"]) / "texts.jsonl").read_text().splitlines()
-        changed = [line.replace('"}', ' again"}') for line in lines[:10]]
-        (Path(places["wood"]) / "texts.jsonl").write_text("\n".join(lines + changed))
-        selection = {"policy": "random", "rows": 20, "duplicates": {"similarity": 0.5, "shingle": 4}}
-        run = run_of(tmp_path, places, selection)
-        chosen = select_corpus(run, print)
-        table = Store(chosen.data.corpus).read_table(f"{chosen.folder}/{DECISIONS}").to_pylist()
-        dropped = [row for row in table if row["duplicate_of"] is not None]
-        assert dropped and all(row["reason"] == "a near duplicate" and not row["copies"] for row in dropped)
-        kept = {row["row_id"] for row in table if row["duplicate_of"] is None}
-        assert all(row["duplicate_of"] in kept and row["duplicate_of"] < row["row_id"] for row in dropped)
-        assert f"of {dropped[0]['duplicate_of']}" in why(chosen, dropped[0]["row_id"])
-        pool = Corpus(run.data, find_corpus(run.data))
-        ids = read_ids(pool)
-        same = find_duplicates(pool, run.selection.duplicates, ids)
-        assert (same != ids).sum() == len(dropped)
-
-    def test_datasketch_finds_what_is_alike(self, tmp_path, places) -> None:
-        pytest.importorskip("datasketch")
-        lines = (Path(places["wood"]) / "texts.jsonl").read_text().splitlines()
-        (Path(places["wood"]) / "texts.jsonl").write_text("\n".join([*lines, lines[0].replace('"}', ' x"}')]))
-        selection = {"policy": "random", "rows": 20, "duplicates": {"similarity": 0.5, "shingle": 4}}
-        chosen = select_corpus(run_of(tmp_path, places, selection), print)
-        assert chosen.record["reasons"]["a near duplicate"] > 0
 
 
 def test_stretches_by_hand() -> None:

@@ -1,0 +1,157 @@
+"""Models that read rows: an exported decoder, or a folder of transformers, whose own tokenizer may be another.
+
+A model of transformers with the corpus's own tokenizer reads the rows as they are. Any other one reads their
+texts, written as its own tokens; rows then differ in length, and those of like length are computed together.
+Only safetensors are read, and nothing in a folder is run.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.cluster.storage import Store
+from shoal.search.config.places import is_place
+from shoal.search.errors import InputError
+from shoal.search.exported import check_exported, read_exported
+from shoal.search.models import INSTALL_MODELS, config_of, local_folder
+from shoal.search.selection.corpora import TokenRows
+from shoal.search.tokenizers import open_tokenizer
+
+BYTES_AT_ONCE = 1 << 24  # bytes
+CAUSAL, STATES, CLASSES = "AutoModelForCausalLM", "AutoModel", "AutoModelForSequenceClassification"
+
+
+class Reader(NamedTuple):
+    """A model, and how it reads rows of the corpus's tokens."""
+
+    module: Any
+    encode: Callable[[TokenRows], list[TokenRows]] | None = None  # None: it reads rows as they are
+
+    def judge(self, rows: TokenRows, judged: Callable[[Any, TokenRows], NDArray[Any]]) -> NDArray[Any]:
+        """Return what `judged(module, rows)` finds of each row."""
+        if self.encode is None:
+            return judged(self.module, rows)
+        found: NDArray[Any] | None = None
+        for places, part in self.parts(rows):
+            values = judged(self.module, part)
+            if found is None:
+                found = np.empty((len(rows), *values.shape[1:]), values.dtype)
+            found[places] = values
+        return judged(self.module, rows[:0].astype(np.int64)) if found is None else found
+
+    def parts(self, rows: TokenRows) -> list[tuple[NDArray[np.int64], TokenRows]]:
+        """Return rows as the model reads them, in parts of like length, and the places of each part."""
+        from shoal.trainables.scoring import by_length
+
+        if self.encode is not None:
+            return list(by_length(self.encode(rows)))
+        return [(np.arange(len(rows)), rows)]
+
+
+def is_ours(model: str) -> bool:
+    """Say whether a folder holds an exported decoder; then its config.json names the class that trained."""
+    if not is_place(model):
+        return False
+    store = Store(model)
+    return store.exists("config.json") and "trainable" in json.loads(store.read("config.json"))
+
+
+def open_reader(key: str, model: str, tokenizer: str, length: int, device: str, kind: str = CAUSAL) -> Reader:
+    """Return a model that reads rows of `length` tokens of a corpus's tokenizer."""
+    if is_ours(model):
+        return Reader(open_decoder(key, model, length, device))
+    from shoal.trainables.pretrained.folder import is_causal, judging_model
+
+    folder = local_folder(key, model)
+    try:
+        module = judging_model(folder, kind, device)
+    except Exception as error:  # transformers raises many kinds
+        said = str(error).strip().splitlines()
+        raise InputError(f"{key}: {model} cannot be opened as {kind}: {said[0] if said else error}") from error
+    if kind == CAUSAL and not is_causal(module):
+        raise InputError(f"{key}: {model} is no causal model: what it says of a token depends on later ones.")
+    return Reader(module, None if same_tokens(tokenizer, folder) else encoder_of(key, folder, tokenizer, kind))
+
+
+def open_decoder(key: str, folder: str, length: int, device: str) -> Any:
+    from safetensors.numpy import load
+
+    from shoal.trainables.decoder import trained_decoder
+    from shoal.trainables.settings import DecoderShape
+
+    shape = DecoderShape(**read_exported(key, folder)["shape"])
+    return trained_decoder(shape, load(Store(folder).read("model.safetensors")), length, device)
+
+
+def same_tokens(tokenizer: str, folder: str) -> bool:
+    """Say whether a corpus's tokenizer is the one in a model's folder."""
+    ours, theirs = Path(tokenizer, "tokenizer.json"), Path(folder, "tokenizer.json")
+    return ours.exists() and theirs.exists() and ours.read_bytes() == theirs.read_bytes()
+
+
+def encoder_of(key: str, folder: str, tokenizer: str, kind: str) -> Callable[[TokenRows], list[TokenRows]]:
+    """Return a function that writes rows of a corpus's tokens as those of a model, with its special tokens."""
+    from shoal.trainables.folder_tokenizer import tokenizer_in_folder
+
+    ours, most = open_tokenizer(tokenizer), config_of(folder, key).get("max_position_embeddings")
+    try:
+        theirs = tokenizer_in_folder(folder)
+    except ValueError as error:
+        raise InputError(f"{key}: {error}") from error
+    theirs.no_padding()
+    if isinstance(most, int):
+        theirs.enable_truncation(most)
+    else:
+        theirs.no_truncation()
+
+    def encode(rows: TokenRows) -> list[TokenRows]:
+        texts = [ours.decode(row) for row in rows]
+        found = [each.ids for each in theirs.encode_batch(texts, add_special_tokens=True)]
+        # a row of no tokens is read as one token, whose loss counts nothing
+        return [np.array(ids or [0], np.int64) for ids in found]
+
+    return encode
+
+
+def check_readable(key: str, model: str, tokenizer: str, vocabulary: int, kind: str) -> None:
+    """Raise InputError where a model is not there, or cannot read rows of these tokens."""
+    here = is_place(model) and "://" not in model
+    if here and not os.path.exists(os.path.join(model, "config.json")):
+        raise InputError(
+            f"{key}: must be the folder of an exported model or of transformers, with config.json and "
+            f"model.safetensors, such as runs/NAME/best, got {model}."
+        )
+    if is_ours(model):
+        if kind == CLASSES:
+            raise InputError(
+                f"{key}: must be a classifier of transformers, but {model} is an exported decoder."
+            )
+        check_exported(key, model, tokenizer, vocabulary)
+        return
+    if importlib.util.find_spec("transformers") is None:
+        raise InputError(f"{key}: a folder of transformers needs {INSTALL_MODELS}")
+    config_of(local_folder(key, model), key)
+
+
+def digest_of_weights(key: str, model: str) -> str:
+    """Return a hash of a model's weights."""
+    from shoal.trainables.pretrained.folder import weight_files
+
+    if is_ours(model):
+        store, names = Store(model), ["model.safetensors"]
+    else:
+        folder = local_folder(key, model)
+        store, names = Store(folder), [file.name for file in weight_files(folder)]
+    found = hashlib.blake2b(digest_size=16)
+    for name in names:
+        with store.filesystem.open_input_stream(store.path(name)) as stream:
+            while part := stream.read(BYTES_AT_ONCE):
+                found.update(part)
+    return found.hexdigest()

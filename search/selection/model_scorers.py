@@ -1,0 +1,161 @@
+"""Scores by models: losses, states, gradients, influence, and what heads that look facts up are worth."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.cluster.storage import Store
+from shoal.search.config.selection import ClassScore, EmbeddingScore
+from shoal.search.corpus.manifest import Manifest
+from shoal.search.errors import InputError
+from shoal.search.models import config_of, local_folder
+from shoal.search.selection.corpora import ScoreColumns
+from shoal.search.selection.interface import RowScorer, Scoring, tokens_of
+from shoal.search.selection.language import (
+    CAUSAL,
+    CLASSES,
+    STATES,
+    Reader,
+    check_readable,
+    open_reader,
+)
+from shoal.search.selection.queries import read_queries
+
+SMALLEST_LOSS = 1e-3  # a share of a smaller loss would be noise
+
+
+def reader_of(scoring: Scoring, name: str = "model", kind: str = CAUSAL) -> Reader:
+    model = getattr(scoring.settings, name)
+    return open_reader(f"{scoring.key}.{name}", model, scoring.tokenizer, scoring.length, scoring.device, kind)
+
+
+def loss_scorer(scoring: Scoring) -> RowScorer:
+    from shoal.trainables.scoring import row_losses
+
+    reader = reader_of(scoring)
+    column = scoring.settings.column
+    return lambda rows, ids: {column: reader.judge(tokens_of(rows, scoring.key), row_losses)}
+
+
+def difference_scorer(scoring: Scoring) -> RowScorer:
+    from shoal.trainables.scoring import row_losses
+
+    settings, key = scoring.settings, scoring.key
+    model, base = reader_of(scoring), reader_of(scoring, "base")
+
+    def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
+        tokens = tokens_of(rows, key)
+        first, second = (each.judge(tokens, row_losses) for each in (model, base))
+        return {settings.column: loss_difference(first, second, settings.relative)}
+
+    return score
+
+
+def loss_difference(
+    losses: NDArray[np.float32], base: NDArray[np.float32], relative: bool
+) -> NDArray[np.float64]:
+    below = base.astype(np.float64)
+    found = losses - below
+    return np.asarray(found / np.maximum(below, SMALLEST_LOSS) if relative else found)
+
+
+def embedding_scorer(scoring: Scoring) -> RowScorer:
+    from shoal.trainables.scoring import row_states
+
+    reader = reader_of(scoring, kind=STATES)
+    return lambda rows, ids: {"embedding": reader.judge(tokens_of(rows, scoring.key), row_states)}
+
+
+def gradient_scorer(scoring: Scoring) -> RowScorer:
+    from shoal.trainables.scoring import row_sketches
+
+    reader, width = reader_of(scoring), scoring.settings.width
+
+    def sketches(module: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        return row_sketches(module, rows, width)
+
+    return lambda rows, ids: {"sketch": reader.judge(tokens_of(rows, scoring.key), sketches)}
+
+
+def class_scorer(scoring: Scoring) -> RowScorer:
+    from shoal.trainables.scoring import class_chances
+
+    settings = scoring.settings
+    reader = reader_of(scoring, kind=CLASSES)
+    place = class_place(scoring)
+
+    def chances(module: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        return class_chances(module, rows, place)
+
+    return lambda rows, ids: {settings.column: reader.judge(tokens_of(rows, scoring.key), chances)}
+
+
+def class_place(scoring: Scoring) -> int:
+    """Return the number of the class that a classifier is asked for; raises InputError if it has none such."""
+    key, label = scoring.key, scoring.settings.label
+    config = config_of(local_folder(f"{key}.model", scoring.settings.model), f"{key}.model")
+    names = {int(number): name for number, name in config.get("id2label", {0: "no", 1: "yes"}).items()}
+    for number, name in names.items():
+        if label in (number, name):
+            return number
+    known = ", ".join(f"{number} ({name})" for number, name in sorted(names.items()))
+    raise InputError(f"{key}.label: must be a class of {scoring.settings.model}: {known}, got {label}.")
+
+
+def influence_scorer(scoring: Scoring) -> RowScorer:
+    """Score rows by queries that were solved beforehand: `scoring.fitted` names their file in the corpus."""
+    from shoal.trainables.influence.ekfac import influences, rows_at_once
+    from shoal.trainables.influence.likelihoods import NextTokens
+    from shoal.trainables.influence.traces import traced_layers
+    from shoal.trainables.scoring import passes
+
+    settings, (store, file) = scoring.settings, scoring.fitted
+    over = getattr(np, settings.over)
+    reader, targets = reader_of(scoring), read_queries(Store(store), file, scoring.device)
+    likelihood, layers = NextTokens(reader.module), traced_layers(reader.module, settings.layers)
+    at_once = rows_at_once(layers)
+
+    def scores(module: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        found = [scored(part) for _, part in passes(module, rows, at_once)]
+        return np.concatenate(found)
+
+    def scored(tokens: Any) -> NDArray[np.float32]:
+        each = [influences(likelihood, layers, queries, tokens) for queries in targets]
+        columns = np.stack([over(found.float().cpu().numpy(), axis=1) for found in each], axis=1)
+        return columns if len(targets) > 1 else columns[:, 0]
+
+    def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
+        return {settings.column: reader.judge(tokens_of(rows, scoring.key), scores)}
+
+    return score
+
+
+def head_scorer(scoring: Scoring) -> RowScorer:
+    from shoal.trainables.retrieval_heads import attending_to_all
+    from shoal.trainables.scoring import row_losses
+
+    settings, heads = scoring.settings, scoring.fitted
+    reader = reader_of(scoring)
+
+    def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
+        tokens = tokens_of(rows, scoring.key)
+        base = reader.judge(tokens, row_losses)
+        with attending_to_all(reader.module, heads):
+            without = reader.judge(tokens, row_losses)
+        return {settings.column: loss_difference(without, base, relative=True)}
+
+    return score
+
+
+def models_of(settings: Any) -> dict[str, str]:
+    """Return key -> folder of the models that a score looks at."""
+    return {key: getattr(settings, key) for key in ("model", "base") if hasattr(settings, key)}
+
+
+def check_models(settings: Any, key: str, manifest: Manifest) -> None:
+    """Raise InputError where a model is not there, or cannot read the corpus's tokens."""
+    kind = CLASSES if isinstance(settings, ClassScore) else CAUSAL
+    kind = STATES if isinstance(settings, EmbeddingScore) else kind
+    for name, model in models_of(settings).items():
+        check_readable(f"{key}.{name}", model, manifest.tokenizer, manifest.vocabulary, kind)

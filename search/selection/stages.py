@@ -1,0 +1,68 @@
+"""A function on each file of a corpus: here, or by actors of a stage of Ray Data."""
+
+import contextlib
+import pickle
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import ray
+import ray.data
+from numpy.typing import NDArray
+
+from shoal.cluster.session import capacity
+from shoal.search.config.run import Run
+from shoal.search.corpus.scores import CPUS
+from shoal.search.corpus.stages import TaskRefusal, accepted, connected
+from shoal.search.errors import InputError
+
+Found = TypeVar("Found")
+
+
+class StageWorker:
+    """What a stage's actor does: it makes the function once, and applies it to each file."""
+
+    def __init__(self, make: Callable[[], Callable[[str], Any]]):
+        import torch
+
+        torch.set_num_threads(1)
+        self.function = make()
+
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        found = []
+        for file in batch["file"].tolist():
+            try:
+                found.append(pickle.dumps(self.function(file)))
+            except (InputError, OSError) as error:  # raised here, they would arrive inside Ray's trace
+                found.append(pickle.dumps(TaskRefusal(error)))
+        return {"file": batch["file"], "found": np.array(found, object)}
+
+
+def on_files(run: Run, make: Callable[[], Callable[[str], Found]], files: list[str]) -> list[Found]:
+    """Apply a function to each file, in order: on the cluster, or here with `data.builder: local`."""
+    gpus = run.cluster.gpus_per_worker
+    if run.data.builder == "local" and not gpus:
+        function = make()
+        return [function(file) for file in files]
+    with contextlib.nullcontext() if ray.is_initialized() else connected():
+        return on_stage(make, files, gpus)
+
+
+def on_stage(make: Callable[[], Callable[[str], Found]], files: list[str], gpus: float) -> list[Found]:
+    """Apply a function to each file in a stage of Ray Data, by as many actors as there is room for."""
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    had = capacity()
+    actors = int(had.get("GPU", 0.0) / gpus) if gpus else int(had["CPU"])
+    names = ray.data.from_items([{"file": file} for file in files], override_num_blocks=len(files))
+    stage = names.map_batches(
+        StageWorker,
+        fn_constructor_args=(make,),
+        batch_size=1,
+        batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(size=max(1, min(actors, len(files)))),
+        num_gpus=gpus or None,
+        num_cpus=None if gpus else CPUS,
+    )
+    # Ray Data keeps no order of its own
+    found = {row["file"]: accepted(pickle.loads(row["found"])) for row in stage.take_all()}
+    return [found[file] for file in files]
