@@ -152,7 +152,7 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
             fields=fields_made(settings, tokenizer),
         )
         splits = [split for group in groups.values() for split in group.splits.values()]
-        move(store, stage, [file for split in splits for file in (*split.files, *(split.questions or ()))])
+        move(store, stage, [file for split in splits for file in split.all_files])
         freshness.record_sources(store, manifest, sources)
         publish_corpus(store, manifest)
     for line in why_skipped(manifest, settings.corpus):
