@@ -119,12 +119,25 @@ def refine(file: FileArgument, changes: ChangesArgument = None) -> None:
 
 
 @app.command(epilog="Example: shoal report runs/demo")
-def report(path: DirectoryArgument) -> None:
-    """Draw the run as one HTML file that opens offline."""
+def report(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Run directory or URI, or several.", metavar="DIR ...", autocompletion=complete_directory
+        ),
+    ],
+    to: Annotated[str, typer.Option(help="The page of several runs.")] = "comparison.html",
+) -> None:
+    """Draw the run, or several runs side by side, as one HTML file that opens offline."""
+    if len(paths) > 1:
+        from shoal.search.front.compare import write_comparison
+
+        print_plainly(f"report: {write_comparison(paths, to)}")
+        return
     from shoal.search.records import directory
     from shoal.search.report.write import write_report
 
-    _, store = directory.open_run(path)
+    _, store = directory.open_run(paths[0])
     print_plainly(f"report: {write_report(store)}")
 
 

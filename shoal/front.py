@@ -59,9 +59,13 @@ def validate(given: Given, changes: Changes = ()) -> Run:
     return run_given(given, changes)
 
 
-def plan(given: Given, changes: Changes = ()) -> list[RunPlan]:
-    """Return what a run will take, before anything starts: one plan for each population that it trains."""
-    return plans_of(run_given(given, changes))
+def plan(given: Given, changes: Changes = (), *, measure: bool = False) -> list[RunPlan]:
+    """Return what a run will take, before anything starts: one plan for each population that it trains.
+
+    With `measure` a member is made here, trains two steps and is scored, so that the plan knows the seconds of
+    a step and of the first interval; the rows are prepared if they are not there.
+    """
+    return plans_of(run_given(given, changes), measure)
 
 
 def schema() -> dict[str, Any]:

@@ -5,6 +5,7 @@ those of the largest scores stay, as under `sampling.rule: kept_share`.
 """
 
 import copy
+import sys
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,10 @@ from shoal.policies.space import Float
 from shoal.trainables.decoder import Decoder, initialise, token_losses
 from shoal.trainables.scoring import row_losses
 
-GRID = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
-STEPS, INTERVAL, BATCH, RATE = 240, 40, 8, 3e-3
-RULES = Rules(Truncation(0.34), Perturb(0.25, (0.6, 1.6)))
-SPACE = {"share": Float(0.02, 1.0, log=True)}
+GRID = (0.03, 0.1, 0.3, 1.0)
+STEPS, INTERVAL, BATCH, RATE = 160, 32, 8, 3e-3
+RULES = Rules(Truncation(0.25), Perturb(0.25, (0.6, 1.6)))
+SPACE = {"share": Float(0.03, 1.0, log=True)}
 MOST_ROWS = 6000  # rows of the pool
 
 
@@ -96,6 +97,7 @@ def searched_share(corpus: str, seeds: int, times: int) -> dict[str, Any]:
             member = ShareMember(rows, share, 100 * seed + number)
             member.train(STEPS)
             found[str(share)].append(-member.score(test))
+        print(f"searched: seed {seed}", file=sys.stderr, flush=True)
     fixed = min(GRID, key=lambda share: float(np.mean(found[str(share)])))
     chosen = [min(each) for each in zip(*(found[str(share)] for share in GRID), strict=True)]
     return {

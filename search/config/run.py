@@ -82,7 +82,7 @@ class Run(Settings):
     distill: Distill | None = None  # the teacher and the students of kind distill
     stop: Stop | None = None  # ends the run as a whole before its last step: by a time, a score, or patience
     cluster: Cluster = Cluster()  # where members live: workers, CPUs, GPUs
-    track: Trackers  # where else the run is recorded: `tensorboard`
+    track: Trackers  # where else the run is recorded: `tensorboard`, `mlflow` or `wandb`, one or several
     checkpoint: Checkpoint = Checkpoint()  # how often the run is saved, and how many checkpoints stay
 
     @property
@@ -131,6 +131,11 @@ class Run(Settings):
         """The section of a run of kind distill, which has one."""
         assert self.distill is not None
         return self.distill
+
+    @property
+    def small_model(self) -> Model:
+        """The model of the small runs of kind mixture; those of a pretrained model train that one."""
+        return self.model if self.trainable == "causal_lm" else (self.swarm or Swarm()).model
 
     @property
     def unseen(self) -> list[str]:

@@ -16,7 +16,27 @@ class TensorBoard(Settings):
     )
 
 
-TRACKERS: dict[str, type[BaseModel]] = {"tensorboard": TensorBoard}
+class MLflow(Settings):
+    """Runs of an MLflow server, one for each member, in one experiment."""
+
+    kind: Literal["mlflow"]
+    uri: str = ""  # the server, such as http://mlflow:5000; by default MLFLOW_TRACKING_URI of the environment
+    experiment: str = ""  # name of the experiment; by default the name of the run
+
+
+class WeightsAndBiases(Settings):
+    """Runs of Weights & Biases, one for each member, in one group."""
+
+    kind: Literal["wandb"]
+    project: str = ""  # name of the project; by default the name of the run
+    entity: str = ""  # the team or user that owns it; by default WANDB_ENTITY of the environment
+
+
+TRACKERS: dict[str, type[BaseModel]] = {
+    "tensorboard": TensorBoard,
+    "mlflow": MLflow,
+    "wandb": WeightsAndBiases,
+}
 
 
 def as_list(given: Any) -> Any:

@@ -122,6 +122,7 @@ class Arrivals(Conductor):
             tables.write_metrics(self.store, self.round, written)
             tables.write_mixing(self.store, self.round, written)
         tables.write_events(self.store, self.round, events)
+        self.watcher.recorded(self.round)
         self.checkpoint(rounds)
         self.watcher.round(self.round, list(self.last.values()), self.new)
         self.new = []

@@ -33,6 +33,9 @@ class Watcher(Protocol):
 
     def round(self, round_: int, rows: Sequence[Row], orders: Sequence[Order]) -> None: ...
 
+    def recorded(self, part: int) -> None:
+        """See that a part of the tables is written; it may be called in another thread."""
+
 
 # takes a round and its orders, or without rounds a list of verdicts, to the mailbox; None ends the run
 GiveOrders = Callable[..., Any]
@@ -203,6 +206,7 @@ class Conductor:
         tables.write_metrics(self.store, round_, rows)
         tables.write_mixing(self.store, round_, rows)
         tables.write_events(self.store, round_, copies)
+        self.watcher.recorded(round_)
         every = self.run.checkpoint.every
         if decisions is None:
             if self.run.checkpoint.keep == 1:  # all files of the newest checkpoint are whole by now

@@ -33,6 +33,10 @@ class Watchers:
         for watcher in self.watchers:
             watcher.round(round_, rows, orders)
 
+    def recorded(self, part: int) -> None:
+        for watcher in self.watchers:
+            watcher.recorded(part)
+
 
 class Measure:
     """A watcher that emits; gauges live from the first round to the end of the run."""
@@ -74,6 +78,9 @@ class Measure:
         meter.add(metrics.TOKEN_COUNT, steps * a_step(rows, "tokens"))
         if run.takes_rows:
             self.groups(rows)
+
+    def recorded(self, part: int) -> None:
+        """Do nothing: what is decided was measured."""
 
     def trained(self, rows: Sequence[Row]) -> int:
         """Return how many steps all members have trained since they were last seen; they need not be level."""

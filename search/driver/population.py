@@ -29,7 +29,7 @@ from shoal.search.driver.start import first_state
 from shoal.search.errors import Interrupted, RunFailed
 from shoal.search.members.ledger import after_marks, open_ledger
 from shoal.search.records import tables
-from shoal.search.records.directory import SETTINGS
+from shoal.search.records.directory import SETTINGS, TRACKED
 from shoal.search.records.whole import WholeRound, newest_whole
 from shoal.search.traces import in_one_line
 from shoal.search.worker.first import train_brood
@@ -151,7 +151,7 @@ def clear_away_pieces(store: Store) -> None:
 
     Tune makes such a directory anew, and a deletion stops at a folder into which a member is just written.
     """
-    pieces = {RAY, checkpoints.CHECKPOINT_FOLDER, tables.METRICS, tables.LINEAGE, tables.MIXING, BEAT}
+    pieces = {RAY, checkpoints.CHECKPOINT_FOLDER, tables.METRICS, tables.LINEAGE, tables.MIXING, BEAT, TRACKED}
     if not isinstance(store, LeasedStore) or store.exists(LEASE) or store.exists(SETTINGS):
         return
     if set(store.names()) <= pieces:
@@ -168,6 +168,7 @@ def tuner(run: Run, trial: Any, conductor: Conductor) -> tune.Tuner:
             name="tune",
             storage_path=f"{run.directory}/{RAY}",
             verbose=0,
+            progress_reporter=tune.CLIReporter(),  # the one for notebooks clears what a cell has shown
             failure_config=tune.FailureConfig(fail_fast=True),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one live table, or plain lines where nobody watches."""
+"""What a person sees while a run goes on: a live table, a bar in a notebook, or plain lines for nobody."""
 
 import math
 import time
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from shoal.policies.population import Order
 from shoal.search.config.run import Run
+from shoal.search.driver.notebook import CellBar, in_notebook
 from shoal.search.messages import Row
 
 
@@ -26,10 +27,14 @@ class Progress:
         self.round_ = self.exploits = 0
         self.rows: Sequence[Row] = ()
         self.donors: dict[int, int] = {}
+        self.bar: CellBar | None = None
         self.live = Live(get_renderable=self.render, console=console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> "Progress":
-        if self.console.is_terminal:
+        if in_notebook():
+            self.bar = CellBar()
+            self.bar.show(0, self.run.rounds, f"{self.title}: starting {self.run.population.members} members")
+        elif self.console.is_terminal:
             self.live.start()
         else:
             self.console.print(f"{self.title}: starting {self.run.population.members} members")
@@ -47,8 +52,13 @@ class Progress:
             self.resumed, self.first = round_, time.monotonic()
         self.round_, self.rows, self.exploits = round_, rows, self.exploits + len(orders)
         self.donors = {order.member: order.donor for order in orders}
-        if not self.console.is_terminal:
+        if self.bar is not None:
+            self.bar.show(round_, self.run.rounds, self.line())
+        elif not self.console.is_terminal:
             self.console.print(self.line(), highlight=False, soft_wrap=True)
+
+    def recorded(self, part: int) -> None:
+        """Do nothing: what is decided was shown."""
 
     def say(self, line: str) -> None:
         self.console.print(f"{self.title}: {line}", highlight=False, soft_wrap=True, markup=False)

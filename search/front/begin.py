@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from shoal.search.errors import InputError
+from shoal.search.front.groups import groups_in
 from shoal.search.front.keys import all_keys
 from shoal.search.front.own_classes import CLASSIFIER, OWN
 from shoal.search.notation import Dumper, short
@@ -139,8 +140,16 @@ def own_run(name: str, data: str | None, model: str | None) -> Begun:
     )
 
 
+def finetune_run(name: str, data: str | None, model: str | None) -> Begun:
+    from shoal.search.front.finetune import finetune_settings  # which imports transformers
+
+    about = "A population of adapters of your model, trained stacked on one frozen base, on your examples."
+    return Begun(finetune_settings(name, data, model), about)
+
+
 NEW_RUNS: dict[str, Callable[[str, str | None, str | None], Begun]] = {
     "text": text_run,
+    "finetune": finetune_run,
     "classifier": classifier_run,
     "own": own_run,
     "mixture": mixture_run,
@@ -162,21 +171,6 @@ def new_files(kind: str, name: str, data: str | None = None, model: str | None =
 
 def module_name(name: str) -> str:
     return name.replace("-", "_")
-
-
-def groups_in(folder: str | None) -> dict[str, str]:
-    """Return the groups of a folder: its inner folders, or itself; by default what is installed."""
-    if folder is None:
-        return dict.fromkeys(("code", "docs", "law"), "installed")
-    inner = sorted(each.name for each in os.scandir(folder) if each.is_dir() and each.name[0] not in "._")
-    if not inner:
-        return {"text": folder}
-    return {group_name(each): os.path.join(folder, each) for each in inner}
-
-
-def group_name(folder: str) -> str:
-    plain = "".join(each if (each.isalnum() and each.isascii()) or each in "-_" else "-" for each in folder)
-    return plain.lstrip("-_") or "text"
 
 
 def spaces_for(teacher: str) -> dict[str, Any]:

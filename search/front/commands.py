@@ -53,7 +53,9 @@ def schema_command() -> None:
 
 
 def init_command(
-    kind: Annotated[str, typer.Argument(help="text, classifier, own, mixture or distill.", metavar="KIND")],
+    kind: Annotated[
+        str, typer.Argument(help="text, finetune, classifier, own, mixture or distill.", metavar="KIND")
+    ],
     name: Annotated[str | None, typer.Option(help="Of the run; by default the kind.")] = None,
     data: Annotated[str | None, typer.Option(help="Folder of your data; its folders are groups.")] = None,
     model: Annotated[str | None, typer.Option(help="Folder of a model to begin with.")] = None,
@@ -72,12 +74,19 @@ def init_command(
     print_plainly(f"next: `shoal validate {first}`, then `shoal run {first}`")
 
 
-def plan_command(file: FileArgument, changes: ChangesArgument = None) -> None:
+def plan_command(
+    file: FileArgument,
+    changes: ChangesArgument = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Also make a member here, and time a step and its score."),
+    ] = False,
+) -> None:
     """Say what a run will take, before anything starts: steps, tokens, memory, disk, workers."""
     from shoal.search.front.plan import plans_of
     from shoal.search.load import load_run
 
-    for plan in plans_of(load_run(file, changes or [])):
+    for plan in plans_of(load_run(file, changes or []), measure):
         for line in plan.lines():
             print_plainly(line)
 
@@ -119,10 +128,16 @@ def compare_command(
     print_plainly(f"page: {os.path.abspath(to)}")
 
 
-def track_command(place: DirectoryArgument) -> None:
-    """Send a run to the trackers that its file names, TensorBoard by default, from its own records."""
+def track_command(
+    place: DirectoryArgument,
+    to: Annotated[list[str] | None, typer.Option(help="tensorboard, mlflow or wandb; may be repeated.")] = None,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Send everything, into new runs of the tracker.")
+    ] = False,
+) -> None:
+    """Send a run to the trackers that its file names, TensorBoard by default: whatever they lack."""
     from shoal.search.records import directory
     from shoal.search.track.again import track_again
 
-    for line in track_again(*directory.open_run(place)):
+    for line in track_again(*directory.open_run(place), to or [], anew):
         print_plainly(line)

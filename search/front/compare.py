@@ -1,15 +1,30 @@
 """Several runs side by side: their scores, the settings in which they differ, and their curves in one page."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from html import escape
 from typing import Any
 
 from shoal.cluster.storage import Store
 from shoal.search.errors import InputError
 from shoal.search.records.directory import flat_settings
-from shoal.search.report.drawing import FAMILIES, WINNER, Figure, LegendEntry, Line, calm_axis, layout, trace
+from shoal.search.report.drawing import (
+    FAMILIES,
+    WINNER,
+    Figure,
+    LegendEntry,
+    Line,
+    calm_axis,
+    layout,
+    number_axis,
+    trace,
+)
+from shoal.search.report.figure_tables import curve_table
 from shoal.search.report.page import document, grid, html_table, panel, section
-from shoal.search.report.story import Story, finite, read_story
-from shoal.search.report.write import decimal, duration
+from shoal.search.report.story import StepValues, Story, finite, read_story
+from shoal.search.report.wording import decimal, duration
+from shoal.search.report.write import outcome_sentences
 
 COLOURS_OF_RUNS = (WINNER, *FAMILIES)
 OWN_SETTINGS = {"name", "directory", "code", "format", "data.content", "data.corpus"}  # may always differ
@@ -24,6 +39,14 @@ def read_stories(places: Sequence[str]) -> dict[str, Story]:
     names = [story.name for story in stories]
     same = len(set(names)) < len(names)
     return {place if same else name: story for place, name, story in zip(places, names, stories, strict=True)}
+
+
+def write_comparison(places: Sequence[str], to: str) -> str:
+    """Write runs side by side as one HTML page, and return its place."""
+    page = comparing_page(read_stories(places))
+    with open(to, "w", encoding="utf-8") as file:
+        file.write(page)
+    return os.path.abspath(to)
 
 
 def result_rows(stories: dict[str, Story]) -> list[list[str]]:
@@ -78,22 +101,73 @@ def plain_cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def curves(stories: dict[str, Story]) -> Figure:
-    """Draw the best score that any member of each run had reached, over the steps."""
-    each = {name: story.best_so_far(story.rows) for name, story in stories.items()}
-    coloured = list(zip(each.items(), COLOURS_OF_RUNS, strict=False))
+def curves(stories: dict[str, Story], of: Callable[[Story], StepValues], height: int = 260) -> Figure:
+    """Draw one curve of each run over the steps; a run that has none is left out."""
+    found = {name: of(story) for name, story in stories.items()}
+    coloured = [(name, found[name], colour) for name, colour in zip(found, COLOURS_OF_RUNS, strict=False)]
     data = [
-        trace([Line(curve)], colour, 2.6, f"{name}<br>step %{{x}}: %{{y:.4f}}")
-        for (name, curve), colour in coloured
+        trace([Line(curve)], colour, 2.6, f"{escape(name)}<br>step %{{x}}: %{{y:.4g}}")
+        for name, curve, colour in coloured
+        if curve
     ]
     first = next(iter(stories.values()))
-    y, note = calm_axis(list(each.values()), first.losses)
-    legend = [LegendEntry("line", colour, name) for (name, _), colour in coloured]
-    return Figure(data, layout(max(story.last_step for story in stories.values()), 420, y), legend, note)
+    y, note = calm_axis(list(found.values()), first.losses)
+    drawn = layout(max(story.last_step for story in stories.values()), height, y)
+    return Figure(data, drawn, legend_of(stories), note, curve_table(found, "{:.4g}".format))
+
+
+def legend_of(stories: dict[str, Story]) -> list[LegendEntry]:
+    return [LegendEntry("line", colour, name) for name, colour in zip(stories, COLOURS_OF_RUNS, strict=False)]
+
+
+def group_panels(stories: dict[str, Story]) -> list[str]:
+    """Return the loss of each group along the winner's weights, of all runs in one figure."""
+    groups = dict.fromkeys(group for story in stories.values() for group in story.groups)
+    return [
+        panel(f"group-{place}", group, "", curves(stories, partial(winner_curve, column=f"loss_{group}")), "h3")
+        for place, group in enumerate(groups)
+    ]
+
+
+def winner_curve(story: Story, column: str) -> StepValues:
+    return [(step, value) for step, value in story.column_curve(story.path, column) if value is not None]
+
+
+def schedule_panels(stories: dict[str, Story]) -> list[str]:
+    """Return each hyperparameter along the winner's weights, of all runs in one figure, if it is a number."""
+    names = dict.fromkeys(name for story in stories.values() for name in story.hyperparameters)
+    found = []
+    for place, name in enumerate(names):
+        each = {run: winner_settings(story, name) for run, story in stories.items()}
+        if any(each.values()):
+            found.append(panel(f"schedule-{place}", name, "", schedules_beside(stories, name, each), "h3"))
+    return found
+
+
+def winner_settings(story: Story, name: str) -> StepValues:
+    """Return a hyperparameter's number at both ends of each stretch of the winner's lineage."""
+    points: StepValues = []
+    for segment in story.path:
+        value = segment.hyperparameters.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            points += [(segment.from_step, float(value)), (story.until(segment), float(value))]
+    return points
+
+
+def schedules_beside(stories: dict[str, Story], name: str, each: dict[str, StepValues]) -> Figure:
+    data = [
+        trace([Line(points)], colour, 2.6, f"{escape(run)}<br>step %{{x}}: %{{y:.4g}}")
+        for (run, points), colour in zip(each.items(), COLOURS_OF_RUNS, strict=False)
+        if points
+    ]
+    domain = next((story.domains[name] for story in stories.values() if name in story.domains), {})
+    values = [value for points in each.values() for _, value in points if value is not None]
+    drawn = layout(max(story.last_step for story in stories.values()), 230, number_axis(values, domain))
+    return Figure(data, drawn, legend_of(stories), table=curve_table(each, "{:.4g}".format))
 
 
 def comparing_page(stories: dict[str, Story]) -> str:
-    """Return the runs as one HTML page that opens offline."""
+    """Return the runs side by side as one HTML page that opens offline."""
     units = {story.unit for story in stories.values()}
     if len(units) > 1:
         raise InputError(
@@ -101,13 +175,23 @@ def comparing_page(stories: dict[str, Story]) -> str:
         )
     columns = ["", *stories]
     about = f"The best {units.pop()} that any member had reached."
+    best = curves(stories, lambda story: story.best_so_far(story.rows), 420)
     settings = setting_rows(stories) or [["none", *[""] * len(stories)]]
+    groups, schedules = group_panels(stories), schedule_panels(stories)
     return document(
         f"{', '.join(stories)} · Shoal",
         [
             f"<header><h1>{len(stories)} runs</h1></header>",
-            section("Best so far", grid([panel("best", "Best so far", about, curves(stories), "h3")], "stack")),
-            section("Results", html_table(columns, result_rows(stories))),
-            section("Settings that differ", html_table(columns, settings)),
+            section("Best so far", grid([panel("best", "Best so far", about, best, "h3")], "stack")),
+            section("Results", html_table(columns, result_rows(stories), label="Results")),
+            section("Settings that differ", html_table(columns, settings, label="Settings that differ")),
+            section("Validation loss by group, of the winner's weights", grid(groups)) if groups else "",
+            section("Schedules of the winners", grid(schedules)) if schedules else "",
+            section("The runs", "".join(told(name, story) for name, story in stories.items())),
         ],
     )
+
+
+def told(name: str, story: Story) -> str:
+    """Return a run's outcome in words."""
+    return f'<h3>{escape(name)}</h3><p class="soft">{outcome_sentences(story).rstrip(":")}</p>'

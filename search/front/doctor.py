@@ -23,6 +23,8 @@ EXTRAS = {
     "datasketch": "duplicates",
     "Pillow": "images",
     "nixl": "direct",
+    "mlflow-skinny": "mlflow",
+    "wandb": "wandb",
 }
 GIGABYTE = 2**30
 ROOM = 2 * GIGABYTE  # an embedded Ray, its workers and a small model

@@ -4,18 +4,12 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
-from shoal.policies.space import sample_space
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Model
 from shoal.search.config.swarm import Swarm
-from shoal.search.members.classes import class_of
-from shoal.search.records.directory import arrays_by_name
-from shoal.search.report.write import count
-from shoal.search.tokenizers import open_tokenizer
+from shoal.search.front.weights import FLOAT, MemberWeights, weights_of
+from shoal.search.report.wording import count, duration
 
-BYTES = 4  # size of a number in float32
 SLOTS = {"adamw": 2, "sgd": 1}  # numbers that an optimiser keeps for each weight
 CONTROLS_OF_MIXTURES = 6  # the proposal and what it is compared with: see search.runs.proposal
 MEGABYTE = 2**20
@@ -42,6 +36,9 @@ class RunPlan:
     rows_megabytes: float  # the most rows that a worker holds
     cpus_per_worker: float | None  # None: 60 % of the CPUs are shared among the workers
     gpus_per_worker: float
+    shared_bytes: int = 0  # a frozen base or a teacher, once on each worker
+    step_seconds: float | None = None  # one member took so many here, where it was measured
+    interval_seconds: float | None = None  # first interval of a worker's members one after another, with scores
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,7 +55,9 @@ class RunPlan:
             told.append("  weights       known only when a member is made, with the rows that it reads")
         else:
             assert self.member_bytes is not None and self.checkpoint_bytes is not None
-            each = f"{count(self.weights)} weights, {in_bytes(self.member_bytes)} with slots and gradients"
+            each = (
+                f"{count(self.weights)} trained weights, {in_bytes(self.member_bytes)} with slots and gradients"
+            )
             told += [
                 f"  a member      {each}",
                 f"  checkpoints   {in_bytes(self.checkpoint_bytes)} on the disk",
@@ -73,10 +72,22 @@ class RunPlan:
         told.append(f"  workers       {self.workers}, {hosted}, with {cpus}{gpus}")
         if self.worker_bytes is not None:
             rows = f" and up to {self.rows_megabytes:g} MB of rows" if self.tokens else ""
-            told.append(
-                f"  a worker      {in_bytes(self.worker_bytes)} for its members{rows}, activations on top"
-            )
-        return told
+            shared = f", {in_bytes(self.shared_bytes)} of it frozen" if self.shared_bytes else ""
+            said = f"{in_bytes(self.worker_bytes)} for its members{shared}{rows}, activations on top"
+            told.append(f"  a worker      {said}")
+        return told + self.costs()
+
+    def costs(self) -> list[str]:
+        """Return what a step took here, and what follows from it."""
+        if self.step_seconds is None or self.interval_seconds is None:
+            return []
+        whole = self.reports * self.interval_seconds
+        return [
+            f"  a step        {self.step_seconds:.3g} s for one member, measured on this machine",
+            f"  an interval   about {duration(self.interval_seconds)} for the members of a worker one after "
+            f"another; a stack is quicker",
+            f"  all           about {duration(whole)}, and some seconds for the start of Ray",
+        ]
 
 
 def in_bytes(amount: int) -> str:
@@ -87,77 +98,57 @@ def in_bytes(amount: int) -> str:
     return f"{amount} bytes"
 
 
-def plans_of(run: Run) -> list[RunPlan]:
-    """Return a plan for each population that the run trains; of kind mixture there are two."""
+def plans_of(run: Run, measured: bool = False) -> list[RunPlan]:
+    """Return a plan for each population that the run trains; of kind mixture there are two.
+
+    With `measured` a member of each is made here, trains two steps and is scored.
+    """
     if run.kind != "mixture":
-        return [plan_of(run, run.name, run.population.members, run.training.steps, run.rounds, run.model)]
+        place = run.population.members, run.training.steps, run.rounds
+        return [plan_of(run, run.name, *place, run.model, measured)]
     swarm = run.swarm or Swarm()
     confirmed = CONTROLS_OF_MIXTURES * swarm.repeats
     return [
-        plan_of(run, f"{run.name}-swarm", swarm.runs, swarm.steps, 5, swarm.model),
-        plan_of(run, f"{run.name}-confirm", confirmed, run.training.steps, 5, run.model),
+        plan_of(run, f"{run.name}-swarm", swarm.runs, swarm.steps, 5, run.small_model, measured),
+        plan_of(run, f"{run.name}-confirm", confirmed, run.training.steps, 5, run.model, measured),
     ]
 
 
-def plan_of(run: Run, name: str, members: int, steps: int, reports: int, model: Model) -> RunPlan:
+def plan_of(
+    run: Run, name: str, members: int, steps: int, reports: int, model: Model, measured: bool
+) -> RunPlan:
     workers = run.cluster.broods * run.workers_per_brood
     each = math.ceil(members * run.cluster.workers_per_member / workers)
-    weights = weights_of(run, model)
-    kept = None if weights is None else weights * BYTES * (1 + SLOTS[run.training.optimiser])
-    training = None if weights is None or kept is None else kept + weights * BYTES
+    found = weights_of(run, model)
+    tried = None
+    if measured:
+        from shoal.search.front.measured import measure  # which makes members
+
+        tried = measure(run, model)
+        if found is None and tried.weights is not None:
+            found = MemberWeights(tried.weights)
+    kept = None if found is None else found.trained * FLOAT * (1 + SLOTS[run.training.optimiser])
+    training = None if found is None or kept is None else kept + found.trained * FLOAT + found.frozen_bytes
     shards = run.shares if run.cluster.span == "fsdp" else 1
+    shared = 0 if found is None else found.shared_bytes
+    interval = steps // min(reports, steps)
     return RunPlan(
         name=name,
         members=members,
         steps=steps,
         reports=min(reports, steps),
         tokens=members * steps * run.training.batch * run.data.sequence_length * run.reads_tokens,
-        weights=weights,
+        weights=None if found is None else found.trained,
         member_bytes=training,
+        shared_bytes=shared,
         # the next one is written before the oldest goes
         checkpoint_bytes=None if kept is None else kept * members * (run.checkpoint.keep + 1),
         workers=workers,
         members_per_worker=each,
-        worker_bytes=None if training is None or kept is None else each * (training + kept) // shards,
+        worker_bytes=None if training is None or kept is None else each * (training + kept) // shards + shared,
         rows_megabytes=run.data.memory_megabytes if run.takes_rows else 0.0,
         cpus_per_worker=run.cluster.cpus_per_worker,
         gpus_per_worker=run.cluster.gpus_per_worker,
+        step_seconds=tried and tried.step,
+        interval_seconds=tried and each * (interval * tried.step + tried.score),
     )
-
-
-def weights_of(run: Run, model: Model) -> int | None:
-    """Return how many numbers a member learns, as far as that shows without its rows."""
-    if run.kind == "distill":
-        return None
-    if run.trainable == "toy":
-        return 2
-    if run.trainable == "decoder":
-        return decoder_weights(run, model)
-    if not run.own:
-        return None
-    if run.takes_rows:
-        return None
-    made = class_of(run)
-    values = sample_space(run.space(), np.random.default_rng(0))
-    try:
-        member: Any = made(run.training.build(), values, run.seed, "cpu")
-        found = member.state()["weights"]
-    except Exception:  # the user's own code, which may need rows or a worker, says so when it trains
-        return None
-    return sum(weight.size for weight in arrays_by_name(found).values())
-
-
-def decoder_weights(run: Run, model: Model) -> int:
-    """Count the decoder's weights on torch's device `meta`, which allocates none."""
-    import torch
-
-    from shoal.trainables.decoder import Decoder
-    from shoal.trainables.settings import DecoderShape
-
-    shape = DecoderShape(
-        vocabulary=open_tokenizer(run.data.tokenizer).vocabulary,
-        sequence_length=run.data.sequence_length,
-        **model.shape,
-    )
-    with torch.device("meta"):
-        return sum(weight.numel() for weight in Decoder(shape).parameters())

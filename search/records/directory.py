@@ -24,7 +24,8 @@ from shoal.search.records.last import member_of, read_last_rows, read_settled
 from shoal.search.tokenizers import open_tokenizer
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
-MOVABLE = {"code", "declared", "directory", "cluster"}  # these may change when a run goes on elsewhere
+TRACKED = "track.json"  # how far each tracker was told of the run
+MOVABLE = {"code", "declared", "directory", "cluster", "track"}  # these may change when a run goes on elsewhere
 UNPACKED = re.compile(r"^.*/_ray_pkg_[0-9a-f]+/")  # every Ray session unpacks a job's files into another folder
 
 

@@ -1,8 +1,8 @@
 """The lineage of a run: which member copied which, and so where weights and hyperparameters came from."""
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from shoal.cluster.storage import Store
 from shoal.policies.schedule import Setting
@@ -29,9 +29,7 @@ def read_lineage(store: Store, until: int | None = None) -> list[Event]:
     """
     rows = read_table_rows(store, LINEAGE, until)
     with store.guarded(LINEAGE):
-        events = [
-            Event(**row | {"before": _parsed(row["before"]), "after": _parsed(row["after"])}) for row in rows
-        ]
+        events = [event_of(row) for row in rows]
     events.sort(key=lambda event: (event.round, event.member))
     started = {event.member for event in events if event.event == "start"}
     named = {event.member for event in events} | {event.parent for event in events if event.parent is not None}
@@ -41,6 +39,11 @@ def read_lineage(store: Store, until: int | None = None) -> list[Event]:
             f"{', '.join(map(str, sorted(named - started)))}: a part of it is missing."
         )
     return events
+
+
+def event_of(row: Mapping[str, Any]) -> Event:
+    """Return an event as a row of the lineage's table has it."""
+    return Event(**{**row, "before": _parsed(row["before"]), "after": _parsed(row["after"])})
 
 
 def ancestry(events: Iterable[Event], member: int, round: int | None = None) -> list[Segment]:

@@ -23,7 +23,11 @@ def control_section(story: Story, folder: str, control: Control) -> str:
     )
     parts = [
         figure,
-        html_table(["", "this run", control.name, "difference"], comparison_rows(story, control)),
+        html_table(
+            ["", "this run", control.name, "difference"],
+            comparison_rows(story, control),
+            label=f"This run and the same members {control.name}",
+        ),
     ]
     return section(f"Against the same members {control.name}", caught_up(story, control), grid(parts, "pair"))
 

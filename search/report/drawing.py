@@ -31,13 +31,22 @@ class LegendEntry(NamedTuple):
     meaning: str
 
 
+class Table(NamedTuple):
+    """What a figure shows, for readers who want numbers, or cannot see it."""
+
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    left_out: int = 0  # rows that the figure has and the table has not
+
+
 class Figure(NamedTuple):
-    """What Plotly draws, with the legend and the note that the page shows beside it."""
+    """What Plotly draws, with the legend, the note and the table that the page shows beside it."""
 
     data: list[Trace]
     layout: dict[str, Any]
     legend: list[LegendEntry]
     note: str = ""
+    table: Table = Table()
 
 
 class Line(NamedTuple):

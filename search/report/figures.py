@@ -28,6 +28,7 @@ from shoal.search.report.drawing import (
     star,
     trace,
 )
+from shoal.search.report.figure_tables import copy_table, curve_table, score_table
 from shoal.search.report.story import Control, StepValues, Story, finite, quantiles
 
 HEIGHT = 380
@@ -66,7 +67,8 @@ def scores(story: Story) -> Figure:
     if story.copies:
         legend.append(LegendEntry("arrow", OTHER, "a copy: from a member's own value to its parent's"))
     y, note = calm_axis([winner, *(line.points for line in others)], story.losses)
-    return Figure(data, layout(story.last_step, 420 if stacked(story) else HEIGHT, y), legend, note)
+    drawn = layout(story.last_step, 420 if stacked(story) else HEIGHT, y)
+    return Figure(data, drawn, legend, note, score_table(story, winner))
 
 
 def genealogy(story: Story) -> Figure:
@@ -96,7 +98,7 @@ def genealogy(story: Story) -> Figure:
     drawn = layout(story.last_step, max(HEIGHT, 14 * len(story.stays) + 60), lane_axis(story))
     if story.copies and max(copy.began for copy in story.copies) == story.last_step:
         drawn["xaxis"]["range"][1] += lean
-    return Figure(data, drawn, genealogy_legend(story, colours))
+    return Figure(data, drawn, genealogy_legend(story, colours), table=copy_table(story))
 
 
 def schedule_figure(story: Story, name: str) -> Figure:
@@ -166,7 +168,11 @@ def against_members(story: Story, column: str, losses: bool, equal: StepValues |
     if equal:
         data.insert(3, trace([Line(equal)], OTHER, 1.6, EQUAL_HOVER, line={"dash": "dash"}))
     y, note = calm_axis([winner, low, high, *([equal] if equal else [])], losses)
-    return Figure(data, layout(story.last_step, 230, y), [], note)
+    quarters = {"lower quarter": low, "median": median, "upper quarter": high}
+    table = curve_table(
+        {"the winner's weights": winner, **quarters, **({"equal shares": equal} if equal else {})}
+    )
+    return Figure(data, layout(story.last_step, 230, y), [], note, table)
 
 
 def against_control(story: Story, control: Control) -> Figure:
@@ -182,7 +188,8 @@ def against_control(story: Story, control: Control) -> Figure:
         LegendEntry("dashed", OTHER, f"the same members {control.name}"),
     ]
     last = max(story.last_step, alone[-1][0])
-    return Figure(data, layout(last, 300, y), legend, note)
+    table = curve_table({"this run": ours, control.name: alone})
+    return Figure(data, layout(last, 300, y), legend, note, table)
 
 
 def each_stay(story: Story) -> Iterable[tuple[int, Segment]]:

@@ -12,10 +12,12 @@ from shoal.search.report.drawing import (
     Figure,
     LegendEntry,
     Line,
+    Table,
     layout,
     six_digits,
     trace,
 )
+from shoal.search.report.figure_tables import curve_table
 from shoal.search.report.page import grid, html_legend, html_table, panel, section
 from shoal.search.report.story import StepValues, Story, finite
 
@@ -44,7 +46,7 @@ def mixing(story: Story) -> str:
         accounts(story),
         html_legend(keys),
         grid(figures, "pair"),
-        html_table(columns, of_groups(story)),
+        html_table(columns, of_groups(story), label="Groups"),
     )
 
 
@@ -76,10 +78,11 @@ def proportions_figure(story: Story, colours: dict[str, str]) -> Figure:
         shade = faint(colour)
         data.append(trace([Line(low)], colour, 0, "", **nothing))
         data.append(trace([Line(high)], colour, 0, "", fill="tonexty", fillcolor=shade, **nothing))
+    curves = {group: along_path(story, group) for group in colours}
     for group, colour in colours.items():
-        curve = Line(along_path(story, group))
-        data.append(trace([curve], colour, 2.8, f"{group}, step %{{x}}: %{{y:.3f}}"))
-    return Figure(data, layout(story.last_step, 300, {"range": [0, 1], "nticks": 6, "tickformat": ".0%"}), [])
+        data.append(trace([Line(curves[group])], colour, 2.8, f"{group}, step %{{x}}: %{{y:.3f}}"))
+    drawn = layout(story.last_step, 300, {"range": [0, 1], "nticks": 6, "tickformat": ".0%"})
+    return Figure(data, drawn, [], table=curve_table(curves, "{:.1%}".format))
 
 
 def along_path(story: Story, group: str) -> StepValues:
@@ -117,7 +120,7 @@ def effects(story: Story) -> Figure:
     errors = np.array([row["errors"] for row in rows]).T * 1000
     judged = (story.settings.get("mixing") or {}).get("unseen") or names
     most = float(np.abs(values[np.isfinite(values)]).max(initial=0.0)) or 1.0
-    heat = {
+    heat: dict[str, Any] = {
         "type": "heatmap",
         "x": names,
         "y": judged,
@@ -138,7 +141,11 @@ def effects(story: Story) -> Figure:
     }
     trained: Axis = {"title": {"text": "trained", "standoff": 8}, "showgrid": False}
     drawn = layout(1, 300, {"autorange": "reversed", "showgrid": False, "automargin": True})
-    return Figure([heat], drawn | {"xaxis": trained}, [])
+    table = Table(
+        ["lowers the loss of", *(f"training on {name}" for name in names)],
+        [[name, *line] for name, line in zip(judged, heat["text"], strict=True)],
+    )
+    return Figure([heat], drawn | {"xaxis": trained}, [], table=table)
 
 
 def of_groups(story: Story) -> list[list[str]]:

@@ -7,7 +7,7 @@ from html import escape
 
 from plotly.offline import get_plotlyjs
 
-from shoal.search.report.drawing import Figure, LegendEntry, to_json
+from shoal.search.report.drawing import Figure, LegendEntry, Table, to_json
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f7f7f5; --panel: #fff; --ink: #1c1f24; --soft: #5c636e;
@@ -52,10 +52,12 @@ section > .legend { margin: -6px 0 10px; } section > .soft { margin: -6px 0 10px
 .scroll { overflow: auto; max-height: 640px; padding: 0; align-self: start; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 5px 14px; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th { position: sticky; top: 0; background: var(--panel); color: var(--soft); font-weight: 500;
-  font-size: 13px; } th:first-child, td:first-child { text-align: left; }
-td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 9ch; }
-tr:last-child td { border-bottom: 0; } tr.winner td { background: var(--wash); font-weight: 600; }
+th { font-weight: inherit; } thead th { position: sticky; top: 0; background: var(--panel); color: var(--soft);
+  font-weight: 500; font-size: 13px; } th:first-child { text-align: left; }
+tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 9ch; }
+tr:last-child :is(td, th) { border-bottom: 0; }
+tr.winner :is(td, th) { background: var(--wash); font-weight: 600; }
+a { color: inherit; } :focus-visible { outline: 2px solid var(--winner); outline-offset: 2px; }
 details { margin-top: 12px; } summary { cursor: pointer; color: var(--soft); }
 details .box { margin-top: 8px; } pre { overflow: auto; margin: 0; padding: 6px 0 10px; font-size: 13px; }
 .plot .main-svg { background: transparent !important; }
@@ -118,11 +120,21 @@ def panel(name: str, title: str, about: str, figure: Figure, heading: str = "h2"
     """Return a figure with its title, what it is about, and its legend; `name` is its id in the page."""
     note = f'<p class="soft">{escape(figure.note)}</p>' if figure.note else ""
     said = f'<p class="soft">{escape(about)}</p>' if about else ""
+    table = figure_table(title, figure.table)
     return (
         f"<figure><figcaption><{heading}>{escape(title)}</{heading}>{said}{html_legend(figure.legend)}{note}</figcaption>"
         f'<div class="plot" id="{name}" role="img" aria-label="{escape(f"{title}. {about}")}"></div>'
-        f'<script type="application/json" id="{name}-figure">{to_json(figure)}</script></figure>'
+        f'<script type="application/json" id="{name}-figure">{to_json(figure)}</script>{table}</figure>'
     )
+
+
+def figure_table(title: str, table: Table) -> str:
+    """Return what a figure shows as a table that opens; nothing where its section has one for all figures."""
+    if not table.columns:
+        return ""
+    said = f'<p class="soft">{table.left_out} more are only in the figure.</p>' if table.left_out else ""
+    whole = html_table(table.columns, table.rows, label=f"{title} as a table")
+    return f"<details><summary>{escape(title)} as a table</summary>{said}{whole}</details>"
 
 
 def html_legend(keys: Sequence[LegendEntry]) -> str:
@@ -134,17 +146,24 @@ def html_legend(keys: Sequence[LegendEntry]) -> str:
     return f'<ul class="legend">{"".join(lines)}</ul>' if lines else ""
 
 
-def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]], marked: int | None = None) -> str:
-    """Return a table of plain text; `marked` is the place of the winner's row."""
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+def html_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], marked: int | None = None, label: str = "Table"
+) -> str:
+    """Return a table of plain text; `marked` is the place of the winner's row.
+
+    The keyboard scrolls the box around it, which `label` names for who only hears the page.
+    """
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = "".join(table_row(row, place == marked) for place, row in enumerate(rows))
     whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="box scroll" tabindex="0">{whole}</div>'
+    return f'<div class="box scroll" tabindex="0" role="region" aria-label="{escape(label)}">{whole}</div>'
 
 
 def table_row(cells: Sequence[str], winner: bool) -> str:
     kind = ' class="winner"' if winner else ""
-    return f"<tr{kind}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+    first, *rest = cells
+    named = f'<th scope="row">{escape(first)}</th>'
+    return f"<tr{kind}>{named}{''.join(f'<td>{escape(cell)}</td>' for cell in rest)}</tr>"
 
 
 def section(title: str, *parts: str) -> str:

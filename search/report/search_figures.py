@@ -13,6 +13,7 @@ from shoal.search.report.drawing import (
     Figure,
     LegendEntry,
     Line,
+    Table,
     calm_axis,
     category_axis,
     number_axis,
@@ -43,6 +44,15 @@ def slices(story: Story) -> str:
     figures = [
         panel(f"slice-{place}", name, "", slice_figure(story, name), "h3") for place, name in enumerate(names)
     ]
+    made = member_table(story)
+    table = html_table(made.columns, made.rows, 0, "Members, their values and scores")
+    whole = f"<details><summary>The same as a table</summary>{table}</details>"
+    return section(f"{story.unit.capitalize()} over each hyperparameter", grid(figures), whole)
+
+
+def member_table(story: Story) -> Table:
+    """Return each member's searched values and its last score, best first."""
+    names = searched(story)
     rows = [
         [
             str(member),
@@ -51,9 +61,7 @@ def slices(story: Story) -> str:
         ]
         for member in story.ranking
     ]
-    table = html_table(["member", *names, story.unit], rows, 0)
-    whole = f"<details><summary>The same as a table</summary>{table}</details>"
-    return section(f"{story.unit.capitalize()} over each hyperparameter", grid(figures), whole)
+    return Table(["member", *names, story.unit], rows)
 
 
 def value_at_start(story: Story, member: int, name: str) -> Any:
@@ -120,7 +128,7 @@ def parallel_figure(story: Story) -> Figure:
     legend = [LegendEntry("thick", WINNER, "the best member"), LegendEntry("line", FAINT, "members")]
     if len(good) > 1:
         legend.insert(1, LegendEntry("line", OTHER, "the best quarter"))
-    return Figure(data, plain_layout(HEIGHT, x, y), legend)
+    return Figure(data, plain_layout(HEIGHT, x, y), legend, table=member_table(story))
 
 
 def axis_places(story: Story, name: str) -> dict[int, float]:

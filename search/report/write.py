@@ -164,7 +164,8 @@ def schedules(story: Story) -> str:
     ]
     body = [path_row(story, place, varied) for place in range(len(story.path))]
     columns = ["steps", "member", f"{story.unit} at the end", *varied]
-    whole = f"<details><summary>The same as a table</summary>{html_table(columns, body)}</details>"
+    table = html_table(columns, body, label="Schedule of the winner")
+    whole = f"<details><summary>The same as a table</summary>{table}</details>"
     return section("Schedule of the winner", html_legend(SCHEDULE_LEGEND), grid(figures), whole)
 
 
@@ -229,7 +230,7 @@ def members(story: Story) -> str:
     columns = ["member", story.unit, "copied", "was copied", "copies in lineage", "began in"]
     rows = [member_row(story, member) for member in story.ranking]
     about = '<p class="soft">Best first, at the last round, with the hyperparameters that made the score.</p>'
-    body = html_table([*columns, *story.hyperparameters], rows, story.ranking.index(story.winner))
+    body = html_table([*columns, *story.hyperparameters], rows, story.ranking.index(story.winner), "Members")
     return section("Members", about, body)
 
 

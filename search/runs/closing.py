@@ -1,5 +1,8 @@
 """The end of a run: its report, its best member and its closing words."""
 
+import os
+import shlex
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +14,7 @@ from shoal.search.records import directory
 from shoal.search.records.directory import CONTROLS
 from shoal.search.report.wording import with_error
 from shoal.search.report.write import REPORT, write_report
+from shoal.search.track.again import send_best
 
 
 def close(run: Run, store: Store, console: Console) -> None:
@@ -25,12 +29,42 @@ def close(run: Run, store: Store, console: Console) -> None:
         console.print(compare_with_controls(run, found, beside))
     report = write_report(store)
     file = directory.export_member(run, store)
+    send_best(run, store, partial(console.print, highlight=False, soft_wrap=True, markup=False))
     places = {"report": report, "best member": file, "run directory": store.uri}
     if found.get("ended"):
         console.print(f"{run.name}: {found['ended']}", highlight=False, soft_wrap=True)
     console.print(headline(run, found), highlight=False, soft_wrap=True)
     for name, place in places.items():
         console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
+
+
+def print_next(run: Run, console: Console) -> None:
+    """Say what can be done with a finished run, one line for each thing."""
+    ended = bool(directory.summary(Store(run.directory)).get("ended"))
+    for place, (command, told) in enumerate(next_steps(run, ended)):
+        head = "next" if not place else ""
+        console.print(f"  {head:14}{command}  ({told})", highlight=False, soft_wrap=True, markup=False)
+
+
+def next_steps(run: Run, ended: bool = False) -> list[tuple[str, str]]:
+    """Return commands for a finished run, each with what it does; a run that `ended` early has no replay."""
+    place = shlex.quote(from_here(run.directory))
+    steps = [
+        (f"shoal report {place} OTHER", "this run beside others, in one page"),
+        (f"shoal export {place} --member 0 --to FOLDER", "the weights of any member"),
+    ]
+    if not ended and not run.population.backtrack:
+        steps.append((f"shoal replay {place}", "train one model along the schedule of the best"))
+    if run.trainable == "causal_lm":
+        begin = shlex.quote(f"{from_here(run.directory)}/best")
+        return [*steps, (f"shoal run FILE model.begin={begin}", "go on from the best on other data")]
+    return [*steps, (f"shoal schedule {place} > schedule.yaml", "that schedule, for a run on other data")]
+
+
+def from_here(directory: str) -> str:
+    """Return a run's directory as it is called from here, if it lies below."""
+    here = os.getcwd() + os.sep
+    return directory.removeprefix(here) if "://" not in directory else directory
 
 
 def is_closed(store: Store) -> bool:

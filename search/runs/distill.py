@@ -25,6 +25,7 @@ from shoal.search.errors import InputError
 from shoal.search.records import directory
 from shoal.search.records.tables import METRICS, read_table_rows
 from shoal.search.runs import population as running
+from shoal.search.runs.closing import print_next
 from shoal.trainables.distill.spaces import Subnet
 
 
@@ -77,6 +78,7 @@ def pick(run: Run, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    print_next(run, console)
 
 
 def unmet(run: Run, rows: list[ScoredNetwork]) -> list[float]:

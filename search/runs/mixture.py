@@ -27,6 +27,7 @@ from shoal.search.driver.start import spread
 from shoal.search.errors import InputError
 from shoal.search.records import directory
 from shoal.search.runs import population as running
+from shoal.search.runs.closing import print_next
 from shoal.search.runs.proposal import confirm, most, prior, proposal, proposal_table, settings
 
 PROPOSAL = "proposal.json"
@@ -94,6 +95,7 @@ def search(run: Run, rows: dict[str, int], console: Console) -> None:
     places = {"proposal": f"{store.uri}/{PROPOSAL}", "report": f"{confirming.directory}/report.html"}
     for name, place in places.items():
         console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)
+    print_next(confirming, console)
 
 
 def record_status(store: Store, status: str) -> None:
@@ -118,9 +120,7 @@ def design(run: Run) -> list[Vector]:
 
 def with_small_model(run: Run) -> Run:
     """Return the run with the model of the small runs in place of its own, which a pretrained one keeps."""
-    given = settings(run)
-    model = run.model if run.trainable == "causal_lm" else given.model
-    return run.model_copy(update={"model": model, "settings": run.settings | given.settings})
+    return run.model_copy(update={"model": run.small_model, "settings": run.settings | settings(run).settings})
 
 
 def as_population(run: Run, part: str, steps: int, repeats: int, mixtures: Sequence[Vector]) -> Run:

@@ -27,7 +27,7 @@ from shoal.search.errors import InputError, Interrupted, RunFailed
 from shoal.search.exported import check_reference
 from shoal.search.members.own_class import own_class
 from shoal.search.records import directory
-from shoal.search.runs.closing import close, is_closed
+from shoal.search.runs.closing import close, is_closed, print_next
 from shoal.search.runs.controls import controls
 from shoal.search.track.watching import Tracking
 
@@ -48,6 +48,7 @@ def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "n
     directory.check_place(run)
     run = prepare_run(run, console, new=True)
     train(run, [run, *(controls(run) if baseline else [])], console)
+    tell_next(run, console)
 
 
 def run_on(path: str, console: Console) -> None:
@@ -59,6 +60,7 @@ def run_on(path: str, console: Console) -> None:
         raise InputError(f"{path} is finished: see {store.uri}/report.html.")
     prepare_run(run, console)
     train(run, unfinished, console)
+    tell_next(run, console)
 
 
 def run_again(given: Run, console: Console, baseline: bool) -> None:
@@ -70,6 +72,12 @@ def run_again(given: Run, console: Console, baseline: bool) -> None:
         return
     prepare_run(run, console)
     train(run, unfinished, console)
+    tell_next(run, console)
+
+
+def tell_next(run: Run, console: Console) -> None:
+    if run.kind == "population":  # a distill run goes on, and says it at its own end
+        print_next(run, console)
 
 
 def unfinished_of(run: Run, baseline: bool) -> list[Run]:
@@ -194,7 +202,7 @@ def finish(run: Run, console: Console) -> Outcome:
         with (
             Progress(run, console, run.label) as progress,
             Measure(run) as measure,
-            Tracking(run, progress.say) as tracking,
+            Tracking(run, Store(run.directory), progress.say) as tracking,
         ):
             outcome = train_on(run, Watchers(progress, measure, tracking), store, console)
         record_summary(store, run, "done", outcome)

@@ -1,48 +1,65 @@
 """A run in TensorBoard: each member is a run of its own, below one folder."""
 
-import json
-import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
-from shoal.policies.population import Order
 from shoal.search.config.run import Run
 from shoal.search.config.tracking import TensorBoard
 from shoal.search.messages import Row
-from shoal.search.records.directory import flat_settings
+from shoal.search.records.directory import CONTROLS
+from shoal.search.records.tables import Event
+from shoal.search.track.measures import told_numbers, words
+
+
+def part_of_run(directory: str) -> str:
+    """Return the folder of a run within another, such as `baseline` or `replay/3`; nothing for a run itself."""
+    above, last = directory.rstrip("/").split("/")[-2:]
+    if above == "replay":
+        return f"{above}/{last}"
+    return last if last in (*CONTROLS, "swarm", "confirm") else ""
 
 
 class EventFiles:
     """Writes rows and copies as event files; what a resumed run writes again hides what was there."""
 
-    def __init__(self, run: Run, given: TensorBoard):
+    only_grows = goes_on = False
+
+    def __init__(self, run: Run, given: TensorBoard, key: str):
         self.run = run
-        self.folder = os.path.abspath(given.directory or f"{run.directory}/tensorboard")
+        place = f"{given.directory}/{part_of_run(run.directory)}" if given.directory else ""
+        self.folder = os.path.abspath(place or f"{run.directory}/tensorboard")
+        self.place = f"tensorboard: {self.folder}"
         self.writers: dict[int, Any] = {}
 
+    def gone(self) -> bool:
+        """Say whether nothing is there of what was written before."""
+        return not os.path.isdir(self.folder)
+
     def begin_anew(self) -> None:
-        """Forget what was written before."""
+        """Take away what was written before."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def row(self, row: Row) -> None:
         writer = self.writer(row)
-        for name, value in measures(self.run, row):
+        for name, value in told_numbers(self.run, row):
             writer.add_scalar(name, value, row.step)
-        for name, value in flat_settings(dict(row.hyperparameters)).items():
-            if name and not is_number(value):
-                writer.add_text(f"hyperparameters/{name}", json.dumps(value), row.step)
+        for name, said in words(row).items():
+            writer.add_text(f"hyperparameters/{name}", said, row.step)
 
-    def order(self, order: Order, step: int) -> None:
-        if order.member in self.writers:
-            self.writers[order.member].add_text("copy", f"from member {order.donor}", step)
+    def copied(self, member: int, copies: Sequence[Event]) -> None:
+        if member in self.writers:
+            self.writers[member].add_text("copy", f"from member {copies[-1].parent}", copies[-1].step)
+
+    def best(self, member: int, folder: str) -> None:
+        """Do nothing: event files hold no files of weights."""
 
     def flush(self) -> None:
         for writer in self.writers.values():
             writer.flush()
 
-    def close(self) -> None:
+    def close(self, status: str) -> None:
         for writer in self.writers.values():
             writer.close()
 
@@ -51,28 +68,10 @@ class EventFiles:
 
         if row.member not in self.writers:
             place = os.path.join(self.folder, f"member-{row.member:05d}")
+            before = len(os.listdir(place)) if os.path.isdir(place) else 0
             # events of this step and later are from before a resume
-            purged = row.step if os.path.isdir(place) else None
-            self.writers[row.member] = SummaryWriter(place, purge_step=purged)
+            purged = row.step if before else None
+            # a file's name has the second in which it began, and readers go by the order of names
+            writer = SummaryWriter(place, purge_step=purged, filename_suffix=f".{before:06d}")
+            self.writers[row.member] = writer
         return self.writers[row.member]
-
-
-def measures(run: Run, row: Row) -> Iterator[tuple[str, float]]:
-    """Yield what a row tells in numbers, by the names that a tracker shows; what is not finite is left out."""
-    found = {"score": row.score, "train_loss": row.train_loss}
-    found |= {f"loss/{group}": loss for group, loss in row.losses.items()}
-    if row.mixture is not None:
-        found |= {f"proportion/{each.group}": each.proportion for each in row.mixture.groups}
-    if row.kept is not None:
-        found["kept"] = row.kept
-    if run.takes_rows and row.train_seconds > 0:
-        rows = run.population.interval * run.training.batch
-        each, name = (1, "rows") if run.rows == "columns" else (run.data.sequence_length, "tokens")
-        found[f"{name}_per_second"] = rows * each / row.train_seconds
-    settings = flat_settings(dict(row.hyperparameters))
-    found |= {f"hyperparameters/{name}": float(value) for name, value in settings.items() if is_number(value)}
-    yield from ((name, value) for name, value in found.items() if math.isfinite(value))
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

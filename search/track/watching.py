@@ -1,53 +1,54 @@
-"""A watcher that tells trackers of each round, in a thread: one that is slow or down costs the run nothing."""
+"""A watcher that tells trackers of a run, in a thread: one that is slow or down costs the run nothing."""
 
 import queue
+import shlex
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple
 
+from shoal.cluster import ending
+from shoal.cluster.storage import Store
 from shoal.policies.population import Order
 from shoal.search.config.run import Run
 from shoal.search.messages import Row
 from shoal.search.traces import in_one_line
-from shoal.search.track.tensorboard import EventFiles
+from shoal.search.track.feed import Feed, Marks
+from shoal.search.track.told import Records
 
-SECONDS_TO_END = 30.0  # that the last rounds may take; what is missing then, `shoal track` sends
-TRACKERS_BY_KIND = {"tensorboard": EventFiles}
-
-
-class Told(NamedTuple):
-    """A round, as trackers are told of it."""
-
-    rows: Sequence[Row]
-    orders: Sequence[Order]
+SECONDS_FOR_TRACKERS = (
+    30.0  # that the last parts may take, and then the best member; `shoal track` sends the rest
+)
 
 
 class Tracking:
-    """Sends rounds to the trackers of a run; what one did not take is sent again with the next."""
+    """Tells the trackers of a run what its records hold; what one did not take is sent with the next part."""
 
-    def __init__(self, run: Run, say: Callable[[str], None]):
-        self.run, self.say_once = run, say
-        self.trackers = [TRACKERS_BY_KIND[each.kind](run, each) for each in run.track]
-        self.left: list[list[Told]] = [[] for _ in self.trackers]  # rounds that each has yet to take
+    def __init__(self, run: Run, store: Store, say: Callable[[str], None]):
+        self.run, self.store, self.say_once = run, store, say
+        self.records = Records(store)
+        self.feeds: list[Feed] = []
+        self.last = 0  # the newest part
         self.down: set[int] = set()  # trackers of which it was said that they are down
-        self.rounds: queue.Queue[Told | None] = queue.Queue()
-        self.thread = threading.Thread(target=self._send, daemon=True)
+        self.parts: queue.Queue[int | str] = queue.Queue()  # at last the run's status
+        self.thread = threading.Thread(target=self._send, name="track", daemon=True)
 
     def __enter__(self) -> "Tracking":
-        if self.trackers:
+        if self.run.track:
             self.thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self.trackers:
+        if not self.run.track:
             return
-        self.rounds.put(None)
-        self.thread.join(SECONDS_TO_END)
-        if missing := max(map(len, self.left)) + self.rounds.qsize():
-            self.say_once(f"track: {missing} rounds are missing; `shoal track {self.run.directory}` sends them")
+        signalled = ending.came() or kind is KeyboardInterrupt
+        self.parts.put("done" if error is None else "interrupted" if signalled else "failed")
+        self.thread.join(1.0 if signalled else SECONDS_FOR_TRACKERS)
+        if any(feed.sent < self.last for feed in self.feeds) or self.thread.is_alive():
+            where = shlex.quote(self.run.directory)
+            self.say_once(f"track: the last rounds are missing; `shoal track {where}` sends them")
 
     def say(self, line: str) -> None:
         """Do nothing: words are for people."""
@@ -56,34 +57,36 @@ class Tracking:
         """Do nothing: a failed member has no score, which shows."""
 
     def round(self, round_: int, rows: Sequence[Row], orders: Sequence[Order]) -> None:
-        if self.trackers:
-            self.rounds.put(Told(rows, orders))
+        """Do nothing: what is decided is told when it is recorded."""
+
+    def recorded(self, part: int) -> None:
+        if self.run.track:
+            self.parts.put(part)
 
     def _send(self) -> None:
-        while (told := self.rounds.get()) is not None:
-            for place, tracker in enumerate(self.trackers):
-                self.left[place].append(told)
-                self._send_to(place, tracker)
-        for tracker in self.trackers:
-            tracker.close()
-
-    def _send_to(self, place: int, tracker: Any) -> None:
         try:
-            while self.left[place]:
-                send(tracker, self.left[place][0])
-                del self.left[place][0]
+            marks = Marks(self.store)
+            self.feeds = [Feed(self.run, each, self.records, marks) for each in self.run.track]
+        except Exception as error:  # the run goes on without its trackers
+            self.say_once(f"track: nothing is sent: {in_one_line(str(error))}")
+            return
+        while not isinstance(part := self.parts.get(), str):
+            if part <= self.last:
+                self.records.forget(part)
+            self.last = part
+            for place in range(len(self.feeds)):
+                self._try(place, partial(Feed.send, part=part))
+        for place in sorted(self.down):  # once more, for what is missing
+            self._try(place, partial(Feed.send, part=self.last))
+        for place in set(range(len(self.feeds))) - self.down:
+            self._try(place, partial(Feed.close, status=part))
+
+    def _try(self, place: int, what: Callable[[Feed], None]) -> None:
+        try:
+            what(self.feeds[place])
             self.down.discard(place)
         except Exception as error:  # a tracker may raise anything, and the run must not hear of it
             if place not in self.down:
-                self.say_once(f"track: {self.run.track[place].kind} takes nothing: {in_one_line(str(error))}")
+                kind = self.run.track[place].kind
+                self.say_once(f"track: {kind} takes nothing: {in_one_line(str(error))}")
             self.down.add(place)
-
-
-def send(tracker: Any, told: Told) -> None:
-    """Tell a tracker of a round."""
-    steps = {row.member: row.step for row in told.rows}
-    for row in told.rows:
-        tracker.row(row)
-    for order in told.orders:
-        tracker.order(order, steps[order.member])
-    tracker.flush()

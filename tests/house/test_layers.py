@@ -32,7 +32,17 @@ ALLOWED = {
     "search": STANDARD
     | {"policies", "trainables", "cluster"}
     | {"numpy", "pyarrow", "torch", "ray", "optuna", "pydantic", "pydantic_core", "yaml", "typer", "rich"}
-    | {"plotly", "safetensors", "lightgbm", "tensorboardX", "huggingface_hub", "PIL"},
+    | {
+        "plotly",
+        "safetensors",
+        "lightgbm",
+        "tensorboardX",
+        "mlflow",
+        "wandb",
+        "IPython",
+        "huggingface_hub",
+        "PIL",
+    },
 }
 # the rooms of search/, from the ground up: each may import those before it
 FLOORS = (

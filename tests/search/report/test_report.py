@@ -24,6 +24,7 @@ from shoal.search.messages import Row
 from shoal.search.records import tables
 from shoal.search.records.lineage import ancestry, read_lineage
 from shoal.search.report.drawing import calm_axis, log_ticks, number_axis
+from shoal.search.report.figure_tables import curve_table
 from shoal.search.report.story import Story, read_story
 from shoal.search.report.wording import count, duration
 from shoal.search.report.write import changed, write_report
@@ -353,6 +354,44 @@ def test_text_from_users_stays_text(store):
     assert page.count("<script") == len(figures_of(page)) + get_plotlyjs().count("<script") + 2
     assert html.escape(store.read("run.yaml").decode()) in page
     assert HOSTILE in told(page)
+
+
+def without_tables(page: str) -> list[str]:
+    """Return the figures that have no table, neither of their own nor of their section."""
+    found = []
+    for part in re.findall(r"<section>.*?</section>", page, re.S):
+        alone = re.sub(r"<figure>.*?</figure>", "", part, flags=re.S)
+        for figure in re.findall(r"<figure>.*?</figure>", part, re.S):
+            if "<table>" not in figure and "as a table</summary>" not in alone:
+                found += re.findall(r'class="plot" id="([^"]+)"', figure)
+    return found
+
+
+def test_every_figure_has_its_table(page):
+    assert without_tables(page) == []
+    assert without_tables(page.replace("<table>", "<p>").replace("as a table", "")), "the test can fail"
+    scores = re.search(r'aria-label="Validation loss as a table">(.*?)</table>', page, re.S)[1]
+    assert '<th scope="col">the winner&#x27;s weights</th>' in scores and '<th scope="row">' in scores
+
+
+def test_a_table_of_a_long_run_has_evenly_many_steps_and_the_last():
+    curve = [(step, step / 10) for step in range(1, 1001)]
+    table = curve_table({"best": curve, "worst": [*curve[:-1], (1000, None)]})
+    assert len(table.rows) + table.left_out == 1000 and len(table.rows) <= 60
+    assert table.rows[-1] == ["1000", "100.0000", ""]
+
+
+def test_a_phone_and_a_keyboard_reach_everything(page):
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+    boxes = re.findall(r'<div class="box scroll"([^>]*)>', page)
+    assert boxes and all('tabindex="0" role="region" aria-label="' in box for box in boxes)
+    plots = re.findall(r'<div class="plot"([^>]*)>', page)
+    assert plots and all('role="img" aria-label="' in plot for plot in plots)
+    assert page.count("<details>") == page.count("<summary>") and ":focus-visible" in page
+    style = re.search(r"<style>(.*?)</style>", page, re.S)[1]
+    wide = [size for size in re.findall(r"(?<![-\w])width: ?(\d+)px", style) if int(size) > 336]
+    columns = re.findall(r"minmax\((\S+ ?\S*)", style)
+    assert not wide and all(column.startswith(("0,", "114px,", "min(100%,")) for column in columns)
 
 
 def test_the_page_asks_the_network_for_nothing(page):

@@ -267,6 +267,8 @@ def test_the_example_for_a_cluster_is_the_papers(teacher) -> None:
 class Quiet:
     def say(self, line) -> None: ...
 
+    def recorded(self, part) -> None: ...
+
     def failed(self, row, trace) -> None:
         raise AssertionError(trace)
 
