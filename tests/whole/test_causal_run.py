@@ -40,8 +40,8 @@ def test_adapters_are_ranked_by_what_they_answer(tmp_path: Path) -> None:
     )
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
     said = shoal("run", str(tmp_path / "run.yaml"), HOME=str(tmp_path))
-    last = said.strip().splitlines()[-4]
-    assert "right choices" in last and "test right choices" in last and "best right choices ?" in said
+    last = next(line for line in said.splitlines() if line.startswith("tiny: best member"))
+    assert " right choices " in last and "test right choices" in last and "best right choices ?" in said
     found = json.loads((tmp_path / "run/summary.json").read_text())
     assert (found["ranked_by"], found["better"]) == ("right choices", "higher")
     assert 0 <= found["best_score"] <= 1 and 0 <= found["test_score"] <= 1
