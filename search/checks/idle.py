@@ -14,6 +14,8 @@ def idle_keys(run: Run) -> dict[str, Any]:
     if run.kind == "distill":
         return OF_OWN | {"model": True, "training": NOT_IN_SUPERNETWORKS - {"steps"}}
     found: dict[str, Any] = {} if run.own else dict(OF_OWN)
+    if run.takes_rows and run.rows == "columns":
+        found |= {"data": {"sequence_length"}}
     if not run.takes_rows:
         found |= {"data": True, "training": {"batch", "evaluation_rows"}}
     if run.trainable == "causal_lm":
@@ -33,6 +35,9 @@ def idle(run: Run) -> list[str]:
             continue
         given = getattr(run, section).model_fields_set
         named = sorted(given if keys is True else given & keys)
+        if section == "data" and run.takes_rows:
+            found += [f"data.{key}: rows of columns have no tokens; leave it out" for key in named]
+            continue
         found += [
             f"{section}.{key}: {looker(run)} does not look at it; {instead(run, section)}" for key in named
         ]

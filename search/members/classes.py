@@ -10,6 +10,7 @@ from shoal.search.corpus.build import load_corpus
 from shoal.search.members.declarations import constants_in
 from shoal.search.members.own_class import own_class
 from shoal.search.models import settings_of
+from shoal.trainables.pretrained.settings import Pretrained
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,14 @@ def decoder(run: Run) -> Made:
 
 
 def causal_lm(run: Run) -> Made:
+    return pretrained_class(settings_of(run))
+
+
+def pretrained_class(given: Pretrained) -> Made:
+    """Return the class of members of a pretrained model."""
     from shoal.trainables.pretrained.causal import CausalModel
 
-    return Made(CausalModel, {"pretrained": settings_of(run)})
+    return Made(CausalModel, {"pretrained": given})
 
 
 # `trainable:` in a file -> the class, with the constants that the file gives
