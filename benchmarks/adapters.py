@@ -202,7 +202,7 @@ def half_precision(folder: str, steps: int) -> dict[str, Any]:
     return {"bf16": found | {"largest_difference": round(float(gaps.max()), 4)}}
 
 
-ROW_LENGTH = 64  # of the search
+ROW_LENGTH = 32  # tokens, of the search
 
 
 @cache

@@ -21,11 +21,14 @@ SCORES_KEPT = 32  # scores for each member; some rules look back
 
 
 class Report(NamedTuple):
-    """What a member says at a ready point. A higher score is better; NaN is a failed member."""
+    """What a member says at a ready point. A higher score is better; NaN is a failed member.
+
+    Without a score (None) nothing is decided about the member: it stands as it did at its last score.
+    """
 
     member: int
     step: int
-    score: float
+    score: float | None
 
 
 class Order(NamedTuple):
@@ -96,14 +99,14 @@ def decide(
     also where the donor itself is told to copy. A clone's old scores are forgotten: until it reports
     again it neither ranks nor donates.
     """
-    reports = sorted(reports)
+    reports = sorted(reports, key=lambda report: report.member)
     _check_reports(reports, len(state))
     members = list(state)
     for report in reports:
         members[report.member] = _heard(members[report.member], report, rules)
     told = tuple(members)
     orders: list[Order] = []
-    copies = _copies(rules, told, reports, seed)
+    copies = _copies(rules, told, [report for report in reports if report.score is not None], seed)
     best = archived(state) if rules.backtrack else None
     for member, (copy, rng) in copies.items():
         source = _source(told, copy, best)
@@ -169,6 +172,8 @@ def _with_tuples(known: Any) -> Any:
 
 
 def _heard(known: MemberState, report: Report, rules: Rules) -> MemberState:
+    if report.score is None:
+        return known._replace(decisions=known.decisions + 1)
     score = float(report.score)
     past, memory = known.past, rules.explore.memory
     if memory and known.begun is not None and report.step > known.begun[0]:
@@ -183,27 +188,26 @@ def _heard(known: MemberState, report: Report, rules: Rules) -> MemberState:
         begun=(report.step, score),
         explored=False,
         failures=known.failures + (not math.isfinite(score)),
-        best=_improved(known, report) if rules.backtrack else None,
-        rungs=_climbed(known, report, rules),
+        best=_improved(known, score, report.step) if rules.backtrack else None,
+        rungs=_climbed(known, score, report.step, rules),
         past=past,
     )
 
 
-def _improved(known: MemberState, report: Report) -> Best | None:
-    score = float(report.score)
+def _improved(known: MemberState, score: float, step: int) -> Best | None:
     if not math.isfinite(score) or (known.best is not None and known.best.score >= score):
         return known.best
-    return Best(score, known.decisions + 1, report.step, known.hyperparameters)
+    return Best(score, known.decisions + 1, step, known.hyperparameters)
 
 
-def _climbed(known: MemberState, report: Report, rules: Rules) -> tuple[Rung, ...]:
+def _climbed(known: MemberState, score: float, step: int, rules: Rules) -> tuple[Rung, ...]:
     """Return the member's rungs with the one that this report brings it to."""
     before = known.begun[0] if known.begun else 0
-    rung = rules.cull.rung(before, report.step) if rules.cull else None
+    rung = rules.cull.rung(before, step) if rules.cull else None
     if rung is None:
         return known.rungs
     others = [each for each in known.rungs if each.rung != rung]
-    return (*others, Rung(rung, float(report.score), known.decisions + 1))
+    return (*others, Rung(rung, score, known.decisions + 1))
 
 
 def _hopeless(rules: Rules, told: PopulationState, member: int) -> bool:

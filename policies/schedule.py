@@ -24,11 +24,14 @@ def keep_to(
 ) -> tuple[PopulationState, list[Order]]:
     """Tell each reporting member to go on from its own weights under what the schedule says from here."""
     members, orders = list(state), []
-    for report in sorted(reports):
+    for report in sorted(reports, key=lambda report: report.member):
         known, due = members[report.member], setting_at(schedule, report.step)
         if due != known.hyperparameters:
             orders.append(Order(report.member, report.member, due))
         members[report.member] = known._replace(
-            hyperparameters=due, score=report.score, step=report.step, decisions=known.decisions + 1
+            hyperparameters=due,
+            score=known.score if report.score is None else report.score,
+            step=report.step,
+            decisions=known.decisions + 1,
         )
     return tuple(members), orders

@@ -8,6 +8,12 @@ from shoal.policies.rules import LEFT_ALONE, Rules
 from shoal.policies.schedule import keep_to
 from shoal.policies.space import Space
 from shoal.search.config.run import Run
+from shoal.search.messages import Row
+
+
+def report_of(row: Row) -> Report:
+    """Return what a decision hears of a member's row."""
+    return Report(row.member, row.step, row.score if row.scored or row.failed else None)
 
 
 def decide_round(

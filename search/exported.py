@@ -6,6 +6,7 @@ from typing import Any
 
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
+from shoal.search.models import check_told
 from shoal.search.tokenizers import open_tokenizer
 
 
@@ -46,12 +47,10 @@ def check_reference(run: Run) -> None:
     """Raise InputError if the run names a reference that is not there, or that reads other tokens."""
     if run.mixing is None or run.mixing.reference is None:
         return
-    if run.trainable != "decoder":
-        if not run.own:
-            raise InputError(
-                f"mixing.reference: a trained decoder or class of your own can be compared with, but no "
-                f"{run.trainable} yet; use a policy that needs no reference, such as aioli."
-            )
+    if run.trainable == "causal_lm":
+        check_told(run, "mixing.reference", run.mixing.reference)
+        return
+    if run.own:
         theirs = read_exported("mixing.reference", run.mixing.reference).get("trainable")
         if theirs != run.trainable:
             raise InputError(

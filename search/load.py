@@ -30,6 +30,7 @@ from shoal.search.tokenizers import open_chat_template, open_tokenizer
 
 # the rules that hold where a file names none; a change may set a number of theirs alone
 DEFAULT_KINDS = {f"population.{rule}": getattr(Population(), rule).kind for rule in ("exploit", "explore")}
+DEFAULT_KINDS["score"] = "loss"
 
 
 def load_run(path: str, changes: Sequence[str] = ()) -> Run:
@@ -49,9 +50,9 @@ def run_of(values: dict[str, Any], path: str, folder: str) -> Run:
     refuse(path, idle(run))  # only here: a run directory's own file holds all keys, also unused ones
     if run.kind == "distill":
         check_teacher(run)
-    check_tokenizer(run)
     if run.pretrained:
         check_pretrained(run)
+    check_tokenizer(run)
     check_reference(run)
     return run
 

@@ -1,5 +1,6 @@
 """What passes between workers and the driver: a member's row, a worker's message, and the answers to them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -47,7 +48,8 @@ class Row(NamedTuple):
     round: int = 0
     step: int = 0  # steps that these weights have trained; 0 until the worker has counted them
     brood: int = 0
-    score: float = float("nan")  # higher is better
+    score: float = float("nan")  # higher is better; the last one of these weights where there is no new one
+    scored: bool = True  # whether the score is of this ready point
     train_loss: float = float("nan")
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
@@ -69,6 +71,11 @@ class Row(NamedTuple):
     arrival: int = 0  # how many reports had been decided before this one
     hyperparameters: Mapping[str, Any] = NO_GROUPS  # the score was reached with these
 
+    @property
+    def failed(self) -> bool:
+        """Whether the member has failed: it raised an error, or what it should have scored is not finite."""
+        return bool(self.error) or (self.scored and not math.isfinite(self.score))
+
 
 class OnTestRows(NamedTuple):
     """What a member came to on the rows of the test split, with its last weights."""
@@ -81,6 +88,8 @@ class OnTestRows(NamedTuple):
 
 
 NO_TESTS: Mapping[int, OnTestRows] = {}
+Shapes = Mapping[int, Mapping[str, tuple[int, ...]]]  # member -> weight -> its shape
+NO_SHAPES: Shapes = {}
 
 
 class Message(NamedTuple):
@@ -91,6 +100,22 @@ class Message(NamedTuple):
     leaving: bool = False  # the worker's node is to go: this round's checkpoint is written whatever is due
     decided: tuple[PopulationState, list[Order]] | None = None  # by the worker that has all members
     failed: str | None = None  # why the run has to end
+    shapes: Shapes = NO_SHAPES  # a worker that begins tells those of one member, where members copy
+
+
+def unlike(shapes: Shapes) -> str:
+    """Return why members cannot copy one another: the first weight whose shape differs; or nothing."""
+    numbers = sorted(shapes)
+    for number in numbers[1:]:
+        known, found = shapes[numbers[0]], shapes[number]
+        apart = sorted(name for name in known.keys() | found.keys() if known.get(name) != found.get(name))
+        if apart:
+            return (
+                f"hyperparameters: members {numbers[0]} and {number} differ in the shape of {apart[0]} "
+                f"({known.get(apart[0])} and {found.get(apart[0])}), so neither could copy the other: let no "
+                f"hyperparameter shape the module, or set population.exploit: none"
+            )
+    return ""
 
 
 class RoundOrders(NamedTuple):

@@ -63,6 +63,45 @@ def adapter_of(begin: str) -> LowRank | None:
     return LowRank(known["r"], known["lora_alpha"], known.get("lora_dropout", 0.0), targets)
 
 
+def exported_pretrained(folder: str) -> Pretrained:
+    """Return what an exported member is, as it was trained: an adapter on its base, or a whole model."""
+    folder = copied("mixing.reference", folder) if "://" in folder else folder
+    adapter = adapter_of(folder)
+    if adapter is None:
+        return Pretrained(path=folder)
+    return Pretrained(local_folder("mixing.reference", base_of(folder)), adapter, begin=folder)
+
+
+def told_of(key: str, folder: str) -> dict[str, Any]:
+    """Return what Shoal noted of a pretrained member that it exported; raises InputError if it did not."""
+    given, folder = folder, copied(key, folder) if "://" in folder else folder
+    try:
+        beside = Path(folder, "shoal.json")  # an adapter has it; a whole model's configuration holds the same
+        known = json.loads((beside if beside.exists() else Path(folder, "config.json")).read_text())
+    except (OSError, ValueError):
+        known = {}
+    told: dict[str, Any] = known.get("shoal", known)
+    if told.get("trainable") != "causal_lm" or "step" not in told:
+        raise InputError(
+            f"{key}: must be the folder of an exported causal_lm, such as runs/NAME/best, got {given}."
+        )
+    return told
+
+
+def check_told(run: Run, key: str, folder: str) -> None:
+    """Raise InputError if an exported member reads other tokens than the run's members."""
+    from shoal.search.tokenizers import open_tokenizer
+
+    told_of(key, folder)
+    theirs = config_of(exported_pretrained(folder).path).get("vocab_size")
+    ours = open_tokenizer(run.data.tokenizer).vocabulary
+    if isinstance(theirs, int) and theirs < ours:
+        raise InputError(
+            f"{key}: must have the {ours} tokens of data.tokenizer ({run.data.tokenizer}), but {folder} has "
+            f"{theirs}."
+        )
+
+
 def local_folder(key: str, place: str) -> str:
     """Return a model's folder on this machine; raises InputError under the key if there is none."""
     if place.startswith("package:"):
@@ -187,6 +226,12 @@ def check_length(run: Run, config: dict[str, Any]) -> None:
         raise InputError(
             f"data.sequence_length: must be at most the model's {most} positions, got "
             f"{run.data.sequence_length}."
+        )
+    written = run.score.tokens if run.score.kind == "exact_match" else 0
+    if isinstance(most, int) and run.data.sequence_length + written > most:
+        raise InputError(
+            f"score.tokens: a prompt of data.sequence_length ({run.data.sequence_length}) and an answer of "
+            f"{written} tokens must be within the model's {most} positions; lower one of the two."
         )
 
 

@@ -31,6 +31,12 @@ class ChatTemplate:
                 f"chat_template.jinja, but there is none; without one, use kind: instruction."
             )
 
+    @property
+    def special(self) -> list[str]:
+        """The texts of the special tokens, which a template writes."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        return [token.content for token in added if token.special]
+
     def pieces(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         """Return the text as pieces in turn: what the assistant gets, what it answers, what it gets, ...
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 
-def share_right(values: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+def share_of_hits(values: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     right = (values.argmax(dim=-1) == labels).double()
     return (right * weights).sum() / weights.sum().clamp(min=1.0)
 

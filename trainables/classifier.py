@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from shoal.trainables.arrays import pieces, to_tensors
 from shoal.trainables.class_networks import ClassNetwork, body_of, network_inputs, sees_images
-from shoal.trainables.class_scores import auroc, macro_f1, share_right
+from shoal.trainables.class_scores import auroc, macro_f1, share_of_hits
 from shoal.trainables.classifier_settings import AUGMENTED, ClassifierSettings
 from shoal.trainables.judged import JUDGED_TOGETHER
 from shoal.trainables.network import Network
@@ -129,7 +129,7 @@ class Classifier(Network):
         if name in POOLED:
             values = torch.cat([each for each, _ in groups.values()])
             return POOLED[name](values, torch.cat(list(labels.values())), torch.cat(list(weights.values())))
-        each = [share_right(values, labels[group], weights[group]) for group, (values, _) in groups.items()]
+        each = [share_of_hits(values, labels[group], weights[group]) for group, (values, _) in groups.items()]
         there = torch.stack([weights[group].sum() > 0 for group in groups])
         found = torch.stack(each)
         if name == "worst_group":

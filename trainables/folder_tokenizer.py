@@ -1,7 +1,9 @@
 """The tokenizer in a model's folder. The package `tokenizers` is imported only when one is opened."""
 
 import json
+import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,10 @@ class FolderTokenizer:
                 f"`eos_token` in tokenizer_config.json."
             )
         self.end = ends[0]
+        added = self.tokenizer.get_added_tokens_decoder()
+        words = {number: token.content for number, token in added.items() if token.special}
+        self.special = frozenset({*words, self.end})
+        self._words = list(words.values())
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Return the ids of a text with the tokens that begin texts, and without those that end them."""
@@ -42,14 +48,32 @@ class FolderTokenizer:
     def within(self, text: str) -> NDArray[np.uint32]:
         return np.array(self._ids(text), np.uint32)
 
+    def template(self, text: str) -> NDArray[np.uint32]:
+        return np.array(self._encoded(text, meant=True), np.uint32)
+
     def decode(self, ids: Any) -> str:
         text: str = self.tokenizer.decode(np.asarray(ids).reshape(-1).tolist())
         return text
 
-    def _ids(self, text: str, special: bool = False) -> list[int]:
-        """Return the ids of a text, with those around it if `special` asks for them."""
+    def _ids(self, text: str) -> list[int]:
+        """Return the ids of a text; what is written in it like a special token is plain text.
+
+        Some models know their special tokens as words too: such a word is cut in two.
+        """
+        ids = self._encoded(text)
+        words = [word for word in self._words if len(word) > 1 and word in text]
+        if not words or self.special.isdisjoint(ids):
+            return ids
+        cut = re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))))
+        places = [(found.start() + found.end()) // 2 for found in cut.finditer(text)]
+        parts = [text[start:end] for start, end in pairwise([0, *places, len(text)])]
+        return [each for part in parts for each in self._encoded(part)]
+
+    def _encoded(self, text: str, around: bool = False, meant: bool = False) -> list[int]:
+        """Return the ids of a text, with those `around` it; special tokens in it are `meant` or plain text."""
+        self.tokenizer.encode_special_tokens = not meant
         try:
-            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=special).ids
+            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=around).ids
         except Exception as error:  # tokenizers raises nothing narrower
             raise ValueError(
                 f"the tokenizer of {self.name} must be able to write any text, but {error_text(error)}."
@@ -59,7 +83,7 @@ class FolderTokenizer:
     def _around(self) -> tuple[list[int], list[int]]:
         """Return the ids that it puts before a text, and those behind it; some put only a beginning."""
         for probe in PROBES:
-            bare, whole = self._ids(probe), self._ids(probe, special=True)
+            bare, whole = self._encoded(probe), self._encoded(probe, around=True)
             for begin in range(len(whole) - len(bare) + 1):
                 if bare and whole[begin : begin + len(bare)] == bare:
                     return whole[:begin], whole[begin + len(bare) :]

@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from shoal.trainables.answering import share_right
 from shoal.trainables.arrays import pieces, to_tensors
 from shoal.trainables.precision import computing
+from shoal.trainables.scores import GroupWeights, Questions, TokenIds, group_shares
 from shoal.trainables.searched_numbers import FloatOrTensor
 from shoal.trainables.settings import Recipe
 
@@ -25,7 +27,16 @@ class Judged(ABC):
 
     takes: ClassVar[Set[str]] = frozenset()  # kinds of rows: tokens, instruction, preference, columns
     by_row: ClassVar[bool] = False  # whether `loss` returns the loss of each row
+    writes: ClassVar[bool] = False  # whether it has `write`, which answers prompts
     targets: Sequence[str] | None = None  # groups whose losses make the score; all by default
+    group_weights: GroupWeights = None  # one group, or the weight of each in the score; by default the targets
+    questions: Questions | None = None  # answers to these make the score, if there are any
+    # where answers make the score: the last one of these weights, and the step at which they had it
+    last_score: float = math.nan
+    scored_at: int = 0
+    scored = True  # whether the last evaluation found a new score
+    right: Mapping[str, float] = MappingProxyType({})  # share of right answers by group, if it did
+    trained: int
     module: nn.Module
     recipe: Recipe
     device: torch.device
@@ -54,6 +65,9 @@ class Judged(ABC):
     def judge_by(self, by_row: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the score by default, and the loss per group, of the losses of the groups' rows."""
         losses = {group: each.mean().double() for group, each in by_row.items()}
+        if self.group_weights is not None:
+            shares = group_shares(self.group_weights, [])
+            return -torch.stack([share * losses[group] for group, share in shares.items()]).sum(), losses
         chosen = losses if self.targets is None else self.targets
         return -torch.stack([losses[group] for group in chosen]).mean(), losses
 
@@ -77,7 +91,10 @@ class Judged(ABC):
         }
 
     def parts(self, module: nn.Module, batch: Any) -> Tensor:
-        """Return the losses of each row `(rows, parts)` in which it is compared with a reference: here one."""
+        """Return the losses of each row `(rows, parts)` in which it is compared with a reference: here one.
+
+        NaN stands where a part does not count.
+        """
         return self.loss(module, batch, self.sober)[:, None]
 
     def losses_and_parts(
@@ -98,7 +115,35 @@ class Judged(ABC):
         with torch.no_grad(), self.computing():
             score, losses, errors = self.judge(self.module, to_tensors(self.held_out[split], self.device))
         self.loss_errors = {group: error.item() for group, error in errors.items()}
-        return score.item(), {group: loss.item() for group, loss in losses.items()}
+        self.scored, self.right = True, {}
+        found = score.item()
+        if self.questions is not None and math.isfinite(found):  # else it has diverged
+            found = self.answer(self.questions, split)
+        return found, {group: loss.item() for group, loss in losses.items()}
+
+    def answer(self, asked: Questions, split: str) -> float:
+        """Return the share of right answers, or the last score where these weights are not to be scored yet."""
+        validates = split == "validation"
+        self.scored = not validates or asked.due(self.trained, self.scored_at)
+        if not self.scored:
+            return self.last_score
+        with torch.no_grad(), self.computing():
+            of_groups = asked.by_split[split].items()
+            self.right = {group: share_right(self, asked, each) for group, each in of_groups if each}
+        shares = group_shares(self.group_weights, list(self.targets or self.right))
+        score = sum(share * self.right[group] for group, share in shares.items())
+        if validates:
+            self.last_score, self.scored_at = score, self.trained
+        return score
+
+    def write(
+        self, module: nn.Module, prompts: Sequence[TokenIds], most: int, ends: Set[int]
+    ) -> list[list[int]]:
+        """Return the likeliest next tokens of each prompt, one after another, at most so many.
+
+        A text ends before the first token of `ends`. Only a class that says `writes = True` has it.
+        """
+        raise NotImplementedError
 
     def measures(self, module: nn.Module, rows: Any) -> dict[str, Tensor]:
         """Return what else is measured of held-out rows of a group, such as accuracy: name -> `(rows,)`."""
@@ -106,12 +151,13 @@ class Judged(ABC):
 
     def measure(self, split: str = "validation") -> dict[str, float]:
         """Return the means of `measures` over a split's rows: `accuracy_GROUP`; without groups `accuracy`."""
+        known = {f"right_{group}": share for group, share in self.right.items()}
         if type(self).measures is Judged.measures or split not in self.held_out:
-            return {}
+            return known
         held_out = self.held_out[split]
         groups = held_out if self.takes else {"": held_out}
         self.module.eval()
-        found = {}
+        found = known
         with torch.no_grad(), self.computing():
             for group, rows in groups.items():
                 there = pieces(to_tensors(rows, self.device), JUDGED_TOGETHER)

@@ -1,21 +1,29 @@
 """A language model as a member: the decoder and its losses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from shoal.trainables.decoder import Decoder, initialise, losses_by_token, token_losses
+from shoal.trainables.answering import until_end
+from shoal.trainables.decoder import Decoder, initialise, losses_by_token
 from shoal.trainables.network import Network
+from shoal.trainables.pretrained.rows import mean_counted
+from shoal.trainables.scores import TokenIds
 from shoal.trainables.searched_numbers import FloatOrTensor, squared_log_partition, used
 from shoal.trainables.settings import DecoderShape
 
 
 class LanguageModel(Network):
-    """A decoder that trains on rows of tokens. Its score is minus the mean validation loss, in nats a token."""
+    """A decoder that trains on rows of tokens, or of instructions.
 
-    takes = frozenset({"tokens"})
+    A row's loss is the mean over its tokens, of instructions over those of answers, in nats.
+    """
+
+    takes = frozenset({"tokens", "instruction"})
     by_row = True
+    writes = True
     shape: DecoderShape
 
     def build(self) -> nn.Module:
@@ -23,28 +31,82 @@ class LanguageModel(Network):
         initialise(model, self.generator)
         return model
 
-    def loss(self, module: nn.Module, batch: Tensor, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
-        tokens = batch.long()
-        return self.losses_of(module(tokens, numbers["dropout"]), tokens, numbers)
+    def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
+        return self.losses_of(decoder_logits(module, batch, numbers["dropout"]), batch, numbers)
 
-    def losses_of(self, logits: Tensor, tokens: Tensor, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
+    def losses_of(self, logits: Tensor, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         """Return each row's training loss `(rows,)`, in nats: its mean token loss, and the z-loss if used."""
-        loss = token_losses(logits, tokens, numbers["label_smoothing"])
-        if used(numbers["z_loss"]):
-            loss = loss + numbers["z_loss"] * squared_log_partition(logits[:, :-1])
-        return loss
+        losses = losses_by_token(logits, tokens_in(batch), numbers["label_smoothing"])
+        counts, z_loss = answer_places(batch), numbers["z_loss"]
+        if counts is not None:
+            squares = logits[:, :-1].float().logsumexp(dim=-1).square() if used(z_loss) else 0.0
+            return mean_counted(losses + z_loss * squares, counts)
+        loss = losses.mean(dim=1)
+        return loss + z_loss * squared_log_partition(logits[:, :-1]) if used(z_loss) else loss
 
-    def parts(self, module: nn.Module, batch: Tensor) -> Tensor:
-        """Return the loss of each token except the first of a row, in nats: `(rows, length - 1)`."""
-        tokens = batch.long()
-        return losses_by_token(module(tokens), tokens)
+    def parts(self, module: nn.Module, batch: Any) -> Tensor:
+        """Return the loss of each token except the first of a row, in nats: `(rows, length - 1)`.
+
+        It is NaN where a token does not count.
+        """
+        return self.parts_of(decoder_logits(module, batch), batch)
+
+    def parts_of(self, logits: Tensor, batch: Any) -> Tensor:
+        losses, counts = losses_by_token(logits, tokens_in(batch)), answer_places(batch)
+        return losses if counts is None else losses.masked_fill(counts == 0, float("nan"))
 
     def losses_and_parts(
-        self, module: nn.Module, batch: Tensor, numbers: Mapping[str, FloatOrTensor]
+        self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
     ) -> tuple[Tensor, Tensor]:
-        tokens = batch.long()
-        logits = module(tokens, numbers["dropout"])
+        logits = decoder_logits(module, batch, numbers["dropout"])
         with torch.no_grad():  # without dropout one pass serves both
-            sober = module(tokens, 0.0) if numbers["dropout"] else logits
-            parts = losses_by_token(sober, tokens)
-        return self.losses_of(logits, tokens, numbers), parts
+            sober = decoder_logits(module, batch) if numbers["dropout"] else logits
+            parts = self.parts_of(sober, batch)
+        return self.losses_of(logits, batch, numbers), parts
+
+    def write(
+        self, module: nn.Module, prompts: Sequence[TokenIds], most: int, ends: Set[int]
+    ) -> list[list[int]]:
+        """Return the likeliest next tokens of each prompt, within the rows' length."""
+        at = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        length = min(int(at.max()) + most, self.shape.sequence_length)
+        tokens = torch.zeros(len(prompts), length, dtype=torch.long, device=self.device)
+        for row, prompt in enumerate(prompts):  # no place looks at what stands behind a prompt
+            tokens[row, : len(prompt)] = torch.from_numpy(prompt.astype("int64"))
+        rows, begins, last = torch.arange(len(prompts), device=self.device), at.tolist(), sorted(ends)
+        done = torch.zeros_like(at, dtype=torch.bool)
+        for _ in range(most):
+            done |= at >= length
+            if bool(done.all()):
+                break
+            logits = module(tokens[:, : int(at.max())])
+            following = logits[rows, at - 1].argmax(dim=-1)
+            going = rows[~done]
+            tokens[going, at[going]] = following[going]
+            at[going] += 1
+            done |= torch.isin(following, torch.tensor(last, device=self.device))
+        found = zip(tokens.tolist(), begins, at.tolist(), strict=True)
+        return [until_end(ids[begin:end], ends) for ids, begin, end in found]
+
+
+def tokens_in(batch: Any) -> Tensor:
+    """Return the tokens of a batch, `(rows, length)`: it is they, or has them as a field."""
+    tokens: Tensor = batch["tokens"] if isinstance(batch, Mapping) else batch
+    return tokens.long()
+
+
+def decoder_logits(module: nn.Module, batch: Any, dropout: FloatOrTensor = 0.0) -> Tensor:
+    if not isinstance(batch, Mapping):
+        logits: Tensor = module(tokens_in(batch), dropout)
+        return logits
+    found: Tensor = module(tokens_in(batch), dropout, batch["segment"].long())
+    return found
+
+
+def answer_places(batch: Any) -> Tensor | None:
+    """Return 1.0 where the loss of a token after the first counts, `(rows, length - 1)`; None: all count."""
+    if not isinstance(batch, Mapping):
+        return None
+    segment = batch["segment"].long()
+    same = (segment[:, 1:] == segment[:, :-1]) & (segment[:, 1:] > 0)
+    return (same & (batch["mask"][:, 1:] > 0)).float()

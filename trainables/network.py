@@ -305,6 +305,7 @@ class Network(Judged):
             "random": to_arrays(self.generator.get_state()),
             "batches": handed_out(self.batches.state),
             "trained": self.trained,
+            **({"score": [self.last_score, self.scored_at]} if self.questions else {}),
         }
 
     @copies
@@ -332,3 +333,5 @@ class Network(Judged):
         self.generator.set_state(torch.from_numpy(np.array(state["random"])))
         hand_in(self.batches.load, state["batches"])
         self.trained = int(state["trained"])
+        if "score" in state:
+            self.last_score, self.scored_at = float(state["score"][0]), int(state["score"][1])

@@ -279,7 +279,8 @@ class Stack:
         """Return each member's score and losses."""
         shared = all(member.held_out is self.members[0].held_out for member in self.members)
         # a CPU gains nothing: held-out rows are many, so the pass of one member keeps it busy
-        apart = self.device.type == "cpu" or self.members[0].stacks_itself
+        first = self.members[0]
+        apart = self.device.type == "cpu" or first.stacks_itself or first.questions is not None
         if shared and not apart and split in self.members[0].held_out:
             return self.evaluate_together(split)
         return [member.evaluate(split) for member in self.members]

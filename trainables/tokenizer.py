@@ -16,9 +16,18 @@ class Tokenizer(Protocol):
     def vocabulary(self) -> int: ...
     @property
     def end(self) -> int: ...
+    @property
+    def special(self) -> frozenset[int]:
+        """The ids that no text has, such as those that end texts."""
+        ...
+
     def encode(self, text: str) -> NDArray[np.integer]: ...
     def within(self, text: str) -> NDArray[np.integer]:
         """Return the ids of a text that goes on from another: without those that begin texts."""
+        ...
+
+    def template(self, text: str) -> NDArray[np.integer]:
+        """Return the ids of a text that a template wrote: special tokens in it are meant as such."""
         ...
 
     def decode(self, ids: ArrayLike) -> str: ...
@@ -30,11 +39,15 @@ class Bytes:
     name = "bytes"
     vocabulary = 257
     end = 256
+    special = frozenset({256})
 
     def encode(self, text: str) -> NDArray[np.uint16]:
         return np.frombuffer(text.encode(), np.uint8).astype(np.uint16)
 
     def within(self, text: str) -> NDArray[np.uint16]:
+        return self.encode(text)
+
+    def template(self, text: str) -> NDArray[np.uint16]:
         return self.encode(text)
 
     def decode(self, ids: ArrayLike) -> str:

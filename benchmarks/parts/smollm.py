@@ -111,14 +111,14 @@ def instruction_rows(place: str, asked: list[tuple[str, str]], rows: int, length
 
 
 KINDS = {"tokens": np.uint16, "mask": np.uint8, "segment": np.uint16}
-PARTS = {"train": 256, "validation": 8, "test": 32}  # rows of each group
+PARTS = {"train": 256, "validation": 6, "test": 32}  # rows of each group
 
 
 def groups(place: str, length: int) -> dict[str, dict[str, Rows]]:
     """Return part -> group -> rows; which documents are in which part does not overlap."""
     total = sum(PARTS.values())
     found = {name: text_rows(place, texts, total, length) for name, texts in documents().items()}
-    asked = questions()
+    asked = [each for each in questions() if len(ids(place, "".join(each))) <= length]
     order = np.random.default_rng(0).permutation(len(asked))[:total]
     found["questions"] = instruction_rows(place, [asked[each] for each in order], total, length)
     cuts = np.cumsum([0, *PARTS.values()])

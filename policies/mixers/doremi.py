@@ -32,11 +32,13 @@ class DoReMi(ProxyPhase):
 def clipped_excess(
     losses: NDArray[np.floating], references: NDArray[np.floating], of: NDArray[np.int64], groups: int
 ) -> Vector:
-    """Return each group's mean over tokens of max(0, loss - reference); NaN of a group without a row.
+    """Return each group's mean over tokens of max(0, loss - reference); NaN of a group without a token.
 
-    Losses and references are (rows, tokens), `of` (rows,) is the group of each row.
+    Losses and references are (rows, tokens), `of` (rows,) is the group of each row. A token whose reference is
+    NaN does not count, such as one of a prompt.
     """
-    excess = np.maximum(losses - references, 0.0)
-    rows = np.bincount(of, minlength=groups)
-    sums = np.bincount(of, weights=excess.mean(axis=1), minlength=groups)
-    return np.where(rows > 0, sums / np.maximum(rows, 1), np.nan)
+    counts = ~np.isnan(references)
+    excess = np.where(counts, np.maximum(losses - references, 0.0), 0.0)
+    tokens = np.bincount(of, weights=counts.sum(axis=1), minlength=groups)
+    sums = np.bincount(of, weights=excess.sum(axis=1), minlength=groups)
+    return np.where(tokens > 0, sums / np.maximum(tokens, 1), np.nan)

@@ -18,6 +18,8 @@ def idle_keys(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {} if run.own else dict(CODE if run.trainable in SETTINGS else OF_OWN)
     if not run.described.gives:
         found |= {"objective": True}
+    if run.takes_rows and run.rows == "columns":
+        found |= {"data": {"sequence_length"}}
     if not run.takes_rows:
         found |= {"data": True, "training": {"batch", "evaluation_rows"}}
     if run.pretrained:
@@ -41,6 +43,9 @@ def idle(run: Run) -> list[str]:
             continue
         given = getattr(run, section).model_fields_set
         named = sorted(given if keys is True else given & keys)
+        if section == "data" and run.takes_rows:
+            found += [f"data.{key}: rows of columns have no tokens; leave it out" for key in named]
+            continue
         found += [
             f"{section}.{key}: {looker(run)} does not look at it; {instead(run, section)}" for key in named
         ]

@@ -51,7 +51,8 @@ def check_readers(run: Run) -> str:
     """Refuse what reads rows of plain tokens alone."""
     if run.data.rows == "tokens":
         return ""
-    reader = selection_of_tokens(run) or ("sampling.scorer" if run.sampling.scorer else "")
+    scored = run.sampling.scorer is not None and run.trainable == "decoder"  # check_sampling says the rest
+    reader = selection_of_tokens(run) or ("sampling.scorer" if scored else "")
     reader = reader or ("distill" if run.kind == "distill" else "")
     return f"{reader}: reads rows of plain tokens, got data.rows: {run.data.rows}" if reader else ""
 

@@ -12,6 +12,7 @@ from shoal.search.checks.mixing import check_mixing
 from shoal.search.checks.objective import check_objective, check_settings_section
 from shoal.search.checks.rows import check_row_keys
 from shoal.search.checks.sampled_numbers import check_kept_score, check_sampled_numbers
+from shoal.search.checks.score import check_score
 from shoal.search.checks.selection import check_selection
 from shoal.search.checks.start import check_grid, check_stop, check_track
 from shoal.search.checks.swarm import check_swarm
@@ -285,6 +286,7 @@ CHECKS = (
     check_model,
     check_room,
     check_sampling,
+    check_score,
     check_sampled_numbers,
     check_selection,
     check_distill,
@@ -298,6 +300,7 @@ FOR_MIXTURES = (
     check_swarm,
     check_model,
     check_sampling,
+    check_score,
     check_selection,
 )
 

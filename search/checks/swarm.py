@@ -32,6 +32,8 @@ def check_swarm(run: Run) -> str:
         )
     if swarm.law == "boosted_trees" and importlib.util.find_spec("lightgbm") is None:
         return "swarm.law: boosted_trees needs LightGBM: pip install 'shoal[boosting]'"
+    if run.trainable == "causal_lm" and swarm.model != Swarm().model:
+        return "swarm.model: small runs of a causal_lm train the run's own model, for swarm.steps; leave it out"
     if run.mixing is not None or run.hyperparameters or run.schedule:
         return "kind: mixture searches fixed mixtures alone: leave out mixing, hyperparameters and schedule"
     if run.population != Population() or run.starts:

@@ -15,6 +15,7 @@ from shoal.search import notation
 from shoal.search.config.kinds import ADAPTER, OBJECTIVE
 from shoal.search.config.rows import COLUMN_KINDS, FORMATS
 from shoal.search.config.run import Run
+from shoal.search.config.score import RANKINGS
 from shoal.search.config.selection import SCORES
 from shoal.search.config.tracking import TRACKERS
 from shoal.search.config.trainable import BUILT_IN
@@ -41,6 +42,7 @@ KINDS_BY_KEY: dict[str, Iterable[str]] = {
     "selection.scores": SCORES,
     "data.format": FORMATS,
     "objective": OBJECTIVE,
+    "score": RANKINGS,
 }
 
 
@@ -114,6 +116,8 @@ def written(place: list[str]) -> list[str]:
         return [place[0], *place[2:]]
     if place[:1] == ["track"]:
         return place[:2] + place[3:]
+    if place[:1] == ["score"]:
+        return place[:1] + place[2:]
     if place[:2] in RULES:
         return place[:2] + place[3:]
     if place[:2] in (COLUMNS, SCORE_LIST):

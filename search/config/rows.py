@@ -43,6 +43,8 @@ class InstructionFormat:
     prompt: str  # a field, or a template such as "{question}"
     answer: str  # a field, or a template; its tokens alone are learnt
     between: str = "\n"  # written after the prompt
+    # the field with the answers to choose from, a list of texts that has the answer; for score: choice
+    choices: str | None = None
     packed: bool = True  # several short examples share a row
     too_long: Literal["drop", "cut"] = "drop"  # an example that is longer than a row is dropped, or cut
 

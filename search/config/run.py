@@ -14,6 +14,7 @@ from shoal.policies.space import Space
 from shoal.search.config.distill import Distill
 from shoal.search.config.kinds import AnyDomain, AnyObjectives
 from shoal.search.config.mixing import MixingSection
+from shoal.search.config.score import BY_LOSS, AnyRanking, score_in_words
 from shoal.search.config.sections import (
     Checkpoint,
     Cluster,
@@ -68,6 +69,7 @@ class Run(Settings):
     model: Model = Model()  # shape of the decoder, a small transformer
     # how members train: the numbers here can be searched under `hyperparameters`
     training: Training = Training()
+    score: AnyRanking = BY_LOSS  # members are ranked by it: a loss, or the share of right answers
     sampling: Sampling = Sampling()  # which rows of an epoch members train on
     selection: Selection | None = None  # which rows of the corpus are worth training on, chosen before a run
     refine: Refining | None = None  # rounds of training in which a program of yours rewrites rows
@@ -103,7 +105,19 @@ class Run(Settings):
     @property
     def by_loss(self) -> bool:
         """Whether the members' score is minus a loss."""
-        return self.described.by_loss
+        return self.described.by_loss and self.score.kind == "loss"
+
+    @property
+    def ranked_by(self) -> str:
+        """What ranks the members, in words."""
+        if not self.described.by_loss:
+            return "score"
+        return score_in_words(self.score)
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether these rows are of tokens."""
+        return self.takes_rows and self.data.rows != "columns"
 
     @property
     def pretrained(self) -> bool:
@@ -125,6 +139,11 @@ class Run(Settings):
         """The section of a run of kind distill, which has one."""
         assert self.distill is not None
         return self.distill
+
+    @property
+    def small_model(self) -> Model:
+        """The model of the small runs of kind mixture; those of a pretrained model train that one."""
+        return self.model if self.trainable == "causal_lm" else (self.swarm or Swarm()).model
 
     @property
     def unseen(self) -> list[str]:

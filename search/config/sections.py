@@ -97,6 +97,8 @@ class Data(Settings):
     def row_settings(self) -> dict[str, Any]:
         """What decides the rows beside the text, in plain values; nothing for rows of plain text."""
         plain = self.model_dump(mode="json", include=set(ROW_KEYS))
+        if plain["format"] is not None and plain["format"].get("choices", "") is None:
+            del plain["format"]["choices"]  # older corpora have no such key
         defaults: dict[str, Any] = {"rows": "tokens", "format": None, "columns": {}, "split_field": None}
         return {key: plain[key] for key in ROW_KEYS if plain[key] != defaults[key]}
 

@@ -26,7 +26,8 @@ class Trainable:
 
     takes: tuple[str, ...] = ()  # kinds of rows
     by_row: bool | None = None  # whether its loss is that of each row; None: only the class knows
-    by_loss: bool = False  # whether its score is minus its loss
+    by_loss: bool = False  # whether its score is minus its loss, where `score:` asks for no other
+    writes: bool = False  # whether it writes answers to prompts
     network: bool = False  # whether it inherits from Network
     hyperparameters: tuple[str, ...] | None = None  # names that may be searched; None: only the class knows
     constants: tuple[str, ...] = ()  # names that `settings:` may give
@@ -49,9 +50,10 @@ class Declared(section_of(Trainable)):  # type: ignore[misc]
 
 
 DECODER = Trainable(
-    takes=("tokens",),
+    takes=("tokens", "instruction"),
     by_row=True,
     by_loss=True,
+    writes=True,
     network=True,
     hyperparameters=tuple(sorted(TRAINING_HYPERPARAMETERS)),
 )
@@ -60,6 +62,7 @@ CAUSAL = Trainable(
     takes=("tokens", "instruction"),
     by_row=True,
     by_loss=True,
+    writes=True,
     network=True,
     hyperparameters=tuple(sorted(CAUSAL_NUMBERS)),
     searched=("rank",),

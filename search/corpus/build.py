@@ -14,6 +14,7 @@ from shoal.cluster.rows import row_bytes
 from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
 from shoal.search.corpus import freshness, stages
+from shoal.search.corpus.asked import write_questions
 from shoal.search.corpus.documents import Document, gather
 from shoal.search.corpus.inferring import with_columns
 from shoal.search.corpus.making import fields_made, nothing_fits, pack_of, pick_of
@@ -151,7 +152,7 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
             fields=fields_made(settings, tokenizer),
         )
         splits = [split for group in groups.values() for split in group.splits.values()]
-        move(store, stage, [file for split in splits for file in split.files])
+        move(store, stage, [file for split in splits for file in split.all_files])
         freshness.record_sources(store, manifest, sources)
         publish_corpus(store, manifest)
     for line in why_skipped(manifest, settings.corpus):
@@ -226,7 +227,11 @@ def build_group(group: str, settings: Data, seen: set[bytes], quarantine: Quaran
         assert np.unique(rows.ids).size == rows.ids.size, "two rows share a row id"
         written = list(write_rows(store, stage, f"{group}/{split}/part", rows))
         sizes = [count for _, count, _ in written]
-        splits[split] = Split(len(rows.ids), rows.tokens, [file for file, _, _ in written], sizes)
+        files, asked = (
+            [file for file, _, _ in written],
+            write_questions(store, stage, group, split, part, settings),
+        )
+        splits[split] = Split(len(rows.ids), rows.tokens, files, sizes, asked)
         cut, dropped = cut + rows.cut, dropped + rows.dropped
     if dropped == len(documents):
         raise nothing_fits(group, settings, dropped)

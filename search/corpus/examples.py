@@ -21,6 +21,16 @@ from shoal.trainables.tokenizer import Tokenizer
 OPEN_ROWS = 64  # rows that still take examples; the oldest is closed when a new one begins
 
 
+def parts_of(document: Document) -> list[str]:
+    """Return the texts of an example, which are given and answered in turn."""
+    return [part for part in json.loads(document.content) if isinstance(part, str)]
+
+
+def choices_of(document: Document) -> list[str]:
+    """Return the answers to choose from, which stand behind the texts; none where a format has no choices."""
+    return [choice for part in json.loads(document.content) if isinstance(part, list) for choice in part]
+
+
 class Example(NamedTuple):
     tokens: NDArray[np.integer]  # (tokens,)
     mask: NDArray[np.uint8]  # (tokens,): 1 where a token belongs to an answer
@@ -40,8 +50,10 @@ class ExamplePacking:
     def example(self, parts: Sequence[str]) -> Example:
         """Return an example's ids and mask."""
         try:
-            first = (self.tokenizer.encode if self.ends else self.tokenizer.within)(parts[0])
-            ids = [first, *(self.tokenizer.within(part) for part in parts[1:])]
+            if self.ends:
+                ids = [self.tokenizer.encode(parts[0]), *map(self.tokenizer.within, parts[1:])]
+            else:  # a template has written the tokens around the texts
+                ids = [*map(self.tokenizer.template, parts)]
         except ValueError as error:
             raise InputError(f"data.tokenizer: {error}") from error
         if self.ends:
@@ -79,7 +91,7 @@ def pack_examples(documents: Sequence[Document], packing: ExamplePacking) -> Pac
     open_, rooms = list[int](), list[int]()
     cut = dropped = 0
     for document in sorted(documents):
-        example, too_long = packing.fitted(packing.example(json.loads(document.content)))
+        example, too_long = packing.fitted(packing.example(parts_of(document)))
         if example is None:
             dropped += 1
             continue

@@ -17,8 +17,7 @@ def sampled_rows(store: Store, manifest: Manifest, group: str, split: str, count
     A smaller sample is the beginning of a larger one.
     """
     found = manifest.groups[group].splits[split]
-    rng = np.random.default_rng([int(manifest.content[:16], 16), zlib.crc32(f"{group}/{split}".encode())])
-    places = rng.permutation(found.rows)[:count]
+    places = generator_of(manifest, group, split).permutation(found.rows)[:count]
     starts = np.cumsum([0, *file_rows(found)])
     owners = np.searchsorted(starts, places, side="right") - 1
     rows = np.empty(len(places), manifest.row_type)
@@ -26,3 +25,8 @@ def sampled_rows(store: Store, manifest: Manifest, group: str, split: str, count
         stored = as_rows(store.read_table(found.files[file]), manifest.row_type)
         rows[owners == file] = stored[places[owners == file] - starts[file]]
     return by_field(rows)
+
+
+def generator_of(manifest: Manifest, group: str, split: str) -> np.random.Generator:
+    """Return the generator that draws from a group's split; the corpus's content seeds it."""
+    return np.random.default_rng([int(manifest.content[:16], 16), zlib.crc32(f"{group}/{split}".encode())])

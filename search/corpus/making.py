@@ -39,7 +39,8 @@ def pick_of(group: str, settings: Data) -> Pick:
     if chosen.kind == "tokens":
         return ids_pick(chosen.field, open_tokenizer(settings.tokenizer).vocabulary)
     names = ("prompt", "answer") if chosen.kind == "instruction" else ("prompt", "chosen", "rejected")
-    return parts_pick("data.format", {name: getattr(chosen, name) for name in names}, chosen.between)
+    texts, choices = {name: getattr(chosen, name) for name in names}, getattr(chosen, "choices", None)
+    return parts_pick("data.format", texts, chosen.between, choices)
 
 
 def pack_of(settings: Data) -> Pack:

@@ -186,7 +186,7 @@ def lost(store: Store, manifest: Manifest) -> Iterator[str]:
     for name, group in manifest.groups.items():
         for split, value in group.splits.items():
             there = {f"{name}/{split}/{file}" for file in store.names(f"{name}/{split}")}
-            yield from sorted(set(value.files) - there)
+            yield from sorted(set(value.all_files) - there)
 
 
 def publish_corpus(store: Store, manifest: Manifest) -> None:

@@ -28,6 +28,12 @@ class Split:
     tokens: int
     files: list[str]  # below the corpus directory
     sizes: list[int] | None = None  # rows of each file; None where all are full but the last
+    questions: list[str] | None = None  # files of held-out prompts with the answers to choose from, if any
+
+    @property
+    def all_files(self) -> list[str]:
+        """The files of rows, and those of questions."""
+        return [*self.files, *(self.questions or ())]
 
 
 class Built(NamedTuple):

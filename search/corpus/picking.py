@@ -99,14 +99,20 @@ def rendered(text: str, key: str, found: Mapping[str, Any]) -> str | Bad:
     return values[text] if text in values else text.format_map(values)
 
 
-def parts_pick(key: str, texts: Mapping[str, str], between: str) -> Pick:
-    """Return what reads the parts of an example: its prompt first, then one answer or several."""
+def parts_pick(key: str, texts: Mapping[str, str], between: str, choices: str | None = None) -> Pick:
+    """Return what reads the parts of an example: its prompt first, then one answer or several.
+
+    `choices` names the field of the answers to choose from, if there is one; they come last, as a list.
+    """
     fields = tuple(dict.fromkeys(field for text in texts.values() for field in fields_in(text)))
-    return Pick(key, fields, partial(_parts, key, dict(texts), between))
+    more = [choices] if choices and choices not in fields else []
+    return Pick(key, (*fields, *more), partial(_parts, key, dict(texts), between, choices))
 
 
-def _parts(key: str, texts: Mapping[str, str], between: str, found: Mapping[str, Any]) -> Content:
-    parts = []
+def _parts(
+    key: str, texts: Mapping[str, str], between: str, choices: str | None, found: Mapping[str, Any]
+) -> Content:
+    parts: list[Any] = []
     for name, text in texts.items():
         part = rendered(text, f"{key}.{name}", found)
         if isinstance(part, Bad):
@@ -114,7 +120,22 @@ def _parts(key: str, texts: Mapping[str, str], between: str, found: Mapping[str,
         if not part.strip() and name != "prompt":
             return Bad(f"empty: {key}.{name}")
         parts.append(part + between if name == "prompt" else part)
-    return as_json(parts)
+    if choices is None:
+        return as_json(parts)
+    given = choices_in(found[choices], parts[-1], f"{choices!r} ({key}.choices)")
+    return given if isinstance(given, Bad) else as_json([*parts, given])
+
+
+def choices_in(value: Any, answer: str, named: str) -> list[str] | Bad:
+    """Return the answers to choose from, or why a record's field has none."""
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        return Bad(f"{named} must be a list of texts")
+    plain = [each.strip() for each in value]
+    if len(set(plain)) < max(len(plain), 2) or not all(plain):
+        return Bad(f"{named} must have two different texts or more")
+    if answer.strip() not in plain:
+        return Bad(f"{named} must have the answer among its texts")
+    return value
 
 
 def as_json(value: Any) -> Content:
@@ -126,6 +147,9 @@ def as_json(value: Any) -> Content:
 
 class Writes(Protocol):
     """A chat template."""
+
+    @property
+    def special(self) -> list[str]: ...
 
     def pieces(self, messages: Sequence[Mapping[str, str]]) -> list[str]: ...
 
@@ -146,6 +170,9 @@ def _messages(field: str, template: Writes, found: Mapping[str, Any]) -> Content
         )
     if not any(each["role"] == "assistant" and each["content"].strip() for each in messages):
         return Bad("empty: no message of the assistant")
+    written = [word for word in template.special for each in messages if word in each["content"]]
+    if written:  # in the template's text it would be the token itself, and end a message
+        return Bad(f"{field!r} has a message with the text of the special token {written[0]}")
     try:
         return as_json(template.pieces(messages))
     except ValueError as error:

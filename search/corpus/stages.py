@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
+from shoal.search.corpus.asked import write_questions
 from shoal.search.corpus.documents import (
     PIECE_BYTES,
     SAMPLED_FROM,
@@ -76,6 +77,7 @@ class Written(NamedTuple):
     tokens: dict[str, int]  # split -> tokens without padding
     cut: int  # examples that were cut to a row's length
     dropped: int  # examples that were too long
+    questions: dict[str, list[str]]  # split -> files of questions
 
 
 def batches(group: str, settings: Data, size: int = BATCH_BYTES) -> list[Batch]:
@@ -161,13 +163,14 @@ def write_batch(item: tuple[Batch, NDArray[np.bool_], bytes], settings: Data, st
         if chosen:
             document = Document(name_, text)
             parts[split_of(document, settings)].append(document)
-    found = Written([], {}, 0, 0)
+    found = Written([], {}, 0, 0, {})
     for split, documents in parts.items():
         rows = pack(documents)
         name = f"{batch.group}/{split}/part-{batch.number:05d}"
         for file, count, content in write_rows(store, stage, name, rows):
             found.files.append(WrittenFile(split, file, count, content))
         found.tokens[split] = rows.tokens
+        found.questions[split] = write_questions(store, stage, batch.group, split, documents, settings) or []
         found = found._replace(cut=found.cut + rows.cut, dropped=found.dropped + rows.dropped)
     return found
 
@@ -247,6 +250,7 @@ def build_group_on_ray(
         files = [each for each in written if each.split == split]
         sizes = [each.rows for each in files]
         tokens = sum(each.tokens.get(split, 0) for each in done)
-        splits[split] = Split(sum(sizes), tokens, [each.file for each in files], sizes)
+        asked = [file for each in done for file in each.questions.get(split, ())]
+        splits[split] = Split(sum(sizes), tokens, [each.file for each in files], sizes, asked or None)
     content = hashlib.blake2b(b"".join(each.content for each in written), digest_size=16).digest()
     return Built(sum(int(chosen.sum()) for chosen in kept), duplicates, splits, content, cut, dropped)

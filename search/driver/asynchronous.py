@@ -1,6 +1,5 @@
 """Asynchronous decisions: each report is decided when it arrives, against the others' last ones."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,8 +45,8 @@ class Arrivals(Conductor):
 
     def receive(self, message: Message) -> None:
         """Take in one worker's message and answer each member that reports in it."""
-        if message.failed is not None:
-            self.end(message.failed)
+        if problem := message.failed or self.compared(message):
+            self.end(problem)
             return
         verdicts = []
         for row in sorted(message.rows, key=lambda row: row.member):
@@ -70,7 +69,7 @@ class Arrivals(Conductor):
         self.settle()
 
     def scored(self, member: int) -> bool:
-        return math.isfinite(self.waiting[member].score)
+        return not self.waiting[member].failed
 
     def answer(self, member: int, final: bool = False) -> list[Verdict]:
         """Return the verdict on a member's report; none if it has to wait."""
@@ -78,7 +77,7 @@ class Arrivals(Conductor):
         self.read_out = sorted({*self.read_out, *row.ended})
         last = row.step >= self.run.training.steps or bool(row.ended) or bool(self.stopping.reason)
         state, orders = self.orders([row], last=last)
-        failed = not math.isfinite(row.score)
+        failed = row.failed
         spent = last or state[member].failures > self.rules.replacements
         if failed and not orders and not spent and not final:
             return []
@@ -106,7 +105,7 @@ class Arrivals(Conductor):
     def settle(self) -> None:
         """Record and save once as many reports as members have been decided, and at the end."""
         reported = self.last.values()
-        if len(self.ended) == len(self.state) and not any(math.isfinite(row.score) for row in reported):
+        if len(self.ended) == len(self.state) and all(row.failed for row in reported):
             step = max(row.step for row in reported)
             self.end(f"all members have failed by step {step}.\n{self.reason}")
             return
@@ -145,11 +144,17 @@ class Arrivals(Conductor):
         }
         checkpoints.save_decisions(self.store, self.round, plain, [known.decisions for known in members])
         self.kept.append((self.round, rounds))
-        while len(self.kept) > max(self.run.checkpoint.keep, 2):  # the newest files are still being written
+        self.forget_all_but(max(self.run.checkpoint.keep, 2))  # the newest files are still being written
+
+    def forget_all_but(self, most: int) -> None:
+        while len(self.kept) > most:
             old, before = self.kept.pop(0)
             checkpoints.forget_decisions(self.store, old)
             for member, first in before.items():
                 checkpoints.forget_members(self.store, member, range(max(first, 1), self.kept[0][1][member]))
+
+    def keep_last(self) -> None:
+        self.forget_all_but(1)
 
     @property
     def finished(self) -> bool:

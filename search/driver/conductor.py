@@ -1,6 +1,5 @@
 """Reports in, decisions out, everything recorded: the run's one place where policy meets plumbing."""
 
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,14 +9,14 @@ from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.policies import population
 from shoal.policies.parts import archived_within
-from shoal.policies.population import Order, PopulationState, Report
+from shoal.policies.population import Order, PopulationState
 from shoal.policies.rules import Rules
 from shoal.policies.space import Space
 from shoal.policies.standings import rank
 from shoal.search.config.run import Run
-from shoal.search.decisions import decide_round
+from shoal.search.decisions import decide_round, report_of
 from shoal.search.driver.stopping import Stopping
-from shoal.search.messages import Message, OnTestRows, RoundOrders, Row
+from shoal.search.messages import Message, OnTestRows, RoundOrders, Row, Shapes, unlike
 from shoal.search.records import tables
 from shoal.search.records.tables import Event
 from shoal.search.records.whole import WholeRound
@@ -68,6 +67,7 @@ class Conductor:
     read_out: list[str] = field(default_factory=list)  # groups whose rows have ended, and members with them
     stopping: Stopping = field(default_factory=lambda: Stopping(None, 0))
     broken: Exception | None = None  # the error that keeps this driver from recording anything more
+    shapes: Shapes = field(default_factory=dict)  # the first member that told them is compared with others
     tests: dict[int, OnTestRows] = field(default_factory=dict)
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     writing: Future[None] | None = None
@@ -107,6 +107,9 @@ class Conductor:
         if message.failed is not None:
             self.end(message.failed)
             return
+        if problem := self.compared(message):
+            self.end(problem)
+            return
         self.leaving = self.leaving or message.leaving
         self.take_tests(message)
         for row in message.rows:
@@ -115,6 +118,11 @@ class Conductor:
                 self.waiting[row.member] = row
         if len(self.waiting) == len(self.state):
             self.decide(self.round + 1, message.decided)
+
+    def compared(self, message: Message) -> str:
+        """Return why the members of a worker that has just begun cannot copy those of another."""
+        self.shapes = self.shapes or message.shapes
+        return unlike({**self.shapes, **message.shapes})
 
     def take_tests(self, message: Message) -> None:
         """Take in the members' test losses, and write down what a member's own test raised."""
@@ -132,7 +140,7 @@ class Conductor:
         rows = self.whole_rows(round_)
         reasons = self.note_failures(rows)
         self.read_out = sorted({group for row in rows for group in row.ended})
-        if not any(math.isfinite(row.score) for row in rows):
+        if all(row.failed for row in rows):
             self.end(f"all members have failed by step {rows[0].step}.\n{''.join(reasons[-1:])}")
             return
         self.stopping.hear(rows)
@@ -209,6 +217,10 @@ class Conductor:
         old = round_ - (max(self.run.checkpoint.keep, 2) - 1) * every
         checkpoints.prune(self.store, old, spared)
 
+    def keep_last(self) -> None:
+        """Delete all checkpoints but the last one, once all files of a run are written."""
+        checkpoints.prune(self.store, self.round, earlier_rounds(self.state, self.run.parts))
+
     def wait(self) -> None:
         """Wait until all is written; raises what a write raised."""
         if self.writing is not None:
@@ -224,8 +236,8 @@ class Conductor:
         reasons = []
         for row in rows:
             before = self.last.get(row.member)
-            lasts = before is not None and not math.isfinite(before.score)
-            if math.isfinite(row.score) or (lasts and not row.error):
+            lasts = before is not None and before.failed
+            if not row.failed or (lasts and not row.error):
                 continue
             reasons.append(row.error or f"Member {row.member} diverged: its score is not finite.")
             place = f"failures/round-{row.round:06d}-member-{row.member:05d}.txt"
@@ -234,14 +246,13 @@ class Conductor:
         return reasons
 
     def orders(self, rows: Sequence[Row], last: bool) -> tuple[PopulationState, list[Order]]:
-        reports = [Report(row.member, row.step, row.score) for row in rows]
+        reports = [report_of(row) for row in rows]
         return decide_round(self.run, self.space, self.rules, self.state, reports, last)
 
     def counted(self, row: Row) -> Row:
         """Return a member's row with how many rows and tokens its weights have trained."""
-        known = self.run.takes_rows
-        rows = row.step * (self.run.training.batch if known else row.rows_a_step)
-        tokens = rows * self.run.data.sequence_length if known and self.run.rows != "columns" else 0
+        rows = row.step * (self.run.training.batch if self.run.takes_rows else row.rows_a_step)
+        tokens = rows * self.run.data.sequence_length * self.run.reads_tokens
         return row._replace(rows=rows, tokens=tokens)
 
     @property

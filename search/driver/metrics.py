@@ -65,7 +65,7 @@ class Measure:
         meter, run = self.meter, self.run
         scores = [row.score for row in rows if math.isfinite(row.score)]
         meter.set(metrics.STEP, min(row.step for row in rows))
-        meter.set(metrics.FAILED_MEMBERS, len(rows) - len(scores))
+        meter.set(metrics.FAILED_MEMBERS, sum(row.failed for row in rows))
         if scores:
             meter.set(metrics.BEST_SCORE, max(scores))
             meter.set(metrics.MEDIAN_SCORE, statistics.median(scores))
@@ -88,7 +88,7 @@ class Measure:
         for row in rows:
             before = self.steps.get(row.member, row.step - self.run.population.interval)
             # one that has failed stands still, though its rounds go on
-            steps += max(0, row.step - before) if math.isfinite(row.score) else 0
+            steps += 0 if row.failed else max(0, row.step - before)
             self.steps[row.member] = row.step
         return steps
 

@@ -87,8 +87,8 @@ def train_population(
     clear_away_pieces(store)
     raise_what_ended(conductor, room, errors)
     store.write_json(tables.TESTS, {member: each.losses for member, each in conductor.tests.items()})
-    if run.checkpoint.keep == 1 and run.population.mode == "synchronous":
-        checkpoints.prune(store, conductor.round, earlier_rounds(conductor.state, run.parts))
+    if run.checkpoint.keep == 1:
+        conductor.keep_last()
     return outcome(conductor, time.monotonic() - began, work.threads)
 
 

@@ -107,10 +107,13 @@ class Progress:
 
     @property
     def unit(self) -> str:
-        return "loss" if self.run.by_loss else "score"
+        # the losses of a run need no more words than that
+        return "loss" if self.run.ranked_by == "validation loss" else self.run.ranked_by
 
     def measure(self, score: float) -> str:
-        return f"loss {-score:.4f}" if self.run.by_loss else f"score {score:.4f}"
+        if math.isnan(score):
+            return f"{self.unit} ?"
+        return f"{self.unit} {-score if self.run.by_loss else score:.4f}"
 
     def rounds_per_second(self) -> float:
         done = self.round_ - (self.resumed or 0)

@@ -26,11 +26,12 @@ class Stopping:
         """Take in reports; `reason` says afterwards why the run is to end, if it is."""
         if self.stop is None or self.reason:
             return
-        for row in rows:
+        told = [row for row in rows if row.scored]
+        for row in told:
             self.reports += 1
             if row.score > self.best:  # NaN is not
                 self.best, self.reports = row.score, 0
-        self.reason = self.why(self.stop)
+        self.reason = self.why(self.stop) if told else ""
 
     def why(self, stop: Stop) -> str:
         if stop.score is not None and self.best >= stop.score:

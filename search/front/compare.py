@@ -170,7 +170,9 @@ def comparing_page(stories: dict[str, Story]) -> str:
     """Return the runs side by side as one HTML page that opens offline."""
     units = {story.unit for story in stories.values()}
     if len(units) > 1:
-        raise InputError("DIR: runs of text and others have other scores, so their curves cannot be compared.")
+        raise InputError(
+            f"DIR: these runs are ranked by {' and by '.join(sorted(units))}, so they cannot be compared."
+        )
     columns = ["", *stories]
     about = f"The best {units.pop()} that any member had reached."
     best = curves(stories, lambda story: story.best_so_far(story.rows), 420)

@@ -143,7 +143,8 @@ def tables(keys: list[KeyEntry]) -> list[str]:
     for path in dict.fromkeys(key.path.rpartition(".")[0] for key in keys if key.kind):
         chosen = [key for key in keys if key.kind and key.path.rpartition(".")[0] == path]
         rows = [kind_row(key) for key in chosen]
-        found += [f"### {path}\n", "| kind | key | takes | default | meaning |\n|---|---|---|---|---|"]
+        found += [f"### {path}\n"] if "." in path else []  # a key at the top has its heading already
+        found += ["| kind | key | takes | default | meaning |\n|---|---|---|---|---|"]
         found += [*rows, ""]
     return found
 

@@ -109,7 +109,7 @@ def plans_of(run: Run, measured: bool = False) -> list[RunPlan]:
     swarm = run.swarm or Swarm()
     confirmed = CONTROLS_OF_MIXTURES * swarm.repeats
     return [
-        plan_of(run, f"{run.name}-swarm", swarm.runs, swarm.steps, 5, swarm.model, measured),
+        plan_of(run, f"{run.name}-swarm", swarm.runs, swarm.steps, 5, run.small_model, measured),
         plan_of(run, f"{run.name}-confirm", confirmed, run.training.steps, 5, run.model, measured),
     ]
 
@@ -137,7 +137,7 @@ def plan_of(
         members=members,
         steps=steps,
         reports=min(reports, steps),
-        tokens=members * steps * run.training.batch * run.data.sequence_length if run.takes_rows else 0,
+        tokens=members * steps * run.training.batch * run.data.sequence_length * run.reads_tokens,
         weights=None if found is None else found.trained,
         member_bytes=training,
         shared_bytes=shared,

@@ -10,17 +10,20 @@ from safetensors.numpy import load
 from shoal.cluster.storage import Store
 from shoal.search.config.mixing import PROBED
 from shoal.search.config.run import Run
+from shoal.search.config.score import BY_LOSS
 from shoal.search.corpus.build import load_corpus
+from shoal.search.corpus.questions import questions_of
 from shoal.search.corpus.scores import read_kept_scores, read_scores
 from shoal.search.corpus.streams import open_streams
 from shoal.search.corpus.text import OpenStreams, sample_of, text_of
 from shoal.search.errors import InputError
 from shoal.search.exported import read_exported
-from shoal.search.members.classes import Made, class_of, exported_class
+from shoal.search.members.classes import Made, class_of, exported_class, pretrained_class
 from shoal.search.members.mixed import mixed_class
 from shoal.search.members.sampled import sample_member
 from shoal.search.members.unmade import Unmade
 from shoal.search.members.views import Shared
+from shoal.search.models import exported_pretrained, told_of
 from shoal.trainables.batches import NoBatches
 from shoal.trainables.member import Member
 from shoal.trainables.network import Network
@@ -49,8 +52,13 @@ def build_members(
     if run.sampling.score:
         scores = read_kept_scores(run.data, run.sampling.score)
 
+    asked = questions_of(run)
+
     def complete(number: int, member: Member) -> Member:
-        """Put a policy between a new member and its rows, and let it span workers, as the run says."""
+        """Say what scores a new member, put a policy between it and its rows, and let it span workers."""
+        if run.score != BY_LOSS:
+            assert isinstance(member, Network), "the file's check lets only these have another score"
+            member.questions, member.group_weights = asked, run.score.groups
         if rule is not None:
             sample_member(member, rule, run.seed, run.training.steps, number, shared, scores)
         if span is not None:
@@ -134,7 +142,11 @@ def with_policy(run: Run, made: Made) -> Made:
 
 def open_reference(run: Run, folder: str) -> Reference:
     """Load an exported model; all members on this worker are compared with this one copy."""
-    config = read_exported("mixing.reference", folder)
-    model = exported_class(run, config)(recipe_of(run), {}, NoBatches(), {}, 0, run.device)
-    model.load_weights(load(Store(folder).read("model.safetensors")))
+    if run.trainable == "causal_lm":
+        given, config = exported_pretrained(folder), told_of("mixing.reference", folder)
+        model: Any = pretrained_class(given)(recipe_of(run), {}, NoBatches(), {}, 0, run.device)
+    else:
+        config = read_exported("mixing.reference", folder)
+        model = exported_class(run, config)(recipe_of(run), {}, NoBatches(), {}, 0, run.device)
+        model.load_weights(load(Store(folder).read("model.safetensors")))
     return Reference(partial(model.parts, model.module.eval()), config["step"])

@@ -13,6 +13,7 @@ from shoal.search.errors import InputError
 from shoal.search.members.declarations import constants_in
 from shoal.search.members.own_class import own_class
 from shoal.search.models import settings_of
+from shoal.trainables.pretrained.settings import Pretrained
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,14 @@ def decoder(run: Run) -> Made:
 
 
 def causal_lm(run: Run) -> Made:
+    return pretrained_class(settings_of(run))
+
+
+def pretrained_class(given: Pretrained) -> Made:
+    """Return the class of members of a pretrained model."""
     from shoal.trainables.pretrained.causal import CausalModel
 
-    return Made(CausalModel, {"pretrained": settings_of(run)})
+    return Made(CausalModel, {"pretrained": given})
 
 
 def preference(run: Run) -> Made:

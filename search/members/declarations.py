@@ -86,6 +86,7 @@ def declared_by(found: Any) -> Trainable:
         takes=takes,
         by_row=getattr(found, "by_row", None),
         by_loss=network is not None and bool(takes) and found.score is network.score,
+        writes=bool(getattr(found, "writes", False)),
         network=network is not None,
         hyperparameters=known_numbers(found),
         constants=tuple(constants_in(found)),

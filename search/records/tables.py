@@ -49,6 +49,7 @@ METRICS_SCHEMA = pa.schema(
         ("member", pa.int32()),
         ("brood", pa.int32()),
         ("score", pa.float64()),
+        ("scored", pa.bool_()),  # false where the score is the last one of these weights, of an earlier round
         ("train_loss", pa.float64()),
         ("rows", pa.int64()),  # rows that the weights have trained
         ("tokens", pa.int64()),

@@ -26,6 +26,6 @@ def errors_of(said: dict[str, Any]) -> dict[str, float]:
 
 def tests_of(story: Story, said: dict[str, Any]) -> dict[str, float]:
     """Return what a run's best member came to on the rows of the test split, by name."""
-    score = {} if story.losses or said.get("test_score") is None else {"score": said["test_score"]}
+    score = {} if story.losses or said.get("test_score") is None else {story.unit: said["test_score"]}
     losses = {f"loss, {group}": loss for group, loss in (said.get("test_loss") or {}).items()}
     return score | losses | (said.get("test_measures") or {})

@@ -53,13 +53,19 @@ class Story:
     @property
     def unit(self) -> str:
         """What the curves show: a score, or the loss that it is minus of."""
-        declared = self.settings.get("declared") or {}
-        by_loss = self.settings.get("trainable", "decoder") == "decoder" or declared.get("by_loss")
-        return "validation loss" if by_loss else "score"
+        if named := self.summary.get("ranked_by"):
+            return str(named)
+        return "validation loss" if self.losses else "score"
 
     @property
     def losses(self) -> bool:
-        return self.unit != "score"
+        """Whether lower is better."""
+        if "better" in self.summary:
+            return bool(self.summary["better"] == "lower")
+        # the run of an older version, which knew one score for each class
+        declared = self.settings.get("declared") or {}
+        trainable = self.settings.get("trainable", "decoder")
+        return trainable in ("decoder", "causal_lm") or bool(declared.get("by_loss"))
 
     def shown(self, score: float | None) -> float | None:
         """Return a score as the report shows it; None where a member failed."""

@@ -141,7 +141,9 @@ def rounds(story: Story) -> str:
 
 
 def overview(story: Story) -> str:
-    what = "Nats per token; lower is better." if story.losses else "Higher is better."
+    what = "In nats; lower is better." if story.losses else "Higher is better."
+    if (every := (story.settings.get("score") or {}).get("every", 1)) > 1:
+        what += f" Scored at every {every} intervals; in between the last score stays."
     lanes = ("genealogy", "Who copied whom", "One lane per member slot.")
     across = ("parallel", "Hyperparameters and result", "One line per member; nobody copied.")
     figures = [

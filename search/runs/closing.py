@@ -77,7 +77,7 @@ def headline(run: Run, found: dict[str, Any]) -> str:
     score = -found["best_score"] if run.by_loss else found["best_score"]
     parts = [
         f"{run.name}: best member {found['best_member']}",
-        f"{'validation loss' if run.by_loss else 'score'} {score:.4f}",
+        f"{run.ranked_by} {score:.4f}",
         *(f"test {name} {value:.4f}" for name, value in test_values(run, found).items()),
         f"{found['exploits']} exploits",
         f"{seconds(found):.0f} s",
@@ -88,7 +88,7 @@ def headline(run: Run, found: dict[str, Any]) -> str:
 def test_values(run: Run, found: dict[str, Any]) -> dict[str, float]:
     """Return what the best member came to on the rows of the test split: losses by group, score, measures."""
     score = found.get("test_score")
-    alone = {} if run.by_loss or score is None else {"score": score}
+    alone = {} if run.by_loss or score is None else {run.ranked_by: score}
     return {**alone, **found["test_loss"], **(found.get("test_measures") or {})}
 
 
@@ -96,7 +96,7 @@ def compare_with_controls(run: Run, found: dict[str, Any], beside: dict[str, dic
     """Return the population beside its controls, at equal steps."""
     table = Table("", run.population.exploit.kind, *beside, box=None, pad_edge=False)
     sign = -1 if run.by_loss else 1
-    name = "best validation loss" if run.by_loss else "best score"
+    name = f"best {run.ranked_by}"
     each = [found, *beside.values()]
     table.add_row(name, *(f"{sign * one['best_score']:.4f}" for one in each))
     tests = [test_values(run, one) for one in each]

@@ -110,11 +110,12 @@ def first_files(run: Run, manifest: Manifest) -> dict[str, WholeStream]:
 
 def scores_on(run: Run, member: Member, split: str) -> list[str]:
     score, losses = member.evaluate(split)
-    if split == "validation":
+    scored = split == "validation" and getattr(member, "scored", True)
+    if scored:
         a_number(score, "the score")
     measures = measured(member, split)
-    named = f"loss {-score:.4f}" if run.by_loss else f"score {score:.4f}"
-    return [named, *(f"{group} {loss:.4f}" for group, loss in {**losses, **measures}.items())]
+    named = f"{run.ranked_by} {-score if run.by_loss else score:.4f}" if scored else ""
+    return [*filter(None, [named]), *(f"{group} {loss:.4f}" for group, loss in {**losses, **measures}.items())]
 
 
 def check_counted(member: Member, steps: int) -> None:

@@ -119,9 +119,8 @@ def design(run: Run) -> list[Vector]:
 
 
 def with_small_model(run: Run) -> Run:
-    """Return the run with the model of the small runs in place of its own."""
-    given = settings(run)
-    return run.model_copy(update={"model": given.model, "settings": run.settings | given.settings})
+    """Return the run with the model of the small runs in place of its own, which a pretrained one keeps."""
+    return run.model_copy(update={"model": run.small_model, "settings": run.settings | settings(run).settings})
 
 
 def as_population(run: Run, part: str, steps: int, repeats: int, mixtures: Sequence[Vector]) -> Run:

@@ -16,6 +16,7 @@ from shoal.search.checks.mixing import check_with_rows, note_on_batches
 from shoal.search.checks.run import note_on_epochs
 from shoal.search.config.run import Run
 from shoal.search.corpus.build import COLUMNS, describe, prepare_corpus, why_skipped
+from shoal.search.corpus.questions import questions_of
 from shoal.search.corpus.streams import windows
 from shoal.search.driver.conductor import Watcher
 from shoal.search.driver.metrics import Measure, Watchers
@@ -126,6 +127,7 @@ def prepare_run(run: Run, console: Console, new: bool = False) -> Run:
     run = run.model_copy(update={"data": run.data.model_copy(update={"content": manifest.content})})
     rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}
     check_rows(run, rows, list(windows(run.data, manifest)))
+    questions_of(run, partial(print_line, console))
     notes = [note_on_batches(run) if run.mixing else "", note_on_epochs(run, rows)]
     for note in filter(None, notes):
         print_line(console, note)
@@ -243,6 +245,8 @@ def train_on(run: Run, watcher: Watcher, store: Store, console: Console) -> Outc
 
 def record_summary(store: Store, run: Run, status: str, outcome: Outcome | None = None) -> None:
     known: dict[str, Any] = {"status": status, "members": run.population.members, "rounds": run.rounds}
+    # best_score and test_score are minus the loss where a loss ranks
+    known |= {"ranked_by": run.ranked_by, "better": "lower" if run.by_loss else "higher"}
     if run.sampling.scorer is not None:
         from shoal.search.corpus.scores import cost  # which imports torch
 

@@ -46,9 +46,9 @@ def write_selected(
                 splits[TRAIN] = write_group(pool, store, stage, name, _part(decided, inside), added.get(name))
             for split, held in group.splits.items():
                 if split != TRAIN or name not in places:
-                    copy_files(pool.store, store, stage, held.files)
+                    copy_files(pool.store, store, stage, held.all_files)
             groups[name] = replace(group, splits=splits)
-            files += [file for split in splits.values() for file in split.files]
+            files += [file for split in splits.values() for file in split.all_files]
         manifest = replace(pool.manifest, content=content_of(groups), groups=groups)
         move(store, stage, files)
         publish_corpus(store, manifest)

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-import numpy as np
-
 from shoal.cluster import checkpoints, mailbox
 from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
 from shoal.search.errors import Exhausted
 from shoal.search.members.build import build_members
 from shoal.search.messages import Message, Row, Verdict
+from shoal.search.worker.alike import tell_shapes
 from shoal.search.worker.guarded import LOST, loaded, lost_state, taken, trained_by
+from shoal.search.worker.spent import CHECKPOINT, EXPLOIT, Spent
 from shoal.search.worker.teams import Team, failed_row, teams
 from shoal.trainables.member import Member, SavedState
 from shoal.trainables.stacked_loss import CompileError
@@ -94,6 +94,7 @@ class Turns:
     asked: dict[int, SavedState] = field(default_factory=dict)
     # member -> why it could not go on from what it was given, until it is reported
     errors: dict[int, str] = field(default_factory=dict)
+    spent: Spent = field(default_factory=Spent)
 
     @property
     def members(self) -> dict[int, Member]:
@@ -160,12 +161,14 @@ class Turns:
         ends = team.ends(self.failed)
         for number in sorted((self.left(team) - self.asked.keys()) & rows.keys()):
             member = team.members[number]
-            state = self.asked[number] = taken(member)
+            # others copy the state that is also saved
+            with self.spent.on(CHECKPOINT, [number]):
+                state = self.asked[number] = taken(member)
             error = self.errors.pop(number, WEIGHTS_LOST if number in self.failed else "") or state.get(
                 LOST, ""
             )
             row = failed_row(number, member, error) if error else rows[number]
-            if not np.isfinite(row.score):
+            if row.failed:
                 self.failed.add(number)
             # a member that came back from its file repeats a report that may have been answered
             if self.inbox.look(number) is None:
@@ -180,7 +183,9 @@ class Turns:
                 states |= {number: state} if number not in self.failed else {}
         if told:
             # a report says that the files of the member's round before are whole
-            self.writer.wait()
+            with self.spent.on(CHECKPOINT, [row.member for row in told]):
+                self.writer.wait()
+            told = [self.spent.added(row) for row in told]
             rounds = {row.member: row.round for row in told}
             mailbox.publish_states(self.actor, self.brood, Message(told), rounds, states)
 
@@ -201,18 +206,21 @@ class Turns:
         if verdict.order is not None:
             self.failed.discard(number)
             self.hyperparameters[number] = verdict.order.hyperparameters
-            state = self.donated(verdict)
+            with self.spent.on(EXPLOIT, [number]):
+                state = self.donated(verdict)
+                error = loaded(member, state, verdict.order.hyperparameters) if state else ""
             if state is None:
                 self.failed.add(number)
                 return
-            if error := loaded(member, state, verdict.order.hyperparameters):
+            if error:
                 self.failed.add(number)
                 self.errors[number], state = error, lost_state(error)
         if verdict.ended:
             self.ended.add(number)
         assert state is not None
         standing: Standing = {"hyperparameters": self.hyperparameters[number], "ended": verdict.ended}
-        self.writer.save(verdict.round, number, {**state, STANDING: standing})
+        with self.spent.on(CHECKPOINT, [number]):
+            self.writer.save(verdict.round, number, {**state, STANDING: standing})
 
     def donated(self, verdict: Verdict) -> SavedState | None:
         """Return what the donor reported with; from its file if the published one is lost, else None."""
@@ -240,6 +248,8 @@ def train_freely(
     given = {number: standing["hyperparameters"] for number, standing in standings.items()}
     hyperparameters = {**starts, **given}
     members = build_members(run, hyperparameters)
+    if not any(rounds.values()):
+        tell_shapes(run, members, actor, brood)
     found_errors = {
         number: loaded(members[number], state, hyperparameters[number]) for number, state in states.items()
     }

@@ -19,7 +19,7 @@ from shoal.search.members.build import build_members
 from shoal.search.members.ledger import way_to_ledger
 from shoal.search.members.views import Shared
 from shoal.search.messages import Message, OnTestRows, Row
-from shoal.search.worker.alike import check_alike
+from shoal.search.worker.alike import tell_shapes
 from shoal.search.worker.asynchronous import train_freely
 from shoal.search.worker.guarded import LOST, loaded, on_test_rows, taken, trained_by
 from shoal.search.worker.orders import way_to_orders
@@ -69,7 +69,7 @@ def train_in_rounds(
     over: bool,
 ) -> tuple[Members, Collection[int]] | None:
     """Train members in step with all others; return them and who has failed, or None if the run ends before."""
-    resumed, state, members, failed = begin(run, store, brood, state, span, shared)
+    resumed, state, members, failed = begin(run, store, actor, brood, state, span, shared)
     way = way_to_orders(run, state, resumed, actor, brood, told=shared is not None or run.stop is not None)
     found, writer = teams(members, run.cluster.stack, run.cluster.compile), checkpoints.Writer(store)
     meter, direct = Meter(run.label), mailbox.direct_way(torch.zeros(1, device=run.device), run.cluster.direct)
@@ -79,7 +79,7 @@ def train_in_rounds(
             break
         with CLOCK.phase("compute"):
             rows = train_teams(found, run.population.interval, failed)
-        failed = {row.member: "" for row in rows if not np.isfinite(row.score)}
+        failed = {row.member: "" for row in rows if row.failed}
         # the round before is whole before this one counts: a killed run loses no more than one interval
         with CLOCK.phase("checkpoint"), spent.on(CHECKPOINT, members):
             writer.wait()
@@ -142,6 +142,7 @@ def part_of(span: Span | None) -> checkpoints.Part:
 def begin(
     run: Run,
     store: Store,
+    actor: Any,
     brood: int,
     state: PopulationState,
     span: Span | None,
@@ -160,7 +161,8 @@ def begin(
         state = population.from_plain(checkpoints.load_decisions(store, resumed)["members"])
     members = build_members(run, {number: state[number].hyperparameters for number in mine}, span, shared)
     if resumed is None:
-        check_alike(run, members)
+        if leads(span):
+            tell_shapes(run, members, actor, brood)
         return 0, state, members, {}
     # a clone has no score yet
     failed = {

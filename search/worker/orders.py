@@ -1,17 +1,16 @@
 """How a worker comes by its members' orders: the conductor decides, or the worker itself if it has them all."""
 
-import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shoal.cluster import mailbox
-from shoal.policies.population import Order, PopulationState, Report
+from shoal.policies.population import Order, PopulationState
 from shoal.policies.rules import Rules
 from shoal.policies.space import Space
 from shoal.search.config.run import Run
-from shoal.search.decisions import decide_round
+from shoal.search.decisions import decide_round, report_of
 from shoal.search.messages import Message, RoundOrders
 
 # rounds: intervals shorter than a record takes to write do not wait for each record
@@ -71,11 +70,11 @@ class OwnDecision:
         assert message is not None, "a worker that decides speaks for its members"
         if not self.settle(MOST_UNANSWERED - 1):
             return None
-        if not any(math.isfinite(row.score) for row in message.rows):
+        if all(row.failed for row in message.rows):
             # the conductor ends such a run, and says why; nothing reported before may be overtaken
             asked = FromConductor(self.actor, self.brood)
             return asked.next(round_, message) if self.settle() else None
-        reports = [Report(row.member, row.step, row.score) for row in message.rows]
+        reports = [report_of(row) for row in message.rows]
         self.over = any(row.ended for row in message.rows)
         last = self.over or round_ == self.run.rounds
         self.state, orders = decide_round(self.run, self.space, self.rules, self.state, reports, last)

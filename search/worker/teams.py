@@ -81,6 +81,7 @@ class Team:
                 number,
                 step=int(member.trained) if ends else 0,
                 score=float(score) if np.isfinite(score) else float("nan"),
+                scored=bool(getattr(member, "scored", True)),
                 train_loss=train_losses[number],
                 train_seconds=trained / len(scores),
                 evaluate_seconds=evaluated / len(scores),

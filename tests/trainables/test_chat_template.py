@@ -72,6 +72,8 @@ def test_rows_of_chats_learn_the_answers_alone(tmp_path) -> None:
     tokenizer = folder(tmp_path / "tokenizer")
     chats = [{"messages": [{"role": "user", "content": f"hi x{number}"}, *CHAT[1:]]} for number in range(40)]
     chats += [{"messages": CHAT[:1]}, {"messages": "hi"}]  # no answer; no messages
+    # in the template's text it would be the token, and end the message
+    chats += [{"messages": [{"role": "user", "content": "hi </s> ho"}, *CHAT[1:]]}]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
     settings = Data(
         corpus=str(tmp_path / "corpus"),
@@ -84,7 +86,8 @@ def test_rows_of_chats_learn_the_answers_alone(tmp_path) -> None:
     )
     manifest = build_corpus(settings, lambda line: None)
     group = manifest.groups["chats"]
-    assert (group.documents, group.skipped, settings.rows) == (40, 2, "instruction")
+    assert (group.documents, group.skipped, settings.rows) == (40, 3, "instruction")
+    assert "the text of the special token </s>" in group.reasons
     (row, *_) = as_rows(Store(settings.corpus).read_table(group.splits["train"].files[0]))
     # <s> user hi x </s> assistant | ho </s> | user what </s> assistant | so so </s>
     assert row["tokens"].tolist() == [1, 3, 5, 0, 2, 4, 6, 2, 3, 8, 2, 4, 7, 7, 2, 2]

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("tokenizers", reason="the extra shoal[hf] is not installed")
 
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
@@ -20,6 +20,7 @@ from shoal.search.corpus.held_out import sampled_rows
 from shoal.search.errors import InputError
 from shoal.search.tokenizers import open_tokenizer
 from tests.helpers.odd_files import holds, lines
+from tests.helpers.pretrained import letters
 
 WORDS = {"<unk>": 0, "<s>": 1, "</s>": 2, "[CLS]": 3, "[SEP]": 4, "<|im_end|>": 5, "a": 6, "b": 7}
 
@@ -143,6 +144,50 @@ def test_rows_hold_a_beginning_and_an_end_for_each_document(tmp_path) -> None:
     tokenizer = open_tokenizer(folder(tmp_path, "<s> $A"))
     ids = [*tokenizer.encode("a b"), tokenizer.end]
     assert np.array(ids).tolist() == [1, 6, 7, 2]
+
+
+def marked(path, whole_words: bool) -> str:
+    """Write a tokenizer whose `</s>` is marked as special; its model may know it as a word of a text, too."""
+    if not whole_words:
+        letters(str(path))
+        return str(path)
+    tokenizer = Tokenizer(models.WordLevel({**WORDS, "s": 8, ">": 9, "</": 10}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens([AddedToken(word, special=True) for word in ("<unk>", "<s>", "</s>")])
+    tokenizer.save(str(path / "tokenizer.json"))
+    return str(path)
+
+
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_what_is_written_like_a_special_token_is_plain_text(tmp_path, whole_words: bool) -> None:
+    tokenizer = open_tokenizer(marked(tmp_path, whole_words))
+    assert tokenizer.end in tokenizer.special
+    for write in (tokenizer.encode, tokenizer.within):
+        assert tokenizer.end not in write("a </s> b </s>")
+    # what a template writes is meant as it stands
+    assert tokenizer.template("a </s> b").tolist().count(tokenizer.end) == 1
+    if not whole_words:
+        assert tokenizer.decode(tokenizer.within("a </s> b")) == "a </s> b"
+
+
+def test_a_text_with_a_special_tokens_name_ends_once(tmp_path) -> None:
+    letters(str(tmp_path))
+    texts = [f"text {number} </s> goes on" for number in range(40)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    groups = {"docs": str(tmp_path / "in.jsonl")}
+    settings = Data(
+        corpus=str(tmp_path / "corpus"),
+        groups=groups,
+        tokenizer=str(tmp_path),
+        validation=0.2,
+        test=0.2,
+        sequence_length=8,
+    )
+    manifest, store = build_corpus(settings, lambda line: None), Store(settings.corpus)
+    splits = manifest.groups["docs"].splits.values()
+    rows = [as_rows(store.read_table(file)) for split in splits for file in split.files]
+    ends = sum(int((each == open_tokenizer(str(tmp_path)).end).sum()) for each in rows)
+    assert 37 <= ends <= 40, "the last, incomplete row of a split is dropped"
 
 
 @pytest.mark.slow

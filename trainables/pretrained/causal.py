@@ -1,6 +1,6 @@
 """A pretrained language model as a member: all of its weights, or an adapter on a base that members share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,8 @@ from shoal.trainables.pretrained.head import FrozenHead
 from shoal.trainables.pretrained.low_rank import adapters, add_adapters, fit_rank, ranks_in_use
 from shoal.trainables.pretrained.rows import Seen, mean_counted, seen
 from shoal.trainables.pretrained.settings import Pretrained
+from shoal.trainables.pretrained.writing import write_on
+from shoal.trainables.scores import TokenIds
 from shoal.trainables.searched_numbers import FloatOrTensor, cross_entropy, used
 
 ROWS_AT_A_TIME = 16  # held-out rows are judged so many at a time
@@ -32,6 +34,7 @@ class CausalModel(Network):
 
     takes = frozenset({"tokens", "instruction"})
     by_row = True
+    writes = True
     searched = frozenset({"rank"})
     stacks_itself = True
     pretrained: Pretrained
@@ -152,11 +155,21 @@ class CausalModel(Network):
                 )
         return losses.new_zeros(counts.shape).masked_scatter(counts, losses)
 
+    def parts(self, module: nn.Module, batch: Any) -> Tensor:
+        """Return the loss of each token that counts, in nats, else NaN: `(rows, length)`."""
+        rows = seen(batch)
+        return self.token_losses(module, rows).float().masked_fill(rows.counted == 0, float("nan"))
+
     def row_losses(self, module: nn.Module, rows: Mapping[str, Any]) -> dict[str, Tensor]:
         return {
             group: torch.cat([self.loss(module, part, self.sober) for part in pieces(each, ROWS_AT_A_TIME)])
             for group, each in rows.items()
         }
+
+    def write(
+        self, module: nn.Module, prompts: Sequence[TokenIds], most: int, ends: Set[int]
+    ) -> list[list[int]]:
+        return write_on(module, prompts, most, ends, self.device)
 
 
 def recompute(module: Any) -> None:

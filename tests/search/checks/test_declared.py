@@ -98,6 +98,10 @@ def test_rows_need_a_class_that_takes_them() -> None:
     said = refused("words", 'takes = {"words"}')
     assert "must take rows of tokens, instruction, preference, columns as a set, such as {'tokens'}" in said
     assert "must take rows of" in refused("word", 'takes = "tokens"')
+    columns = 'takes = {"columns"}\n    vocabulary: int = 9', "data={groups: {a: texts}, columns: {x: number}}"
+    load("only_columns", *columns)
+    said = refused("no_tokens", *columns, "data.sequence_length=32")
+    assert said.endswith("data.sequence_length: rows of columns have no tokens; leave it out")
     assert "data.rows: Slope takes columns, got tokens" in refused("columns", 'takes = {"columns"}')
     assert "data.groups: at least one group" in refused("groups", "pass", "data.groups={}")
 

@@ -10,8 +10,11 @@ import yaml
 
 pytest.importorskip("transformers")
 
+from rich.console import Console
+
 from shoal.search.errors import InputError
 from shoal.search.load import load_run
+from shoal.search.runs.population import prepare_run
 from tests.helpers.pretrained import causal_run, letters, tiny_model
 
 
@@ -120,3 +123,64 @@ def test_the_decoder_recomputes_nothing(tmp_path) -> None:
     more = {"hyperparameters": {"dropout": {"kind": "float", "low": 0, "high": 0.5}}}
     with pytest.raises(InputError, match=r"model\.gradient_checkpointing: the decoder does not look at it"):
         load(tmp_path, trainable="decoder", model={"gradient_checkpointing": True}, **more)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"model\.path: must be a model with config\.json, got .*empty"):
+        load(tmp_path, model__path=str(tmp_path / "empty"))
+
+
+def test_a_chat_needs_the_models_template(tmp_path) -> None:
+    with pytest.raises(InputError, match=r"data\.tokenizer: a chat template must stand in .*kind: instruction"):
+        load(tmp_path, data__format={"kind": "chat"})
+
+
+@pytest.mark.parametrize(
+    ("shape", "length", "said"),
+    [
+        (
+            {"prompt": "{questoin}?", "answer": "a"},
+            32,
+            r"no field 'questoin' \(data.format\); did you mean `question`",
+        ),
+        ({"prompt": "question", "answer": "a"}, 16, r"not one of 40 examples fits .*too_long: cut\."),
+        (
+            {"prompt": "question", "answer": "a", "too_long": "cut"},
+            16,
+            "with a token of its answer; raise data.seq",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_are_named_before_anything_trains(tmp_path, shape, length, said) -> None:
+    rows = [{"question": f"a long question, number {number}", "a": "b"} for number in range(40)]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    more = {"data__groups": {"one": f"{tmp_path}/in.jsonl"}, "data__sequence_length": length}
+    run = load(tmp_path, data__format={"kind": "instruction", **shape}, **more)
+    with pytest.raises(InputError, match=said) as error:
+        prepare_run(run, Console(quiet=True))
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"sampling": {"rule": "easy_to_hard", "scorer": "best"}, "data__format": "chat"},
+            "sampling.scorer: scores rows of text, got trainable causal_lm",
+        ),
+        (
+            {"selection": {"policy": "dsir", "rows": 4, "target": {"law": "installed"}}}
+            | {"data__format": {"kind": "instruction", "prompt": "q", "answer": "a"}},
+            "selection.scores.0: reads rows of plain tokens, got data.rows: instruction",
+        ),
+        (
+            {"data__format": {"kind": "preference"}},
+            "data.rows: the causal_lm takes tokens or instruction, got preference",
+        ),
+    ],
+)
+def test_readers_of_plain_tokens_refuse_other_rows(tmp_path, changes, said) -> None:
+    with pytest.raises(InputError) as error:
+        load(tmp_path, **changes)
+    assert str(error.value).endswith(said) and len(str(error.value).splitlines()) == 1

@@ -141,3 +141,40 @@ def test_a_score_that_is_reached_makes_the_round_the_last(tmp_path) -> None:
     assert early_end(conductor) == said
     kept = checkpoints.load_decisions(store, 2)["stopping"]
     assert kept["best"] == 3.0 and kept["reason"]
+
+
+def test_a_round_without_new_scores_decides_nothing(conductor, tmp_path) -> None:
+    """Nobody has been scored in round 1; in round 3 the scores are those of round 2."""
+    tables.write_starts(conductor.store, conductor.state)
+
+    def unscored(round_: int, scores: list[float]) -> Message:
+        return Message([row._replace(scored=False) for row in reports(round_, scores).rows])
+
+    conductor.receive(unscored(1, [math.nan] * 4))
+    assert conductor.given[1].orders == [] and not conductor.failure and not conductor.watcher.failures
+    conductor.receive(reports(2, [1.0, 0.5, 3.0, 2.0]))
+    before, ranked = conductor.state, conductor.given[2].orders
+    assert ranked
+    conductor.receive(unscored(3, [1.0, 0.5, 3.0, 2.0]))
+    assert conductor.given[3].orders == [] and conductor.best() == 2
+    assert [known.decisions for known in conductor.state] == [3] * 4
+    assert [known.score for known in conductor.state] == [known.score for known in before]
+    conductor.wait()
+    rows = conductor.store.read_table(tables.METRICS).to_pylist()
+    assert [row["scored"] for row in sorted(rows, key=lambda row: row["round"])] == [False] * 4 + [True] * 4 + [
+        False
+    ] * 4
+    # what a resumed run and the list of runs read
+    assert [tables.row_of(row).scored for row in rows if row["round"] == 3] == [False] * 4
+
+
+def test_members_of_other_shapes_on_two_workers_end_the_run(conductor) -> None:
+    conductor.receive(Message(shapes={0: {"weight": (4, 8)}}))
+    conductor.receive(Message(shapes={2: {"weight": (4, 8)}}))
+    assert not conductor.failure
+    conductor.receive(Message(shapes={1: {"weight": (4, 16)}}))
+    assert conductor.given == {1: None}
+    assert conductor.failure == (
+        "hyperparameters: members 0 and 1 differ in the shape of weight ((4, 8) and (4, 16)), so neither could "
+        "copy the other: let no hyperparameter shape the module, or set population.exploit: none"
+    )

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -160,3 +161,66 @@ def test_the_demo_is_tried(tmp_path) -> None:
     run = load_run(str(ROOT / "examples/demo.yaml"), [groups, f"data.corpus={tmp_path}/corpus", *small])
     try_out(run, Console(file=said, width=200))
     assert "MixedLanguageModel" in said.getvalue() and "validation" in said.getvalue()
+
+
+ANSWERS = """\
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from shoal.trainables.network import Network
+
+
+class Slope(Network):
+    takes = {"instruction"}
+    by_row = True
+    vocabulary: int
+
+    def build(self):
+        return nn.Sequential(nn.Embedding(self.vocabulary, 8), nn.Linear(8, self.vocabulary))
+
+    def loss(self, module, batch, numbers):
+        tokens, counts = batch["tokens"].long(), batch["mask"][:, 1:].float()
+        logits = module(tokens[:, :-1])
+        losses = cross_entropy(logits.mT, tokens[:, 1:], reduction="none")
+        return (losses * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
+"""
+WRITES = """
+    writes = True
+
+    def write(self, module, prompts, most, ends):
+        return [list(b"yes")[:most] for _ in prompts]
+"""
+CHOICE, MATCH = "{kind: choice, choices: ['yes', 'no']}", "{kind: exact_match, tokens: 3, groups: even}"
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "score", "said"),
+    [
+        ("chooses", ANSWERS, CHOICE, "score, validation .*right_even"),
+        # all even questions are answered with yes
+        ("writes", ANSWERS + WRITES, MATCH, "right_even 1.0000, right_odd 0.0000"),
+    ],
+)
+def test_a_class_is_scored_by_its_answers(name: str, source: str, score: str, said: str) -> None:
+    for group, answer in (("even", "yes"), ("odd", "no")):
+        rows = [{"q": f"is {number} {group}?", "a": answer} for number in range(60)]
+        Path(f"{group}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = tried(
+        TEXTS.replace("groups: {letters: letters, digits: digits}, sequence_length: 16, ", ""),
+        name,
+        source,
+        "data.groups={even: even.jsonl, odd: odd.jsonl}",
+        "data.format={kind: instruction, prompt: q, answer: a}",
+        "data.sequence_length=32",
+        "population.interval=1",
+        "training.warmup=0",
+        f"score={score}",
+    )
+    assert re.search(said, found) and "it trains on as its donor does" in found
+
+
+def test_a_class_that_does_not_write_is_not_ranked_by_what_it_writes() -> None:
+    file = TEXTS.replace("groups: {letters: letters, digits: digits}", "groups: {letters: letters}")
+    form = "data.format={kind: instruction, prompt: q, answer: a}"
+    with pytest.raises(InputError, match=r"score: exact_match needs members that write, but .*`writes = True`"):
+        tried(file, "mute", ANSWERS, form, f"score={MATCH.replace('even', 'letters')}")

@@ -67,6 +67,7 @@ class Post:
         self.kill = kill or {}  # worker -> number of its message
         for name, call in (
             ("publish_states", self.publish),
+            ("send_report", self.tell),
             ("next_verdicts", self.next),
             ("fetch_state", lambda kept: kept),
         ):
@@ -81,6 +82,10 @@ class Post:
             if self.kill[worker] == 0:
                 raise Killed
             self.states |= {(round_, member): states.get(member) for member, round_ in rounds.items()}
+            self.conductor.receive(message)
+
+    def tell(self, actor: Any, brood: int, message: Message) -> None:
+        with self.changed:
             self.conductor.receive(message)
 
     def give(self, verdicts: list[Verdict] | None) -> None:
@@ -336,3 +341,70 @@ def test_rows_that_end_are_the_end_of_the_run_and_no_members_failure(run, monkey
     starts = {0: {"h0": 0.5, "h1": 0.5}}
     with pytest.raises(Exhausted, match="code read to the end"):
         train_freely(run, Store(run.directory), None, 0, starts)
+
+
+class Seldom(Uneven):
+    """A toy that is scored at every other ready point."""
+
+    known = float("nan")
+
+    @property
+    def scored(self) -> bool:
+        return self.trained % 8 == 0
+
+    def evaluate(self, split: str = "validation") -> tuple[float, dict[str, float]]:
+        if self.scored:
+            self.known = self.score()
+        return self.known, {}
+
+
+def test_members_copy_only_where_they_are_scored(run, monkeypatch) -> None:
+    monkeypatch.setattr(
+        turns,
+        "build_members",
+        lambda run, given: {number: Seldom(values, slow=True) for number, values in given.items()},
+    )
+    run = load_run(TOY, [f"directory={run.directory}", *CHANGES, "population.exploit.fraction=0.5"])
+    post = Post(run, monkeypatch)
+    assert post.train(run) == set() and post.conductor.finished
+    rows = Store(run.directory).read_table(METRICS).to_pylist()
+    scored = {(row["member"], row["round"]): row["scored"] for row in rows}
+    assert set(scored.values()) == {True, False}
+    copies = [event for event in read_lineage(Store(run.directory)) if event.event == "copy"]
+    assert copies and all(scored[event.member, event.round] for event in copies)
+    assert not list(Path(run.directory).glob("failures/*")), "a member without a score has not failed"
+
+
+def test_what_copies_and_checkpoints_take_is_recorded(run, monkeypatch) -> None:
+    Post(run, monkeypatch).train(run)
+    store = Store(run.directory)
+    rows = store.read_table(METRICS).to_pylist()
+    assert all(row["checkpoint_seconds"] > 0 for row in rows)
+    copied = {(event.member, event.round) for event in read_lineage(store) if event.event == "copy"}
+    after = [row for row in rows if (row["member"], row["round"] - 1) in copied]
+    assert after and all(row["exploit_seconds"] > 0 for row in after)
+    assert all(not row["exploit_seconds"] for row in rows if row not in after)
+
+
+def test_one_checkpoint_is_left_where_one_is_kept(run, monkeypatch) -> None:
+    post = Post(
+        run.model_copy(update={"checkpoint": run.checkpoint.model_copy(update={"keep": 1})}), monkeypatch
+    )
+    post.train(run)
+    post.conductor.keep_last()
+    left = sorted(path.name for path in Path(run.directory).glob("checkpoints/*/*") if path.is_file())
+    assert left == ["decisions.json", *(f"member-{member:05d}.safetensors" for member in range(MEMBERS))]
+    check_weights(run)
+
+
+def test_shapes_are_told_where_other_workers_have_members_too(run, monkeypatch) -> None:
+    from shoal.search.worker import alike
+
+    told = []
+    monkeypatch.setattr(alike.mailbox, "send_report", lambda actor, brood, message: told.append(message))
+    alike.tell_shapes(run, {0: language(0), 2: language(1)}, None, 0)
+    assert [list(message.shapes) for message in told] == [[0]]
+    assert told[0].shapes[0]["embedding.weight"] == (31, 16)
+    one = run.model_copy(update={"cluster": run.cluster.model_copy(update={"workers_per_brood": 1})})
+    alike.tell_shapes(one, {0: language(0)}, None, 0)
+    assert len(told) == 1

@@ -137,7 +137,7 @@ def test_a_resumed_member_whose_state_was_lost_has_failed(tmp_path, monkeypatch)
     context = type("Context", (), {"get_world_rank": lambda _: 0, "get_world_size": lambda _: 1})()
     monkeypatch.setattr(brood.train, "get_context", lambda: context)
     monkeypatch.setattr(brood, "build_members", lambda *_: given)
-    resumed, _, _, failed = brood.begin(run, store, 0, state, None, None)
+    resumed, _, _, failed = brood.begin(run, store, None, 0, state, None, None)
     assert resumed == 3 and failed == {2: "not saved"}
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from shoal.trainables.class_networks import augment, channels_first, shifted
-from shoal.trainables.class_scores import auroc, macro_f1, share_right
+from shoal.trainables.class_scores import auroc, macro_f1, share_of_hits
 from shoal.trainables.classifier_settings import ClassifierSettings
 from shoal.trainables.objectives.kinds import OBJECTIVES
 from shoal.trainables.stack import Stack
@@ -120,12 +120,12 @@ def test_an_objective_that_trains_no_prediction_is_refused() -> None:
 def test_scores_of_five_rows_by_hand() -> None:
     values = torch.tensor([[2.0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 3, 0], [0, 0, 1]])
     labels, every = torch.tensor([0, 1, 1, 1, 2]), torch.ones(5).double()
-    assert share_right(values, labels, every).item() == pytest.approx(4 / 5)
+    assert share_of_hits(values, labels, every).item() == pytest.approx(4 / 5)
     # F1: of class 0 2 * 1 / (1 + 2), of class 1 2 * 2 / (3 + 2), of class 2 1
     assert macro_f1(values, labels, every).item() == pytest.approx((2 / 3 + 4 / 5 + 1) / 3)
     without = torch.tensor([1.0, 1, 0, 1, 1]).double()
     assert macro_f1(values, labels, without).item() == 1.0
-    assert share_right(values, labels, without).item() == 1.0
+    assert share_of_hits(values, labels, without).item() == 1.0
 
 
 def test_scores_are_those_of_scikit_learn() -> None:
