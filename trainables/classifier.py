@@ -119,9 +119,9 @@ class Classifier(Network):
         values = {group: self.values(module, each) for group, each in rows.items()}
         losses = {group: self.probe(values[group], each).mean().double() for group, each in rows.items()}
         chosen = list(rows if self.targets is None else self.targets)
-        return self.scored(self.settings.score, {name: (values[name], rows[name]) for name in chosen}), losses
+        return self.score_of(self.settings.score, {name: (values[name], rows[name]) for name in chosen}), losses
 
-    def scored(self, name: str, groups: Mapping[str, tuple[Tensor, Any]]) -> Tensor:
+    def score_of(self, name: str, groups: Mapping[str, tuple[Tensor, Any]]) -> Tensor:
         """Return one score of values and rows by group."""
         labels = {group: self.roles(rows)["label"] for group, (_, rows) in groups.items()}
         weights = {group: self.known(rows) for group, (_, rows) in groups.items()}
@@ -145,10 +145,10 @@ class Classifier(Network):
             held_out = to_tensors(self.held_out[split], self.device)
             groups = {group: (self.values(self.module, rows), rows) for group, rows in held_out.items()}
             found = {
-                f"accuracy_{group}": self.scored("accuracy", {group: each}) for group, each in groups.items()
+                f"accuracy_{group}": self.score_of("accuracy", {group: each}) for group, each in groups.items()
             }
             names = [*POOLED, *(["worst_group"] if len(groups) > 1 else [])]
-            found |= {name: self.scored(name, groups) for name in names}
+            found |= {name: self.score_of(name, groups) for name in names}
         return {name: value.item() for name, value in found.items()}
 
 
