@@ -70,7 +70,7 @@ def run_schema() -> dict[str, Any]:
 
 def alone_or_listed(key: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of a list of which a file may give one entry alone."""
-    about = {name: key[name] for name in ("title", "description", "default") if name in key}
+    about: dict[str, Any] = {name: key[name] for name in ("title", "description", "default") if name in key}
     return {**about, "anyOf": [*key["items"]["anyOf"], {"type": "array", "items": key["items"]}]}
 
 
