@@ -27,7 +27,7 @@ def test_an_example_fits_the_rows_that_its_script_makes(file: str, tmp_path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", EXAMPLES)
 def test_an_example_trains_and_ends_with_a_score(file: str, tmp_path) -> None:
-    changes = ["training.steps=40", "training.warmup=2", "population.interval=10", "population.members=4"]
+    changes = ["training.steps=40", "training.warmup=2", "population.interval=10", "population.members=5"]
     shoal("run", made(file, tmp_path), "directory=runs/example", *changes, folder=tmp_path)
     found = json.loads((tmp_path / "runs/example/summary.json").read_text())
     assert found["test_score"] > 0
