@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from shoal.policies.mixers.mixer import TRAINING
+from shoal.search.checks.sampled_numbers import chosen_by_place
 from shoal.search.checks.values import ends
 from shoal.search.config.explain import explain
 from shoal.search.config.kinds import SpaceWithin
@@ -107,10 +108,7 @@ def check_fields(run: Run, losses: Weighted) -> str:
 
 def check_numbers(run: Run, losses: Weighted) -> str:
     """Refuse a domain, a scheduled or a first value of a number that cannot be."""
-    given: dict[str, Mapping[str, Any]] = {"hyperparameters": run.hyperparameters}
-    given |= {f"schedule.{place}": entry.hyperparameters for place, entry in enumerate(run.schedule)}
-    given |= {f"starts.{place}": entry.hyperparameters for place, entry in enumerate(run.starts)}
-    for place, values in given.items():
+    for place, values in chosen_by_place(run).items():
         if SEARCHED in values and (problem := within(losses, values[SEARCHED])):
             return f"{place}.{SEARCHED}{problem}"
     return ""

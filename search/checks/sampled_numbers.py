@@ -11,12 +11,16 @@ from shoal.search.errors import nearest
 SECTION = "sampling"
 
 
+def chosen_by_place(run: Run) -> dict[str, Any]:
+    """Return the domains, scheduled and first values of a run's hyperparameters, by their place in the file."""
+    found: dict[str, Any] = {"hyperparameters": run.hyperparameters}
+    found |= {f"schedule.{place}": entry.hyperparameters for place, entry in enumerate(run.schedule)}
+    return found | {f"starts.{place}": entry.hyperparameters for place, entry in enumerate(run.starts)}
+
+
 def check_sampled_numbers(run: Run) -> str:
     """Return which domain, scheduled or first value of a rule's number cannot be, or nothing."""
-    given: dict[str, Any] = {"hyperparameters": run.hyperparameters}
-    given |= {f"schedule.{place}": entry.hyperparameters for place, entry in enumerate(run.schedule)}
-    given |= {f"starts.{place}": entry.hyperparameters for place, entry in enumerate(run.starts)}
-    for place, values in given.items():
+    for place, values in chosen_by_place(run).items():
         if SECTION in values and (problem := check_within(run, values[SECTION])):
             return f"{place}.{SECTION}{problem}"
     return ""

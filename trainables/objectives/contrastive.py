@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from shoal.trainables.objectives.interface import NamedLoss, Sizes, require
+from shoal.trainables.objectives.interface import NamedLoss, require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,11 +45,6 @@ class Contrastive(NamedLoss):
         require(self.gamma >= 0, "gamma must be at least 0", self.gamma)
         require(not self.spread or self.form == "decoupled", "spread must be 0 with form: coupled", self.spread)
         require(not self.gamma or self.form == "coupled", "gamma must be 0 with form: decoupled", self.gamma)
-
-    def misfit(self, sizes: Sizes) -> str:
-        return (
-            f"needs batches of at least 2 rows to have negatives, got {sizes.rows}" if sizes.rows == 1 else ""
-        )
 
     def loss(
         self, out: Mapping[str, Tensor], batch: Mapping[str, Tensor], numbers: Numbers, state: State

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoal.trainables.objectives.interface import NamedLoss, Sizes, require
+from shoal.trainables.objectives.interface import NamedLoss, require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,9 +34,6 @@ class Guided(NamedLoss):
         require(self.temperature > 0, "temperature must be above 0", self.temperature)
         most = NOTHING_LEFT_OUT
         require(-most <= self.margin <= 1, f"margin must be at least {-most} and at most 1", self.margin)
-
-    def misfit(self, sizes: Sizes) -> str:
-        return f"needs batches of at least 2 rows for negatives, got {sizes.rows}" if sizes.rows == 1 else ""
 
     def loss(
         self, out: Mapping[str, Tensor], batch: Mapping[str, Tensor], numbers: Numbers, state: State

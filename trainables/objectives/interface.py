@@ -53,7 +53,9 @@ class NamedLoss:
 
     def misfit(self, sizes: Sizes) -> str:
         """Return why it cannot train with these sizes, or nothing."""
-        return ""
+        # two views of a row are a positive pair, whose negatives are other rows
+        alone = "view" in self.needs and sizes.rows == 1
+        return f"needs batches of at least 2 rows to have negatives, got {sizes.rows}" if alone else ""
 
     def start(self, sizes: Sizes) -> dict[str, Tensor]:
         """Return the first state: tensors by name, which become buffers of the module."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoal.trainables.objectives.interface import NamedLoss, Sizes, require
+from shoal.trainables.objectives.interface import NamedLoss, require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,9 +27,6 @@ class Star(NamedLoss):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.scale > 0, "scale must be above 0", self.scale)
-
-    def misfit(self, sizes: Sizes) -> str:
-        return f"needs batches of at least 2 rows for negatives, got {sizes.rows}" if sizes.rows == 1 else ""
 
     def loss(
         self, out: Mapping[str, Tensor], batch: Mapping[str, Tensor], numbers: Numbers, state: State

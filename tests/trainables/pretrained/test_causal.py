@@ -199,6 +199,12 @@ def numbers(place: int) -> dict[str, float]:
     }
 
 
+def test_the_recipe_too_has_layers_computed_again() -> None:
+    plain, again = causal(), causal(recipe={"gradient_checkpointing": True})
+    assert again.module.is_gradient_checkpointing and not plain.module.is_gradient_checkpointing
+    assert again.train(3) == pytest.approx(plain.train(3), abs=1e-6)
+
+
 class TestStacks:
     @pytest.mark.parametrize("accumulate", [1, 3])
     @pytest.mark.parametrize("rows", [token_rows(), instruction_rows()], ids=["tokens", "instructions"])
