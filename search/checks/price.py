@@ -31,7 +31,8 @@ def check_priced(run: Run, known: set[str]) -> str:
     if run.kind != "population":
         return f"price: only members of kind: population have a cost, got kind {run.kind}; leave it out"
     named = {*run.hyperparameters, *run.population.parts}
-    named |= {name for each in (*run.starts, *run.schedule) for name in each.hyperparameters}
+    named |= {name for start in run.starts for name in start.hyperparameters}
+    named |= {name for entry in run.schedule for name in entry.hyperparameters}
     if not known & named:
         said = f"; {', '.join(sorted(known))} would" if known else ""
         return f"price: no hyperparameter of this run trades loss for cost{said}; leave it out"

@@ -49,7 +49,9 @@ def members_with_costs(story: Story) -> list[Point]:
         cost, score = finite(rows[-1].get("cost")), finite(rows[-1]["score"])
         if cost is not None and score is not None:
             found.append(Point(member, cost, score + price * cost))
-    kept = front([point.score for point in found], [point.cost for point in found]) if found else []
+    if not found:
+        return []
+    kept = front([point.score for point in found], [point.cost for point in found])
     each = [point._replace(kept=bool(one)) for point, one in zip(found, kept, strict=True)]
     return sorted(each, key=lambda point: (point.cost, -point.score))
 
