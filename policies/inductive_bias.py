@@ -1,4 +1,4 @@
-"""How much a network must be told to find what generalises: its exact inductive bias (Boopathy et al., 2024)."""
+"""How much a network must be told to find what generalises (exact inductive bias: Boopathy et al., 2024)."""
 
 import math
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ def inductive_bias(errors: Sequence[float], at: float, rng: np.random.Generator)
 
     `errors` are positive, one for each independent network that fits its training rows, such as mean squared
     errors on test rows. They are taken for a scaled chi-squared variable with their mean and variance, whose
-    tail reaches where no sample came. The estimate is too high and wide for few networks, and `at` matters much:
-    compare networks at one `at` only, with their intervals. Raises ValueError where the errors say too little.
+    tail reaches where no sample came. The estimate is too high and wide for few networks, and hangs on `at`:
+    compare at one `at` only, with the intervals. Raises ValueError where the errors say too little.
     """
     given = np.asarray(errors, dtype=np.float64)
     check(given, at)
@@ -42,7 +42,7 @@ def check(errors: Vector, at: float) -> None:
     if len(errors) < LEAST_ERRORS:
         raise ValueError(f"at least {LEAST_ERRORS} errors are needed, but got {len(errors)}.")
     if not (np.isfinite(errors).all() and (errors > 0).all() and at > 0):
-        raise ValueError(f"errors and `at` must be above 0 and finite, but got {errors.min():.4g} and {at:.4g}.")
+        raise ValueError(f"errors and `at` must be finite and above 0, but got {errors.min():.4g}, {at:.4g}.")
     mean, deviation = float(errors.mean()), float(errors.std(ddof=1))
     if not deviation > 1e-12 * mean:
         raise ValueError(f"errors must differ, but all are {mean:.4g}.")

@@ -32,7 +32,7 @@ def no_sample(story: Story) -> str:
     if story.status != "done":
         return f"must be finished, but is {story.status}."
     if story.copies or any(event.event == "change" for event in story.events):
-        return "members copied or changed; only without exploits (population.exploit: none) are they independent."
+        return "members copied or changed; they are independent with population.exploit: none alone."
     if any(event.after != story.events[0].after for event in story.events):
         return "all members must have the same hyperparameters; leave `hyperparameters` out, or give `starts`."
     seeds = [start.get("seed", 0) for start in story.settings.get("starts") or []]
@@ -42,7 +42,7 @@ def no_sample(story: Story) -> str:
 
 
 def member_errors(story: Story, column: str = "", fitted: float | None = None) -> list[float]:
-    """Return each member's held-out error at its last report: a column of the metrics, or the mean of the losses.
+    """Return each member's held-out error at its last report: a column, or else the mean of its losses.
 
     With `fitted` only members count whose last training loss is at most so large: others have not fitted
     their rows. Members that failed do not count.
@@ -71,11 +71,12 @@ def inductive(story: Story) -> str:
     rows = table_rows(errors)
     if not rows:
         return ""
+    mean = decimal(float(np.mean(errors)))
     about = (
         f"How much must be told beyond rows and network to reach a held-out loss: -log P(loss is at most so "
-        f"large), from {len(errors)} members that differ by chance alone (mean {decimal(float(np.mean(errors)))}, "
-        f"least {decimal(min(errors))}). Compare networks at one loss, and only with their intervals: the number "
-        f"is brittle in it. Members that have not fitted their rows count too."
+        f"large), from {len(errors)} members that differ by chance alone (mean {mean}, least "
+        f"{decimal(min(errors))}). Compare networks at one loss, and only with their intervals: the number is "
+        f"brittle in it. Members that have not fitted their rows count too."
     )
     table = html_table(["held-out loss", "nats", "95 % interval", "bits"], rows, label="Inductive bias")
     return section("Inductive bias", f'<p class="soft">{about}</p>', table)

@@ -71,7 +71,7 @@ def test_labels_that_tell_less_need_more_information() -> None:
         (errors(20), 0.001, "5 deviations below, but got 0.001"),
         (np.full(20, 0.1), 0.1, "errors must differ"),
         (np.append(errors(20), np.nan), 0.05, "finite"),
-        (errors(20), -1.0, "above 0"),
+        (errors(20), -1.0, "finite and above 0"),
     ],
 )
 def test_what_says_too_little_is_refused(given, at, told) -> None:
