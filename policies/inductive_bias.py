@@ -8,7 +8,7 @@ import numpy as np
 
 from shoal.policies.arrays import Vector
 
-LEAST_ERRORS = 10  # of fewer the two moments say nothing
+LEAST_ERRORS = 10  # fewer say nothing of a variance
 FURTHEST = 5.0  # deviations below the mean; the fitted tail is a guess beyond
 DRAWS = 2000  # bootstrap draws of the interval
 TERMS_BEYOND = 12.0  # terms of the series end so many deviations of a Poisson count above its mean

@@ -46,7 +46,7 @@ class Split(NamedTuple):
 
     def chances(self, values: Vector) -> Vector:
         """Return the chance that each value is of the upper mode; NaN where the value is NaN."""
-        return self.modes.high(scaled(values, self.least, self.most))
+        return self.modes.high(between(values, self.least, self.most))
 
 
 def two_modes(values: Vector) -> Split | None:
@@ -54,11 +54,11 @@ def two_modes(values: Vector) -> Split | None:
     if not len(values):
         return None
     least, most = float(values.min()), float(np.quantile(values, SCALED_BY))
-    modes = fit_modes(scaled(values, least, most))
+    modes = fit_modes(between(values, least, most))
     return Split(least, most, modes) if modes is not None and modes.two else None
 
 
-def scaled(values: Vector, least: float, most: float) -> Vector:
+def between(values: Vector, least: float, most: float) -> Vector:
     """Return values moved and stretched so that they lie in [0, 1]; those beyond `most` are 1."""
     return np.asarray(np.clip((values - least) / max(most - least, 1e-12), 0.0, 1.0))
 
