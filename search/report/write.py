@@ -24,6 +24,7 @@ from shoal.search.report.figures import (
     scores,
     stacked,
 )
+from shoal.search.report.inductive import inductive
 from shoal.search.report.measures import measures, tests_of
 from shoal.search.report.mixtures import mixing
 from shoal.search.report.page import document, grid, html_legend, html_table, panel, section
@@ -54,6 +55,7 @@ def draw(story: Story) -> str:
         mixing(story),
         groups(story),
         measures(story),
+        inductive(story),
         sampling(story),
         selection_section(story),
     ]
