@@ -49,7 +49,7 @@ def on_test_rows(member: Member) -> OnTestRows:
         return OnTestRows(error=traceback.format_exc())
 
 
-def cost_of(member: Member) -> float | None:
+def cost_of_member(member: Member) -> float | None:
     """Return what a member's settings cost, as a share of the dearest, if any of them has a cost."""
     return member.cost if isinstance(member, Network) else None
 
@@ -57,7 +57,7 @@ def cost_of(member: Member) -> float | None:
 def less_price(member: Member, score: float) -> float:
     """Return a score that is still without its price, with it."""
     price = member.price if isinstance(member, Network) else 0.0
-    return float(score) - price * (cost_of(member) or 0.0) if price else float(score)
+    return float(score) - price * (cost_of_member(member) or 0.0) if price else float(score)
 
 
 def measured(member: Member, split: str = "validation") -> dict[str, float]:

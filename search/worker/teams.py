@@ -12,7 +12,7 @@ from shoal.search.corpus.batches import MixedBatches
 from shoal.search.errors import Exhausted
 from shoal.search.members.mixed import Mixed, train_visits
 from shoal.search.messages import Reading, Row
-from shoal.search.worker.guarded import cost_of, less_price, measured
+from shoal.search.worker.guarded import cost_of_member, less_price, measured
 from shoal.trainables.member import Member
 from shoal.trainables.network import Network
 from shoal.trainables.stack import Stack, stacks
@@ -86,7 +86,7 @@ class Team:
                 train_seconds=trained / len(scores),
                 evaluate_seconds=evaluated / len(scores),
                 stacked=self.stack is not None,
-                cost=cost_of(member),
+                cost=cost_of_member(member),
                 losses=dict(losses),
                 loss_errors=dict(getattr(member, "loss_errors", {})),
                 measures=others,
