@@ -39,7 +39,7 @@ def check_priced(run: Run, known: set[str]) -> str:
     return ""
 
 
-def check_parts(run: Run) -> str:
+def check_population_parts(run: Run) -> str:
     """Return why the population cannot be divided as the file says, for the same."""
     given, members = run.population.parts, run.population.members
     if not given:

@@ -10,7 +10,7 @@ from shoal.search.checks.declared import check_rows_taken, constant_of, without_
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
 from shoal.search.checks.objective import check_objective, check_settings_section
-from shoal.search.checks.price import check_parts, check_price
+from shoal.search.checks.price import check_population_parts, check_price
 from shoal.search.checks.rows import check_row_keys
 from shoal.search.checks.sampled_numbers import check_kept_score, check_sampled_numbers
 from shoal.search.checks.score import check_score
@@ -294,7 +294,7 @@ CHECKS = (
     check_room,
     check_sampling,
     check_score,
-    check_parts,
+    check_population_parts,
     check_price,
     check_sampled_numbers,
     check_selection,

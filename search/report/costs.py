@@ -22,7 +22,7 @@ from shoal.search.report.story import Story, finite
 RANKED_BY_LOSS = "minus "  # how a run with a price names the loss that ranks its members
 
 
-class Point(NamedTuple):
+class Priced(NamedTuple):
     """A member at its last report."""
 
     member: int
@@ -41,14 +41,14 @@ def costs(story: Story) -> str:
     return section("What it costs", grid([figure]))
 
 
-def members_with_costs(story: Story) -> list[Point]:
+def members_with_costs(story: Story) -> list[Priced]:
     """Return the members that did not fail, cheapest first; the scores are those without a price."""
     price = float(story.settings.get("price") or 0.0)
     found = []
     for member, rows in story.rows.items():
         cost, score = finite(rows[-1].get("cost")), finite(rows[-1]["score"])
         if cost is not None and score is not None:
-            found.append(Point(member, cost, score + price * cost))
+            found.append(Priced(member, cost, score + price * cost))
     if not found:
         return []
     kept = front([point.score for point in found], [point.cost for point in found])
@@ -65,7 +65,7 @@ def unpriced(story: Story) -> str:
     return story.unit.removeprefix(RANKED_BY_LOSS).partition(", less")[0]
 
 
-def cost_figure(story: Story, points: list[Point]) -> Figure:
+def cost_figure(story: Story, points: list[Priced]) -> Figure:
     sign = -1 if by_loss(story) else 1
     drawn = {
         point.member: Line([(point.cost, sign * point.score)], f"member {point.member}") for point in points
@@ -86,7 +86,7 @@ def cost_figure(story: Story, points: list[Point]) -> Figure:
     return Figure(data, plain_layout(300, x, y), legend, note, cost_table(story, points, sign))
 
 
-def cost_table(story: Story, points: list[Point], sign: int) -> Table:
+def cost_table(story: Story, points: list[Priced], sign: int) -> Table:
     names = story.hyperparameters
     rows = [
         [

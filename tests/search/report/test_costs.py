@@ -1,7 +1,7 @@
 """Loss over cost in the report: hand-worked points, their front, and the score without its price."""
 
 from shoal.search.records.tables import Event
-from shoal.search.report.costs import Point, cost_figure, costs, members_with_costs
+from shoal.search.report.costs import Priced, cost_figure, costs, members_with_costs
 from shoal.search.report.story import Story
 
 
@@ -43,5 +43,5 @@ def test_a_run_without_costs_has_no_such_section() -> None:
 
 def test_a_score_that_is_no_loss_keeps_its_sign() -> None:
     told = story({0: (0.5, 0.9)}, ranked_by="right choices, less their price", better="higher")
-    assert members_with_costs(told) == [Point(0, 0.5, 0.9, True)]
+    assert members_with_costs(told) == [Priced(0, 0.5, 0.9, True)]
     assert cost_figure(told, members_with_costs(told)).data[1]["y"] == [0.9]
