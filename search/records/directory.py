@@ -22,6 +22,7 @@ from shoal.search.messages import Row
 from shoal.search.records import inputs
 from shoal.search.records.last import member_of, read_last_rows, read_settled
 from shoal.search.tokenizers import open_tokenizer
+from shoal.trainables.recipes.densities import without_masks
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
 TRACKED = "track.json"  # how far each tracker was told of the run
@@ -242,7 +243,8 @@ def export_member(
         chosen = member_of(run, store, member)
         return chosen, whole_weights(run, store, chosen)
 
-    row, weights = read_settled(read)
+    row, found = read_settled(read)
+    weights = without_masks(found)
     config = {
         "format": run.format,
         "trainable": run.trainable,
