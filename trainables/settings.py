@@ -34,7 +34,7 @@ class DecoderShape:
 OPTIMISER_NAMES = ("adamw", "sgd")
 PRECISIONS = ("float32", "bfloat16")
 KNOWN_BITS = (4, 6, 8, 16, 32)
-WORDS = {
+KNOWN_WORDS = {
     "optimiser": OPTIMISER_NAMES,
     "precision": PRECISIONS,
     "densities": DENSITY_RULES,
@@ -71,7 +71,7 @@ class Recipe:
         32  # linear layers compute with so many, emulated: 4, 6 or 8 in blocks (MXFP), 16, or 32 for all
     )
     elements: str = "float"  # the numbers in blocks: float (MXFP4, MXFP6, MXFP8) or int (MXINT8)
-    rounding: str = "nearest"  # of the backward pass with few bits: nearest or stochastic
+    rounding: str = "nearest"  # with few bits the backward pass rounds to the nearest, or is stochastic
 
     def __post_init__(self) -> None:
         for name in ("steps", "learning_rate", "clip"):
@@ -84,7 +84,7 @@ class Recipe:
         self._must("accumulate", self.accumulate >= 1, "at least 1")
         self._must("density", 0 < self.density <= 1, "above 0 and at most 1")
         self._must("bits", self.bits in KNOWN_BITS, f"one of {', '.join(map(str, KNOWN_BITS))}")
-        for name, known in WORDS.items():
+        for name, known in KNOWN_WORDS.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
 

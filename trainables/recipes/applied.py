@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from shoal.trainables.recipes.layers import RecipeLinear
 from shoal.trainables.recipes.masks import counts_of, fit_masks, scale_up, spared_weights, thin_out
-from shoal.trainables.recipes.rounded import bits_a_number, rounds
+from shoal.trainables.recipes.rounded import bits_a_number, is_rounded
 from shoal.trainables.searched_numbers import FloatOrTensor
 from shoal.trainables.settings import Recipe
 
@@ -62,7 +62,7 @@ def apply_recipe(
         if drawn and recipe.mask_scale:
             scale_up(applied.masked, counts_of(applied.masked, recipe.density, recipe.densities))
         applied.fit(recipe, {})
-    if "bits" in searched or rounds(recipe.bits):
+    if "bits" in searched or is_rounded(recipe.bits):
         applied.rounded = round_layers(module, recipe)
     return applied
 

@@ -4,14 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Sizes = Sequence[int]  # of a weight: outputs, inputs, and further axes of a convolution
+WeightSizes = Sequence[int]  # outputs, inputs, and further axes of a convolution
 
 DENSITY_RULES = ("erk", "erk_plus", "uniform")
 ORDER, COUNT = "mask_order", "mask_count"  # buffers of a layer with a mask
 HALVINGS = 80  # until two densities are neighbours among floats
 
 
-def layer_densities(sizes: Mapping[str, Sizes], density: float, rule: str) -> dict[str, float]:
+def layer_densities(sizes: Mapping[str, WeightSizes], density: float, rule: str) -> dict[str, float]:
     """Return the share of each layer's weights that stays, such that `density` of all weights do.
 
     `erk`: in proportion to the sum of a weight's sizes over their product (Evci et al., 2020), where a layer
@@ -40,7 +40,7 @@ def layer_densities(sizes: Mapping[str, Sizes], density: float, rule: str) -> di
         whole |= passed
 
 
-def kept_counts(sizes: Mapping[str, Sizes], density: float, rule: str) -> dict[str, int]:
+def kept_counts(sizes: Mapping[str, WeightSizes], density: float, rule: str) -> dict[str, int]:
     """Return how many weights of each layer stay: `round(density * weights)` in all, exactly.
 
     A larger density never takes a weight from a layer. So the counts are those of one order in which weights

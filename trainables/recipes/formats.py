@@ -10,10 +10,10 @@ from torch import Tensor
 
 from shoal.trainables.searched_numbers import FloatOrTensor
 
-BLOCK = 32  # elements that share a scale
-SCALE_BITS = 8  # of each block
+BLOCK_SIZE = 32  # elements that share a scale
+SCALE_BITS = 8  # each block has a scale of so many
 PLAIN_BITS = 32  # nothing is rounded
-LEAST_EXPONENT = -126  # of normal float32
+LEAST_EXPONENT = -126  # normal float32 has no smaller one
 
 
 class Format(NamedTuple):
@@ -34,13 +34,13 @@ E2M1, E2M3, E3M2 = Format(1, 0, 6.0), Format(3, 0, 7.5), Format(2, -2, 28.0)
 E4M3, E5M2 = Format(3, -6, 448.0), Format(2, -14, 57344.0)
 # the range of float32 but for its last seven powers of two, and no scale
 BFLOAT16 = Format(7, LEAST_EXPONENT + 7, 3.3895313892515355e38, 0.0)
-FLOATS = {4: E2M1, 6: E2M3, 8: E4M3, 16: BFLOAT16}
-WHOLE = {4: whole_numbers(4), 6: whole_numbers(6), 8: whole_numbers(8), 16: BFLOAT16}
+FLOAT_FORMATS = {4: E2M1, 6: E2M3, 8: E4M3, 16: BFLOAT16}
+WHOLE_FORMATS = {4: whole_numbers(4), 6: whole_numbers(6), 8: whole_numbers(8), 16: BFLOAT16}
 
 
 def format_of(bits: FloatOrTensor, whole: bool) -> Format:
     """Return the format of so many bits; of a scalar tensor one whose numbers are scalar tensors."""
-    known = WHOLE if whole else FLOATS
+    known = WHOLE_FORMATS if whole else FLOAT_FORMATS
     if not isinstance(bits, Tensor):
         return known[int(bits)]
     columns = zip(*known.values(), strict=True)
@@ -60,7 +60,7 @@ def powers(exponent: Tensor) -> Tensor:
     return ((exponent.to(torch.int32) + 127) << 23).view(torch.float32)
 
 
-def rounded(x: Tensor, to: Format, draw: Tensor | None = None) -> Tensor:
+def to_elements(x: Tensor, to: Format, draw: Tensor | None = None) -> Tensor:
     """Return float32 numbers as the nearest elements, ties to even; with `draw`, U[0, 1), at random."""
     size = x.abs()
     least = torch.as_tensor(to.least, dtype=torch.float32, device=x.device)
@@ -92,7 +92,7 @@ def scales(most: Tensor, to: Format, up: bool = True) -> Tensor:
 def in_blocks(x: Tensor, to: Format, draw: bool = False, up: bool = True) -> Tensor:
     """Return numbers `(rows, length)` rounded in blocks along the last axis; the last block may be shorter."""
     rows, length = x.shape
-    padded = torch.nn.functional.pad(x, (0, -length % BLOCK)).view(rows, -1, BLOCK)
+    padded = torch.nn.functional.pad(x, (0, -length % BLOCK_SIZE)).view(rows, -1, BLOCK_SIZE)
     scale = scales(padded.abs().amax(dim=-1, keepdim=True), to, up)
-    found = rounded(padded / scale, to, torch.rand_like(padded) if draw else None) * scale
+    found = to_elements(padded / scale, to, torch.rand_like(padded) if draw else None) * scale
     return found.reshape(rows, -1)[:, :length]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shoal.trainables.recipes.rounded import RoundedProduct, rounds
+from shoal.trainables.recipes.rounded import RoundedProduct, is_rounded
 from shoal.trainables.searched_numbers import FloatOrTensor
 
 
@@ -18,7 +18,7 @@ class RecipeLinear(nn.Linear):
     mask_count: Tensor  # so many are there
     _bits: FloatOrTensor = 32.0  # may differ between the members of a stack
     whole_numbers = False  # the elements of blocks are whole numbers, and no floating-point ones
-    stochastic = False  # the backward pass rounds at random
+    stochastic = False  # the backward pass is_rounded at random
 
     @property
     def bits(self) -> FloatOrTensor:
@@ -29,8 +29,8 @@ class RecipeLinear(nn.Linear):
         self._bits = bits
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = there(self)
-        if not rounds(self.bits):
+        weight = weight_there(self)
+        if not is_rounded(self.bits):
             return functional.linear(x, weight, self.bias)
         rows = x.reshape(-1, x.shape[-1])
         y = RoundedProduct.apply(rows, weight, self.bits, self.whole_numbers, self.stochastic)
@@ -40,15 +40,15 @@ class RecipeLinear(nn.Linear):
 
 class ThinConv1d(nn.Conv1d):
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, there(self), self.bias)
+        return self._conv_forward(x, weight_there(self), self.bias)
 
 
 class ThinConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, there(self), self.bias)
+        return self._conv_forward(x, weight_there(self), self.bias)
 
 
-def there(layer: nn.Module) -> Tensor:
+def weight_there(layer: nn.Module) -> Tensor:
     """Return a layer's weight with 0 where no weight is, so that no gradient reaches it there."""
     weight: Tensor = layer.weight  # type: ignore[assignment]
     order = getattr(layer, "mask_order", None)

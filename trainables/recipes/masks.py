@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shoal.trainables.recipes.densities import COUNT, ORDER, Sizes, kept_counts
+from shoal.trainables.recipes.densities import COUNT, ORDER, WeightSizes, kept_counts
 from shoal.trainables.recipes.layers import RecipeLinear, ThinConv1d, ThinConv2d
 from shoal.trainables.span import local
 
@@ -57,9 +57,9 @@ def drawn_order(weight: Tensor, seed: int, name: str) -> Tensor:
     return places.view(weight.shape).to(weight.device)
 
 
-def sizes_of(layers: Masked) -> dict[str, Sizes]:
+def sizes_of(layers: Masked) -> dict[str, WeightSizes]:
     """Return the sizes of the layers' weights; of matrices that are stored as one, those of each."""
-    found: dict[str, Sizes] = {}
+    found: dict[str, WeightSizes] = {}
     for name, layer in layers.items():
         outputs, *rest = layer.weight.shape
         found[name] = [outputs // getattr(layer, "fused", 1), *rest]

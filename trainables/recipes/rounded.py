@@ -1,6 +1,6 @@
 """A linear layer whose operands are rounded to few bits, in all of its three products: emulated.
 
-Each product rounds its operands along the axis that it sums over. So a transposed operand is rounded again.
+Each product is_rounded its operands along the axis that it sums over. So a transposed operand is rounded again.
 """
 
 from typing import Any
@@ -8,24 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shoal.trainables.recipes.formats import BLOCK, PLAIN_BITS, SCALE_BITS, format_of, in_blocks
+from shoal.trainables.recipes.formats import BLOCK_SIZE, PLAIN_BITS, SCALE_BITS, format_of, in_blocks
 from shoal.trainables.searched_numbers import FloatOrTensor
 
 
-def rounds(bits: FloatOrTensor) -> bool:
+def is_rounded(bits: FloatOrTensor) -> bool:
     """Say whether anything must be rounded; members of a stack may differ."""
     return isinstance(bits, Tensor) or bits != PLAIN_BITS
 
 
 def bits_a_number(bits: float) -> float:
     """Return how many bits a number takes, its part of the block's scale included."""
-    return bits + (SCALE_BITS / BLOCK if bits < 16 else 0.0)
+    return bits + (SCALE_BITS / BLOCK_SIZE if bits < 16 else 0.0)
 
 
 def few_bits(x: Tensor, bits: FloatOrTensor, whole: bool, draw: bool = False) -> Tensor:
     """Return numbers `(rows, length)` rounded along the last axis; those of 32 bits stay as they are."""
     if not isinstance(bits, Tensor):
-        return in_blocks(x.contiguous(), format_of(bits, whole), draw) if rounds(bits) else x
+        return in_blocks(x.contiguous(), format_of(bits, whole), draw) if is_rounded(bits) else x
     return torch.where(bits == PLAIN_BITS, x, in_blocks(x.contiguous(), format_of(bits, whole), draw))
 
 

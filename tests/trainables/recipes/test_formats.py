@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from shoal.trainables.recipes import formats
-from shoal.trainables.recipes.formats import E2M1, E2M3, E3M2, E4M3, E5M2, Format, in_blocks, rounded, scales
+from shoal.trainables.recipes.formats import (
+    E2M1,
+    E2M3,
+    E3M2,
+    E4M3,
+    E5M2,
+    Format,
+    in_blocks,
+    scales,
+    to_elements,
+)
 from shoal.trainables.recipes.formats import whole_numbers as whole
 
 # format -> exponent bits, mantissa bits, largest code that is a number
@@ -28,27 +38,27 @@ def elements(exponent: int, mantissa: int, most: int) -> list[float]:
 def test_every_element_is_itself_and_what_lies_between_goes_to_the_nearest_and_even(chosen: Format) -> None:
     known = torch.tensor(elements(*CODES[chosen]))
     assert known[-1] == chosen.largest
-    assert torch.equal(rounded(known, chosen), known) and torch.equal(rounded(-known, chosen), -known)
+    assert torch.equal(to_elements(known, chosen), known) and torch.equal(to_elements(-known, chosen), -known)
     middle = (known[1:] + known[:-1]) / 2
     even = torch.where(torch.arange(len(middle)) % 2 == 0, known[:-1], known[1:])
-    assert torch.equal(rounded(middle, chosen), even), "a tie goes to the even code"
-    assert torch.equal(rounded(torch.nextafter(middle, known[1:]), chosen), known[1:])
-    assert torch.equal(rounded(torch.nextafter(middle, known[:-1]), chosen), known[:-1])
-    assert rounded(torch.tensor([1e9, -1e9]), chosen).tolist() == [chosen.largest, -chosen.largest]
+    assert torch.equal(to_elements(middle, chosen), even), "a tie goes to the even code"
+    assert torch.equal(to_elements(torch.nextafter(middle, known[1:]), chosen), known[1:])
+    assert torch.equal(to_elements(torch.nextafter(middle, known[:-1]), chosen), known[:-1])
+    assert to_elements(torch.tensor([1e9, -1e9]), chosen).tolist() == [chosen.largest, -chosen.largest]
 
 
 def test_the_elements_of_int8_are_multiples_of_a_64th() -> None:
     known = torch.arange(-127, 128) / 64
-    assert torch.equal(rounded(known, whole(8)), known) and whole(8).largest == 1.984375
-    assert rounded(torch.tensor([3.0, 0.5 / 64, 1.5 / 64]), whole(8)).tolist() == [1.984375, 0.0, 2 / 64]
+    assert torch.equal(to_elements(known, whole(8)), known) and whole(8).largest == 1.984375
+    assert to_elements(torch.tensor([3.0, 0.5 / 64, 1.5 / 64]), whole(8)).tolist() == [1.984375, 0.0, 2 / 64]
 
 
 def test_e4m3_is_torchs_own_within_its_range() -> None:
     x = torch.randn(10000, generator=torch.Generator().manual_seed(0)) * 40
-    assert torch.equal(rounded(x, E4M3), x.clamp(-448, 448).to(torch.float8_e4m3fn).float())
+    assert torch.equal(to_elements(x, E4M3), x.clamp(-448, 448).to(torch.float8_e4m3fn).float())
     y = x * 1000
-    assert torch.equal(rounded(y, E5M2), y.clamp(-57344, 57344).to(torch.float8_e5m2).float())
-    assert torch.equal(rounded(x, formats.BFLOAT16), x.bfloat16().float())
+    assert torch.equal(to_elements(y, E5M2), y.clamp(-57344, 57344).to(torch.float8_e5m2).float())
+    assert torch.equal(to_elements(x, formats.BFLOAT16), x.bfloat16().float())
 
 
 def test_a_block_of_four_by_hand() -> None:
@@ -98,6 +108,6 @@ def test_errors_on_normal_numbers_are_those_worked_out_before(chosen, up, error)
 def test_stochastic_rounding_has_the_number_as_its_mean_within_four_deviations() -> None:
     draws, torch_seed = 10000, torch.Generator().manual_seed(3)
     grid = torch.linspace(-5.9, 5.9, 64).repeat(draws, 1)
-    found = rounded(grid, E2M1, torch.rand(grid.shape, generator=torch_seed)).double()
+    found = to_elements(grid, E2M1, torch.rand(grid.shape, generator=torch_seed)).double()
     error = (found.mean(dim=0) - grid[0].double()).abs()
     assert (error <= 4 * found.std(dim=0) / draws**0.5 + 1e-9).all()
