@@ -18,7 +18,7 @@ class RecipeLinear(nn.Linear):
     mask_count: Tensor  # so many are there
     _bits: FloatOrTensor = 32.0  # may differ between the members of a stack
     whole_numbers = False  # the elements of blocks are whole numbers, and no floating-point ones
-    stochastic = False  # the backward pass is_rounded at random
+    stochastic = False  # the backward pass rounds at random
 
     @property
     def bits(self) -> FloatOrTensor:

@@ -1,6 +1,6 @@
 """A linear layer whose operands are rounded to few bits, in all of its three products: emulated.
 
-Each product is_rounded its operands along the axis that it sums over. So a transposed operand is rounded again.
+Each product rounds its operands along the axis that it sums over. So a transposed operand is rounded again.
 """
 
 from typing import Any
