@@ -79,6 +79,40 @@ class ClassHead(nn.Module):
         return x @ self.weight.T + self.bias
 
 
+class Memory(nn.Module):
+    """The state of an objective, as buffers: it is copied, saved and stacked with the weights."""
+
+    def __init__(self, first: Mapping[str, Tensor]):
+        super().__init__()
+        for name, value in first.items():
+            self.register_buffer(name, value)
+
+
+def memory_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return copies of an objective's state: the buffers change before the gradient is computed."""
+    return {name: value.clone() for name, value in module.get_submodule("memory").named_buffers()}
+
+
+def move_memory(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, value in state.items():
+            module.get_submodule("memory").get_buffer(name).copy_(value)
+
+
+class PairGates(nn.Module):
+    """A gate for each pair of classes, `(rows, width)` in (0, 1), of the mean of their vectors."""
+
+    def __init__(self, classes: int, width: int):
+        super().__init__()
+        self.classes = nn.Embedding(classes, width)
+        self.rise, self.fall = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        mean = (self.classes(one) + self.classes(other)) / 2
+        gate: Tensor = self.fall(self.rise(mean.relu()).relu()).sigmoid()
+        return gate
+
+
 class ClassNetwork(nn.Module):
     """Rows in, a dict of logits and embeddings out; `needs` says which further heads it has."""
 
@@ -107,19 +141,18 @@ class ClassNetwork(nn.Module):
             self.heads = nn.ModuleList(ClassHead(width, classes, cosine, prior) for _ in range(groups))
         if "view" in needs:
             self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, PROJECTED))
+        if "gate" in needs:
+            self.gates = PairGates(classes, PROJECTED)
         self.register_buffer("centre", centre)
         self.register_buffer("spread", spread)
-        # the state of the objective is copied, saved and stacked with the weights
-        self.memory = nn.Module()
-        for name, value in memory.items():
-            self.memory.register_buffer(name, value)
+        self.memory = Memory(memory)
 
     def forward(self, x: Tensor, numbers: Mapping[str, FloatOrTensor], augmented: bool) -> dict[str, Tensor]:
         x = (x - self.centre) / self.spread
         if augmented:
             x = augment(x, numbers)
         embedding = self.body(x, numbers["dropout"])
-        found = {"logits": self.head(embedding)}
+        found = {"logits": self.head(embedding), "features": embedding}
         if hasattr(self, "auxiliary"):
             found["auxiliary"] = self.auxiliary(embedding)
         if hasattr(self, "heads"):

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from shoal.trainables.arrays import pieces, to_tensors
-from shoal.trainables.class_networks import ClassNetwork, body_of, network_inputs, sees_images
+from shoal.trainables.class_networks import (
+    ClassNetwork,
+    body_of,
+    memory_of,
+    move_memory,
+    network_inputs,
+    sees_images,
+)
 from shoal.trainables.class_scores import auroc, macro_f1, share_of_hits
 from shoal.trainables.classifier_settings import AUGMENTED, ClassifierSettings
 from shoal.trainables.judged import JUDGED_TOGETHER
@@ -49,12 +56,14 @@ class Classifier(Network):
         return own | self.losses.numbers(chosen.get("objective", {}))
 
     def build(self) -> nn.Module:
-        known, sizes = self.facts, Sizes(self.facts.classes, self.facts.rows, self.facts.groups)
+        known = self.facts
+        shape = known.centre.shape if known.centre.dim() == 3 else (known.centre.numel(),)
+        body = body_of(self.settings, shape)
+        sizes = Sizes(known.classes, known.rows, known.groups, int(body.width))  # type: ignore[arg-type]
         if problem := predicts(self.losses) or self.losses.misfit(sizes):
             raise ValueError(f"objective: {problem}.")
-        shape = known.centre.shape if known.centre.dim() == 3 else (known.centre.numel(),)
         return ClassNetwork(
-            body_of(self.settings, shape),
+            body,
             self.settings,
             self.losses.needs,
             known.classes,
@@ -71,7 +80,7 @@ class Classifier(Network):
     def roles(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the columns that have a role, by role."""
         there = {role: batch[name] for role, name in self.settings.roles.items() if name in batch}
-        return {role: values.long() for role, values in there.items()}
+        return {role: values.float() if role == "shares" else values.long() for role, values in there.items()}
 
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         inputs, needs = self.inputs(batch), self.losses.needs
@@ -81,20 +90,24 @@ class Classifier(Network):
         if "plain" in needs:
             with torch.no_grad():
                 out["plain"] = module(inputs, numbers, False)["logits"]
+        roles = self.roles(batch)
+        if "gate" in needs:
+            network: Any = module
+            # a partner class for each row: the class of another one, drawn anew at each step
+            roles["partner"] = roles["label"][torch.rand_like(out["logits"][:, 0]).argsort()]
+            out["gate"] = network.gates(roles["label"], roles["partner"])
         state = memory_of(module) if self.losses.stateful else {}
-        losses, signals = self.losses.loss(out, self.roles(batch), numbers, state)
+        losses, signals = self.losses.loss(out, roles, numbers, state)
         if state and module.training:
-            with torch.no_grad():
-                for name, value in self.losses.after(state, signals, numbers).items():
-                    module.get_submodule("memory").get_buffer(name).copy_(value)
+            move_memory(module, self.losses.after(state, signals, numbers))
         return losses
 
     def values(self, module: nn.Module, rows: Any) -> Tensor:
         """Return what rows are predicted by, `(rows, classes)`."""
         parts = pieces(rows, JUDGED_TOGETHER)
-        return torch.cat(
-            [self.losses.predict(module(self.inputs(part), self.sober, False)) for part in parts]
-        ).float()
+        state = memory_of(module) if self.losses.stateful else {}
+        found = [self.losses.predict(module(self.inputs(part), self.sober, False), state) for part in parts]
+        return torch.cat(found).float()
 
     def known(self, rows: Any) -> Tensor:
         """Return the weight of each row: 0 where its label is not known."""
@@ -157,8 +170,3 @@ def predicts(losses: Weighted) -> str:
     if "logits" in losses.needs:
         return ""
     return f"{', '.join(losses.terms)} trains no prediction; add one that does, such as cross_entropy"
-
-
-def memory_of(module: nn.Module) -> dict[str, Tensor]:
-    """Return copies of an objective's state: the buffers change before the gradient is computed."""
-    return {name: value.clone() for name, value in module.get_submodule("memory").named_buffers()}

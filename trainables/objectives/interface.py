@@ -26,6 +26,7 @@ class Sizes:
     classes: int = 0
     rows: int = 0  # a batch has so many
     groups: int = 0  # values of the column `group`
+    features: int = 0  # numbers of what the network makes of a row before the heads
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class NamedLoss:
     stateful: ClassVar[bool] = False  # whether `start` gives it a state
 
     weight: float = 1.0  # factor of this loss in a list of objectives
+    # in a list: this loss is brought to the running size of the first one (Chen et al., 2020)
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "weight must be at least 0", self.weight)
@@ -70,7 +73,7 @@ class NamedLoss:
         """
         raise NotImplementedError
 
-    def predict(self, out: Mapping[str, Tensor]) -> Tensor:
+    def predict(self, out: Mapping[str, Tensor], state: State) -> Tensor:
         """Return a value for each class, the largest for the predicted one: `(rows, classes)`.
 
         Members are judged by it. It has no `numbers`: a score must not depend on what is searched.

@@ -133,6 +133,8 @@ def test_every_objective_of_logits_can_be_named_in_a_file() -> None:
     more = [
         "data.columns.group={kind: number, type: int64}",
         "data.columns.unlabelled={kind: number, type: bool}",
+        "data.columns.bag={kind: number, type: int64}",
+        "data.columns.shares={kind: tensor, shape: [3]}",
     ]
     for kind, made in OBJECTIVES.items():
         if "logits" in made.needs:
