@@ -1,12 +1,14 @@
 """The classifier's network: what makes an embedding of a row, and the heads on it."""
 
 from collections.abc import Mapping, Sequence, Set
+from copy import deepcopy
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from shoal.trainables.class_steps import Style
 from shoal.trainables.classifier_settings import ClassifierSettings
 from shoal.trainables.objectives.arithmetic import unit
 from shoal.trainables.searched_numbers import FloatOrTensor, dropout, used
@@ -35,16 +37,18 @@ class HiddenLayers(nn.Module):
 class Convolutions(nn.Module):
     """Convolutions that halve an image each, with channels that double, and means over a grid of places."""
 
-    def __init__(self, channels: int, width: int, layers: int):
+    def __init__(self, channels: int, width: int, layers: int, styled: bool = False):
         super().__init__()
         sizes = [channels, *(width * 2**place for place in range(layers))]
         self.each = nn.ModuleList(nn.Conv2d(one, other, 3, 2, 1, bias=False) for one, other in pairwise(sizes))
         self.norms = nn.ModuleList(nn.GroupNorm(1, size) for size in sizes[1:])
+        self.styles = nn.ModuleList(Style(size) for size in (sizes[1:-1] or sizes[1:]) if styled)
         self.width = sizes[-1] * PLACES**2
 
     def forward(self, x: Tensor, rate: FloatOrTensor) -> Tensor:
-        for layer, norm in zip(self.each, self.norms, strict=True):
+        for place, (layer, norm) in enumerate(zip(self.each, self.norms, strict=True)):
             x = norm(layer(x)).relu()
+            x = self.styles[place](x) if place < len(self.styles) else x
         flat = adaptive_avg_pool2d(x, PLACES).flatten(start_dim=1)
         return dropout(flat, rate, self.training)
 
@@ -148,9 +152,15 @@ class ClassNetwork(nn.Module):
         self.memory = Memory(memory)
 
     def forward(self, x: Tensor, numbers: Mapping[str, FloatOrTensor], augmented: bool) -> dict[str, Tensor]:
+        return self.heads_on(self.prepared(x, numbers, augmented), numbers)
+
+    def prepared(self, x: Tensor, numbers: Mapping[str, FloatOrTensor], augmented: bool) -> Tensor:
+        """Return rows as the body sees them."""
         x = (x - self.centre) / self.spread
-        if augmented:
-            x = augment(x, numbers)
+        return augment(x, numbers) if augmented else x
+
+    def heads_on(self, x: Tensor, numbers: Mapping[str, FloatOrTensor]) -> dict[str, Tensor]:
+        """Return what all heads find in prepared rows."""
         embedding = self.body(x, numbers["dropout"])
         found = {"logits": self.head(embedding), "features": embedding}
         if hasattr(self, "auxiliary"):
@@ -161,14 +171,28 @@ class ClassNetwork(nn.Module):
             found["embedding"] = self.projection(embedding)
         return found
 
+    def teach(self) -> None:
+        """Keep a copy of body and head that is not trained."""
+        both = nn.ModuleDict({"body": deepcopy(self.body), "head": deepcopy(self.head)})
+        self.teacher = both.requires_grad_(False)
 
-def body_of(settings: ClassifierSettings, shape: Sequence[int]) -> nn.Module:
-    """Return what makes embeddings of rows of this shape, `(features,)` or `(channels, height, width)`."""
+    def taught(self, x: Tensor) -> Tensor:
+        """Return the teacher's logits of prepared rows, without gradients and dropout."""
+        with torch.no_grad():
+            found: Tensor = self.teacher["head"](self.teacher["body"](x, 0.0))
+        return found
+
+
+def body_of(settings: ClassifierSettings, shape: Sequence[int], styled: bool = False) -> nn.Module:
+    """Return what makes embeddings of rows of this shape, `(features,)` or `(channels, height, width)`.
+
+    With `styled` the feature maps of images get noise in training.
+    """
     if settings.network == "none":
         return Nothing(shape[0])
     if settings.network == "mlp":
         return HiddenLayers(shape[0], settings.width, settings.layers)
-    return Convolutions(shape[0], settings.width, settings.layers)
+    return Convolutions(shape[0], settings.width, settings.layers, styled)
 
 
 def sees_images(settings: ClassifierSettings) -> bool:

@@ -16,9 +16,13 @@ from shoal.trainables.class_networks import (
     network_inputs,
     sees_images,
 )
+from shoal.trainables.class_rescaling import Learnt, Weigher
 from shoal.trainables.class_scores import auroc, macro_f1, share_of_hits
+from shoal.trainables.class_steps import ascend, look_ahead, worst
 from shoal.trainables.classifier_settings import AUGMENTED, ClassifierSettings
+from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.judged import JUDGED_TOGETHER
+from shoal.trainables.member import SavedState, copies
 from shoal.trainables.network import Network
 from shoal.trainables.objectives.interface import Sizes
 from shoal.trainables.objectives.weighted import Weighted
@@ -50,6 +54,7 @@ class Classifier(Network):
     settings: ClassifierSettings
     losses: Weighted
     facts: ClassFacts
+    rescaling: Any = None  # numbers and features by which it learns the weights of rows (STORM)
 
     def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
         own = {name: float(chosen.get(name, getattr(self.settings, name))) for name in AUGMENTED}
@@ -58,11 +63,11 @@ class Classifier(Network):
     def build(self) -> nn.Module:
         known = self.facts
         shape = known.centre.shape if known.centre.dim() == 3 else (known.centre.numel(),)
-        body = body_of(self.settings, shape)
+        body = body_of(self.settings, shape, styled="styles" in self.losses.needs)
         sizes = Sizes(known.classes, known.rows, known.groups, int(body.width))  # type: ignore[arg-type]
         if problem := predicts(self.losses) or self.losses.misfit(sizes):
             raise ValueError(f"objective: {problem}.")
-        return ClassNetwork(
+        made = ClassNetwork(
             body,
             self.settings,
             self.losses.needs,
@@ -73,6 +78,28 @@ class Classifier(Network):
             known.spread.clone(),
             self.losses.start(sizes),
         )
+        self.learnt = None
+        if "teacher" in self.losses.needs:
+            made.teach()
+        if self.rescaling is not None:
+            made.weigher = Weigher(self.rescaling.wide, known.classes)
+            self.learnt = Learnt(self, self.rescaling)
+        return made
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        # the network that weighs rows has an optimiser of its own
+        return {name: each for name, each in super().weights().items() if not name.startswith("weigher.")}
+
+    @copies
+    def progress(self) -> SavedState:
+        last = {} if self.learnt is None else {"learnt": self.learnt.last}
+        return handed_out(super().progress) | last
+
+    @copies
+    def load_progress(self, state: SavedState) -> None:
+        hand_in(super().load_progress, {name: each for name, each in state.items() if name != "learnt"})
+        if self.learnt is not None:
+            self.learnt.last = dict(state["learnt"])
 
     def inputs(self, batch: Mapping[str, Tensor]) -> Tensor:
         return network_inputs(batch, self.facts.inputs, sees_images(self.settings))
@@ -82,17 +109,22 @@ class Classifier(Network):
         there = {role: batch[name] for role, name in self.settings.roles.items() if name in batch}
         return {role: values.float() if role == "shares" else values.long() for role, values in there.items()}
 
+    @property
+    def alone(self) -> bool:
+        return super().alone or self.losses.alone or self.rescaling is not None
+
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
-        inputs, needs = self.inputs(batch), self.losses.needs
-        out = module(inputs, numbers, True)
+        inputs, needs, roles = self.inputs(batch), self.losses.needs, self.roles(batch)
+        network: Any = module
+        out = self.trained_on(module, inputs, roles, numbers)
         if "view" in needs:
             out["view"] = module(inputs, numbers, True)["embedding"]
         if "plain" in needs:
             with torch.no_grad():
                 out["plain"] = module(inputs, numbers, False)["logits"]
-        roles = self.roles(batch)
+        if "teacher" in needs:
+            out["teacher"] = network.taught(network.prepared(inputs, numbers, False))
         if "gate" in needs:
-            network: Any = module
             # a partner class for each row: the class of another one, drawn anew at each step
             roles["partner"] = roles["label"][torch.rand_like(out["logits"][:, 0]).argsort()]
             out["gate"] = network.gates(roles["label"], roles["partner"])
@@ -101,6 +133,51 @@ class Classifier(Network):
         if state and module.training:
             move_memory(module, self.losses.after(state, signals, numbers))
         return losses
+
+    def trained_on(
+        self, module: Any, inputs: Tensor, roles: Mapping[str, Tensor], numbers: Mapping[str, FloatOrTensor]
+    ) -> dict[str, Tensor]:
+        """Return what the network finds in augmented rows, which an objective may move, or their styles."""
+        kind = self.losses.mover
+        if "styles" in self.losses.needs and module.training:
+            own = self.losses.own("adversarial_style", numbers)
+            term: Any = self.losses.terms["adversarial_style"]
+            x = module.prepared(inputs, numbers, True)
+
+            def mean_loss() -> Tensor:
+                return cross_entropy(module.heads_on(x, numbers)["logits"], roles["label"]).mean()
+
+            ascend(module, mean_loss, float(own["strength"]), float(own["ascent"]), term.ascents)
+            styled: dict[str, Tensor] = module.heads_on(x, numbers)
+            return styled
+        if not kind:
+            found: dict[str, Tensor] = module(inputs, numbers, True)
+            return found
+        x, told = module.prepared(inputs, numbers, True), numbers | self.losses.own(kind, numbers)
+        apart = x.new_zeros(len(x))
+        if module.training:
+            x, apart = worst(self.losses.terms[kind], module, x, roles, told)
+        return module.heads_on(x, numbers) | {"moved": apart}
+
+    def objective(
+        self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
+    ) -> tuple[Tensor, Tensor]:
+        if self.learnt is not None:
+            self.rows_now = batch["rows"]
+        return super().objective(module, batch, numbers)
+
+    def backward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        if "teacher" in self.losses.needs:
+            look_ahead(self, self.losses.terms["future_teacher"], batch)
+        return self.one_backward(batch)
+
+    def one_backward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Compute the gradients of one pass of a batch."""
+        return super().backward(batch)
+
+    def weigh(self, losses: Tensor, given: Any) -> Tensor:
+        weights = super().weigh(losses, given)
+        return weights if self.learnt is None else weights * self.learnt.weights(self.rows_now)
 
     def values(self, module: nn.Module, rows: Any) -> Tensor:
         """Return what rows are predicted by, `(rows, classes)`."""

@@ -82,7 +82,19 @@ CLASSIFYING = Trainable(
     hyperparameters=tuple(sorted({*TRAINING_HYPERPARAMETERS, *AUGMENTED, "objective"})),
     constants=tuple(ClassifierSettings.__dataclass_fields__),
     searched=AUGMENTED,
-    gives=("logits", "features", "plain", "auxiliary", "heads", "embedding", "view", "gate"),
+    gives=(
+        "logits",
+        "features",
+        "plain",
+        "auxiliary",
+        "heads",
+        "embedding",
+        "view",
+        "gate",
+        "moved",
+        "styles",
+        "teacher",
+    ),
 )
 EMBEDDING = Trainable(
     takes=("columns",),

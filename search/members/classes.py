@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from shoal.policies.sampling.learnt_weights import Storm
+from shoal.policies.sampling.storm import FEATURES, Passes, features
 from shoal.search.config.objective import class_settings, embedder_settings, lacking_vector, objectives_of
 from shoal.search.config.run import Run
 from shoal.search.config.trainable import FACTS
@@ -89,7 +91,23 @@ def classifier(run: Run) -> Made:
     settings = class_settings(run)
     losses = objectives_of(run)
     facts = facts_of(run, settings, losses)
-    return Made(Classifier, {"settings": settings, "losses": losses, "facts": facts})
+    told = {"settings": settings, "losses": losses, "facts": facts, "rescaling": rescaling_of(run)}
+    return Made(Classifier, told)
+
+
+def rescaling_of(run: Run) -> Any:
+    """Return by what a classifier learns the weights of its rows, or None."""
+    from shoal.trainables.class_rescaling import Rescaling
+
+    rule = run.sampling.rule.build() if run.sampling.rule else None
+    if not isinstance(rule, Storm):
+        return None
+    return Rescaling(rule.passes, rule.rate, rule.virtual, FEATURES, features_of)
+
+
+def features_of(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> Any:
+    """Return STORM's features of a batch, `(rows, 19)`."""
+    return features(Passes(**now), Passes(**before) if before else None)
 
 
 def embedder(run: Run) -> Made:

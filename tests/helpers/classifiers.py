@@ -40,6 +40,7 @@ def classifier(
     seed: int = 0,
     hyperparameters: Mapping[str, Any] | None = None,
     shape: tuple[int, ...] = (6,),
+    rescaling: Any = None,
     **settings: Any,
 ) -> Classifier:
     terms = [(kind, OBJECTIVES[kind](**given)) for kind, given in (objective or {"cross_entropy": {}}).items()]
@@ -65,4 +66,5 @@ def classifier(
         settings=chosen,
         losses=weighted_sum(terms),
         facts=facts,
+        rescaling=rescaling,
     )

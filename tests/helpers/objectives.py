@@ -26,6 +26,9 @@ VARIED: dict[str, list[dict[str, Any]]] = {
     "arbitrary_pairs": [{"temperature": 0.5, "penalty": 0.1}],
     "hard_negatives": [{"mixed": 0.5, "temperature": 0.3}, {"gamma": 0.5, "temperature": 0.3}],
     "adore": [{"depth": 4, "cut": 3}],
+    "worst_rows": [{}, {"ascents": 2}],
+    "robust_rows": [{"unlabelled": 0.5}],
+    "future_teacher": [{"threshold": 0.4}],
     "label_proportions": [{"sureness": 0.1}],
     "naive_bayes": [{"forget": 0.1}],
 }
@@ -47,7 +50,11 @@ def given(seed: int = 0, rows: int = SIZES.rows, kind: torch.dtype = torch.float
     out = {name: normal(rows, classes) for name in ("logits", "plain", "auxiliary")}
     out |= {name: normal(rows, 5) for name in ("embedding", "view", "features")}
     out |= {"gate": normal(rows, 5).sigmoid(), "negatives": normal(rows, 3, 5), "found": normal(rows, 7)}
-    out["draws"] = normal(rows, 3).sigmoid()
+    out |= {
+        "draws": normal(rows, 3).sigmoid(),
+        "moved": normal(rows).square(),
+        "teacher": normal(rows, classes),
+    }
     out["heads"] = normal(rows, groups, classes)
     for name in ("chosen", "rejected"):
         out |= {name: -normal(rows).abs() - 3, f"{name}_reference": -normal(rows).abs() - 3}

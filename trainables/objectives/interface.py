@@ -5,7 +5,7 @@ Torch is imported by the functions that compute, since a run's file is checked w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -41,6 +41,7 @@ class NamedLoss:
     searched: ClassVar[tuple[str, ...]] = ()  # numbers that may be hyperparameters
     across_rows: ClassVar[bool] = False  # whether a row's loss depends on the batch's other rows
     stateful: ClassVar[bool] = False  # whether `start` gives it a state
+    alone: ClassVar[bool] = False  # whether a step takes several passes: its members never train in a stack
 
     weight: float = 1.0  # factor of this loss in a list of objectives
     # in a list: this loss is brought to the running size of the first one (Chen et al., 2020)
@@ -72,6 +73,16 @@ class NamedLoss:
         `out` is what the module returns, `batch` the columns, `numbers` the values of `searched`, by name.
         """
         raise NotImplementedError
+
+    def moved(
+        self,
+        x: Tensor,
+        forward: Callable[[Tensor], Mapping[str, Tensor]],
+        batch: Mapping[str, Tensor],
+        numbers: Numbers,
+    ) -> Tensor:
+        """Return where rows, as the network sees them, are trained, for an objective that needs `moved`."""
+        return x
 
     def predict(self, out: Mapping[str, Tensor], state: State) -> Tensor:
         """Return a value for each class, the largest for the predicted one: `(rows, classes)`.

@@ -51,6 +51,15 @@ class Weighted:
         return any(term.across_rows for term in self.terms.values())
 
     @property
+    def alone(self) -> bool:
+        return any(term.alone for term in self.terms.values())
+
+    @property
+    def mover(self) -> str:
+        """Return the kind of the first objective that moves rows before they are trained, or nothing."""
+        return next((kind for kind, term in self.terms.items() if "moved" in term.needs), "")
+
+    @property
     def several(self) -> bool:
         return len(self.terms) > 1
 

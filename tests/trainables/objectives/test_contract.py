@@ -12,6 +12,8 @@ from shoal.trainables.objectives.interface import NamedLoss
 from shoal.trainables.objectives.kinds import OBJECTIVES
 from tests.helpers.objectives import CASES, SIZES, begun, given, made, numbers_of
 
+OF_STEPS = ("decay", "strength", "ascent", "reach")  # a member's step looks at these; test_class_steps has them
+
 
 @pytest.fixture(params=CASES, ids=str)
 def objective(request: pytest.FixtureRequest) -> NamedLoss:
@@ -132,6 +134,8 @@ def test_each_number_changes_the_loss_and_none_a_prediction(objective: NamedLoss
     for name in objective.searched:
         if not numbers[name] and name in ("gamma", "spread", "flipped", "sft", "mixed"):
             continue  # it belongs to the other form
+        if name in OF_STEPS:
+            continue
         changed = False
         for seed in range(200):
             out, batch = given(seed)
