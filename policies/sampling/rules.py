@@ -7,6 +7,7 @@ from shoal.policies.sampling.kept_share import KeptShare, ScoreCut
 from shoal.policies.sampling.learnt_weights import Storm
 from shoal.policies.sampling.random_subset import RandomSubset
 from shoal.policies.sampling.seta import SeTa
+from shoal.policies.sampling.small_loss import SmallLossRows
 
 SAMPLERS: dict[str, type] = {
     "random_subset": RandomSubset,
@@ -18,5 +19,6 @@ SAMPLERS: dict[str, type] = {
     "easy_to_hard": EasyToHard,
     "kept_share": KeptShare,
     "score_cut": ScoreCut,
+    "small_loss": SmallLossRows,
     "storm": Storm,
 }

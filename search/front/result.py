@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from shoal.cluster.storage import Store
+from shoal.policies.inductive_bias import Bias
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.records import directory
@@ -143,6 +144,19 @@ class Result:
         from shoal.search.front.drawn import figures_of  # plotly's Python figures take a second to import
 
         return figures_of(self._store)
+
+    def inductive_bias(self, at: float, column: str = "", fitted: float | None = None) -> Bias:
+        """Return how many nats single out the members whose held-out error is at most `at`, with an interval.
+
+        The run must be finished, without exploits, and its members must differ by their seeds alone. An error
+        is a column of `metrics`, such as a measure of your class, or else the mean of the groups' losses. With
+        `fitted` only members count whose training loss is at most so large (Boopathy et al., 2024).
+        """
+        self._needs_population("inductive bias")
+        from shoal.search.report.inductive import bias_of
+        from shoal.search.report.story import read_story
+
+        return bias_of(read_story(self._store), at, column, fitted)
 
     def report(self) -> str:
         """Draw the run as one HTML file that opens offline, and return its place."""

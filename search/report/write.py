@@ -10,6 +10,7 @@ from shoal.search.records.directory import STRATIFIED
 from shoal.search.records.lineage import Segment
 from shoal.search.report.choosing import selection_section
 from shoal.search.report.comparison import comparison
+from shoal.search.report.costs import costs
 from shoal.search.report.drawing import readable_value
 from shoal.search.report.figures import (
     EQUAL_LEGEND,
@@ -23,6 +24,7 @@ from shoal.search.report.figures import (
     scores,
     stacked,
 )
+from shoal.search.report.inductive import inductive
 from shoal.search.report.measures import measures, tests_of
 from shoal.search.report.mixtures import mixing
 from shoal.search.report.page import document, grid, html_legend, html_table, panel, section
@@ -49,9 +51,11 @@ def draw(story: Story) -> str:
         header(story),
         overview(story),
         slices(story) or schedules(story),
+        costs(story),
         mixing(story),
         groups(story),
         measures(story),
+        inductive(story),
         sampling(story),
         selection_section(story),
     ]

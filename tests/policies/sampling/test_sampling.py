@@ -21,6 +21,7 @@ from shoal.policies.sampling.losses import BYTES_A_ROW, LastLosses
 from shoal.policies.sampling.random_subset import RandomSubset
 from shoal.policies.sampling.rules import SAMPLERS
 from shoal.policies.sampling.seta import SeTa
+from shoal.policies.sampling.small_loss import SmallLossRows
 
 ROWS = 2000
 IDS = np.arange(ROWS)
@@ -31,6 +32,7 @@ RULES = [make() for make in SAMPLERS.values()] + [
     SeTa(0.1, 5, 3, age=2),
     LinUpper(0.4, burn_in=7),
     EasyToHard("loss"),
+    SmallLossRows(alternate="high"),
 ]
 names = pytest.mark.parametrize("rule", RULES, ids=repr)
 WEIGHING = [LinUpper, Quadratic, Extremes]
@@ -40,18 +42,19 @@ def context(epoch: int = 3, epochs: float = 20, seed: int = 5, rows: int = ROWS)
     return Context(epoch, epochs, seed, rows)
 
 
-def known(losses) -> dict:
-    """Columns in which the score is the loss, and no row was dropped before."""
-    return {"loss": losses, "score": losses, "age": np.zeros(len(losses), np.int16)}
+def known(losses, ids=None) -> dict:
+    """Columns in which the score is the loss, and rows were dropped in none to two epochs before."""
+    ids = np.arange(len(losses)) if ids is None else ids
+    return {"loss": losses, "score": losses, "age": (ids % 3).astype(np.int16)}
 
 
 def decided(plan, ids=IDS, losses=LOSSES):
-    found = plan.decide(ids, known(losses))
+    found = plan.decide(ids, known(losses, ids))
     return [found.copies, found.weight] + ([] if found.rank is None else [found.rank])
 
 
 def kept(plan, ids=IDS, losses=LOSSES) -> np.ndarray:
-    return ids[plan.decide(ids, known(losses)).copies > 0]
+    return ids[plan.decide(ids, known(losses, ids)).copies > 0]
 
 
 @names
@@ -127,6 +130,8 @@ class TestContract:
 
     def test_two_epochs_and_two_seeds_decide_otherwise(self, rule) -> None:
         if rule.spec.cadence != "epoch" or "keep" not in rule.spec.emits:
+            return
+        if isinstance(rule, SmallLossRows):  # it goes by the losses alone, which are the same here
             return
         # SeTa without chance looks at the epoch alone
         seeds = [context(), context(seed=6)] if getattr(rule, "prune", 1) else []
@@ -586,9 +591,58 @@ class TestHardness:
         assert EasyToHard("score").spec.needs == {"score"} and EasyToHard("loss").spec.cadence == "epoch"
 
 
+class TestSmallLossRows:
+    """The rows of two modes: 800 losses around 0.3 and 200 around 2."""
+
+    rng = np.random.default_rng(0)
+    losses = np.concatenate([rng.normal(0.3, 0.1, 800), rng.normal(2.0, 0.3, 200)])
+
+    def dropped(self, rule: SmallLossRows, epoch: int = 1, **columns) -> np.ndarray:
+        found = {"loss": self.losses, "age": np.zeros(1000), "score": self.losses[::-1]} | columns
+        ids = np.arange(len(found["loss"]))
+        plan = rule.plan(ids, found, context(epoch, rows=len(ids)))
+        return np.flatnonzero(plan.decide(ids, found).copies == 0)
+
+    def test_one_outlier_does_not_change_the_split(self) -> None:
+        # gate G7: scaled by least and largest, one loss of 60 would squeeze all others into one mode
+        found = self.dropped(SmallLossRows())
+        assert set(found) == set(range(800, 1000))
+        wild = np.append(self.losses, 60.0)
+        with_outlier = self.dropped(SmallLossRows(), loss=wild, age=np.zeros(1001))
+        assert set(with_outlier) == set(found) | {1000}
+
+    def test_equal_losses_and_the_first_epochs_keep_all(self) -> None:
+        assert not len(self.dropped(SmallLossRows(), loss=np.ones(1000)))
+        assert not len(self.dropped(SmallLossRows(), epoch=0))
+        assert not len(self.dropped(SmallLossRows(after=3), epoch=2))
+
+    def test_epochs_of_even_number_go_by_the_score(self) -> None:
+        by_loss, by_score = set(range(800, 1000)), set(range(200))
+        for epoch, expected in ((1, by_loss), (2, by_score), (3, by_loss)):
+            assert set(self.dropped(SmallLossRows(alternate="high"), epoch)) == expected
+        low = self.dropped(SmallLossRows(alternate="low"), 2, score=-self.losses[::-1])
+        assert set(low) == by_score
+
+    def test_a_row_that_was_left_out_long_enough_is_read_with_weight_0(self) -> None:
+        age = np.where(np.arange(1000) < 900, 1, 2)
+        columns = {"loss": self.losses, "age": age, "score": self.losses}
+        plan = SmallLossRows().plan(np.arange(1000), columns, context(1, rows=1000))
+        found = plan.decide(np.arange(1000), columns)
+        assert found.copies.tolist() == [1] * 800 + [0] * 100 + [1] * 100
+        assert found.weight.tolist() == [1.0] * 900 + [0.0] * 100
+        # the mean is over the rows that count; in a batch that has none of them nothing is trained
+        weights = np.array([1.0, 0.0, 1.0, 0.0], np.float32)
+        assert plan.weigh({"loss": weights, "weight": weights}).tolist() == [0.5, 0.0, 0.5, 0.0]
+        assert plan.weigh({"loss": weights, "weight": 0 * weights}).tolist() == [0.0] * 4
+
+
 @pytest.mark.parametrize(
     "make",
     [
+        lambda: SmallLossRows(1.0),
+        lambda: SmallLossRows(after=0),
+        lambda: SmallLossRows(again=0),
+        lambda: SmallLossRows(alternate="both"),
         lambda: RandomSubset(0.0),
         lambda: RandomSubset(1.5),
         lambda: InfoBatch(0.95),

@@ -13,6 +13,7 @@ from shoal.policies.sampling.infobatch import InfoBatch
 from shoal.policies.sampling.losses import LastLosses
 from shoal.policies.sampling.random_subset import RandomSubset
 from shoal.policies.sampling.seta import SeTa
+from shoal.policies.sampling.small_loss import SmallLossRows
 from shoal.search.corpus.batches import MixedBatches
 from shoal.search.members.kept import KeptRows
 from shoal.search.members.sampled import SampledBatches, sample_arrays, sample_member
@@ -24,7 +25,14 @@ from shoal.trainables.stack import Stack
 from tests.helpers.members import HELD_OUT, SHAPE, equal, points
 from tests.helpers.members import language as plain
 
-RULES = [RandomSubset(0.3), SeTa(0.1, 4, 2), InfoBatch(0.5), LinUpper(0.4, burn_in=5), EasyToHard("loss")]
+RULES = [
+    RandomSubset(0.3),
+    SeTa(0.1, 4, 2),
+    InfoBatch(0.5),
+    LinUpper(0.4, burn_in=5),
+    EasyToHard("loss"),
+    SmallLossRows(),
+]
 rules = pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
 
 
