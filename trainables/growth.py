@@ -1,6 +1,6 @@
 """A decoder becomes a larger or a smaller one by an exact map of its weights and slots (Zou et al., 2024).
 
-Widened, each number of the stream, each head and each number of the inner layer stands there `factor` times, and
+Widened, each number of the stream, each head and each number of the inner layer is there `factor` times, and
 each matrix is divided by it, so the logits stay the same. The reference halves the embedding instead, which
 changes the stream against what blocks add; here the gain of the last norm is divided. Deepened, each layer is
 followed by others. A decoder that is narrowed or made flat takes means over what it merges, or sums where its
@@ -112,7 +112,7 @@ def widened(name: str, value: NDArray[Any], factor: int) -> NDArray[Any]:
 
 
 def spread(name: str, value: NDArray[Any], factor: int) -> NDArray[Any]:
-    """Return the array with each axis but that of the vocabulary repeated as a whole; q, k, v each by itself."""
+    """Return the array with each axis but that of the vocabulary repeated; q, k and v each by itself."""
     if name == EMBEDDING:
         return np.tile(value, (1, factor))
     if name.endswith(PROJECT):
