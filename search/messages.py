@@ -56,6 +56,7 @@ class Row(NamedTuple):
     exploit_seconds: float = 0.0  # time that copying took since the member's row before
     checkpoint_seconds: float = 0.0  # time that its checkpoint kept it from training since then
     stacked: bool = False
+    cost: float | None = None  # share of what the dearest settings cost, where settings trade loss for cost
     losses: Mapping[str, float] = NO_GROUPS  # group -> validation loss
     loss_errors: Mapping[str, float] = NO_GROUPS  # group -> standard error of that loss over its rows
     measures: Mapping[str, float] = NO_GROUPS  # such as accuracy_GROUP -> the mean over held-out rows

@@ -260,7 +260,7 @@ def check_parts(run: Run, given: Pretrained, module: Any) -> None:
             matching(names, getattr(given, key), key)
         except ValueError as error:
             raise InputError(f"model.{error}") from error
-    if "rank" in run.hyperparameters:
+    if "rank" in run.hyperparameters or "rank" in run.population.parts:
         raise InputError("hyperparameters.rank: needs model.adapter, of whose ranks it uses the first.")
 
 
@@ -277,13 +277,13 @@ def check_adapter(run: Run, adapter: LowRank, sizes: dict[str, tuple[int, int]])
                 f"model.adapter.rank: must be at most the width of each target, which is {min(fit)} for "
                 f"{target}, got {adapter.rank}."
             )
-    domain = run.hyperparameters.get("rank")
-    if domain is None:
+    domain, fixed = run.hyperparameters.get("rank"), run.population.parts.get("rank")
+    if domain is None and fixed is None:
         return
-    values = ends_of(domain)
+    place, values = ("hyperparameters", ends_of(domain)) if fixed is None else ("population.parts", list(fixed))
     if not all(type(value) is int and 1 <= value <= adapter.rank for value in values):
         raise InputError(
-            f"hyperparameters.rank: must be whole numbers from 1 to model.adapter.rank ({adapter.rank}), as "
+            f"{place}.rank: must be whole numbers from 1 to model.adapter.rank ({adapter.rank}), as "
             f"many as are stored, got {', '.join(map(str, values))}."
         )
 

@@ -1,5 +1,6 @@
 """A torch module in training: all that members have in common, whatever they learn."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Set
 from contextlib import AbstractContextManager
@@ -67,6 +68,8 @@ class Network(Judged):
     """
 
     searched: ClassVar[Set[str]] = frozenset()  # constants, all numbers, that may be hyperparameters
+    priced: ClassVar[Set[str]] = frozenset()  # hyperparameters that trade loss for cost: see `costs`
+    price = 0.0  # taken off the score for all of the cost
     own_step = False  # if True, its members are never stacked
     stacks_itself = False  # if True, `together` computes the losses of a stack, and not vmap
 
@@ -107,6 +110,19 @@ class Network(Judged):
     def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
         """Return the searched constants: what was chosen, or else the constant."""
         return {name: float(chosen.get(name, getattr(self, name))) for name in sorted(self.searched)}
+
+    def costs(self) -> dict[str, float]:
+        """Return what this member's settings cost, each as a share of its dearest value, as far as any does.
+
+        A class that names settings as `priced` says so here; what it returns may also depend on its weights.
+        """
+        return {}
+
+    @property
+    def cost(self) -> float | None:
+        """The product of all costs: a share of a share. None where no setting has one."""
+        found = self.costs()
+        return math.prod(found.values()) if found else None
 
     def spread(self, span: Span) -> None:
         """Train over several processes from now on. Each of them must call this with an equal member.

@@ -10,6 +10,7 @@ from shoal.search.checks.declared import check_rows_taken, constant_of, without_
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
 from shoal.search.checks.objective import check_objective, check_settings_section
+from shoal.search.checks.price import check_population_parts, check_price
 from shoal.search.checks.rows import check_row_keys
 from shoal.search.checks.sampled_numbers import check_kept_score, check_sampled_numbers
 from shoal.search.checks.score import check_score
@@ -33,9 +34,10 @@ def check_population(run: Run) -> str:
         return ""
     size, who = compared(run)
     if size < 2:
+        of_each = f" of each {run.part_named}" * (run.parts > 1)
         return (
-            f"population.members: exploit needs at least 2 members{' of each sub-space' * (run.parts > 1)}, "
-            f"got {size}; add members or set population.exploit: none"
+            f"population.members: exploit needs at least 2 members{of_each}, got {size}; add members or set "
+            f"population.exploit: none"
         )
     if chosen.burn_in >= run.training.steps:
         return (
@@ -50,9 +52,9 @@ def check_population(run: Run) -> str:
 
 
 def compared(run: Run) -> tuple[int, str]:
-    """Return how many members are compared with one another, those of a sub-space, and words for it."""
-    members, parts = run.population.members, run.parts
-    return members // parts, str(members) if parts == 1 else f"the {members // parts} members of a sub-space"
+    """Return how many members are compared with one another, those of a part, and words for it."""
+    each, parts = run.population.members // run.parts, run.parts
+    return each, str(each) if parts == 1 else f"the {each} members of a {run.part_named}"
 
 
 def check_exploit(run: Run) -> str:
@@ -148,7 +150,8 @@ def check_hyperparameters(run: Run) -> str:
     searched = {"hyperparameters": set(run.hyperparameters)}
     scheduled = {f"schedule.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.schedule)}
     begun = {f"starts.{place}": set(entry.hyperparameters) for place, entry in enumerate(run.starts)}
-    for place, names in (begun or scheduled or searched).items():
+    fixed = {"population.parts": set(run.population.parts)}
+    for place, names in ((begun or scheduled or searched) | fixed).items():
         for name in sorted(names - known):
             if name in run.described.constants:
                 return f"{place}.{name}: {constant_of(run)}"
@@ -156,7 +159,11 @@ def check_hyperparameters(run: Run) -> str:
         for name in names:
             if name not in SPACES and isinstance(run.hyperparameters.get(name), SpaceWithin):
                 return f"{place}.{name}: must be a domain; only a class of your own takes a space under a name"
-        if run.trainable == "toy" and names != known:
+        if (
+            run.trainable == "toy"
+            and place != "population.parts"
+            and names | fixed["population.parts"] != known
+        ):
             return f"{place}: the toy needs {' and '.join(sorted(known))}"
     return ""
 
@@ -287,6 +294,8 @@ CHECKS = (
     check_room,
     check_sampling,
     check_score,
+    check_population_parts,
+    check_price,
     check_sampled_numbers,
     check_selection,
     check_distill,

@@ -32,6 +32,8 @@ def each_hyperparameter(run: Run) -> Iterator[tuple[str, str, Any]]:
     given: dict[str, Mapping[str, Any]] = {"hyperparameters": run.hyperparameters}
     given |= {f"schedule.{place}": entry.hyperparameters for place, entry in enumerate(run.schedule)}
     given |= {f"starts.{place}": entry.hyperparameters for place, entry in enumerate(run.starts)}
+    fixed = [(name, value) for name, values in run.population.parts.items() for value in values]
+    yield from (("population.parts", name, value) for name, value in fixed if name not in SPACES)
     for place, values in given.items():
         yield from ((place, name, value) for name, value in values.items() if name not in SPACES)
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from itertools import product
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -10,7 +11,7 @@ from pydantic import AfterValidator, Field
 from shoal.policies.mixers.mixer import Groups
 from shoal.policies.rules import LEFT_ALONE, Rules
 from shoal.policies.schedule import Setting
-from shoal.policies.space import Space
+from shoal.policies.space import Constant, Space
 from shoal.search.config.distill import Distill
 from shoal.search.config.kinds import AnyDomain, AnyObjectives
 from shoal.search.config.mixing import MixingSection
@@ -28,7 +29,7 @@ from shoal.search.config.sections import (
     Stop,
     Training,
 )
-from shoal.search.config.sections_of import HyperparameterValues, Settings, WholeNumber
+from shoal.search.config.sections_of import HyperparameterValues, Real, Settings, WholeNumber
 from shoal.search.config.selection import Refining, Selection
 from shoal.search.config.swarm import Swarm
 from shoal.search.config.tracking import Trackers
@@ -70,6 +71,8 @@ class Run(Settings):
     # how members train: the numbers here can be searched under `hyperparameters`
     training: Training = Training()
     score: AnyRanking = BY_LOSS  # members are ranked by it: a loss, or the share of right answers
+    # taken off a score for the dearest settings, where settings trade loss for cost; a share of it for others
+    price: Annotated[Real, Field(ge=0)] = 0.0
     sampling: Sampling = Sampling()  # which rows of an epoch members train on
     selection: Selection | None = None  # which rows of the corpus are worth training on, chosen before a run
     refine: Refining | None = None  # rounds of training in which a program of yours rewrites rows
@@ -105,14 +108,17 @@ class Run(Settings):
     @property
     def by_loss(self) -> bool:
         """Whether the members' score is minus a loss."""
-        return self.described.by_loss and self.score.kind == "loss"
+        return self.described.by_loss and self.score.kind == "loss" and not self.price
 
     @property
     def ranked_by(self) -> str:
         """What ranks the members, in words."""
         if not self.described.by_loss:
-            return "score"
-        return score_in_words(self.score)
+            return "score, less its price" if self.price else "score"
+        named = score_in_words(self.score)
+        if not self.price:
+            return named
+        return f"minus {named}, less its price" if self.score.kind == "loss" else f"{named}, less their price"
 
     @property
     def reads_tokens(self) -> bool:
@@ -153,7 +159,18 @@ class Run(Settings):
     @property
     def parts(self) -> int:
         """Number of parts of the population; members copy only within a part. Each sub-space is a part."""
-        return len(self.distill.spaces) if self.distill else 1
+        return len(self.distill.spaces) if self.distill else len(self.part_values)
+
+    @property
+    def part_values(self) -> list[dict[str, Any]]:
+        """The values that are fixed within each part: each combination of those that the file names."""
+        given = dict(sorted(self.population.parts.items()))
+        return [dict(zip(given, values, strict=True)) for values in product(*given.values())]
+
+    @property
+    def part_named(self) -> str:
+        """A part of the population, in words."""
+        return "sub-space" if self.distill else "part"
 
     @property
     def label(self) -> str:
@@ -207,7 +224,8 @@ class Run(Settings):
         return [Setting(entry.from_step, entry.hyperparameters) for entry in self.schedule]
 
     def space(self) -> Space:
-        return {name: settings.build() for name, settings in self.hyperparameters.items()}
+        fixed = {name: Constant(values[0]) for name, values in self.population.parts.items()}
+        return {name: settings.build() for name, settings in self.hyperparameters.items()} | fixed
 
     def member_seed(self, number: int) -> int:
         """Return the seed of a member's first weights and of its random numbers."""

@@ -16,6 +16,7 @@ from shoal.search.config.sections_of import (
     Settings,
     Share,
     Unbounded,
+    Values,
     WholeNumber,
     kind_in,
     section_of,
@@ -168,6 +169,8 @@ class Population(section_of(Rules, without=OWN_TYPES)):  # type: ignore[misc]
         None  # members are compared if their steps differ by at most this
     )
     cull: CullSection | None = None  # a member that falls far behind becomes a clone of a good one (ASHA)
+    # hyperparameter -> values, each fixed within a part of the population; members copy only within their part
+    parts: dict[Name, Values] = Field(default_factory=dict)
 
 
 class Cluster(Settings):

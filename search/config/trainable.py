@@ -32,6 +32,7 @@ class Trainable:
     hyperparameters: tuple[str, ...] | None = None  # names that may be searched; None: only the class knows
     constants: tuple[str, ...] = ()  # names that `settings:` may give
     searched: tuple[str, ...] = ()  # those of the constants that may be searched
+    priced: tuple[str, ...] = ()  # names that trade loss for cost: nobody searches them without a price
     gives: tuple[str, ...] = ()  # an objective gets these from a built-in class; others have no objective
 
     def __post_init__(self) -> None:
@@ -66,6 +67,7 @@ CAUSAL = Trainable(
     network=True,
     hyperparameters=tuple(sorted(CAUSAL_NUMBERS)),
     searched=("rank",),
+    priced=("rank",),
 )
 PREFERRING = Trainable(
     takes=("preference",),
@@ -73,6 +75,7 @@ PREFERRING = Trainable(
     network=True,
     hyperparameters=tuple(sorted({*CAUSAL_NUMBERS, "objective"})),
     searched=("rank",),
+    priced=("rank",),
     gives=("chosen", "rejected"),
 )
 CLASSIFYING = Trainable(

@@ -6,6 +6,7 @@ from typing import Any
 
 from shoal.policies import population
 from shoal.policies.grid import grid_points
+from shoal.policies.parts import part_of_member
 from shoal.policies.population import MemberState, PopulationState
 from shoal.policies.space import Bool, Categorical, Constant, Float, Int, Ordered, Space, domains_of, nested
 from shoal.search.config.run import Run
@@ -14,7 +15,16 @@ Searched = Float | Int | Ordered | Categorical | Bool
 
 
 def first_state(run: Run) -> PopulationState:
-    """Return every member's start; with a schedule all begin with what it says first."""
+    """Return every member's start, with what is fixed within its part."""
+    fixed = run.part_values
+    return tuple(
+        known._replace(hyperparameters=known.hyperparameters | fixed[part_of_member(number, len(fixed))])
+        for number, known in enumerate(drawn_state(run))
+    )
+
+
+def drawn_state(run: Run) -> PopulationState:
+    """Return every member's start as it is drawn; with a schedule all begin with what it says first."""
     if run.schedule:
         return (MemberState(run.schedule[0].hyperparameters),) * run.population.members
     if run.starts:

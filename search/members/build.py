@@ -56,6 +56,9 @@ def build_members(
 
     def complete(number: int, member: Member) -> Member:
         """Say what scores a new member, put a policy between it and its rows, and let it span workers."""
+        if run.price:
+            assert isinstance(member, Network), "the file's check lets only these have a cost"
+            member.price = run.price
         if run.score != BY_LOSS:
             assert isinstance(member, Network), "the file's check lets only these have another score"
             member.questions, member.group_weights = asked, run.score.groups

@@ -91,6 +91,7 @@ def declared_by(found: Any) -> Trainable:
         hyperparameters=known_numbers(found),
         constants=tuple(constants_in(found)),
         searched=tuple(sorted(getattr(found, "searched", ()))),
+        priced=tuple(sorted(getattr(found, "priced", ()))),
     )
 
 

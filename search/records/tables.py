@@ -60,6 +60,7 @@ METRICS_SCHEMA = pa.schema(
         ("stacked", pa.bool_()),
         ("arrival", pa.int64()),  # how many reports had been decided before this one
         ("kept", pa.float64()),  # share of the rows that a sampling policy keeps
+        ("cost", pa.float64()),  # share of what the dearest settings cost, where settings trade loss for cost
     ]
 )
 

@@ -10,6 +10,7 @@ from shoal.search.records.directory import STRATIFIED
 from shoal.search.records.lineage import Segment
 from shoal.search.report.choosing import selection_section
 from shoal.search.report.comparison import comparison
+from shoal.search.report.costs import costs
 from shoal.search.report.drawing import readable_value
 from shoal.search.report.figures import (
     EQUAL_LEGEND,
@@ -50,6 +51,7 @@ def draw(story: Story) -> str:
         header(story),
         overview(story),
         slices(story) or schedules(story),
+        costs(story),
         mixing(story),
         groups(story),
         measures(story),

@@ -72,6 +72,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
         "exploit": NO_EXPLOIT,
         "cull": None,
         "backtrack": False,
+        "parts": {},
         "mode": "synchronous",
         "interval": interval,
     }

@@ -20,6 +20,8 @@ def told_numbers(run: Run, row: Row) -> Iterator[tuple[str, float]]:
         found |= {f"proportion/{each.group}": each.proportion for each in row.mixture.groups}
     if row.kept is not None:
         found["kept"] = row.kept
+    if row.cost is not None:
+        found["cost"] = row.cost
     if run.takes_rows and row.train_seconds > 0:
         rows = run.population.interval * run.training.batch
         each, name = (1, "rows") if run.rows == "columns" else (run.data.sequence_length, "tokens")

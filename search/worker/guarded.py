@@ -44,9 +44,20 @@ def on_test_rows(member: Member) -> OnTestRows:
     try:
         score, losses = member.evaluate("test")
         errors = dict(getattr(member, "loss_errors", {}))
-        return OnTestRows(dict(losses), float(score), measured(member, "test"), errors)
+        return OnTestRows(dict(losses), less_price(member, score), measured(member, "test"), errors)
     except Exception:
         return OnTestRows(error=traceback.format_exc())
+
+
+def cost_of_member(member: Member) -> float | None:
+    """Return what a member's settings cost, as a share of the dearest, if any of them has a cost."""
+    return member.cost if isinstance(member, Network) else None
+
+
+def less_price(member: Member, score: float) -> float:
+    """Return a score that is still without its price, with it."""
+    price = member.price if isinstance(member, Network) else 0.0
+    return float(score) - price * (cost_of_member(member) or 0.0) if price else float(score)
 
 
 def measured(member: Member, split: str = "validation") -> dict[str, float]:

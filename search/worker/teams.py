@@ -12,7 +12,7 @@ from shoal.search.corpus.batches import MixedBatches
 from shoal.search.errors import Exhausted
 from shoal.search.members.mixed import Mixed, train_visits
 from shoal.search.messages import Reading, Row
-from shoal.search.worker.guarded import measured
+from shoal.search.worker.guarded import cost_of_member, less_price, measured
 from shoal.trainables.member import Member
 from shoal.trainables.network import Network
 from shoal.trainables.stack import Stack, stacks
@@ -80,12 +80,13 @@ class Team:
             found[number] = Row(
                 number,
                 step=int(member.trained) if ends else 0,
-                score=float(score) if np.isfinite(score) else float("nan"),
+                score=less_price(member, score) if np.isfinite(score) else float("nan"),
                 scored=bool(getattr(member, "scored", True)),
                 train_loss=train_losses[number],
                 train_seconds=trained / len(scores),
                 evaluate_seconds=evaluated / len(scores),
                 stacked=self.stack is not None,
+                cost=cost_of_member(member),
                 losses=dict(losses),
                 loss_errors=dict(getattr(member, "loss_errors", {})),
                 measures=others,

@@ -119,4 +119,6 @@ def causal_run(directory: str, *, groups: dict[str, str], **changes: Any) -> dic
             values[section] = {**values[section], inner: value}
         else:
             values[section] = value
+    if "rank" in values["hyperparameters"]:
+        values.setdefault("price", 0.01)
     return values

@@ -41,18 +41,19 @@ def test_adapters_are_ranked_by_what_they_answer(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
     said = shoal("run", str(tmp_path / "run.yaml"), HOME=str(tmp_path))
     last = next(line for line in said.splitlines() if line.startswith("tiny: best member"))
-    assert " right choices " in last and "test right choices" in last and "best right choices ?" in said
+    assert " right choices, less their price " in last and "test right choices" in last
     found = json.loads((tmp_path / "run/summary.json").read_text())
-    assert (found["ranked_by"], found["better"]) == ("right choices", "higher")
-    assert 0 <= found["best_score"] <= 1 and 0 <= found["test_score"] <= 1
+    assert (found["ranked_by"], found["better"]) == ("right choices, less their price", "higher")
+    assert -0.01 <= found["best_score"] <= 1 and -0.01 <= found["test_score"] <= 1
     assert set(found["test_measures"]) == {"right_one", "right_two"}
     rows = Store(str(tmp_path / "run")).read_table(METRICS).to_pylist()
     assert {(row["round"], row["scored"]) for row in rows} == {(each, each % 2 == 0) for each in range(1, 7)}
+    assert {row["cost"] for row in rows} <= {rank / 4 for rank in range(1, 5)}
     copies = [event for event in events(tmp_path / "run") if event.event == "copy"]
     assert copies and {event.round for event in copies} <= {2, 4}
     assert any(row["exploit_seconds"] for row in rows) and any(row["checkpoint_seconds"] for row in rows)
     left = [path.name for path in (tmp_path / "run/checkpoints").iterdir() if any(path.iterdir())]
     assert left == ["round-000006"]
     report = (tmp_path / "run/report.html").read_text()
-    assert "right choices" in report and "Scored at every 2 intervals" in report
+    assert "Right choices over cost" in report and "Scored at every 2 intervals" in report
     assert (tmp_path / "run/best/adapter_model.safetensors").exists()

@@ -36,6 +36,7 @@ class CausalModel(Network):
     by_row = True
     writes = True
     searched = frozenset({"rank"})
+    priced = frozenset({"rank"})
     stacks_itself = True
     pretrained: Pretrained
 
@@ -45,6 +46,11 @@ class CausalModel(Network):
             return {}
         dropout = {"dropout": adapter.dropout} if adapter.dropout and "dropout" not in chosen else {}
         return {"rank": float(chosen.get("rank", adapter.rank)), **dropout}
+
+    def costs(self) -> dict[str, float]:
+        adapter, found = self.pretrained.adapter, super().costs()
+        ranked = adapter is not None and "rank" in self.hyperparameters
+        return found | {"rank": self.numbers["rank"] / adapter.rank} if ranked and adapter else found
 
     @property
     def alone(self) -> bool:

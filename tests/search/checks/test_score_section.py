@@ -20,6 +20,8 @@ def load(tmp_path, *sets: str, **changes: Any) -> Run:
     file = tmp_path / "run.yaml"
     (tmp_path / "a.jsonl").write_text('{"q": "one", "a": "two"}\n')
     groups = {"sums": f"{tmp_path}/a.jsonl", "words": f"{tmp_path}/a.jsonl"}
+    rate = {"kind": "float", "low": 0.001, "high": 0.03, "log": True}  # a search of ranks has a price
+    changes = {"hyperparameters": {"learning_rate": rate}, **changes}
     values = causal_run(str(tmp_path), groups=groups, **changes)
     file.write_text(yaml.safe_dump(values))
     return load_run(str(file), sets)
