@@ -18,6 +18,7 @@ from shoal.search.corpus.streams import open_streams
 from shoal.search.corpus.text import OpenStreams, sample_of, text_of
 from shoal.search.errors import InputError
 from shoal.search.exported import read_exported
+from shoal.search.members.begun import begin_member, begun_with
 from shoal.search.members.classes import Made, class_of, exported_class, pretrained_class
 from shoal.search.members.mixed import mixed_class
 from shoal.search.members.sampled import sample_member
@@ -53,9 +54,12 @@ def build_members(
         scores = read_kept_scores(run.data, run.sampling.score)
 
     asked = questions_of(run)
+    begun = begun_with(run) if run.begin is not None else None
 
     def complete(number: int, member: Member) -> Member:
-        """Say what scores a new member, put a policy between it and its rows, and let it span workers."""
+        """Give a new member what its run says: weights, a price, a score, a policy for its rows, workers."""
+        if run.begin is not None and begun is not None:
+            begin_member(member, begun, run.begin)
         if run.price:
             assert isinstance(member, Network), "the file's check lets only these have a cost"
             member.price = run.price

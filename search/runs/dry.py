@@ -25,6 +25,7 @@ from shoal.search.errors import InputError
 from shoal.search.members.build import build_members
 from shoal.search.members.unmade import Unmade
 from shoal.search.runs.population import prepare_run
+from shoal.search.stage_runs import stage_runs
 from shoal.search.traces import in_one_line, trace_of
 from shoal.search.worker.guarded import measured
 from shoal.trainables.handover import hand_in, handed_out
@@ -58,6 +59,10 @@ def try_out(run: Run, console: Console) -> None:
 
     Raises InputError with the part that fails.
     """
+    if run.kind == "stages":
+        for stage in stage_runs(run):  # what a stage begins with is not there yet
+            try_out(stage.model_copy(update={"begin": None}), console)
+        return
     run = prepare_run(run, console)
     trial = Trial(run)
     first, second = two_members(trial)
