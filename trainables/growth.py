@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from shoal.trainables.settings import DecoderShape
 
-Weights = Mapping[str, NDArray[Any]]
+NamedArrays = Mapping[str, NDArray[Any]]
+Over = Callable[..., Any]  # a sum or a mean over an axis
 Depth = Literal["zero", "halves", "copy"]
-BLOCK = "blocks."
+IN_LAYER = "blocks."
 EMBEDDING, LAST_GAIN = "embedding.weight", "norm.weight"
 PROJECT, WRITES = "project.weight", ("output.weight", "fall.weight")  # WRITES: these write to the stream
 MATRICES = (PROJECT, *WRITES, "rise.weight")
@@ -58,7 +59,7 @@ def growth_between(old: DecoderShape, new: DecoderShape) -> Growth:
     )
 
 
-def map_weights(weights: Weights, growth: Growth, depth: Depth = "zero") -> dict[str, NDArray[Any]]:
+def grow_weights(weights: NamedArrays, growth: Growth, depth: Depth = "zero") -> dict[str, NDArray[Any]]:
     """Return a decoder's weights as those of the grown or shrunk one; raises ValueError for other weights."""
     refuse_others(weights)
     if growth.grows:
@@ -68,7 +69,7 @@ def map_weights(weights: Weights, growth: Growth, depth: Depth = "zero") -> dict
     return {name: narrowed(name, value, growth.width) for name, value in flat.items()}
 
 
-def map_slots(slots: Weights, growth: Growth, kind: str) -> dict[str, NDArray[Any]]:
+def grow_slots(slots: NamedArrays, growth: Growth, kind: str) -> dict[str, NDArray[Any]]:
     """Return one kind of slots, such as exp_avg, by the name of their weight; new layers begin with zeros.
 
     Gradients of the widened decoder are those of the small one divided by the factor, but for the last gain.
@@ -79,7 +80,7 @@ def map_slots(slots: Weights, growth: Growth, kind: str) -> dict[str, NDArray[An
         return 1.0 if name == LAST_GAIN else float(growth.width) ** power
 
     if growth.grows:
-        wide = {name: spread(name, value, growth.width) / scale(name) for name, value in slots.items()}
+        wide = {name: repeated(name, value, growth.width) / scale(name) for name, value in slots.items()}
         return by_layer(wide, lambda name, value, place: 0 * value if place else value, growth.depth)
     flat = merged(slots, growth.depth, lambda name: np.mean)
     return {
@@ -87,7 +88,7 @@ def map_slots(slots: Weights, growth: Growth, kind: str) -> dict[str, NDArray[An
     }
 
 
-def mixed(own: Weights, other: Weights, share: float) -> dict[str, NDArray[Any]]:
+def mixed(own: NamedArrays, other: NamedArrays, share: float) -> dict[str, NDArray[Any]]:
     """Return `(1 - share) * own + share * other`, weight by weight; both must have the same shapes."""
     if own.keys() != other.keys() or any(own[name].shape != other[name].shape for name in own):
         raise ValueError("weights must be mixed with those of a network of the same shapes.")
@@ -97,21 +98,21 @@ def mixed(own: Weights, other: Weights, share: float) -> dict[str, NDArray[Any]]
     }
 
 
-def refuse_others(weights: Weights) -> None:
+def refuse_others(weights: NamedArrays) -> None:
     gains = ("attention_norm.weight", "feed_norm.weight")
     for name in weights:
-        inner = name.startswith(BLOCK) and name.endswith(MATRICES + gains)
+        inner = name.startswith(IN_LAYER) and name.endswith(MATRICES + gains)
         if not inner and name not in (EMBEDDING, LAST_GAIN):
             raise ValueError(f"only the weights of a plain decoder can grow or shrink, but there is {name}.")
 
 
 def widened(name: str, value: NDArray[Any], factor: int) -> NDArray[Any]:
     divided = name.endswith(MATRICES) or name == LAST_GAIN
-    found = spread(name, value, factor)
+    found = repeated(name, value, factor)
     return found / factor if divided else found
 
 
-def spread(name: str, value: NDArray[Any], factor: int) -> NDArray[Any]:
+def repeated(name: str, value: NDArray[Any], factor: int) -> NDArray[Any]:
     """Return the array with each axis but that of the vocabulary repeated; q, k and v each by itself."""
     if name == EMBEDDING:
         return np.tile(value, (1, factor))
@@ -126,9 +127,7 @@ def narrowed(name: str, value: NDArray[Any], factor: int) -> NDArray[Any]:
     return folded(name, value, factor, np.sum if name == LAST_GAIN else np.mean, np.sum)
 
 
-def folded(
-    name: str, value: NDArray[Any], factor: int, over_out: Callable[..., Any], over_in: Callable[..., Any]
-) -> NDArray[Any]:
+def folded(name: str, value: NDArray[Any], factor: int, over_out: Over, over_in: Over) -> NDArray[Any]:
     """Return the array with its repeats merged, those of outputs and of inputs each by a function."""
     if name == EMBEDDING:
         return np.asarray(over_out(value.reshape(len(value), factor, -1), axis=1))
@@ -139,7 +138,7 @@ def folded(
     return np.asarray(over_out(parts, axis=1).reshape(-1, inputs.shape[1]))
 
 
-def deepened(weights: Weights, factor: int, depth: Depth) -> dict[str, NDArray[Any]]:
+def deepened(weights: NamedArrays, factor: int, depth: Depth) -> dict[str, NDArray[Any]]:
     """Return each layer followed by `factor - 1` copies of it.
 
     With `zero` these write nothing to the stream yet, and learn to from their first step; the logits stay. With
@@ -155,35 +154,35 @@ def deepened(weights: Weights, factor: int, depth: Depth) -> dict[str, NDArray[A
 
 
 def by_layer(
-    weights: Weights, change: Callable[[str, NDArray[Any], int], NDArray[Any]], factor: int
+    weights: NamedArrays, change: Callable[[str, NDArray[Any], int], NDArray[Any]], factor: int
 ) -> dict[str, NDArray[Any]]:
     found: dict[str, NDArray[Any]] = {}
     for name, value in weights.items():
-        if not name.startswith(BLOCK):
+        if not name.startswith(IN_LAYER):
             found[name] = value
             continue
-        layer, _, inner = name.removeprefix(BLOCK).partition(".")
+        layer, _, inner = name.removeprefix(IN_LAYER).partition(".")
         for place in range(factor):
-            found[f"{BLOCK}{int(layer) * factor + place}.{inner}"] = change(name, value, place)
+            found[f"{IN_LAYER}{int(layer) * factor + place}.{inner}"] = change(name, value, place)
     return found
 
 
-def flattened(weights: Weights, factor: int, depth: Depth) -> dict[str, NDArray[Any]]:
+def flattened(weights: NamedArrays, factor: int, depth: Depth) -> dict[str, NDArray[Any]]:
     """Return neighbouring layers as one: means, but for what writes to the stream, which is summed."""
 
-    def over(name: str) -> Callable[..., Any]:
+    def over(name: str) -> Over:
         return np.sum if name.endswith(WRITES) and depth != "copy" else np.mean
 
     return merged(weights, factor, over)
 
 
-def merged(weights: Weights, factor: int, over: Callable[[str], Callable[..., Any]]) -> dict[str, NDArray[Any]]:
+def merged(weights: NamedArrays, factor: int, over: Callable[[str], Over]) -> dict[str, NDArray[Any]]:
     groups: dict[str, list[NDArray[Any]]] = {}
     for name, value in weights.items():
         key = name
-        if name.startswith(BLOCK):
-            layer, _, inner = name.removeprefix(BLOCK).partition(".")
-            key = f"{BLOCK}{int(layer) // factor}.{inner}"
+        if name.startswith(IN_LAYER):
+            layer, _, inner = name.removeprefix(IN_LAYER).partition(".")
+            key = f"{IN_LAYER}{int(layer) // factor}.{inner}"
         groups.setdefault(key, []).append(value)
     return {
         name: np.asarray(over(name)(np.stack(values), axis=0), dtype=values[0].dtype)

@@ -3,15 +3,15 @@
 from collections.abc import Callable
 
 from shoal.search.config.run import Run
+from shoal.search.config.stage_runs import stage_runs
 from shoal.search.errors import InputError, nearest
-from shoal.search.stage_runs import stage_runs
 
 
 def check_stages(run: Run, problems: Callable[[Run], list[str]]) -> list[str]:
     """Return what is wrong with the stages of a run; `problems` returns what is wrong with a population."""
     if not run.stages:
         return ["stages: kind: stages needs at least two of them"]
-    if problem := check_names(run):
+    if problem := check_stage_names(run):
         return [problem]
     if run.distill is not None or run.swarm is not None:
         return [f"{'distill' if run.distill else 'swarm'}: stages are populations; leave it out"]
@@ -27,7 +27,7 @@ def check_stages(run: Run, problems: Callable[[Run], list[str]]) -> list[str]:
     return []
 
 
-def check_names(run: Run) -> str:
+def check_stage_names(run: Run) -> str:
     names = [stage.name for stage in run.stages]
     if len(names) < 2:
         return "stages: must be at least two; one stage is a run of kind: population"

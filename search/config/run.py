@@ -31,7 +31,7 @@ from shoal.search.config.sections import (
 )
 from shoal.search.config.sections_of import HyperparameterValues, Real, Settings, WholeNumber
 from shoal.search.config.selection import Refining, Selection
-from shoal.search.config.stages import Begin, Stage
+from shoal.search.config.stages import Begin, OneStage
 from shoal.search.config.swarm import Swarm
 from shoal.search.config.tracking import Trackers
 from shoal.search.config.trainable import BUILT_IN, PRETRAINED, SUPER_NETWORK, Declared, Trainable
@@ -85,7 +85,7 @@ class Run(Settings):
     swarm: Swarm | None = None  # the small runs of kind mixture, and the law that is fitted to them
     begin: Begin | None = None  # the weights of another run that all members begin with
     # the populations of kind stages, one after another; each begins with the best member of the one before
-    stages: list[Stage] = Field(default_factory=list)
+    stages: list[OneStage] = Field(default_factory=list)
     # hyperparameters by step, in place of a search: what `shoal schedule` prints
     schedule: list[Scheduled] = Field(default_factory=list)
     root: Annotated[WholeNumber, Field(ge=0)] = 0  # member 0 starts as member `root` of a population would

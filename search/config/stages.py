@@ -11,7 +11,7 @@ from shoal.search.config.sections_of import Real, Settings, Share
 class Handover(Settings):
     """What becomes of weights that a population begins with; the two shapes say whether they grow or shrink."""
 
-    # what a new layer of a deeper decoder writes at first: nothing, its share of what it copies, or all of it
+    # a new layer of a deeper decoder writes at first nothing, its share of the copied one's, or all of that
     depth: Literal["zero", "halves", "copy"] = "zero"
     # the optimiser's slots: by default they are kept where the map is exact, and nothing is mixed in
     slots: Literal["keep", "fresh"] | None = None
@@ -28,15 +28,15 @@ class Begin(Handover):
     run: str  # the directory of that run, which must be finished
 
 
-class Stage(Handover):
+class OneStage(Handover):
     """One stage: a population that begins with the best of the stage before it."""
 
     name: Name  # the stage's run is written into the folder of this name
-    # what differs from the file in this stage: sections, or keys such as training.steps; null takes a key out
+    # sections or keys, such as training.steps, that differ from the file in this stage; null takes one out
     change: dict[str, Any] = Field(default_factory=dict)
 
 
-def changed(values: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+def with_change(values: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     """Return a file's values with the changes of a stage made to them."""
     found = dict(values)
     for key, value in change.items():
@@ -47,12 +47,12 @@ def changed(values: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
         if value is None:
             found.pop(first, None)
         elif isinstance(value, dict) and isinstance(before, dict) and same_kind(before, value):
-            found[first] = changed(before, value)
+            found[first] = with_change(before, value)
         else:
-            found[first] = changed({}, value) if isinstance(value, dict) else value
+            found[first] = with_change({}, value) if isinstance(value, dict) else value
     return found
 
 
 def same_kind(before: dict[str, Any], value: dict[str, Any]) -> bool:
-    """Say whether a section is changed in part; one of another kind replaces it."""
+    """Say whether a section is with_change in part; one of another kind replaces it."""
     return value.get("kind", before.get("kind")) == before.get("kind")

@@ -6,10 +6,10 @@ from typing import Any
 
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Model
+from shoal.search.config.stage_runs import stage_runs
 from shoal.search.config.swarm import Swarm
 from shoal.search.front.weights import FLOAT, MemberWeights, weights_of
 from shoal.search.report.wording import count, duration
-from shoal.search.stage_runs import stage_runs
 
 SLOTS = {"adamw": 2, "sgd": 1}  # numbers that an optimiser keeps for each weight
 CONTROLS_OF_MIXTURES = 6  # the proposal and what it is compared with: see search.runs.proposal

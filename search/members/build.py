@@ -18,7 +18,7 @@ from shoal.search.corpus.streams import open_streams
 from shoal.search.corpus.text import OpenStreams, sample_of, text_of
 from shoal.search.errors import InputError
 from shoal.search.exported import read_exported
-from shoal.search.members.begun import begin_member, begun_with
+from shoal.search.members.beginning import Beginning, begin_member
 from shoal.search.members.classes import Made, class_of, exported_class, pretrained_class
 from shoal.search.members.mixed import mixed_class
 from shoal.search.members.sampled import sample_member
@@ -42,6 +42,7 @@ def build_members(
     span: Span | None = None,
     shared: Shared | None = None,
     streams: OpenStreams = open_streams,
+    begun: Beginning | None = None,  # weights of another run, with which all begin
 ) -> dict[int, Member]:
     """Build these members, each from its own seed; called on each worker that hosts or shares one.
 
@@ -54,7 +55,6 @@ def build_members(
         scores = read_kept_scores(run.data, run.sampling.score)
 
     asked = questions_of(run)
-    begun = begun_with(run) if run.begin is not None else None
 
     def complete(number: int, member: Member) -> Member:
         """Give a new member what its run says: weights, a price, a score, a policy for its rows, workers."""

@@ -40,7 +40,7 @@ LINEAGE_SCHEMA = pa.schema(
         ("after", pa.string()),
         ("parent_round", pa.int32()),  # the parent's own round whose weights were copied
         ("parent_step", pa.int64()),  # steps that these weights had trained by then
-        ("origin", pa.string()),  # of a start: the other run whose weights it began with, and how they changed
+        ("origin", pa.string()),  # the other run whose weights a start began with, and how they changed
     ]
 )
 METRICS_SCHEMA = pa.schema(

@@ -12,23 +12,23 @@ from rich.table import Table
 from shoal.cluster import lease
 from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
+from shoal.search.config.stage_runs import stage_runs
 from shoal.search.errors import InputError
 from shoal.search.records import directory
 from shoal.search.runs import population as running
-from shoal.search.stage_runs import stage_runs
 
-COLUMNS = ("stage", "members", "steps", "best score", "seconds", "report")
+STAGE_COLUMNS = ("stage", "members", "steps", "best score", "seconds", "report")
 
 
 def run_new(run: Run, console: Console, baseline: bool = False, resume: str = "never") -> None:
     """Train the stages, or as `resume` says go on with those that the directory already holds."""
     if resume == "must" or (resume == "auto" and directory.holds_run(run.directory)):
-        carry_out(directory.same_run(run), console, baseline)
+        train_stages(directory.same_run(run), console, baseline)
         return
     directory.refuse_existing(run)
     directory.check_place(run)
     directory.create(run)
-    carry_out(run, console, baseline)
+    train_stages(run, console, baseline)
 
 
 def run_on(path: str, console: Console) -> None:
@@ -37,10 +37,10 @@ def run_on(path: str, console: Console) -> None:
     if directory.summary(store).get("status") == "done":
         raise InputError(f"{path} is finished: see the reports of its stages, {store.uri}/NAME/report.html.")
     baseline = any(store.exists(f"{stage.name}/baseline/{directory.SETTINGS}") for stage in run.stages)
-    carry_out(run, console, baseline)
+    train_stages(run, console, baseline)
 
 
-def carry_out(run: Run, console: Console, baseline: bool) -> None:
+def train_stages(run: Run, console: Console, baseline: bool) -> None:
     """Train what is left of the stages; print and record what each of them took."""
     with lease.holding(run.directory) as store, running.well_recorded(run, partial(record, store, run)):
         record(store, run, "running")
@@ -48,7 +48,7 @@ def carry_out(run: Run, console: Console, baseline: bool) -> None:
             if directory.summary(Store(stage.directory)).get("status") != "done":
                 running.run_new(stage, console, baseline, resume="auto")
         record(store, run, "done")
-    table = Table(*COLUMNS, box=None, pad_edge=False)
+    table = Table(*STAGE_COLUMNS, box=None, pad_edge=False)
     for name, told in store.read_json(directory.SUMMARY)["stages"].items():
         score = f"{told['best_score']:.4f}"
         report = f"{store.uri}/{name}/report.html"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from shoal.trainables.decoder import Decoder, initialise, token_losses
-from shoal.trainables.growth import Growth, growth_between, map_slots, map_weights, mixed
+from shoal.trainables.growth import Growth, grow_slots, grow_weights, growth_between, mixed
 from shoal.trainables.settings import DecoderShape
 
 SMALL = DecoderShape(vocabulary=23, sequence_length=10, layers=3, heads=2, width=16)
@@ -45,7 +45,7 @@ def gradients(model: Decoder) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("shape", [WIDE, replace(SMALL, layers=9), LARGE], ids=["wide", "deep", "both"])
 def test_the_grown_decoder_has_the_same_logits(shape) -> None:
     small = decoder(SMALL)
-    large = filled(shape, map_weights(arrays(small), growth_between(SMALL, shape)))
+    large = filled(shape, grow_weights(arrays(small), growth_between(SMALL, shape)))
     logits = small(TOKENS)
     assert logits.abs().max() > 2
     assert (large(TOKENS) - logits).abs().max() < 1e-12
@@ -57,7 +57,7 @@ def test_copies_of_layers_change_the_logits_and_half_steps_less() -> None:
     small, deep = decoder(SMALL, scale=3.0), replace(SMALL, layers=6)  # blocks that add little to the stream
     growth = growth_between(SMALL, deep)
     apart = {
-        depth: (filled(deep, map_weights(arrays(small), growth, depth))(TOKENS) - small(TOKENS)).norm().item()
+        depth: (filled(deep, grow_weights(arrays(small), growth, depth))(TOKENS) - small(TOKENS)).norm().item()
         for depth in ("zero", "halves", "copy")
     }
     assert apart["zero"] == 0 and 0 < apart["halves"] < apart["copy"]
@@ -66,8 +66,8 @@ def test_copies_of_layers_change_the_logits_and_half_steps_less() -> None:
 @pytest.mark.parametrize("depth", ["zero", "halves", "copy"])
 def test_a_grown_decoder_shrinks_to_what_it_was(depth) -> None:
     weights = arrays(decoder(SMALL))
-    large = map_weights(weights, growth_between(SMALL, LARGE), depth)
-    again = map_weights(large, growth_between(LARGE, SMALL), depth)
+    large = grow_weights(weights, growth_between(SMALL, LARGE), depth)
+    again = grow_weights(large, growth_between(LARGE, SMALL), depth)
     assert again.keys() == weights.keys()
     for name, value in weights.items():
         assert np.allclose(again[name], value, atol=1e-15, rtol=1e-15), name
@@ -79,7 +79,7 @@ def test_by_hand() -> None:
     weights = arrays(decoder(shape))
     weights["blocks.0.rise.weight"] = np.array([[4.0, 8.0], [2.0, 6.0]])
     weights["norm.weight"] = np.array([3.0, 5.0])
-    found = map_weights(weights, Growth(2, 1, True))
+    found = grow_weights(weights, Growth(2, 1, True))
     assert found["blocks.0.rise.weight"].tolist() == [[2, 4, 2, 4], [1, 3, 1, 3]] * 2
     assert found["norm.weight"].tolist() == [1.5, 2.5, 1.5, 2.5]
     # q, k and v are widened each by itself: rows of q come before those of k
@@ -91,14 +91,14 @@ def test_by_hand() -> None:
 
 def test_slots_grow_as_gradients_do() -> None:
     small = decoder(SMALL)
-    large = filled(WIDE, map_weights(arrays(small), Growth(2, 1, True)))
+    large = filled(WIDE, grow_weights(arrays(small), Growth(2, 1, True)))
     given, found = gradients(small), gradients(large)
-    expected = map_slots(given, Growth(2, 1, True), "exp_avg")
-    squares = map_slots({name: value**2 for name, value in given.items()}, Growth(2, 1, True), "exp_avg_sq")
+    expected = grow_slots(given, Growth(2, 1, True), "exp_avg")
+    squares = grow_slots({name: value**2 for name, value in given.items()}, Growth(2, 1, True), "exp_avg_sq")
     for name, gradient in found.items():
         assert np.allclose(gradient, expected[name], atol=1e-9), name
         assert np.allclose(gradient**2, squares[name], atol=1e-12), name
-        back = map_slots(expected, Growth(2, 1, False), "exp_avg")[name]
+        back = grow_slots(expected, Growth(2, 1, False), "exp_avg")[name]
         assert np.allclose(back, given[name], atol=1e-12), name
 
 
@@ -110,8 +110,8 @@ def test_one_step_from_grown_slots_is_the_grown_step() -> None:
     weights = arrays(small)
     mean = {name: rng.normal(size=value.shape) * 1e-3 for name, value in weights.items()}
     square = {name: rng.uniform(1e-6, 1e-5, size=value.shape) for name, value in weights.items()}
-    large = filled(WIDE, map_weights(weights, growth))
-    slots = [map_slots(mean, growth, "exp_avg"), map_slots(square, growth, "exp_avg_sq")]
+    large = filled(WIDE, grow_weights(weights, growth))
+    slots = [grow_slots(mean, growth, "exp_avg"), grow_slots(square, growth, "exp_avg_sq")]
 
     def stepped(model, means, squares, halved):
         found = {}
@@ -128,15 +128,15 @@ def test_one_step_from_grown_slots_is_the_grown_step() -> None:
 
     first = stepped(small, mean, square, False)
     second = stepped(large, *slots, True)
-    for name, value in map_weights(first, growth).items():
+    for name, value in grow_weights(first, growth).items():
         assert np.allclose(second[name], value, atol=1e-6), name
-    for name, value in map_slots(mean, growth, "exp_avg").items():
+    for name, value in grow_slots(mean, growth, "exp_avg").items():
         assert np.allclose(slots[0][name], value, atol=1e-6), name
 
 
 def test_copies_stay_equal_unless_they_are_mixed_with_others() -> None:
     growth = growth_between(SMALL, LARGE)
-    lifted = map_weights(arrays(decoder(SMALL)), growth)
+    lifted = grow_weights(arrays(decoder(SMALL)), growth)
     own = arrays(decoder(LARGE, 5))
     for share, equal in ((1.0, True), (0.5, False)):
         found = gradients(filled(LARGE, mixed(own, lifted, share)))["blocks.0.rise.weight"]
@@ -158,6 +158,6 @@ def test_shapes_that_no_map_joins_are_refused() -> None:
     with pytest.raises(ValueError, match="expansion 2"):
         growth_between(SMALL, replace(WIDE, expansion=2.0))
     with pytest.raises(ValueError, match=r"plain decoder can grow or shrink, but there is head\.bias"):
-        map_weights({"head.bias": np.ones(2)}, Growth(2, 1, True))
+        grow_weights({"head.bias": np.ones(2)}, Growth(2, 1, True))
     with pytest.raises(ValueError, match="the same shapes"):
         mixed(arrays(decoder(SMALL)), arrays(decoder(WIDE)), 0.5)

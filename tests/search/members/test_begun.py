@@ -12,19 +12,19 @@ from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.search.checks.run import problems
 from shoal.search.config.run import Run
+from shoal.search.config.stage_runs import stage_runs
 from shoal.search.driver.population import conductor_at, go_back
 from shoal.search.errors import InputError
 from shoal.search.load import run_of
-from shoal.search.members.begun import begun_with
 from shoal.search.members.build import build_members
 from shoal.search.messages import Message
 from shoal.search.records import directory
+from shoal.search.records.beginning import begun_with
 from shoal.search.records.last import member_of
 from shoal.search.records.lineage import ancestry, read_lineage
 from shoal.search.runs.dry import first_files
 from shoal.search.runs.population import prepare_run
 from shoal.search.runs.replay import as_one_model
-from shoal.search.stage_runs import stage_runs
 from shoal.search.worker import brood
 from shoal.search.worker.teams import Team
 from shoal.trainables.handover import hand_in
@@ -60,17 +60,18 @@ def cycle(texts: Path, place: Path, **changes: Any) -> Run:
     return run_of(CYCLE | {"data": data, "directory": str(place)} | changes, "run.yaml", str(texts))
 
 
+def made(run: Run, hyperparameters: dict[int, Any]) -> dict[int, Any]:
+    """Make members as a worker does."""
+    return build_members(run, hyperparameters, streams=first_files, begun=begun_with(run))
+
+
 def trained(run: Run, until: int | None = None) -> Run:
     """Train a population, or go on with it, up to a round as its one worker would."""
     run = prepare_run(run, Console(quiet=True))
     store = Store(run.directory) if directory.holds_run(run.directory) else directory.create(run)
     given: dict[int, Any] = {}
     conductor = conductor_at(go_back(run, store, Told()), run, store, given.__setitem__, Told())
-    members: Any = build_members(
-        run,
-        {number: known.hyperparameters for number, known in enumerate(conductor.state)},
-        streams=first_files,
-    )
+    members = made(run, {number: known.hyperparameters for number, known in enumerate(conductor.state)})
     if conductor.round:
         for number, member in members.items():
             state = checkpoints.load_member(store, conductor.round, number)
@@ -143,9 +144,9 @@ def test_a_pure_growth_keeps_the_loss_and_the_slots(three, texts, tmp_path) -> N
     )
     begun = begun_with(run)
     assert begun.origin["map"] == "grown: width by 2, layers by 2 (zero), 3 slots kept" and begun.batches
-    small: Any = build_members(three[1], {0: {"learning_rate": 0.01}}, streams=first_files)[0]
+    small = made(three[1], {0: {"learning_rate": 0.01}})[0]
     hand_in(small.load, state_of(three[1]), {"learning_rate": 0.01})
-    large: Any = build_members(run, {0: {"learning_rate": 0.01}}, streams=first_files)[0]
+    large = made(run, {0: {"learning_rate": 0.01}})[0]
     assert large.evaluate()[0] == pytest.approx(small.evaluate()[0], abs=1e-6)
     # the rows go on where the small one stood, and the schedule of the rate begins anew
     assert equal(large.batches.state(), small.batches.state()) and large.trained == 0
@@ -170,7 +171,7 @@ def test_a_plain_second_stage_may_draw_parts_anew(three, tmp_path) -> None:
     run = three[0].model_copy(
         update={"directory": str(tmp_path), "begin": Run.model_validate({"name": "x", "begin": begin}).begin}
     )
-    found: Any = build_members(run, {number: {"learning_rate": 0.01} for number in (0, 1)}, streams=first_files)
+    found = made(run, {number: {"learning_rate": 0.01} for number in (0, 1)})
     first, second = (found[number].state()["weights"] for number in (0, 1))
     own = weights(three[0])
     assert same({"norm.weight": own["norm.weight"]}, first) and same(
@@ -183,11 +184,8 @@ def test_a_plain_second_stage_may_draw_parts_anew(three, tmp_path) -> None:
     apart = [float((each[rise] - own[rise]).std() / own[rise].std()) for each in (first, second)]
     assert apart == pytest.approx([0.1, 0.1], rel=0.2) and not np.array_equal(first[rise], second[rise])
     with pytest.raises(InputError, match=r"begin\.fresh: must name weights .* none fits head"):
-        build_members(
-            run.model_copy(update={"begin": run.begin.model_copy(update={"fresh": ["head"]})}),
-            {0: {"learning_rate": 0.01}},
-            streams=first_files,
-        )
+        wrong = run.begin.model_copy(update={"fresh": ["head"]})
+        made(run.model_copy(update={"begin": wrong}), {0: {"learning_rate": 0.01}})
 
 
 def test_weights_are_mixed_with_those_that_were_shrunk_and_no_others(three, tmp_path) -> None:
@@ -202,7 +200,7 @@ def test_weights_are_mixed_with_those_that_were_shrunk_and_no_others(three, tmp_
 
 def test_members_of_unequal_shape_copy_by_a_recorded_map_alone(three) -> None:
     """Gate G11: an exploit between shapes is refused."""
-    large: Any = build_members(three[0], {0: {"learning_rate": 0.01}}, streams=first_files)[0]
+    large = made(three[0], {0: {"learning_rate": 0.01}})[0]
     with pytest.raises(ValueError, match="must come from a network of the same layers"):
         hand_in(large.load, state_of(three[1]), {"learning_rate": 0.01})
 

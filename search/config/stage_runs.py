@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from shoal.search.config.explain import explain
 from shoal.search.config.fitting import with_fitting_defaults
 from shoal.search.config.run import Run
-from shoal.search.config.stages import Handover, Stage, changed
+from shoal.search.config.stages import Handover, OneStage, with_change
 from shoal.search.errors import InputError
 
 NOT_IN_STAGES = {"stages", "begin", "directory", "name", "kind"}
@@ -23,7 +23,7 @@ def stage_run(run: Run, place: int) -> Run:
     stage, key = run.stages[place], f"stages.{place}"
     if named := sorted(NOT_IN_STAGES & {str(each).partition(".")[0] for each in stage.change}):
         raise InputError(f"{key}.change.{named[0]}: each stage has its own already; leave it out.")
-    values = changed(run.model_dump(exclude=NOT_IN_STAGES), stage.change)
+    values = with_change(run.model_dump(exclude=NOT_IN_STAGES), stage.change)
     values |= {"name": f"{run.name}-{stage.name}", "kind": "population"}
     try:
         made = with_fitting_defaults(Run.model_validate(values))
@@ -36,7 +36,7 @@ def stage_run(run: Run, place: int) -> Run:
     return made.model_copy(update=changes)
 
 
-def beginning(run: Run, place: int, stage: Stage) -> Any:
+def beginning(run: Run, place: int, stage: OneStage) -> Any:
     """Return how a stage begins: with the best of the one before, wherever that is written."""
     from shoal.search.config.stages import Begin
 
