@@ -19,6 +19,7 @@ from shoal.search.members.build import build_members
 from shoal.search.members.ledger import way_to_ledger
 from shoal.search.members.views import Shared
 from shoal.search.messages import Message, OnTestRows, Row
+from shoal.search.records.beginning import begun_with
 from shoal.search.worker.alike import tell_shapes
 from shoal.search.worker.asynchronous import train_freely
 from shoal.search.worker.guarded import LOST, loaded, on_test_rows, taken, trained_by
@@ -162,7 +163,8 @@ def begin(
     resumed = checkpoints.latest(store, of_brood, run.shares)
     if resumed is not None:
         state = population.from_plain(checkpoints.load_decisions(store, resumed)["members"])
-    members = build_members(run, {number: state[number].hyperparameters for number in mine}, span, shared)
+    values = {number: state[number].hyperparameters for number in mine}
+    members = build_members(run, values, span, shared, begun=begun_with(run) if resumed is None else None)
     if resumed is None:
         if leads(span):
             tell_shapes(run, members, actor, brood)
