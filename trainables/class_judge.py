@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shoal.trainables.class_networks import ClassNetwork, body_of, network_inputs, sees_images
+from shoal.trainables.class_networks import ClassNetwork, body_of, memory_of, network_inputs, sees_images
 from shoal.trainables.classifier_settings import ClassifierSettings
 from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.searched_numbers import cross_entropy
@@ -67,8 +67,8 @@ class ClassJudge:
 
     def values(self, rows: RowColumns) -> NDArray[np.float32]:
         """Return what rows are predicted by, `(rows, classes)`."""
-        predict = self.objective.predict
-        return self.each(rows, lambda inputs: predict(self.module(inputs, NO_DROPOUT, False)))
+        predict, state = self.objective.predict, memory_of(self.module)
+        return self.each(rows, lambda inputs: predict(self.module(inputs, NO_DROPOUT, False), state))
 
     def states(self, rows: RowColumns) -> NDArray[np.float32]:
         """Return what the heads look at, `(rows, width)`."""
