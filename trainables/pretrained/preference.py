@@ -10,6 +10,7 @@ from shoal.trainables.arrays import pieces, to_tensors
 from shoal.trainables.objectives.arithmetic import softplus
 from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.pretrained.causal import ROWS_AT_A_TIME, CausalModel
+from shoal.trainables.pretrained.folder import open_base
 from shoal.trainables.pretrained.rows import seen
 from shoal.trainables.searched_numbers import FloatOrTensor
 
@@ -17,9 +18,11 @@ PROBE_BETA = 0.1  # the losses that are reported have this beta, whatever a memb
 
 
 class PreferenceModel(CausalModel):
-    """Adapters on a frozen base, which is the reference too: its answers' likelihoods need no second model.
+    """A model that is compared with the one that it began with: the reference.
 
-    The score is the share of held-out pairs whose better answer has gained more likelihood than the worse one
+    Adapters have it in memory already, since it is their frozen base. Whole models keep one frozen copy of it,
+    which the members of a process share. The score is the share of held-out pairs whose better answer has
+    gained more likelihood than the worse one
     since the reference; equal gains count half. Beside it stands the displacement: by how many nats the better
     answer has become likelier. Below 0 both answers have lost (Razin et al., 2025).
     """
@@ -27,6 +30,12 @@ class PreferenceModel(CausalModel):
     takes = frozenset({"preference"})
     searched = frozenset({"rank", "objective"})
     losses: Weighted
+
+    def build(self) -> nn.Module:
+        module = super().build()
+        if self.pretrained.adapter is None:
+            self.template = open_base(self.pretrained.path, self.recipe.precision, self.device)
+        return module
 
     def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
         return super().own_numbers(chosen) | self.losses.numbers(chosen.get("objective", {}))
