@@ -76,7 +76,7 @@ PREFERRING = Trainable(
     hyperparameters=tuple(sorted({*CAUSAL_NUMBERS, "objective"})),
     searched=("rank",),
     priced=("rank",),
-    gives=("chosen", "rejected"),
+    gives=("chosen", "rejected", "rejected_hinge"),
 )
 CLASSIFYING = Trainable(
     takes=("columns",),

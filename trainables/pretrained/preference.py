@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from shoal.trainables.arrays import pieces, to_tensors
 from shoal.trainables.objectives.arithmetic import softplus
+from shoal.trainables.objectives.inverted_hinge import hinge
 from shoal.trainables.objectives.weighted import Weighted
-from shoal.trainables.pretrained.causal import ROWS_AT_A_TIME, CausalModel
+from shoal.trainables.pretrained.causal import ROWS_AT_A_TIME, CausalModel, asked
 from shoal.trainables.pretrained.folder import open_base
-from shoal.trainables.pretrained.rows import seen
+from shoal.trainables.pretrained.rows import Seen, seen
 from shoal.trainables.searched_numbers import FloatOrTensor
 
 PROBE_BETA = 0.1  # the losses that are reported have this beta, whatever a member trains by
@@ -60,12 +61,20 @@ class PreferenceModel(CausalModel):
         with torch.no_grad():
             reference = -self.token_losses(self.template, read).sum(dim=1)
         found = {"": own, "_reference": reference, "_length": read.counted.sum(dim=1)}
+        if "rejected_hinge" in self.losses.needs:
+            found["_hinge"] = self.hinges(module, read)
         pairs = {end: values.view(-1, 2) for end, values in found.items()}
         return {
             f"{answer}{end}": values[:, place]
             for end, values in pairs.items()
             for place, answer in enumerate(("chosen", "rejected"))
         }
+
+    def hinges(self, module: nn.Module, read: Seen) -> Tensor:
+        """Return the sum of each answer's inverted hinges, `(answers,)`; it needs all logits in memory."""
+        counts = read.counted > 0
+        each = hinge(module(**asked(read)).logits[counts], read.targets[counts])
+        return each.new_zeros(counts.shape).masked_scatter(counts, each).sum(dim=1)
 
     def gains(self, module: nn.Module, rows: Any) -> tuple[Tensor, Tensor]:
         """Return by how many nats each answer has become likelier since the reference: `(rows,)` each."""
