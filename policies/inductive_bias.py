@@ -9,7 +9,7 @@ import numpy as np
 from shoal.policies.arrays import Vector
 
 LEAST_ERRORS = 10  # fewer say nothing of a variance
-FURTHEST = 5.0  # deviations below the mean; the fitted tail is a guess beyond
+FURTHEST_BELOW = 5.0  # deviations below the mean; the fitted tail is a guess beyond
 DRAWS = 2000  # bootstrap draws of the interval
 TERMS_BEYOND = 12.0  # terms of the series end so many deviations of a Poisson count above its mean
 
@@ -46,8 +46,10 @@ def check(errors: Vector, at: float) -> None:
     mean, deviation = float(errors.mean()), float(errors.std(ddof=1))
     if not deviation > 1e-12 * mean:
         raise ValueError(f"errors must differ, but all are {mean:.4g}.")
-    if at < (least := mean - FURTHEST * deviation):
-        raise ValueError(f"`at` must be at least {least:.4g}, {FURTHEST:g} deviations below, but got {at:.4g}.")
+    if at < (least := mean - FURTHEST_BELOW * deviation):
+        raise ValueError(
+            f"`at` must be at least {least:.4g}, {FURTHEST_BELOW:g} deviations below, got {at:.4g}."
+        )
 
 
 def log_chance(errors: Vector, at: float) -> float:

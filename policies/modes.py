@@ -37,7 +37,7 @@ class Modes(NamedTuple):
         return np.asarray(np.where(values <= self.means[0], 0.0, found))
 
 
-class Split(NamedTuple):
+class TwoModes(NamedTuple):
     """Where two modes of a column lie: small, and equal wherever the column's values are."""
 
     least: float  # value that is scaled to 0
@@ -49,13 +49,13 @@ class Split(NamedTuple):
         return self.modes.high(between(values, self.least, self.most))
 
 
-def two_modes(values: Vector) -> Split | None:
+def two_modes(values: Vector) -> TwoModes | None:
     """Return the split of finite values in two modes, or None where they have but one."""
     if not len(values):
         return None
     least, most = float(values.min()), float(np.quantile(values, SCALED_BY))
     modes = fit_modes(between(values, least, most))
-    return Split(least, most, modes) if modes is not None and modes.two else None
+    return TwoModes(least, most, modes) if modes is not None and modes.two else None
 
 
 def between(values: Vector, least: float, most: float) -> Vector:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.policies.modes import Split, two_modes
+from shoal.policies.modes import TwoModes, two_modes
 from shoal.policies.sampling.interface import Columns, Context, Decision, Ids, Plan, Spec, decision
 
 
@@ -58,7 +58,7 @@ class LowerMode(Plan):
 
     column: str
     sign: float
-    split: Split | None
+    split: TwoModes | None
     certain: float
     again: int
 

@@ -15,6 +15,7 @@ from shoal.search.checks.rows import check_row_keys
 from shoal.search.checks.sampled_numbers import check_kept_score, check_sampled_numbers
 from shoal.search.checks.score import check_score
 from shoal.search.checks.selection import check_selection
+from shoal.search.checks.stages import check_begin, check_stages
 from shoal.search.checks.start import check_grid, check_stop, check_track
 from shoal.search.checks.swarm import check_swarm
 from shoal.search.checks.values import SPACES, check_values
@@ -299,6 +300,7 @@ CHECKS = (
     check_sampled_numbers,
     check_selection,
     check_distill,
+    check_begin,
 )
 # `kind: mixture` makes its populations later: `as_population` checks them there
 FOR_MIXTURES = (
@@ -316,5 +318,7 @@ FOR_MIXTURES = (
 
 def problems(run: Run) -> list[str]:
     """Return a line for each thing that does not hold between the sections of a run."""
+    if run.kind == "stages":
+        return check_stages(run, problems)
     checks = FOR_MIXTURES if run.kind == "mixture" else CHECKS
     return [problem for check in checks if (problem := check(run))]

@@ -10,6 +10,7 @@ from shoal.search.config.distill import Distill
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Data, Model
 from shoal.search.config.selection import Selection
+from shoal.search.config.stages import Begin
 from shoal.search.errors import InputError
 from shoal.trainables.tokenizer import TOKENIZERS
 
@@ -33,6 +34,8 @@ def with_places(run: Run, change: ChangePlace) -> Run:
         changes["sampling"] = sampling.model_copy(update={"scorer": scorer})
     if any(is_place(place) for place in (run.model.path, run.model.begin)):
         changes["model"] = of_model(run.model, change)
+    if run.begin is not None:
+        changes["begin"] = of_begin(run.begin, change)
     if run.selection is not None:
         changes["selection"] = of_selection(run.selection, change)
     if run.refine is not None and is_place(run.refine.base):
@@ -46,6 +49,13 @@ def of_model(model: Model, change: ChangePlace) -> Model:
     given = {"path": model.path, "begin": model.begin}
     found = {key: change(f"model.{key}", place) for key, place in given.items() if is_place(place)}
     return model.model_copy(update=found)
+
+
+def of_begin(begin: Begin, change: ChangePlace) -> Begin:
+    found = {"run": change("begin.run", begin.run)}
+    if begin.mix:
+        found["mix"] = change("begin.mix", begin.mix)
+    return begin.model_copy(update=found)
 
 
 def is_place(model: str) -> bool:

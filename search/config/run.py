@@ -31,6 +31,7 @@ from shoal.search.config.sections import (
 )
 from shoal.search.config.sections_of import HyperparameterValues, Real, Settings, WholeNumber
 from shoal.search.config.selection import Refining, Selection
+from shoal.search.config.stages import Begin, OneStage
 from shoal.search.config.swarm import Swarm
 from shoal.search.config.tracking import Trackers
 from shoal.search.config.trainable import BUILT_IN, PRETRAINED, SUPER_NETWORK, Declared, Trainable
@@ -39,7 +40,7 @@ RUN_FORMAT: Literal[2] = 2  # format of a run directory; a reader refuses any ot
 
 TRAINABLE = rf"^({'|'.join(BUILT_IN)}|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"
 
-RUN_KINDS = ("population", "distill", "mixture")  # search.runs.kinds has a module for each
+RUN_KINDS = ("population", "distill", "mixture", "stages")  # search.runs.kinds has a module for each
 
 
 def known_kind(kind: str) -> str:
@@ -52,7 +53,8 @@ class Run(Settings):
     """A whole run, resolved. What must hold between its sections stands in `shoal.search.checks`."""
 
     name: Name  # the run's name: its directory is runs/NAME unless `directory` says otherwise
-    # the purpose of the run: to train a population, to search one mixture, or to distil a large model
+    # the purpose of the run: to train a population, to search one mixture, to distil a large model, or to train
+    # populations one after another
     kind: Annotated[str, AfterValidator(known_kind)] = "population"
     format: Literal[2] = RUN_FORMAT  # format of the run directory, which Shoal writes itself
     seed: Annotated[WholeNumber, Field(ge=0, lt=2**32)] = 0  # all random numbers of the run follow from it
@@ -81,6 +83,9 @@ class Run(Settings):
     # the first hyperparameters of each member, in place of drawn ones
     starts: list[Start] = Field(default_factory=list)
     swarm: Swarm | None = None  # the small runs of kind mixture, and the law that is fitted to them
+    begin: Begin | None = None  # the weights of another run that all members begin with
+    # the populations of kind stages, one after another; each begins with the best member of the one before
+    stages: list[OneStage] = Field(default_factory=list)
     # hyperparameters by step, in place of a search: what `shoal schedule` prints
     schedule: list[Scheduled] = Field(default_factory=list)
     root: Annotated[WholeNumber, Field(ge=0)] = 0  # member 0 starts as member `root` of a population would

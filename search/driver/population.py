@@ -29,6 +29,7 @@ from shoal.search.driver.start import first_state
 from shoal.search.errors import Interrupted, RunFailed
 from shoal.search.members.ledger import after_marks, open_ledger
 from shoal.search.records import tables
+from shoal.search.records.beginning import begun_with
 from shoal.search.records.directory import SETTINGS, TRACKED
 from shoal.search.records.whole import WholeRound, newest_whole
 from shoal.search.traces import in_one_line
@@ -102,7 +103,8 @@ def go_back(run: Run, store: Store, watcher: Watcher) -> WholeRound:
         tables.drop_rounds_after(store, -1)
         checkpoints.forget_all_but(store, None)
         state = first_state(run)
-        tables.write_starts(store, state)
+        begun = begun_with(run)
+        tables.write_starts(store, state, begun and begun.origin)
         return WholeRound(0, state)
     tables.drop_rounds_after(store, whole.round)
     checkpoints.forget_all_but(store, whole.round, run.shares, earlier_rounds(whole.state, run.parts))

@@ -6,6 +6,7 @@ from typing import Any
 
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Model
+from shoal.search.config.stage_runs import stage_runs
 from shoal.search.config.swarm import Swarm
 from shoal.search.front.weights import FLOAT, MemberWeights, weights_of
 from shoal.search.report.wording import count, duration
@@ -103,6 +104,9 @@ def plans_of(run: Run, measured: bool = False) -> list[RunPlan]:
 
     With `measured` a member of each is made here, trains two steps and is scored.
     """
+    if run.kind == "stages":
+        alone = [stage.model_copy(update={"begin": None}) for stage in stage_runs(run)]
+        return [plan for stage in alone for plan in plans_of(stage, measured)]
     if run.kind != "mixture":
         place = run.population.members, run.training.steps, run.rounds
         return [plan_of(run, run.name, *place, run.model, measured)]

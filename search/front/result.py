@@ -188,6 +188,12 @@ class Result:
         return Result(train_on_here(self.directory))
 
     def _needs_population(self, what: str) -> None:
+        if self.run.kind == "stages":
+            last = self.run.stages[-1].name
+            raise InputError(
+                f"{self.directory} is of kind stages and has no {what} itself; open one of its stages, such as "
+                f"the last, {self.directory}/{last}."
+            )
         if self.run.kind == "mixture":
             raise InputError(
                 f"{self.directory} is of kind mixture and has no {what} itself; open its confirming run, "

@@ -18,6 +18,7 @@ from shoal.search.corpus.streams import open_streams
 from shoal.search.corpus.text import OpenStreams, sample_of, text_of
 from shoal.search.errors import InputError
 from shoal.search.exported import read_exported
+from shoal.search.members.beginning import Beginning, begin_member
 from shoal.search.members.classes import Made, class_of, exported_class, pretrained_class
 from shoal.search.members.mixed import mixed_class
 from shoal.search.members.sampled import sample_member
@@ -41,6 +42,7 @@ def build_members(
     span: Span | None = None,
     shared: Shared | None = None,
     streams: OpenStreams = open_streams,
+    begun: Beginning | None = None,  # weights of another run, with which all begin
 ) -> dict[int, Member]:
     """Build these members, each from its own seed; called on each worker that hosts or shares one.
 
@@ -55,7 +57,9 @@ def build_members(
     asked = questions_of(run)
 
     def complete(number: int, member: Member) -> Member:
-        """Say what scores a new member, put a policy between it and its rows, and let it span workers."""
+        """Give a new member what its run says: weights, a price, a score, a policy for its rows, workers."""
+        if run.begin is not None and begun is not None:
+            begin_member(member, begun, run.begin)
         if run.price:
             assert isinstance(member, Network), "the file's check lets only these have a cost"
             member.price = run.price

@@ -40,6 +40,7 @@ LINEAGE_SCHEMA = pa.schema(
         ("after", pa.string()),
         ("parent_round", pa.int32()),  # the parent's own round whose weights were copied
         ("parent_step", pa.int64()),  # steps that these weights had trained by then
+        ("origin", pa.string()),  # the other run whose weights a start began with, and how they changed
     ]
 )
 METRICS_SCHEMA = pa.schema(
@@ -110,6 +111,7 @@ class Event(NamedTuple):
     # round and step of the copied weights in asynchronous runs, where members count their own; else None
     parent_round: int | None = None
     parent_step: int | None = None
+    origin: str | None = None  # JSON: the weights of another run that a start began with
 
     @property
     def copied_round(self) -> int:
@@ -122,13 +124,14 @@ class Event(NamedTuple):
         return self.step if self.parent_step is None else self.parent_step
 
 
-def write_starts(store: Store, state: PopulationState) -> None:
-    """Record every member's first hyperparameters as round 0."""
+def write_starts(store: Store, state: PopulationState, origin: Mapping[str, Any] | None = None) -> None:
+    """Record every member's first hyperparameters as round 0, and the other run that all began with."""
+    came_of = json.dumps(origin) if origin else None
     write_events(
         store,
         0,
         [
-            Event("start", 0, 0, number, None, None, None, None, known.hyperparameters)
+            Event("start", 0, 0, number, None, None, None, None, known.hyperparameters, origin=came_of)
             for number, known in enumerate(state)
         ],
     )

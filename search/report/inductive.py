@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shoal.policies.inductive_bias import FURTHEST, LEAST_ERRORS, Bias, inductive_bias
+from shoal.policies.inductive_bias import FURTHEST_BELOW, LEAST_ERRORS, Bias, inductive_bias
 from shoal.search.errors import InputError
 from shoal.search.report.page import html_table, section
 from shoal.search.report.story import Story, finite
 from shoal.search.report.wording import decimal
 
-TARGETS = (1.0, 0.9, 0.8, 0.65, 0.5)  # shares of the least error that was reached
+SHARES_OF_LEAST = (1.0, 0.9, 0.8, 0.65, 0.5)  # shares of the least error that was reached
 
 
 def bias_of(story: Story, at: float, column: str = "", fitted: float | None = None) -> Bias:
@@ -83,9 +83,9 @@ def inductive(story: Story) -> str:
 
 
 def table_rows(errors: Sequence[float]) -> list[list[str]]:
-    least = float(np.mean(errors)) - FURTHEST * float(np.std(errors, ddof=1))
+    least = float(np.mean(errors)) - FURTHEST_BELOW * float(np.std(errors, ddof=1))
     rows = []
-    for share in TARGETS:
+    for share in SHARES_OF_LEAST:
         at = share * min(errors)
         if at < least or not np.std(errors) > 0:
             continue

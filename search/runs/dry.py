@@ -18,6 +18,7 @@ from shoal.cluster.row_order import RowOrder
 from shoal.cluster.storage import Store
 from shoal.cluster.streams import WholeStream
 from shoal.search.config.run import Run
+from shoal.search.config.stage_runs import stage_runs
 from shoal.search.corpus.batches import file_rows
 from shoal.search.corpus.manifest import Manifest
 from shoal.search.driver.start import first_state
@@ -58,6 +59,10 @@ def try_out(run: Run, console: Console) -> None:
 
     Raises InputError with the part that fails.
     """
+    if run.kind == "stages":
+        for stage in stage_runs(run):  # the weights that a stage begins with are not there yet
+            try_out(stage.model_copy(update={"begin": None}), console)
+        return
     run = prepare_run(run, console)
     trial = Trial(run)
     first, second = two_members(trial)

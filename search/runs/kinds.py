@@ -8,6 +8,7 @@ RUNS = {
     "population": "shoal.search.runs.population",
     "distill": "shoal.search.runs.distill",
     "mixture": "shoal.search.runs.mixture",
+    "stages": "shoal.search.runs.stages",
 }
 
 

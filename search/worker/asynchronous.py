@@ -13,6 +13,7 @@ from shoal.search.config.run import Run
 from shoal.search.errors import Exhausted
 from shoal.search.members.build import build_members
 from shoal.search.messages import Message, Row, Verdict
+from shoal.search.records.beginning import begun_with
 from shoal.search.worker.alike import tell_shapes
 from shoal.search.worker.guarded import LOST, loaded, lost_state, taken, trained_by
 from shoal.search.worker.spent import CHECKPOINT, EXPLOIT, Spent
@@ -247,7 +248,7 @@ def train_freely(
     standings: dict[int, Standing] = {number: state.pop(STANDING) for number, state in states.items()}
     given = {number: standing["hyperparameters"] for number, standing in standings.items()}
     hyperparameters = {**starts, **given}
-    members = build_members(run, hyperparameters)
+    members = build_members(run, hyperparameters, begun=begun_with(run))
     if not any(rounds.values()):
         tell_shapes(run, members, actor, brood)
     found_errors = {

@@ -19,6 +19,7 @@ from shoal.search.members.build import build_members
 from shoal.search.members.ledger import way_to_ledger
 from shoal.search.members.views import Shared
 from shoal.search.messages import Message, OnTestRows, Row
+from shoal.search.records.beginning import begun_with
 from shoal.search.worker.alike import tell_shapes
 from shoal.search.worker.asynchronous import train_freely
 from shoal.search.worker.guarded import LOST, loaded, on_test_rows, taken, trained_by
@@ -26,6 +27,7 @@ from shoal.search.worker.orders import way_to_orders
 from shoal.search.worker.spent import CHECKPOINT, EXPLOIT, Spent
 from shoal.search.worker.teams import Team, failed_row, teams
 from shoal.search.worker.work import Work
+from shoal.trainables.given_back import give_back_large
 from shoal.trainables.handover import handed_out
 from shoal.trainables.member import Member, SavedState
 from shoal.trainables.network import Network
@@ -41,6 +43,8 @@ def host_members(work: Work, actor: Any, brood: int) -> None:
     span = span_of(run)
     store = StandingStore(run.directory)
     torch.set_num_threads(work.threads)
+    if run.pretrained and run.device == "cpu":
+        give_back_large()
     shared = way_to_ledger(work.ledger, run, brood)
     if run.population.mode == "asynchronous":
         mine = hosted(run, brood, train.get_context().get_world_rank())
@@ -159,7 +163,8 @@ def begin(
     resumed = checkpoints.latest(store, of_brood, run.shares)
     if resumed is not None:
         state = population.from_plain(checkpoints.load_decisions(store, resumed)["members"])
-    members = build_members(run, {number: state[number].hyperparameters for number in mine}, span, shared)
+    values = {number: state[number].hyperparameters for number in mine}
+    members = build_members(run, values, span, shared, begun=begun_with(run) if resumed is None else None)
     if resumed is None:
         if leads(span):
             tell_shapes(run, members, actor, brood)

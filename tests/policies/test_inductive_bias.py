@@ -68,7 +68,7 @@ def test_labels_that_tell_less_need_more_information() -> None:
     ("given", "at", "told"),
     [
         (errors(9), 0.05, "at least 10 errors are needed, but got 9"),
-        (errors(20), 0.001, "5 deviations below, but got 0.001"),
+        (errors(20), 0.001, "5 deviations below, got 0.001"),
         (np.full(20, 0.1), 0.1, "errors must differ"),
         (np.append(errors(20), np.nan), 0.05, "finite"),
         (errors(20), -1.0, "finite and above 0"),

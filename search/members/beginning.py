@@ -1,0 +1,66 @@
+"""How a new member begins with weights of another run, which `search.records.beginning` reads."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import torch
+from numpy.typing import NDArray
+
+from shoal.search.config.stages import Begin
+from shoal.search.errors import InputError
+from shoal.trainables.handover import hand_in
+from shoal.trainables.network import Network
+from shoal.trainables.slots import load_slots
+
+StartArrays = dict[str, NDArray[Any]]
+NOISY = ("rise.weight", "fall.weight")  # copies in these are told apart by noise
+
+
+class Beginning(NamedTuple):
+    """Weights, slots by kind and weight, and the place in the rows; the last two may be left out."""
+
+    weights: StartArrays
+    slots: dict[str, StartArrays]
+    batches: Any | None
+    origin: dict[str, Any]  # the lineage tells this
+
+
+def begin_member(member: Any, begun: Beginning, given: Begin) -> None:
+    """Give a new member the weights; what it draws anew and its random numbers are its own."""
+    if not isinstance(member, Network):
+        raise InputError(f"begin: needs members that are a Network, got {type(member).__name__}.")
+    own = member.state()
+    fresh = named_by(own["weights"], given.fresh)
+    member.load_weights(begun.weights | {name: own["weights"][name] for name in fresh})
+    if given.noise:
+        add_noise(member, given.noise)
+    names = list(member.weights())
+    slots = {
+        place: {kind: begun.slots[kind][name] for kind in begun.slots}
+        for place, name in enumerate(names)
+        if name not in fresh and all(name in values for values in begun.slots.values())
+    }
+    if begun.slots:
+        load_slots(member.optimiser, member.recipe.optimiser, list(member.weights().items()), slots)
+    if begun.batches is not None:
+        hand_in(member.batches.load, begun.batches)
+
+
+def named_by(weights: Mapping[str, Any], patterns: list[str]) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        fit = {name for name in weights if fnmatchcase(name, pattern)}
+        if not fit:
+            raise InputError(f"begin.fresh: must name weights of the members, but none fits {pattern}.")
+        found |= fit
+    return found
+
+
+def add_noise(member: Network, share: float) -> None:
+    """Add normal noise to the inner layers; each member draws its own."""
+    with torch.no_grad():
+        for name, weight in member.weights().items():
+            if name.endswith(NOISY):
+                drawn = torch.randn(weight.shape, generator=member.generator).to(weight)
+                weight.add_(drawn, alpha=share * float(weight.std()))

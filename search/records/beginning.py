@@ -1,0 +1,130 @@
+"""What the members of a population begin with: the best member of another run, in this run's shape."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.cluster import checkpoints
+from shoal.cluster.storage import Store
+from shoal.search.config.run import Run
+from shoal.search.config.stages import Begin
+from shoal.search.errors import InputError
+from shoal.search.members.beginning import Beginning, StartArrays
+from shoal.search.messages import Row
+from shoal.search.records import directory
+from shoal.search.records.last import member_of
+from shoal.search.records.lineage import read_lineage
+from shoal.trainables.growth import Growth, grow_slots, grow_weights, growth_between, mixed
+from shoal.trainables.settings import DecoderShape
+
+COUNT = "step"  # AdamW's count of steps, which is no array of the weight's shape
+
+
+def begun_with(run: Run) -> Beginning | None:
+    """Return what the members of a run begin with, from the files of the run that `begin.run` names, if any.
+
+    Raises InputError where that run is not finished_run, or its weights do not become this run's.
+    """
+    given = run.begin
+    if given is None:
+        return None
+    donor, store, row = finished_run("begin.run", given.run)
+    state = checkpoints.load_member(store, row.round, row.member, (0, donor.shares))
+    weights = directory.whole_weights(donor, store, row)
+    origin = {"run": donor.name, "member": row.member, "step": row.step, "weights": digest(weights)}
+    try:
+        growth = growth_of(donor, run)
+        found = grow_weights(weights, growth, given.depth) if growth else weights
+        told = growth.in_words(given.depth) if growth else "same shape"
+        exact = not growth or (growth.grows and given.depth == "zero")
+        if given.mix:
+            other, source = mixed_in(given, donor)
+            found, exact = mixed(other, found, given.share), False
+            told += f", mixed with {1 - given.share:g} of {source}"
+            origin["mixed"] = digest(other)
+        keep = exact if given.slots is None else given.slots == "keep"
+        slots = slots_of(state, weights, donor, run, growth) if keep and donor.shares == 1 else {}
+    except ValueError as error:
+        raise InputError(f"begin: {error}") from error
+    origin["map"] = told + (f", {len(slots)} slots kept" if slots else ", fresh slots")
+    return Beginning(found, slots, state["batches"] if keeps_place(donor, run) else None, origin)
+
+
+def finished_run(key: str, place: str) -> tuple[Run, Store, Row]:
+    """Return a finished_run run with its store and the last row of its best member."""
+    run, store = directory.open_run(place)
+    if run.kind != "population" or directory.summary(store).get("status") != "done":
+        raise InputError(f"{key}: must be the directory of a finished_run population, got {place}.")
+    return run, store, member_of(run, store, None)
+
+
+def growth_of(donor: Run, run: Run) -> Growth | None:
+    """Return how a decoder grows or shrinks; None where both are of one shape, or no decoders."""
+    if donor.trainable != run.trainable:
+        raise InputError(
+            f"begin.run: must have members of {run.trainable}, but {donor.directory} has {donor.trainable}."
+        )
+    if run.trainable != "decoder" or donor.model.shape == run.model.shape:
+        return None
+    old, new = (DecoderShape(2, 8, **each.model.shape) for each in (donor, run))
+    return growth_between(old, new)
+
+
+def mixed_in(given: Begin, donor: Run) -> tuple[StartArrays, str]:
+    """Return the weights that are mixed in; the ones begun with must have come from them.
+
+    Else half of the start could be a finished_run model whose cost nobody counts.
+    """
+    other, store, row = finished_run("begin.mix", given.mix)
+    weights = directory.whole_weights(other, store, row)
+    wanted = digest(weights)
+    here = donor
+    while here.begin is not None:
+        came_of = read_lineage(Store(here.directory))[0].origin
+        if came_of and json.loads(came_of)["weights"] == wanted:
+            return weights, other.name
+        here, _ = directory.open_run(here.begin.run)
+    raise InputError(
+        f"begin.mix: must be the run that {donor.name} began with, directly or through others, and its weights "
+        f"unchanged since, got {given.mix}."
+    )
+
+
+def slots_of(
+    state: Mapping[str, Any], weights: StartArrays, donor: Run, run: Run, growth: Growth | None
+) -> dict[str, StartArrays]:
+    """Return kind -> weight's name -> slots in this run's shape; none where the optimiser is another."""
+    if donor.training.optimiser != run.training.optimiser:
+        return {}
+    names = sorted(weights, key=lambda name: weights[name].ndim < 2)  # the order in `Network.weights`
+    found: dict[str, StartArrays] = {}
+    for place, slots in state["optimiser"].items():
+        for kind, value in slots.items():
+            found.setdefault(kind, {})[names[int(place)]] = np.asarray(value)
+    if growth is None:
+        return found
+    counts = found.pop(COUNT, {})
+    mapped = {kind: grow_slots(values, growth, kind) for kind, values in found.items()}
+    if counts and mapped:
+        count = next(iter(counts.values()))
+        mapped[COUNT] = dict.fromkeys(next(iter(mapped.values())), count)
+    return mapped
+
+
+def keeps_place(donor: Run, run: Run) -> bool:
+    """Say whether members go on in the donor's rows: the same ones, read in the same way."""
+    alike = donor.data == run.data and donor.training.batch == run.training.batch
+    plain = all(each.mixing is None and each.sampling.rule is None for each in (donor, run))
+    return run.takes_rows and alike and plain
+
+
+def digest(weights: Mapping[str, NDArray[Any]]) -> str:
+    """Return a digest of weights by name."""
+    found = hashlib.blake2b(digest_size=8)
+    for name in sorted(weights):
+        found.update(name.encode() + np.ascontiguousarray(weights[name]).tobytes())
+    return found.hexdigest()
