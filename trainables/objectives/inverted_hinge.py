@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InvertedHinge(NamedLoss):
-    """The mean of 1 + p - other p over a worse answer's tokens, and the better one's loss (Cha et al., 2025)."""
+    """1 + p - other p, the mean over a worse answer's tokens, and a better one's loss (Cha et al., 2025)."""
 
     needs = frozenset({"chosen", "rejected", "rejected_hinge"})
     searched = ("retain",)
