@@ -173,11 +173,10 @@ def check_pretrained(run: Run) -> None:
         given = settings_of(run)
     except ValueError as error:
         raise InputError(f"model: {error}") from error
-    if run.trainable == "preference" and (given.adapter is None or given.begin):
-        key = "adapter: is required" if given.adapter is None else "begin: must be left out"
+    if run.trainable == "preference" and given.begin:
         raise InputError(
-            f"model.{key} with trainable: preference: the base without it is the reference, with which "
-            f"answers are compared."
+            "model.begin: must not be an adapter with trainable: preference: the base without one is the "
+            "reference, with which answers are compared; merge it (shoal export --merge) and begin with that."
         )
     config = config_of(given.path)
     check_length(run, config)

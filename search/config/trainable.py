@@ -80,7 +80,7 @@ PREFERRING = Trainable(
     hyperparameters=tuple(sorted({*CAUSAL_NUMBERS, "objective"})),
     searched=("rank",),
     priced=tuple(sorted({*PRICED, "rank"})),
-    gives=("chosen", "rejected"),
+    gives=("chosen", "rejected", "rejected_hinge"),
 )
 CLASSIFYING = Trainable(
     takes=("columns",),

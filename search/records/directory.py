@@ -263,6 +263,11 @@ def export_member(
         from shoal.search.records.pretrained import export_pretrained  # it loads torch, which few commands need
 
         return f"{target.uri}/{export_pretrained(run, weights, config, target, merge)}"
+    if run.trainable == "embedder":
+        from shoal.search.records.sentences import export_sentences, exports_sentences
+
+        if exports_sentences(run) and not merge:
+            return f"{target.uri}/{export_sentences(run, weights, config, target)}"
     if merge:
         raise InputError(f"--merge: only a causal_lm has an adapter to merge, got {run.trainable}.")
     target.write("model.safetensors", as_safetensors(weights))
