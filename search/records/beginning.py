@@ -45,7 +45,7 @@ def begun_with(run: Run) -> Beginning | None:
     origin = {"run": donor.name, "member": row.member, "step": row.step, "weights": digest(weights)}
     try:
         growth = growth_of(donor, run)
-        # what grows is masked anew: a copy must not have the mask of what it copies
+        # grown layers are masked anew: a copied row must not have the mask of its original
         found = grow_weights(without_masks(weights), growth, given.depth) if growth else weights
         told = growth.in_words(given.depth) if growth else "same shape"
         exact = not growth or (growth.grows and given.depth == "zero")
