@@ -20,10 +20,12 @@ from shoal.trainables.arrays import (
     to_tensors,
     to_views,
 )
+from shoal.trainables.coding import PLAIN_BITS, coded_size
 from shoal.trainables.constants import constants_of, set_constants
 from shoal.trainables.handover import hand_in, handed_out, place_in_memory
 from shoal.trainables.judged import SOBER, Judged
 from shoal.trainables.member import Batches, SavedState, copies
+from shoal.trainables.prior import draw_anew, shrink_to_zero, shrinkable
 from shoal.trainables.randomness import reseed, restored
 from shoal.trainables.recompute import recompute_parts
 from shoal.trainables.searched_numbers import FloatOrTensor
@@ -97,6 +99,10 @@ class Network(Judged):
         with restored(self.device):
             torch.manual_seed(seed)
             self.module = self.build().to(self.device)
+        self.matrices = shrinkable(self.module, self.weights())  # their names; the prior is on them
+        if self.recipe.prior_start != 2:
+            drawn = [self.weights()[name] for name in self.matrices]
+            draw_anew(drawn, self.recipe.prior_start, np.random.default_rng([seed, 7]))
         if self.recipe.gradient_checkpointing:
             self.compute_again()
         self.called, self.span = self.module, None
@@ -114,9 +120,13 @@ class Network(Judged):
     def costs(self) -> dict[str, float]:
         """Return what this member's settings cost, each as a share of its dearest value, as far as any does.
 
-        A class that names settings as `priced` says so here; what it returns may also depend on its weights.
+        A class that names settings as `priced` adds theirs; what it returns may also depend on its weights. The
+        cost of a prior is the coded size of the matrices, as a share of 16 bits a weight.
         """
-        return {}
+        if "prior" not in self.hyperparameters:
+            return {}
+        held = {name: local(weight).detach().float().cpu().numpy() for name, weight in self.weights().items()}
+        return {"prior": coded_size(held).bits / PLAIN_BITS}
 
     @property
     def cost(self) -> float | None:
@@ -267,7 +277,15 @@ class Network(Judged):
         """Take the optimiser's step along the gradients that are there."""
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
         self.optimiser.step()
+        self.shrink(rate_at(self.trained, self.recipe))
         self.trained += 1
+
+    def shrink(self, rate: float) -> None:
+        """Move matrices towards 0 as the prior says, after a step of this learning rate."""
+        if self.recipe.prior:
+            weights = self.weights()
+            for name in self.matrices:
+                shrink_to_zero(weights[name], rate * self.recipe.prior, self.recipe.prior_shape)
 
     def set_rates(self) -> None:
         recipe = self.recipe

@@ -31,6 +31,7 @@ class DecoderShape:
 
 OPTIMISER_NAMES = ("adamw", "sgd")
 PRECISIONS = ("float32", "bfloat16")
+PRICED = frozenset({"prior"})  # these trade loss for cost: nobody searches them without a price
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,19 @@ class Recipe:
     precision: str = "float32"  # the forward pass computes in it; weights, slots, norms and losses stay float32
     accumulate: int = 1  # a batch is computed in so many parts; its gradient stays that of the whole
     gradient_checkpointing: bool = False  # layers are computed again in the backward pass, to save memory
+    prior: float = 0.0  # strength of a generalised Gaussian prior on matrices, times the learning rate
+    prior_shape: float = 0.0  # its shape: 1 is a Laplace, 2 normal; 0: the one that each matrix has at the time
+    prior_start: float = 2.0  # the shape that matrices are first drawn with, each with its own deviation
 
     def __post_init__(self) -> None:
         for name in ("steps", "learning_rate", "clip"):
             self._must(name, getattr(self, name) > 0, "above 0")
-        for name in ("warmup", "weight_decay", "z_loss"):
+        for name in ("warmup", "weight_decay", "z_loss", "prior", "prior_shape"):
             self._must(name, getattr(self, name) >= 0, "at least 0")
         for name in ("beta1", "beta2", "dropout", "momentum", "label_smoothing"):
             self._must(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._must("final_rate", 0 <= self.final_rate <= 1, "at least 0 and at most 1")
+        self._must("prior_start", self.prior_start >= 0.1, "at least 0.1")
         self._must("accumulate", self.accumulate >= 1, "at least 1")
         for name, known in (("optimiser", OPTIMISER_NAMES), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:

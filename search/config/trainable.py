@@ -9,11 +9,11 @@ from shoal.search.config.rows import ROW_KINDS
 from shoal.search.config.sections_of import section_of
 from shoal.trainables.classifier_settings import AUGMENTED, ClassifierSettings
 from shoal.trainables.embedder_settings import EmbedderSettings
-from shoal.trainables.settings import Recipe
+from shoal.trainables.settings import PRICED, Recipe
 
 FACTS = ("vocabulary", "sequence_length")  # a class of the user's own that takes these gets the corpus's
 # all members of a run share these
-TRAINING_CONSTANTS = {"steps", "optimiser", "precision", "accumulate", "gradient_checkpointing"}
+TRAINING_CONSTANTS = {"steps", "optimiser", "precision", "accumulate", "gradient_checkpointing", "prior_start"}
 TRAINING_HYPERPARAMETERS = set(Recipe.__dataclass_fields__) - TRAINING_CONSTANTS
 
 
@@ -56,6 +56,7 @@ DECODER = Trainable(
     by_loss=True,
     writes=True,
     network=True,
+    priced=tuple(sorted(PRICED)),
     hyperparameters=tuple(sorted(TRAINING_HYPERPARAMETERS)),
 )
 CAUSAL_NUMBERS = {*TRAINING_HYPERPARAMETERS, "rank"}
@@ -67,7 +68,7 @@ CAUSAL = Trainable(
     network=True,
     hyperparameters=tuple(sorted(CAUSAL_NUMBERS)),
     searched=("rank",),
-    priced=("rank",),
+    priced=tuple(sorted({*PRICED, "rank"})),
 )
 PREFERRING = Trainable(
     takes=("preference",),
@@ -75,13 +76,14 @@ PREFERRING = Trainable(
     network=True,
     hyperparameters=tuple(sorted({*CAUSAL_NUMBERS, "objective"})),
     searched=("rank",),
-    priced=("rank",),
+    priced=tuple(sorted({*PRICED, "rank"})),
     gives=("chosen", "rejected"),
 )
 CLASSIFYING = Trainable(
     takes=("columns",),
     by_row=True,
     network=True,
+    priced=tuple(sorted(PRICED)),
     hyperparameters=tuple(sorted({*TRAINING_HYPERPARAMETERS, *AUGMENTED, "objective"})),
     constants=tuple(ClassifierSettings.__dataclass_fields__),
     searched=AUGMENTED,
@@ -91,6 +93,7 @@ EMBEDDING = Trainable(
     takes=("columns",),
     by_row=True,
     network=True,
+    priced=tuple(sorted(PRICED)),
     hyperparameters=tuple(sorted({*TRAINING_HYPERPARAMETERS, "drop", "objective"})),
     constants=tuple(EmbedderSettings.__dataclass_fields__),
     searched=("drop",),

@@ -8,6 +8,7 @@ from typing import Any
 from shoal.search.config.rows import ROW_KINDS
 from shoal.search.config.trainable import TRAINING_HYPERPARAMETERS, Trainable
 from shoal.search.errors import nearest
+from shoal.trainables.settings import PRICED
 
 NETWORK = "shoal.trainables.network"
 
@@ -91,7 +92,7 @@ def declared_by(found: Any) -> Trainable:
         hyperparameters=known_numbers(found),
         constants=tuple(constants_in(found)),
         searched=tuple(sorted(getattr(found, "searched", ()))),
-        priced=tuple(sorted(getattr(found, "priced", ()))),
+        priced=tuple(sorted({*getattr(found, "priced", ()), *(PRICED if network else ())})),
     )
 
 

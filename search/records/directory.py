@@ -22,6 +22,7 @@ from shoal.search.messages import Row
 from shoal.search.records import inputs
 from shoal.search.records.last import member_of, read_last_rows, read_settled
 from shoal.search.tokenizers import open_tokenizer
+from shoal.trainables.coding import coded_size
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
 TRACKED = "track.json"  # how far each tracker was told of the run
@@ -254,6 +255,8 @@ def export_member(
         "member": row.member,
         "step": row.step,
     }
+    if uses_prior(run):
+        config["coded"] = coded_size(weights)._asdict()
     target = to or Store(f"{store.uri}/best")
     if run.pretrained:
         from shoal.search.records.pretrained import export_pretrained  # it loads torch, which few commands need
@@ -264,6 +267,20 @@ def export_member(
     target.write("model.safetensors", as_safetensors(weights))
     target.write("config.json", json.dumps(config, indent=2) + "\n")
     return f"{target.uri}/model.safetensors"
+
+
+def uses_prior(run: Run) -> bool:
+    """Say whether a prior makes weights that take fewer bits once they are coded."""
+    chosen = [run.hyperparameters, run.population.parts]
+    chosen += [each.hyperparameters for each in (*run.starts, *run.schedule)]
+    return bool(run.training.prior) or any("prior" in values for values in chosen)
+
+
+def note_coded_size(run: Run, store: Store) -> None:
+    """Write down what the best member takes once it is coded, if a prior aims at that."""
+    if uses_prior(run):
+        weights = whole_weights(run, store, member_of(run, store, None))
+        store.write_json(SUMMARY, summary(store) | {"coded": coded_size(weights)._asdict()})
 
 
 def as_safetensors(weights: dict[str, NDArray[Any]]) -> bytes:
