@@ -1,12 +1,14 @@
 """The classifier's network: what makes an embedding of a row, and the heads on it."""
 
 from collections.abc import Mapping, Sequence, Set
+from copy import deepcopy
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from shoal.trainables.class_steps import Style
 from shoal.trainables.classifier_settings import ClassifierSettings
 from shoal.trainables.objectives.arithmetic import unit
 from shoal.trainables.searched_numbers import FloatOrTensor, dropout, used
@@ -35,16 +37,18 @@ class HiddenLayers(nn.Module):
 class Convolutions(nn.Module):
     """Convolutions that halve an image each, with channels that double, and means over a grid of places."""
 
-    def __init__(self, channels: int, width: int, layers: int):
+    def __init__(self, channels: int, width: int, layers: int, styled: bool = False):
         super().__init__()
         sizes = [channels, *(width * 2**place for place in range(layers))]
         self.each = nn.ModuleList(nn.Conv2d(one, other, 3, 2, 1, bias=False) for one, other in pairwise(sizes))
         self.norms = nn.ModuleList(nn.GroupNorm(1, size) for size in sizes[1:])
+        self.styles = nn.ModuleList(Style(size) for size in (sizes[1:-1] or sizes[1:]) if styled)
         self.width = sizes[-1] * PLACES**2
 
     def forward(self, x: Tensor, rate: FloatOrTensor) -> Tensor:
-        for layer, norm in zip(self.each, self.norms, strict=True):
+        for place, (layer, norm) in enumerate(zip(self.each, self.norms, strict=True)):
             x = norm(layer(x)).relu()
+            x = self.styles[place](x) if place < len(self.styles) else x
         flat = adaptive_avg_pool2d(x, PLACES).flatten(start_dim=1)
         return dropout(flat, rate, self.training)
 
@@ -79,6 +83,40 @@ class ClassHead(nn.Module):
         return x @ self.weight.T + self.bias
 
 
+class Memory(nn.Module):
+    """The state of an objective, as buffers: it is copied, saved and stacked with the weights."""
+
+    def __init__(self, first: Mapping[str, Tensor]):
+        super().__init__()
+        for name, value in first.items():
+            self.register_buffer(name, value)
+
+
+def memory_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return copies of an objective's state: the buffers change before the gradient is computed."""
+    return {name: value.clone() for name, value in module.get_submodule("memory").named_buffers()}
+
+
+def move_memory(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, value in state.items():
+            module.get_submodule("memory").get_buffer(name).copy_(value)
+
+
+class PairGates(nn.Module):
+    """A gate for each pair of classes, `(rows, width)` in (0, 1), of the mean of their vectors."""
+
+    def __init__(self, classes: int, width: int):
+        super().__init__()
+        self.classes = nn.Embedding(classes, width)
+        self.rise, self.fall = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        mean = (self.classes(one) + self.classes(other)) / 2
+        gate: Tensor = self.fall(self.rise(mean.relu()).relu()).sigmoid()
+        return gate
+
+
 class ClassNetwork(nn.Module):
     """Rows in, a dict of logits and embeddings out; `needs` says which further heads it has."""
 
@@ -107,19 +145,24 @@ class ClassNetwork(nn.Module):
             self.heads = nn.ModuleList(ClassHead(width, classes, cosine, prior) for _ in range(groups))
         if "view" in needs:
             self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, PROJECTED))
+        if "gate" in needs:
+            self.gates = PairGates(classes, PROJECTED)
         self.register_buffer("centre", centre)
         self.register_buffer("spread", spread)
-        # the state of the objective is copied, saved and stacked with the weights
-        self.memory = nn.Module()
-        for name, value in memory.items():
-            self.memory.register_buffer(name, value)
+        self.memory = Memory(memory)
 
     def forward(self, x: Tensor, numbers: Mapping[str, FloatOrTensor], augmented: bool) -> dict[str, Tensor]:
+        return self.heads_on(self.prepared(x, numbers, augmented), numbers)
+
+    def prepared(self, x: Tensor, numbers: Mapping[str, FloatOrTensor], augmented: bool) -> Tensor:
+        """Return rows as the body sees them."""
         x = (x - self.centre) / self.spread
-        if augmented:
-            x = augment(x, numbers)
+        return augment(x, numbers) if augmented else x
+
+    def heads_on(self, x: Tensor, numbers: Mapping[str, FloatOrTensor]) -> dict[str, Tensor]:
+        """Return what all heads find in prepared rows."""
         embedding = self.body(x, numbers["dropout"])
-        found = {"logits": self.head(embedding)}
+        found = {"logits": self.head(embedding), "features": embedding}
         if hasattr(self, "auxiliary"):
             found["auxiliary"] = self.auxiliary(embedding)
         if hasattr(self, "heads"):
@@ -128,14 +171,28 @@ class ClassNetwork(nn.Module):
             found["embedding"] = self.projection(embedding)
         return found
 
+    def teach(self) -> None:
+        """Keep a copy of body and head that is not trained."""
+        both = nn.ModuleDict({"body": deepcopy(self.body), "head": deepcopy(self.head)})
+        self.teacher = both.requires_grad_(False)
 
-def body_of(settings: ClassifierSettings, shape: Sequence[int]) -> nn.Module:
-    """Return what makes embeddings of rows of this shape, `(features,)` or `(channels, height, width)`."""
+    def taught(self, x: Tensor) -> Tensor:
+        """Return the teacher's logits of prepared rows, without gradients and dropout."""
+        with torch.no_grad():
+            found: Tensor = self.teacher["head"](self.teacher["body"](x, 0.0))
+        return found
+
+
+def body_of(settings: ClassifierSettings, shape: Sequence[int], styled: bool = False) -> nn.Module:
+    """Return what makes embeddings of rows of this shape, `(features,)` or `(channels, height, width)`.
+
+    With `styled` the feature maps of images get noise in training.
+    """
     if settings.network == "none":
         return Nothing(shape[0])
     if settings.network == "mlp":
         return HiddenLayers(shape[0], settings.width, settings.layers)
-    return Convolutions(shape[0], settings.width, settings.layers)
+    return Convolutions(shape[0], settings.width, settings.layers, styled)
 
 
 def sees_images(settings: ClassifierSettings) -> bool:

@@ -8,10 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from shoal.trainables.arrays import pieces, to_tensors
-from shoal.trainables.class_networks import ClassNetwork, body_of, network_inputs, sees_images
+from shoal.trainables.class_networks import (
+    ClassNetwork,
+    body_of,
+    memory_of,
+    move_memory,
+    network_inputs,
+    sees_images,
+)
+from shoal.trainables.class_rescaling import Learnt, Weigher
 from shoal.trainables.class_scores import auroc, macro_f1, share_of_hits
+from shoal.trainables.class_steps import ascend, look_ahead, worst
 from shoal.trainables.classifier_settings import AUGMENTED, ClassifierSettings
+from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.judged import JUDGED_TOGETHER
+from shoal.trainables.member import SavedState, copies
 from shoal.trainables.network import Network
 from shoal.trainables.objectives.interface import Sizes
 from shoal.trainables.objectives.weighted import Weighted
@@ -43,18 +54,21 @@ class Classifier(Network):
     settings: ClassifierSettings
     losses: Weighted
     facts: ClassFacts
+    rescaling: Any = None  # numbers and features by which it learns the weights of rows (STORM)
 
     def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
         own = {name: float(chosen.get(name, getattr(self.settings, name))) for name in AUGMENTED}
         return own | self.losses.numbers(chosen.get("objective", {}))
 
     def build(self) -> nn.Module:
-        known, sizes = self.facts, Sizes(self.facts.classes, self.facts.rows, self.facts.groups)
+        known = self.facts
+        shape = known.centre.shape if known.centre.dim() == 3 else (known.centre.numel(),)
+        body = body_of(self.settings, shape, styled="styles" in self.losses.needs)
+        sizes = Sizes(known.classes, known.rows, known.groups, int(body.width))  # type: ignore[arg-type]
         if problem := predicts(self.losses) or self.losses.misfit(sizes):
             raise ValueError(f"objective: {problem}.")
-        shape = known.centre.shape if known.centre.dim() == 3 else (known.centre.numel(),)
-        return ClassNetwork(
-            body_of(self.settings, shape),
+        made = ClassNetwork(
+            body,
             self.settings,
             self.losses.needs,
             known.classes,
@@ -64,6 +78,28 @@ class Classifier(Network):
             known.spread.clone(),
             self.losses.start(sizes),
         )
+        self.learnt = None
+        if "teacher" in self.losses.needs:
+            made.teach()
+        if self.rescaling is not None:
+            made.weigher = Weigher(self.rescaling.wide, known.classes)
+            self.learnt = Learnt(self, self.rescaling)
+        return made
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        # the network that weighs rows has an optimiser of its own
+        return {name: each for name, each in super().weights().items() if not name.startswith("weigher.")}
+
+    @copies
+    def progress(self) -> SavedState:
+        last = {} if self.learnt is None else {"learnt": self.learnt.last}
+        return handed_out(super().progress) | last
+
+    @copies
+    def load_progress(self, state: SavedState) -> None:
+        hand_in(super().load_progress, {name: each for name, each in state.items() if name != "learnt"})
+        if self.learnt is not None:
+            self.learnt.last = dict(state["learnt"])
 
     def inputs(self, batch: Mapping[str, Tensor]) -> Tensor:
         return network_inputs(batch, self.facts.inputs, sees_images(self.settings))
@@ -71,30 +107,84 @@ class Classifier(Network):
     def roles(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the columns that have a role, by role."""
         there = {role: batch[name] for role, name in self.settings.roles.items() if name in batch}
-        return {role: values.long() for role, values in there.items()}
+        return {role: values.float() if role == "shares" else values.long() for role, values in there.items()}
+
+    @property
+    def alone(self) -> bool:
+        return super().alone or self.losses.alone or self.rescaling is not None
 
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
-        inputs, needs = self.inputs(batch), self.losses.needs
-        out = module(inputs, numbers, True)
+        inputs, needs, roles = self.inputs(batch), self.losses.needs, self.roles(batch)
+        network: Any = module
+        out = self.trained_on(module, inputs, roles, numbers)
         if "view" in needs:
             out["view"] = module(inputs, numbers, True)["embedding"]
         if "plain" in needs:
             with torch.no_grad():
                 out["plain"] = module(inputs, numbers, False)["logits"]
+        if "teacher" in needs:
+            out["teacher"] = network.taught(network.prepared(inputs, numbers, False))
+        if "gate" in needs:
+            # a partner class for each row: the class of another one, drawn anew at each step
+            roles["partner"] = roles["label"][torch.rand_like(out["logits"][:, 0]).argsort()]
+            out["gate"] = network.gates(roles["label"], roles["partner"])
         state = memory_of(module) if self.losses.stateful else {}
-        losses, signals = self.losses.loss(out, self.roles(batch), numbers, state)
+        losses, signals = self.losses.loss(out, roles, numbers, state)
         if state and module.training:
-            with torch.no_grad():
-                for name, value in self.losses.after(state, signals, numbers).items():
-                    module.get_submodule("memory").get_buffer(name).copy_(value)
+            move_memory(module, self.losses.after(state, signals, numbers))
         return losses
+
+    def trained_on(
+        self, module: Any, inputs: Tensor, roles: Mapping[str, Tensor], numbers: Mapping[str, FloatOrTensor]
+    ) -> dict[str, Tensor]:
+        """Return what the network finds in augmented rows, which an objective may move, or their styles."""
+        kind = self.losses.mover
+        if "styles" in self.losses.needs and module.training:
+            own = self.losses.own("adversarial_style", numbers)
+            term: Any = self.losses.terms["adversarial_style"]
+            x = module.prepared(inputs, numbers, True)
+
+            def mean_loss() -> Tensor:
+                return cross_entropy(module.heads_on(x, numbers)["logits"], roles["label"]).mean()
+
+            ascend(module, mean_loss, float(own["strength"]), float(own["ascent"]), term.ascents)
+            styled: dict[str, Tensor] = module.heads_on(x, numbers)
+            return styled
+        if not kind:
+            found: dict[str, Tensor] = module(inputs, numbers, True)
+            return found
+        x, told = module.prepared(inputs, numbers, True), numbers | self.losses.own(kind, numbers)
+        apart = x.new_zeros(len(x))
+        if module.training:
+            x, apart = worst(self.losses.terms[kind], module, x, roles, told)
+        return module.heads_on(x, numbers) | {"moved": apart}
+
+    def objective(
+        self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
+    ) -> tuple[Tensor, Tensor]:
+        if self.learnt is not None:
+            self.rows_now = batch["rows"]
+        return super().objective(module, batch, numbers)
+
+    def backward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        if "teacher" in self.losses.needs:
+            look_ahead(self, self.losses.terms["future_teacher"], batch)
+        return self.one_backward(batch)
+
+    def one_backward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Compute the gradients of one pass of a batch."""
+        return super().backward(batch)
+
+    def weigh(self, losses: Tensor, given: Any) -> Tensor:
+        weights = super().weigh(losses, given)
+        return weights if self.learnt is None else weights * self.learnt.weights(self.rows_now)
 
     def values(self, module: nn.Module, rows: Any) -> Tensor:
         """Return what rows are predicted by, `(rows, classes)`."""
         parts = pieces(rows, JUDGED_TOGETHER)
-        return torch.cat(
-            [self.losses.predict(module(self.inputs(part), self.sober, False)) for part in parts]
-        ).float()
+        state = memory_of(module) if self.losses.stateful else {}
+        found = [self.losses.predict(module(self.inputs(part), self.sober, False), state) for part in parts]
+        return torch.cat(found).float()
 
     def known(self, rows: Any) -> Tensor:
         """Return the weight of each row: 0 where its label is not known."""
@@ -157,8 +247,3 @@ def predicts(losses: Weighted) -> str:
     if "logits" in losses.needs:
         return ""
     return f"{', '.join(losses.terms)} trains no prediction; add one that does, such as cross_entropy"
-
-
-def memory_of(module: nn.Module) -> dict[str, Tensor]:
-    """Return copies of an objective's state: the buffers change before the gradient is computed."""
-    return {name: value.clone() for name, value in module.get_submodule("memory").named_buffers()}

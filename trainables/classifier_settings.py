@@ -23,6 +23,9 @@ class ClassifierSettings:
     label: str = "label"  # column of the label
     group: str = "group"  # column of the row's source, for objectives that look at it
     unlabelled: str = "unlabelled"  # column that is 1 where the label is not known
+    row: str = "row"  # column of the row's number, for objectives that keep something of each row
+    bag: str = "bag"  # column of the number of the row's bag
+    shares: str = "shares"  # column of the shares of the classes in the row's bag
     score: Literal["accuracy", "macro_f1", "worst_group", "auroc"] = "accuracy"  # members are ranked by it
     drop: float = 0.0  # share of the inputs that are set to their mean in training
     noise: float = 0.0  # standard deviation of noise on inputs, which have the deviation 1 themselves
@@ -45,4 +48,5 @@ class ClassifierSettings:
     @property
     def roles(self) -> dict[str, str]:
         """Return role -> column."""
-        return {"label": self.label, "group": self.group, "unlabelled": self.unlabelled}
+        names = ("label", "group", "unlabelled", "row", "bag", "shares")
+        return {name: getattr(self, name) for name in names}

@@ -7,13 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from shoal.trainables.arrays import to_tensors
-from shoal.trainables.class_networks import HiddenLayers, scaled
+from shoal.trainables.class_networks import HiddenLayers, Memory, memory_of, move_memory, scaled
 from shoal.trainables.embedder_settings import EmbedderSettings
 from shoal.trainables.network import Network
 from shoal.trainables.objectives.arithmetic import unit
+from shoal.trainables.objectives.interface import Sizes
 from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.searched_numbers import FloatOrTensor, dropout
 
+COUNTED = ("row", "document")  # roles whose columns are numbers of rows or documents
+SLICED = ("embedding", "view", "negatives")
 PROBE_HEAT = 0.1  # the losses that are reported have this temperature, whatever a member trains by
 
 
@@ -39,52 +42,99 @@ class Embedder(Network):
     settings: EmbedderSettings
     losses: Weighted
     sizes: Mapping[str, int]  # role -> numbers of its vector
+    rows: int = 0  # a batch has so many
+    documents: Any = None  # (documents, width), of length 1: frozen vectors among which queries search
 
     def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
         own = {"drop": float(chosen.get("drop", self.settings.drop))}
         return own | self.losses.numbers(chosen.get("objective", {}))
 
     def build(self) -> nn.Module:
+        sizes = Sizes(rows=self.rows)
+        if problem := self.losses.misfit(sizes):
+            raise ValueError(f"objective: {problem}.")
         names = ("query", "positive") if self.settings.towers == "two" else ("query",)
-        return nn.ModuleDict({name: Tower(self.sizes[name], self.settings) for name in names})
+        parts: dict[str, nn.Module] = {name: Tower(self.sizes[name], self.settings) for name in names}
+        self.index = None if self.documents is None else torch.from_numpy(self.documents).to(self.device)
+        return nn.ModuleDict({**parts, "memory": Memory(self.losses.start(sizes))})
 
     def embedded(
         self, module: nn.Module, batch: Mapping[str, Tensor], numbers: Mapping[str, FloatOrTensor]
     ) -> dict[str, Tensor]:
-        """Return the embeddings of queries and of positives, `(rows, width)` each."""
+        """Return the embeddings of queries and of positives, `(rows, width)` each, and of hard negatives."""
+        found = {"embedding": self.vectors(module, batch, "query", numbers)}
+        if self.index is None:
+            found["view"] = self.vectors(module, batch, "positive", numbers)
+        else:
+            found["view"] = self.index[batch[self.settings.document].long()]
+        if "negatives" in self.losses.needs and module.training:
+            found["negatives"] = self.vectors(module, batch, "negatives", numbers)
+            # the middle one of three uniform draws: Beta(2, 2)
+            draws = torch.rand_like(found["negatives"][..., :3].float())
+            found["draws"] = draws.sort(dim=-1).values[..., 1]
+        return found
+
+    def vectors(
+        self, module: nn.Module, batch: Mapping[str, Tensor], role: str, numbers: Mapping[str, FloatOrTensor]
+    ) -> Tensor:
+        """Return the embeddings of a column, `(rows, width)`, or `(rows, most, width)` of several negatives."""
         towers: Any = module
-        roles, found = self.settings.roles, {}
-        for role, name in (("query", "embedding"), ("positive", "view")):
-            tower = towers[role if role in towers else "query"]
-            x = scaled(batch[roles[role]]).flatten(start_dim=1)
-            found[name] = tower(x, numbers["dropout"], numbers["drop"])
+        tower = towers["positive" if role != "query" and "positive" in towers else "query"]
+        x = scaled(batch[self.settings.roles[role]])
+        x = x if role == "negatives" else x.flatten(start_dim=1)
+        found: Tensor = tower(x, numbers["dropout"], numbers["drop"])
+        return found
+
+    def told(self, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the columns that objectives look at, by role, and which rows have the same positive."""
+        roles = self.settings.roles
+        if self.index is None:
+            positive = batch[roles["positive"]].flatten(start_dim=1)
+            found = {"same": (positive[:, None] == positive).all(dim=-1)}
+        else:
+            document = batch[roles["document"]]
+            found = {"same": document[:, None] == document}
+        if "negatives" in out:
+            known = batch.get(roles["there"])
+            found["there"] = torch.ones_like(out["draws"]) if known is None else known.float()
+        for role in self.losses.fields & roles.keys():
+            values = batch[roles[role]]
+            found[role] = values.long() if role in COUNTED else scaled(values).flatten(start_dim=1)
         return found
 
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         out = self.embedded(module, batch, numbers)
-        positive = batch[self.settings.roles["positive"]].flatten(start_dim=1)
-        # a row whose positive is the very same is no negative
-        told = {"same": (positive[:, None] == positive).all(dim=-1)}
-        for role in self.losses.fields:
-            told[role] = scaled(batch[self.settings.roles[role]]).flatten(start_dim=1)
-        widths = [*self.settings.slices, self.settings.width]
-        parts = [{name: each[:, :width] for name, each in out.items()} for width in widths]
-        found = [self.losses.loss(part, told, numbers, {})[0] for part in parts]
+        told, state = self.told(batch, out), memory_of(module) if self.losses.stateful else {}
+        found = []
+        for width in (*self.settings.slices, self.settings.width):  # the state moves by the full width
+            part = {name: each[..., :width] if name in SLICED else each for name, each in out.items()}
+            if "found" in self.losses.needs and self.index is not None:
+                part["found"] = unit(part["embedding"]) @ unit(self.index[:, :width]).T
+            losses, signals = self.losses.loss(part, told, numbers, state)
+            found.append(losses)
+        if state and module.training:
+            move_memory(module, self.losses.after(state, signals, numbers))
         return torch.stack(found).mean(dim=0)
 
-    def cosines(self, module: nn.Module, rows: Any) -> Tensor:
-        """Return the cosines of held-out queries with all positives of their group, `(rows, rows)`."""
+    def cosines(self, module: nn.Module, rows: Any) -> tuple[Tensor, Tensor]:
+        """Return the cosines of held-out queries with all candidates, and each query's right one.
+
+        Candidates are the positives of their group, or all documents: `(rows, candidates)` and `(rows,)`.
+        """
         out = self.embedded(module, rows, self.sober)
-        return unit(out["embedding"].float()) @ unit(out["view"].float()).T
+        query = unit(out["embedding"].float())
+        if self.index is None:
+            return query @ unit(out["view"].float()).T, torch.arange(len(query), device=query.device)
+        return query @ self.index.T, rows[self.settings.document].long()
 
     def row_losses(self, module: nn.Module, rows: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {group: probe_loss(self.cosines(module, each)) for group, each in rows.items()}
+        return {group: probe_loss(*self.cosines(module, each)) for group, each in rows.items()}
 
     def score(self, module: nn.Module, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
         cosines = {group: self.cosines(module, each) for group, each in rows.items()}
-        losses = {group: probe_loss(each).mean().double() for group, each in cosines.items()}
+        losses = {group: probe_loss(*each).mean().double() for group, each in cosines.items()}
         chosen = list(rows if self.targets is None else self.targets)
-        found = [RANKED[self.settings.score](places_of(cosines[group])) for group in chosen]
+        found = [RANKED[self.settings.score](places_of(*cosines[group])) for group in chosen]
         return torch.stack(found).mean(), losses
 
     def measure(self, split: str = "validation") -> dict[str, float]:
@@ -93,23 +143,23 @@ class Embedder(Network):
         self.module.eval()
         with torch.no_grad(), self.computing():
             for group, rows in to_tensors(self.held_out.get(split, {}), self.device).items():
-                places = places_of(self.cosines(self.module, rows))
+                places = places_of(*self.cosines(self.module, rows))
                 found |= {f"{name}_{group}": of(places).item() for name, of in RANKED.items()}
         return found
 
 
-def probe_loss(cosines: Tensor) -> Tensor:
+def probe_loss(cosines: Tensor, right: Tensor) -> Tensor:
     """Return the loss of each query among all candidates at a fixed temperature: `(rows,)`."""
-    return -(cosines / PROBE_HEAT).log_softmax(dim=-1).diagonal(dim1=-2, dim2=-1)
+    return -(cosines / PROBE_HEAT).log_softmax(dim=-1).gather(-1, right[:, None])[:, 0]
 
 
-def places_of(cosines: Tensor) -> Tensor:
-    """Return the place of each query's positive, from 1 on, among all candidates: `(rows,)`.
+def places_of(cosines: Tensor, right: Tensor) -> Tensor:
+    """Return the place of each query's right candidate, from 1 on, among all: `(rows,)`.
 
-    Candidates that are as near as the positive do not push it down: they may be its copies.
+    Candidates that are as near as the right one do not push it down: they may be its copies.
     """
-    own = cosines.diagonal(dim1=-2, dim2=-1)
-    return (cosines > own[..., None] + 1e-6).sum(dim=-1) + 1
+    own = cosines.gather(-1, right[:, None])
+    return (cosines > own + 1e-6).sum(dim=-1) + 1
 
 
 def recall_at_1(places: Tensor) -> Tensor:

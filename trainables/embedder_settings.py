@@ -5,6 +5,18 @@ from typing import Literal
 
 from shoal.trainables.objectives.interface import require
 
+ROLES = (
+    "query",
+    "positive",
+    "guide_query",
+    "guide_positive",
+    "negatives",
+    "there",
+    "teacher",
+    "row",
+    "document",
+)
+
 
 @dataclass(frozen=True)
 class EmbedderSettings:
@@ -21,6 +33,12 @@ class EmbedderSettings:
     positive: str = "positive"  # column of the vector that answers it
     guide_query: str = "guide_query"  # column of the query's vector by a guide, for objectives that look at it
     guide_positive: str = "guide_positive"  # column of the guide's vector of the positive
+    negatives: str = "negatives"  # column of several hard negatives, a tensor of (most, numbers)
+    there: str = "there"  # column that is 1 for those that exist; by default all do
+    teacher: str = "teacher"  # column of a teacher's scores of the positive and of each negative
+    row: str = "row"  # column of the row's number, for objectives that keep something of each row
+    index: str = ""  # .npy file of frozen documents (documents, width), among which queries search
+    document: str = "document"  # column of the number of the document that answers the query
     score: Literal["recall", "mrr", "ndcg"] = "recall"  # recall at 1, reciprocal rank at 10, gain at 10
     drop: float = 0.0  # share of a vector's numbers that are set to 0 in training
 
@@ -35,4 +53,9 @@ class EmbedderSettings:
     @property
     def roles(self) -> dict[str, str]:
         """Return role -> column."""
-        return {name: getattr(self, name) for name in ("query", "positive", "guide_query", "guide_positive")}
+        return {name: getattr(self, name) for name in ROLES}
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """Return the roles that every embedder reads."""
+        return ("query", "document") if self.index else ("query", "positive")

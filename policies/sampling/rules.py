@@ -4,6 +4,7 @@ from shoal.policies.sampling.dynamic import Extremes, LinUpper, Quadratic
 from shoal.policies.sampling.hardness import EasyToHard
 from shoal.policies.sampling.infobatch import InfoBatch
 from shoal.policies.sampling.kept_share import KeptShare, ScoreCut
+from shoal.policies.sampling.learnt_weights import Storm
 from shoal.policies.sampling.random_subset import RandomSubset
 from shoal.policies.sampling.seta import SeTa
 from shoal.policies.sampling.small_loss import SmallLossRows
@@ -19,4 +20,5 @@ SAMPLERS: dict[str, type] = {
     "kept_share": KeptShare,
     "score_cut": ScoreCut,
     "small_loss": SmallLossRows,
+    "storm": Storm,
 }

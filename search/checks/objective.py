@@ -47,6 +47,8 @@ def check_settings_section(run: Run) -> str:
 
 def check_objective(run: Run) -> str:
     """Return why members cannot train by the objective of the file, or nothing."""
+    if run.sampling.rule is not None and run.sampling.rule.kind == "storm" and run.trainable != "classifier":
+        return f"sampling.rule: storm weighs rows by their class, so it needs a classifier, got {run.trainable}"
     if not run.described.gives or run.kind == "distill" or check_settings_section(run):
         return check_searched_without(run)
     kinds = [section.kind for section in run.objective]
@@ -59,6 +61,33 @@ def check_objective(run: Run) -> str:
         or check_numbers(run, losses)
         or check_compared(run, losses)
         or check_whole_batches(run, losses)
+        or check_storm(run, losses)
+        or check_styles(run, losses)
+    )
+
+
+def check_styles(run: Run, losses: Weighted) -> str:
+    if "styles" not in losses.needs or class_settings(run).network == "conv":
+        return ""
+    return (
+        "settings.network: must be conv with objective adversarial_style, which changes feature maps of images"
+    )
+
+
+def check_storm(run: Run, losses: Weighted) -> str:
+    """Refuse learnt weights of rows where they cannot be learnt."""
+    if run.sampling.rule is None or run.sampling.rule.kind != "storm":
+        return ""
+    if named := next((kind for kind, each in losses.terms.items() if each.stateful or each.alone), ""):
+        return f"sampling.rule: storm needs an objective without a state or a step of its own, got {named}"
+    places = {
+        "cluster.workers_per_member": run.cluster.workers_per_member,
+        "training.accumulate": run.training.accumulate,
+    }
+    told = ((name, value) for name, value in places.items() if value > 1)
+    return next(
+        (f"{name}: must be 1 with storm, which learns from whole batches, got {value}" for name, value in told),
+        "",
     )
 
 
@@ -176,7 +205,10 @@ def check_compared(run: Run, losses: Weighted) -> str:
 
 def check_whole_batches(run: Run, losses: Weighted) -> str:
     """Refuse what takes a batch, or the losses of its rows, apart, where the objective needs it whole."""
-    named = next((kind for kind, term in losses.terms.items() if term.across_rows or term.stateful), "")
+    named = next(
+        (kind for kind, term in losses.terms.items() if term.across_rows or term.stateful or term.alone), ""
+    )
+    named = named or ("the first of a balanced list" if losses.balanced else "")
     if named and run.cluster.workers_per_member > 1:
         return (
             f"cluster.workers_per_member: must be 1 with objective {named}, which compares the rows of a whole "

@@ -37,10 +37,14 @@ def embedder_settings(run: Run) -> EmbedderSettings:
 
 def lacking_vector(settings: EmbedderSettings, losses: Weighted, columns: Collection[str]) -> str:
     """Return which column an embedder asks for that rows of these columns lack, or nothing."""
-    for role in ("query", "positive", *sorted(losses.fields & settings.roles.keys())):
+    needed = [*settings.read, *(["negatives"] if "negatives" in losses.needs else [])]
+    for role in (*needed, *sorted(losses.fields & settings.roles.keys())):
         if settings.roles[role] not in columns:
             had = f"and rows have {', '.join(columns)}"
-            return f"settings.{role}: names a column of vectors, but there is no {settings.roles[role]}, {had}"
+            return f"settings.{role}: names a column, but there is no {settings.roles[role]}, {had}"
+    if "found" in losses.needs and not settings.index:
+        named = next(kind for kind, term in losses.terms.items() if "found" in term.needs)
+        return f"settings.index: is required by objective {named}: a .npy file of the documents' vectors"
     return ""
 
 

@@ -87,7 +87,19 @@ CLASSIFYING = Trainable(
     hyperparameters=tuple(sorted({*TRAINING_HYPERPARAMETERS, *AUGMENTED, "objective"})),
     constants=tuple(ClassifierSettings.__dataclass_fields__),
     searched=AUGMENTED,
-    gives=("logits", "plain", "auxiliary", "heads", "embedding", "view"),
+    gives=(
+        "logits",
+        "features",
+        "plain",
+        "auxiliary",
+        "heads",
+        "embedding",
+        "view",
+        "gate",
+        "moved",
+        "styles",
+        "teacher",
+    ),
 )
 EMBEDDING = Trainable(
     takes=("columns",),
@@ -97,7 +109,7 @@ EMBEDDING = Trainable(
     hyperparameters=tuple(sorted({*TRAINING_HYPERPARAMETERS, "drop", "objective"})),
     constants=tuple(EmbedderSettings.__dataclass_fields__),
     searched=("drop",),
-    gives=("embedding", "view"),
+    gives=("embedding", "view", "negatives", "draws", "found"),
 )
 TOY = Trainable(by_row=False, hyperparameters=("h0", "h1"))
 SUPER_NETWORK = Trainable(

@@ -5,6 +5,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from shoal.policies.sampling.learnt_weights import Storm
+from shoal.policies.sampling.storm import FEATURES, Passes, features
 from shoal.search.config.objective import class_settings, embedder_settings, lacking_vector, objectives_of
 from shoal.search.config.run import Run
 from shoal.search.config.trainable import FACTS
@@ -13,6 +17,7 @@ from shoal.search.errors import InputError
 from shoal.search.members.declarations import constants_in
 from shoal.search.members.own_class import own_class
 from shoal.search.models import settings_of
+from shoal.trainables.embedder_settings import EmbedderSettings
 from shoal.trainables.pretrained.settings import Pretrained
 
 
@@ -86,7 +91,23 @@ def classifier(run: Run) -> Made:
     settings = class_settings(run)
     losses = objectives_of(run)
     facts = facts_of(run, settings, losses)
-    return Made(Classifier, {"settings": settings, "losses": losses, "facts": facts})
+    told = {"settings": settings, "losses": losses, "facts": facts, "rescaling": rescaling_of(run)}
+    return Made(Classifier, told)
+
+
+def rescaling_of(run: Run) -> Any:
+    """Return by what a classifier learns the weights of its rows, or None."""
+    from shoal.trainables.class_rescaling import Rescaling
+
+    rule = run.sampling.rule.build() if run.sampling.rule else None
+    if not isinstance(rule, Storm):
+        return None
+    return Rescaling(rule.passes, rule.rate, rule.virtual, FEATURES, features_of)
+
+
+def features_of(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> Any:
+    """Return STORM's features of a batch, `(rows, 19)`."""
+    return features(Passes(**now), Passes(**before) if before else None)
 
 
 def embedder(run: Run) -> Made:
@@ -97,12 +118,34 @@ def embedder(run: Run) -> Made:
     if problem := lacking_vector(settings, losses, fields):
         raise InputError(problem)
     sizes = {role: math.prod(fields[name]) for role, name in settings.roles.items() if name in fields}
-    if settings.towers == "one" and sizes["query"] != sizes["positive"]:
+    documents = documents_of(settings) if settings.index else None
+    if documents is None and settings.towers == "one" and sizes["query"] != sizes["positive"]:
         raise InputError(
             f"settings.towers: must be two where queries have {sizes['query']} numbers and positives "
             f"{sizes['positive']}"
         )
-    return Made(Embedder, {"settings": settings, "losses": losses, "sizes": sizes})
+    if "negatives" in losses.needs and fields[settings.negatives][1:] != (sizes["positive"],):
+        raise InputError(
+            f"data.columns.{settings.negatives}: must have the shape [most, {sizes['positive']}], a vector "
+            f"as long as a positive for each negative, got {list(fields[settings.negatives])}"
+        )
+    told = {"settings": settings, "losses": losses, "sizes": sizes, "rows": run.training.batch}
+    return Made(Embedder, told | {"documents": documents})
+
+
+def documents_of(settings: EmbedderSettings) -> Any:
+    """Return the frozen vectors among which queries search, of length 1: `(documents, width)`."""
+    try:
+        found = np.load(settings.index, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"settings.index: {settings.index} must be a .npy file, {error}") from error
+    if found.ndim != 2 or found.shape[1] != settings.width or len(found) < 2:
+        raise InputError(
+            f"settings.index: must hold at least 2 vectors of {settings.width} numbers (settings.width), got "
+            f"the shape {list(found.shape)}"
+        )
+    lengths = np.linalg.norm(found.astype(np.float32), axis=1, keepdims=True)
+    return found.astype(np.float32) / np.maximum(lengths, 1e-12)
 
 
 # `trainable:` in a file -> the class, with the constants that the file gives

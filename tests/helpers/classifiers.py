@@ -23,7 +23,16 @@ def points(seed: int, rows: int = 48, shape: tuple[int, ...] = (6,)) -> dict[str
         "label": label.astype(np.int64),
         "group": rng.integers(2, size=rows).astype(np.int64),
         "unlabelled": (rng.random(rows) < 0.3).astype(np.int64),
+        **bags(label),
+        "row": np.arange(rows),
     }
+
+
+def bags(label: np.ndarray) -> dict[str, np.ndarray]:
+    """Return bags of six rows, and the shares of the three classes in each."""
+    bag = np.arange(len(label)) // 6
+    shares = np.stack([np.bincount(label[bag == each], minlength=3) for each in range(bag.max() + 1)]) / 6
+    return {"bag": bag, "shares": shares[bag].astype(np.float32)}
 
 
 def classifier(
@@ -31,6 +40,7 @@ def classifier(
     seed: int = 0,
     hyperparameters: Mapping[str, Any] | None = None,
     shape: tuple[int, ...] = (6,),
+    rescaling: Any = None,
     **settings: Any,
 ) -> Classifier:
     terms = [(kind, OBJECTIVES[kind](**given)) for kind, given in (objective or {"cross_entropy": {}}).items()]
@@ -56,4 +66,5 @@ def classifier(
         settings=chosen,
         losses=weighted_sum(terms),
         facts=facts,
+        rescaling=rescaling,
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 from shoal.trainables.objectives.interface import NamedLoss, Sizes
 from shoal.trainables.objectives.kinds import OBJECTIVES
 
-SIZES = Sizes(classes=4, rows=6, groups=3)
+SIZES = Sizes(classes=4, rows=6, groups=3, features=5)
 # settings under which each number of a kind has an effect
 VARIED: dict[str, list[dict[str, Any]]] = {
     "dice": [{"alpha": 0.1}, {"form": "batch", "alpha": 0.5}, {"alpha": 0.1, "detach": False, "squared": True}],
@@ -22,6 +22,15 @@ VARIED: dict[str, list[dict[str, Any]]] = {
     "guided": [{"margin": -0.5, "temperature": 0.3}, {"margin": 0.2, "queries": False}],
     "loki": [{}, {"distances": ((0, 1, 2, 3), (1, 0, 1, 2), (2, 1, 0, 1), (3, 2, 1, 0))}],
     "shrunk_classes": [{"threshold": 0.5}],
+    "individual_temperatures": [{"rows": 9}],
+    "arbitrary_pairs": [{"temperature": 0.5, "penalty": 0.1}],
+    "hard_negatives": [{"mixed": 0.5, "temperature": 0.3}, {"gamma": 0.5, "temperature": 0.3}],
+    "adore": [{"depth": 4, "cut": 3}],
+    "worst_rows": [{}, {"ascents": 2}],
+    "robust_rows": [{"unlabelled": 0.5}],
+    "future_teacher": [{"threshold": 0.4}],
+    "label_proportions": [{"sureness": 0.1}],
+    "naive_bayes": [{"forget": 0.1}],
 }
 CASES = [(kind, given) for kind in OBJECTIVES for given in VARIED.get(kind, [{}])]
 
@@ -39,7 +48,13 @@ def given(seed: int = 0, rows: int = SIZES.rows, kind: torch.dtype = torch.float
 
     classes, groups = SIZES.classes, SIZES.groups
     out = {name: normal(rows, classes) for name in ("logits", "plain", "auxiliary")}
-    out |= {name: normal(rows, 5) for name in ("embedding", "view")}
+    out |= {name: normal(rows, 5) for name in ("embedding", "view", "features")}
+    out |= {"gate": normal(rows, 5).sigmoid(), "negatives": normal(rows, 3, 5), "found": normal(rows, 7)}
+    out |= {
+        "draws": normal(rows, 3).sigmoid(),
+        "moved": normal(rows).square(),
+        "teacher": normal(rows, classes),
+    }
     out["heads"] = normal(rows, groups, classes)
     for name in ("chosen", "rejected"):
         out |= {name: -normal(rows).abs() - 3, f"{name}_reference": -normal(rows).abs() - 3}
@@ -50,7 +65,14 @@ def given(seed: int = 0, rows: int = SIZES.rows, kind: torch.dtype = torch.float
         "unlabelled": torch.arange(rows) % 2,
         "guide_query": normal(rows, 3),
         "guide_positive": normal(rows, 3),
+        "row": torch.randperm(9, generator=draws)[:rows],
+        "document": torch.randint(7, (rows,), generator=draws),
+        "bag": torch.randint(3, (rows,), generator=draws),
+        "shares": normal(rows, classes).softmax(dim=-1),
+        "there": torch.tensor([[1.0, 1.0, 0.0]]).repeat(rows, 1).to(kind),
+        "teacher": normal(rows, 4),
     }
+    batch["partner"] = batch["label"].roll(1)
     return out, batch
 
 

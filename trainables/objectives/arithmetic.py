@@ -39,5 +39,11 @@ def log_sum(logits: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(there, safe.logsumexp(dim=-1), torch.zeros_like(safe[..., 0])), there
 
 
+def log_mean(logits: Tensor, allowed: Tensor) -> Tensor:
+    """Return the logarithm of the mean of e^logits over the allowed places of the last axis; 0 for none."""
+    whole, _ = log_sum(logits, allowed)
+    return whole - allowed.sum(dim=-1).clamp(min=1).to(whole.dtype).log()
+
+
 def powered(probability: Tensor, power: FloatOrTensor) -> Tensor:
     return probability.clamp(min=LEAST_CHANCE).pow(power)

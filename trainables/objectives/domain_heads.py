@@ -50,7 +50,7 @@ class DomainHeads(NamedLoss):
         shared = cross_entropy(out["logits"], label, smoothing)
         return (1 - numbers["common"]) * special + numbers["common"] * shared, {}
 
-    def predict(self, out: Mapping[str, Tensor]) -> Tensor:
+    def predict(self, out: Mapping[str, Tensor], state: State) -> Tensor:
         """Return the logarithm of the mixture of all heads' probabilities."""
         import torch
 

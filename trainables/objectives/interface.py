@@ -5,7 +5,7 @@ Torch is imported by the functions that compute, since a run's file is checked w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -26,6 +26,7 @@ class Sizes:
     classes: int = 0
     rows: int = 0  # a batch has so many
     groups: int = 0  # values of the column `group`
+    features: int = 0  # numbers of what the network makes of a row before the heads
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,11 @@ class NamedLoss:
     searched: ClassVar[tuple[str, ...]] = ()  # numbers that may be hyperparameters
     across_rows: ClassVar[bool] = False  # whether a row's loss depends on the batch's other rows
     stateful: ClassVar[bool] = False  # whether `start` gives it a state
+    alone: ClassVar[bool] = False  # whether a step takes several passes: its members never train in a stack
 
     weight: float = 1.0  # factor of this loss in a list of objectives
+    # in a list: this loss is brought to the running size of the first one (Chen et al., 2020)
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         require(self.weight >= 0, "weight must be at least 0", self.weight)
@@ -70,7 +74,17 @@ class NamedLoss:
         """
         raise NotImplementedError
 
-    def predict(self, out: Mapping[str, Tensor]) -> Tensor:
+    def moved(
+        self,
+        x: Tensor,
+        forward: Callable[[Tensor], Mapping[str, Tensor]],
+        batch: Mapping[str, Tensor],
+        numbers: Numbers,
+    ) -> Tensor:
+        """Return where rows, as the network sees them, are trained, for an objective that needs `moved`."""
+        return x
+
+    def predict(self, out: Mapping[str, Tensor], state: State) -> Tensor:
         """Return a value for each class, the largest for the predicted one: `(rows, classes)`.
 
         Members are judged by it. It has no `numbers`: a score must not depend on what is searched.

@@ -54,7 +54,7 @@ class Loki(NamedLoss):
         costs = self.costs(out["logits"].softmax(dim=-1), numbers["power"])
         return cross_entropy(-costs / numbers["temperature"], batch["label"], reduction="none"), {}
 
-    def predict(self, out: Mapping[str, Tensor]) -> Tensor:
+    def predict(self, out: Mapping[str, Tensor], state: State) -> Tensor:
         return -self.costs(out["logits"].softmax(dim=-1), self.power)
 
     def costs(self, chances: Tensor, power: FloatOrTensor) -> Tensor:

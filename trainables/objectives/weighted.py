@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from shoal.trainables.objectives.interface import Numbers, Signals, State
 
 SHARED = ("label_smoothing",)  # numbers of the recipe that objectives look at
+SIZE = "size"  # a balanced list keeps each loss's running size under this name
+SIZE_RATE = 0.1  # share of a new batch in a running size
+MOST_BALANCED = 1e3  # a loss is multiplied or divided by at most this to balance it
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,25 @@ class Weighted:
 
     @property
     def stateful(self) -> bool:
-        return any(term.stateful for term in self.terms.values())
+        return self.balanced or any(term.stateful for term in self.terms.values())
+
+    @property
+    def balanced(self) -> bool:
+        """Whether a loss after the first is brought to the first one's running size."""
+        return any(term.balanced for term in list(self.terms.values())[1:])
 
     @property
     def across_rows(self) -> bool:
         return any(term.across_rows for term in self.terms.values())
+
+    @property
+    def alone(self) -> bool:
+        return any(term.alone for term in self.terms.values())
+
+    @property
+    def mover(self) -> str:
+        """Return the kind of the first objective that moves rows before they are trained, or nothing."""
+        return next((kind for kind, term in self.terms.items() if "moved" in term.needs), "")
 
     @property
     def several(self) -> bool:
@@ -68,11 +85,13 @@ class Weighted:
 
     def start(self, sizes: Sizes) -> dict[str, Tensor]:
         """Return the first state of all terms, under full names with `_` in place of dots."""
-        return {
-            state_name(kind, name): value
-            for kind, term in self.terms.items()
-            for name, value in term.start(sizes).items()
-        }
+        import torch
+
+        found = {kind: term.start(sizes) for kind, term in self.terms.items()}
+        if self.balanced:
+            # -1 stands for a loss that has no running size yet
+            found = {kind: {**each, SIZE: torch.tensor(-1.0)} for kind, each in found.items()}
+        return {state_name(kind, name): value for kind, each in found.items() for name, value in each.items()}
 
     def loss(
         self, out: Mapping[str, Tensor], batch: Mapping[str, Tensor], numbers: Numbers, state: State
@@ -82,11 +101,17 @@ class Weighted:
 
         total: Any = 0.0
         signals: dict[str, Tensor] = {}
+        first: Any = None  # running size of the first loss
         for kind, term in self.terms.items():
             weight = numbers.get(full_name(kind, "weight"), term.weight)
             if not used(weight):
                 continue
             losses, told = term.loss(out, batch, self.own(kind, numbers), self.held(kind, state))
+            if self.balanced:
+                told = {**told, SIZE: running_size(losses, state[state_name(kind, SIZE)])}
+                first = told[SIZE] if first is None else first
+                ratio = (first / told[SIZE].clamp(min=1e-12)).clamp(1 / MOST_BALANCED, MOST_BALANCED)
+                losses = ratio * losses if term.balanced else losses
             total = total + weight * (losses if self.by_row else losses.mean())
             signals |= {state_name(kind, name): value for name, value in told.items()}
         return total, signals
@@ -95,16 +120,19 @@ class Weighted:
         found = dict(state)
         for kind, term in self.terms.items():
             told = self.held(kind, signals)
-            if not term.stateful or not told:
+            if not told:
                 continue
-            moved = term.after(self.held(kind, state), told, self.own(kind, numbers))
+            moved = dict(term.after(self.held(kind, state), told, self.own(kind, numbers)))
+            if SIZE in told:
+                moved[SIZE] = told[SIZE]
             found |= {state_name(kind, name): value for name, value in moved.items()}
         return found
 
-    def predict(self, out: Mapping[str, Tensor]) -> Tensor:
+    def predict(self, out: Mapping[str, Tensor], state: State) -> Tensor:
         """Return the prediction of the first term that has a rule of its own, else the logits."""
-        own = (term for term in self.terms.values() if type(term).predict is not NamedLoss.predict)
-        return next(own, next(iter(self.terms.values()))).predict(out)
+        own = (kind for kind, term in self.terms.items() if type(term).predict is not NamedLoss.predict)
+        kind = next(own, next(iter(self.terms)))
+        return self.terms[kind].predict(out, self.held(kind, state))
 
     def own(self, kind: str, numbers: Numbers) -> Numbers:
         shared = {name: numbers[name] for name in SHARED if name in numbers}
@@ -117,6 +145,14 @@ class Weighted:
 
 def weighted_sum(terms: Sequence[tuple[str, NamedLoss]]) -> Weighted:
     return Weighted(dict(terms))
+
+
+def running_size(losses: Tensor, before: Tensor) -> Tensor:
+    """Return the moving average of a loss's mean size, a scalar; it begins at the first one."""
+    import torch
+
+    now = losses.detach().mean().abs()
+    return torch.where(before < 0, now, (1 - SIZE_RATE) * before + SIZE_RATE * now)
 
 
 def full_name(kind: str, name: str) -> str:

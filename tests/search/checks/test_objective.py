@@ -73,6 +73,18 @@ def test_an_objective_is_a_word_a_mapping_or_a_list_and_the_run_keeps_it() -> No
             ["objective=domain_heads"],
             "settings.group: names the column of `group`, at which the objective looks",
         ),
+        (
+            ["objective=adversarial_style"],
+            "settings.network: must be conv with objective adversarial_style, which changes feature maps",
+        ),
+        (
+            ["sampling.rule=storm", "objective=worst_rows"],
+            "sampling.rule: storm needs an objective without a state or a step of its own, got worst_rows",
+        ),
+        (
+            ["sampling.rule=storm", "training.accumulate=2"],
+            "training.accumulate: must be 1 with storm, which learns from whole batches, got 2",
+        ),
         (["settings={netwrk: mlp}"], "settings.netwrk: no constant of the classifier; did you mean `network`?"),
         (["settings={width: 0}"], "settings.width: must be at least 1, but got 0"),
         (
@@ -133,8 +145,11 @@ def test_every_objective_of_logits_can_be_named_in_a_file() -> None:
     more = [
         "data.columns.group={kind: number, type: int64}",
         "data.columns.unlabelled={kind: number, type: bool}",
+        "data.columns.bag={kind: number, type: int64}",
+        "data.columns.shares={kind: tensor, shape: [3]}",
     ]
     for kind, made in OBJECTIVES.items():
-        if "logits" in made.needs:
+        if "logits" in made().needs:
+            more = [*more, "settings.network=conv"] if "styles" in made().needs else more
             run = load_run("run.yaml", [f"objective={kind}", *more])
             assert list(objectives_of(run).terms) == [kind]

@@ -68,6 +68,16 @@ def test_a_classifier_is_tried_from_a_file(objective: str) -> None:
     assert "accuracy_one" in said.getvalue() and "macro_f1" in said.getvalue()
 
 
+@pytest.mark.parametrize("change", ["objective=future_teacher", "sampling={rule: storm}"])
+def test_what_takes_several_passes_goes_on_as_its_donor_does(change: str) -> None:
+    run = run_of(change)
+    made = build_members(run, {0: {}, 1: {}}, streams=first_files)
+    made[0].train(4)
+    hand_in(made[1].load, handed_out(made[0].state), {})
+    assert made[0].train(4) == made[1].train(4)
+    assert same(handed_out(made[0].state), handed_out(made[1].state))
+
+
 def test_mixed_and_sampled_classifiers_train_stacked_and_a_copy_goes_on_bit_for_bit() -> None:
     run = run_of(*BOTH)
     chosen = {place: {"objective": {"contrastive": {"temperature": 0.3 + place}}} for place in range(3)}

@@ -11,9 +11,13 @@ from rich.console import Console
 
 from shoal.search.errors import InputError
 from shoal.search.load import load_run
-from shoal.search.runs.dry import try_out
+from shoal.search.members.build import build_members
+from shoal.search.members.classes import class_of
+from shoal.search.runs.dry import first_files, try_out
+from shoal.search.runs.population import prepare_run
 from tests.search.checks.test_objective import FILE
 
+QUIET = Console(file=io.StringIO())
 VECTORS = ("query", "positive")
 COLUMNS = "{query: {kind: tensor, shape: [6]}, positive: {kind: tensor, shape: [6]}}"
 
@@ -39,17 +43,50 @@ def test_an_embedder_is_tried_from_a_file() -> None:
     assert "it trains on as its donor does" in said.getvalue() and "ndcg_one" in said.getvalue()
 
 
+def test_queries_learn_to_search_among_frozen_documents() -> None:
+    documents = np.random.default_rng(1).normal(size=(30, 4)).astype(np.float32)
+    np.save("documents.npy", documents)
+    rng = np.random.default_rng(2)
+    for group in ("one", "two"):
+        right = rng.integers(30, size=200)
+        query = np.hstack([documents[right], rng.normal(size=(200, 2))]).astype(np.float32)
+        column = pa.FixedSizeListArray.from_arrays(pa.array(query.reshape(-1)), 6)
+        pq.write_table(pa.table({"query": column, "document": right}), f"{group}.parquet")
+    run = load(
+        "data.columns={query: {kind: tensor, shape: [6]}, document: {kind: number, type: int64}}",
+        "settings={width: 4, index: documents.npy, score: mrr}",
+        "objective={kind: adore, depth: 10}",
+        "training.learning_rate=0.05",
+        "training.batch=16",
+    )
+    member = build_members(prepare_run(run, QUIET), {0: {}}, streams=first_files)[0]
+    first = member.evaluate()[0]
+    member.train(40)
+    assert first < 0.5 and member.evaluate()[0] > 0.8
+    with pytest.raises(InputError, match=r"settings.index: must hold at least 2 vectors of 5 numbers"):
+        class_of(run.model_copy(update={"settings": {**run.settings, "width": 5}}))
+
+
 @pytest.mark.parametrize(
     ("change", "wanted"),
     [
         (
             "objective=guided",
-            "settings.guide_positive: names a column of vectors, but there is no guide_positive",
+            "settings.guide_positive: names a column, but there is no guide_positive",
         ),
         ("objective=dice", "objective.dice: needs logits, which the embedder does not give"),
-        ("settings={query: question}", "settings.query: names a column of vectors, but there is no question"),
+        ("settings={query: question}", "settings.query: names a column, but there is no question"),
         ("settings={widht: 4}", "settings.widht: no constant of the embedder; did you mean `width`?"),
         ("cluster.workers_per_member=2", "cluster.workers_per_member: must be 1 with objective contrastive"),
+        (
+            "objective=hard_negatives",
+            "settings.negatives: names a column, but there is no negatives, and rows have query, positive",
+        ),
+        ("objective=adore", "settings.document: names a column, but there is no document"),
+        (
+            "objective={kind: individual_temperatures, nats: 6}",
+            "settings.row: names a column, but there is no row, and rows have query, positive",
+        ),
         ("training.batch=1", "objective: contrastive: needs batches of at least 2 rows"),
     ],
 )

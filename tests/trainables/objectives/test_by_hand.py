@@ -137,7 +137,7 @@ def test_loki_predicts_a_class_in_the_middle() -> None:
     costs = made.costs(torch.tensor([[0.5, 0.0, 0.5], [0.8, 0.0, 0.2]], dtype=F64), 2.0)
     # squared distances on a line are 0, 1, 4; the largest, 2, is scaled to 1
     assert (4 * costs).tolist() == [pytest.approx([2.0, 1.0, 2.0]), pytest.approx([0.8, 1.0, 3.2])]
-    assert made.predict({"logits": torch.tensor([[0.5, -90.0, 0.5]])}).argmax() == 1
+    assert made.predict({"logits": torch.tensor([[0.5, -90.0, 0.5]])}, {}).argmax() == 1
     assert "a row for each of 5 classes" in Loki(distances=((0, 1), (1, 0))).misfit(Sizes(classes=5))
     with pytest.raises(ValueError, match="distances must be a square"):
         Loki(distances=((0, 1), (1, 2)))

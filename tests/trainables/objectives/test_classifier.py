@@ -21,18 +21,26 @@ KINDS = [
     "contrastive",
     "domain_heads",
     "shrunk_classes",
+    "individual_temperatures",
+    "arbitrary_pairs",
+    "label_proportions",
+    "naive_bayes",
+    "robust_rows",
+    "future_teacher",
 ]
+ALONE = ("robust_rows", "future_teacher")  # these never train in a stack
+BESIDE = ("contrastive", "individual_temperatures", "arbitrary_pairs")  # these train no prediction
 
 
 def trained(kind: str) -> dict[str, dict]:
     """Return an objective with which a classifier can train: a contrastive one alone gives no prediction."""
-    return {"cross_entropy": {}, kind: {}} if kind == "contrastive" else {kind: {}}
+    return {"cross_entropy": {}, kind: {}} if kind in BESIDE else {kind: {}}
 
 
 def searched(kind: str, factor: float) -> dict:
     made = OBJECTIVES[kind]()
     found = {name: getattr(made, name) * factor for name in made.searched}
-    return {kind: found} if kind == "contrastive" else found
+    return {kind: found} if kind in BESIDE else found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -45,7 +53,8 @@ def test_the_score_and_the_reported_losses_do_not_depend_on_a_searched_number(ki
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# a stack draws partner classes of its own
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("arbitrary_pairs", *ALONE)])
 def test_a_stack_trains_as_its_members_alone(kind: str) -> None:
     def member(place: int):
         return classifier(trained(kind), place, {"objective": searched(kind, 1 - 0.1 * place)})
@@ -56,7 +65,7 @@ def test_a_stack_trains_as_its_members_alone(kind: str) -> None:
     for each, loss, stacked in zip(alone, losses, stack.members, strict=True):
         assert each.train(5) == pytest.approx(loss, rel=1e-4, abs=1e-5)
         for name, value in each.module.state_dict().items():
-            assert torch.allclose(value, stacked.module.state_dict()[name], atol=1e-5), name
+            assert torch.allclose(value, stacked.module.state_dict()[name], rtol=1e-3, atol=1e-5), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -69,7 +78,7 @@ def test_a_copy_goes_on_bit_for_bit_also_with_augmentation(kind: str) -> None:
     assert equal(donor.state(), copy.state())
 
 
-@pytest.mark.parametrize("kind", ["worst_rows", "shrunk_classes"])
+@pytest.mark.parametrize("kind", ["worst_rows", "shrunk_classes", "individual_temperatures", "naive_bayes"])
 def test_a_state_moves_once_a_step_and_not_when_rows_are_judged(kind: str) -> None:
     member = classifier(trained(kind))
     before = {name: value.clone() for name, value in member.module.memory.named_buffers()}

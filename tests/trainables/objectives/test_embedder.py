@@ -15,7 +15,7 @@ from shoal.trainables.stack import Stack
 from tests.helpers.members import equal
 from tests.helpers.objectives import numbers_of
 
-KINDS = ["contrastive", "guided", "star"]
+KINDS = ["contrastive", "guided", "star", "hard_negatives", "teacher_scores", "individual_temperatures"]
 
 
 def pairs(seed: int, rows: int = 40) -> dict[str, np.ndarray]:
@@ -25,7 +25,15 @@ def pairs(seed: int, rows: int = 40) -> dict[str, np.ndarray]:
     mixing = np.random.default_rng(99).normal(size=(2, 12, 12))
     found = [np.hstack([meaning, 0.3 * rng.normal(size=(rows, 8))]) @ each for each in mixing]
     names = ("query", "positive", "guide_query", "guide_positive")
-    return {name: each.astype(np.float32) for name, each in zip(names, (*found, meaning, meaning), strict=True)}
+    vectors = {
+        name: each.astype(np.float32) for name, each in zip(names, (*found, meaning, meaning), strict=True)
+    }
+    # two negatives of each query are the positives of others, and a teacher that knows the meanings scores all
+    others = np.stack([np.roll(np.arange(rows), step) for step in (1, 2)], axis=1)
+    known = meaning / np.linalg.norm(meaning, axis=1, keepdims=True)
+    candidates = np.hstack([np.arange(rows)[:, None], others])
+    teacher = np.einsum("rw,rmw->rm", known, known[candidates]).astype(np.float32)
+    return vectors | {"negatives": vectors["positive"][others], "teacher": teacher, "row": np.arange(rows)}
 
 
 def embedder(kind: str = "contrastive", seed: int = 0, chosen: dict | None = None, **settings) -> Embedder:
@@ -50,7 +58,7 @@ def searched(kind: str, factor: float) -> dict:
 def test_ranks_and_scores_by_hand() -> None:
     cosines = torch.tensor([[0.9, 0.1, 0.2], [0.8, 0.5, 0.6], [0.3, 0.4, 0.4]])
     # the first positive is the nearest, two lie before the second, and the third's equal does not push it down
-    places = places_of(cosines)
+    places = places_of(cosines, torch.arange(3))
     assert places.tolist() == [1, 3, 1]
     assert recall_at_1(places).item() == pytest.approx(2 / 3)
     assert reciprocal_at_10(places).item() == pytest.approx((1 + 1 / 3 + 1) / 3)
