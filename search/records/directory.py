@@ -271,9 +271,10 @@ def export_member(
 
 def uses_prior(run: Run) -> bool:
     """Say whether a prior makes weights that take fewer bits once they are coded."""
-    chosen = [run.hyperparameters, run.population.parts]
-    chosen += [each.hyperparameters for each in (*run.starts, *run.schedule)]
-    return bool(run.training.prior) or any("prior" in values for values in chosen)
+    chosen = [set(run.hyperparameters), set(run.population.parts)]
+    chosen += [set(start.hyperparameters) for start in run.starts]
+    chosen += [set(entry.hyperparameters) for entry in run.schedule]
+    return bool(run.training.prior) or "prior" in set().union(*chosen)
 
 
 def note_coded_size(run: Run, store: Store) -> None:
