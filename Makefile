@@ -22,8 +22,8 @@ demo: $(STAMP)
 	$(RUN)/shoal run examples/demo.yaml
 
 test: $(STAMP)
-	@echo "test: all but the slow ones, some 13 minutes on 2 cores"
-	$(RUN)/python -m pytest
+	@echo "test: all but the slow ones, in two processes; about 10 minutes on 2 cores"
+	$(RUN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)
 	@echo "test-slow: the tests that take minutes each"

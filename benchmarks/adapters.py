@@ -7,14 +7,16 @@ are paired. The last line is one JSON object; against each key stands what it ai
 """
 
 import argparse
+import ctypes
 import json
+import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,17 @@ import numpy as np
 import torch
 
 from benchmarks.parts import smollm
-from benchmarks.parts.adapter_worker import ADAPTER, chance, member, peft_model, plain_step
+from benchmarks.parts.adapter_memory import full_memory, memory
+from benchmarks.parts.adapter_worker import (
+    ADAPTER,
+    LENGTH,
+    MEMBERS,
+    ROWS,
+    chance,
+    member,
+    peft_model,
+    plain_step,
+)
 from benchmarks.parts.asha import train_by_asha
 from benchmarks.parts.tasks import Task
 from benchmarks.quality import better, summary, train
@@ -33,13 +45,13 @@ from shoal.policies.explore import Perturb
 from shoal.policies.rules import LEFT_ALONE, Rules
 from shoal.policies.space import Float, Int, Space
 from shoal.trainables.batches import Shuffled
+from shoal.trainables.given_back import MMAP_THRESHOLD, give_back_large
 from shoal.trainables.handover import handed_out
 from shoal.trainables.pretrained.causal import CausalModel
 from shoal.trainables.pretrained.settings import Pretrained
 from shoal.trainables.settings import Recipe
 from shoal.trainables.stack import Stack
 
-MEMBERS, ROWS, LENGTH = 8, 2, 128  # of the comparisons; a member trains on so many rows a step
 AIMS = {
     "eight_over_one_memory": "<= 1.3",
     "eight_peft_processes_over_eight": ">= 5",
@@ -49,64 +61,6 @@ AIMS = {
     "exploit_ms": "<= 20",
     "checkpoint_bytes_over_adapter": "<= 3.3",
 }
-
-
-def worker(kind: str, folder: str, members: int, rows: int, checkpointed: bool = True) -> dict[str, float]:
-    """Train in a process of its own; return the bytes that it took."""
-    words = [kind, folder, *map(str, (members, rows, LENGTH, int(checkpointed)))]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.parts.adapter_worker", *words],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def memory(folder: str) -> dict[str, Any]:
-    """Return the peaks of a worker with eight adapters, with one at equal rows in flight, and of peft.
-
-    Layers are computed again in the backward pass, here and there; `kept` is the same without that.
-    """
-    eight, one = worker("stack", folder, MEMBERS, ROWS), worker("stack", folder, 1, MEMBERS * ROWS)
-    found = beside_processes(eight, worker("peft", folder, 1, ROWS))
-    kept = worker("stack", folder, MEMBERS, ROWS, False), worker("peft", folder, 1, ROWS, False)
-    return {
-        "eight_over_one_memory": eight["peak"] / one["peak"],
-        **found,
-        "one_mib": one["peak"] / 2**20,
-        "kept": beside_processes(*kept),
-    }
-
-
-def beside_processes(eight: dict[str, float], plain: dict[str, float]) -> dict[str, float]:
-    """Return a worker with eight adapters beside eight processes of peft; what these map they share."""
-    return {
-        "eight_peft_processes_over_eight": (MEMBERS * plain["own"] + plain["files"]) / eight["peak"],
-        "eight_mib": eight["peak"] / 2**20,
-        "peft_process_mib": plain["peak"] / 2**20,
-    }
-
-
-def weights_of(folder: str) -> int:
-    """Return how many weights the model has, its tied ones once."""
-    return sum(weight.numel() for weight in member(folder, 0, 1, 8, adapter=None).weights().values())
-
-
-def full_memory(folder: str) -> dict[str, Any]:
-    """Return the peak of a worker that trains all weights, copies and writes checkpoints, for each weight.
-
-    A state of another process lies in the object store, whose mapped pages the worker only reads; `with_store`
-    counts them too.
-    """
-    found, weights = worker("full", folder, 1, 1), weights_of(folder)
-    return {
-        "bytes_per_weight": found["without_store"] / weights,
-        "bytes_per_weight_with_store": found["peak"] / weights,
-        "full_mib": found["without_store"] / 2**20,
-        "weights": weights,
-    }
 
 
 def in_turns(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -146,7 +100,17 @@ def peft_loop(folder: str, device: str) -> Callable[[], None]:
 def speed(folder: str, repeats: int, device: str) -> dict[str, Any]:
     """Return member-steps a second, stacked and in peft's loop, and what an exploit within the stack takes."""
     stack = Stack([member(folder, seed, ROWS, LENGTH, device=device) for seed in range(MEMBERS)])
-    found = in_turns({"stacked": lambda: stack.train(1), "loop": peft_loop(folder, device)}, repeats)
+    loop = peft_loop(folder, device)
+
+    def stacked_step() -> None:
+        give_back_large()  # as Shoal's workers do
+        stack.train(1)
+
+    def loop_step() -> None:
+        mallopt(USUAL_THRESHOLD)
+        loop()
+
+    found = in_turns({"stacked": stacked_step, "loop": loop_step}, repeats)
     parents = [0, 1, *range(2, MEMBERS - 2), 0, 1]  # the last two become clones
 
     def exploit() -> None:
@@ -162,6 +126,13 @@ def speed(folder: str, repeats: int, device: str) -> dict[str, Any]:
     }
 
 
+USUAL_THRESHOLD = 32 << 20  # bytes: what glibc's own limit comes to in such loops
+
+
+def mallopt(threshold: int) -> None:
+    ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, threshold)
+
+
 def bare_step(folder: str, rows: int) -> Callable[[], None]:
     from transformers import AutoModelForCausalLM
 
@@ -173,7 +144,17 @@ def bare_step(folder: str, rows: int) -> Callable[[], None]:
 
 def full_speed(folder: str, repeats: int) -> dict[str, Any]:
     one = member(folder, 0, ROWS, LENGTH, adapter=None)
-    found = in_turns({"shoal": lambda: one.train(1), "bare": bare_step(folder, ROWS)}, repeats)
+    bare = bare_step(folder, ROWS)
+
+    def own_step() -> None:
+        give_back_large()
+        one.train(1)
+
+    def plain() -> None:
+        mallopt(USUAL_THRESHOLD)
+        bare()
+
+    found = in_turns({"shoal": own_step, "bare": plain}, repeats)
     return {"shoal_over_bare": found["bare"] / found["shoal"], "full_step_seconds": found["shoal"]}
 
 
@@ -229,6 +210,7 @@ SPACE: Space = {
     "dropout": Float(0.0, 0.3),
     "rank": Int(1, ADAPTER.rank, log=True),
 }
+SPLITS = ("validation", "test")
 METHODS: dict[str, Rules | None] = {
     "random search": LEFT_ALONE,
     "population": Rules(Truncation(0.25), Perturb(0.25, (0.8, 1.25))),
@@ -236,21 +218,36 @@ METHODS: dict[str, Rules | None] = {
 }
 
 
-def search(folder: str, seeds: range, members: int, steps: int, interval: int) -> dict[str, Any]:
-    """Return each method's loss of its best adapter on the validation and test rows, seed by seed."""
+def best_losses(folder: str, members: int, steps: int, interval: int, asked: tuple[str, int]) -> list[float]:
+    """Return the loss of a method's best adapter with one seed, on the validation and the test rows."""
+    torch.set_num_threads(1)
+    give_back_large()
     parts = data(folder)
-    rows, held_out = smollm.together(parts["train"]), {name: parts[name] for name in ("validation", "test")}
+    rows, held_out = smollm.together(parts["train"]), {split: parts[split] for split in SPLITS}
+    method, seed = asked
 
     def make(hyperparameters: dict[str, Any], seed: int) -> CausalModel:
         return adapter_member(folder, rows, held_out, hyperparameters, seed, steps)
 
     task = Task("adapters", make, SPACE, members, steps, interval, "loss", higher=False)
-    found: dict[str, dict[str, list[float]]] = {}
-    for method, rules in METHODS.items():
-        ways = partial(train_by_asha, task) if rules is None else partial(train, task, rules)
-        best = [ways(seed) for seed in seeds]
-        found[method] = {split: [-each.evaluate(split)[0] for each in best] for split in ("validation", "test")}
-        print(f"  {method:<14}{summary(found[method]['validation'])}", flush=True)
+    rules = METHODS[method]
+    best = train_by_asha(task, seed) if rules is None else train(task, rules, seed)
+    return [-best.evaluate(split)[0] for split in SPLITS]
+
+
+def search(folder: str, seeds: range, members: int, steps: int, interval: int) -> dict[str, Any]:
+    """Return each method's loss of its best adapter on the validation and test rows, seed by seed.
+
+    Each method and seed has a core of its own, as many at a time as there are cores.
+    """
+    asked = [(method, seed) for seed in seeds for method in METHODS]
+    run = partial(best_losses, folder, members, steps, interval)
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        losses = dict(zip(asked, pool.map(run, asked), strict=True))
+    found: dict[str, dict[str, list[float]]] = {
+        method: {split: [losses[method, seed][place] for seed in seeds] for place, split in enumerate(SPLITS)}
+        for method in METHODS
+    }
     told: dict[str, Any] = {
         name: {split: summary(each) for split, each in parts.items()} for name, parts in found.items()
     }

@@ -1,3 +1,4 @@
+import atexit
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,28 @@ os.environ.pop("RAY_ADDRESS", None)
 # a slow moment of the machine is no failure
 settings.register_profile("shoal", deadline=None)
 settings.load_profile("shoal")
+
+EXIT_STATUS = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[EXIT_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the process as soon as all is told and what Python registered for its end has run.
+
+    One process has loaded Ray, torch, pyarrow, gRPC, LightGBM and more, whose native threads still run. Once,
+    after all tests had passed, the destructors of these libraries ended the process with a segmentation fault.
+    """
+    if os.path.basename(sys.argv[0]) not in ("pytest", "__main__.py") or EXIT_STATUS not in config.stash:
+        return
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(config.stash[EXIT_STATUS])
 
 
 @pytest.fixture(autouse=True)

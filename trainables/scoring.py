@@ -13,13 +13,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shoal.trainables.decoder import Decoder, losses_by_token
+from shoal.trainables.language import answer_places, decoder_logits
+from shoal.trainables.pretrained.causal import asked
+from shoal.trainables.pretrained.rows import mean_counted, seen
+from shoal.trainables.searched_numbers import cross_entropy
 
 ROWS_PER_PASS, TOKENS_PER_PASS = 128, 16384
 PADDING = -1
 
 
-def row_losses(model: nn.Module, rows: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Return the mean next-token loss of each row, in nats: `(rows,)`; 0 for a row of one token."""
+def row_losses(model: nn.Module, rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the mean next-token loss of each row, in nats: `(rows,)`; 0 for a row of one token.
+
+    Rows of instructions have `tokens`, `mask` and `segment`: their answers' tokens alone count.
+    """
+    if rows.dtype.names is not None:
+        return answer_losses(model, rows)
     found = np.empty(len(rows), np.float32)
     with torch.inference_mode():
         for now, part in passes(model, rows):
@@ -33,8 +42,36 @@ def row_losses(model: nn.Module, rows: NDArray[np.integer]) -> NDArray[np.float3
     return found
 
 
-def row_states(model: nn.Module, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+def answer_losses(model: nn.Module, rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the mean loss of the tokens that count in each row, `(rows,)`; 0 where none does."""
+    found = np.empty(len(rows), np.float32)
+    device = next(model.parameters()).device
+    each = max(1, min(ROWS_PER_PASS, TOKENS_PER_PASS // max(rows["tokens"].shape[1], 1)))
+    with torch.inference_mode():
+        for start in range(0, len(rows), each):
+            now = slice(start, start + each)
+            names = ("tokens", "mask", "segment")
+            batch = {name: torch.from_numpy(rows[name][now].astype(np.int64)).to(device) for name in names}
+            found[now] = counted_losses(model, batch).cpu().numpy()
+    return found
+
+
+def counted_losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Return the mean loss of the tokens that count in each row of instructions, `(rows,)`."""
+    if isinstance(model, Decoder):
+        counts = answer_places(batch)
+        assert counts is not None
+        return mean_counted(losses_by_token(decoder_logits(model, batch), batch["tokens"]), counts)
+    told = seen(batch)
+    logits = model(**asked(told)).logits
+    losses = cross_entropy(logits.flatten(0, 1).float(), told.targets.flatten()).view(told.targets.shape)
+    return mean_counted(losses, told.counted)
+
+
+def row_states(model: nn.Module, rows: NDArray[Any]) -> NDArray[np.float32]:
     """Return the mean over the tokens of each row's last hidden states, `(rows, width)`."""
+    if rows.dtype.names is not None:
+        rows = np.where(rows["segment"] > 0, rows["tokens"].astype(np.int64), PADDING)
     found = [np.empty((0, 0), np.float32)] * (len(rows) == 0)
     with torch.inference_mode():
         for _, part in passes(model, rows):

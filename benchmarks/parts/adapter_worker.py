@@ -26,6 +26,7 @@ from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.search.worker.brood import save, snapshot
 from shoal.trainables.batches import Shuffled
+from shoal.trainables.given_back import give_back_large
 from shoal.trainables.handover import hand_in
 from shoal.trainables.pretrained.causal import CausalModel, recompute
 from shoal.trainables.pretrained.settings import LowRank, Pretrained
@@ -33,6 +34,7 @@ from shoal.trainables.settings import Recipe
 from shoal.trainables.stack import Stack
 
 ADAPTER = LowRank(rank=8, alpha=16.0)
+MEMBERS, ROWS, LENGTH = 8, 2, 128  # of the comparisons; a member trains on so many rows a step
 STEPS = 3
 STATUS = ("VmHWM", "RssAnon", "RssFile", "RssShmem")
 
@@ -151,6 +153,8 @@ KINDS = {"stack": train_stack, "peft": train_peft, "full": train_full}
 
 def main() -> None:
     kind, folder, *numbers = sys.argv[1:]
+    if kind != "peft":
+        give_back_large()  # as Shoal's workers do
     import transformers  # noqa: F401
 
     start, peak, began = status(), Peak(), time.perf_counter()

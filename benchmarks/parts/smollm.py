@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import pydoc
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,18 @@ def folder(place: str) -> str:
     plain.load_state_dict(found.state_dict())
     plain.save_pretrained(place)
     return place
+
+
+def half(place: str) -> str:
+    """Return a folder with the same model in bfloat16, beside the one given."""
+    from transformers import AutoModelForCausalLM
+
+    beside = f"{place.rstrip('/')}-bfloat16"
+    if not Path(beside, "model.safetensors").exists():
+        found = AutoModelForCausalLM.from_pretrained(place, dtype=torch.bfloat16, local_files_only=True)
+        found.save_pretrained(beside)
+        shutil.copy(Path(place, "tokenizer.json"), beside)
+    return beside
 
 
 @cache

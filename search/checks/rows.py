@@ -47,6 +47,14 @@ def check_record_columns(data: Data) -> str:
     return ""
 
 
+ANY_ROWS = ("table", "own")  # scores of rows of every kind
+# the other scores that rows of a kind have: of columns by an exported classifier
+SCORES_OF = {
+    "columns": ("loss", "difference", "class", "embedding"),
+    "instruction": ("loss", "difference", "embedding"),
+}
+
+
 def check_readers(run: Run) -> str:
     """Refuse what reads rows of plain tokens alone."""
     if run.data.rows == "tokens":
@@ -58,13 +66,14 @@ def check_readers(run: Run) -> str:
 
 
 def selection_of_tokens(run: Run) -> str:
-    """Return which part of a selection reads rows of tokens, or nothing: tables and own classes need none."""
+    """Return which part of a selection reads rows of plain tokens alone, or nothing."""
     if run.selection is None:
         return ""
     if run.selection.duplicates is not None:
         return "selection.duplicates"
     places = enumerate(run.selection.all_scores())
-    kinds = [f"selection.scores.{place}" for place, score in places if score.kind not in ("table", "own")]
+    scored = SCORES_OF.get(run.rows, ()) + ANY_ROWS
+    kinds = [f"selection.scores.{place}" for place, score in places if score.kind not in scored]
     return kinds[0] if kinds else ""
 
 

@@ -22,6 +22,7 @@ from shoal.search.messages import Row
 from shoal.search.records import inputs
 from shoal.search.records.last import member_of, read_last_rows, read_settled
 from shoal.search.tokenizers import open_tokenizer
+from shoal.trainables.classifier_settings import ClassifierSettings
 from shoal.trainables.coding import coded_size
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
@@ -250,6 +251,7 @@ def export_member(
         "shape": exported_shape(run),
         **({"settings": run.settings} if run.own or run.settings else {}),
         **({"objective": run.model_dump(include={"objective"})["objective"]} if run.objective else {}),
+        **({"classes": names} if (names := class_names(run)) else {}),
         "tokenizer": run.data.tokenizer,
         "run": run.name,
         "member": row.member,
@@ -291,6 +293,14 @@ def as_safetensors(weights: dict[str, NDArray[Any]]) -> bytes:
         except Exception as error:  # safetensors raises its own errors
             raise InputError(f"{name}: weights of {weight.dtype} cannot be exported as safetensors.") from error
     return save(weights)
+
+
+def class_names(run: Run) -> list[Any]:
+    """Return the names of a classifier's classes, or nothing where they have none."""
+    if run.trainable != "classifier":
+        return []
+    label = run.data.columns.get(str(run.settings.get("label", ClassifierSettings.label)))
+    return list(getattr(label, "names", None) or ())
 
 
 def exported_shape(run: Run) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from shoal.search.errors import InputError
 from shoal.search.selection.corpora import ScoreColumns
 
+SMALLEST_LOSS = 1e-3  # a share of a smaller loss would be noise
 RowScorer = Callable[[Any, NDArray[np.int64]], ScoreColumns]  # (rows, ids) -> columns
 
 
@@ -24,11 +25,27 @@ class Scoring(NamedTuple):
     code: str = ""  # folder of a class of the user's own
 
 
-def tokens_of(rows: Any, key: str) -> NDArray[np.unsignedinteger]:
-    """Return rows of plain tokens `(rows, length)`; raises InputError for rows of another kind."""
-    if rows.dtype.names is None:
+def is_instruction(rows: Any) -> bool:
+    """Say whether rows are records of tokens of which some count."""
+    return {"tokens", "mask", "segment"} <= set(rows.dtype.names or ())
+
+
+def tokens_of(rows: Any, key: str, answers: bool = False) -> NDArray[Any]:
+    """Return rows of plain tokens `(rows, length)`, or with `answers` instruction rows as they are.
+
+    Raises InputError for rows of another kind.
+    """
+    if rows.dtype.names is None or (answers and is_instruction(rows)):
         return np.asarray(rows)
     raise InputError(
         f"{key}: looks at rows of plain tokens, but these have {', '.join(rows.dtype.names)}; give scores in a "
         f"table, or by a class of your own."
     )
+
+
+def loss_difference(
+    losses: NDArray[np.float32], base: NDArray[np.float32], relative: bool
+) -> NDArray[np.float64]:
+    below = base.astype(np.float64)
+    found = losses - below
+    return np.asarray(found / np.maximum(below, SMALLEST_LOSS) if relative else found)

@@ -33,11 +33,17 @@ class Reader(NamedTuple):
 
     module: Any
     encode: Callable[[TokenRows], list[TokenRows]] | None = None  # None: it reads rows as they are
+    key: str = ""  # its place in the file, for messages
 
     def judge(self, rows: TokenRows, judged: Callable[[Any, TokenRows], NDArray[Any]]) -> NDArray[Any]:
         """Return what `judged(module, rows)` finds of each row."""
         if self.encode is None:
             return judged(self.module, rows)
+        if rows.dtype.names is not None:
+            raise InputError(
+                f"{self.key}: reads tokens of its own, but of an instruction row only the corpus's are known "
+                f"to count or not; take a model with the corpus's tokenizer.json."
+            )
         found: NDArray[Any] | None = None
         for places, part in self.parts(rows):
             values = judged(self.module, part)
@@ -77,7 +83,8 @@ def open_reader(key: str, model: str, tokenizer: str, length: int, device: str, 
         raise InputError(f"{key}: {model} cannot be opened as {kind}: {said[0] if said else error}") from error
     if kind == CAUSAL and not is_causal(module):
         raise InputError(f"{key}: {model} is no causal model: what it says of a token depends on later ones.")
-    return Reader(module, None if same_tokens(tokenizer, folder) else encoder_of(key, folder, tokenizer, kind))
+    own = None if same_tokens(tokenizer, folder) else encoder_of(key, folder, tokenizer, kind)
+    return Reader(module, own, key)
 
 
 def open_decoder(key: str, folder: str, length: int, device: str) -> Any:

@@ -10,8 +10,9 @@ from shoal.search.config.selection import ClassScore, EmbeddingScore
 from shoal.search.corpus.manifest import Manifest
 from shoal.search.errors import InputError
 from shoal.search.models import config_of, local_folder
+from shoal.search.selection.class_models import check_class_model, class_model_scorer, is_classifier
 from shoal.search.selection.corpora import ScoreColumns
-from shoal.search.selection.interface import RowScorer, Scoring, tokens_of
+from shoal.search.selection.interface import RowScorer, Scoring, loss_difference, tokens_of
 from shoal.search.selection.language import (
     CAUSAL,
     CLASSES,
@@ -22,8 +23,6 @@ from shoal.search.selection.language import (
 )
 from shoal.search.selection.queries import read_queries
 
-SMALLEST_LOSS = 1e-3  # a share of a smaller loss would be noise
-
 
 def reader_of(scoring: Scoring, name: str = "model", kind: str = CAUSAL) -> Reader:
     model = getattr(scoring.settings, name)
@@ -33,38 +32,36 @@ def reader_of(scoring: Scoring, name: str = "model", kind: str = CAUSAL) -> Read
 def loss_scorer(scoring: Scoring) -> RowScorer:
     from shoal.trainables.scoring import row_losses
 
+    if is_classifier(scoring.settings.model):
+        return class_model_scorer(scoring)
     reader = reader_of(scoring)
     column = scoring.settings.column
-    return lambda rows, ids: {column: reader.judge(tokens_of(rows, scoring.key), row_losses)}
+    return lambda rows, ids: {column: reader.judge(tokens_of(rows, scoring.key, answers=True), row_losses)}
 
 
 def difference_scorer(scoring: Scoring) -> RowScorer:
     from shoal.trainables.scoring import row_losses
 
     settings, key = scoring.settings, scoring.key
+    if is_classifier(settings.model):
+        return class_model_scorer(scoring)
     model, base = reader_of(scoring), reader_of(scoring, "base")
 
     def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
-        tokens = tokens_of(rows, key)
+        tokens = tokens_of(rows, key, answers=True)
         first, second = (each.judge(tokens, row_losses) for each in (model, base))
         return {settings.column: loss_difference(first, second, settings.relative)}
 
     return score
 
 
-def loss_difference(
-    losses: NDArray[np.float32], base: NDArray[np.float32], relative: bool
-) -> NDArray[np.float64]:
-    below = base.astype(np.float64)
-    found = losses - below
-    return np.asarray(found / np.maximum(below, SMALLEST_LOSS) if relative else found)
-
-
 def embedding_scorer(scoring: Scoring) -> RowScorer:
     from shoal.trainables.scoring import row_states
 
-    reader = reader_of(scoring, kind=STATES)
-    return lambda rows, ids: {"embedding": reader.judge(tokens_of(rows, scoring.key), row_states)}
+    if is_classifier(scoring.settings.model):
+        return class_model_scorer(scoring)
+    reader, key = reader_of(scoring, kind=STATES), scoring.key
+    return lambda rows, ids: {"embedding": reader.judge(tokens_of(rows, key, answers=True), row_states)}
 
 
 def gradient_scorer(scoring: Scoring) -> RowScorer:
@@ -82,6 +79,8 @@ def class_scorer(scoring: Scoring) -> RowScorer:
     from shoal.trainables.scoring import class_chances
 
     settings = scoring.settings
+    if is_classifier(settings.model):
+        return class_model_scorer(scoring)
     reader = reader_of(scoring, kind=CLASSES)
     place = class_place(scoring)
 
@@ -153,9 +152,21 @@ def models_of(settings: Any) -> dict[str, str]:
     return {key: getattr(settings, key) for key in ("model", "base") if hasattr(settings, key)}
 
 
+def has_tokens(manifest: Manifest) -> bool:
+    return "tokens" in {str(field[0]) for field in manifest.fields}
+
+
 def check_models(settings: Any, key: str, manifest: Manifest) -> None:
-    """Raise InputError where a model is not there, or cannot read the corpus's tokens."""
+    """Raise InputError where a model is not there, or cannot read the corpus's rows."""
     kind = CLASSES if isinstance(settings, ClassScore) else CAUSAL
     kind = STATES if isinstance(settings, EmbeddingScore) else kind
-    for name, model in models_of(settings).items():
+    models = models_of(settings)
+    if len(models) == 2 and is_classifier(models["model"]) != is_classifier(models["base"]):
+        raise InputError(f"{key}.base: must be a classifier where model is one, and none where it is none.")
+    for name, model in models.items():
+        if is_classifier(model):
+            check_class_model(f"{key}.{name}", model, settings, manifest)
+            continue
+        if manifest.fields and not has_tokens(manifest):
+            raise InputError(f"{key}.{name}: must be an exported classifier to read columns, got {model}.")
         check_readable(f"{key}.{name}", model, manifest.tokenizer, manifest.vocabulary, kind)

@@ -20,12 +20,12 @@ Found = TypeVar("Found")
 
 
 class StageWorker:
-    """What a stage's actor does: it makes the function once, and applies it to each file."""
+    """What a stage's actor does: it makes the function once, and applies it to each file.
+
+    Ray gives it one thread, so nothing says so here: torch takes 200 MiB, and n-grams need none of it.
+    """
 
     def __init__(self, make: Callable[[], Callable[[str], Any]]):
-        import torch
-
-        torch.set_num_threads(1)
         self.function = make()
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

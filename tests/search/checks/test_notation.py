@@ -76,7 +76,7 @@ def same(first: object, second: object) -> bool:
 
 
 @given(values)
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_a_run_reads_back_as_it_was_written(value) -> None:
     for run in run_with(value):
         again = checked_run(notation.read_yaml(dump(run), "run.yaml"), "run.yaml")

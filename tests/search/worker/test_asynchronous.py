@@ -309,6 +309,7 @@ class Uneven(Toy):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_killed_run_on_ray_resumes(tmp_path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,0 +1,114 @@
+"""A pool of rows as large as asked, written as a corpus has it, and what a selection out of it takes."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shoal.cluster.session import session
+from shoal.cluster.storage import Store
+from shoal.search.config.run import Run
+from shoal.search.corpus.manifest import CORPUS_FORMAT, Group, Manifest, publish_corpus
+from shoal.search.corpus.packing import PART_ROWS, Split, write_part
+from shoal.search.load import checked_run
+from shoal.search.selection.select import select_corpus
+
+LENGTH = 1024  # tokens
+VOCABULARY = 257
+GROUPS = ("code", "docs", "law")
+
+
+def run_of(folder: str) -> Run:
+    for name in (*GROUPS, "like"):
+        place = Path(folder, name)
+        place.mkdir()
+        lines = [json.dumps({"text": f"{name} {number} " * 500}) for number in range(40)]
+        (place / "texts.jsonl").write_text("\n".join(lines))
+    values = {
+        "name": "pool",
+        "directory": f"{folder}/run",
+        "data": {
+            "corpus": f"{folder}/corpus",
+            "groups": {name: f"{folder}/{name}" for name in GROUPS},
+            "sequence_length": LENGTH,
+            "builder": "ray",
+        },
+        "hyperparameters": {"learning_rate": {"kind": "float", "low": 0.001, "high": 0.01}},
+        "selection": {"policy": "dsir", "share": 0.01, "target": {"like": f"{folder}/like"}},
+    }
+    return checked_run(values, "run.yaml")
+
+
+def write_pool(run: Run, files: int) -> int:
+    """Write a corpus of so many files for each group, each with rows of its own; return its bytes."""
+    store, rng, groups = Store(run.data.corpus), np.random.default_rng(0), {}
+    tokens = rng.integers(0, VOCABULARY, (PART_ROWS, LENGTH)).astype(np.uint16)
+    for number, group in enumerate(GROUPS):
+        names = [f"{group}/train/part-{file:05d}.parquet" for file in range(files)]
+        for file, name in enumerate(names):
+            first = (number * files + file) * PART_ROWS
+            write_part(store, name, np.arange(first, first + PART_ROWS), rng.permuted(tokens, axis=1))
+        split = Split(files * PART_ROWS, files * tokens.size, names)
+        groups[group] = Group(run.data.groups[group], files * PART_ROWS, 0, 0, {"train": split})
+    data = run.data
+    manifest = Manifest(
+        CORPUS_FORMAT,
+        data.tokenizer,
+        VOCABULARY,
+        LENGTH,
+        "text",
+        data.megabytes,
+        data.validation,
+        data.test,
+        "0" * 32,
+        groups,
+        data.document_megabytes,
+        data.builder,
+        data.row_settings,
+    )
+    publish_corpus(store, manifest)
+    return len(GROUPS) * files * tokens.nbytes
+
+
+def measure(folder: str, budget: int, times: int, watch: Callable[[], Any]) -> dict[str, Any]:
+    """Return what the selection of a hundredth of a pool takes, beyond that out of a pool of three files.
+
+    `budget` is the object store's size in bytes, and `times` as often that is the pool's. Ray's processes and
+    those that score take the same for both.
+    """
+    small = selection_of(f"{folder}/small", budget, 1, watch)
+    files = max(1, times * budget // (len(GROUPS) * PART_ROWS * LENGTH * 2))
+    large = selection_of(f"{folder}/large", budget, files, watch)
+    more = large["peak"].total() - small["peak"].total()
+    return {
+        "budget_mib": budget / 2**20,
+        "pool_over_budget": round(large["bytes"] / budget, 2),
+        "rows": large["rows"],
+        "kept": large["kept"],
+        "small_mib": round(small["peak"].total() / 2**20, 1),
+        "more_mib": round(more / 2**20, 1),
+        "more_mib_by_process": {
+            name: round((large["peak"][name] - small["peak"][name]) / 2**20, 1)
+            for name in sorted(large["peak"])
+        },
+        "more_over_budget": round(more / budget, 3),
+        "seconds": round(large["seconds"], 1),
+    }
+
+
+def selection_of(folder: str, budget: int, files: int, watch: Callable[[], Any]) -> dict[str, Any]:
+    """Choose out of a pool of so many files a group, in a Ray of its own; return its peak and its rows."""
+    Path(folder).mkdir()
+    run = run_of(folder)
+    size = write_pool(run, files)
+    with session(object_store_bytes=budget):
+        watched, began = watch(), time.perf_counter()
+        chosen = select_corpus(run, print)
+        seconds = time.perf_counter() - began
+        watched.over.set()
+        watched.join()
+    kept = {name: chosen.record[name] for name in ("rows", "kept")}
+    return {"peak": watched.peak, "bytes": size, "seconds": seconds, **kept}
