@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow.lib
 
 from shoal.cluster.storage import Store, reason
+from shoal.search.checks.recipes import uses
 from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.places import is_hub_name
 from shoal.search.config.run import Run
@@ -172,11 +173,10 @@ def check_pretrained(run: Run) -> None:
         given = settings_of(run)
     except ValueError as error:
         raise InputError(f"model: {error}") from error
-    if run.trainable == "preference" and (given.adapter is None or given.begin):
-        key = "adapter: is required" if given.adapter is None else "begin: must be left out"
+    if run.trainable == "preference" and given.begin:
         raise InputError(
-            f"model.{key} with trainable: preference: the base without it is the reference, with which "
-            f"answers are compared."
+            "model.begin: must not be an adapter with trainable: preference: the base without one is the "
+            "reference, with which answers are compared; merge it (shoal export --merge) and begin with that."
         )
     config = config_of(given.path)
     check_length(run, config)
@@ -248,9 +248,14 @@ def check_vocabulary(run: Run, config: dict[str, Any]) -> None:
 
 def check_parts(run: Run, given: Pretrained, module: Any) -> None:
     """Raise InputError if the adapter, or a pattern of weights, does not fit the model."""
-    from shoal.trainables.pretrained.begin import matching
     from shoal.trainables.pretrained.low_rank import linear_sizes
+    from shoal.trainables.recipes.frozen import matching
 
+    for key in ("density", "bits"):
+        if given.adapter is not None and uses(run, key):
+            raise InputError(
+                f"training.{key}: is of weights that train, and those of a base do not; leave it out."
+            )
     if given.adapter is not None:
         check_adapter(run, given.adapter, linear_sizes(module))
         return

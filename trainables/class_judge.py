@@ -8,14 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shoal.trainables.class_networks import ClassNetwork, body_of, network_inputs, sees_images
+from shoal.trainables.class_networks import ClassNetwork, body_of, memory_of, network_inputs, sees_images
 from shoal.trainables.classifier_settings import ClassifierSettings
 from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.searched_numbers import cross_entropy
 
 ROWS_PER_PASS = 256
-Columns = Mapping[str, NDArray[Any]]  # of rows, by name
-SOBER = {"dropout": 0.0}
+RowColumns = Mapping[str, NDArray[Any]]  # name -> (rows, ...)
+NO_DROPOUT = {"dropout": 0.0}
 
 
 class ClassJudge:
@@ -52,7 +52,7 @@ class ClassJudge:
         self.settings, self.objective, self.names, self.device = settings, losses, inputs, device
         self.classes = classes
 
-    def losses(self, rows: Columns) -> NDArray[np.float32]:
+    def losses(self, rows: RowColumns) -> NDArray[np.float32]:
         """Return the cross-entropy of each row in nats, `(rows,)`; NaN where the label is not known."""
         found = torch.from_numpy(self.values(rows))
         label = torch.from_numpy(rows[self.settings.label].astype(np.int64))
@@ -61,28 +61,28 @@ class ClassJudge:
         each = cross_entropy(found, torch.where(known, label, 0))
         return np.asarray(each.masked_fill(~known, float("nan")).numpy())
 
-    def chances(self, rows: Columns) -> NDArray[np.float32]:
+    def chances(self, rows: RowColumns) -> NDArray[np.float32]:
         """Return the chance of each class, `(rows, classes)`."""
         return np.asarray(torch.from_numpy(self.values(rows)).softmax(dim=1).numpy())
 
-    def values(self, rows: Columns) -> NDArray[np.float32]:
+    def values(self, rows: RowColumns) -> NDArray[np.float32]:
         """Return what rows are predicted by, `(rows, classes)`."""
-        predict = self.objective.predict
-        return self.each(rows, lambda inputs: predict(self.module(inputs, SOBER, False)))
+        predict, state = self.objective.predict, memory_of(self.module)
+        return self.each(rows, lambda inputs: predict(self.module(inputs, NO_DROPOUT, False), state))
 
-    def states(self, rows: Columns) -> NDArray[np.float32]:
+    def states(self, rows: RowColumns) -> NDArray[np.float32]:
         """Return what the heads look at, `(rows, width)`."""
         module = self.module
         return self.each(
-            rows, lambda inputs: module.body((inputs - module.centre) / module.spread, SOBER["dropout"])
+            rows, lambda inputs: module.body((inputs - module.centre) / module.spread, NO_DROPOUT["dropout"])
         )
 
-    def each(self, rows: Columns, judged: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
+    def each(self, rows: RowColumns, judged: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         with torch.inference_mode():
             found = [judged(inputs).float().cpu() for inputs in self.parts(rows)]
         return np.asarray(torch.cat(found).numpy()).copy()
 
-    def parts(self, rows: Columns) -> Iterator[Tensor]:
+    def parts(self, rows: RowColumns) -> Iterator[Tensor]:
         """Yield what the network sees of the rows, part by part."""
         total = len(next(iter(rows.values())))
         for start in range(0, max(total, 1), ROWS_PER_PASS):

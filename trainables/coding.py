@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEP_OF_LEVELS = 0.25  # deviations of a matrix between two of its occurrences
-PLAIN_BITS = 16  # bits of each weight that is not coded: gains and biases
+UNCODED_BITS = 16  # bits of each weight that is not coded: gains and biases
 SYMBOL_BITS = 16  # bits of each level in the table that says which code it has
 HEAD_BITS = 32  # bits of a matrix's step
 
@@ -38,8 +38,8 @@ def coded_size(weights: Mapping[str, NDArray[Any]], step: float = STEP_OF_LEVELS
         bits += float(counts @ code_lengths(len(counts))) + SYMBOL_BITS * len(counts) + HEAD_BITS
         entropy -= float(counts @ np.log2(counts / value.size))
     if not count:
-        return Coded(PLAIN_BITS, PLAIN_BITS, 0.0, 0, rest * PLAIN_BITS // 8)
-    whole = int(np.ceil((bits + PLAIN_BITS * rest) / 8))
+        return Coded(UNCODED_BITS, UNCODED_BITS, 0.0, 0, rest * UNCODED_BITS // 8)
+    whole = int(np.ceil((bits + UNCODED_BITS * rest) / 8))
     return Coded(bits / count, entropy / count, zeros / count, count, whole)
 
 

@@ -18,6 +18,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = shape.heads
         self.project = nn.Linear(shape.width, 3 * shape.width, bias=False)
+        self.project.fused = 3  # type: ignore[assignment]  # matrices that are stored as one
         self.output = nn.Linear(shape.width, shape.width, bias=False)
 
     def forward(

@@ -1,4 +1,4 @@
-"""The built-in embedder: a projection of frozen vectors, in which a query lies near what answers it."""
+"""The built-in embedder: vectors of vectors or of texts, in which a query lies near what answers it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shoal.trainables.arrays import to_tensors
+from shoal.trainables.arrays import pieces, to_tensors
 from shoal.trainables.class_networks import HiddenLayers, Memory, memory_of, move_memory, scaled
 from shoal.trainables.embedder_settings import EmbedderSettings
+from shoal.trainables.judged import JUDGED_TOGETHER
 from shoal.trainables.network import Network
 from shoal.trainables.objectives.arithmetic import unit
 from shoal.trainables.objectives.interface import Sizes
 from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.searched_numbers import FloatOrTensor, dropout
+from shoal.trainables.text_tower import ExportedTower, FolderTower, TextTower
 
 COUNTED = ("row", "document")  # roles whose columns are numbers of rows or documents
 SLICED = ("embedding", "view", "negatives")
@@ -34,14 +36,16 @@ class Tower(nn.Module):
 
 
 class Embedder(Network):
-    """Pairs of vectors. The score is how high the positive of a query ranks among the held-out positives."""
+    """Pairs of vectors or of texts. The score is how high a query's positive ranks among the held-out ones."""
 
     takes = frozenset({"columns"})
     by_row = True
     searched = frozenset({"drop", "objective"})
     settings: EmbedderSettings
     losses: Weighted
-    sizes: Mapping[str, int]  # role -> numbers of its vector
+    sizes: Mapping[str, int]  # role -> numbers of its vector, or tokens of its text
+    vocabulary: int = 0  # tokens that texts are made of; 0: rows hold vectors
+    exported: Any = None  # shape and weights of the decoder that `settings.encoder` names
     rows: int = 0  # a batch has so many
     documents: Any = None  # (documents, width), of length 1: frozen vectors among which queries search
 
@@ -54,9 +58,24 @@ class Embedder(Network):
         if problem := self.losses.misfit(sizes):
             raise ValueError(f"objective: {problem}.")
         names = ("query", "positive") if self.settings.towers == "two" else ("query",)
-        parts: dict[str, nn.Module] = {name: Tower(self.sizes[name], self.settings) for name in names}
+        parts: dict[str, nn.Module] = {name: self.tower(self.sizes[name]) for name in names}
         self.index = None if self.documents is None else torch.from_numpy(self.documents).to(self.device)
         return nn.ModuleDict({**parts, "memory": Memory(self.losses.start(sizes))})
+
+    def tower(self, size: int) -> nn.Module:
+        """Return what makes embeddings of vectors, or of texts, of this size."""
+        settings = self.settings
+        if not self.vocabulary:
+            return Tower(size, settings)
+        if self.exported is not None:
+            return ExportedTower(settings, size, *self.exported)
+        return FolderTower(settings.encoder) if settings.encoder else TextTower(settings, self.vocabulary, size)
+
+    @property
+    def alone(self) -> bool:
+        # an encoder of transformers is not made for vmap
+        folder = bool(self.settings.encoder) and self.exported is None
+        return super().alone or self.losses.alone or folder
 
     def embedded(
         self, module: nn.Module, batch: Mapping[str, Tensor], numbers: Mapping[str, FloatOrTensor]
@@ -80,8 +99,11 @@ class Embedder(Network):
         """Return the embeddings of a column, `(rows, width)`, or `(rows, most, width)` of several negatives."""
         towers: Any = module
         tower = towers["positive" if role != "query" and "positive" in towers else "query"]
-        x = scaled(batch[self.settings.roles[role]])
-        x = x if role == "negatives" else x.flatten(start_dim=1)
+        x = batch[self.settings.roles[role]]
+        if self.vocabulary:
+            x = x.long()
+        else:
+            x = scaled(x) if role == "negatives" else scaled(x).flatten(start_dim=1)
         found: Tensor = tower(x, numbers["dropout"], numbers["drop"])
         return found
 
@@ -121,7 +143,8 @@ class Embedder(Network):
 
         Candidates are the positives of their group, or all documents: `(rows, candidates)` and `(rows,)`.
         """
-        out = self.embedded(module, rows, self.sober)
+        several = [self.embedded(module, part, self.sober) for part in pieces(rows, JUDGED_TOGETHER)]
+        out = {name: torch.cat([each[name] for each in several]) for name in several[0]}
         query = unit(out["embedding"].float())
         if self.index is None:
             return query @ unit(out["view"].float()).T, torch.arange(len(query), device=query.device)

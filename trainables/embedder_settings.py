@@ -23,8 +23,11 @@ class EmbedderSettings:
     """How vectors of queries and of what answers them become embeddings, and by what these are scored."""
 
     width: int = 64  # numbers of an embedding
-    layers: int = 0  # hidden layers before it; 0: a linear projection
-    hidden: int = 128  # numbers of a hidden layer
+    # texts: an exported decoder (runs/NAME/best), which then looks both ways, or a folder of an encoder of
+    # transformers, whose states are as wide as `width`; by default blocks of a decoder that begin anew
+    encoder: str = ""
+    layers: int = 0  # hidden layers before it; 0: a linear projection. Of texts: blocks of attention
+    hidden: int = 128  # numbers of a hidden layer; of texts: of a token between blocks
     towers: Literal["one", "two"] = "one"  # whether queries and positives share the network
     slices: tuple[
         int, ...
@@ -40,7 +43,7 @@ class EmbedderSettings:
     index: str = ""  # .npy file of frozen documents (documents, width), among which queries search
     document: str = "document"  # column of the number of the document that answers the query
     score: Literal["recall", "mrr", "ndcg"] = "recall"  # recall at 1, reciprocal rank at 10, gain at 10
-    drop: float = 0.0  # share of a vector's numbers that are set to 0 in training
+    drop: float = 0.0  # share of a vector's numbers, or of a text's tokens, that training leaves out
 
     def __post_init__(self) -> None:
         for name in ("width", "hidden"):

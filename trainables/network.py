@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -20,13 +20,15 @@ from shoal.trainables.arrays import (
     to_tensors,
     to_views,
 )
-from shoal.trainables.coding import PLAIN_BITS, coded_size
 from shoal.trainables.constants import constants_of, set_constants
 from shoal.trainables.handover import hand_in, handed_out, place_in_memory
 from shoal.trainables.judged import SOBER, Judged
 from shoal.trainables.member import Batches, SavedState, copies
-from shoal.trainables.prior import draw_anew, shrink_to_zero, shrinkable
+from shoal.trainables.prior import draw_anew, matrices_of, prior_cost, shrink_to_zero
 from shoal.trainables.randomness import reseed, restored
+from shoal.trainables.recipes.applied import AppliedRecipe, apply_recipe
+from shoal.trainables.recipes.densities import has_masks, without_masks
+from shoal.trainables.recipes.frozen import frozen_by
 from shoal.trainables.recompute import recompute_parts
 from shoal.trainables.searched_numbers import FloatOrTensor
 from shoal.trainables.settings import Recipe, numbers, rate_at
@@ -73,6 +75,7 @@ class Network(Judged):
     priced: ClassVar[Set[str]] = frozenset()  # hyperparameters that trade loss for cost: see `costs`
     price = 0.0  # taken off the score for all of the cost
     own_step = False  # if True, its members are never stacked
+    draws_weights = True  # if False, `build` returns trained weights
     stacks_itself = False  # if True, `together` computes the losses of a stack, and not vmap
 
     def __init__(
@@ -95,14 +98,15 @@ class Network(Judged):
         self.generator = torch.Generator().manual_seed(seed)
         self.trained = 0
         self.rows_a_step = 0  # rows of the last batch that was trained
+        self.applied = AppliedRecipe()
         self.adopt(hyperparameters)
         with restored(self.device):
             torch.manual_seed(seed)
             self.module = self.build().to(self.device)
-        self.matrices = shrinkable(self.module, self.weights())  # their names; the prior is on them
         if self.recipe.prior_start != 2:
-            drawn = [self.weights()[name] for name in self.matrices]
-            draw_anew(drawn, self.recipe.prior_start, np.random.default_rng([seed, 7]))
+            draw_anew(matrices_of(self.module), self.recipe.prior_start, np.random.default_rng([seed, 7]))
+        self.applied = apply_recipe(self.module, self.recipe, hyperparameters, seed, self.draws_weights)
+        self.matrices = list(matrices_of(self.module))  # their names; the prior is on them
         if self.recipe.gradient_checkpointing:
             self.compute_again()
         self.called, self.span = self.module, None
@@ -121,18 +125,25 @@ class Network(Judged):
         """Return what this member's settings cost, each as a share of its dearest value, as far as any does.
 
         A class that names settings as `priced` adds theirs; what it returns may also depend on its weights. The
-        cost of a prior is the coded size of the matrices, as a share of 16 bits a weight.
+        cost of a prior is the coded size of all weights.
         """
-        if "prior" not in self.hyperparameters:
-            return {}
-        held = {name: local(weight).detach().float().cpu().numpy() for name, weight in self.weights().items()}
-        return {"prior": coded_size(held).bits / PLAIN_BITS}
+        found = self.applied.costs(self.recipe)
+        return found | ({"prior": prior_cost(self.weights())} if "prior" in self.hyperparameters else {})
 
     @property
     def cost(self) -> float | None:
         """The product of all costs: a share of a share. None where no setting has one."""
         found = self.costs()
         return math.prod(found.values()) if found else None
+
+    def float32_score(self, split: str = "validation") -> dict[str, float]:
+        """Return the score without rounding, where a member computes with few bits; else nothing."""
+        if not self.applied.rounded or split not in self.held_out or self.questions is not None:
+            return {}
+        self.module.eval()
+        with torch.no_grad(), self.applied.rounding(32.0):
+            score, _, _ = self.judge(self.module, to_tensors(self.held_out[split], self.device))
+        return {"float32_score": score.item()}
 
     def spread(self, span: Span) -> None:
         """Train over several processes from now on. Each of them must call this with an equal member.
@@ -165,7 +176,7 @@ class Network(Judged):
         self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
     ) -> tuple[Tensor, Tensor]:
         """Return the scalar that is minimised, and the losses: those of all processes' rows if sampled."""
-        with self.computing():
+        with self.computing(), self.applied.rounding(numbers.get("bits", 32.0)):
             losses = self.loss(module, batch["rows"] if self.sampled else batch, numbers)
         losses = losses.float() if losses.dtype == torch.bfloat16 else losses
         if not self.sampled:
@@ -203,6 +214,9 @@ class Network(Judged):
         self.recipe = replace(self.base, **trained)
         assert self.recipe.optimiser == self.base.optimiser, "the optimiser's state is not searched"
         self.numbers = numbers(self.recipe) | self.own_numbers(hyperparameters)
+        self.applied.fit(self.recipe, self.optimiser.state if hasattr(self, "optimiser") else {})
+        for layer in self.applied.rounded:
+            layer.round_to(self.numbers["bits"])
 
     def weights(self) -> dict[str, nn.Parameter]:
         """Return the trained weights in the optimiser's order: those that decay come first."""
@@ -283,9 +297,9 @@ class Network(Judged):
     def shrink(self, rate: float) -> None:
         """Move matrices towards 0 as the prior says, after a step of this learning rate."""
         if self.recipe.prior:
-            weights = self.weights()
-            for name in self.matrices:
-                shrink_to_zero(weights[name], rate * self.recipe.prior, self.recipe.prior_shape)
+            for name, weight in self.weights().items():
+                if name in self.matrices:
+                    shrink_to_zero(weight, rate * self.recipe.prior, self.recipe.prior_shape)
 
     def set_rates(self) -> None:
         recipe = self.recipe
@@ -352,7 +366,9 @@ class Network(Judged):
 
     def load_weights(self, weights: Mapping[str, Any]) -> None:
         """Copy weights by name into the module; raises ValueError if they are of other layers or shapes."""
-        own = self.held()
+        held = own = self.held()
+        if not (has_masks(held) and has_masks(weights)):  # an export has none: this member's own ones stay
+            own, weights = without_masks(held), without_masks(weights)
         # older versions kept tied weights under each of their names
         tied = self.module.state_dict().keys() - own.keys()
         if apart := ", ".join(sorted(own.keys() ^ (weights.keys() - tied))):
@@ -361,6 +377,18 @@ class Network(Judged):
             )
         for name, target in own.items():
             copy_into(local(target), weights[name], name)
+        if len(own) < len(held):
+            self.applied.fit(self.recipe, {})
+
+    def freeze(self, patterns: Sequence[str]) -> None:
+        """Let the weights that a pattern names train no more; they have no slots, and do not decay.
+
+        Raises ValueError for a pattern that no weight fits, or if nothing would train.
+        """
+        frozen_by(self.module, patterns)
+        if not self.weights():
+            raise ValueError(f"freeze must leave a weight that trains, but got {', '.join(patterns)}.")
+        self.optimiser = self.build_optimiser()
 
     @copies
     def load_progress(self, state: SavedState) -> None:

@@ -6,12 +6,13 @@ the weights directly, as AdamW decays them, and stops at 0.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from shoal.trainables.coding import UNCODED_BITS, coded_size
 from shoal.trainables.span import local
 
 NEAR_0 = 1e-3  # added to |w|: for shapes below 1 the force has a pole at 0
@@ -51,22 +52,32 @@ def shrink_to_zero(weights: Tensor, amount: float, shape: float = 0.0) -> None:
     own.copy_(own.sign() * (size - amount * force).clamp_(min=0))
 
 
-def shrinkable(module: nn.Module, weights: Mapping[str, nn.Parameter]) -> list[str]:
-    """Return the names of the matrices that a prior is on: not gains, biases and embeddings."""
+def matrices_of(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the weights that a prior is on: what trains, but for gains, biases and embeddings."""
     tables = {
         id(weight)
         for part in module.modules()
         if isinstance(part, nn.Embedding)
         for weight in part.parameters(recurse=False)
     }
-    return [name for name, weight in weights.items() if weight.dim() >= 2 and id(weight) not in tables]
+    return {
+        name: weight
+        for name, weight in module.named_parameters()
+        if weight.requires_grad and weight.dim() >= 2 and id(weight) not in tables
+    }
+
+
+def prior_cost(weights: Mapping[str, Tensor]) -> float:
+    """Return the coded size of a member's weights, as a share of 16 bits for each in a matrix."""
+    held = {name: local(weight).detach().float().cpu().numpy() for name, weight in weights.items()}
+    return coded_size(held).bits / UNCODED_BITS
 
 
 @torch.no_grad()
-def draw_anew(weights: Iterable[Tensor], shape: float, rng: np.random.Generator) -> None:
+def draw_anew(weights: Mapping[str, Tensor], shape: float, rng: np.random.Generator) -> None:
     """Draw matrices from the distribution of this shape, each with the deviation that it has."""
     unit = math.sqrt(math.exp(math.lgamma(1 / shape) - math.lgamma(3 / shape)))
-    for weight in weights:
+    for weight in weights.values():
         sizes = rng.gamma(1 / shape, size=tuple(weight.shape)) ** (1 / shape)
         signs = rng.choice((-1.0, 1.0), size=tuple(weight.shape))
         weight.copy_(torch.from_numpy(unit * sizes * signs) * float(weight.std()))

@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
+from shoal.trainables.recipes.densities import DENSITY_RULES
+
 
 @dataclass(frozen=True)
 class DecoderShape:
@@ -31,7 +33,17 @@ class DecoderShape:
 
 OPTIMISER_NAMES = ("adamw", "sgd")
 PRECISIONS = ("float32", "bfloat16")
-PRICED = frozenset({"prior"})  # these trade loss for cost: nobody searches them without a price
+KNOWN_BITS = (4, 6, 8, 16, 32)
+KNOWN_WORDS = {
+    "optimiser": OPTIMISER_NAMES,
+    "precision": PRECISIONS,
+    "densities": DENSITY_RULES,
+    "elements": ("float", "int"),
+    "rounding": ("nearest", "stochastic"),
+}
+PRICED = frozenset(
+    {"bits", "density", "prior"}
+)  # these trade loss for cost: nobody searches them without a price
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,14 @@ class Recipe:
     prior: float = 0.0  # strength of a generalised Gaussian prior on matrices, times the learning rate
     prior_shape: float = 0.0  # its shape: 1 is a Laplace, 2 normal; 0: the one that each matrix has at the time
     prior_start: float = 2.0  # the shape that matrices are first drawn with, each with its own deviation
+    density: float = 1.0  # share of the weights of linear layers and convolutions that are there at all
+    densities: str = "erk"  # how layers share it: erk, erk_plus (the last one stays whole) or uniform
+    mask_scale: bool = True  # drawn weights are scaled up where there are fewer, so that sums keep their size
+    bits: int = (
+        32  # linear layers compute with so many, emulated: 4, 6 or 8 in blocks (MXFP), 16, or 32 for all
+    )
+    elements: str = "float"  # the numbers in blocks: float (MXFP4, MXFP6, MXFP8) or int (MXINT8)
+    rounding: str = "nearest"  # with few bits the backward pass rounds to the nearest, or is stochastic
 
     def __post_init__(self) -> None:
         for name in ("steps", "learning_rate", "clip"):
@@ -68,7 +88,9 @@ class Recipe:
         self._must("final_rate", 0 <= self.final_rate <= 1, "at least 0 and at most 1")
         self._must("prior_start", self.prior_start >= 0.1, "at least 0.1")
         self._must("accumulate", self.accumulate >= 1, "at least 1")
-        for name, known in (("optimiser", OPTIMISER_NAMES), ("precision", PRECISIONS)):
+        self._must("density", 0 < self.density <= 1, "above 0 and at most 1")
+        self._must("bits", self.bits in KNOWN_BITS, f"one of {', '.join(map(str, KNOWN_BITS))}")
+        for name, known in KNOWN_WORDS.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
 

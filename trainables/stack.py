@@ -283,6 +283,7 @@ class Stack:
         # a CPU gains nothing: held-out rows are many, so the pass of one member keeps it busy
         first = self.members[0]
         apart = self.device.type == "cpu" or first.stacks_itself or first.questions is not None
+        apart = apart or bool(first.applied.rounded)  # each rounds by its own number of bits
         if shared and not apart and split in self.members[0].held_out:
             return self.evaluate_together(split)
         return [member.evaluate(split) for member in self.members]

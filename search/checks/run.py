@@ -12,6 +12,7 @@ from shoal.search.checks.mixing import check_mixing
 from shoal.search.checks.objective import check_objective, check_settings_section
 from shoal.search.checks.price import check_population_parts, check_price
 from shoal.search.checks.prior import check_prior
+from shoal.search.checks.recipes import check_recipes
 from shoal.search.checks.rows import check_row_keys
 from shoal.search.checks.sampled_numbers import check_kept_score, check_sampled_numbers
 from shoal.search.checks.score import check_score
@@ -298,6 +299,7 @@ CHECKS = (
     check_score,
     check_population_parts,
     check_price,
+    check_recipes,
     check_sampled_numbers,
     check_selection,
     check_distill,

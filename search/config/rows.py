@@ -141,6 +141,21 @@ class StringColumn:
 
 
 @dataclass(frozen=True)
+class TextColumn:
+    """A text as token ids, for an embedder: int32 `(length,)`, with -1 where it has ended."""
+
+    tokenizer: str = "bytes"  # bytes, or a folder with a tokenizer.json, such as that of the encoder
+    length: int = 64  # most tokens; what is longer is cut
+    field: str | None = None  # its name in the source, if it has another one
+
+    def __post_init__(self) -> None:
+        must("length", self.length >= 2, "be at least 2", self.length)
+
+    def row_field(self) -> tuple[str, tuple[int, ...]]:
+        return "<i4", (self.length,)
+
+
+@dataclass(frozen=True)
 class ImageColumn:
     """An encoded image, such as PNG or JPEG: decoded to uint8 `(height, width, channels)`."""
 
@@ -168,6 +183,7 @@ COLUMN_KINDS: dict[str, Any] = {
     "class": ClassColumn,
     "tensor": TensorColumn,
     "string": StringColumn,
+    "text": TextColumn,
     "image": ImageColumn,
 }
 AnyFormat = Annotated[Any, OneOf({kind: kind_of(kind, made) for kind, made in FORMATS.items()})]

@@ -13,7 +13,10 @@ from shoal.trainables.settings import PRICED, Recipe
 
 FACTS = ("vocabulary", "sequence_length")  # a class of the user's own that takes these gets the corpus's
 # all members of a run share these
-TRAINING_CONSTANTS = {"steps", "optimiser", "precision", "accumulate", "gradient_checkpointing", "prior_start"}
+TRAINING_CONSTANTS = {
+    *("steps", "optimiser", "precision", "accumulate", "gradient_checkpointing"),
+    *("densities", "mask_scale", "elements", "rounding", "prior_start"),
+}
 TRAINING_HYPERPARAMETERS = set(Recipe.__dataclass_fields__) - TRAINING_CONSTANTS
 
 
@@ -77,7 +80,7 @@ PREFERRING = Trainable(
     hyperparameters=tuple(sorted({*CAUSAL_NUMBERS, "objective"})),
     searched=("rank",),
     priced=tuple(sorted({*PRICED, "rank"})),
-    gives=("chosen", "rejected"),
+    gives=("chosen", "rejected", "rejected_hinge"),
 )
 CLASSIFYING = Trainable(
     takes=("columns",),

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from shoal.search.config.rows import (
     RecordColumns,
     StringColumn,
     TensorColumn,
+    TextColumn,
     record_fields,
 )
 from shoal.search.corpus.documents import Document
@@ -23,6 +24,8 @@ from shoal.search.corpus.packing import SPLITS, PackedRows, row_id
 from shoal.search.corpus.picking import Content, Pick
 from shoal.search.corpus.quarantine import EXCERPT, Bad
 from shoal.search.errors import nearest
+from shoal.search.tokenizers import open_tokenizer
+from shoal.trainables.tokenizer import Tokenizer
 
 SPLIT_NAMES = {
     **{name: name for name in SPLITS},
@@ -117,6 +120,22 @@ def string(value: Any, column: StringColumn) -> str:
     return found
 
 
+def tokens_of_text(value: Any, column: TextColumn) -> NDArray[np.int32]:
+    """Return a text's ids and the one that ends texts, then -1: `(length,)`."""
+    if not isinstance(value, str | bytes):
+        raise ValueError(f"must be a text, got {type(value).__name__}")
+    tokenizer = known_tokenizer(column.tokenizer)
+    ids = tokenizer.encode(value.decode() if isinstance(value, bytes) else value)[: column.length - 1]
+    found = np.full(column.length, -1, np.int32)
+    found[: len(ids)], found[len(ids)] = ids, tokenizer.end
+    return found
+
+
+@cache
+def known_tokenizer(name: str) -> Tokenizer:
+    return open_tokenizer(name)
+
+
 def image(value: Any, column: ImageColumn) -> NDArray[np.uint8]:
     """Return an encoded image as `(height, width, channels)`."""
     from PIL import Image
@@ -140,6 +159,7 @@ TAKERS: dict[type, Callable[..., Any]] = {
     ClassColumn: label,
     TensorColumn: tensor,
     StringColumn: string,
+    TextColumn: tokens_of_text,
     ImageColumn: image,
 }
 

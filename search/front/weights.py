@@ -67,8 +67,8 @@ def of_pretrained(run: Run) -> MemberWeights:
     from torch import nn
 
     from shoal.search.models import outline_of, settings_of
-    from shoal.trainables.pretrained.begin import matching
     from shoal.trainables.pretrained.low_rank import is_target, linear_sizes
+    from shoal.trainables.recipes.frozen import matching
 
     given = settings_of(run)
     module = outline_of(given.path)

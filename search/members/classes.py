@@ -5,8 +5,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from shoal.policies.sampling.learnt_weights import Storm
 from shoal.policies.sampling.storm import FEATURES, Passes, features
 from shoal.search.config.objective import class_settings, embedder_settings, lacking_vector, objectives_of
@@ -17,7 +15,6 @@ from shoal.search.errors import InputError
 from shoal.search.members.declarations import constants_in
 from shoal.search.members.own_class import own_class
 from shoal.search.models import settings_of
-from shoal.trainables.embedder_settings import EmbedderSettings
 from shoal.trainables.pretrained.settings import Pretrained
 
 
@@ -111,6 +108,7 @@ def features_of(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> Any
 
 
 def embedder(run: Run) -> Made:
+    from shoal.search.members.text_facts import documents_of, texts_of
     from shoal.trainables.embedder import Embedder
 
     settings, losses = embedder_settings(run), objectives_of(run)
@@ -118,8 +116,10 @@ def embedder(run: Run) -> Made:
     if problem := lacking_vector(settings, losses, fields):
         raise InputError(problem)
     sizes = {role: math.prod(fields[name]) for role, name in settings.roles.items() if name in fields}
+    texts = texts_of(run, settings, losses)
     documents = documents_of(settings) if settings.index else None
-    if documents is None and settings.towers == "one" and sizes["query"] != sizes["positive"]:
+    vectors = documents is None and not texts.get("vocabulary")
+    if vectors and settings.towers == "one" and sizes["query"] != sizes["positive"]:
         raise InputError(
             f"settings.towers: must be two where queries have {sizes['query']} numbers and positives "
             f"{sizes['positive']}"
@@ -130,22 +130,7 @@ def embedder(run: Run) -> Made:
             f"as long as a positive for each negative, got {list(fields[settings.negatives])}"
         )
     told = {"settings": settings, "losses": losses, "sizes": sizes, "rows": run.training.batch}
-    return Made(Embedder, told | {"documents": documents})
-
-
-def documents_of(settings: EmbedderSettings) -> Any:
-    """Return the frozen vectors among which queries search, of length 1: `(documents, width)`."""
-    try:
-        found = np.load(settings.index, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"settings.index: {settings.index} must be a .npy file, {error}") from error
-    if found.ndim != 2 or found.shape[1] != settings.width or len(found) < 2:
-        raise InputError(
-            f"settings.index: must hold at least 2 vectors of {settings.width} numbers (settings.width), got "
-            f"the shape {list(found.shape)}"
-        )
-    lengths = np.linalg.norm(found.astype(np.float32), axis=1, keepdims=True)
-    return found.astype(np.float32) / np.maximum(lengths, 1e-12)
+    return Made(Embedder, told | texts | {"documents": documents})
 
 
 # `trainable:` in a file -> the class, with the constants that the file gives

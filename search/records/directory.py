@@ -24,6 +24,7 @@ from shoal.search.records.last import member_of, read_last_rows, read_settled
 from shoal.search.tokenizers import open_tokenizer
 from shoal.trainables.classifier_settings import ClassifierSettings
 from shoal.trainables.coding import coded_size
+from shoal.trainables.recipes.densities import without_masks
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
 TRACKED = "track.json"  # how far each tracker was told of the run
@@ -244,7 +245,8 @@ def export_member(
         chosen = member_of(run, store, member)
         return chosen, whole_weights(run, store, chosen)
 
-    row, weights = read_settled(read)
+    row, found = read_settled(read)
+    weights = without_masks(found)
     config = {
         "format": run.format,
         "trainable": run.trainable,
@@ -264,6 +266,11 @@ def export_member(
         from shoal.search.records.pretrained import export_pretrained  # it loads torch, which few commands need
 
         return f"{target.uri}/{export_pretrained(run, weights, config, target, merge)}"
+    if run.trainable == "embedder":
+        from shoal.search.records.sentences import export_sentences, exports_sentences
+
+        if exports_sentences(run) and not merge:
+            return f"{target.uri}/{export_sentences(run, weights, config, target)}"
     if merge:
         raise InputError(f"--merge: only a causal_lm has an adapter to merge, got {run.trainable}.")
     target.write("model.safetensors", as_safetensors(weights))

@@ -32,8 +32,9 @@ def is_classifier(model: str) -> bool:
     if not is_place(model):
         return False
     store = Store(model)
-    found = store.exists("config.json") and json.loads(store.read("config.json"))
-    return bool(found) and found.get("trainable") == "classifier"
+    return (
+        store.exists("config.json") and json.loads(store.read("config.json")).get("trainable") == "classifier"
+    )
 
 
 def check_class_model(key: str, model: str, settings: Any, manifest: Manifest) -> None:

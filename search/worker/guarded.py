@@ -62,8 +62,7 @@ def less_price(member: Member, score: float) -> float:
 
 def measured(member: Member, split: str = "validation") -> dict[str, float]:
     """Return what a member's class measures beside its losses, if it does; raises what its code raises."""
-    measure = getattr(member, "measure", None)
-    return measure(split) if isinstance(member, Network) and measure else {}
+    return member.measure(split) | member.float32_score(split) if isinstance(member, Network) else {}
 
 
 def trained_by(member: Member) -> int:

@@ -18,7 +18,12 @@ VARIED: dict[str, list[dict[str, Any]]] = {
         {"form": "decoupled", "spread": 0.5},
         {"blocks": "all", "scaled": True},
     ],
-    "dpo": [{"flipped": 0.1, "sft": 0.2}, {"form": "hinge", "sft": 0.1}, {"form": "squared"}],
+    "dpo": [
+        {"flipped": 0.1, "sft": 0.2},
+        {"form": "hinge", "sft": 0.1},
+        {"form": "squared"},
+        {"form": "negative", "sft": 0.1},
+    ],
     "guided": [{"margin": -0.5, "temperature": 0.3}, {"margin": 0.2, "queries": False}],
     "loki": [{}, {"distances": ((0, 1, 2, 3), (1, 0, 1, 2), (2, 1, 0, 1), (3, 2, 1, 0))}],
     "shrunk_classes": [{"threshold": 0.5}],
@@ -58,6 +63,7 @@ def given(seed: int = 0, rows: int = SIZES.rows, kind: torch.dtype = torch.float
     out["heads"] = normal(rows, groups, classes)
     for name in ("chosen", "rejected"):
         out |= {name: -normal(rows).abs() - 3, f"{name}_reference": -normal(rows).abs() - 3}
+        out[f"{name}_hinge"] = 2 * normal(rows).sigmoid()
         out[f"{name}_length"] = torch.randint(2, 9, (rows,), generator=draws).to(kind)
     batch = {
         "label": torch.randint(classes, (rows,), generator=draws),

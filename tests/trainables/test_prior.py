@@ -6,7 +6,7 @@ import torch
 
 from shoal.cluster import nests
 from shoal.trainables.coding import code_lengths, coded_size
-from shoal.trainables.prior import draw_anew, fitted_shape, moment_ratio, shrink_to_zero, shrinkable
+from shoal.trainables.prior import draw_anew, fitted_shape, matrices_of, moment_ratio, shrink_to_zero
 from shoal.trainables.stack import Stack
 from tests.helpers.members import equal, language, points
 
@@ -14,7 +14,7 @@ from tests.helpers.members import equal, language, points
 def drawn(shape: float, count: int, seed: int = 0) -> torch.Tensor:
     found = torch.ones(count, dtype=torch.float64)
     found[::2] = -1  # deviation of 1
-    draw_anew([found], shape, np.random.default_rng(seed))
+    draw_anew({"found": found}, shape, np.random.default_rng(seed))
     return found
 
 
@@ -110,7 +110,7 @@ class TestMembers:
 
     def test_it_is_on_matrices_and_not_on_embeddings(self) -> None:
         made = language()
-        names = shrinkable(made.module, made.weights())
+        names = matrices_of(made.module)
         assert len(names) == 8 and "embedding.weight" not in names and "norm.weight" not in names
 
     def test_more_of_it_takes_fewer_bits(self) -> None:
@@ -121,9 +121,7 @@ class TestMembers:
             for prior in (0.0, 0.03, 0.3):
                 made = language(seed, prior=prior, prior_shape=1.0, weight_decay=0.0, learning_rate=0.01)
                 made.train(40)
-                matrices = {
-                    name: made.state()["weights"][name] for name in shrinkable(made.module, made.weights())
-                }
+                matrices = {name: made.state()["weights"][name] for name in matrices_of(made.module)}
                 row.append(coded_size(matrices).bits)
             bits.append(row)
         means = np.mean(bits, axis=0)
@@ -168,7 +166,7 @@ class TestMembers:
 
     def test_first_weights_of_another_shape_keep_their_deviation(self) -> None:
         plain, heavy = language(3), language(3, prior_start=0.6)
-        for name in shrinkable(plain.module, plain.weights()):
+        for name in matrices_of(plain.module):
             one, other = (each.weights()[name].detach() for each in (plain, heavy))
             assert float(other.std()) == pytest.approx(float(one.std()), rel=0.25)
             assert fitted_shape(other) < 1.0 < fitted_shape(one)

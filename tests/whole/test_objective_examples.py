@@ -9,7 +9,11 @@ import pytest
 
 from tests.helpers.runs import ROOT, shoal
 
-EXAMPLES = {"examples/classifier.yaml": "examples/pictures.py", "examples/embedder.yaml": "examples/pairs.py"}
+EXAMPLES = {
+    "examples/classifier.yaml": "examples/pictures.py",
+    "examples/embedder.yaml": "examples/pairs.py",
+    "examples/preference.yaml": "examples/answers.py",
+}
 
 
 def made(file: str, folder: Path) -> str:

@@ -22,8 +22,9 @@ class DPO(NamedLoss):
     searched = ("beta", "flipped", "sft")
 
     beta: float = 0.1  # how sharply a margin counts; small: far from the reference
-    # sigmoid: logistic loss of the margin; hinge; squared: to a margin of 1 / (2 beta) a token (IPO)
-    form: Literal["sigmoid", "hinge", "squared"] = "sigmoid"
+    # sigmoid: logistic loss of the margin; hinge; squared: to a margin of 1 / (2 beta) a token (IPO);
+    # negative: the worse answer alone is to lose (NPO: Zhang et al., 2024), which forgets it
+    form: Literal["sigmoid", "hinge", "squared", "negative"] = "sigmoid"
     flipped: float = 0.0  # sigmoid: share of the pairs that are taken to be the wrong way round
     sft: float = 0.0  # weight of the chosen answer's own loss, in nats a token: it holds its likelihood up
 
@@ -51,6 +52,8 @@ class DPO(NamedLoss):
             found = (gains[0] / lengths[0] - gains[1] / lengths[1] - 1 / (2 * beta)).square()
         elif self.form == "hinge":
             found = (1 - beta * margin).relu()
+        elif self.form == "negative":
+            found = 2 / beta * softplus(beta * gains[1])
         else:
             flipped = numbers["flipped"]
             found = (1 - flipped) * softplus(-beta * margin) + flipped * softplus(beta * margin)

@@ -14,6 +14,7 @@ from shoal.trainables.objectives.future_teacher import FutureTeacher
 from shoal.trainables.objectives.guided import Guided
 from shoal.trainables.objectives.hard_negatives import HardNegatives, TeacherScores
 from shoal.trainables.objectives.individual_temperatures import IndividualTemperatures
+from shoal.trainables.objectives.inverted_hinge import InvertedHinge
 from shoal.trainables.objectives.label_proportions import LabelProportions
 from shoal.trainables.objectives.loki import Loki
 from shoal.trainables.objectives.naive_bayes import NaiveBayes
@@ -45,4 +46,5 @@ OBJECTIVES: dict[str, Any] = {  # name -> a subclass of `NamedLoss`
     "adversarial_style": AdversarialStyle,
     "label_proportions": LabelProportions,
     "dpo": DPO,
+    "inverted_hinge": InvertedHinge,
 }

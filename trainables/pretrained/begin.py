@@ -1,7 +1,6 @@
 """What a pretrained member begins with: weights drawn anew, or an adapter that was exported before."""
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
@@ -9,6 +8,7 @@ from torch import nn
 from shoal.trainables.pretrained.low_rank import adapters
 from shoal.trainables.pretrained.peft_files import read_adapter
 from shoal.trainables.pretrained.settings import Pretrained
+from shoal.trainables.recipes.frozen import matching
 
 
 def redraw(module: nn.Module, patterns: Sequence[str]) -> None:
@@ -25,24 +25,6 @@ def redraw(module: nn.Module, patterns: Sequence[str]) -> None:
                     nn.init.ones_(weight)
             part.__dict__.pop("_is_hf_initialized", None)
             module._init_weights(part)  # type: ignore[operator]
-
-
-def frozen_by(module: nn.Module, patterns: Sequence[str]) -> None:
-    """Freeze the weights that a pattern names."""
-    wanted = matching({name for name, _ in module.named_parameters()}, patterns, "freeze")
-    for name, weight in module.named_parameters():
-        weight.requires_grad_(name not in wanted)
-
-
-def matching(names: set[str], patterns: Sequence[str], key: str) -> set[str]:
-    """Return the names that fit a pattern; raises ValueError for a pattern that no name fits."""
-    found: set[str] = set()
-    for pattern in patterns:
-        fit = {name for name in names if fnmatchcase(name, pattern)}
-        if not fit:
-            raise ValueError(f"{key} must name weights of the model, but none fits {pattern}.")
-        found |= fit
-    return found
 
 
 def begin_with(module: nn.Module, given: Pretrained) -> None:

@@ -11,13 +11,15 @@ from torch.func import vmap
 from shoal.trainables.accumulate import FOUND
 from shoal.trainables.arrays import map_nest, pieces
 from shoal.trainables.network import Network, StackedObjective
-from shoal.trainables.pretrained.begin import begin_with, frozen_by, redraw
+from shoal.trainables.pretrained.begin import begin_with, redraw
 from shoal.trainables.pretrained.folder import member_module, open_base
 from shoal.trainables.pretrained.head import FrozenHead
 from shoal.trainables.pretrained.low_rank import adapters, add_adapters, fit_rank, ranks_in_use
 from shoal.trainables.pretrained.rows import Seen, mean_counted, seen
 from shoal.trainables.pretrained.settings import Pretrained
 from shoal.trainables.pretrained.writing import write_on
+from shoal.trainables.recipes.densities import without_masks
+from shoal.trainables.recipes.frozen import frozen_by
 from shoal.trainables.scores import TokenIds
 from shoal.trainables.searched_numbers import FloatOrTensor, cross_entropy, used
 
@@ -38,6 +40,7 @@ class CausalModel(Network):
     searched = frozenset({"rank"})
     priced = frozenset({"rank"})
     stacks_itself = True
+    draws_weights = False
     pretrained: Pretrained
 
     def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
@@ -97,10 +100,12 @@ class CausalModel(Network):
             fit_rank(layer, rank, slots or {}, seed=1000 * (self.trained + 7919 * place))
 
     def held(self) -> dict[str, Tensor]:
-        """Return what trains: the rest is the base's, and the same in all members."""
-        return {
+        """Return what trains, and its masks: the rest is the base's, and the same in all members."""
+        found = {
             name: weight.detach() for name, weight in self.module.named_parameters() if weight.requires_grad
         }
+        masks = dict(self.module.named_buffers())
+        return found | {name: masks[name] for name in masks.keys() - without_masks(masks).keys()}
 
     @contextmanager
     def together(self, tensors: Mapping[str, Tensor]) -> Iterator[StackedObjective]:

@@ -8,18 +8,22 @@ from torch import Tensor, nn
 
 from shoal.trainables.arrays import pieces, to_tensors
 from shoal.trainables.objectives.arithmetic import softplus
+from shoal.trainables.objectives.inverted_hinge import hinge
 from shoal.trainables.objectives.weighted import Weighted
-from shoal.trainables.pretrained.causal import ROWS_AT_A_TIME, CausalModel
-from shoal.trainables.pretrained.rows import seen
+from shoal.trainables.pretrained.causal import ROWS_AT_A_TIME, CausalModel, asked
+from shoal.trainables.pretrained.folder import open_base
+from shoal.trainables.pretrained.rows import Seen, seen
 from shoal.trainables.searched_numbers import FloatOrTensor
 
 PROBE_BETA = 0.1  # the losses that are reported have this beta, whatever a member trains by
 
 
 class PreferenceModel(CausalModel):
-    """Adapters on a frozen base, which is the reference too: its answers' likelihoods need no second model.
+    """A model that is compared with the one that it began with: the reference.
 
-    The score is the share of held-out pairs whose better answer has gained more likelihood than the worse one
+    Adapters have it in memory already, since it is their frozen base. Whole models keep one frozen copy of it,
+    which the members of a process share. The score is the share of held-out pairs whose better answer has
+    gained more likelihood than the worse one
     since the reference; equal gains count half. Beside it stands the displacement: by how many nats the better
     answer has become likelier. Below 0 both answers have lost (Razin et al., 2025).
     """
@@ -27,6 +31,12 @@ class PreferenceModel(CausalModel):
     takes = frozenset({"preference"})
     searched = frozenset({"rank", "objective"})
     losses: Weighted
+
+    def build(self) -> nn.Module:
+        module = super().build()
+        if self.pretrained.adapter is None:
+            self.template = open_base(self.pretrained.path, self.recipe.precision, self.device)
+        return module
 
     def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
         return super().own_numbers(chosen) | self.losses.numbers(chosen.get("objective", {}))
@@ -51,12 +61,20 @@ class PreferenceModel(CausalModel):
         with torch.no_grad():
             reference = -self.token_losses(self.template, read).sum(dim=1)
         found = {"": own, "_reference": reference, "_length": read.counted.sum(dim=1)}
+        if "rejected_hinge" in self.losses.needs:
+            found["_hinge"] = self.hinges(module, read)
         pairs = {end: values.view(-1, 2) for end, values in found.items()}
         return {
             f"{answer}{end}": values[:, place]
             for end, values in pairs.items()
             for place, answer in enumerate(("chosen", "rejected"))
         }
+
+    def hinges(self, module: nn.Module, read: Seen) -> Tensor:
+        """Return the sum of each answer's inverted hinges, `(answers,)`; it needs all logits in memory."""
+        counts = read.counted > 0
+        each = hinge(module(**asked(read)).logits[counts], read.targets[counts])
+        return each.new_zeros(counts.shape).masked_scatter(counts, each).sum(dim=1)
 
     def gains(self, module: nn.Module, rows: Any) -> tuple[Tensor, Tensor]:
         """Return by how many nats each answer has become likelier since the reference: `(rows,)` each."""

@@ -13,7 +13,10 @@ from rich.console import Console
 
 from shoal.search.errors import InputError
 from shoal.search.load import load_run
-from shoal.search.runs.dry import try_out
+from shoal.search.members.build import build_members
+from shoal.search.runs.dry import first_files, try_out
+from shoal.search.runs.population import prepare_run
+from shoal.trainables.handover import hand_in, handed_out
 from tests.helpers.pretrained import causal_run
 
 WORDS = ["red", "green", "blue", "black"]
@@ -38,12 +41,23 @@ def test_a_preference_member_is_tried_from_a_file(tmp_path) -> None:
     assert "it trains on as its donor does" in said.getvalue()
 
 
+def test_a_whole_model_is_compared_with_the_one_that_it_began_with(tmp_path) -> None:
+    rates = "hyperparameters={learning_rate: {kind: float, low: 0.001, high: 0.03, log: true}}"
+    changes = ["model.adapter=null", rates, "price=0"]
+    run = prepare_run(preference_run(tmp_path, *changes), Console(file=io.StringIO()))
+    made = build_members(run, {0: {}, 1: {}}, streams=first_files)
+    assert made[0].template is made[1].template and made[0].evaluate()[0] == 0.5
+    made[0].train(3)
+    assert made[0].evaluate()[0] != 0.5 and made[1].evaluate()[0] == 0.5
+    hand_in(made[1].load, handed_out(made[0].state), {})
+    assert made[0].train(1) == made[1].train(1)
+
+
 @pytest.mark.parametrize(
     ("change", "wanted"),
     [
         ("objective=dice", "objective.dice: needs logits, which the preference does not give"),
         ("objective={kind: dpo, beta: 0}", "objective.dpo.beta: must be above 0"),
-        ("model.adapter=null", "model.adapter: is required with trainable: preference"),
         ("data.format={kind: instruction, prompt: prompt, answer: chosen}", "data.rows: the preference takes"),
     ],
 )

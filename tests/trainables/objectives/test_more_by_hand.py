@@ -10,9 +10,11 @@ from shoal.trainables.objectives.arbitrary_pairs import ArbitraryPairs, gated_co
 from shoal.trainables.objectives.contrastive import Contrastive
 from shoal.trainables.objectives.cross_entropy import CrossEntropy
 from shoal.trainables.objectives.dice import Dice
+from shoal.trainables.objectives.dpo import DPO
 from shoal.trainables.objectives.hard_negatives import HardNegatives, TeacherScores, mixtures
 from shoal.trainables.objectives.individual_temperatures import IndividualTemperatures
 from shoal.trainables.objectives.interface import Sizes
+from shoal.trainables.objectives.inverted_hinge import hinge
 from shoal.trainables.objectives.label_proportions import LabelProportions
 from shoal.trainables.objectives.naive_bayes import NaiveBayes, head_of, merged_sums, sums_by_class
 from shoal.trainables.objectives.weighted import weighted_sum
@@ -228,3 +230,35 @@ def test_a_balanced_loss_has_the_size_of_the_first_and_keeps_its_direction() -> 
     # a batch of twice the loss moves the size by a tenth of the way
     _, signals = both.loss(out, batch, both.numbers({}), state | {"cross_entropy-size": first / 2})
     assert signals["cross_entropy-size"].item() == pytest.approx(0.55 * first.item())
+
+
+def test_the_inverted_hinge_has_the_gradient_of_the_sheet_and_stops_by_itself() -> None:
+    logits = torch.randn(1, 5, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    target = torch.tensor([2])
+    chances = logits.detach().softmax(dim=-1)[0]
+    value = hinge(logits, target)
+    best = chances.clone().index_fill(0, target, -1).argmax().item()
+    own, most = chances[2].item(), chances[best].item()
+    assert value.item() == pytest.approx(1 + own - most, abs=1e-6) and 0 <= value.item() <= 2
+    value.sum().backward()
+    wanted = [own * (most - own)] * 5
+    for place in range(5):
+        rest = chances[place].item() * (most - own)
+        wanted[place] = (
+            own * (1 - own + most) if place == 2 else -most * (1 - most + own) if place == best else rest
+        )
+    assert logits.grad[0].tolist() == pytest.approx(wanted, abs=1e-6)
+    # p = .01 where another has .6: a slope of .016, where gradient ascent still has .99
+    sure = torch.tensor([[0.01, 0.6, 0.39]]).log().requires_grad_()
+    hinge(sure, torch.tensor([0])).sum().backward()
+    assert sure.grad[0, 0].item() == pytest.approx(0.0159, abs=1e-4)
+
+
+def test_forgetting_by_negative_preferences() -> None:
+    out = {"chosen": -1.0, "rejected": -3.0, "chosen_reference": -1.0, "rejected_reference": -5.0}
+    told = {name: torch.tensor([value], dtype=F64) for name, value in out.items()}
+    told |= {"chosen_length": torch.ones(1), "rejected_length": torch.ones(1)}
+    made = DPO(form="negative", beta=0.1)
+    # the worse answer has gained 2 nats: 2 / .1 * log(1 + e^.2)
+    wanted = 20 * math.log1p(math.exp(0.2))
+    assert made.loss(told, {}, numbers_of(made), {})[0].item() == pytest.approx(wanted, abs=1e-9)

@@ -7,7 +7,7 @@ pytest.importorskip("transformers")
 from shoal.trainables.arrays import to_tensors
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.handover import hand_in, handed_out
-from shoal.trainables.objectives.dpo import DPO
+from shoal.trainables.objectives.kinds import OBJECTIVES
 from shoal.trainables.objectives.weighted import weighted_sum
 from shoal.trainables.pretrained.preference import PreferenceModel
 from shoal.trainables.pretrained.settings import Pretrained
@@ -28,7 +28,9 @@ def pairs(seed: int) -> dict[str, np.ndarray]:
     return {"chosen": chosen, "chosen_mask": MASK, "rejected": rejected, "rejected_mask": MASK}
 
 
-def preferring(seed: int = 0, given: dict | None = None, **hyperparameters) -> PreferenceModel:
+def preferring(
+    seed: int = 0, given: dict | None = None, kind: str = "dpo", **hyperparameters
+) -> PreferenceModel:
     held_out = {split: {"one": pairs(3), "two": pairs(4)} for split in ("validation", "test")}
     return PreferenceModel(
         Recipe(steps=40, warmup=2, learning_rate=0.02),
@@ -37,7 +39,7 @@ def preferring(seed: int = 0, given: dict | None = None, **hyperparameters) -> P
         held_out,
         seed,
         pretrained=Pretrained(tiny_llama(), ADAPTER),
-        losses=weighted_sum([("dpo", DPO(**(given or {})))]),
+        losses=weighted_sum([(kind, OBJECTIVES[kind](**(given or {})))]),
     )
 
 
@@ -74,6 +76,18 @@ def test_pairs_are_learnt_and_the_score_does_not_depend_on_a_searched_number() -
     found = member.evaluate()
     member.adopt({"objective": {"beta": 0.01}, "dropout": 0.3, "learning_rate": 0.1})
     assert member.evaluate() == found
+
+
+def test_answers_are_forgotten_and_others_kept() -> None:
+    member, rows, found = preferring(kind="inverted_hinge"), to_tensors(pairs(1), torch.device("cpu")), []
+    for _ in range(2):
+        member.module.eval()
+        with torch.no_grad():
+            out = member.likelihoods(member.module, rows)
+        found.append([out["rejected_hinge"].mean().item(), out["chosen"].mean().item()])
+        member.train(40)
+    (before, unkept), (after, kept) = found
+    assert after < before and kept > unkept, "the hinge falls, and the better answers gain"
 
 
 def test_a_stack_with_other_betas_trains_as_its_members_alone() -> None:

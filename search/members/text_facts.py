@@ -1,0 +1,69 @@
+"""What a run knows of what its embedders read: frozen documents, texts and their encoder."""
+
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load
+
+from shoal.cluster.storage import Store
+from shoal.search.config.run import Run
+from shoal.search.errors import InputError
+from shoal.search.exported import check_exported, read_exported
+from shoal.search.tokenizers import open_tokenizer
+from shoal.trainables.embedder_settings import EmbedderSettings
+from shoal.trainables.objectives.weighted import Weighted
+from shoal.trainables.settings import DecoderShape
+
+
+def documents_of(settings: EmbedderSettings) -> Any:
+    """Return the frozen vectors among which queries search, of length 1: `(documents, width)`."""
+    try:
+        found = np.load(settings.index, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"settings.index: {settings.index} must be a .npy file, {error}") from error
+    if found.ndim != 2 or found.shape[1] != settings.width or len(found) < 2:
+        raise InputError(
+            f"settings.index: must hold at least 2 vectors of {settings.width} numbers (settings.width), got "
+            f"the shape {list(found.shape)}"
+        )
+    lengths = np.linalg.norm(found.astype(np.float32), axis=1, keepdims=True)
+    return found.astype(np.float32) / np.maximum(lengths, 1e-12)
+
+
+def texts_of(run: Run, settings: EmbedderSettings, losses: Weighted) -> dict[str, Any]:
+    """Return an embedder's constants for texts, or nothing where its rows hold vectors."""
+    columns = {role: run.data.columns.get(settings.roles[role]) for role in settings.read if role != "document"}
+    texts = {role: column for role, column in columns.items() if getattr(column, "kind", "") == "text"}
+    if not texts:
+        if settings.encoder:
+            raise InputError("settings.encoder: reads texts, but data.columns.query is no `kind: text`")
+        return {}
+    if len(texts) < len(columns):
+        raise InputError("data.columns: queries and positives must both be of `kind: text`, or both be tensors")
+    if "negatives" in losses.needs:
+        raise InputError("objective: hard negatives of texts are not read; give vectors, or another objective")
+    kinds = {(column.tokenizer, column.length) for column in texts.values()}
+    if settings.towers == "one" and len(kinds) > 1:
+        raise InputError("data.columns: queries and positives must have one tokenizer and one length")
+    [tokenizer, *others] = {tokenizer for tokenizer, _ in kinds}
+    if others:
+        raise InputError("data.columns: queries and positives must have one tokenizer")
+    vocabulary = open_tokenizer(tokenizer).vocabulary
+    return {"vocabulary": vocabulary, "exported": encoder_of(settings, tokenizer, vocabulary)}
+
+
+def encoder_of(settings: EmbedderSettings, tokenizer: str, vocabulary: int) -> Any:
+    """Return shape and weights of an exported decoder; None for another encoder, which is looked at."""
+    if not settings.encoder:
+        return None
+    config = read_exported("settings.encoder", settings.encoder)
+    if config.get("trainable") == "decoder":
+        check_exported("settings.encoder", settings.encoder, tokenizer, vocabulary)
+        return DecoderShape(**config["shape"]), load(Store(settings.encoder).read("model.safetensors"))
+    theirs, wide = config.get("vocab_size", 0), config.get("hidden_size", 0)
+    if theirs < vocabulary or wide != settings.width:
+        raise InputError(
+            f"settings.encoder: must have the {vocabulary} tokens of {tokenizer} and states of settings.width "
+            f"({settings.width}) numbers, but {settings.encoder} has {theirs} and {wide}"
+        )
+    return None

@@ -1,0 +1,1 @@
+"""Recipes that thin out or round what a network computes with."""
