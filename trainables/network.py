@@ -24,6 +24,7 @@ from shoal.trainables.constants import constants_of, set_constants
 from shoal.trainables.handover import hand_in, handed_out, place_in_memory
 from shoal.trainables.judged import SOBER, Judged
 from shoal.trainables.member import Batches, SavedState, copies
+from shoal.trainables.prior import draw_anew, matrices_of, prior_cost, shrink_to_zero
 from shoal.trainables.randomness import reseed, restored
 from shoal.trainables.recipes.applied import AppliedRecipe, apply_recipe
 from shoal.trainables.recipes.densities import has_masks, without_masks
@@ -102,7 +103,10 @@ class Network(Judged):
         with restored(self.device):
             torch.manual_seed(seed)
             self.module = self.build().to(self.device)
+        if self.recipe.prior_start != 2:
+            draw_anew(matrices_of(self.module), self.recipe.prior_start, np.random.default_rng([seed, 7]))
         self.applied = apply_recipe(self.module, self.recipe, hyperparameters, seed, self.draws_weights)
+        self.matrices = list(matrices_of(self.module))  # their names; the prior is on them
         if self.recipe.gradient_checkpointing:
             self.compute_again()
         self.called, self.span = self.module, None
@@ -120,9 +124,11 @@ class Network(Judged):
     def costs(self) -> dict[str, float]:
         """Return what this member's settings cost, each as a share of its dearest value, as far as any does.
 
-        A class that names settings as `priced` adds theirs; what it returns may also depend on its weights.
+        A class that names settings as `priced` adds theirs; what it returns may also depend on its weights. The
+        cost of a prior is the coded size of all weights.
         """
-        return self.applied.costs(self.recipe)
+        found = self.applied.costs(self.recipe)
+        return found | ({"prior": prior_cost(self.weights())} if "prior" in self.hyperparameters else {})
 
     @property
     def cost(self) -> float | None:
@@ -285,7 +291,15 @@ class Network(Judged):
         """Take the optimiser's step along the gradients that are there."""
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
         self.optimiser.step()
+        self.shrink(rate_at(self.trained, self.recipe))
         self.trained += 1
+
+    def shrink(self, rate: float) -> None:
+        """Move matrices towards 0 as the prior says, after a step of this learning rate."""
+        if self.recipe.prior:
+            for name, weight in self.weights().items():
+                if name in self.matrices:
+                    shrink_to_zero(weight, rate * self.recipe.prior, self.recipe.prior_shape)
 
     def set_rates(self) -> None:
         recipe = self.recipe

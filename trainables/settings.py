@@ -41,7 +41,9 @@ KNOWN_WORDS = {
     "elements": ("float", "int"),
     "rounding": ("nearest", "stochastic"),
 }
-PRICED = frozenset({"bits", "density"})  # these trade loss for cost: nobody searches them without a price
+PRICED = frozenset(
+    {"bits", "density", "prior"}
+)  # these trade loss for cost: nobody searches them without a price
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,9 @@ class Recipe:
     precision: str = "float32"  # the forward pass computes in it; weights, slots, norms and losses stay float32
     accumulate: int = 1  # a batch is computed in so many parts; its gradient stays that of the whole
     gradient_checkpointing: bool = False  # layers are computed again in the backward pass, to save memory
+    prior: float = 0.0  # strength of a generalised Gaussian prior on matrices, times the learning rate
+    prior_shape: float = 0.0  # its shape: 1 is a Laplace, 2 normal; 0: the one that each matrix has at the time
+    prior_start: float = 2.0  # the shape that matrices are first drawn with, each with its own deviation
     density: float = 1.0  # share of the weights of linear layers and convolutions that are there at all
     densities: str = "erk"  # how layers share it: erk, erk_plus (the last one stays whole) or uniform
     mask_scale: bool = True  # drawn weights are scaled up where there are fewer, so that sums keep their size
@@ -76,11 +81,12 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("steps", "learning_rate", "clip"):
             self._must(name, getattr(self, name) > 0, "above 0")
-        for name in ("warmup", "weight_decay", "z_loss"):
+        for name in ("warmup", "weight_decay", "z_loss", "prior", "prior_shape"):
             self._must(name, getattr(self, name) >= 0, "at least 0")
         for name in ("beta1", "beta2", "dropout", "momentum", "label_smoothing"):
             self._must(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._must("final_rate", 0 <= self.final_rate <= 1, "at least 0 and at most 1")
+        self._must("prior_start", self.prior_start >= 0.1, "at least 0.1")
         self._must("accumulate", self.accumulate >= 1, "at least 1")
         self._must("density", 0 < self.density <= 1, "above 0 and at most 1")
         self._must("bits", self.bits in KNOWN_BITS, f"one of {', '.join(map(str, KNOWN_BITS))}")

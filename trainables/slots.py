@@ -47,5 +47,7 @@ def slot(named: NamedWeight, name: str, value: Any, before: Tensor | None) -> Te
         copy_into(local(before), value, f"{name} of {named[0]}")
         return before
     # copied, because several members may load the same slots
-    copied = tensor_like(local(named[1]), value).to(named[1].device, copy=True)
+    given = tensor_like(local(named[1]), value)
+    # laid out in memory as the weight is: the fused step goes through both side by side
+    copied = torch.empty_like(local(named[1]), dtype=given.dtype).copy_(given)
     return shared_like(named[1], copied)

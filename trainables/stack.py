@@ -157,6 +157,8 @@ class Stack:
                 )
                 by_row += [rows.detach()] if self.members[0].sampled else []
                 update(step, gradients)
+                for member in self.members:
+                    member.shrink(rate_at(member.trained + step, member.recipe))
                 total += losses.detach()
         if shared:
             for each in batches[1:]:

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from shoal.search.config.run import Run
 
 # where a file gives these as constants
-CONSTANT_AT = {"rank": "model.adapter.rank", "density": "training.density", "bits": "training.bits"}
+CONSTANT_AT = {"rank": "model.adapter.rank"} | {
+    name: f"training.{name}" for name in ("bits", "density", "prior")
+}
 
 
 def check_price(run: Run) -> str:

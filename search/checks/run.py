@@ -11,6 +11,7 @@ from shoal.search.checks.distill import check_distill
 from shoal.search.checks.mixing import check_mixing
 from shoal.search.checks.objective import check_objective, check_settings_section
 from shoal.search.checks.price import check_population_parts, check_price
+from shoal.search.checks.prior import check_prior
 from shoal.search.checks.recipes import check_recipes
 from shoal.search.checks.rows import check_row_keys
 from shoal.search.checks.sampled_numbers import check_kept_score, check_sampled_numbers
@@ -303,6 +304,7 @@ CHECKS = (
     check_selection,
     check_distill,
     check_begin,
+    check_prior,
 )
 # `kind: mixture` makes its populations later: `as_population` checks them there
 FOR_MIXTURES = (

@@ -17,6 +17,7 @@ UNITS = {"macs": "million MACs", "parameters": "million weights", "latency": "ms
 NOT_IN_SUPERNETWORKS = {
     *("dropout", "label_smoothing", "z_loss", "optimiser", "steps", "momentum", "precision", "accumulate"),
     *("gradient_checkpointing", "density", "densities", "mask_scale", "bits", "elements", "rounding"),
+    *("prior", "prior_shape", "prior_start"),
 }
 DISTILL_HYPERPARAMETERS = (set(Recipe.__dataclass_fields__) - NOT_IN_SUPERNETWORKS) | {"tilt", "inplace"}
 

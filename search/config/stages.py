@@ -16,6 +16,7 @@ class Handover(Settings):
     # the optimiser's slots: by default they are kept where the map is exact, and nothing is mixed in
     slots: Literal["keep", "fresh"] | None = None
     fresh: list[str] = Field(default_factory=list)  # patterns of weights that each member draws anew
+    freeze: list[str] = Field(default_factory=list)  # patterns of weights that do not train
     # deviation of what is added to inner layers, as a share of their own: else copies stay alike for ever
     noise: Annotated[Real, Field(ge=0)] = 0.0
     mix: str = ""  # an earlier run, or the name of an earlier stage, whose weights of this shape are mixed in
@@ -23,9 +24,9 @@ class Handover(Settings):
 
 
 class Begin(Handover):
-    """All members begin with the weights of another run's best member, and go on in its rows."""
+    """All members begin with the weights of another run's best member, and go on in its rows if it has any."""
 
-    run: str  # the directory of that run, which must be finished
+    run: str  # the directory of that run, which must be finished, or a folder that it has exported
 
 
 class OneStage(Handover):

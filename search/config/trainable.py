@@ -15,7 +15,7 @@ FACTS = ("vocabulary", "sequence_length")  # a class of the user's own that take
 # all members of a run share these
 TRAINING_CONSTANTS = {
     *("steps", "optimiser", "precision", "accumulate", "gradient_checkpointing"),
-    *("densities", "mask_scale", "elements", "rounding"),
+    *("densities", "mask_scale", "elements", "rounding", "prior_start"),
 }
 TRAINING_HYPERPARAMETERS = set(Recipe.__dataclass_fields__) - TRAINING_CONSTANTS
 

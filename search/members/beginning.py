@@ -35,6 +35,8 @@ def begin_member(member: Any, begun: Beginning, given: Begin) -> None:
     member.load_weights(begun.weights | {name: own["weights"][name] for name in fresh})
     if given.noise:
         add_noise(member, given.noise)
+    if given.freeze:
+        freeze(member, given.freeze)
     names = list(member.weights())
     slots = {
         place: {kind: begun.slots[kind][name] for kind in begun.slots}
@@ -45,6 +47,13 @@ def begin_member(member: Any, begun: Beginning, given: Begin) -> None:
         load_slots(member.optimiser, member.recipe.optimiser, list(member.weights().items()), slots)
     if begun.batches is not None:
         hand_in(member.batches.load, begun.batches)
+
+
+def freeze(member: Network, patterns: list[str]) -> None:
+    try:
+        member.freeze(patterns)
+    except ValueError as error:
+        raise InputError(f"begin.{error}") from error
 
 
 def named_by(weights: Mapping[str, Any], patterns: list[str]) -> set[str]:

@@ -2,23 +2,28 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load
 
 from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
 from shoal.search.config.stages import Begin
 from shoal.search.errors import InputError
+from shoal.search.exported import read_exported
 from shoal.search.members.beginning import Beginning, StartArrays
 from shoal.search.messages import Row
 from shoal.search.records import directory
 from shoal.search.records.last import member_of
 from shoal.search.records.lineage import read_lineage
 from shoal.trainables.growth import Growth, grow_slots, grow_weights, growth_between, mixed
+from shoal.trainables.recipes.densities import without_masks
 from shoal.trainables.settings import DecoderShape
 
 COUNT = "step"  # AdamW's count of steps, which is no array of the weight's shape
@@ -32,13 +37,16 @@ def begun_with(run: Run) -> Beginning | None:
     given = run.begin
     if given is None:
         return None
+    if not directory.holds_run(given.run) and Store(given.run).exists("config.json"):
+        return begun_with_export(run, given)
     donor, store, row = finished_run("begin.run", given.run)
     state = checkpoints.load_member(store, row.round, row.member, (0, donor.shares))
     weights = directory.whole_weights(donor, store, row)
     origin = {"run": donor.name, "member": row.member, "step": row.step, "weights": digest(weights)}
     try:
         growth = growth_of(donor, run)
-        found = grow_weights(weights, growth, given.depth) if growth else weights
+        # grown layers are masked anew: a copied row must not have the mask of its original
+        found = grow_weights(without_masks(weights), growth, given.depth) if growth else weights
         told = growth.in_words(given.depth) if growth else "same shape"
         exact = not growth or (growth.grows and given.depth == "zero")
         if given.mix:
@@ -52,6 +60,34 @@ def begun_with(run: Run) -> Beginning | None:
         raise InputError(f"begin: {error}") from error
     origin["map"] = told + (f", {len(slots)} slots kept" if slots else ", fresh slots")
     return Beginning(found, slots, state["batches"] if keeps_place(donor, run) else None, origin)
+
+
+def begun_with_export(run: Run, given: Begin) -> Beginning:
+    """Return the weights that a run has exported: slots and place in the rows stay behind.
+
+    Raises InputError if they are of another class, other tokens, or a shape that does not become this one.
+    """
+    told, place = read_exported("begin.run", given.run), given.run
+    if told.get("trainable") != run.trainable:
+        raise InputError(f"begin.run: must be of {run.trainable}, but {place} is of {told.get('trainable')}.")
+    if run.reads_tokens and os.path.basename(str(told["tokenizer"])) != os.path.basename(run.data.tokenizer):
+        raise InputError(
+            f"begin.run: must read the tokens of data.tokenizer ({run.data.tokenizer}), but {place} reads "
+            f"those of {told['tokenizer']}."
+        )
+    if given.mix or given.slots == "keep":
+        key = "mix" if given.mix else "slots"
+        raise InputError(f"begin.{key}: an export holds weights alone; give the directory of its run instead.")
+    weights: StartArrays = load(Store(place).read("model.safetensors"))
+    origin = {"run": told.get("run"), "member": told.get("member"), "step": told.get("step")}
+    shape = {name: told["shape"][name] for name in run.model.shape} if run.trainable == "decoder" else {}
+    try:
+        growth = growth_from(shape, run)
+        found = grow_weights(weights, growth, given.depth) if growth else weights
+    except ValueError as error:
+        raise InputError(f"begin: {error}") from error
+    origin |= {"weights": digest(weights), "map": growth.in_words(given.depth) if growth else "same shape"}
+    return Beginning(found, {}, None, origin)
 
 
 def finished_run(key: str, place: str) -> tuple[Run, Store, Row]:
@@ -68,10 +104,14 @@ def growth_of(donor: Run, run: Run) -> Growth | None:
         raise InputError(
             f"begin.run: must have members of {run.trainable}, but {donor.directory} has {donor.trainable}."
         )
-    if run.trainable != "decoder" or donor.model.shape == run.model.shape:
+    return growth_from(donor.model.shape, run)
+
+
+def growth_from(shape: Mapping[str, Any], run: Run) -> Growth | None:
+    """Return how a decoder of this shape becomes one of the run's; None where nothing grows or shrinks."""
+    if run.trainable != "decoder" or shape == run.model.shape:
         return None
-    old, new = (DecoderShape(2, 8, **each.model.shape) for each in (donor, run))
-    return growth_between(old, new)
+    return growth_between(DecoderShape(2, 8, **shape), DecoderShape(2, 8, **run.model.shape))
 
 
 def mixed_in(given: Begin, donor: Run) -> tuple[StartArrays, str]:
@@ -100,7 +140,9 @@ def slots_of(
     """Return kind -> weight's name -> slots in this run's shape; none where the optimiser is another."""
     if donor.training.optimiser != run.training.optimiser:
         return {}
-    names = sorted(weights, key=lambda name: weights[name].ndim < 2)  # the order in `Network.weights`
+    frozen = donor.begin.freeze if donor.begin else donor.model.freeze
+    trained = [name for name in without_masks(weights) if not any(fnmatchcase(name, each) for each in frozen)]
+    names = sorted(trained, key=lambda name: weights[name].ndim < 2)  # the order in `Network.weights`
     found: dict[str, StartArrays] = {}
     for place, slots in state["optimiser"].items():
         for kind, value in slots.items():

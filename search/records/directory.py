@@ -23,6 +23,7 @@ from shoal.search.records import inputs
 from shoal.search.records.last import member_of, read_last_rows, read_settled
 from shoal.search.tokenizers import open_tokenizer
 from shoal.trainables.classifier_settings import ClassifierSettings
+from shoal.trainables.coding import coded_size
 from shoal.trainables.recipes.densities import without_masks
 
 SETTINGS, SUMMARY, JOB = "run.yaml", "summary.json", "job.json"
@@ -258,6 +259,8 @@ def export_member(
         "member": row.member,
         "step": row.step,
     }
+    if uses_prior(run):
+        config["coded"] = coded_size(weights)._asdict()
     target = to or Store(f"{store.uri}/best")
     if run.pretrained:
         from shoal.search.records.pretrained import export_pretrained  # it loads torch, which few commands need
@@ -273,6 +276,21 @@ def export_member(
     target.write("model.safetensors", as_safetensors(weights))
     target.write("config.json", json.dumps(config, indent=2) + "\n")
     return f"{target.uri}/model.safetensors"
+
+
+def uses_prior(run: Run) -> bool:
+    """Say whether a prior makes weights that take fewer bits once they are coded."""
+    chosen = [set(run.hyperparameters), set(run.population.parts)]
+    chosen += [set(start.hyperparameters) for start in run.starts]
+    chosen += [set(entry.hyperparameters) for entry in run.schedule]
+    return bool(run.training.prior) or "prior" in set().union(*chosen)
+
+
+def note_coded_size(run: Run, store: Store) -> None:
+    """Write down what the best member takes once it is coded, if a prior aims at that."""
+    if uses_prior(run):
+        weights = whole_weights(run, store, member_of(run, store, None))
+        store.write_json(SUMMARY, summary(store) | {"coded": coded_size(weights)._asdict()})
 
 
 def as_safetensors(weights: dict[str, NDArray[Any]]) -> bytes:

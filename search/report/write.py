@@ -9,6 +9,7 @@ from shoal.cluster.storage import Store
 from shoal.search.records.directory import STRATIFIED
 from shoal.search.records.lineage import Segment
 from shoal.search.report.choosing import selection_section
+from shoal.search.report.coded import coded
 from shoal.search.report.comparison import comparison
 from shoal.search.report.costs import costs
 from shoal.search.report.drawing import readable_value
@@ -56,6 +57,7 @@ def draw(story: Story) -> str:
         groups(story),
         measures(story),
         inductive(story),
+        coded(story),
         sampling(story),
         selection_section(story),
     ]

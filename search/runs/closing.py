@@ -27,6 +27,7 @@ def close(run: Run, store: Store, console: Console) -> None:
     }
     if beside:
         console.print(compare_with_controls(run, found, beside))
+    directory.note_coded_size(run, store)
     report = write_report(store)
     file = directory.export_member(run, store)
     send_best(run, store, partial(console.print, highlight=False, soft_wrap=True, markup=False))

@@ -20,11 +20,12 @@ from shoal.cluster.storage import Store
 from shoal.search.config.places import is_place
 from shoal.search.errors import InputError
 from shoal.search.exported import check_exported, read_exported
-from shoal.search.models import INSTALL_MODELS, config_of, local_folder
+from shoal.search.models import INSTALL_MODELS, base_of, config_of, local_folder
 from shoal.search.selection.corpora import TokenRows
 from shoal.search.tokenizers import open_tokenizer
 
 BYTES_AT_ONCE = 1 << 24  # bytes
+CONFIGS = ("config.json", "adapter_config.json")  # a whole model has the first, an adapter the second
 CAUSAL, STATES, CLASSES = "AutoModelForCausalLM", "AutoModel", "AutoModelForSequenceClassification"
 
 
@@ -74,17 +75,30 @@ def open_reader(key: str, model: str, tokenizer: str, length: int, device: str, 
     if is_ours(model):
         return Reader(open_decoder(key, model, length, device))
     from shoal.trainables.pretrained.folder import is_causal, judging_model
+    from shoal.trainables.pretrained.peft_files import add_adapter
 
-    folder = local_folder(key, model)
+    folder, base = model_and_base(key, model)
     try:
-        module = judging_model(folder, kind, device)
+        module = judging_model(base, kind, device)
+        if folder != base:
+            add_adapter(module, folder)
     except Exception as error:  # transformers raises many kinds
         said = str(error).strip().splitlines()
         raise InputError(f"{key}: {model} cannot be opened as {kind}: {said[0] if said else error}") from error
     if kind == CAUSAL and not is_causal(module):
         raise InputError(f"{key}: {model} is no causal model: what it says of a token depends on later ones.")
-    own = None if same_tokens(tokenizer, folder) else encoder_of(key, folder, tokenizer, kind)
+    if not Path(folder, "tokenizer.json").exists():
+        folder = base
+    own = None if same_tokens(tokenizer, folder) else encoder_of(key, folder, base, tokenizer, kind)
     return Reader(module, own, key)
+
+
+def model_and_base(key: str, model: str) -> tuple[str, str]:
+    """Return a model's folder, and that of the whole model that it is, or that its adapter belongs to."""
+    folder = local_folder(key, model)
+    if base_of(folder) == folder:
+        return folder, folder
+    return folder, local_folder(key, base_of(folder))
 
 
 def open_decoder(key: str, folder: str, length: int, device: str) -> Any:
@@ -103,11 +117,13 @@ def same_tokens(tokenizer: str, folder: str) -> bool:
     return ours.exists() and theirs.exists() and ours.read_bytes() == theirs.read_bytes()
 
 
-def encoder_of(key: str, folder: str, tokenizer: str, kind: str) -> Callable[[TokenRows], list[TokenRows]]:
+def encoder_of(
+    key: str, folder: str, base: str, tokenizer: str, kind: str
+) -> Callable[[TokenRows], list[TokenRows]]:
     """Return a function that writes rows of a corpus's tokens as those of a model, with its special tokens."""
     from shoal.trainables.folder_tokenizer import tokenizer_in_folder
 
-    ours, most = open_tokenizer(tokenizer), config_of(folder, key).get("max_position_embeddings")
+    ours, most = open_tokenizer(tokenizer), config_of(base, key).get("max_position_embeddings")
     try:
         theirs = tokenizer_in_folder(folder)
     except ValueError as error:
@@ -130,7 +146,7 @@ def encoder_of(key: str, folder: str, tokenizer: str, kind: str) -> Callable[[To
 def check_readable(key: str, model: str, tokenizer: str, vocabulary: int, kind: str) -> None:
     """Raise InputError where a model is not there, or cannot read rows of these tokens."""
     here = is_place(model) and "://" not in model
-    if here and not os.path.exists(os.path.join(model, "config.json")):
+    if here and not any(os.path.exists(os.path.join(model, name)) for name in CONFIGS):
         raise InputError(
             f"{key}: must be the folder of an exported model or of transformers, with config.json and "
             f"model.safetensors, such as runs/NAME/best, got {model}."
@@ -144,20 +160,22 @@ def check_readable(key: str, model: str, tokenizer: str, vocabulary: int, kind: 
         return
     if importlib.util.find_spec("transformers") is None:
         raise InputError(f"{key}: a folder of transformers needs {INSTALL_MODELS}")
-    config_of(local_folder(key, model), key)
+    config_of(model_and_base(key, model)[1], key)
 
 
 def digest_of_weights(key: str, model: str) -> str:
     """Return a hash of a model's weights."""
     from shoal.trainables.pretrained.folder import weight_files
+    from shoal.trainables.pretrained.peft_files import WEIGHTS
 
     if is_ours(model):
-        store, names = Store(model), ["model.safetensors"]
+        files = [(Store(model), "model.safetensors")]
     else:
-        folder = local_folder(key, model)
-        store, names = Store(folder), [file.name for file in weight_files(folder)]
+        folder, base = model_and_base(key, model)
+        files = [(Store(base), file.name) for file in weight_files(base)]
+        files += [(Store(folder), WEIGHTS)] if folder != base else []
     found = hashlib.blake2b(digest_size=16)
-    for name in names:
+    for store, name in files:
         with store.filesystem.open_input_stream(store.path(name)) as stream:
             while part := stream.read(BYTES_AT_ONCE):
                 found.update(part)

@@ -16,7 +16,7 @@ from shoal.search.members.mixed import Mixed
 from shoal.search.members.sampled import sample_arrays
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.member import SavedState
-from shoal.trainables.span import open_span
+from shoal.trainables.span import local, open_span
 from tests.helpers.members import language, supernet
 from tests.search.members.test_policies_in_members import EXAMPLES
 from tests.search.members.test_policies_in_members import member as member_of
@@ -38,6 +38,23 @@ def losses(sharded: bool) -> dict[str, list[float] | list[list[int]]]:
         "scores": scores,
         "shapes": [list(each.shape) for each in state["weights"].values()],
     }
+
+
+def thin(spread: bool, sharded: bool) -> dict[str, Any]:
+    """Train members of which a share of the weights is there, and copy from a denser one to a sparser one."""
+    donor, receiver = language(1, density=0.5), language(2, density=0.3)
+    if spread:
+        span = open_span(2, sharded, "cpu")
+        for member in (donor, receiver):
+            member.spread(span)
+    said = [donor.train(3), receiver.train(2)]
+    receiver.load(donor.state(), {"density": 0.3})
+    said += [receiver.train(4)]
+    there = sum(int((local(layer.weight) != 0).sum()) for layer in receiver.applied.masked.values())
+    count = torch.tensor(there)
+    if spread and sharded:
+        dist.all_reduce(count)
+    return {"losses": said, "score": receiver.evaluate()[0], "there": int(count)}
 
 
 def mixed(sharded: bool) -> dict[str, Any]:
@@ -102,7 +119,8 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=int(sys.argv[2]), world_size=2)
     told: dict[str, Any] = {
-        kind: losses(kind == "fsdp") | {"mixed": mixed(kind == "fsdp")} for kind in ("ddp", "fsdp")
+        kind: losses(kind == "fsdp") | {"mixed": mixed(kind == "fsdp"), "thin": thin(True, kind == "fsdp")}
+        for kind in ("ddp", "fsdp")
     }
     told["sampled"] = {
         kind: {name: sampled(rule, True, kind == "fsdp") for name, rule in RULES.items()}

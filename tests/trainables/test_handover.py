@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from shoal.cluster import checkpoints, mailbox, nests
 from shoal.cluster.storage import Store
@@ -19,9 +20,10 @@ from shoal.search.worker.teams import Team
 from shoal.trainables import handover
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.handover import hand_in, handed_out
+from shoal.trainables.settings import Recipe
 from shoal.trainables.stack import Stack
 from shoal.trainables.toy import Toy
-from tests.helpers.members import Points, _labels, _points
+from tests.helpers.members import POINTS, Points, _labels, _points, equal
 from tests.helpers.runs import shoal
 
 
@@ -291,3 +293,21 @@ def test_on_ray_each_checkpoint_is_of_one_moment(tmp_path, mode: str) -> None:
     for file in files:
         state = nests.loads(file.read_bytes())
         assert counts(state) == {float(torch.tensor(state["trained"], dtype=torch.bfloat16)), state["trained"]}
+
+
+def test_slots_are_laid_out_as_their_weights_are() -> None:
+    """A weight may lie column by column, and the fused step reads weight and slot side by side."""
+
+    class Turned(Points):
+        def build(self):
+            module = super().build()
+            module.first.weight = nn.Parameter(module.first.weight.detach().mT.contiguous().mT)
+            return module
+
+    made = [
+        Turned(Recipe(steps=60, warmup=4), {}, Shuffled((_points, _labels), batch=8), POINTS, 0) for _ in "ab"
+    ]
+    made[0].train(9)
+    made[1].load(made[0].state(), {})
+    assert made[0].train(9) == made[1].train(9) and equal(made[0].state(), made[1].state())
+    assert not made[1].module.first.weight.is_contiguous()

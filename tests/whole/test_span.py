@@ -16,7 +16,7 @@ from shoal.search.records import directory
 from shoal.search.records.last import member_of
 from tests.helpers.members import language, supernet
 from tests.helpers.runs import ROOT, events, scores, shoal, small_run, start, wait_for_round
-from tests.helpers.span import RULES, mixing, outcome, sampled
+from tests.helpers.span import RULES, mixing, outcome, sampled, thin
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,14 @@ def test_two_workers_train_as_one_and_hand_over_as_one(spanned, kind: str) -> No
     assert np.allclose(spanned[kind]["losses"], losses, rtol=0, atol=1e-5)
     assert losses[2] == losses[3]
     assert np.allclose(spanned[kind]["scores"], [first.evaluate()[0], second.evaluate()[0]], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_masks_over_two_workers_are_those_on_one(spanned, kind: str) -> None:
+    torch.set_num_threads(1)
+    over, alone = spanned[kind]["thin"], thin(spread=False, sharded=False)
+    assert np.allclose(over["losses"], alone["losses"], rtol=0, atol=1e-5)
+    assert over["score"] == pytest.approx(alone["score"], abs=1e-5) and over["there"] == alone["there"]
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])

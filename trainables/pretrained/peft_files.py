@@ -78,3 +78,20 @@ def merge_adapter(module: torch.nn.Module, weights: Mapping[str, NDArray[Any]], 
                 base: Any = module.get_submodule(layer).weight
                 down, up = (torch.from_numpy(np.array(weights[f"{layer}.{each}"])) for each in ("down", "up"))
                 base.copy_(base.float() + scale * (up @ down).to(base.device))
+
+
+def add_adapter(module: torch.nn.Module, folder: str) -> None:
+    """Add the adapter in a folder to the weights of its base, in place.
+
+    The base may be the model alone, without the head that the adapter's names count from. Raises ValueError
+    for a layer that it has not.
+    """
+    weights, scale = read_adapter(folder)
+    layers = dict(module.named_modules())
+    inside = getattr(module, "base_model_prefix", "") + "."
+    with torch.no_grad():
+        for name, (down, up) in weights.items():
+            layer: Any = layers.get(name, layers.get(name.removeprefix(inside)))
+            if layer is None:
+                raise ValueError(f"{folder} has an adapter of {name}, which its base has not.")
+            layer.weight += scale * (up.float() @ down.float()).to(layer.weight)

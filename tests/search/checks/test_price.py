@@ -94,7 +94,7 @@ def test_each_way_out_is_one(code, tmp_path, changes) -> None:
         ({"price": -1}, "price: must be greater than or equal to 0"),
         (
             {"price": 0.1, "hyperparameters": {"learning_rate": RATE}},
-            "price: no hyperparameter of this run trades loss for cost; bits, density, kept would",
+            "price: no hyperparameter of this run trades loss for cost; bits, density, kept, prior would",
         ),
         (
             {"price": 0.1, "population__parts": {"kept": [0.2, 1.0]}},

@@ -188,6 +188,48 @@ def test_a_plain_second_stage_may_draw_parts_anew(three, tmp_path) -> None:
         made(run.model_copy(update={"begin": wrong}), {0: {"learning_rate": 0.01}})
 
 
+def beginning(like: Run, place: Path, **begin: Any) -> Run:
+    """Return a run of the same members that begins so."""
+    given = Run.model_validate({"name": "x", "begin": begin}).begin
+    return like.model_copy(update={"directory": str(place), "begin": given})
+
+
+def test_an_export_begins_a_run_too_and_parts_of_it_are_frozen_or_drawn_anew(three, tmp_path) -> None:
+    target = Store(str(tmp_path / "best"))
+    directory.export_member(three[0], Store(three[0].directory), to=target)
+    parts = {"fresh": ["blocks.1.*"], "freeze": ["embedding.*", "blocks.0.*"]}
+    run = beginning(three[0], tmp_path / "run", run=target.uri, **parts)
+    found, own = made(run, {number: {"learning_rate": 0.01} for number in (0, 1)}), weights(three[0])
+    kept = [name for name in own if not name.startswith("blocks.1.")]
+    frozen = [name for name in own if name.startswith(("embedding.", "blocks.0."))]
+    first, second = (found[number].state()["weights"] for number in (0, 1))
+    assert all(np.array_equal(each[name], own[name]) for each in (first, second) for name in kept)
+    assert not np.array_equal(first["blocks.1.rise.weight"], second["blocks.1.rise.weight"])
+    found[0].train(4)
+    after = found[0].state()
+    assert all(np.array_equal(after["weights"][name], own[name]) for name in frozen)
+    assert len(after["optimiser"]) == len(own) - len(frozen)
+    told = begun_with(run)
+    assert told.origin["map"] == "same shape" and not told.slots and told.batches is None
+
+
+@pytest.mark.parametrize(
+    ("begin", "change", "said"),
+    [
+        ({"freeze": ["head.*"]}, {}, r"begin\.freeze must name weights of the model, but none fits head"),
+        ({"mix": "runs/x"}, {}, r"begin\.mix: an export holds weights alone"),
+        ({}, {"trainable": "classifier"}, r"begin\.run: must be of classifier, but .* is of decoder"),
+    ],
+)
+def test_an_export_that_does_not_fit_is_refused(three, tmp_path, begin, change, said) -> None:
+    target = Store(str(tmp_path / "best"))
+    directory.export_member(three[0], Store(three[0].directory), to=target)
+    run = beginning(three[0], tmp_path, run=target.uri, **begin).model_copy(update=change)
+    with pytest.raises(InputError, match=said):
+        begun = begun_with(run)
+        build_members(run, {0: {"learning_rate": 0.01}}, streams=first_files, begun=begun)
+
+
 def test_weights_are_mixed_with_those_that_were_shrunk_and_no_others(three, tmp_path) -> None:
     # the finished last stage has the right shape, but its cost would be counted nowhere
     wrong = three[2].begin.model_copy(update={"mix": three[2].directory})

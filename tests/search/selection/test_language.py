@@ -20,9 +20,9 @@ from shoal.search.selection.language import digest_of_weights, open_reader
 from shoal.search.selection.probes import lookup_probe
 from shoal.search.selection.scorers import open_scorer
 from shoal.search.selection.select import select_corpus
-from shoal.trainables.scoring import by_length, padded, row_losses
+from shoal.trainables.scoring import by_length, padded, row_losses, row_states
 from shoal.trainables.tokenizer import Bytes
-from tests.helpers.pretrained import letters, tiny_model
+from tests.helpers.pretrained import causal, letters, tiny_model, token_rows
 from tests.search.selection.test_select import places, run_of, write_group
 
 __all__ = ["places"]  # a fixture
@@ -201,3 +201,34 @@ def test_influence_needs_a_target_and_a_typo_is_named(tmp_path, places) -> None:
         InputError, match=r"selection.scores.0.kind: must be one of ngrams, loss, .*heads, table, own"
     ):
         run_of(tmp_path, places, {"policy": "influence", "scores": [{"kind": "influences"}]})
+
+
+def test_an_exported_adapter_scores_as_its_member(tmp_path) -> None:
+    from safetensors.numpy import save
+
+    from shoal.trainables.handover import handed_out
+    from shoal.trainables.pretrained import peft_files
+
+    member = causal(path=tiny_model(), given=None)
+    member.train(5)
+    weights = handed_out(member.state)["weights"]
+    adapter = member.pretrained.adapter
+    (tmp_path / peft_files.WEIGHTS).write_bytes(save(peft_files.adapter_weights(weights, adapter.rank)))
+    config = peft_files.adapter_config(adapter, adapter.rank, tiny_model())
+    (tmp_path / peft_files.CONFIG).write_text(json.dumps(config))
+    rows = token_rows(6)
+    member.module.eval()
+    with torch.no_grad():
+        expected = member.parts(member.module, torch.from_numpy(rows.astype(np.int64))).nanmean(dim=1)
+    reader = open_reader("key", str(tmp_path), tiny_model(), 12, "cpu")
+    assert reader.encode is None
+    np.testing.assert_allclose(reader.judge(rows, row_losses), expected.numpy(), atol=1e-5)
+    base = open_reader("key", tiny_model(), tiny_model(), 12, "cpu")
+    assert not np.allclose(base.judge(rows, row_losses), expected.numpy(), atol=1e-4)
+    states = open_reader("key", str(tmp_path), tiny_model(), 12, "cpu", "AutoModel")
+    with torch.no_grad():
+        last = member.module(torch.from_numpy(rows.astype(np.int64)), output_hidden_states=True).hidden_states[
+            -1
+        ]
+    np.testing.assert_allclose(states.judge(rows, row_states), last.mean(dim=1).numpy(), atol=1e-5)
+    assert digest_of_weights("key", str(tmp_path)) != digest_of_weights("key", tiny_model())
