@@ -154,7 +154,7 @@ class Classifier(Network):
         if not kind:
             found: dict[str, Tensor] = module(inputs, numbers, True)
             return found
-        x, told = module.prepared(inputs, numbers, True), numbers | self.losses.own(kind, numbers)
+        x, told = module.prepared(inputs, numbers, True), {**numbers, **self.losses.own(kind, numbers)}
         apart = x.new_zeros(len(x))
         if module.training:
             x, apart = worst(self.losses.terms[kind], module, x, roles, told)

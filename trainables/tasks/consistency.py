@@ -31,13 +31,13 @@ class Consistency(Network):
     takes = frozenset({"columns"})
     by_row = True
     own_step = True
-    searched = frozenset({"centre", "spread", "softness"})
+    searched = frozenset({"centre", "breadth", "softness"})
     features: int  # numbers of `x`
     x: str = "x"  # the column
     width: int = 128
     layers: int = 3
     centre: float = -1.1  # mean of the logarithm of the levels that are trained
-    spread: float = 2.0  # and its deviation
+    breadth: float = 2.0  # and its deviation
     softness: float = 0.00054  # distances below this, times the square root of the features, count as squares
 
     def build(self) -> nn.Module:
@@ -56,7 +56,7 @@ class Consistency(Network):
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         x = scaled(batch[self.x]).flatten(start_dim=1)
         steps = noise_levels(level_count(self.trained, self.recipe.steps)).to(x)
-        chances = level_chances(steps, float(numbers["centre"]), float(numbers["spread"]))
+        chances = level_chances(steps, float(numbers["centre"]), float(numbers["breadth"]))
         place = torch.multinomial(chances, len(x), replacement=True)
         near, far = steps[place], steps[place + 1]
         noise = torch.randn_like(x)
