@@ -8,10 +8,11 @@ The last line printed is one JSON object with a key for each task.
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -32,13 +33,17 @@ from shoal.trainables.embedder_settings import EmbedderSettings
 from shoal.trainables.network import Network
 from shoal.trainables.objectives.contrastive import Contrastive
 from shoal.trainables.objectives.dice import Dice
+from shoal.trainables.objectives.dpo import DPO
+from shoal.trainables.objectives.guided import Guided
 from shoal.trainables.objectives.interface import NamedLoss
 from shoal.trainables.objectives.shrunk_classes import ShrunkClasses
 from shoal.trainables.objectives.weighted import weighted_sum
+from shoal.trainables.pretrained.settings import LowRank, Pretrained
 from shoal.trainables.settings import Recipe
 from shoal.trainables.stack import Stack
 
 MEMBERS, STEPS, INTERVAL, BATCH = 8, 300, 15, 64
+VOCABULARY = 32  # tokens of the answers
 RECIPE = Recipe(steps=STEPS, warmup=10, learning_rate=0.01, weight_decay=0.01)
 
 
@@ -111,26 +116,106 @@ def pairs(part: int, count: int) -> dict[str, np.ndarray]:
     return {name: each.astype(np.float32) for name, each in zip(("query", "positive"), found, strict=True)}
 
 
-def embedder(seed: int, chosen: dict[str, Any]) -> Network:
-    held_out = {"validation": {"all": pairs(1, 300)}, "test": {"all": pairs(2, 600)}}
+def repeated(part: int, count: int) -> dict[str, np.ndarray]:
+    """Return pairs of which many mean nearly the same, so that a batch's negatives are often positives.
+
+    Held-out pairs all mean something else. A guide sees the meanings with some noise.
+    """
+    rng, fixed = np.random.default_rng([40, part]), np.random.default_rng(41)
+    known = fixed.normal(size=(30, 6))  # so many meanings are asked for; batches have more rows
+    meaning = known[rng.integers(30, size=count)] + 0.3 * rng.normal(size=(count, 6))
+    meaning = meaning if part == 0 else rng.normal(size=(count, 6))
+    mixing = fixed.normal(size=(2, 16, 16))
+    found = [np.hstack([meaning, rng.normal(size=(count, 10))]) @ each for each in mixing]
+    found += [meaning + 0.3 * rng.normal(size=(count, 6)) for _ in range(2)]
+    names = ("query", "positive", "guide_query", "guide_positive")
+    return {name: each.astype(np.float32) for name, each in zip(names, found, strict=True)}
+
+
+def embedder(
+    objective: tuple[str, NamedLoss],
+    rows: Callable[[int, int], dict[str, np.ndarray]],
+    seed: int,
+    chosen: dict[str, Any],
+) -> Network:
+    held_out = {"validation": {"all": rows(1, 300)}, "test": {"all": rows(2, 600)}}
     return Embedder(
         RECIPE,
         chosen,
-        Shuffled(pairs(0, 2000), batch=BATCH, seed=seed),
+        Shuffled(rows(0, 2000), batch=BATCH, seed=seed),
         held_out,
         seed,
         settings=EmbedderSettings(width=8, towers="two", score="mrr"),
-        losses=weighted_sum([("contrastive", Contrastive(scaled=True))]),
+        losses=weighted_sum([objective]),
         sizes={"query": 16, "positive": 16},
     )
 
 
+def answers(part: int, count: int) -> dict[str, np.ndarray]:
+    """Return pairs of answers of six tokens; the better one has more even ones. A third is the wrong way round.
+
+    Held-out pairs are all the right way round.
+    """
+    rng = np.random.default_rng([50, part])
+    prompt = rng.integers(VOCABULARY, size=(count, 4))
+    better, worse = rng.integers(VOCABULARY // 2, size=(2, count, 6)) * 2
+    better += rng.random((count, 6)) < 0.2
+    worse += rng.random((count, 6)) < 0.8
+    wrong = (rng.random(count) < 1 / 3) & (part == 0)
+    chosen, rejected = np.where(wrong[:, None], worse, better), np.where(wrong[:, None], better, worse)
+    mask = np.tile(np.array([0] * 4 + [1] * 6, np.uint8), (count, 1))
+    rows = {"chosen": np.hstack([prompt, chosen]), "rejected": np.hstack([prompt, rejected])}
+    return {name: each.astype(np.uint16) for name, each in rows.items()} | {
+        "chosen_mask": mask,
+        "rejected_mask": mask,
+    }
+
+
+@cache
+def small_llama() -> str:
+    """Return a folder with a Llama of two layers and drawn weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=16,
+    )
+    folder = tempfile.mkdtemp(prefix="small-llama-")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def preferring(seed: int, chosen: dict[str, Any]) -> Network:
+    from shoal.trainables.pretrained.preference import PreferenceModel
+
+    adapter = LowRank(rank=4, alpha=8.0, targets=("q_proj", "v_proj", "up_proj", "down_proj"))
+    return PreferenceModel(
+        replace(RECIPE, weight_decay=0.0),
+        chosen,
+        Shuffled(answers(0, 600), batch=8, seed=seed),
+        {"validation": {"all": answers(1, 150)}, "test": {"all": answers(2, 600)}},
+        seed,
+        pretrained=Pretrained(small_llama(), adapter),
+        losses=weighted_sum([("dpo", DPO())]),
+    )
+
+
 DICE = partial(classifier, ("dice", Dice(form="batch", smooth=0.1)), rare, 2, "macro_f1")
+CROWDED = partial(embedder, ("contrastive", Contrastive(scaled=True)), pairs)
+GUIDED = partial(embedder, ("guided", Guided(temperature=0.1)), repeated)
 SHRUNK = partial(classifier, ("shrunk_classes", ShrunkClasses()), few_labels, 6, "accuracy")
 TASKS = {
     "dice": ObjectiveTask("alpha", Float(0.0, 1.0), (0.0, 0.1, 0.3, 0.6, 1.0), DICE),
-    "temperature": ObjectiveTask("temperature", Float(0.02, 1.0, True), (0.02, 0.05, 0.15, 0.4, 1.0), embedder),
+    "temperature": ObjectiveTask("temperature", Float(0.02, 1.0, True), (0.02, 0.05, 0.15, 0.4, 1.0), CROWDED),
     "threshold": ObjectiveTask("threshold", Float(0.5, 0.98), (0.5, 0.7, 0.8, 0.9, 0.98), SHRUNK),
+    # the last fixed value leaves nothing out
+    "guided": ObjectiveTask("margin", Float(-1.0, 0.3), (0.3, 0.1, 0.0, -0.3, -3.0), GUIDED),
+    "beta": ObjectiveTask("beta", Float(0.01, 10.0, True), (0.01, 0.1, 0.5, 2.0, 10.0), preferring),
 }
 
 

@@ -20,6 +20,7 @@ from shoal.trainables.class_rescaling import Learnt, Weigher
 from shoal.trainables.class_scores import auroc, macro_f1, share_of_hits
 from shoal.trainables.class_steps import ascend, look_ahead, worst
 from shoal.trainables.classifier_settings import AUGMENTED, ClassifierSettings
+from shoal.trainables.few_shot import few_shot
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.judged import JUDGED_TOGETHER
 from shoal.trainables.member import SavedState, copies
@@ -153,7 +154,7 @@ class Classifier(Network):
         if not kind:
             found: dict[str, Tensor] = module(inputs, numbers, True)
             return found
-        x, told = module.prepared(inputs, numbers, True), numbers | self.losses.own(kind, numbers)
+        x, told = module.prepared(inputs, numbers, True), {**numbers, **self.losses.own(kind, numbers)}
         apart = x.new_zeros(len(x))
         if module.training:
             x, apart = worst(self.losses.terms[kind], module, x, roles, told)
@@ -208,8 +209,22 @@ class Classifier(Network):
         """Return the score of the settings on the target groups, and each group's cross-entropy."""
         values = {group: self.values(module, each) for group, each in rows.items()}
         losses = {group: self.probe(values[group], each).mean().double() for group, each in rows.items()}
-        chosen = list(rows if self.targets is None else self.targets)
-        return self.score_of(self.settings.score, {name: (values[name], rows[name]) for name in chosen}), losses
+        chosen = {name: rows[name] for name in (rows if self.targets is None else self.targets)}
+        if self.settings.score == "few_shot":
+            return self.few_shot(module, chosen), losses
+        return self.score_of(
+            self.settings.score, {name: (values[name], each) for name, each in chosen.items()}
+        ), losses
+
+    def few_shot(self, module: nn.Module, groups: Mapping[str, Any]) -> Tensor:
+        """Return how well the classes of held-out rows are told apart by a few of them."""
+        parts = [part for rows in groups.values() for part in pieces(rows, JUDGED_TOGETHER)]
+        features = torch.cat(
+            [module(self.inputs(part), self.sober, False)["features"] for part in parts]
+        ).float()
+        labels = torch.cat([self.roles(rows)["label"] for rows in groups.values()])
+        known = torch.cat([self.known(rows) for rows in groups.values()])
+        return few_shot(features, labels, known, self.settings.ways, self.settings.shots)
 
     def score_of(self, name: str, groups: Mapping[str, tuple[Tensor, Any]]) -> Tensor:
         """Return one score of values and rows by group."""
@@ -239,6 +254,8 @@ class Classifier(Network):
             }
             names = [*POOLED, *(["worst_group"] if len(groups) > 1 else [])]
             found |= {name: self.score_of(name, groups) for name in names}
+            if self.settings.score == "few_shot":
+                found["few_shot"] = self.few_shot(self.module, held_out)
         return {name: value.item() for name, value in found.items()}
 
 

@@ -26,7 +26,10 @@ class ClassifierSettings:
     row: str = "row"  # column of the row's number, for objectives that keep something of each row
     bag: str = "bag"  # column of the number of the row's bag
     shares: str = "shares"  # column of the shares of the classes in the row's bag
-    score: Literal["accuracy", "macro_f1", "worst_group", "auroc"] = "accuracy"  # members are ranked by it
+    # members are ranked by it; few_shot: classes told apart by some rows of each, also ones that never trained
+    score: Literal["accuracy", "macro_f1", "worst_group", "auroc", "few_shot"] = "accuracy"
+    ways: int = 5  # few_shot: classes of an episode
+    shots: int = 1  # few_shot: rows of a class whose label is given
     drop: float = 0.0  # share of the inputs that are set to their mean in training
     noise: float = 0.0  # standard deviation of noise on inputs, which have the deviation 1 themselves
     shift: float = 0.0  # images move by at most this share of their sides
@@ -38,7 +41,8 @@ class ClassifierSettings:
             f"network must be one of {', '.join(KINDS_OF_NETWORK)}",
             self.network,
         )
-        for name in ("width", "layers"):
+        require(self.ways >= 2, "ways must be at least 2", self.ways)
+        for name in ("width", "layers", "shots"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
         require(self.classes == 0 or self.classes >= 2, "classes must be at least 2", self.classes)
         for name in ("drop", "flip", "shift"):

@@ -106,5 +106,5 @@ def open_encoder(folder: str) -> nn.Module:
     )
     # the pooler makes no part of the states: it would never train
     if getattr(opened, "pooler", None) is not None:
-        opened.pooler = None
+        opened.pooler = None  # type: ignore[assignment]
     return opened

@@ -180,7 +180,7 @@ def refusal(term: NamedLoss, name: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"must be a number, got {value!r}"
     try:
-        replace(term, **{name: value})
+        replace(term, **{name: value})  # type: ignore[arg-type]
     except ValueError as error:
         return str(error).rstrip(".")
     return ""

@@ -32,7 +32,9 @@ def documents_of(settings: EmbedderSettings) -> Any:
 
 def texts_of(run: Run, settings: EmbedderSettings, losses: Weighted) -> dict[str, Any]:
     """Return an embedder's constants for texts, or nothing where its rows hold vectors."""
-    columns = {role: run.data.columns.get(settings.roles[role]) for role in settings.read if role != "document"}
+    columns: dict[str, Any] = {
+        role: run.data.columns.get(settings.roles[role]) for role in settings.read if role != "document"
+    }
     texts = {role: column for role, column in columns.items() if getattr(column, "kind", "") == "text"}
     if not texts:
         if settings.encoder:

@@ -58,9 +58,9 @@ def export_sentences(
         for file in sorted(Path(folder).iterdir()):
             target.write_pieces(file.name, pieces_of(file))
     column = run.data.columns[settings.query]
-    for file in TOKENIZER_FILES:
-        if (found := Path(column.tokenizer, file)).exists():
-            target.write(file, found.read_bytes())
+    for name in TOKENIZER_FILES:
+        if (found := Path(column.tokenizer, name)).exists():
+            target.write(name, found.read_bytes())
     write_modules(target, module.config.hidden_size, column.length)
     target.write_json(TOLD, dict(told))
     return WEIGHTS

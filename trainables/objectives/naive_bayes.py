@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from shoal.trainables.objectives.interface import Numbers, Signals, State
+    from shoal.trainables.searched_numbers import FloatOrTensor
 
 LEAST_PRIOR = 1e-6  # share of a class that no row has had yet
 
@@ -90,7 +91,7 @@ def merged_sums(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[
     }
 
 
-def head_of(sums: Mapping[str, Tensor], floor: object) -> tuple[Tensor, Tensor]:
+def head_of(sums: Mapping[str, Tensor], floor: FloatOrTensor) -> tuple[Tensor, Tensor]:
     """Return weights `(classes, features)` and biases `(classes,)` of the head that the sums give."""
     rows = sums["count"].sum().clamp(min=1e-12)
     variance = sums["squares"].sum(dim=0) / rows + floor

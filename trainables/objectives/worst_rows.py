@@ -64,7 +64,7 @@ class WorstRows(NamedLoss):
         import torch
         from torch.nn.functional import cross_entropy
 
-        reach, found = numbers["reach"], x.detach()
+        reach, found = torch.as_tensor(numbers["reach"]).to(x), x.detach()
         for _ in range(self.ascents):
             leaf = found.requires_grad_()
             losses = cross_entropy(forward(leaf)["logits"], batch["label"], reduction="sum")

@@ -78,6 +78,14 @@ def test_what_takes_several_passes_goes_on_as_its_donor_does(change: str) -> Non
     assert same(handed_out(made[0].state), handed_out(made[1].state))
 
 
+@pytest.mark.parametrize("named", ["density:Density", "sparse_code:SparseCode", "consistency:Consistency"])
+def test_a_trainable_for_a_special_end_is_tried_from_a_file(named: str) -> None:
+    said = io.StringIO()
+    changes = [f"trainable=shoal.trainables.tasks.{named}", "settings={features: 6}"]
+    try_out(run_of(*changes), Console(file=said, width=300))
+    assert "it trains on as its donor does" in said.getvalue()
+
+
 def test_mixed_and_sampled_classifiers_train_stacked_and_a_copy_goes_on_bit_for_bit() -> None:
     run = run_of(*BOTH)
     chosen = {place: {"objective": {"contrastive": {"temperature": 0.3 + place}}} for place in range(3)}
