@@ -143,6 +143,17 @@ class Training(section_of(Recipe)):  # type: ignore[misc]
     batch: Count = 16  # rows of a step
     evaluation_rows: Count = 32  # held-out rows of each group that a score is measured on
 
+    @model_validator(mode="before")
+    @classmethod
+    def precision_in_bits(cls, given: Any) -> Any:
+        """Take a number under `precision` as `bits`: computing with so many is emulated in float32."""
+        if not isinstance(given, dict) or type(given.get("precision")) is not int:
+            return given
+        if "bits" in given:
+            raise ValueError(f"must have `precision` as a word where it has `bits`, got {given['precision']}")
+        rest = {key: value for key, value in given.items() if key != "precision"}
+        return {**rest, "bits": given["precision"]}
+
 
 OWN_TYPES = (
     "exploit",

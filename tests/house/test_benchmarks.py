@@ -206,3 +206,21 @@ def test_one_row_in_a_hundred_is_rare_and_two_in_a_hundred_have_a_label() -> Non
     assert objectives.rare(0, 5000)["label"].mean() == pytest.approx(0.01, abs=0.005)
     assert objectives.few_labels(0, 5000)["unlabelled"].mean() == pytest.approx(0.98, abs=0.01)
     assert objectives.few_labels(1, 100)["unlabelled"].sum() == 0
+
+
+def test_a_masked_decoder_of_equal_total_has_as_many_weights_as_the_dense_one() -> None:
+    from benchmarks.parts.recipe_masks import SHARES, WIDTH, weights_of, width_of
+    from benchmarks.parts.recipe_text import HEAD, decoder
+    from shoal.trainables.settings import Recipe
+
+    widths = [width_of(WIDTH, share) for share in SHARES]
+    assert all(
+        width % HEAD == 0 and width**2 == round(WIDTH**2 * share)
+        for width, share in zip(widths, SHARES, strict=True)
+    )
+    wide, narrow = (weights_of(decoder(Recipe(), 0, width)) for width in (WIDTH, widths[1]))
+    # by hand: 12 squares of the width in each of 2 blocks; 256 rows of the embedding and 5 norms beside them
+    assert wide == (24 * 96**2, 261 * 96) and narrow == (24 * 48**2, 261 * 48)
+    thin = decoder(Recipe(density=(sum(narrow) - wide[1]) / wide[0]), 0, WIDTH)
+    there = sum(int(layer.mask_count) for layer in thin.applied.masked.values())
+    assert there + wide[1] == sum(narrow)

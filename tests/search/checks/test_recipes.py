@@ -70,6 +70,17 @@ def test_a_mistake_is_named_in_one_line(tmp_path, changes, said) -> None:
     assert said in str(error.value)
 
 
+def test_a_number_under_precision_is_bits(tmp_path) -> None:
+    run = load(tmp_path, training__precision=8, hyperparameters={}, price=0.0, population__exploit="none")
+    assert run.training.bits == 8 and run.training.precision == "float32"
+    with pytest.raises(
+        InputError, match="training: must have `precision` as a word where it has `bits`, got 8"
+    ):
+        load(tmp_path, training={"precision": 8, "bits": 4})
+    with pytest.raises(InputError, match="training: bits must be one of 4, 6, 8, 16, 32, but got 7"):
+        load(tmp_path, training__precision=7)
+
+
 def test_what_is_emulated_is_said_before_a_run(tmp_path) -> None:
     run = load(tmp_path, training__density=0.5)
     assert "emulated in float32" in note_on_emulation(run) and "zeros" in note_on_emulation(run)

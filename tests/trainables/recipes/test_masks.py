@@ -12,6 +12,7 @@ from shoal.trainables.language import LanguageModel
 from shoal.trainables.recipes.densities import without_masks
 from shoal.trainables.settings import Recipe
 from shoal.trainables.stack import Stack
+from tests.helpers.classifiers import classifier
 from tests.helpers.members import HELD_OUT, SHAPE, Rows, language
 
 RECIPE = Recipe(steps=60, warmup=4, weight_decay=0.1)
@@ -143,3 +144,14 @@ def test_densities_leave_the_last_layer_whole_or_refuse() -> None:
         thin(recipe=replace(RECIPE, densities="erk_plus"), density=0.05)
     with pytest.raises(ValueError, match="density must be above 0"):
         language(density=0.0)
+
+
+@pytest.mark.parametrize(("network", "shape"), [("mlp", (6,)), ("conv", (8, 8, 1))])
+def test_a_classifiers_body_is_thinned_out_and_its_heads_are_whole(network, shape) -> None:
+    member = classifier(hyperparameters={"density": 0.5}, network=network, shape=shape)
+    layers = member.applied.masked
+    assert layers and not any(name.startswith("head") for name in layers)
+    member.train(3)
+    total = sum(layer.weight.numel() for layer in layers.values())
+    there = sum(int((layer.weight != 0).sum()) for layer in layers.values())
+    assert there == round(0.5 * total) and member.measure()["accuracy_one"] >= 0
