@@ -16,6 +16,9 @@ import torch
 PARTS = {
     "masks": "benchmarks.parts.recipe_masks",
     "bits": "benchmarks.parts.recipe_bits",
+    "v_cycle": "benchmarks.parts.recipe_cycle",
+    "prior": "benchmarks.parts.recipe_prior",
+    "sst": "benchmarks.parts.recipe_spectral",
 }
 
 

@@ -48,10 +48,11 @@ def check_record_columns(data: Data) -> str:
 
 
 ANY_ROWS = ("table", "own")  # scores of rows of every kind
-# the other scores that rows of a kind have: of columns by an exported classifier
+# the other scores that rows of a kind have: of columns by an exported classifier, of pairs by their states
 SCORES_OF = {
     "columns": ("loss", "difference", "class", "embedding"),
     "instruction": ("loss", "difference", "embedding"),
+    "preference": ("ches",),
 }
 
 

@@ -8,6 +8,7 @@ from shoal.search.checks.cluster import check_broods, check_compile, check_room,
 from shoal.search.checks.copies import check_copies
 from shoal.search.checks.declared import check_rows_taken, constant_of, without_losses
 from shoal.search.checks.distill import check_distill
+from shoal.search.checks.generated import check_generated
 from shoal.search.checks.mixing import check_mixing
 from shoal.search.checks.objective import check_objective, check_settings_section
 from shoal.search.checks.price import check_population_parts, check_price
@@ -286,6 +287,7 @@ CHECKS = (
     check_settings_section,
     check_data,
     check_row_keys,
+    check_generated,
     check_objective,
     check_mixing,
     check_starts,

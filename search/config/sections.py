@@ -82,6 +82,8 @@ class Data(Settings):
     test: Share = 0.05  # share of the text that is held out, to score the best member once at the end
     # share of each group in a batch, where members do not mix by themselves; by default equal
     proportions: dict[str, Annotated[Real, Field(ge=0)]] | None = None
+    generated: list[Name] = Field(default_factory=list)  # the groups whose rows a model wrote
+    real_share: Annotated[Real, Field(ge=0, le=1)] = 0.0  # least share of a batch from the other groups
 
     @model_validator(mode="before")
     @classmethod

@@ -101,6 +101,15 @@ class HeadScore(Settings):
     column: Name = "score"  # name of the column that it adds
 
 
+class ChesScore(Settings):
+    """How likely DPO on a pair is to lower the better answer's likelihood too (CHES: Razin et al., 2025)."""
+
+    kind: Literal["ches"]
+    model: str  # folder of a causal model of transformers that has the corpus's tokenizer
+    normalised: Flag = True  # by the answers' lengths
+    column: Name = "ches"  # name of the column that it adds
+
+
 class TableScore(Settings):
     """Columns of a Parquet file that has a `row_id`, made by whatever program."""
 
@@ -124,6 +133,7 @@ SCORES: dict[str, type[Settings]] = {
     "class": ClassScore,
     "influence": InfluenceScore,
     "heads": HeadScore,
+    "ches": ChesScore,
     "table": TableScore,
     "own": OwnScore,
 }

