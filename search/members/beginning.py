@@ -26,17 +26,22 @@ class Beginning(NamedTuple):
     origin: dict[str, Any]  # the lineage tells this
 
 
-def begin_member(member: Any, begun: Beginning, given: Begin) -> None:
-    """Give a new member the weights; what it draws anew and its random numbers are its own."""
+def begin_member(member: Any, begun: Beginning | None, given: Begin) -> None:
+    """Give a new member the weights; what it draws anew and its random numbers are its own.
+
+    One that goes on from a checkpoint has begun before: what is frozen is frozen in it too.
+    """
     if not isinstance(member, Network):
         raise InputError(f"begin: needs members that are a Network, got {type(member).__name__}.")
+    if begun is None:
+        freeze(member, given.freeze)
+        return
     own = member.state()
     fresh = named_by(own["weights"], given.fresh)
     member.load_weights(begun.weights | {name: own["weights"][name] for name in fresh})
     if given.noise:
         add_noise(member, given.noise)
-    if given.freeze:
-        freeze(member, given.freeze)
+    freeze(member, given.freeze)
     names = list(member.weights())
     slots = {
         place: {kind: begun.slots[kind][name] for kind in begun.slots}
@@ -50,6 +55,8 @@ def begin_member(member: Any, begun: Beginning, given: Begin) -> None:
 
 
 def freeze(member: Network, patterns: list[str]) -> None:
+    if not patterns:
+        return
     try:
         member.freeze(patterns)
     except ValueError as error:

@@ -58,7 +58,7 @@ def build_members(
 
     def complete(number: int, member: Member) -> Member:
         """Give a new member what its run says: weights, a price, a score, a policy for its rows, workers."""
-        if run.begin is not None and begun is not None:
+        if run.begin is not None:
             begin_member(member, begun, run.begin)
         if run.price:
             assert isinstance(member, Network), "the file's check lets only these have a cost"

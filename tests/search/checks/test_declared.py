@@ -49,7 +49,7 @@ def test_a_class_says_what_it_takes_and_the_run_keeps_it(tmp_path) -> None:
         hyperparameters=told.hyperparameters,
         constants=("vocabulary", "width", "scale"),
         searched=("scale",),
-        priced=("bits", "density"),
+        priced=("bits", "density", "prior"),
     )
     assert {"scale", "learning_rate"} <= set(told.hyperparameters) and run.settings == {"width": 4}
     Path("again.yaml").write_text(dump(run))

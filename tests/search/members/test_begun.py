@@ -234,6 +234,10 @@ def test_an_export_begins_a_run_too_and_parts_of_it_are_frozen_or_drawn_anew(thr
     assert len(after["optimiser"]) == len(own) - len(frozen)
     told = begun_with(run)
     assert told.origin["map"] == "same shape" and not told.slots and told.batches is None
+    # a member that goes on from a checkpoint does not begin again, but its parts are frozen
+    resumed = build_members(run, {0: {"learning_rate": 0.01}}, streams=first_files)[0]
+    hand_in(resumed.load, after, {"learning_rate": 0.01})
+    assert resumed.train(3) == found[0].train(3) and resumed.weights().keys() == found[0].weights().keys()
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,9 @@ def run(tmp_path, monkeypatch) -> Run:
     monkeypatch.setattr(
         turns,
         "build_members",
-        lambda run, given: {number: Uneven(values, bool(number % 2)) for number, values in given.items()},
+        lambda run, given, begun=None: {
+            number: Uneven(values, bool(number % 2)) for number, values in given.items()
+        },
     )
     return load_run(TOY, [f"directory={tmp_path}", *CHANGES])
 
@@ -239,7 +241,7 @@ def test_a_member_that_fails_is_replaced_and_the_last_to_fail_end_the_run(run, m
     monkeypatch.setattr(
         turns,
         "build_members",
-        lambda run, given: {number: made[number](values) for number, values in given.items()},
+        lambda run, given, begun=None: {number: made[number](values) for number, values in given.items()},
     )
     post = Post(run, monkeypatch)
     post.train(run)
@@ -266,7 +268,7 @@ def test_networks_in_a_stack_or_alone_end_as_their_lineage_says(tmp_path, monkey
             rate = hyperparameters.get("learning_rate", 0.05 * (hyperparameters.get("h0", 0.0) + 0.1))
             super().adopt({"learning_rate": rate})
 
-    def build(run: Run, given: dict[int, dict[str, Any]]):
+    def build(run: Run, given: dict[int, dict[str, Any]], begun: Any = None):
         made = {number: make(number, values) for number, values in given.items()}
         for member in made.values():
             member.__class__ = Rated
@@ -337,7 +339,7 @@ class Ending(Toy):
 def test_rows_that_end_are_the_end_of_the_run_and_no_members_failure(run, monkeypatch) -> None:
     Post(run, monkeypatch)
     monkeypatch.setattr(
-        turns, "build_members", lambda run, starts: {each: Ending(starts[each]) for each in starts}
+        turns, "build_members", lambda run, starts, begun=None: {each: Ending(starts[each]) for each in starts}
     )
     starts = {0: {"h0": 0.5, "h1": 0.5}}
     with pytest.raises(Exhausted, match="code read to the end"):
@@ -363,7 +365,7 @@ def test_members_copy_only_where_they_are_scored(run, monkeypatch) -> None:
     monkeypatch.setattr(
         turns,
         "build_members",
-        lambda run, given: {number: Seldom(values, slow=True) for number, values in given.items()},
+        lambda run, given, begun=None: {number: Seldom(values, slow=True) for number, values in given.items()},
     )
     run = load_run(TOY, [f"directory={run.directory}", *CHANGES, "population.exploit.fraction=0.5"])
     post = Post(run, monkeypatch)

@@ -136,7 +136,7 @@ def test_a_resumed_member_whose_state_was_lost_has_failed(tmp_path, monkeypatch)
     )
     context = type("Context", (), {"get_world_rank": lambda _: 0, "get_world_size": lambda _: 1})()
     monkeypatch.setattr(brood.train, "get_context", lambda: context)
-    monkeypatch.setattr(brood, "build_members", lambda *_: given)
+    monkeypatch.setattr(brood, "build_members", lambda *_, **__: given)
     resumed, _, _, failed = brood.begin(run, store, None, 0, state, None, None)
     assert resumed == 3 and failed == {2: "not saved"}
 
@@ -182,7 +182,7 @@ class Odd(Toy):
 def test_an_asynchronous_run_goes_on_without_such_a_member(tmp_path, monkeypatch, way: str) -> None:
     monkeypatch.setattr(Odd, way, 1)
 
-    def build(run: Run, given: dict[int, Any]) -> dict[int, Odd]:
+    def build(run: Run, given: dict[int, Any], begun: Any = None) -> dict[int, Odd]:
         return {number: Odd(values, number) for number, values in given.items()}
 
     monkeypatch.setattr(turns, "build_members", build)

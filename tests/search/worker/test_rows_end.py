@@ -87,7 +87,9 @@ def test_each_member_that_waits_for_nobody_ends_where_its_rows_do(tmp_path, monk
     monkeypatch.setattr(
         turns,
         "build_members",
-        lambda run, given: {number: Reader(values, rows[number]) for number, values in given.items()},
+        lambda run, given, begun=None: {
+            number: Reader(values, rows[number]) for number, values in given.items()
+        },
     )
     run = load_run(TOY, [f"directory={tmp_path}", *CHANGES, "population.exploit=none"])
     post = Post(run, monkeypatch)
