@@ -213,8 +213,8 @@ TASKS = {
     "dice": ObjectiveTask("alpha", Float(0.0, 1.0), (0.0, 0.1, 0.3, 0.6, 1.0), DICE),
     "temperature": ObjectiveTask("temperature", Float(0.02, 1.0, True), (0.02, 0.05, 0.15, 0.4, 1.0), CROWDED),
     "threshold": ObjectiveTask("threshold", Float(0.5, 0.98), (0.5, 0.7, 0.8, 0.9, 0.98), SHRUNK),
-    # the last fixed value leaves nothing out
-    "guided": ObjectiveTask("margin", Float(-1.0, 0.3), (0.3, 0.1, 0.0, -0.3, -3.0), GUIDED),
+    # the first fixed value leaves nothing out
+    "guided": ObjectiveTask("margin", Float(-1.0, 0.3), (-3.0, -0.3, 0.0, 0.1, 0.3), GUIDED),
     "beta": ObjectiveTask("beta", Float(0.01, 10.0, True), (0.01, 0.1, 0.5, 2.0, 10.0), preferring),
 }
 

@@ -199,7 +199,9 @@ def test_a_probe_of_lookups_holds_its_value_once_before_it() -> None:
 def test_the_fixed_values_of_an_objective_lie_in_the_domain_that_is_searched() -> None:
     for task in objectives.TASKS.values():
         assert len(task.fixed) == 5 and list(task.fixed) == sorted(task.fixed)
-        assert all(task.domain.low <= value <= task.domain.high for value in task.fixed)
+        within = [task.domain.low <= value <= task.domain.high for value in task.fixed]
+        # one value may lie below, where an objective does nothing
+        assert all(within[1:]) and (within[0] or task.number == "margin")
 
 
 def test_one_row_in_a_hundred_is_rare_and_two_in_a_hundred_have_a_label() -> None:

@@ -40,7 +40,7 @@ class IndividualTemperatures(NamedLoss):
     rate: float = 0.8  # share of a new batch in a row's moving average; their gamma
     first: float = 0.1  # temperature of a row that is seen for the first time
     lowest: float = 0.05  # no temperature is lower
-    highest: float = 1.0
+    highest: float = 1.0  # no temperature is higher
     momentum: float = 0.5  # share of the last slope in the next
     rows: int = 10_000  # rows that have a temperature; row n shares that of row n modulo this
 

@@ -28,7 +28,7 @@ class RobustRows(NamedLoss):
     alone = True
 
     cost: float = 10.0  # price of a move by one deviation; large: labelled rows stay
-    unlabelled_cost: float = 10.0
+    unlabelled_cost: float = 10.0  # price of such a move of a row without a label
     unlabelled: float = 0.1  # weight of the rows without labels
     ascents: int = 3  # steps by which a row moves
 
