@@ -23,7 +23,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@echo "test: all but the slow ones, in two processes, the longest first; some 11 minutes on 2 cores"
-	$(RUN)/python -m pytest -n 2 --dist loadfile
+	$(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)
 	@echo "test-slow: the tests that take minutes each"
