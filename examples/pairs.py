@@ -85,14 +85,19 @@ MODULES += (
 def modules() -> Iterator[object]:
     """Yield the modules, and those within the packages among them."""
     for name in MODULES:
-        top = importlib.import_module(name)
-        yield top
-        for found in pkgutil.iter_modules(getattr(top, "__path__", [])):
-            if not found.name.startswith(("_", "test", "windows")):
-                try:
-                    yield importlib.import_module(f"{name}.{found.name}")
-                except ImportError:
-                    print(f"left out {name}.{found.name}: it cannot be imported here", file=sys.stderr)
+        top = imported(name)
+        inside = pkgutil.iter_modules(getattr(top, "__path__", []))
+        named = [each.name for each in inside if not each.name.startswith(("_", "test", "windows"))]
+        yield from filter(None, [top, *(imported(f"{name}.{each}") for each in named)])
+
+
+def imported(name: str) -> object | None:
+    """Return a module, or None where this Python lacks it: turtle, say, needs a screen's library."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        print(f"left out {name}: it cannot be imported here", file=sys.stderr)
+        return None
 
 
 def texts() -> tuple[dict[str, str], dict[str, str]]:

@@ -35,3 +35,10 @@ def test_an_example_trains_and_ends_with_a_score(file: str, tmp_path) -> None:
     shoal("run", made(file, tmp_path), "directory=runs/example", *changes, folder=tmp_path)
     found = json.loads((tmp_path / "runs/example/summary.json").read_text())
     assert found["test_score"] > 0
+
+
+def test_pairs_are_made_where_python_lacks_a_module(monkeypatch, capsys) -> None:
+    from examples import pairs
+
+    monkeypatch.setitem(sys.modules, "turtle", None)  # Debian's own Python has no screen's library
+    assert pairs.imported("turtle") is None and "left out turtle" in capsys.readouterr().err
