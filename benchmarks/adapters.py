@@ -7,7 +7,6 @@ are paired. The last line is one JSON object; against each key stands what it ai
 """
 
 import argparse
-import ctypes
 import json
 import os
 import statistics
@@ -45,7 +44,6 @@ from shoal.policies.explore import Perturb
 from shoal.policies.rules import LEFT_ALONE, Rules
 from shoal.policies.space import Float, Int, Space
 from shoal.trainables.batches import Shuffled
-from shoal.trainables.given_back import MMAP_THRESHOLD, give_back_large
 from shoal.trainables.handover import handed_out
 from shoal.trainables.pretrained.causal import CausalModel
 from shoal.trainables.pretrained.settings import Pretrained
@@ -102,15 +100,7 @@ def speed(folder: str, repeats: int, device: str) -> dict[str, Any]:
     stack = Stack([member(folder, seed, ROWS, LENGTH, device=device) for seed in range(MEMBERS)])
     loop = peft_loop(folder, device)
 
-    def stacked_step() -> None:
-        give_back_large()  # as Shoal's workers do
-        stack.train(1)
-
-    def loop_step() -> None:
-        mallopt(USUAL_THRESHOLD)
-        loop()
-
-    found = in_turns({"stacked": stacked_step, "loop": loop_step}, repeats)
+    found = in_turns({"stacked": lambda: stack.train(1), "loop": loop}, repeats)
     parents = [0, 1, *range(2, MEMBERS - 2), 0, 1]  # the last two become clones
 
     def exploit() -> None:
@@ -126,13 +116,6 @@ def speed(folder: str, repeats: int, device: str) -> dict[str, Any]:
     }
 
 
-USUAL_THRESHOLD = 32 << 20  # bytes: what glibc's own limit comes to in such loops
-
-
-def mallopt(threshold: int) -> None:
-    ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, threshold)
-
-
 def bare_step(folder: str, rows: int) -> Callable[[], None]:
     from transformers import AutoModelForCausalLM
 
@@ -146,15 +129,7 @@ def full_speed(folder: str, repeats: int) -> dict[str, Any]:
     one = member(folder, 0, ROWS, LENGTH, adapter=None)
     bare = bare_step(folder, ROWS)
 
-    def own_step() -> None:
-        give_back_large()
-        one.train(1)
-
-    def plain() -> None:
-        mallopt(USUAL_THRESHOLD)
-        bare()
-
-    found = in_turns({"shoal": own_step, "bare": plain}, repeats)
+    found = in_turns({"shoal": lambda: one.train(1), "bare": bare}, repeats)
     return {"shoal_over_bare": found["bare"] / found["shoal"], "full_step_seconds": found["shoal"]}
 
 
@@ -221,7 +196,6 @@ METHODS: dict[str, Rules | None] = {
 def best_losses(folder: str, members: int, steps: int, interval: int, asked: tuple[str, int]) -> list[float]:
     """Return the loss of a method's best adapter with one seed, on the validation and the test rows."""
     torch.set_num_threads(1)
-    give_back_large()
     parts = data(folder)
     rows, held_out = smollm.together(parts["train"]), {split: parts[split] for split in SPLITS}
     method, seed = asked

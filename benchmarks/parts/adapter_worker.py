@@ -26,7 +26,6 @@ from shoal.cluster import checkpoints
 from shoal.cluster.storage import Store
 from shoal.search.worker.brood import save, snapshot
 from shoal.trainables.batches import Shuffled
-from shoal.trainables.given_back import give_back_large
 from shoal.trainables.handover import hand_in
 from shoal.trainables.pretrained.causal import CausalModel, recompute
 from shoal.trainables.pretrained.settings import LowRank, Pretrained
@@ -153,8 +152,6 @@ KINDS = {"stack": train_stack, "peft": train_peft, "full": train_full}
 
 def main() -> None:
     kind, folder, *numbers = sys.argv[1:]
-    if kind != "peft":
-        give_back_large()  # as Shoal's workers do
     import transformers  # noqa: F401
 
     start, peak, began = status(), Peak(), time.perf_counter()

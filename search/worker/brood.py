@@ -27,7 +27,6 @@ from shoal.search.worker.orders import way_to_orders
 from shoal.search.worker.spent import CHECKPOINT, EXPLOIT, Spent
 from shoal.search.worker.teams import Team, failed_row, teams
 from shoal.search.worker.work import Work
-from shoal.trainables.given_back import give_back_large
 from shoal.trainables.handover import handed_out
 from shoal.trainables.member import Member, SavedState
 from shoal.trainables.network import Network
@@ -43,8 +42,6 @@ def host_members(work: Work, actor: Any, brood: int) -> None:
     span = span_of(run)
     store = StandingStore(run.directory)
     torch.set_num_threads(work.threads)
-    if run.pretrained and run.device == "cpu":
-        give_back_large()
     shared = way_to_ledger(work.ledger, run, brood)
     if run.population.mode == "asynchronous":
         mine = hosted(run, brood, train.get_context().get_world_rank())
