@@ -4,6 +4,7 @@ import json
 import os
 from typing import Any
 
+from shoal.search.config.places import is_place
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.models import check_told
@@ -27,6 +28,17 @@ def read_exported(key: str, folder: str) -> dict[str, Any]:
         f"{key}: must be the folder of an exported model, with config.json and model.safetensors, such as "
         f"runs/NAME/best, got {folder}."
     )
+
+
+def trainable_of(folder: str) -> str:
+    """Return what an exported model was in its run, such as decoder; nothing for any other folder."""
+    from shoal.cluster.storage import Store
+
+    if not is_place(folder):
+        return ""
+    store = Store(folder)
+    found = json.loads(store.read("config.json")) if store.exists("config.json") else {}
+    return str(found.get("trainable", ""))
 
 
 def check_exported(key: str, folder: str, tokenizer: str, vocabulary: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from shoal.trainables.decoder import Decoder, initialise
 from shoal.trainables.embedder_settings import EmbedderSettings
+from shoal.trainables.pretrained.folder import judging_model
 from shoal.trainables.searched_numbers import FloatOrTensor
 from shoal.trainables.settings import DecoderShape
 
@@ -93,17 +94,8 @@ def mean_state(states: Tensor, there: Tensor) -> Tensor:
 
 
 def open_encoder(folder: str) -> nn.Module:
-    """Return an encoder of transformers in float32; only its own code is run, and only safetensors are read."""
-    import transformers
-
-    opened: nn.Module = transformers.AutoModel.from_pretrained(
-        folder,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-        dtype=torch.float32,
-        attn_implementation="sdpa",
-    )
+    """Return an encoder of transformers in float32, to be trained; raises ValueError where it lacks weights."""
+    opened = judging_model(folder, "AutoModel", "cpu").train().requires_grad_(True)
     # the pooler makes no part of the states: it would never train
     if getattr(opened, "pooler", None) is not None:
         opened.pooler = None  # type: ignore[assignment]

@@ -1,7 +1,6 @@
 """How a new member begins with weights of another run, which `search.records.beginning` reads."""
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from shoal.search.config.stages import Begin
 from shoal.search.errors import InputError
 from shoal.trainables.handover import hand_in
 from shoal.trainables.network import Network
+from shoal.trainables.recipes.frozen import matching
 from shoal.trainables.slots import load_slots
 
 StartArrays = dict[str, NDArray[Any]]
@@ -64,13 +64,10 @@ def freeze(member: Network, patterns: list[str]) -> None:
 
 
 def named_by(weights: Mapping[str, Any], patterns: list[str]) -> set[str]:
-    found: set[str] = set()
-    for pattern in patterns:
-        fit = {name for name in weights if fnmatchcase(name, pattern)}
-        if not fit:
-            raise InputError(f"begin.fresh: must name weights of the members, but none fits {pattern}.")
-        found |= fit
-    return found
+    try:
+        return matching(set(weights), patterns, "begin.fresh:")
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def add_noise(member: Network, share: float) -> None:

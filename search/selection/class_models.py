@@ -1,6 +1,5 @@
 """Exported classifiers as scorers: they read rows of columns."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,11 @@ from shoal.cluster.rows import by_field
 from shoal.cluster.storage import Store
 from shoal.search.config.kinds import AnyObjectives
 from shoal.search.config.objective import USUAL, inputs_among
-from shoal.search.config.places import is_place
 from shoal.search.config.selection import ClassScore, DifferenceScore, EmbeddingScore, LossScore
 from shoal.search.config.trainable import SETTINGS
 from shoal.search.corpus.manifest import Manifest
 from shoal.search.errors import InputError
-from shoal.search.exported import read_exported
+from shoal.search.exported import read_exported, trainable_of
 from shoal.search.selection.corpora import ScoreColumns
 from shoal.search.selection.interface import RowScorer, Scoring, loss_difference
 from shoal.trainables.classifier_settings import ClassifierSettings
@@ -29,12 +27,7 @@ CAN = "a classifier gives loss, difference, class and embedding"
 
 def is_classifier(model: str) -> bool:
     """Say whether a folder holds an exported classifier."""
-    if not is_place(model):
-        return False
-    store = Store(model)
-    return (
-        store.exists("config.json") and json.loads(store.read("config.json")).get("trainable") == "classifier"
-    )
+    return trainable_of(model) == "classifier"
 
 
 def check_class_model(key: str, model: str, settings: Any, manifest: Manifest) -> None:

@@ -7,7 +7,6 @@ Only safetensors are read, and nothing in a folder is run.
 
 import hashlib
 import importlib.util
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from shoal.cluster.storage import Store
 from shoal.search.config.places import is_place
 from shoal.search.errors import InputError
-from shoal.search.exported import check_exported, read_exported
+from shoal.search.exported import check_exported, read_exported, trainable_of
 from shoal.search.models import INSTALL_MODELS, base_of, config_of, local_folder
 from shoal.search.selection.corpora import TokenRows
 from shoal.search.tokenizers import open_tokenizer
@@ -62,17 +61,9 @@ class Reader(NamedTuple):
         return [(np.arange(len(rows)), rows)]
 
 
-def is_ours(model: str) -> bool:
-    """Say whether a folder holds an exported decoder; then its config.json names the class that trained."""
-    if not is_place(model):
-        return False
-    store = Store(model)
-    return store.exists("config.json") and "trainable" in json.loads(store.read("config.json"))
-
-
 def open_reader(key: str, model: str, tokenizer: str, length: int, device: str, kind: str = CAUSAL) -> Reader:
     """Return a model that reads rows of `length` tokens of a corpus's tokenizer."""
-    if is_ours(model):
+    if trainable_of(model):
         return Reader(open_decoder(key, model, length, device))
     from shoal.trainables.pretrained.folder import is_causal, judging_model
     from shoal.trainables.pretrained.peft_files import add_adapter
@@ -151,7 +142,7 @@ def check_readable(key: str, model: str, tokenizer: str, vocabulary: int, kind: 
             f"{key}: must be the folder of an exported model or of transformers, with config.json and "
             f"model.safetensors, such as runs/NAME/best, got {model}."
         )
-    if is_ours(model):
+    if trainable_of(model):
         if kind == CLASSES:
             raise InputError(
                 f"{key}: must be a classifier of transformers, but {model} is an exported decoder."
@@ -168,7 +159,7 @@ def digest_of_weights(key: str, model: str) -> str:
     from shoal.trainables.pretrained.folder import weight_files
     from shoal.trainables.pretrained.peft_files import WEIGHTS
 
-    if is_ours(model):
+    if trainable_of(model):
         files = [(Store(model), "model.safetensors")]
     else:
         folder, base = model_and_base(key, model)

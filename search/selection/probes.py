@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from shoal.search.errors import InputError
+from shoal.search.exported import trainable_of
 from shoal.search.selection.corpora import TokenRows
 from shoal.search.selection.interface import Scoring
-from shoal.search.selection.language import CAUSAL, is_ours
+from shoal.search.selection.language import CAUSAL
 from shoal.search.selection.model_scorers import reader_of
 from shoal.search.tokenizers import open_tokenizer
 from shoal.trainables.retrieval_heads import Head, Probe, best_heads, retrieval_scores
@@ -24,7 +25,7 @@ def find_heads(scoring: Scoring, rows: TokenRows) -> list[Head]:
     settings, ours = scoring.settings, open_tokenizer(scoring.tokenizer)
     reader = reader_of(scoring, kind=CAUSAL)
     write = ours.within
-    if not is_ours(settings.model) and reader.encode is not None:
+    if not trainable_of(settings.model) and reader.encode is not None:
         write = tokenizer_of_folder(f"{scoring.key}.model", settings.model).within
     rng = np.random.default_rng(0)
     values = [each for row in rows if len(each := ours.decode(row).split()) > 1]

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -200,3 +201,21 @@ def test_what_cannot_be_is_one_line(changes: list[str], wanted: str) -> None:
     with pytest.raises(InputError) as raised:
         class_of(run_of(*changes))
     assert wanted in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_an_encoder_that_lacks_weights_is_refused_not_drawn(tmp_path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from shoal.trainables.text_tower import open_encoder
+
+    folder = shutil.copytree(bert(), tmp_path / "encoder")
+    weights = load_file(folder / "model.safetensors")
+    gone = next(name for name in weights if name.endswith("output.dense.weight"))
+    save_file(
+        {name: value for name, value in weights.items() if name != gone},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(ValueError, match="it has no weights for"):
+        open_encoder(str(folder))
+    assert any(weight.requires_grad for weight in open_encoder(bert()).parameters())
