@@ -208,7 +208,7 @@ def test_an_encoder_that_lacks_weights_is_refused_not_drawn(tmp_path) -> None:
 
     from shoal.trainables.text_tower import open_encoder
 
-    folder = shutil.copytree(bert(), tmp_path / "encoder")
+    folder = shutil.copytree(bert(), tmp_path / "lacking")
     weights = load_file(folder / "model.safetensors")
     gone = next(name for name in weights if name.endswith("output.dense.weight"))
     save_file(
