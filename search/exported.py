@@ -41,9 +41,18 @@ def trainable_of(folder: str) -> str:
     return str(found.get("trainable", ""))
 
 
-def check_exported(key: str, folder: str, tokenizer: str, vocabulary: int) -> dict[str, Any]:
-    """Return the config.json of an exported decoder; raises InputError if it reads other tokens than these."""
+def check_exported(
+    key: str, folder: str, tokenizer: str, vocabulary: int, both_ways: bool = False
+) -> dict[str, Any]:
+    """Return the config.json of an exported decoder; raises InputError if it reads other tokens than these.
+
+    One that was trained on hidden tokens finds no next ones: it serves only where texts are read `both_ways`.
+    """
     config = read_exported(key, folder)
+    if not both_ways and any(term.get("kind") == "masked" for term in config.get("objective", [])):
+        raise InputError(
+            f"{key}: must be a decoder that finds the next token, but {folder} was trained on hidden ones."
+        )
     theirs = config.get("trainable"), config.get("tokenizer"), config.get("shape", {}).get("vocabulary")
     # the tokenizer may be in another folder than at the model's training, so compare names
     names = {os.path.basename(str(name)) for name in (tokenizer, theirs[1])}

@@ -60,7 +60,8 @@ class DecoderBlock(nn.Module):
 class Decoder(nn.Module):
     """Token ids `(rows, length)` in, logits `(rows, length, vocabulary)` out.
 
-    `segment`, `(rows, length)`, numbers the examples of a row: attention and positions stay within each.
+    `segment`, `(rows, length)`, numbers the examples of a row: attention and positions stay within each. With
+    `hidden`, `(rows, length)`, each place looks at all others, and a token where it is True has no vector.
     """
 
     cosine: Tensor
@@ -76,7 +77,13 @@ class Decoder(nn.Module):
         self.register_buffer("cosine", cosine, persistent=False)
         self.register_buffer("sine", sine, persistent=False)
 
-    def forward(self, tokens: Tensor, dropout: FloatOrTensor = 0.0, segment: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        dropout: FloatOrTensor = 0.0,
+        segment: Tensor | None = None,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
         length = tokens.shape[1]
         cosine, sine, seen = self.cosine[:length], self.sine[:length], None
         if segment is not None:
@@ -84,6 +91,9 @@ class Decoder(nn.Module):
             places = seen.sum(dim=-1) - 1  # (rows, 1, length)
             cosine, sine = self.cosine[places], self.sine[places]
         x = self.embedding(tokens)
+        if hidden is not None:
+            x = x * ~hidden[..., None]
+            seen = seen_both_ways(torch.zeros_like(tokens) if segment is None else segment)
         for block in self.blocks:
             x = block(x, cosine, sine, dropout, seen)
         return functional.linear(self.norm(x), self.embedding.weight)
@@ -93,7 +103,12 @@ def seen_within(segment: Tensor) -> Tensor:
     """Return where each place may look, itself and before it in its example: `(rows, 1, length, length)`."""
     length = segment.shape[1]
     before = torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()
-    return (segment[:, None, :, None] == segment[:, None, None, :]) & before
+    return seen_both_ways(segment) & before
+
+
+def seen_both_ways(segment: Tensor) -> Tensor:
+    """Return where each place may look, all places of its example: `(rows, 1, length, length)`."""
+    return segment[:, None, :, None] == segment[:, None, None, :]
 
 
 def rotary_angles(length: int, width: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:

@@ -8,34 +8,97 @@ from torch import Tensor, nn
 
 from shoal.trainables.answering import until_end
 from shoal.trainables.decoder import Decoder, initialise, losses_by_token
+from shoal.trainables.forgetting import FORGET, extraction, likeliest_right
+from shoal.trainables.hiding import JUDGED_SHARE, as_seen, chosen
 from shoal.trainables.network import Network
+from shoal.trainables.objectives.inverted_hinge import hinge
+from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.pretrained.rows import mean_counted
 from shoal.trainables.scores import TokenIds
-from shoal.trainables.searched_numbers import FloatOrTensor, squared_log_partition, used
+from shoal.trainables.searched_numbers import FloatOrTensor, cross_entropy, squared_log_partition, used
 from shoal.trainables.settings import DecoderShape
 
 
 class LanguageModel(Network):
     """A decoder that trains on rows of tokens, or of instructions.
 
-    A row's loss is the mean over its tokens, of instructions over those of answers, in nats.
+    A row's loss is the mean over its tokens, of instructions over those of answers, in nats. Some rows may be
+    forgotten (`objectives.forget`); or a share of the tokens is hidden, and found from both sides
+    (`objectives.masked`).
     """
 
     takes = frozenset({"tokens", "instruction"})
     by_row = True
     writes = True
     shape: DecoderShape
+    losses: Weighted | None = None  # None: the next token's loss alone
 
     def build(self) -> nn.Module:
         model = Decoder(self.shape)
         initialise(model, self.generator)
         return model
 
+    def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
+        own = super().own_numbers(chosen)
+        return own if self.losses is None else own | self.losses.numbers(chosen.get("objective", {}))
+
+    @property
+    def hides(self) -> bool:
+        """Whether hidden tokens are found from both sides, and not the next one from those before it."""
+        return self.losses is not None and "hidden_nats" in self.losses.needs
+
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
+        if self.hides:
+            return self.hidden_loss(module, batch, numbers)
         return self.losses_of(decoder_logits(module, batch, numbers["dropout"]), batch, numbers)
 
     def losses_of(self, logits: Tensor, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
-        """Return each row's training loss `(rows,)`, in nats: its mean token loss, and the z-loss if used."""
+        """Return each row's training loss, `(rows,)`: that of rows to forget is another one."""
+        nats = self.next_token_loss(logits, batch, numbers)
+        if self.losses is None or not is_marked(batch):
+            return nats
+        hinges, counts = hinge(logits[:, :-1], tokens_in(batch)[:, 1:]), answer_places(batch)
+        each = hinges.mean(dim=1) if counts is None else mean_counted(hinges, counts)
+        out = {"nats": nats, "hinge": each}
+        return self.losses.loss(out, {FORGET: batch[FORGET]}, numbers, {})[0]
+
+    def hidden_loss(
+        self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor], full: bool = False
+    ) -> Tensor:
+        """Return each row's loss, the mean over its hidden tokens in nats, `(rows,)`.
+
+        With `full` it is that of each token `(rows, length)`, and NaN where none is hidden. Rows that are
+        judged hide the same tokens each time.
+        """
+        assert self.losses is not None
+        tokens, training = tokens_in(batch), module.training
+        share = numbers["objective.masked.share"] if training else JUDGED_SHARE
+        salt = torch.randint(2**62, (), device=tokens.device) if training else 0
+        segment = batch["segment"].long() if isinstance(batch, Mapping) and "segment" in batch else None
+        counts = torch.ones_like(tokens, dtype=torch.bool)
+        if segment is not None:
+            counts = (segment > 0) & (batch["mask"] > 0)
+        found = chosen(tokens, counts, share, salt)
+        read, hidden = as_seen(tokens, found, self.shape.vocabulary, salt)
+        logits = module(read, numbers["dropout"], segment, hidden)
+        flat = cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), numbers["label_smoothing"])
+        losses, z_loss = flat.view(tokens.shape), numbers["z_loss"]
+        if used(z_loss):
+            losses = losses + z_loss * logits.float().logsumexp(dim=-1).square()
+        if full:
+            return losses.masked_fill(~found, float("nan"))
+        return self.losses.loss({"hidden_nats": mean_counted(losses, found.float())}, {}, numbers, {})[0]
+
+    def measure(self, split: str = "validation") -> dict[str, float]:
+        return super().measure(split) | extraction(self, self.extracted)
+
+    def extracted(self, module: nn.Module, batch: Any) -> Tensor:
+        """Return the share of each row's tokens that count which the model finds likeliest, `(rows,)`."""
+        logits = decoder_logits(module, batch)[:, :-1]
+        return likeliest_right(logits, tokens_in(batch)[:, 1:], answer_places(batch))
+
+    def next_token_loss(self, logits: Tensor, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
+        """Return each row's loss `(rows,)`, in nats: its mean token loss, and the z-loss if used."""
         losses = losses_by_token(logits, tokens_in(batch), numbers["label_smoothing"])
         counts, z_loss = answer_places(batch), numbers["z_loss"]
         if counts is not None:
@@ -47,8 +110,10 @@ class LanguageModel(Network):
     def parts(self, module: nn.Module, batch: Any) -> Tensor:
         """Return the loss of each token except the first of a row, in nats: `(rows, length - 1)`.
 
-        It is NaN where a token does not count.
+        It is NaN where a token does not count. Of hidden tokens it is that of each token, `(rows, length)`.
         """
+        if self.hides:
+            return self.hidden_loss(module, batch, self.sober, full=True)
         return self.parts_of(decoder_logits(module, batch), batch)
 
     def parts_of(self, logits: Tensor, batch: Any) -> Tensor:
@@ -95,8 +160,13 @@ def tokens_in(batch: Any) -> Tensor:
     return tokens.long()
 
 
+def is_marked(batch: Any) -> bool:
+    """Say whether a batch says which of its rows are to be forgotten."""
+    return isinstance(batch, Mapping) and FORGET in batch
+
+
 def decoder_logits(module: nn.Module, batch: Any, dropout: FloatOrTensor = 0.0) -> Tensor:
-    if not isinstance(batch, Mapping):
+    if not isinstance(batch, Mapping) or "segment" not in batch:
         logits: Tensor = module(tokens_in(batch), dropout)
         return logits
     found: Tensor = module(tokens_in(batch), dropout, batch["segment"].long())
@@ -105,7 +175,7 @@ def decoder_logits(module: nn.Module, batch: Any, dropout: FloatOrTensor = 0.0) 
 
 def answer_places(batch: Any) -> Tensor | None:
     """Return 1.0 where the loss of a token after the first counts, `(rows, length - 1)`; None: all count."""
-    if not isinstance(batch, Mapping):
+    if not isinstance(batch, Mapping) or "segment" not in batch:
         return None
     segment = batch["segment"].long()
     same = (segment[:, 1:] == segment[:, :-1]) & (segment[:, 1:] > 0)

@@ -37,7 +37,8 @@ from shoal.trainables.span import Span, local
 
 # (stacked batch, numbers) -> losses `(members,)`, and each member's own result
 StackedObjective = Callable[[Any, Mapping[str, FloatOrTensor]], tuple[Tensor, Tensor]]
-OF_ROWS = frozenset({"sampling"})  # hyperparameters that the batches heed, and not the training step
+# hyperparameters that are no numbers of the recipe: the batches and the objective heed them
+OF_OTHERS = frozenset({"sampling", "objective"})
 
 
 class Network(Judged):
@@ -209,7 +210,7 @@ class Network(Judged):
     def adopt(self, hyperparameters: dict[str, Any]) -> None:
         self.hyperparameters = dict(hyperparameters)
         trained = {
-            name: value for name, value in hyperparameters.items() if name not in OF_ROWS.union(self.searched)
+            name: value for name, value in hyperparameters.items() if name not in OF_OTHERS.union(self.searched)
         }
         self.recipe = replace(self.base, **trained)
         assert self.recipe.optimiser == self.base.optimiser, "the optimiser's state is not searched"

@@ -7,11 +7,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from shoal.policies.mixers.mixer import TRAINING
+from shoal.search.checks.language import check_language
 from shoal.search.checks.sampled_numbers import chosen_by_place
 from shoal.search.checks.values import ends
 from shoal.search.config.explain import explain
 from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.objective import (
+    USUAL,
     class_settings,
     classes_told,
     embedder_settings,
@@ -51,12 +53,15 @@ def check_objective(run: Run) -> str:
         return f"sampling.rule: storm weighs rows by their class, so it needs a classifier, got {run.trainable}"
     if not run.described.gives or run.kind == "distill" or check_settings_section(run):
         return check_searched_without(run)
+    if run.trainable not in USUAL and not run.objective:
+        return check_unsaid(run)
     kinds = [section.kind for section in run.objective]
     if twice := next((kind for kind in kinds if kinds.count(kind) > 1), ""):
         return f"objective: each kind may stand in the list once, got {twice} twice"
     losses = objectives_of(run)
     return (
-        check_given(run, losses)
+        check_language(run, losses)
+        or check_given(run, losses)
         or check_fields(run, losses)
         or check_numbers(run, losses)
         or check_compared(run, losses)
@@ -98,6 +103,15 @@ def check_searched_without(run: Run) -> str:
         and SEARCHED not in (run.described.hyperparameters or ())
     ):
         return f"hyperparameters.{SEARCHED}: the {run.trainable} has a loss of its own, without such numbers"
+    return ""
+
+
+def check_unsaid(run: Run) -> str:
+    """Refuse numbers of an objective that the file does not name."""
+    if any(SEARCHED in values for values in chosen_by_place(run).values()):
+        return (
+            f"hyperparameters.{SEARCHED}: needs `objective:`, whose numbers it has, such as objective: masked"
+        )
     return ""
 
 

@@ -18,6 +18,8 @@ def check_swarm(run: Run) -> str:
     swarm, groups = run.swarm or Swarm(), len(run.data.groups)
     if problem := without_rows(run, "kind: mixture") or without_losses(run, "kind: mixture", network=True):
         return problem
+    if run.objective and run.trainable in ("decoder", "causal_lm"):
+        return "objective: kind mixture compares mixtures by the next token's loss; leave it out"
     if groups < 2:
         return f"data.groups: a mixture needs at least 2 groups, got {groups}"
     if swarm.runs < groups + 2:

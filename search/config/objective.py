@@ -18,11 +18,18 @@ USUAL = {
 }  # the objective of a class whose file names none
 
 
+def objective_of(run: Run) -> Weighted | None:
+    """Return the objective of members that need none: those of language models."""
+    return objectives_of(run) if run.objective else None
+
+
 def objectives_of(run: Run) -> Weighted:
     """Return the objective of a run's members."""
     given = [(section.kind, section.build()) for section in run.objective]
+    if given:
+        return weighted_sum(given)
     usual = USUAL[run.trainable]
-    return weighted_sum(given or [(usual, OBJECTIVES[usual]())])
+    return weighted_sum([(usual, OBJECTIVES[usual]())])
 
 
 def class_settings(run: Run) -> ClassifierSettings:

@@ -64,7 +64,8 @@ class Run(Settings):
     code: str = ""  # folder of the file with your own class; by default the folder of the YAML file
     # constants of your own class, of a classifier or of an embedder
     settings: HyperparameterValues = Field(default_factory=dict)
-    # the loss of classifier, embedder or preference, or a list with weights; its numbers may be searched
+    # the loss of a built-in class; of classifier, embedder or preference also a list with weights. Its numbers
+    # may be searched
     objective: AnyObjectives = Field(default_factory=list)
     declared: Declared | None = None  # the rows and constants that your own class takes: a run notes them
     data: Data = Data()  # which text members read, and how it becomes rows
@@ -160,6 +161,11 @@ class Run(Settings):
     def unseen(self) -> list[str]:
         """The groups whose losses judge the members, though no member trains on them."""
         return self.mixing.unseen if self.mixing else []
+
+    @property
+    def forgotten(self) -> tuple[str, ...]:
+        """The groups whose rows members are to forget; they play no part in a score."""
+        return tuple(group for term in self.objective if term.kind == "forget" for group in term.groups)
 
     @property
     def parts(self) -> int:

@@ -60,7 +60,8 @@ DECODER = Trainable(
     writes=True,
     network=True,
     priced=tuple(sorted(PRICED)),
-    hyperparameters=tuple(sorted(TRAINING_HYPERPARAMETERS)),
+    hyperparameters=tuple(sorted({*TRAINING_HYPERPARAMETERS, "objective"})),
+    gives=("nats", "hinge", "hidden_nats"),
 )
 CAUSAL_NUMBERS = {*TRAINING_HYPERPARAMETERS, "rank"}
 CAUSAL = Trainable(
@@ -69,9 +70,10 @@ CAUSAL = Trainable(
     by_loss=True,
     writes=True,
     network=True,
-    hyperparameters=tuple(sorted(CAUSAL_NUMBERS)),
+    hyperparameters=tuple(sorted({*CAUSAL_NUMBERS, "objective"})),
     searched=("rank",),
     priced=tuple(sorted({*PRICED, "rank"})),
+    gives=("nats", "hinge"),
 )
 PREFERRING = Trainable(
     takes=("preference",),

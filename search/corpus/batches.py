@@ -1,6 +1,6 @@
 """A member's batches: rows of every group, cut to its proportions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from shoal.policies.mixing import cut_batch
 from shoal.search.corpus.packing import PART_ROWS, Split
 from shoal.search.errors import Exhausted
 from shoal.search.messages import Reading
+from shoal.trainables.forgetting import FORGET
 from shoal.trainables.member import copies
 
 
@@ -35,12 +36,14 @@ class MixedBatches:
         batch: int,
         limits: Sequence[int] | None = None,  # most rows of each group, over all epochs
         stop: bool = False,  # stop when one group reaches its limit; otherwise the others go on
+        forgotten: Collection[str] = (),  # groups whose rows are to be forgotten: batches say which rows are
     ):
         self.groups, self.streams, self.batch = list(streams), list(streams.values()), batch
         self.windows = {
             place: stream for place, stream in enumerate(self.streams) if isinstance(stream, WindowStream)
         }
         self.limits, self.stop = limits, stop
+        self.forgotten = np.array([float(group in forgotten) for group in self.groups], np.float32)
         self.proportions = proportions
         self.cursors = [0] * len(self.streams)
         self.skipped = [0] * len(self.streams)
@@ -66,7 +69,10 @@ class MixedBatches:
         return self.take(self._next_counts())
 
     def take(self, counts: Sequence[int]) -> Any:
-        """Return the next `counts` rows of the groups, as `next` does; the proportions play no part."""
+        """Return the next `counts` rows of the groups, as `next` does; the proportions play no part.
+
+        Where rows are to be forgotten, a batch is arrays by field, and `forget`, `(batch,)`, is 1 for those.
+        """
         for place, window in self.windows.items():
             cursor = window.place(self, self.cursors[place])
             self.skipped[place] += cursor - self.cursors[place]
@@ -76,7 +82,11 @@ class MixedBatches:
             if count:
                 parts.append(self.streams[place].take(self.cursors[place], count))
                 self.cursors[place] += count
-        return by_field(np.concatenate(parts))
+        rows: Any = by_field(np.concatenate(parts))
+        if not self.forgotten.any():
+            return rows
+        fields = rows if isinstance(rows, Mapping) else {"tokens": rows}
+        return {**fields, FORGET: np.repeat(self.forgotten, counts)}
 
     def alike(self, other: object) -> bool:
         """Say whether the other's batches are the same ones from here on, of the same streams.

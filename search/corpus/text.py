@@ -15,6 +15,7 @@ from shoal.search.corpus.build import load_corpus
 from shoal.search.corpus.held_out import sampled_rows
 from shoal.search.corpus.manifest import Manifest
 from shoal.search.corpus.streams import limits, open_streams
+from shoal.trainables.forgetting import FORGOTTEN_ROWS
 
 OpenStreams = Callable[[Run, Manifest], Mapping[str, RowStream]]
 HeldOut = dict[str, dict[str, Any]]  # split -> group -> rows as `by_field` gives them
@@ -26,12 +27,18 @@ def text_of(run: Run, streams_of: OpenStreams = open_streams) -> tuple[Callable[
     streams = streams_of(run, manifest)
     share, stop = proportions(run, list(streams)), run.data.exhausted == "stop"
     bounds = limits(run.data, manifest, streams)
-    return partial(MixedBatches, streams, share, run.training.batch, bounds, stop), held_out_of(run)
+    batches = partial(MixedBatches, streams, share, run.training.batch, bounds, stop, run.forgotten)
+    return batches, held_out_of(run)
 
 
 def held_out_of(run: Run) -> HeldOut:
-    """Return split -> group -> rows."""
-    return {split: sample_of(run, split, run.training.evaluation_rows) for split in ("validation", "test")}
+    """Return split -> group -> rows; of groups that are to be forgotten also a sample of training rows."""
+    count = run.training.evaluation_rows
+    found = {split: sample_of(run, split, count) for split in ("validation", "test")}
+    if run.forgotten:
+        known = sample_of(run, "train", count)
+        found[FORGOTTEN_ROWS] = {group: known[group] for group in run.forgotten}
+    return found
 
 
 def sample_of(run: Run, split: str, count: int) -> dict[str, Any]:

@@ -66,6 +66,7 @@ def build_members(
         if run.score != BY_LOSS:
             assert isinstance(member, Network), "the file's check lets only these have another score"
             member.questions, member.group_weights = asked, run.score.groups
+        leave_out(member, run)
         if rule is not None:
             sample_member(member, rule, run.seed, run.training.steps, number, shared, scores)
         if span is not None:
@@ -86,6 +87,13 @@ def build_members(
         else:
             members[number] = complete(number, member)
     return members
+
+
+def leave_out(member: Any, run: Run) -> None:
+    """Let the groups that are to be forgotten play no part in a member's score."""
+    if run.forgotten:
+        of_score = member.targets or list(load_corpus(run.data).groups)
+        member.targets = [group for group in of_score if group not in run.forgotten]
 
 
 def span_workers(member: Member, span: Span) -> None:

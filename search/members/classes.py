@@ -7,7 +7,13 @@ from typing import Any
 
 from shoal.policies.sampling.learnt_weights import Storm
 from shoal.policies.sampling.storm import FEATURES, Passes, features
-from shoal.search.config.objective import class_settings, embedder_settings, lacking_vector, objectives_of
+from shoal.search.config.objective import (
+    class_settings,
+    embedder_settings,
+    lacking_vector,
+    objective_of,
+    objectives_of,
+)
 from shoal.search.config.run import Run
 from shoal.search.config.trainable import FACTS
 from shoal.search.corpus.build import load_corpus
@@ -15,6 +21,7 @@ from shoal.search.errors import InputError
 from shoal.search.members.declarations import constants_in
 from shoal.search.members.own_class import own_class
 from shoal.search.models import settings_of
+from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.pretrained.settings import Pretrained
 
 
@@ -61,18 +68,18 @@ def decoder(run: Run) -> Made:
 
     vocabulary, length = load_corpus(run.data).vocabulary, run.data.sequence_length
     shape = DecoderShape(vocabulary=vocabulary, sequence_length=length, **run.model.shape)
-    return Made(LanguageModel, {"shape": shape})
+    return Made(LanguageModel, {"shape": shape, "losses": objective_of(run)})
 
 
 def causal_lm(run: Run) -> Made:
-    return pretrained_class(settings_of(run))
+    return pretrained_class(settings_of(run), objective_of(run))
 
 
-def pretrained_class(given: Pretrained) -> Made:
+def pretrained_class(given: Pretrained, losses: Weighted | None = None) -> Made:
     """Return the class of members of a pretrained model."""
     from shoal.trainables.pretrained.causal import CausalModel
 
-    return Made(CausalModel, {"pretrained": given})
+    return Made(CausalModel, {"pretrained": given, "losses": losses})
 
 
 def preference(run: Run) -> Made:

@@ -60,7 +60,7 @@ def encoder_of(settings: EmbedderSettings, tokenizer: str, vocabulary: int) -> A
         return None
     config = read_exported("settings.encoder", settings.encoder)
     if config.get("trainable") == "decoder":
-        check_exported("settings.encoder", settings.encoder, tokenizer, vocabulary)
+        check_exported("settings.encoder", settings.encoder, tokenizer, vocabulary, both_ways=True)
         return DecoderShape(**config["shape"]), load(Store(settings.encoder).read("model.safetensors"))
     theirs, wide = config.get("vocab_size", 0), config.get("hidden_size", 0)
     if theirs < vocabulary or wide != settings.width:

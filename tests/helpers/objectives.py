@@ -36,6 +36,7 @@ VARIED: dict[str, list[dict[str, Any]]] = {
     "future_teacher": [{"threshold": 0.4}],
     "label_proportions": [{"sureness": 0.1}],
     "naive_bayes": [{"forget": 0.1}],
+    "forget": [{"groups": ("one",)}, {"groups": ("one",), "form": "negative"}],
 }
 CASES = [(kind, given) for kind in OBJECTIVES for given in VARIED.get(kind, [{}])]
 
@@ -65,6 +66,9 @@ def given(seed: int = 0, rows: int = SIZES.rows, kind: torch.dtype = torch.float
         out |= {name: -normal(rows).abs() - 3, f"{name}_reference": -normal(rows).abs() - 3}
         out[f"{name}_hinge"] = 2 * normal(rows).sigmoid()
         out[f"{name}_length"] = torch.randint(2, 9, (rows,), generator=draws).to(kind)
+    for name in ("nats", "hidden_nats", "total", "reference"):
+        out[name] = normal(rows).abs() + 1
+    out["hinge"] = 2 * normal(rows).sigmoid()
     batch = {
         "label": torch.randint(classes, (rows,), generator=draws),
         "group": torch.randint(groups, (rows,), generator=draws),
@@ -75,6 +79,7 @@ def given(seed: int = 0, rows: int = SIZES.rows, kind: torch.dtype = torch.float
         "document": torch.randint(7, (rows,), generator=draws),
         "bag": torch.randint(3, (rows,), generator=draws),
         "shares": normal(rows, classes).softmax(dim=-1),
+        "forget": torch.arange(rows) % 2,
         "there": torch.tensor([[1.0, 1.0, 0.0]]).repeat(rows, 1).to(kind),
         "teacher": normal(rows, 4),
     }

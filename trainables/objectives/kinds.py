@@ -10,6 +10,7 @@ from shoal.trainables.objectives.cross_entropy import CrossEntropy
 from shoal.trainables.objectives.dice import Dice
 from shoal.trainables.objectives.domain_heads import DomainHeads
 from shoal.trainables.objectives.dpo import DPO
+from shoal.trainables.objectives.forget import Forget
 from shoal.trainables.objectives.future_teacher import FutureTeacher
 from shoal.trainables.objectives.guided import Guided
 from shoal.trainables.objectives.hard_negatives import HardNegatives, TeacherScores
@@ -17,6 +18,7 @@ from shoal.trainables.objectives.individual_temperatures import IndividualTemper
 from shoal.trainables.objectives.inverted_hinge import InvertedHinge
 from shoal.trainables.objectives.label_proportions import LabelProportions
 from shoal.trainables.objectives.loki import Loki
+from shoal.trainables.objectives.masked import MaskedTokens
 from shoal.trainables.objectives.naive_bayes import NaiveBayes
 from shoal.trainables.objectives.robust_rows import RobustRows
 from shoal.trainables.objectives.shrunk_classes import ShrunkClasses
@@ -47,4 +49,6 @@ OBJECTIVES: dict[str, Any] = {  # name -> a subclass of `NamedLoss`
     "label_proportions": LabelProportions,
     "dpo": DPO,
     "inverted_hinge": InvertedHinge,
+    "forget": Forget,
+    "masked": MaskedTokens,
 }

@@ -10,12 +10,15 @@ from torch.func import vmap
 
 from shoal.trainables.accumulate import FOUND
 from shoal.trainables.arrays import map_nest, pieces
+from shoal.trainables.forgetting import FORGET, extraction, likeliest_right
 from shoal.trainables.network import Network, StackedObjective
+from shoal.trainables.objectives.inverted_hinge import hinge
+from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.pretrained.begin import begin_with, redraw
 from shoal.trainables.pretrained.folder import member_module, open_base
 from shoal.trainables.pretrained.head import FrozenHead
 from shoal.trainables.pretrained.low_rank import adapters, add_adapters, fit_rank, ranks_in_use
-from shoal.trainables.pretrained.rows import Seen, mean_counted, seen
+from shoal.trainables.pretrained.rows import Seen, by_row, mean_counted, rows_where, seen
 from shoal.trainables.pretrained.settings import Pretrained
 from shoal.trainables.pretrained.writing import write_on
 from shoal.trainables.recipes.densities import without_masks
@@ -42,13 +45,15 @@ class CausalModel(Network):
     stacks_itself = True
     draws_weights = False
     pretrained: Pretrained
+    losses: Weighted | None = None  # None: the next token's loss alone
 
     def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
         adapter = self.pretrained.adapter
+        told = {} if self.losses is None else self.losses.numbers(chosen.get("objective", {}))
         if adapter is None:
-            return {}
+            return told
         dropout = {"dropout": adapter.dropout} if adapter.dropout and "dropout" not in chosen else {}
-        return {"rank": float(chosen.get("rank", adapter.rank)), **dropout}
+        return {"rank": float(chosen.get("rank", adapter.rank)), **dropout, **told}
 
     def costs(self) -> dict[str, float]:
         adapter, found = self.pretrained.adapter, super().costs()
@@ -60,9 +65,17 @@ class CausalModel(Network):
         """Whether it never trains in a stack: only adapters do."""
         return super().alone or self.pretrained.adapter is None
 
+    @property
+    def compares(self) -> bool:
+        """Whether rows are compared with the model that members begin with."""
+        terms = () if self.losses is None else self.losses.terms.values()
+        return any(getattr(term, "form", "") == "negative" for term in terms)
+
     def build(self) -> nn.Module:
         given = self.pretrained
         if given.adapter is None:
+            if self.compares:
+                self.template = open_base(given.path, self.recipe.precision, self.device)
             module = open_base(given.path, "float32", self.device, kept=False)
             redraw(module, given.fresh)
             frozen_by(module, given.freeze)
@@ -141,30 +154,82 @@ class CausalModel(Network):
         rows = seen(batch)
         for layer in self.layers.values():
             layer.drop(numbers["dropout"])
+        if self.losses is not None and isinstance(batch, Mapping) and FORGET in batch:
+            return self.forgetting_loss(module, rows, batch[FORGET], numbers)
         return mean_counted(self.token_losses(module, rows, numbers), rows.counted)
 
-    def token_losses(
-        self, module: nn.Module, rows: Seen, numbers: Mapping[str, FloatOrTensor] | None = None
+    def forgetting_loss(
+        self, module: nn.Module, rows: Seen, forget: Tensor, numbers: Mapping[str, FloatOrTensor]
     ) -> Tensor:
-        """Return the loss of the next token at each place that counts, else 0: `(rows, length)`."""
+        """Return the loss of each row, `(rows,)`, where `forget` is 1 for those that are to be forgotten."""
+        assert self.losses is not None
+        gone = forget > 0
+        each = self.token_losses(module, rows, numbers, gone)
+        mean = mean_counted(each, rows.counted)
+        out = {"nats": mean, "hinge": mean}
+        if self.compares:
+            with torch.no_grad():
+                known = self.token_losses(self.template, rows_where(rows, gone)).sum(dim=1)
+            out |= {
+                "total": each.sum(dim=1),
+                "reference": mean.new_zeros(mean.shape).masked_scatter(gone, known),
+            }
+        told = {name: by_row(each, len(forget)) for name, each in numbers.items() if "." in name}
+        return self.losses.loss(out, {FORGET: forget}, told, {})[0]
+
+    def token_losses(
+        self,
+        module: nn.Module,
+        rows: Seen,
+        numbers: Mapping[str, FloatOrTensor] | None = None,
+        gone: Tensor | None = None,
+    ) -> Tensor:
+        """Return the loss of the next token at each place that counts, else 0: `(rows, length)`.
+
+        Rows for which `gone`, `(rows,)`, is True have inverted hinges or, if they are compared, plain losses.
+        """
         counts, told = rows.counted > 0, numbers or {}
         targets = rows.targets[counts]
         smoothing, z_loss = (by_token(told.get(name, 0.0), counts) for name in ("label_smoothing", "z_loss"))
+        there = None if gone is None else gone[:, None].expand(counts.shape)[counts]  # (tokens,)
+        if there is not None:
+            smoothing, z_loss = (
+                None if each is None else each.masked_fill(there, 0.0) for each in (smoothing, z_loss)
+            )
         if self.span is not None or not getattr(module, "plain_head", False):
-            losses = plain_losses(module(**asked(rows)).logits[counts], targets, smoothing, z_loss)
+            found = module(**asked(rows)).logits[counts]
+            losses, head = plain_losses(found, targets, smoothing, z_loss), nn.Identity()
         else:
-            hidden = module.base_model(**asked(rows)).last_hidden_state[counts]  # type: ignore[operator]
-            head: Any = module.get_output_embeddings()  # type: ignore[operator]
-            if head.weight.requires_grad and torch.is_grad_enabled():
-                losses = plain_losses(head(hidden), targets, smoothing, z_loss)
-            else:
-                weight = head.weight
-                if torch.is_autocast_enabled(self.device.type):
-                    weight = weight.to(torch.get_autocast_dtype(self.device.type))
-                losses = FrozenHead.apply(
-                    hidden.to(weight.dtype), weight, head.bias, targets, smoothing, z_loss
-                )
+            found = module.base_model(**asked(rows)).last_hidden_state[counts]  # type: ignore[operator]
+            head = module.get_output_embeddings()  # type: ignore[operator]
+            losses = self.behind_head(head, found, targets, smoothing, z_loss)
+        if there is not None and not self.compares:
+            losses = losses.masked_scatter(there, hinge(head(found[there]), targets[there]))
         return losses.new_zeros(counts.shape).masked_scatter(counts, losses)
+
+    def behind_head(
+        self, head: Any, hidden: Tensor, targets: Tensor, smoothing: Tensor | None, z_loss: Tensor | None
+    ) -> Tensor:
+        """Return the loss of each token in nats, `(tokens,)`, of states `(tokens, width)` before the head."""
+        if head.weight.requires_grad and torch.is_grad_enabled():
+            return plain_losses(head(hidden), targets, smoothing, z_loss)
+        weight = head.weight
+        if torch.is_autocast_enabled(self.device.type):
+            weight = weight.to(torch.get_autocast_dtype(self.device.type))
+        losses: Tensor = FrozenHead.apply(
+            hidden.to(weight.dtype), weight, head.bias, targets, smoothing, z_loss
+        )
+        return losses
+
+    def measure(self, split: str = "validation") -> dict[str, float]:
+        return super().measure(split) | extraction(self, self.extracted)
+
+    def extracted(self, module: nn.Module, batch: Any) -> Tensor:
+        """Return the share of each row's tokens that count which the model finds likeliest, `(rows,)`."""
+        rows = seen(batch)
+        for layer in self.layers.values():
+            layer.drop(0.0)
+        return likeliest_right(module(**asked(rows)).logits, rows.targets, rows.counted)
 
     def parts(self, module: nn.Module, batch: Any) -> Tensor:
         """Return the loss of each token that counts, in nats, else NaN: `(rows, length)`."""

@@ -12,7 +12,7 @@ from shoal.trainables.objectives.inverted_hinge import hinge
 from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.pretrained.causal import ROWS_AT_A_TIME, CausalModel, asked
 from shoal.trainables.pretrained.folder import open_base
-from shoal.trainables.pretrained.rows import Seen, seen
+from shoal.trainables.pretrained.rows import Seen, by_row, seen
 from shoal.trainables.searched_numbers import FloatOrTensor
 
 PROBE_BETA = 0.1  # the losses that are reported have this beta, whatever a member trains by
@@ -37,9 +37,6 @@ class PreferenceModel(CausalModel):
         if self.pretrained.adapter is None:
             self.template = open_base(self.pretrained.path, self.recipe.precision, self.device)
         return module
-
-    def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
-        return super().own_numbers(chosen) | self.losses.numbers(chosen.get("objective", {}))
 
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         for layer in self.layers.values():
@@ -115,10 +112,3 @@ def pair_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
 def ranked_right(chosen: Tensor, rejected: Tensor) -> Tensor:
     """Return the share of pairs whose better answer has gained more; equal gains count half."""
     return (chosen > rejected).double().mean() + 0.5 * (chosen == rejected).double().mean()
-
-
-def by_row(number: FloatOrTensor, rows: int) -> FloatOrTensor:
-    """Return a number, or each member's for its rows of a stack, `(rows,)`."""
-    if not isinstance(number, Tensor) or number.dim() == 0:
-        return number
-    return number.float().repeat_interleave(rows // number.numel())

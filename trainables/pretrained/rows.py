@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from shoal.trainables.searched_numbers import FloatOrTensor
+
 
 class Seen(NamedTuple):
     """Rows of tokens, and what belongs to them; all are `(rows, length)`."""
@@ -20,13 +22,13 @@ class Seen(NamedTuple):
 
 
 def seen(batch: Any) -> Seen:
-    """Return rows of plain tokens `(rows, length)`, or of records with `tokens`, `mask` and `segment`.
+    """Return rows of plain tokens `(rows, length)`, or of records with `tokens`, and `mask` and `segment`.
 
     The mask is 1 where a token's own loss counts: at the place before it, which predicts it. In a row of
     several examples positions begin at 0 in each, and no place looks into another example.
     """
-    if not isinstance(batch, Mapping):
-        tokens = batch.long()
+    if not isinstance(batch, Mapping) or "mask" not in batch:
+        tokens = (batch["tokens"] if isinstance(batch, Mapping) else batch).long()
         counted = torch.ones(tokens.shape, device=tokens.device)
         counted[:, -1] = 0.0
         return Seen(tokens, tokens.roll(-1, dims=1), counted)
@@ -46,6 +48,11 @@ def seen(batch: Any) -> Seen:
     return Seen(*plain, places - starts, attention)
 
 
+def rows_where(rows: Seen, wanted: Tensor) -> Seen:
+    """Return the rows for which `wanted`, `(rows,)`, is True."""
+    return Seen(*(None if part is None else part[wanted] for part in rows))  # type: ignore[arg-type]
+
+
 def packed(segment: Tensor) -> bool:
     """Say whether a row holds several examples, or does not begin with one."""
     return bool(((segment > 1) | (segment[:, :1] == 0)).any())
@@ -54,3 +61,10 @@ def packed(segment: Tensor) -> bool:
 def mean_counted(losses: Tensor, counted: Tensor) -> Tensor:
     """Return each row's mean over what counts in it, `(rows,)`; 0 where nothing does."""
     return (losses * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1.0)
+
+
+def by_row(number: FloatOrTensor, rows: int) -> FloatOrTensor:
+    """Return a number, or each member's for its rows of a stack, `(rows,)`."""
+    if not isinstance(number, Tensor) or number.dim() == 0:
+        return number
+    return number.float().repeat_interleave(rows // number.numel())

@@ -137,7 +137,7 @@ def test_what_cannot_be_is_one_line(changes: list[str], said: str) -> None:
 
 def test_an_objective_belongs_to_classes_that_take_one() -> None:
     Path("run.yaml").write_text("name: x\ndata: {groups: {code: installed}}\npopulation: {exploit: none}\n\n")
-    assert refused("objective=dice") == "objective: the decoder has a loss of its own; leave it out"
+    assert refused("objective=dice") == "objective.dice: needs logits, which the decoder does not give"
     assert refused("settings={width: 4}").startswith("settings: only a class of your own has it")
 
 
