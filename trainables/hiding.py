@@ -8,7 +8,7 @@ from torch import Tensor
 
 from shoal.trainables.searched_numbers import FloatOrTensor
 
-# of the hidden tokens 80 % have no vector, 10 % are other tokens, 10 % stay in sight
+# 80 % of the hidden tokens have no vector, 10 % are other tokens, and the rest stays in sight
 BLANK, OTHER = 0.8, 0.9
 JUDGED_SHARE = 0.15  # share of the tokens that are hidden where rows are judged, whatever a member trains by
 FACTORS = (-7046029254386353131, -4658895280553007687, 6364136223846793005)  # odd numbers of 64 bits
