@@ -19,6 +19,15 @@ def normalise(weights: Sequence[float] | Vector) -> Vector:
     return np.asarray(shares / shares.sum())
 
 
+def dilution(mixed: Vector, alone: Vector) -> Vector:
+    """Return by how much a mixture exceeds the best single group in loss on each target: `(targets,)`, in nats.
+
+    `mixed` is the mixture's loss on each target, `alone` that of each group by itself, `(groups, targets)`.
+    Below 0 the mixture is better than any single group (Nguyen et al., 2022).
+    """
+    return np.asarray(mixed - alone.min(axis=0))
+
+
 def exponentiated(proportions: Vector, score: Vector, rate: float) -> Vector:
     """Return proportions times exp(rate * score), normalised (Kivinen and Warmuth, 1997).
 

@@ -130,15 +130,17 @@ def report(
 ) -> None:
     """Draw the run, or several runs side by side, as one HTML file that opens offline."""
     if len(paths) > 1:
-        from shoal.search.front.compare import write_comparison
+        from shoal.search.report.compare import write_comparison
 
         print_plainly(f"report: {write_comparison(paths, to)}")
         return
     from shoal.search.records import directory
+    from shoal.search.report.staged import write_stages_report
     from shoal.search.report.write import write_report
 
-    _, store = directory.open_run(paths[0])
-    print_plainly(f"report: {write_report(store)}")
+    given, store = directory.open_run(paths[0])
+    write = write_stages_report if given.kind == "stages" else write_report
+    print_plainly(f"report: {write(store)}")
 
 
 @app.command(epilog="Example: shoal export runs/demo --member 3 --to exported/")

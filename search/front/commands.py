@@ -115,7 +115,7 @@ def compare_command(
     """Hold runs beside one another: scores, settings that differ, and a page with their curves."""
     from rich.table import Table
 
-    from shoal.search.front.compare import comparing_page, read_stories, result_rows, setting_rows
+    from shoal.search.report.compare import comparing_page, read_stories, result_rows, setting_rows
 
     stories = read_stories(places)
     for rows in (result_rows(stories), setting_rows(stories)):

@@ -51,6 +51,13 @@ class TrainedMember:
         """Its weights by name."""
         return directory.whole_weights(self._run, self._store, self._row)
 
+    @cached_property
+    def rows(self) -> pa.Table:
+        """What its sampling policy holds of each training row: group, id, last loss, whether it is left out."""
+        from shoal.search.report.left_out import rows_of_member
+
+        return rows_of_member(self._run, self._store, self._row)
+
     def load(self) -> Any:
         """Return the trained torch module on the CPU, in evaluation mode; or the member, if it has none.
 
@@ -160,9 +167,12 @@ class Result:
 
     def report(self) -> str:
         """Draw the run as one HTML file that opens offline, and return its place."""
-        self._needs_population("report")
+        from shoal.search.report.staged import write_stages_report
         from shoal.search.report.write import write_report
 
+        if self.run.kind == "stages":
+            return write_stages_report(self._store)
+        self._needs_population("report")
         return write_report(self._store)
 
     def export(self, member: int | None = None, *, student: str | None = None, to: Any = None) -> str:

@@ -26,6 +26,7 @@ from shoal.search.report.figures import (
     stacked,
 )
 from shoal.search.report.inductive import inductive
+from shoal.search.report.left_out import left_out_section
 from shoal.search.report.measures import measures, tests_of
 from shoal.search.report.mixtures import mixing
 from shoal.search.report.page import document, grid, html_legend, html_table, panel, section
@@ -43,11 +44,11 @@ def write_report(store: Store) -> str:
 
     Raises InputError if the run has no configuration, lineage or metrics yet.
     """
-    store.write(REPORT, draw(read_story(store)))
+    store.write(REPORT, draw(read_story(store), store))
     return f"{store.uri}/{REPORT}"
 
 
-def draw(story: Story) -> str:
+def draw(story: Story, store: Store) -> str:
     parts = [
         header(story),
         overview(story),
@@ -59,6 +60,7 @@ def draw(story: Story) -> str:
         inductive(story),
         coded(story),
         sampling(story),
+        left_out_section(story, store),
         selection_section(story),
     ]
     parts += [comparison(story), members(story)]

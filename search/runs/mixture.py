@@ -28,7 +28,15 @@ from shoal.search.errors import InputError
 from shoal.search.records import directory
 from shoal.search.runs import population as running
 from shoal.search.runs.closing import print_next
-from shoal.search.runs.proposal import confirm, most, prior, proposal, proposal_table, settings
+from shoal.search.runs.proposal import (
+    confirm,
+    dilution_table,
+    most,
+    prior,
+    proposal,
+    proposal_table,
+    settings,
+)
 
 PROPOSAL = "proposal.json"
 
@@ -92,6 +100,7 @@ def search(run: Run, rows: dict[str, int], console: Console) -> None:
         store.write_json(PROPOSAL, found)
         record_status(store, "done")
     console.print(proposal_table(found))
+    console.print(dilution_table(found))
     places = {"proposal": f"{store.uri}/{PROPOSAL}", "report": f"{confirming.directory}/report.html"}
     for name, place in places.items():
         console.print(f"  {name:14}{place}", highlight=False, soft_wrap=True)

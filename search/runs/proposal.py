@@ -11,7 +11,7 @@ from shoal.policies.arrays import Vector
 from shoal.policies.laws.loglinear import fit_law, ridge
 from shoal.policies.laws.optimum import best_mixture
 from shoal.policies.laws.regmix import proposals, propose
-from shoal.policies.mixing import normalise
+from shoal.policies.mixing import dilution, normalise
 from shoal.policies.ranks import spearman
 from shoal.search.checks.swarm import FEWEST_FOR_TREES
 from shoal.search.config.run import Run
@@ -74,11 +74,13 @@ def proposal(run: Run, rows: dict[str, int], swarm: Run) -> dict[str, Any]:
         "best single group": alone[fitted(alone).mean(axis=1).argmin()],
         "random": rng.dirichlet(np.ones(len(rows))),
     }
-    beside = {"proposal": proposed(run, caps, mixtures, losses), **controls}
+    chosen = proposed(run, caps, mixtures, losses)
+    beside = {"proposal": chosen, **controls}
     return {
         "groups": list(rows),
         "low": low.tolist(),
         "high": high.tolist(),
+        "dilution": single_groups(run, chosen, mixtures, losses),
         "held_out_correlation": held_out_correlation(given, mixtures, losses),
         "runs": len(losses),
         "extra_steps": given.runs * given.steps,
@@ -86,6 +88,28 @@ def proposal(run: Run, rows: dict[str, int], swarm: Run) -> dict[str, Any]:
             name: {"mixture": each.tolist(), "predicted": float(fitted(each[None]).mean())}
             for name, each in beside.items()
         },
+    }
+
+
+def single_groups(run: Run, chosen: Vector, mixtures: Vector, losses: Vector) -> dict[str, Any]:
+    """Say of each group's loss whether one group alone would have been better than the proposal, by the law.
+
+    `over` is by how much the proposal's loss is above that of the best single group, in nats, with an interval
+    over other draws of the small runs, which see the same proposal.
+    """
+    given, names, alone = settings(run), list(run.data.groups), np.eye(len(chosen))
+
+    def told(drawn: Vector, seen: Vector) -> Vector:
+        fitted = predictor(given, drawn, seen)
+        return dilution(fitted(chosen[None])[0], fitted(alone))
+
+    best = predictor(given, mixtures, losses)(alone).argmin(axis=0)
+    again = proposals(told, mixtures, losses, given.draws, np.random.default_rng([run.seed, 5]))
+    low, high = np.quantile(again, (0.025, 0.975), axis=0)
+    columns = zip(names, best, told(mixtures, losses), low, high, strict=True)
+    return {
+        name: {"best_alone": names[at], "over": float(over), "low": float(least), "high": float(most_)}
+        for name, at, over, least, most_ in columns
     }
 
 
@@ -138,6 +162,15 @@ def confirm(found: dict[str, Any], run: Run, repeats: int) -> None:
         each["validation"] = float(validation[place][sound].mean()) if sound.any() else None
         means = of_seeds[sound].mean(axis=0).tolist() if sound.any() else [None] * len(groups)
         each["test"] = dict(zip(groups, means, strict=True))
+
+
+def dilution_table(found: dict[str, Any]) -> Table:
+    """Return of each group's loss how the proposal stands to the best single group, by the law, in nats."""
+    drawn = Table("loss of", "best single group", "the proposal is above it by", "", box=None, pad_edge=False)
+    for name, told in found["dilution"].items():
+        ends = f"{told['low']:+.3f} to {told['high']:+.3f}"
+        drawn.add_row(name, told["best_alone"], f"{told['over']:+.3f}", ends)
+    return drawn
 
 
 def proposal_table(found: dict[str, Any]) -> Table:

@@ -15,6 +15,7 @@ from shoal.search.config.run import Run
 from shoal.search.config.stage_runs import stage_runs
 from shoal.search.errors import InputError
 from shoal.search.records import directory
+from shoal.search.report.staged import write_stages_report
 from shoal.search.runs import population as running
 
 STAGE_COLUMNS = ("stage", "members", "steps", "best score", "seconds", "report")
@@ -54,6 +55,7 @@ def train_stages(run: Run, console: Console, baseline: bool) -> None:
         report = f"{store.uri}/{name}/report.html"
         table.add_row(name, *map(str, (told["members"], told["steps"], score, round(told["seconds"]), report)))
     console.print(table)
+    console.print(f"report: {write_stages_report(store)}", highlight=False, soft_wrap=True)
 
 
 def record(store: Store, run: Run, status: str) -> None:

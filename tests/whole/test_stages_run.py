@@ -38,6 +38,7 @@ def test_stages_go_on_where_they_stopped_and_replay(tmp_path) -> None:
     told = json.loads((place / "summary.json").read_text())
     assert told["status"] == "done" and list(told["stages"]) == ["first", "last"]
     assert told["member_steps"] == 32 and "last" in said
+    assert "grown: width by 2, layers by 2" in (place / "report.html").read_text()
     origin = json.loads(events(place / "last")[0].origin)
     assert origin["map"] == "grown: width by 2, layers by 2 (zero), 3 slots kept"
     before = members(place / "last", 2)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shoal.policies.mixing import apportion, bounded, counts_within, dealt, exponentiated, normalise
+from shoal.policies.mixing import apportion, bounded, counts_within, dealt, dilution, exponentiated, normalise
 
 
 def test_one_batch_by_hand() -> None:
@@ -148,3 +148,10 @@ def test_rows_that_are_not_left_go_to_groups_that_have_some(pairs: list[tuple[in
     kept = counts_within(counts, left)
     assert kept.sum() == counts.sum() and (kept <= left).all() and (kept >= 0).all()
     assert (kept >= np.minimum(counts, left)).all()
+
+
+def test_a_mixture_is_held_against_the_best_single_group_of_each_target() -> None:
+    alone = np.array([[1.0, 3.0], [2.0, 2.5]])  # (groups, targets)
+    # on the first target the first group alone is better by 0.2; on the second no group is as good
+    assert dilution(np.array([1.2, 2.0]), alone) == pytest.approx([0.2, -0.5])
+    assert dilution(alone[0], alone) == pytest.approx([0.0, 0.5])

@@ -16,7 +16,7 @@ from shoal.search.load import checked_run, load_run
 from shoal.search.messages import Row
 from shoal.search.records import tables
 from shoal.search.runs.mixture import as_population, design, short_interval, with_small_model
-from shoal.search.runs.proposal import confirm, most, proposal, proposal_table
+from shoal.search.runs.proposal import confirm, dilution_table, most, proposal, proposal_table
 
 RUN = """
 name: mixture
@@ -101,6 +101,12 @@ def test_the_proposal_is_the_worlds_best_mixture_with_the_controls_beside_it(
     assert list(found["beside"]) == ["proposal", *controls] and found["extra_steps"] == 40 * runs
     # each group alone would end at a mean loss of 1.91, 1.50 and 2.15
     assert found["beside"]["best single group"]["mixture"] == [0, 1, 0]
+    over = [found["dilution"][group]["over"] for group in ROWS]
+    if law == "log_linear":
+        expected = WORLD.losses(chosen[None])[0] - WORLD.losses(np.eye(3)).min(axis=0)
+        assert over == pytest.approx(expected.tolist(), abs=0.02)
+    assert all(told["low"] <= told["high"] for told in found["dilution"].values())
+    assert dilution_table(found).row_count == 3
     mixtures = [np.array(each["mixture"]) for each in found["beside"].values()]
     confirm(found, trained(run, "confirm", mixtures, 2, steps=100), 2)
     told = found["beside"]["stratified"]
