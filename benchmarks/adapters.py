@@ -18,6 +18,7 @@ from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ from shoal.policies.exploit import Truncation
 from shoal.policies.explore import Perturb
 from shoal.policies.rules import LEFT_ALONE, Rules
 from shoal.policies.space import Float, Int, Space
+from shoal.trainables import heap
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.handover import handed_out
 from shoal.trainables.pretrained.causal import CausalModel
@@ -114,6 +116,19 @@ def speed(folder: str, repeats: int, device: str) -> dict[str, Any]:
         "exploit_ms": 1000 * in_turns({"exploit": exploit}, 5)["exploit"] / 2,
         "device": device,
     }
+
+
+def trimming(folder: str, repeats: int) -> dict[str, float]:
+    """Return what a checkpointed step takes that gives holes of the heap back, over one that keeps them."""
+
+    def stack() -> Stack:
+        return Stack([member(folder, seed, ROWS, LENGTH, checkpointed=True) for seed in range(MEMBERS)])
+
+    trimmed = stack()
+    with patch.object(heap, "malloc_trim", lambda: None):
+        kept = stack()
+    found = in_turns({"trimmed": lambda: trimmed.train(1), "kept": lambda: kept.train(1)}, repeats)
+    return {"trimmed_over_kept": found["trimmed"] / found["kept"]}
 
 
 def bare_step(folder: str, rows: int) -> Callable[[], None]:
@@ -253,6 +268,7 @@ PARTS: dict[str, Callable[[str, argparse.Namespace], dict[str, Any]]] = {
     "full_memory": lambda folder, given: full_memory(folder),
     "sizes": lambda folder, given: sizes(folder),
     "speed": lambda folder, given: speed(folder, given.repeats, given.device),
+    "trimming": lambda folder, given: trimming(folder, given.repeats),
     "full_speed": lambda folder, given: full_speed(folder, given.repeats),
     "bf16": lambda folder, given: half_precision(folder, 2 * given.repeats),
     "search": lambda folder, given: search(

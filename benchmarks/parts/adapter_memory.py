@@ -1,7 +1,6 @@
 """The memory of processes that train adapters or whole models, each measured in a process of its own."""
 
 import json
-import os
 import subprocess
 import sys
 from typing import Any
@@ -9,13 +8,8 @@ from typing import Any
 from benchmarks.parts import smollm
 from benchmarks.parts.adapter_worker import LENGTH, MEMBERS, ROWS, member
 
-# glibc then gives large blocks back when they are freed, and torch takes huge pages for them
-LEAN = {"MALLOC_MMAP_THRESHOLD_": "4000000", "THP_MEM_ALLOC_ENABLE": "1"}
 
-
-def worker(
-    kind: str, folder: str, members: int, rows: int, checkpointed: bool = True, lean: bool = False
-) -> dict[str, float]:
+def worker(kind: str, folder: str, members: int, rows: int, checkpointed: bool = True) -> dict[str, float]:
     """Train in a process of its own; return the bytes that it took."""
     words = [kind, folder, *map(str, (members, rows, LENGTH, int(checkpointed)))]
     done = subprocess.run(
@@ -23,7 +17,6 @@ def worker(
         check=True,
         capture_output=True,
         text=True,
-        env={**os.environ, **(LEAN if lean else {})},
     )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -34,7 +27,7 @@ def memory(folder: str) -> dict[str, Any]:
 
     The file is in bfloat16, as the model's makers publish it, and all train in float32. `mapped` has the file
     in float32, which processes of one machine map and share. Layers are computed again in the backward pass,
-    here and there; `kept` is the same without that. `lean` has the worker in an environment that saves memory.
+    here and there; `kept` is the same without that.
     """
     half = smollm.half(folder)
     eight, one = worker("stack", half, MEMBERS, ROWS), worker("stack", half, 1, MEMBERS * ROWS)
@@ -42,7 +35,6 @@ def memory(folder: str) -> dict[str, Any]:
     return {
         "eight_over_one_memory": eight["peak"] / one["peak"],
         **beside_processes(eight, plain),
-        "lean": beside_processes(worker("stack", half, MEMBERS, ROWS, lean=True), plain),
         "one_mib": one["peak"] / 2**20,
         "mapped": side_by_side(folder, checkpointed=True),
         "kept": side_by_side(half, checkpointed=False),

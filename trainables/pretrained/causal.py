@@ -11,6 +11,7 @@ from torch.func import vmap
 from shoal.trainables.accumulate import FOUND
 from shoal.trainables.arrays import map_nest, pieces
 from shoal.trainables.forgetting import FORGET, extraction, likeliest_right
+from shoal.trainables.heap import give_holes_back
 from shoal.trainables.network import Network, StackedObjective
 from shoal.trainables.objectives.inverted_hinge import hinge
 from shoal.trainables.objectives.weighted import Weighted
@@ -87,12 +88,14 @@ class CausalModel(Network):
             begin_with(module, given)
         if given.gradient_checkpointing:
             recompute(module)
+            give_holes_back(module)
         self.layers = dict(adapters(module))
         self.fit()
         return module
 
     def compute_again(self) -> None:
         recompute(self.module)
+        give_holes_back(self.module)
 
     def adopt(self, hyperparameters: dict[str, Any]) -> None:
         super().adopt(hyperparameters)
