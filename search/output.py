@@ -29,6 +29,20 @@ def print_plainly(line: str, style: str | None = None, stderr: bool = False) -> 
     screen(stderr).print(line, style=style, highlight=False, soft_wrap=True, markup=False)
 
 
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let numpy be imported without threads of its BLAS, whose start takes longer than all else of it."""
+    name = "OPENBLAS_NUM_THREADS"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
 class Steady:
     """A stream that lets the command go on when it cannot be written to any more; the rest is dropped."""
 
