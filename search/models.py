@@ -20,7 +20,7 @@ from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.places import is_hub_name
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError, nearest
-from shoal.trainables.pretrained.settings import LowRank, Pretrained
+from shoal.trainables.pretrained.settings import LowRank, Pretrained, own_config
 
 INSTALL_MODELS = "pip install 'shoal[hf]'"
 FETCHED = ("*.json", "*.safetensors", "*.jinja")
@@ -153,11 +153,16 @@ def copied(key: str, uri: str) -> str:
 
 
 def tokenizer_folder(run: Run) -> str:
-    """Return the folder of a model's own tokenizer: an export has it, and else the model that it began with."""
+    """Return the folder of a model's own tokenizer: an export has it, and else the model that it began with.
+
+    That of an exported decoder may also be a word, such as bytes.
+    """
     begin = local_folder("model.begin", run.model.begin) if run.model.begin else ""
     if begin and Path(begin, "tokenizer.json").exists():
         return begin
-    return local_folder("model.path", run.model.path or base_of(begin))
+    folder = local_folder("model.path", run.model.path or base_of(begin))
+    own = own_config(folder)
+    return folder if own is None else str(own["tokenizer"])
 
 
 def check_pretrained(run: Run) -> None:
@@ -166,13 +171,16 @@ def check_pretrained(run: Run) -> None:
         raise InputError(
             f"model.path: is required with trainable: {run.trainable}, such as a folder of transformers."
         )
-    for name in ("transformers", "tokenizers"):
-        if importlib.util.find_spec(name) is None:
-            raise InputError(f"trainable: {run.trainable} needs the package {name}: {INSTALL_MODELS}")
     try:
         given = settings_of(run)
     except ValueError as error:
         raise InputError(f"model: {error}") from error
+    own = own_config(given.path)
+    for name in ("transformers", "tokenizers") if own is None else ():
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"trainable: {run.trainable} needs the package {name}: {INSTALL_MODELS}")
+    if own is not None:
+        check_own_decoder(run, given, own)
     if run.trainable == "preference" and given.begin:
         raise InputError(
             "model.begin: must not be an adapter with trainable: preference: the base without one is the "
@@ -182,6 +190,27 @@ def check_pretrained(run: Run) -> None:
     check_length(run, config)
     check_vocabulary(run, config)
     check_parts(run, given, outline_of(given.path))
+
+
+def check_own_decoder(run: Run, given: Pretrained, config: dict[str, Any]) -> None:
+    """Raise InputError if an exported decoder of ours cannot be trained on pairs of answers."""
+    if run.trainable != "preference":
+        raise InputError(
+            f"model.path: {given.path} is a decoder of ours, which trainable: decoder goes on with (begin.run);"
+            f" {run.trainable} trains models of transformers."
+        )
+    if any(term.get("kind") == "masked" for term in config.get("objective", [])):
+        raise InputError(
+            f"model.path: must be a decoder that finds the next token; {given.path} was trained on hidden ones."
+        )
+    if given.fresh:
+        raise InputError("model.fresh: must be left out with an exported decoder; `begin` draws weights anew.")
+    theirs, ours = (os.path.basename(str(name)) for name in (config["tokenizer"], run.data.tokenizer))
+    if theirs != ours:
+        raise InputError(
+            f"data.tokenizer: must be that of the decoder, {config['tokenizer']}, got {run.data.tokenizer}; "
+            f"leave it out."
+        )
 
 
 def config_of(folder: str, key: str = "model.path") -> dict[str, Any]:
@@ -238,7 +267,8 @@ def check_length(run: Run, config: dict[str, Any]) -> None:
 def check_vocabulary(run: Run, config: dict[str, Any]) -> None:
     from shoal.search.tokenizers import open_tokenizer
 
-    found, known = open_tokenizer(run.data.tokenizer).vocabulary, config.get("vocab_size")
+    found = open_tokenizer(run.data.tokenizer).vocabulary
+    known = config.get("vocab_size", config.get("shape", {}).get("vocabulary"))
     if isinstance(known, int) and found > known:
         raise InputError(
             f"data.tokenizer: must have at most the model's {known} tokens, but {run.data.tokenizer} has "

@@ -96,6 +96,10 @@ class Decoder(nn.Module):
             seen = seen_both_ways(torch.zeros_like(tokens) if segment is None else segment)
         for block in self.blocks:
             x = block(x, cosine, sine, dropout, seen)
+        return self.logits_of(x)
+
+    def logits_of(self, x: Tensor) -> Tensor:
+        """Return the logits of what the last block gives."""
         return functional.linear(self.norm(x), self.embedding.weight)
 
 

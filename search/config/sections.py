@@ -122,7 +122,9 @@ DECODER_KEYS = set(DecoderShape.__dataclass_fields__) - KEYS_OF_OTHER_SECTIONS.k
 class Model(section_of(DecoderShape, KEYS_OF_OTHER_SECTIONS, checked_with=KEYS_OF_OTHER_SECTIONS)):  # type: ignore[misc]
     """Shape of the decoder-only transformer, or a pretrained model and what of it trains."""
 
-    path: str = ""  # causal_lm: a folder of transformers, package:NAME/FOLDER, a URI, or a name on the hub
+    # causal_lm, preference: a folder of transformers, package:NAME/FOLDER, a URI, or a name on the hub;
+    # preference: also an exported decoder
+    path: str = ""
     adapter: AnyAdapter | None = None  # causal_lm: what trains; by default all weights do
     gradient_checkpointing: Flag = (
         False  # causal_lm: layers are computed again in the backward pass, to save memory

@@ -17,7 +17,7 @@ from shoal.search.errors import InputError
 from shoal.search.models import settings_of
 from shoal.search.records.inputs import READ_AT_ONCE
 from shoal.trainables.pretrained import peft_files
-from shoal.trainables.pretrained.settings import Pretrained
+from shoal.trainables.pretrained.settings import Pretrained, own_config
 
 WHOLE, TOLD = "model.safetensors", "shoal.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
@@ -34,16 +34,16 @@ def export_pretrained(
     if given.adapter is None and merge:
         raise InputError("--merge: adds an adapter to its base, and this model trained whole; leave it out.")
     if given.adapter is None or merge:
-        write_whole(given, weights, target)
+        write_whole(given, weights, target, told)
         name = WHOLE
     else:
         # a folder of a package is another one on another machine, but peft knows no packages
         write_adapter(given, weights, run.model.path if is_hub_name(run.model.path) else given.path, target)
         name = peft_files.WEIGHTS
-    if name == WHOLE:
+    if name == WHOLE and own_config(given.path) is None:
         config = json.loads(target.read("config.json"))
         target.write_json("config.json", config | {"shoal": told})
-    else:  # with a config.json transformers would take the folder for a whole model
+    elif name != WHOLE:  # with a config.json transformers would take the folder for a whole model
         target.write_json(TOLD, told)
     for file in TOKENIZER_FILES:
         if (found := Path(run.data.tokenizer, file)).exists():
@@ -65,7 +65,10 @@ def used_rank(weights: Mapping[str, NDArray[Any]]) -> int:
     return max([1, *(int(places.max()) + 1 for places in used if len(places))])
 
 
-def write_whole(given: Pretrained, weights: Mapping[str, NDArray[Any]], target: Store) -> None:
+def write_whole(
+    given: Pretrained, weights: Mapping[str, NDArray[Any]], target: Store, told: dict[str, Any]
+) -> None:
+    """Write a whole model as it was: one of transformers, or an exported decoder, which stays one."""
     import torch
 
     from shoal.trainables.pretrained.folder import loaded_model
@@ -79,6 +82,12 @@ def write_whole(given: Pretrained, weights: Mapping[str, NDArray[Any]], target: 
                 known[name].copy_(torch.from_numpy(np.array(weight)))
     else:
         peft_files.merge_adapter(module, weights, given.adapter.scale)
+    if (own := own_config(given.path)) is not None:
+        plain = {name: value.numpy() for name, value in module.state_dict().items()}
+        target.write(WHOLE, save(plain))
+        kept = {name: own[name] for name in ("trainable", "shape", "tokenizer")}
+        target.write_json("config.json", {**told, **kept, "objective": []})
+        return
     with tempfile.TemporaryDirectory() as folder:
         module.save_pretrained(folder)
         for file in sorted(Path(folder).iterdir()):

@@ -19,11 +19,13 @@ from shoal.trainables.pretrained.begin import begin_with, redraw
 from shoal.trainables.pretrained.folder import member_module, open_base
 from shoal.trainables.pretrained.head import FrozenHead
 from shoal.trainables.pretrained.low_rank import adapters, add_adapters, fit_rank, ranks_in_use
+from shoal.trainables.pretrained.own_decoder import ReadingDecoder
 from shoal.trainables.pretrained.rows import Seen, by_row, mean_counted, rows_where, seen
 from shoal.trainables.pretrained.settings import Pretrained
 from shoal.trainables.pretrained.writing import write_on
 from shoal.trainables.recipes.densities import without_masks
 from shoal.trainables.recipes.frozen import frozen_by
+from shoal.trainables.recompute import recompute_parts
 from shoal.trainables.scores import TokenIds
 from shoal.trainables.searched_numbers import FloatOrTensor, cross_entropy, used
 
@@ -253,6 +255,9 @@ class CausalModel(Network):
 
 def recompute(module: Any) -> None:
     """Let a model of transformers compute its layers again in the backward pass, in place of keeping them."""
+    if isinstance(module, ReadingDecoder):
+        recompute_parts(module)
+        return
     # the second is the first's name in older versions
     names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
     enable = next(getattr(module, name) for name in names if hasattr(module, name))

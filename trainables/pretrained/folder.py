@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from shoal.trainables.precision import computing
+from shoal.trainables.pretrained.own_decoder import ReadingDecoder, own_decoder, own_outline
+from shoal.trainables.pretrained.settings import own_config
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -82,6 +84,8 @@ def is_causal(module: nn.Module) -> bool:
 
 def loaded_model(folder: str, dtype: Any) -> nn.Module:
     """Return a new module with a folder's weights, each in memory of its own."""
+    if (own := own_config(folder)) is not None:
+        return own_decoder(folder, own, dtype)
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -149,6 +153,8 @@ def tensors_of(module: nn.Module) -> Iterator[Tensor]:
 @torch.no_grad()
 def has_plain_head(module: Any) -> bool:
     """Say whether the logits are one linear layer of the stream, and nothing else is done to them."""
+    if isinstance(module, ReadingDecoder):
+        return False  # its head is the table of its tokens, and no layer
     inner, head = module.base_model, module.get_output_embeddings()
     if inner is module or not isinstance(head, nn.Linear):
         return False
@@ -162,6 +168,9 @@ def has_plain_head(module: Any) -> bool:
 
 def outline(folder: str) -> nn.Module:
     """Return a folder's model without weights, from its config.json alone."""
+    if (own := own_config(folder)) is not None:
+        with torch.device("meta"):
+            return own_outline(own)
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

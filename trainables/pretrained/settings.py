@@ -1,6 +1,9 @@
 """Plain settings of pretrained models, readable without torch."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -43,3 +46,13 @@ class Pretrained:
             raise ValueError(
                 "fresh and freeze must be left out with an adapter: all but the adapter is frozen."
             )
+
+
+def own_config(folder: str) -> dict[str, Any] | None:
+    """Return the config.json of a folder that holds an exported decoder of ours; None for any other folder."""
+    try:
+        found: Any = json.loads(Path(folder, "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(found, dict) and found.get("trainable") == "decoder" and "shape" in found
+    return found if ours else None
