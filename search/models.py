@@ -17,7 +17,7 @@ import pyarrow.lib
 from shoal.cluster.storage import Store, reason
 from shoal.search.checks.recipes import uses
 from shoal.search.config.kinds import SpaceWithin
-from shoal.search.config.places import is_hub_name
+from shoal.search.config.places import is_hub_name, package_folder
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError, nearest
 from shoal.trainables.pretrained.settings import LowRank, Pretrained, own_config
@@ -114,14 +114,6 @@ def local_folder(key: str, place: str) -> str:
     if not os.path.isdir(place):
         raise InputError(f"{key}: must be the folder of a model, with config.json, got {place}.")
     return place
-
-
-def package_folder(key: str, place: str) -> str:
-    name, _, inside = place.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"{key}: no package `{name}` is installed, got {place}.")
-    return str(Path(spec.submodule_search_locations[0], inside))
 
 
 def from_hub(key: str, name: str) -> str:

@@ -1,5 +1,6 @@
 """Open the tokenizer that a run's file names; one that cannot be used is an InputError."""
 
+from shoal.search.config.places import unpackaged
 from shoal.search.errors import InputError
 from shoal.trainables.chat_template import ChatTemplate, chat_template_of
 from shoal.trainables.tokenizer import TOKENIZERS, Tokenizer, tokenizer_of
@@ -7,7 +8,7 @@ from shoal.trainables.tokenizer import TOKENIZERS, Tokenizer, tokenizer_of
 
 def open_tokenizer(name: str) -> Tokenizer:
     try:
-        return tokenizer_of(name)
+        return tokenizer_of(unpackaged("data.tokenizer", name))
     except ValueError as error:
         raise InputError(f"data.tokenizer: {error}") from error
 

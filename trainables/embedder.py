@@ -100,6 +100,10 @@ class Embedder(Network):
         towers: Any = module
         tower = towers["positive" if role != "query" and "positive" in towers else "query"]
         x = batch[self.settings.roles[role]]
+        if self.vocabulary and x.dim() == 3:  # several texts of each row
+            flat = tower(x.long().flatten(0, 1), numbers["dropout"], numbers["drop"])
+            several: Tensor = flat.view(*x.shape[:2], -1)
+            return several
         if self.vocabulary:
             x = x.long()
         else:
@@ -117,12 +121,19 @@ class Embedder(Network):
             document = batch[roles["document"]]
             found = {"same": document[:, None] == document}
         if "negatives" in out:
-            known = batch.get(roles["there"])
-            found["there"] = torch.ones_like(out["draws"]) if known is None else known.float()
+            found["there"] = self.known_negatives(batch, out["draws"])
         for role in self.losses.fields & roles.keys():
             values = batch[roles[role]]
             found[role] = values.long() if role in COUNTED else scaled(values).flatten(start_dim=1)
         return found
+
+    def known_negatives(self, batch: Mapping[str, Tensor], alike: Tensor) -> Tensor:
+        """Return 1 for each hard negative that there is, else 0: `(rows, most)`; an empty text is none."""
+        roles = self.settings.roles
+        if self.vocabulary:
+            return (batch[roles["negatives"]] >= 0).any(dim=-1).to(alike.dtype)
+        known = batch.get(roles["there"])
+        return torch.ones_like(alike) if known is None else known.float()
 
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         out = self.embedded(module, batch, numbers)

@@ -24,7 +24,8 @@ class EmbedderSettings:
 
     width: int = 64  # numbers of an embedding
     # texts: an exported decoder (runs/NAME/best), which then looks both ways, or a folder of an encoder of
-    # transformers, whose states are as wide as `width`; by default blocks of a decoder that begin anew
+    # transformers, also as package:NAME/FOLDER, whose states are as wide as `width`; by default blocks of a
+    # decoder that begin anew
     encoder: str = ""
     layers: int = 0  # hidden layers before it; 0: a linear projection. Of texts: blocks of attention
     hidden: int = 128  # numbers of a hidden layer; of texts: of a token between blocks
@@ -36,7 +37,9 @@ class EmbedderSettings:
     positive: str = "positive"  # column of the vector that answers it
     guide_query: str = "guide_query"  # column of the query's vector by a guide, for objectives that look at it
     guide_positive: str = "guide_positive"  # column of the guide's vector of the positive
-    negatives: str = "negatives"  # column of several hard negatives, a tensor of (most, numbers)
+    negatives: str = (
+        "negatives"  # column of several hard negatives, a tensor of (most, numbers) or a list of texts
+    )
     there: str = "there"  # column that is 1 for those that exist; by default all do
     teacher: str = "teacher"  # column of a teacher's scores of the positive and of each negative
     row: str = "row"  # column of the row's number, for objectives that keep something of each row

@@ -58,7 +58,10 @@ class FolderTower(nn.Module):
 
     def forward(self, tokens: Tensor, rate: FloatOrTensor, drop: FloatOrTensor) -> Tensor:
         there = kept_tokens(tokens, drop, self.training)
-        states = self.encoder(input_ids=tokens.clamp(min=0), attention_mask=there.long()).last_hidden_state
+        # an empty text looks at its first place, or its attention could be NaN
+        first = torch.arange(tokens.shape[1], device=tokens.device) == 0
+        read = there | (first & ~there.any(dim=1, keepdim=True))
+        states = self.encoder(input_ids=tokens.clamp(min=0), attention_mask=read.long()).last_hidden_state
         return mean_state(states, there)
 
 

@@ -1,9 +1,11 @@
 """The places that a run's file names: files, folders and URIs."""
 
+import importlib.util
 import os
 import re
 import string
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from shoal.search.config.distill import Distill
@@ -34,6 +36,8 @@ def with_places(run: Run, change: ChangePlace) -> Run:
         changes["sampling"] = sampling.model_copy(update={"scorer": scorer})
     if any(is_place(place) for place in (run.model.path, run.model.begin)):
         changes["model"] = of_model(run.model, change)
+    if run.trainable == "embedder":
+        changes["settings"] = of_embedder(run.settings, change)
     if run.begin is not None:
         changes["begin"] = of_begin(run.begin, change)
     if run.selection is not None:
@@ -51,6 +55,16 @@ def of_model(model: Model, change: ChangePlace) -> Model:
     return model.model_copy(update=found)
 
 
+def of_embedder(settings: Mapping[str, Any], change: ChangePlace) -> dict[str, Any]:
+    places = {key: settings.get(key) for key in ("encoder", "index")}
+    found = {
+        key: change(f"settings.{key}", place)
+        for key, place in places.items()
+        if isinstance(place, str) and place and not place.startswith("package:")
+    }
+    return {**settings, **found}
+
+
 def of_begin(begin: Begin, change: ChangePlace) -> Begin:
     found = {"run": change("begin.run", begin.run)}
     if begin.mix:
@@ -66,6 +80,20 @@ def is_place(model: str) -> bool:
 def is_hub_name(model: str) -> bool:
     """Say whether a model's name can be one on the hub, `OWNER/NAME`, and is no folder here."""
     return bool(HUB_NAME.fullmatch(model)) and not os.path.exists(model.partition("/")[0])
+
+
+def package_folder(key: str, place: str) -> str:
+    """Return the folder of a Python package that `package:NAME/FOLDER` names; raises InputError without one."""
+    name, _, inside = place.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"{key}: no package `{name}` is installed, got {place}.")
+    return str(Path(spec.submodule_search_locations[0], inside))
+
+
+def unpackaged(key: str, place: str) -> str:
+    """Return the folder of a package that a place names; any other place stays as it is."""
+    return package_folder(key, place) if place.startswith("package:") else place
 
 
 def of_text(data: Data, change: ChangePlace) -> Data:

@@ -142,17 +142,19 @@ class StringColumn:
 
 @dataclass(frozen=True)
 class TextColumn:
-    """A text as token ids, for an embedder: int32 `(length,)`, with -1 where it has ended."""
+    """A text as token ids, for an embedder: int32 `(length,)`, with -1 where it has ended; or several."""
 
-    tokenizer: str = "bytes"  # bytes, or a folder with a tokenizer.json, such as that of the encoder
+    tokenizer: str = "bytes"  # bytes, a folder with a tokenizer.json, or package:NAME/FOLDER
     length: int = 64  # most tokens; what is longer is cut
+    most: int | None = None  # a list of texts, of which so many are kept: int32 (most, length), with rows of -1
     field: str | None = None  # its name in the source, if it has another one
 
     def __post_init__(self) -> None:
         must("length", self.length >= 2, "be at least 2", self.length)
+        must("most", self.most is None or self.most >= 1, "be at least 1", self.most)
 
     def row_field(self) -> tuple[str, tuple[int, ...]]:
-        return "<i4", (self.length,)
+        return "<i4", (self.length,) if self.most is None else (self.most, self.length)
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,9 @@ class Data(Settings):
         plain = self.model_dump(mode="json", include=set(ROW_KEYS))
         if plain["format"] is not None and plain["format"].get("choices", "") is None:
             del plain["format"]["choices"]  # older corpora have no such key
+        for column in plain["columns"].values():
+            if column.get("kind") == "text" and column.get("most", "") is None:
+                del column["most"]  # nor this one
         defaults: dict[str, Any] = {"rows": "tokens", "format": None, "columns": {}, "split_field": None}
         return {key: plain[key] for key in ROW_KEYS if plain[key] != defaults[key]}
 

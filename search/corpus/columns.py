@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -121,7 +122,15 @@ def string(value: Any, column: StringColumn) -> str:
 
 
 def tokens_of_text(value: Any, column: TextColumn) -> NDArray[np.int32]:
-    """Return a text's ids and the one that ends texts, then -1: `(length,)`."""
+    """Return a text's ids and the one that ends texts, then -1: `(length,)`; of a list `(most, length)`."""
+    if column.most is not None:
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray):
+            raise ValueError(f"must be a list of texts (most: {column.most}), got {type(value).__name__}")
+        several = np.full((column.most, column.length), -1, np.int32)
+        one = replace(column, most=None)
+        for place, text_ in enumerate(value[: column.most]):
+            several[place] = tokens_of_text(text_, one)
+        return several
     if not isinstance(value, str | bytes):
         raise ValueError(f"must be a text, got {type(value).__name__}")
     tokenizer = known_tokenizer(column.tokenizer)

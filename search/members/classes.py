@@ -115,10 +115,10 @@ def features_of(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> Any
 
 
 def embedder(run: Run) -> Made:
-    from shoal.search.members.text_facts import documents_of, texts_of
+    from shoal.search.members.text_facts import documents_of, texts_of, unpackaged_settings
     from shoal.trainables.embedder import Embedder
 
-    settings, losses = embedder_settings(run), objectives_of(run)
+    settings, losses = unpackaged_settings(embedder_settings(run)), objectives_of(run)
     fields = {str(name): shape for name, _, shape in load_corpus(run.data).fields}
     if problem := lacking_vector(settings, losses, fields):
         raise InputError(problem)
@@ -131,7 +131,7 @@ def embedder(run: Run) -> Made:
             f"settings.towers: must be two where queries have {sizes['query']} numbers and positives "
             f"{sizes['positive']}"
         )
-    if "negatives" in losses.needs and fields[settings.negatives][1:] != (sizes["positive"],):
+    if vectors and "negatives" in losses.needs and fields[settings.negatives][1:] != (sizes["positive"],):
         raise InputError(
             f"data.columns.{settings.negatives}: must have the shape [most, {sizes['positive']}], a vector "
             f"as long as a positive for each negative, got {list(fields[settings.negatives])}"

@@ -1,11 +1,14 @@
 """What a run knows of what its embedders read: frozen documents, texts and their encoder."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load
 
 from shoal.cluster.storage import Store
+from shoal.search.config.places import unpackaged
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
 from shoal.search.exported import check_exported, read_exported
@@ -13,6 +16,11 @@ from shoal.search.tokenizers import open_tokenizer
 from shoal.trainables.embedder_settings import EmbedderSettings
 from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.settings import DecoderShape
+
+
+def unpackaged_settings(settings: EmbedderSettings) -> EmbedderSettings:
+    """Return the settings with the folder of an encoder that lies in a package."""
+    return replace(settings, encoder=unpackaged("settings.encoder", settings.encoder))
 
 
 def documents_of(settings: EmbedderSettings) -> Any:
@@ -42,8 +50,7 @@ def texts_of(run: Run, settings: EmbedderSettings, losses: Weighted) -> dict[str
         return {}
     if len(texts) < len(columns):
         raise InputError("data.columns: queries and positives must both be of `kind: text`, or both be tensors")
-    if "negatives" in losses.needs:
-        raise InputError("objective: hard negatives of texts are not read; give vectors, or another objective")
+    check_lists(run, settings, losses, columns)
     kinds = {(column.tokenizer, column.length) for column in texts.values()}
     if settings.towers == "one" and len(kinds) > 1:
         raise InputError("data.columns: queries and positives must have one tokenizer and one length")
@@ -52,6 +59,20 @@ def texts_of(run: Run, settings: EmbedderSettings, losses: Weighted) -> dict[str
         raise InputError("data.columns: queries and positives must have one tokenizer")
     vocabulary = open_tokenizer(tokenizer).vocabulary
     return {"vocabulary": vocabulary, "exported": encoder_of(settings, tokenizer, vocabulary)}
+
+
+def check_lists(run: Run, settings: EmbedderSettings, losses: Weighted, columns: Mapping[str, Any]) -> None:
+    """Refuse a list of texts where one belongs, and hard negatives that are no such list, or read otherwise."""
+    if listed := next((role for role, column in columns.items() if column.most is not None), ""):
+        raise InputError(f"data.columns.{settings.roles[listed]}: must be one text of each row; leave out most")
+    if "negatives" not in losses.needs:
+        return
+    name, positive = settings.negatives, columns.get("positive")
+    found: Any = run.data.columns.get(name)
+    if positive is None or getattr(found, "most", None) is None:
+        raise InputError(f"data.columns.{name}: must be a list of texts, such as {{kind: text, most: 4}}")
+    if (found.tokenizer, found.length) != (positive.tokenizer, positive.length):
+        raise InputError(f"data.columns.{name}: must have the tokenizer and the length of the positives")
 
 
 def encoder_of(settings: EmbedderSettings, tokenizer: str, vocabulary: int) -> Any:

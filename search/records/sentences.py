@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from shoal.cluster.storage import Store
 from shoal.search.config.objective import embedder_settings
+from shoal.search.config.places import unpackaged
 from shoal.search.config.run import Run
 from shoal.search.records.pretrained import TOKENIZER_FILES, pieces_of
 
@@ -28,7 +29,7 @@ def exports_sentences(run: Run) -> bool:
     if run.trainable != "embedder":
         return False
     settings = embedder_settings(run)
-    folder = Path(settings.encoder)
+    folder = Path(unpackaged("settings.encoder", settings.encoder))
     if not settings.encoder or settings.towers == "two" or not (folder / "config.json").exists():
         return False
     return "trainable" not in json.loads((folder / "config.json").read_text())
@@ -46,7 +47,7 @@ def export_sentences(
     from shoal.trainables.text_tower import open_encoder
 
     settings = embedder_settings(run)
-    module: Any = open_encoder(settings.encoder)
+    module: Any = open_encoder(unpackaged("settings.encoder", settings.encoder))
     known = dict(module.named_parameters())
     before = "query.encoder."
     with torch.no_grad():
@@ -59,7 +60,7 @@ def export_sentences(
             target.write_pieces(file.name, pieces_of(file))
     column = run.data.columns[settings.query]
     for name in TOKENIZER_FILES:
-        if (found := Path(column.tokenizer, name)).exists():
+        if (found := Path(unpackaged("data.tokenizer", column.tokenizer), name)).exists():
             target.write(name, found.read_bytes())
     write_modules(target, module.config.hidden_size, column.length)
     target.write_json(TOLD, dict(told))

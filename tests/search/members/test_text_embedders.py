@@ -188,7 +188,7 @@ def test_embeddings_of_minilm_are_those_of_sentence_transformers() -> None:
     ("changes", "wanted"),
     [
         (["settings={encoder: nowhere}"], "settings.encoder: must be the folder of an exported model"),
-        (["settings={width: 8, encoder: encoder}"], "states of settings.width (8) numbers, but encoder"),
+        (["settings={width: 8, encoder: encoder}"], "states of settings.width (8) numbers, but /"),
         (["objective=hard_negatives"], "settings.negatives: names a column"),
         (
             ["data.columns.positive={kind: text, field: tell, length: 32}"],
@@ -201,6 +201,102 @@ def test_what_cannot_be_is_one_line(changes: list[str], wanted: str) -> None:
     with pytest.raises(InputError) as raised:
         class_of(run_of(*changes))
     assert wanted in str(raised.value) and "\n" not in str(raised.value)
+
+
+def with_wrong_answers() -> list[str]:
+    """Write lists of none to three wrong answers beside the pairs; return what a file says of them."""
+    rng = np.random.default_rng(5)
+    for group in ("one", "two"):
+        rows = [json.loads(line) for line in Path(f"{group}.jsonl").read_text().splitlines()]
+        for place, row in enumerate(rows):
+            row["wrong"] = [" ".join(rng.choice(CODES, 3)) for _ in range(place % 4)]
+        Path(f"{group}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return [
+        "data.columns.negatives={kind: text, tokenizer: bytes, length: 24, most: 2, field: wrong}",
+        "objective={kind: hard_negatives, mixed: 0.5}",
+    ]
+
+
+def test_hard_negatives_are_lists_of_texts_of_which_embeddings_are_mixed() -> None:
+    run = run_of("settings={width: 16, hidden: 32, layers: 1, score: mrr}", *with_wrong_answers())
+    made = build_members(run, {0: {}, 1: {"objective": {"mixed": 1.0}}}, streams=first_files)
+    batch = {name: torch.from_numpy(each) for name, each in made[0].batches.next().items()}
+    assert batch["negatives"].shape == (16, 2, 24)
+    member = made[0]
+    member.module.train()
+    with torch.no_grad():
+        out = member.embedded(member.module, batch, member.sober)
+        told = member.told(batch, out)
+        alone = member.vectors(
+            member.module.eval(), {"positive": batch["negatives"][:, 1]}, "positive", member.sober
+        )
+    assert torch.allclose(out["negatives"][:, 1], alone, atol=1e-6) and out["draws"].shape == (16, 2)
+    # a row has as many as its list, at most two
+    lists = (batch["negatives"] >= 0).any(dim=-1).sum(dim=1)
+    assert told["there"].sum(dim=1).tolist() == lists.tolist() and {0, 2} <= set(lists.tolist())
+    first = member.evaluate()[0]
+    stack = Stack(list(made.values()))
+    assert np.isfinite(stack.train(40)).all() and member.evaluate()[0] > first + 0.1
+
+
+def test_a_list_of_texts_is_cut_and_filled() -> None:
+    column = TextColumn(length=4, most=2)
+    assert tokens_of_text(["ab"], column).tolist() == [[97, 98, 256, -1], [-1] * 4]
+    assert tokens_of_text(["a", "b", "c"], column)[:, 0].tolist() == [97, 98]
+    with pytest.raises(ValueError, match="must be a list of texts"):
+        tokens_of_text("ab", column)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        (
+            ["data.columns.negatives={kind: text, length: 24, field: wrong}"],
+            "data.columns.negatives: must be a list",
+        ),
+        (["data.columns.negatives.length=12"], "data.columns.negatives: must have"),
+        (
+            ["data.columns.query={kind: text, length: 24, most: 2, field: wrong}"],
+            "data.columns.query: must be one text of each row; leave out most",
+        ),
+    ],
+)
+def test_texts_that_are_no_list_where_one_belongs_are_refused(changes: list[str], wanted: str) -> None:
+    given = with_wrong_answers()
+    if "negatives={" in changes[0]:
+        for group in ("one", "two"):
+            rows = [json.loads(line) for line in Path(f"{group}.jsonl").read_text().splitlines()]
+            Path(f"{group}.jsonl").write_text("\n".join(json.dumps({**row, "wrong": "1"}) for row in rows))
+    with pytest.raises(InputError) as raised:
+        class_of(run_of("settings={width: 16, hidden: 32}", *given, *changes))
+    assert str(raised.value).startswith(wanted) and "\n" not in str(raised.value)
+
+
+def test_an_encoder_and_its_tokenizer_may_lie_in_a_package(monkeypatch) -> None:
+    inside = Path("installed/some_encoder")
+    inside.mkdir(parents=True)
+    (inside / "__init__.py").write_text("")
+    shutil.copytree(bert(), inside / "model")
+    monkeypatch.syspath_prepend("installed")
+    place = "package:some_encoder/model"
+    run = run_of(f"settings={{width: 16, encoder: '{place}'}}", tokenizer=f"'{place}'")
+    assert run.settings["encoder"] == place, "on another machine it may lie elsewhere"
+    member = build_members(run, {0: {}}, streams=first_files)[0]
+    assert isinstance(member.module["query"], FolderTower) and np.isfinite(member.train(1))
+    assert exports_sentences(run)
+    weights = {name: value.numpy() for name, value in member.module.state_dict().items()}
+    export_sentences(run, weights, {"trainable": "embedder"}, Store("best"))
+    assert Path("best/tokenizer.json").exists() and Path("best/model.safetensors").exists()
+    with pytest.raises(InputError, match=r"settings\.encoder: no package `nothing` is installed"):
+        class_of(run_of("settings={width: 16, encoder: 'package:nothing/model'}"))
+
+
+def test_an_encoder_is_known_by_its_content_and_lies_in_the_same_place_for_workers() -> None:
+    from shoal.search.records.inputs import inputs_of
+
+    run = run_of(f"settings={{width: 16, encoder: {bert()}}}", tokenizer="encoder")
+    assert run.settings["encoder"] == str(Path("encoder").absolute())
+    assert "settings.encoder" in inputs_of(run)
 
 
 def test_an_encoder_that_lacks_weights_is_refused_not_drawn(tmp_path) -> None:
