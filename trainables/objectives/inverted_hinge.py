@@ -43,7 +43,7 @@ class InvertedHinge(NamedLoss):
 
 def hinge(logits: Tensor, targets: Tensor) -> Tensor:
     """Return 1 + p of the target - the largest other p, in [0, 2]: logits `(..., classes)`, targets `(...)`."""
-    chances = logits.float().softmax(dim=-1)
+    chances = (logits if logits.dtype.itemsize >= 4 else logits.float()).softmax(dim=-1)
     own = chances.gather(-1, targets[..., None])
     others = chances.scatter(-1, targets[..., None], -1.0).amax(dim=-1)
     return 1 + own[..., 0] - others

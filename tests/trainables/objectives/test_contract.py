@@ -9,6 +9,7 @@ import torch
 from torch.func import vmap
 
 from shoal.trainables.objectives.interface import NamedLoss
+from shoal.trainables.objectives.inverted_hinge import hinge
 from shoal.trainables.objectives.kinds import OBJECTIVES
 from tests.helpers.objectives import CASES, SIZES, begun, given, made, numbers_of
 
@@ -71,6 +72,16 @@ def test_gradients_are_those_of_finite_differences(objective: NamedLoss) -> None
 
     parts = tuple(out[name].requires_grad_() for name in names)
     assert torch.autograd.gradcheck(total, parts, eps=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gradients_of_the_hinge_are_those_of_finite_differences(seed: int) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 5, 7, generator=draws, dtype=torch.float64).requires_grad_()
+    targets = torch.randint(7, (2, 5), generator=draws)
+    assert torch.autograd.gradcheck(lambda given: hinge(given, targets), (logits,), eps=1e-6, atol=1e-6)
+    found = hinge(logits, targets)
+    assert (found >= 0).all() and (found <= 2).all()
 
 
 def test_a_stack_of_three_with_other_numbers_is_three_single_ones(objective: NamedLoss) -> None:
