@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from shoal.trainables.augmentation import changed_rows
 from shoal.trainables.class_steps import Style
 from shoal.trainables.classifier_settings import ClassifierSettings
 from shoal.trainables.objectives.arithmetic import unit
-from shoal.trainables.searched_numbers import FloatOrTensor, dropout, used
+from shoal.trainables.searched_numbers import FloatOrTensor, dropout
+from shoal.trainables.timm_models import timm_model
 
 PROJECTED = 64  # numbers of a projected embedding
 PLACES = 4  # along each side of an image that convolutions end with
@@ -62,6 +64,18 @@ class Nothing(nn.Module):
 
     def forward(self, x: Tensor, rate: FloatOrTensor) -> Tensor:
         return dropout(x, rate, self.training)
+
+
+class TimmBody(nn.Module):
+    """A model of timm without its head, with drawn weights or those of a file of safetensors."""
+
+    def __init__(self, settings: ClassifierSettings, channels: int):
+        super().__init__()
+        self.model = timm_model(settings.model, settings.weights, channels)
+        self.width = int(self.model.num_features)
+
+    def forward(self, x: Tensor, rate: FloatOrTensor) -> Tensor:
+        return dropout(self.model(x), rate, self.training)
 
 
 class ClassHead(nn.Module):
@@ -156,8 +170,9 @@ class ClassNetwork(nn.Module):
 
     def prepared(self, x: Tensor, numbers: Mapping[str, FloatOrTensor], augmented: bool) -> Tensor:
         """Return rows as the body sees them."""
-        x = (x - self.centre) / self.spread
-        return augment(x, numbers) if augmented else x
+        if augmented:
+            return changed_rows(x, self.centre, self.spread, numbers)
+        return (x - self.centre) / self.spread
 
     def heads_on(self, x: Tensor, numbers: Mapping[str, FloatOrTensor]) -> dict[str, Tensor]:
         """Return what all heads find in prepared rows."""
@@ -192,11 +207,13 @@ def body_of(settings: ClassifierSettings, shape: Sequence[int], styled: bool = F
         return Nothing(shape[0])
     if settings.network == "mlp":
         return HiddenLayers(shape[0], settings.width, settings.layers)
+    if settings.network == "timm":
+        return TimmBody(settings, shape[0])
     return Convolutions(shape[0], settings.width, settings.layers, styled)
 
 
 def sees_images(settings: ClassifierSettings) -> bool:
-    return settings.network == "conv"
+    return settings.network in ("conv", "timm")
 
 
 def network_inputs(batch: Mapping[str, Tensor], names: Sequence[str], images: bool) -> Tensor:
@@ -216,26 +233,3 @@ def channels_first(images: Tensor) -> Tensor:
     if images.dim() == 3:
         return images[:, None]
     return images.movedim(-1, 1) if images.shape[-1] in CHANNELS else images
-
-
-def augment(x: Tensor, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
-    """Return rows changed at random: shifted and mirrored images, numbers dropped to 0, and noise."""
-    if x.dim() == 4 and used(numbers["shift"]):
-        x = shifted(shifted(x, numbers["shift"], 2), numbers["shift"], 3)
-    if x.dim() == 4 and used(numbers["flip"]):
-        mirrored = torch.rand_like(x[:, :1, :1, :1]) < numbers["flip"]
-        x = torch.where(mirrored, x.flip(-1), x)
-    if used(numbers["drop"]):
-        x = torch.where(torch.rand_like(x) < numbers["drop"], torch.zeros_like(x), x)
-    return x + numbers["noise"] * torch.randn_like(x) if used(numbers["noise"]) else x
-
-
-def shifted(x: Tensor, share: FloatOrTensor, axis: int) -> Tensor:
-    """Return images moved along an axis, each by a draw of its own; what comes in is 0."""
-    size = x.shape[axis]
-    draw = 2 * torch.rand_like(x[:, 0, 0, 0]) - 1
-    places = torch.arange(size, device=x.device) + (draw * share * size).round().long()[:, None]  # (rows, size)
-    shape = (-1, 1, size, 1) if axis == 2 else (-1, 1, 1, size)
-    inside = ((places >= 0) & (places < size)).view(shape)
-    index = places.clamp(0, size - 1).view(shape).expand(x.shape)
-    return torch.where(inside, x.gather(axis, index), torch.zeros_like(x))

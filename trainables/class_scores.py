@@ -32,10 +32,12 @@ def auroc(values: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     true = one_hot(labels, values.shape[-1]).double()
     found, there = [], []
     for place in range(values.shape[-1]):
-        own, mine = chances[:, place], true[:, place] * weights
+        own, mine = chances[:, place].contiguous(), true[:, place] * weights
         others = (1 - true[:, place]) * weights
-        above = (own[:, None] > own).double() + 0.5 * (own[:, None] == own).double()
+        ordered, order = own.sort()
+        passed = torch.cat([torch.zeros_like(own[:1]), others[order].cumsum(dim=0)])  # below each place
+        below, upto = (passed[torch.searchsorted(ordered, own, right=right)] for right in (False, True))
         pairs = mine.sum() * others.sum()
-        found.append((mine[:, None] * above * others).sum() / pairs.clamp(min=1.0))
+        found.append((mine * (below + upto) / 2).sum() / pairs.clamp(min=1.0))
         there.append((pairs > 0).double())
     return torch.stack(found).sum() / torch.stack(there).sum().clamp(min=1.0)

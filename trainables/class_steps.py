@@ -117,4 +117,7 @@ def average(network: Any, share: float) -> None:
         for name, part in network.teacher.items():
             theirs = getattr(network, name).state_dict()
             for key, value in part.state_dict().items():
-                value.mul_(share).add_(theirs[key], alpha=1 - share)
+                if value.is_floating_point():
+                    value.mul_(share).add_(theirs[key], alpha=1 - share)
+                else:  # a count of steps
+                    value.copy_(theirs[key])

@@ -112,7 +112,9 @@ class Classifier(Network):
 
     @property
     def alone(self) -> bool:
-        return super().alone or self.losses.alone or self.rescaling is not None
+        # a stack would have to carry the statistics of a model's norms
+        apart = self.settings.network == "timm" or self.rescaling is not None
+        return super().alone or self.losses.alone or apart
 
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         inputs, needs, roles = self.inputs(batch), self.losses.needs, self.roles(batch)

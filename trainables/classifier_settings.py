@@ -5,15 +5,20 @@ from typing import Literal
 
 from shoal.trainables.objectives.interface import require
 
-KINDS_OF_NETWORK = ("mlp", "conv", "none")
-AUGMENTED = ("drop", "noise", "shift", "flip")  # numbers that change rows in training; they may be searched
+KINDS_OF_NETWORK = ("mlp", "conv", "none", "timm")
+TURNED = ("rotate", "zoom", "brightness", "saturation")  # numbers by which kornia changes images
+# numbers that change rows in training; they may be searched
+AUGMENTED = ("drop", "noise", "shift", "flip", *TURNED)
 
 
 @dataclass(frozen=True)
 class ClassifierSettings:
     """What a classifier is made of, which columns it reads, and by what it is scored."""
 
-    network: Literal["mlp", "conv", "none"] = "mlp"  # none: a head alone, for frozen features
+    # none: a head alone, for frozen features; timm: the model of this package that `model` names
+    network: Literal["mlp", "conv", "none", "timm"] = "mlp"
+    model: str = ""  # timm: the model's name, such as resnet18
+    weights: str = ""  # timm: a file of safetensors with the model's weights; by default they are drawn
     width: int = 128  # numbers of a hidden layer; of a convolution the channels of the first one
     layers: int = 2  # hidden layers, or convolutions
     head: Literal["linear", "cosine"] = "linear"  # cosine: class by the angle to a vector of its own
@@ -34,6 +39,10 @@ class ClassifierSettings:
     noise: float = 0.0  # standard deviation of noise on inputs, which have the deviation 1 themselves
     shift: float = 0.0  # images move by at most this share of their sides
     flip: float = 0.0  # share of the images that are mirrored
+    rotate: float = 0.0  # images turn by at most so many degrees
+    zoom: float = 0.0  # images grow or shrink by at most this share
+    brightness: float = 0.0  # images become lighter or darker by at most this share of the range
+    saturation: float = 0.0  # colours become stronger or weaker by at most this share
 
     def __post_init__(self) -> None:
         require(
@@ -45,9 +54,15 @@ class ClassifierSettings:
         for name in ("width", "layers", "shots"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
         require(self.classes == 0 or self.classes >= 2, "classes must be at least 2", self.classes)
-        for name in ("drop", "flip", "shift"):
+        for name in ("drop", "flip", "shift", "zoom"):
             require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1", getattr(self, name))
+        for name in ("brightness", "saturation"):
+            require(0 <= getattr(self, name) <= 1, f"{name} must be from 0 to 1", getattr(self, name))
+        require(0 <= self.rotate <= 180, "rotate must be from 0 to 180 degrees", self.rotate)
         require(self.noise >= 0, "noise must be at least 0", self.noise)
+        named = bool(self.model) == (self.network == "timm")
+        require(named, "model must name a model of timm with network: timm, and only then", repr(self.model))
+        require(not self.weights or self.network == "timm", "weights belong to network: timm", self.weights)
 
     @property
     def roles(self) -> dict[str, str]:

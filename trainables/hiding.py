@@ -6,12 +6,12 @@ Equal rows hide the same tokens under the same salt, whichever member, process o
 import torch
 from torch import Tensor
 
+from shoal.trainables.row_draws import scrambled
 from shoal.trainables.searched_numbers import FloatOrTensor
 
 # 80 % of the hidden tokens have no vector, 10 % are other tokens, and the rest stays in sight
 BLANK, OTHER = 0.8, 0.9
 JUDGED_SHARE = 0.15  # share of the tokens that are hidden where rows are judged, whatever a member trains by
-FACTORS = (-7046029254386353131, -4658895280553007687, 6364136223846793005)  # odd numbers of 64 bits
 
 
 def draws(tokens: Tensor, salt: Tensor | int, stream: int) -> Tensor:
@@ -20,14 +20,6 @@ def draws(tokens: Tensor, salt: Tensor | int, stream: int) -> Tensor:
     row = scrambled(tokens.long() + scrambled(places)).sum(dim=1, keepdim=True)
     found = scrambled(scrambled(row + scrambled(salt + torch.full_like(row, 1 + stream))) + places)
     return ((found >> 40) & 0xFFFFFF).double().div(1 << 24).float()
-
-
-def scrambled(numbers: Tensor) -> Tensor:
-    """Return whole numbers of 64 bits whose bits depend on all those of the given ones; they wrap around."""
-    for factor, shift in zip(FACTORS, (31, 29, 32), strict=True):
-        numbers = numbers * factor
-        numbers = numbers ^ ((numbers >> shift) & ((1 << (64 - shift)) - 1))
-    return numbers
 
 
 def chosen(tokens: Tensor, counts: Tensor, share: FloatOrTensor, salt: Tensor | int) -> Tensor:

@@ -4,7 +4,7 @@ from shoal.search.config.run import Run
 from shoal.trainables.settings import KNOWN_BITS
 
 EMULATED = "emulated in float32: it is slower than without, and saves no memory"
-NO_LINEAR = ("conv", "none")  # networks of a classifier without linear layers
+NO_LINEAR = ("conv", "none", "timm")  # networks of a classifier without linear layers of ours
 
 
 def uses(run: Run, name: str) -> bool:
@@ -31,7 +31,7 @@ def check_bits(run: Run, network: str) -> str:
     if domain is not None and getattr(domain, "kind", "") not in ("ordered", "categorical", "constant"):
         return f"hyperparameters.bits: must be of kind ordered with values among {known}"
     if run.trainable == "classifier" and network in NO_LINEAR:
-        return f"training.bits: rounds linear layers, and settings.network: {network} has none; take mlp"
+        return f"training.bits: rounds linear layers of settings.network: mlp, got {network}; take mlp"
     for key, neutral in (("precision", "float32"), ("gradient_checkpointing", False)):
         if getattr(run.training, key) != neutral:
             return f"training.{key}: must be left out with bits, which are emulated in float32"

@@ -22,6 +22,7 @@ from shoal.search.checks.stages import check_begin, check_stages
 from shoal.search.checks.start import check_grid, check_stop, check_track
 from shoal.search.checks.swarm import check_swarm
 from shoal.search.checks.values import SPACES, check_values
+from shoal.search.checks.vision import check_images
 from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.run import Run
 from shoal.search.errors import nearest
@@ -289,6 +290,7 @@ CHECKS = (
     check_row_keys,
     check_generated,
     check_objective,
+    check_images,
     check_mixing,
     check_starts,
     check_grid,

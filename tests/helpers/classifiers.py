@@ -45,7 +45,8 @@ def classifier(
 ) -> Classifier:
     terms = [(kind, OBJECTIVES[kind](**given)) for kind, given in (objective or {"cross_entropy": {}}).items()]
     chosen = ClassifierSettings(**{"width": 8, "layers": 1, **settings})
-    size = (1, 1, 1) if chosen.network == "conv" else (int(np.prod(shape)),)
+    channels = shape[0] if len(shape) == 3 else 1
+    size = (channels, 1, 1) if chosen.network in ("conv", "timm") else (int(np.prod(shape)),)
     facts = ClassFacts(
         inputs=("x",),
         columns=("x", "label", "group", "unlabelled"),

@@ -26,7 +26,7 @@ PURE = STANDARD - {
 }
 ALLOWED = {
     "policies": PURE | {"numpy"},
-    "trainables": STANDARD | {"numpy", "torch", "transformers", "tokenizers", "safetensors"},
+    "trainables": STANDARD | {"numpy", "torch", "transformers", "tokenizers", "safetensors", "timm", "kornia"},
     "cluster": STANDARD
     | {"numpy", "pyarrow", "ray", "safetensors", "requests", "aiohttp", "grafana_api", "grpc", "pathspec"},
     "search": STANDARD

@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from shoal.trainables.class_networks import augment, channels_first, shifted
+from shoal.trainables.augmentation import augment, shifted
+from shoal.trainables.class_networks import channels_first
 from shoal.trainables.class_scores import auroc, macro_f1, share_of_hits
-from shoal.trainables.classifier_settings import ClassifierSettings
+from shoal.trainables.classifier_settings import AUGMENTED, ClassifierSettings
 from shoal.trainables.objectives.kinds import OBJECTIVES
+from shoal.trainables.row_draws import row_keys
 from shoal.trainables.stack import Stack
 from tests.helpers.classifiers import classifier, points
 from tests.helpers.members import equal
+from tests.helpers.vision import import_vision
 
 KINDS = [
     "cross_entropy",
@@ -163,8 +166,7 @@ def test_the_worst_group_counts_and_groups_without_labels_do_not() -> None:
 
 def test_images_move_by_whole_pixels_and_what_comes_in_is_zero() -> None:
     image = torch.arange(16.0).view(1, 1, 4, 4).expand(50, 1, 4, 4) + 1
-    torch.manual_seed(0)
-    moved = shifted(image, 0.5, 3)
+    moved = shifted(image, torch.rand(50, generator=torch.Generator().manual_seed(0)) - 0.5, 3)
     seen = {tuple(row) for row in moved[:, 0, 0].tolist()}
     assert (1.0, 2.0, 3.0, 4.0) in seen and (0.0, 1.0, 2.0, 3.0) in seen and (2.0, 3.0, 4.0, 0.0) in seen
     assert all(len(set(row) - {0.0}) >= 2 for row in seen)
@@ -172,8 +174,9 @@ def test_images_move_by_whole_pixels_and_what_comes_in_is_zero() -> None:
 
 def test_nothing_is_augmented_at_rates_of_zero() -> None:
     x = torch.randn(3, 1, 4, 4)
-    assert augment(x, {"shift": 0.0, "flip": 0.0, "drop": 0.0, "noise": 0.0}) is x
-    assert augment(x, {"shift": 0.0, "flip": 0.999999, "drop": 0.0, "noise": 0.0}).equal(x.flip(-1))
+    nothing = dict.fromkeys(AUGMENTED, 0.0)
+    assert augment(x, nothing, row_keys(x)) is x
+    assert augment(x, nothing | {"flip": 0.999999}, row_keys(x)).equal(x.flip(-1))
 
 
 def test_images_come_with_channels_in_any_place() -> None:
@@ -185,7 +188,7 @@ def test_images_come_with_channels_in_any_place() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"network": "resnet"}, "network must be one of mlp, conv, none, but got resnet"),
+        ({"network": "resnet"}, "network must be one of mlp, conv, none, timm, but got resnet"),
         ({"width": 0}, "width must be at least 1"),
         ({"drop": 1.0}, "drop must be at least 0 and below 1"),
     ],
@@ -193,3 +196,22 @@ def test_images_come_with_channels_in_any_place() -> None:
 def test_settings_that_cannot_be_are_refused(given: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         ClassifierSettings(**given)
+
+
+def test_scores_are_those_of_torchmetrics() -> None:
+    import_vision()
+    from torchmetrics.functional.classification import multiclass_auroc, multiclass_f1_score
+
+    torch.manual_seed(0)
+    values, labels = torch.randn(200, 4), torch.randint(4, (200,))
+    weights = torch.ones(200).double()
+    assert macro_f1(values, labels, weights).item() == pytest.approx(
+        multiclass_f1_score(values, labels, 4).item(), abs=1e-6
+    )
+    chances = values.softmax(dim=-1)
+    assert auroc(values, labels, weights).item() == pytest.approx(
+        multiclass_auroc(chances, labels, 4).item(), abs=1e-6
+    )
+    # rows of weight 0 are as if they were not there
+    half = (torch.arange(200) % 2).double()
+    assert auroc(values, labels, half) == pytest.approx(auroc(values[1::2], labels[1::2], weights[1::2]))
