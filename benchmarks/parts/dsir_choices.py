@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
+from shoal.policies.arrays import Vector
 from shoal.policies.selection.cuts import RandomRows
-from shoal.policies.selection.dsir import Dsir
+from shoal.policies.selection.dsir import HELD_OUT, Dsir
 from shoal.policies.selection.interface import Candidates, Selector, select_rows
 from shoal.policies.selection.ngrams import kl_divergence, log_ratios, text_buckets, token_buckets
 from shoal.search.config.sections import Data
@@ -76,24 +77,37 @@ def counts(rows: Rows) -> NDArray[np.int64]:
 
 
 def chosen_rows(texts: Texts, budget: int, seed: int) -> tuple[dict[str, Rows], float]:
-    """Return rows by DSIR, at temperature 1 and for longer rows 20, and at random; and seconds of scoring."""
+    """Return rows by DSIR, at temperature 1, at 20 and calibrated, and at random; and seconds of scoring.
+
+    The n-grams of the calibrated ones are counted in the first half of the target alone.
+    """
     began = time.perf_counter()
-    ratio = log_ratios(counts(texts.target), counts(texts.pool), 0.5)
-    scores = np.concatenate(
-        [ratio[token_buckets(part, GRAMS, BUCKETS)].sum(axis=1) for part in np.array_split(texts.pool, 20)]
-    )
+    raw = counts(texts.pool)
+    ratio = log_ratios(counts(texts.target), raw, 0.5)
+    scores = ratio_sums(ratio, texts.pool)
     seconds = time.perf_counter() - began
     pool = Candidates(np.arange(len(scores)), {"log_ratio": scores}, texts.group, {}, budget, seed)
+    fitted, held = np.array_split(texts.target, 2)
+    ratio = log_ratios(counts(fitted), raw, 0.5)
+    aimed = {HELD_OUT: ratio_sums(ratio, held)}
+    by_half = pool._replace(columns={"log_ratio": ratio_sums(ratio, texts.pool)}, targets=aimed)
 
-    def rows(policy: Selector, count: int) -> Rows:
+    def rows(policy: Selector, count: int, pool: Candidates = pool) -> Rows:
         return texts.pool[select_rows(policy, pool._replace(budget=count)).copies > 0]
 
     return {
         "dsir": rows(Dsir(), budget),
         "dsir_20": rows(Dsir(temperature=20.0), budget),
+        "dsir_calibrated": rows(Dsir(calibrated=True), budget, by_half),
         "random": rows(RandomRows(), budget),
         "random_3": rows(RandomRows(), 3 * budget),
     }, seconds
+
+
+def ratio_sums(ratio: Vector, rows: Rows) -> Vector:
+    """Return each row's log-ratio, some rows at a time."""
+    parts = np.array_split(rows, 20)
+    return np.concatenate([ratio[token_buckets(part, GRAMS, BUCKETS)].sum(axis=1) for part in parts])
 
 
 def target_loss(rows: Rows, held_out: Rows, steps: int, seed: int) -> float:
@@ -124,6 +138,7 @@ def dsir(corpus: str, megabytes: float, steps: int, seeds: int) -> dict[str, Any
             kl = {name: kl_divergence(theirs, counts(rows)) for name, rows in chosen.items()}
             found |= {"kl": kl, "kl_over_random": kl["dsir"] / kl["random"]}
             found |= {"kl_over_random_at_20": kl["dsir_20"] / kl["random"]}
+            found |= {"kl_over_random_calibrated": kl["dsir_calibrated"] / kl["random"]}
             found["token_rows_per_second"] = len(texts.pool) / seconds
         jobs = [(name, rows, steps) for name, rows in chosen.items()]
         for name, rows, each in [*jobs, ("random_3_as_often", chosen["random_3"], 3 * steps)]:
@@ -132,6 +147,7 @@ def dsir(corpus: str, megabytes: float, steps: int, seeds: int) -> dict[str, Any
     mean = {name: float(np.mean(each)) for name, each in losses.items()}
     for name in ("random_3", "random_3_as_often"):
         found[f"target_loss_over_{name}"] = mean["dsir_20"] / mean[name]
+    found["target_loss_calibrated_over_at_1"] = mean["dsir_calibrated"] / mean["dsir"]
     return found
 
 

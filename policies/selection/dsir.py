@@ -7,8 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.policies.arrays import Vector
+from shoal.policies.selection.calibration import calibrated
 from shoal.policies.selection.interface import Budget, Candidates, Selected, halves
 from shoal.policies.selection.picking import best_rows, gumbel, lowest, quotas
+
+HELD_OUT = "held_out_log_ratio"  # of rows of the target that n-grams were not counted of, `(rows, targets)`
+HELD_OUT_OF = "held_out_of"  # the target that each of them is of
 
 
 @dataclass(frozen=True)
@@ -20,18 +24,28 @@ class Dsir:
     temperature to be drawn at all. Of several targets (columns of `log_ratio`) each has its part of the budget,
     in proportion to the target's `mass` or else equal, and a row is taken for one of them. Rows shorter than
     `least_length` are left out, if there is a column `length`.
+
+    A log ratio takes n-grams for independent, so it is far too sure. With `calibrated` the weight of a row is
+    how often its log ratio comes in held-out rows of the target, over how often in the pool (isotonic
+    regression: Zadrozny & Elkan, 2002): rows that are as typical of the target as others are drawn as often.
     """
 
-    aims: ClassVar[frozenset[str]] = frozenset()
     budget: ClassVar[Budget] = "needed"
     temperature: float = 1.0  # larger draws are less sure of their scores
     least_length: int = 0
+    calibrated: bool = False  # draw by how often a log ratio comes in held-out rows of the target
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
             raise ValueError(f"temperature must be at least 0, but got {self.temperature}.")
         if not self.least_length >= 0:
             raise ValueError(f"least_length must be at least 0, but got {self.least_length}.")
+        if self.calibrated and not self.temperature:
+            raise ValueError("temperature must be above 0 with calibrated, which gives many rows one weight.")
+
+    @property
+    def aims(self) -> frozenset[str]:
+        return frozenset({HELD_OUT} if self.calibrated else ())
 
     @property
     def needs(self) -> frozenset[str]:
@@ -49,7 +63,7 @@ class Dsir:
         chosen, margin = np.zeros(len(pool.ids), bool), np.full(len(pool.ids), -np.inf)
         cuts = {}
         for target, count in enumerate(parts.tolist()):
-            drawn = self._drawn(pool, target, ratios[:, target])
+            drawn = self._drawn(pool, target, self._weights(pool, target, ratios[:, target]))
             taken = best_rows(np.where(long & ~chosen, drawn, -np.inf), count)
             cut = lowest(drawn, taken)
             # a row that an earlier target took keeps the margin that it was taken by
@@ -65,6 +79,13 @@ class Dsir:
         if not self.least_length:
             return np.ones(len(pool.ids), bool)
         return np.asarray(pool.columns["length"] >= self.least_length)
+
+    def _weights(self, pool: Candidates, target: int, ratio: Vector) -> Vector:
+        if not self.calibrated:
+            return ratio
+        theirs = pool.targets[HELD_OUT].reshape(len(pool.targets[HELD_OUT]), -1)
+        of = pool.targets.get(HELD_OUT_OF, np.zeros(len(theirs), np.int64))
+        return calibrated(ratio, theirs[of == target, target])
 
     def _drawn(self, pool: Candidates, target: int, ratio: Vector) -> Vector:
         if not self.temperature:

@@ -20,6 +20,7 @@ from shoal.search.config.selection import HeadScore, InfluenceScore, NgramScore,
 from shoal.search.corpus.scores import FOLDER, RECORD, hex_digest
 from shoal.search.selection.corpora import Corpus, as_list_column, stored_rows
 from shoal.search.selection.fitting import fitted
+from shoal.search.selection.held_out import HELD_OUT_FILE, held_out_ratios, wants_held_out
 from shoal.search.selection.interface import Scoring
 from shoal.search.selection.language import digest_of_weights
 from shoal.search.selection.model_scorers import check_models, models_of
@@ -95,9 +96,12 @@ def scored(
         "path": hex_digest(Store(settings.path).read("")) if isinstance(settings, TableScore) else None,
     }
     folder = f"{FOLDER}/{settings.kind}-{hex_digest(json.dumps(named, sort_keys=True).encode())[:16]}"
-    if store.exists(f"{folder}/{RECORD}"):
+    held_out = f"{folder}/{HELD_OUT_FILE}" if targets and wants_held_out(run, settings) else ""
+    if store.exists(f"{folder}/{RECORD}") and (not held_out or store.exists(held_out)):
         return folder
     scoring = fitted(run, corpus, targets, scoring, same, folder)
+    if targets is not None and held_out:
+        store.write_table(held_out, held_out_ratios(targets, open_scorer(scoring)))
     began = time.perf_counter()
     rows = sum(on_files(run, partial(FileScorer, corpus.data.corpus, folder, scoring), corpus.files))
     seconds = time.perf_counter() - began

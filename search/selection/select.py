@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.cluster.storage import Store
+from shoal.policies.selection.dsir import HELD_OUT
 from shoal.policies.selection.ngrams import kl_divergence
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Data
@@ -19,6 +20,7 @@ from shoal.search.selection.corpora import SAME, Corpus, key_of_values, read_col
 from shoal.search.selection.deciding import Decided, check_leak, decide_rows
 from shoal.search.selection.duplicates import duplicate_folder
 from shoal.search.selection.fitting import gram_counts
+from shoal.search.selection.held_out import read_held_out
 from shoal.search.selection.leaks import find_leak
 from shoal.search.selection.scoring import add_scores
 from shoal.search.selection.shown import SHOWN_FILE, shown_of
@@ -45,7 +47,8 @@ def select_corpus(run: Run, report: Say, renew: bool = False) -> Chosen:
     pool = Corpus(run.data, prepare_corpus(run.data, report, renew=renew), tuple(run.unseen))
     targets = target_of(run, report, renew)
     same = duplicate_folder(run, pool, selection.duplicates, report) if selection.duplicates else ""
-    aims = selection.policy.build().aims
+    # what is held out of a target is scored as the pool is
+    aims = selection.policy.build().aims - {HELD_OUT}
     folders, theirs = add_scores(run, pool, targets, same, bool(aims), report)
     named = {
         "pool": pool.manifest.content,
@@ -124,6 +127,8 @@ def decide_pool(
     if targets is not None:
         tokens = [group.splits["train"].tokens for group in targets.groups.values()]
         aimed = read_columns(targets, theirs) | {"mass": np.array(tokens, np.float64)}
+        if HELD_OUT in run.selection.policy.build().aims:
+            aimed |= read_held_out(pool, folders)
     return decide_rows(run, pool, ids, folders, aimed, leak, same_as, report)
 
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal.policies.sampling.chance import uniform
+from shoal.policies.selection.calibration import calibrated
 from shoal.policies.selection.cuts import RandomRows, ScoreThreshold, Top
-from shoal.policies.selection.dsir import Dsir
+from shoal.policies.selection.dsir import HELD_OUT, HELD_OUT_OF, Dsir
 from shoal.policies.selection.influence import Influence
 from shoal.policies.selection.interface import NOT_FINITE, Candidates, select_rows
 from shoal.policies.selection.picking import mixed_scores, quotas
@@ -33,7 +34,12 @@ COLUMNS = {
     "sketch": RNG.normal(size=(ROWS, 4)),
     "influence": RNG.normal(size=(ROWS, 2)),
 }
-TARGETS = {"sketch": RNG.normal(1.0, 0.5, (12, 4)), "mass": np.array([3.0, 1.0])}
+TARGETS = {
+    "sketch": RNG.normal(1.0, 0.5, (12, 4)),
+    "mass": np.array([3.0, 1.0]),
+    HELD_OUT: np.random.default_rng(5).normal(2.0, 2.0, (30, 2)),
+    HELD_OUT_OF: np.arange(30) % 2,
+}
 GROUP = RNG.integers(0, 3, ROWS)
 POLICIES = [
     RandomRows(),
@@ -45,6 +51,7 @@ POLICIES = [
     ScoreThreshold("loss", cut=1.0, largest=False),
     Dsir(),
     Dsir(temperature=0, least_length=100),
+    Dsir(calibrated=True),
     Quantise(bins=4),
     Quantise(bins=4, shard_rows=64, by_group=True),
     SmallLoss(),
@@ -291,6 +298,53 @@ class TestDsir:
             )
             hits += select_rows(Dsir(), given_).copies
         assert (np.abs(hits / 400 - 0.2) < 4 * math.sqrt(0.16 / 400)).all()
+
+
+class TestCalibration:
+    def test_by_hand(self) -> None:
+        # in order 0, 1, (1.5), 2, (2.5, 2.6), 3, 4, with the target's in brackets: one row of
+        # the target for the row 2, two for the rows 3 and 4, and half a row for 0 and 1
+        found = calibrated(np.array([3.0, 0.0, 2.0, 1.0, 4.0]), np.array([2.6, 1.5, 2.5]))
+        assert np.exp(found).tolist() == pytest.approx([1.0, 0.25, 1.0, 0.25, 1.0])
+
+    def test_odds_that_would_fall_are_pooled_by_hand(self) -> None:
+        # 1, (1.5, 1.6), 2, (2.5), 3, 4, (4.5), 5: two for the row 2, then one for 3 and 4, so three for them
+        found = calibrated(np.arange(1.0, 6.0), np.array([1.5, 1.6, 2.5, 4.5]))
+        assert np.exp(found).tolist() == pytest.approx([0.5, 1.0, 1.0, 1.0, 1.0])
+
+    def test_it_is_the_isotonic_regression_of_another_library(self) -> None:
+        regression = pytest.importorskip("scipy.optimize").isotonic_regression
+        rng = np.random.default_rng(2)
+        pool_, theirs = rng.normal(0.0, 1.0, 3000), rng.normal(1.5, 0.7, 400)
+        both, is_theirs = np.concatenate([theirs, pool_]), np.arange(3400) < 400
+        order = np.argsort(both, kind="stable")
+        fitted = np.empty(3400)
+        fitted[order] = regression(is_theirs[order].astype(float)).x
+        odds = (fitted / (1 - fitted).clip(min=1e-12))[400:]
+        found = np.exp(calibrated(pool_, theirs))
+        assert found[odds > 0] == pytest.approx(odds[odds > 0])
+        assert (found[odds == 0] <= odds[odds > 0].min() / 2).all()
+
+    def test_a_target_that_lies_apart_and_none(self) -> None:
+        assert np.ptp(calibrated(np.arange(4.0), np.array([9.0, 10.0]))) == 0
+        assert np.ptp(calibrated(np.arange(4.0), np.array([-2.0, -1.0]))) == 0
+        with pytest.raises(ValueError, match="at least one held-out row"):
+            calibrated(np.arange(4.0), np.empty(0))
+
+    def test_rows_typical_of_the_target_are_drawn_alike_where_a_log_ratio_is_too_sure(self) -> None:
+        rng = np.random.default_rng(4)
+        # a fifth of the pool is of the target's kind; log ratios are 100 times too large
+        kind = np.arange(5000) < 1000
+        ratio = 100 * np.where(kind, rng.normal(2, 1, 5000), rng.normal(-2, 1, 5000))
+        aimed = {HELD_OUT: 100 * rng.normal(2, 1, 500)}
+        given_ = Candidates(np.arange(5000), {"log_ratio": ratio}, np.zeros(5000, int), aimed, 400)
+        plain, found = (select_rows(rule, given_).copies > 0 for rule in (Dsir(), Dsir(calibrated=True)))
+        assert ratio[plain].mean() > 290 and kind[plain].all()
+        assert ratio[found].mean() == pytest.approx(200, abs=20) and kind[found].mean() > 0.9
+
+    def test_without_noise_ties_would_decide(self) -> None:
+        with pytest.raises(ValueError, match="temperature must be above 0 with calibrated"):
+            Dsir(temperature=0.0, calibrated=True)
 
 
 def greedy_by_matrix(unit: np.ndarray, bins: int) -> np.ndarray:

@@ -143,6 +143,31 @@ class TestSelect:
         assert again.record["content"] == whole.record["content"]
         assert chosen_table(again).equals(chosen_table(whole))
 
+    def test_held_out_rows_of_the_target_calibrate_its_log_ratios(self, tmp_path, places) -> None:
+        lines, report = said()
+        plain = select_corpus(run_of(tmp_path, places, dsir(places)), report)
+        policy = {"kind": "dsir", "calibrated": True}
+        run = run_of(tmp_path, places, dsir(places, policy=policy))
+        chosen = select_corpus(run, report)
+        # the pool's scores are there already, and the target's are added
+        assert (
+            lines[-1].startswith("selection.scores.0: ngrams, 0 rows scored")
+            and len(lines) > len(set(lines)) - 1
+        )
+        assert (
+            chosen.record["scores"] == plain.record["scores"] and chosen.record["kept"] == plain.record["kept"]
+        )
+        assert chosen.record["kl"]["like"]["after"] < 0.3 * chosen.record["kl"]["like"]["before"]
+        several = {"like": places["like"], "other": write_group(tmp_path / "other", "wood", 30, 4)}
+        both = select_corpus(run_of(tmp_path, places, dsir(places, policy=policy, target=several)), report)
+        assert set(both.record["facts"]) == {"cut_0", "cut_1"}
+
+    def test_too_few_held_out_rows_to_calibrate_by(self, tmp_path, places) -> None:
+        few = {"like": write_group(tmp_path / "few", "sea", 6, 5)}
+        run = run_of(tmp_path, places, dsir(places, policy={"kind": "dsir", "calibrated": True}, target=few))
+        with pytest.raises(InputError, match=r"calibrated: needs at least 20 held-out rows .* but like has"):
+            select_corpus(run, said()[1])
+
     def test_several_targets_and_a_mix_of_scores(self, tmp_path, places) -> None:
         targets = {"sea_like": places["like"], "wood_like": write_group(tmp_path / "w", "wood", 30, 7)}
         chosen = select_corpus(run_of(tmp_path, places, dsir(places, target=targets)), print)
