@@ -17,7 +17,7 @@ from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
 from shoal.policies.arrays import Vector
 from shoal.policies.selection.cuts import RandomRows
-from shoal.policies.selection.dsir import HELD_OUT, Dsir
+from shoal.policies.selection.dsir import HELD_RATIO, Dsir
 from shoal.policies.selection.interface import Candidates, Selector, select_rows
 from shoal.policies.selection.ngrams import kl_divergence, log_ratios, text_buckets, token_buckets
 from shoal.search.config.sections import Data
@@ -89,7 +89,7 @@ def chosen_rows(texts: Texts, budget: int, seed: int) -> tuple[dict[str, Rows], 
     pool = Candidates(np.arange(len(scores)), {"log_ratio": scores}, texts.group, {}, budget, seed)
     fitted, held = np.array_split(texts.target, 2)
     ratio = log_ratios(counts(fitted), raw, 0.5)
-    aimed = {HELD_OUT: ratio_sums(ratio, held)}
+    aimed = {HELD_RATIO: ratio_sums(ratio, held)}
     by_half = pool._replace(columns={"log_ratio": ratio_sums(ratio, texts.pool)}, targets=aimed)
 
     def rows(policy: Selector, count: int, pool: Candidates = pool) -> Rows:

@@ -32,15 +32,18 @@ def slopes_below(upto: NDArray[np.int64]) -> Vector:
     scipy has an isotonic regression too; the policies need nothing else of it, and it would take one number for
     each row of the pool where this takes one for each row of the target.
     """
-    at, height, last = [0], [0], [-1]
+    at, height = [0], [0]
     for number, here in enumerate(upto.tolist()):
         if here == at[-1]:
             continue  # no row of the pool lies between two of the target
         while len(at) > 1 and (height[-1] - height[-2]) * (here - at[-1]) >= (number - height[-1]) * (
             at[-1] - at[-2]
         ):
-            at.pop(), height.pop(), last.pop()
-        at.append(here), height.append(number), last.append(number)
+            at.pop()
+            height.pop()
+        at.append(here)
+        height.append(number)
     slopes = np.diff(height) / np.maximum(np.diff(at), 1)
-    segment = np.searchsorted(np.array(last[1:]), np.arange(len(upto)), side="left")
+    # the curve begins flat, with the rows below all of the target's
+    segment = np.searchsorted(np.array(height[1:]), np.arange(len(upto)), side="left")
     return np.asarray(slopes[np.minimum(segment, len(slopes) - 1)], np.float64)

@@ -11,8 +11,8 @@ from shoal.policies.selection.calibration import calibrated
 from shoal.policies.selection.interface import Budget, Candidates, Selected, halves
 from shoal.policies.selection.picking import best_rows, gumbel, lowest, quotas
 
-HELD_OUT = "held_out_log_ratio"  # of rows of the target that n-grams were not counted of, `(rows, targets)`
-HELD_OUT_OF = "held_out_of"  # the target that each of them is of
+HELD_RATIO = "held_out_log_ratio"  # `(rows, targets)`, for rows of the target that no n-grams were counted in
+HELD_OF = "held_out_of"  # number of the target that each of these rows belongs to
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Dsir:
 
     @property
     def aims(self) -> frozenset[str]:
-        return frozenset({HELD_OUT} if self.calibrated else ())
+        return frozenset({HELD_RATIO} if self.calibrated else ())
 
     @property
     def needs(self) -> frozenset[str]:
@@ -83,8 +83,8 @@ class Dsir:
     def _weights(self, pool: Candidates, target: int, ratio: Vector) -> Vector:
         if not self.calibrated:
             return ratio
-        theirs = pool.targets[HELD_OUT].reshape(len(pool.targets[HELD_OUT]), -1)
-        of = pool.targets.get(HELD_OUT_OF, np.zeros(len(theirs), np.int64))
+        theirs = pool.targets[HELD_RATIO].reshape(len(pool.targets[HELD_RATIO]), -1)
+        of = pool.targets.get(HELD_OF, np.zeros(len(theirs), np.int64))
         return calibrated(ratio, theirs[of == target, target])
 
     def _drawn(self, pool: Candidates, target: int, ratio: Vector) -> Vector:

@@ -1,6 +1,6 @@
 """What must hold for the section `selection:`, as far as that is known without the corpus."""
 
-from shoal.policies.selection.dsir import HELD_OUT
+from shoal.policies.selection.dsir import HELD_RATIO
 from shoal.search.checks.declared import without_rows
 from shoal.search.config.run import Run
 from shoal.search.errors import nearest
@@ -45,7 +45,7 @@ def check_target(run: Run) -> str:
     wanted += [chosen.policy.kind] if chosen.policy.build().aims else []
     if wanted and not chosen.target:
         return f"selection.target: {wanted[0]} needs at least one group, such as `law: installed`"
-    if HELD_OUT in chosen.policy.build().aims and "ngrams" not in wanted:
+    if HELD_RATIO in chosen.policy.build().aims and "ngrams" not in wanted:
         return (
             "selection.scores: calibrated needs a score of kind ngrams, which is fitted to the target; add one"
         )

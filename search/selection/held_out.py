@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shoal.policies.selection.dsir import HELD_OUT, HELD_OUT_OF
+from shoal.policies.selection.dsir import HELD_OF, HELD_RATIO
 from shoal.search.config.run import Run
 from shoal.search.config.selection import NgramScore
 from shoal.search.errors import InputError
@@ -23,7 +23,7 @@ LEAST_HELD_OUT = 20  # rows of each target: odds that fewer say little about
 
 def wants_held_out(run: Run, settings: Any) -> bool:
     assert run.selection is not None
-    return isinstance(settings, NgramScore) and HELD_OUT in run.selection.policy.build().aims
+    return isinstance(settings, NgramScore) and HELD_RATIO in run.selection.policy.build().aims
 
 
 def held_out_ratios(targets: Corpus, score: RowScorer) -> pa.Table:
@@ -44,11 +44,11 @@ def held_out_ratios(targets: Corpus, score: RowScorer) -> pa.Table:
             ids, tokens = stored_rows(targets.store, file)
             found.append(score(tokens, ids)["log_ratio"])
             of.append(np.full(len(ids), number))
-    return pa.table({HELD_OUT: as_list_column(np.concatenate(found)), HELD_OUT_OF: np.concatenate(of)})
+    return pa.table({HELD_RATIO: as_list_column(np.concatenate(found)), HELD_OF: np.concatenate(of)})
 
 
 def read_held_out(pool: Corpus, folders: list[str]) -> dict[str, NDArray[Any]]:
     """Return what a scoring stage has kept of the target's held-out rows."""
     places = [f"{folder}/{HELD_OUT_FILE}" for folder in folders]
     table = pool.store.read_table(next(place for place in places if pool.store.exists(place)))
-    return {name: as_array(table[name]) for name in (HELD_OUT, HELD_OUT_OF)}
+    return {name: as_array(table[name]) for name in (HELD_RATIO, HELD_OF)}

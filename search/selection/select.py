@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.cluster.storage import Store
-from shoal.policies.selection.dsir import HELD_OUT
+from shoal.policies.selection.dsir import HELD_RATIO
 from shoal.policies.selection.ngrams import kl_divergence
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Data
@@ -47,8 +47,8 @@ def select_corpus(run: Run, report: Say, renew: bool = False) -> Chosen:
     pool = Corpus(run.data, prepare_corpus(run.data, report, renew=renew), tuple(run.unseen))
     targets = target_of(run, report, renew)
     same = duplicate_folder(run, pool, selection.duplicates, report) if selection.duplicates else ""
-    # what is held out of a target is scored as the pool is
-    aims = selection.policy.build().aims - {HELD_OUT}
+    # held-out rows of the target are scored by the pool's own scorer
+    aims = selection.policy.build().aims - {HELD_RATIO}
     folders, theirs = add_scores(run, pool, targets, same, bool(aims), report)
     named = {
         "pool": pool.manifest.content,
@@ -127,7 +127,7 @@ def decide_pool(
     if targets is not None:
         tokens = [group.splits["train"].tokens for group in targets.groups.values()]
         aimed = read_columns(targets, theirs) | {"mass": np.array(tokens, np.float64)}
-        if HELD_OUT in run.selection.policy.build().aims:
+        if HELD_RATIO in run.selection.policy.build().aims:
             aimed |= read_held_out(pool, folders)
     return decide_rows(run, pool, ids, folders, aimed, leak, same_as, report)
 

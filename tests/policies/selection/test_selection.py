@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shoal.policies.sampling.chance import uniform
 from shoal.policies.selection.calibration import calibrated
 from shoal.policies.selection.cuts import RandomRows, ScoreThreshold, Top
-from shoal.policies.selection.dsir import HELD_OUT, HELD_OUT_OF, Dsir
+from shoal.policies.selection.dsir import HELD_OF, HELD_RATIO, Dsir
 from shoal.policies.selection.influence import Influence
 from shoal.policies.selection.interface import NOT_FINITE, Candidates, select_rows
 from shoal.policies.selection.picking import mixed_scores, quotas
@@ -37,8 +37,8 @@ COLUMNS = {
 TARGETS = {
     "sketch": RNG.normal(1.0, 0.5, (12, 4)),
     "mass": np.array([3.0, 1.0]),
-    HELD_OUT: np.random.default_rng(5).normal(2.0, 2.0, (30, 2)),
-    HELD_OUT_OF: np.arange(30) % 2,
+    HELD_RATIO: np.random.default_rng(5).normal(2.0, 2.0, (30, 2)),
+    HELD_OF: np.arange(30) % 2,
 }
 GROUP = RNG.integers(0, 3, ROWS)
 POLICIES = [
@@ -336,7 +336,7 @@ class TestCalibration:
         # a fifth of the pool is of the target's kind; log ratios are 100 times too large
         kind = np.arange(5000) < 1000
         ratio = 100 * np.where(kind, rng.normal(2, 1, 5000), rng.normal(-2, 1, 5000))
-        aimed = {HELD_OUT: 100 * rng.normal(2, 1, 500)}
+        aimed = {HELD_RATIO: 100 * rng.normal(2, 1, 500)}
         given_ = Candidates(np.arange(5000), {"log_ratio": ratio}, np.zeros(5000, int), aimed, 400)
         plain, found = (select_rows(rule, given_).copies > 0 for rule in (Dsir(), Dsir(calibrated=True)))
         assert ratio[plain].mean() > 290 and kind[plain].all()
