@@ -10,6 +10,8 @@ from shoal.trainables.objectives.weighted import Weighted
 
 def check_language(run: Run, losses: Weighted) -> str:
     """Return why a decoder or a causal_lm cannot train by the objective of the file, or nothing."""
+    if problem := check_begun_apart(run, losses):
+        return problem
     if run.trainable in USUAL:
         return ""
     if losses.several:
@@ -18,6 +20,23 @@ def check_language(run: Run, losses: Weighted) -> str:
         if isinstance(term, Forget):
             return check_forget(run, term)
     return check_masked(run) if "masked" in losses.terms else ""
+
+
+def check_begun_apart(run: Run, losses: Weighted | None) -> str:
+    """Refuse adapters that begin apart without rows to forget, or with fewer ranks than are stored."""
+    if getattr(run.model.adapter, "begin", "") != "fila" or not run.pretrained:
+        return ""
+    if losses is None or run.trainable != "causal_lm" or "forget" not in losses.terms:
+        return (
+            "model.adapter.begin: fila needs trainable: causal_lm with objective forget, whose rows it looks at"
+        )
+    if run.model.begin:
+        return "model.begin: must be left out with model.adapter.begin: fila, since adapters begin in one way"
+    if "rank" in run.hyperparameters or "rank" in run.population.parts:
+        return (
+            "hyperparameters.rank: must be left out with model.adapter.begin: fila, which takes all ranks off"
+        )
+    return ""
 
 
 def check_masked(run: Run) -> str:

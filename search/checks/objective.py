@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from shoal.policies.mixers.mixer import TRAINING
-from shoal.search.checks.language import check_language
+from shoal.search.checks.language import check_begun_apart, check_language
 from shoal.search.checks.sampled_numbers import chosen_by_place
 from shoal.search.checks.values import ends
 from shoal.search.config.explain import explain
@@ -107,7 +107,9 @@ def check_searched_without(run: Run) -> str:
 
 
 def check_unsaid(run: Run) -> str:
-    """Refuse numbers of an objective that the file does not name."""
+    """Refuse numbers of an objective that the file does not name, and what needs one."""
+    if problem := check_begun_apart(run, None):
+        return problem
     if any(SEARCHED in values for values in chosen_by_place(run).values()):
         return (
             f"hyperparameters.{SEARCHED}: needs `objective:`, whose numbers it has, such as objective: masked"

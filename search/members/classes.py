@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from shoal.policies.sampling.learnt_weights import Storm
 from shoal.policies.sampling.storm import FEATURES, Passes, features
 from shoal.search.config.objective import (
@@ -17,10 +19,12 @@ from shoal.search.config.objective import (
 from shoal.search.config.run import Run
 from shoal.search.config.trainable import FACTS
 from shoal.search.corpus.build import load_corpus
+from shoal.search.corpus.text import sample_of
 from shoal.search.errors import InputError
 from shoal.search.members.declarations import constants_in
 from shoal.search.members.own_class import own_class
 from shoal.search.models import settings_of
+from shoal.trainables.arrays import map_nest
 from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.pretrained.settings import Pretrained
 
@@ -72,7 +76,22 @@ def decoder(run: Run) -> Made:
 
 
 def causal_lm(run: Run) -> Made:
-    return pretrained_class(settings_of(run), objective_of(run))
+    given = settings_of(run)
+    made = pretrained_class(given, objective_of(run))
+    if given.adapter is None or given.adapter.begin != "fila":
+        return made
+    return Made(made.of, {**made.constants, "known_rows": rows_apart(run)})
+
+
+def rows_apart(run: Run) -> dict[str, Any]:
+    """Return a sample of the training rows to `forget`, and of those to `retain`."""
+    sample = sample_of(run, "train", run.training.evaluation_rows)
+    groups = {"forget": list(run.forgotten), "retain": [name for name in sample if name not in run.forgotten]}
+    return {name: map_nest(joined, *(sample[group] for group in found)) for name, found in groups.items()}
+
+
+def joined(*arrays: Any) -> Any:
+    return np.concatenate(arrays)
 
 
 def pretrained_class(given: Pretrained, losses: Weighted | None = None) -> Made:

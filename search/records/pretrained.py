@@ -55,7 +55,9 @@ def write_adapter(given: Pretrained, weights: Mapping[str, NDArray[Any]], base: 
     assert given.adapter is not None
     rank = used_rank(weights)
     target.write(peft_files.WEIGHTS, save(peft_files.adapter_weights(weights, rank), {"format": "pt"}))
-    target.write_json(peft_files.CONFIG, peft_files.adapter_config(given.adapter, rank, base))
+    # the product that an adapter began with, and takes off again, stands in the file as more ranks
+    stored = 2 * rank if any(name.endswith(".began_down") for name in weights) else rank
+    target.write_json(peft_files.CONFIG, peft_files.adapter_config(given.adapter, stored, base))
 
 
 def used_rank(weights: Mapping[str, NDArray[Any]]) -> int:

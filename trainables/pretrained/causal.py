@@ -16,6 +16,7 @@ from shoal.trainables.network import Network, StackedObjective
 from shoal.trainables.objectives.inverted_hinge import hinge
 from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.pretrained.begin import begin_with, redraw
+from shoal.trainables.pretrained.fila import begin_apart
 from shoal.trainables.pretrained.folder import member_module, open_base
 from shoal.trainables.pretrained.head import FrozenHead
 from shoal.trainables.pretrained.low_rank import adapters, add_adapters, fit_rank, ranks_in_use
@@ -29,6 +30,7 @@ from shoal.trainables.recompute import recompute_parts
 from shoal.trainables.scores import TokenIds
 from shoal.trainables.searched_numbers import FloatOrTensor, cross_entropy, used
 
+BEGAN = (".began_down", ".began_up")  # names of what adapters began with, where it was more than nothing
 ROWS_AT_A_TIME = 16  # held-out rows are judged so many at a time
 
 
@@ -49,6 +51,7 @@ class CausalModel(Network):
     draws_weights = False
     pretrained: Pretrained
     losses: Weighted | None = None  # None: the next token's loss alone
+    known_rows: Any = None  # training rows to `forget` and to `retain`, from which adapters may begin
 
     def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
         adapter = self.pretrained.adapter
@@ -88,6 +91,10 @@ class CausalModel(Network):
             module = member_module(self.template)
             add_adapters(module, given.adapter)
             begin_with(module, given)
+            if given.adapter.begin == "fila":
+                if self.known_rows is None:
+                    raise ValueError("adapter.begin: fila needs rows to forget: objective forget names them.")
+                begin_apart(module, self.template, given.adapter, self.known_rows)
         if given.gradient_checkpointing:
             recompute(module)
             give_holes_back(module)
@@ -118,12 +125,14 @@ class CausalModel(Network):
             fit_rank(layer, rank, slots or {}, seed=1000 * (self.trained + 7919 * place))
 
     def held(self) -> dict[str, Tensor]:
-        """Return what trains, and its masks: the rest is the base's, and the same in all members."""
+        """Return what trains, its masks, and what it began with: the rest is the base's, and shared."""
         found = {
             name: weight.detach() for name, weight in self.module.named_parameters() if weight.requires_grad
         }
-        masks = dict(self.module.named_buffers())
-        return found | {name: masks[name] for name in masks.keys() - without_masks(masks).keys()}
+        others = dict(self.module.named_buffers())
+        kept = others.keys() - without_masks(others).keys()
+        kept |= {name for name in others if name.endswith(BEGAN)}
+        return found | {name: others[name] for name in sorted(kept)}
 
     @contextmanager
     def together(self, tensors: Mapping[str, Tensor]) -> Iterator[StackedObjective]:

@@ -23,8 +23,13 @@ class LowRankLinear(nn.Module):
     In a stack the first axis of the input holds the rows of all members, member after member.
     """
 
+    began_down: Tensor | None  # (rank, inputs), the first `down` of an adapter that began with a product
+    began_up: Tensor | None  # (outputs, rank)
+
     def __init__(self, base: nn.Linear, settings: LowRank):
         super().__init__()
+        self.register_buffer("began_down", None)
+        self.register_buffer("began_up", None)
         self.base, self.scale = base, settings.scale
         self._rate: FloatOrTensor = 0.0
         self._seats: Seats | None = None
@@ -32,6 +37,14 @@ class LowRankLinear(nn.Module):
         self.down = nn.Parameter(torch.empty(settings.rank, base.in_features, device=place))
         self.up = nn.Parameter(torch.zeros(base.out_features, settings.rank, device=place))
         draw_down(self.down)
+
+    def begin_with(self, down: Tensor, up: Tensor) -> None:
+        """Begin with a product that is taken off again by a frozen copy: what the layer computes stays."""
+        with torch.no_grad():
+            self.down.copy_(down)
+            self.up.copy_(up)
+        self.register_buffer("began_down", self.down.detach().clone())
+        self.register_buffer("began_up", self.up.detach().clone())
 
     def drop(self, rate: FloatOrTensor) -> None:
         """Take the dropout of the passes to come: one number, or each member's, `(members,)`."""
@@ -46,7 +59,11 @@ class LowRankLinear(nn.Module):
         down, up = self._seats or (self.down[None], self.up[None])
         rows = left_out(x.reshape(len(down), -1, x.shape[-1]), self._rate, self.training)
         low = torch.bmm(rows, down.mT)
-        return y + self.scale * torch.bmm(low, up.mT).view(y.shape)
+        added = torch.bmm(low, up.mT).view(y.shape)
+        if self.began_down is not None and self.began_up is not None:
+            # taken off before the sum, where both are alike: at first nothing is added at all
+            added = added - functional.linear(functional.linear(x, self.began_down), self.began_up)
+        return y + self.scale * added
 
 
 def left_out(x: Tensor, rate: FloatOrTensor, training: bool) -> Tensor:

@@ -11,7 +11,7 @@ from shoal.trainables.decoder import Decoder, rotary_angles
 from shoal.trainables.settings import DecoderShape
 
 
-class Reading(NamedTuple):
+class WithLogits(NamedTuple):
     logits: Tensor  # (rows, length, vocabulary)
 
 
@@ -24,7 +24,7 @@ class ReadingDecoder(Decoder):
         attention_mask: Tensor | None = None,  # True where a place may look, (rows, 1, length, length)
         position_ids: Tensor | None = None,
         use_cache: bool = False,
-    ) -> Reading:
+    ) -> WithLogits:
         angles = rotary_angles(input_ids.shape[1], self.shape.width // self.shape.heads)
         cosine, sine = (each.to(input_ids.device) for each in angles)
         if position_ids is not None:
@@ -32,7 +32,7 @@ class ReadingDecoder(Decoder):
         x = self.embedding(input_ids)
         for block in self.blocks:
             x = block(x, cosine, sine, 0.0, attention_mask)
-        return Reading(self.logits_of(x))
+        return WithLogits(self.logits_of(x))
 
 
 def own_outline(config: dict[str, Any]) -> ReadingDecoder:

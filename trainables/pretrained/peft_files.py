@@ -36,10 +36,25 @@ def adapter_config(given: LowRank, rank: int, base: str) -> dict[str, Any]:
 def adapter_weights(weights: Mapping[str, NDArray[Any]], rank: int) -> dict[str, NDArray[Any]]:
     """Return a member's weights under peft's names, with the ranks that are in use."""
     found = {}
-    for name, weight in weights.items():
-        layer, _, kind = name.rpartition(".")
-        ending, used = (DOWN, weight[:rank]) if kind == "down" else (UP, weight[:, :rank])
-        found[f"{BEFORE}{layer}{ending}"] = np.ascontiguousarray(used)
+    for layer, (down, up) in whole_adapters(weights, rank).items():
+        found[f"{BEFORE}{layer}{DOWN}"], found[f"{BEFORE}{layer}{UP}"] = down, up
+    return found
+
+
+def whole_adapters(
+    weights: Mapping[str, NDArray[Any]], rank: int | None = None
+) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    """Return layer -> (down, up) of a member's weights, with so many ranks or all.
+
+    What an adapter began with, and takes off again, makes as many ranks more.
+    """
+    found = {}
+    for layer in [name.removesuffix(".down") for name in weights if name.endswith(".down")]:
+        down, up = weights[f"{layer}.down"][:rank], weights[f"{layer}.up"][:, :rank]
+        if f"{layer}.began_down" in weights:
+            down = np.concatenate([down, weights[f"{layer}.began_down"]])
+            up = np.concatenate([up, -weights[f"{layer}.began_up"]], axis=1)
+        found[layer] = np.ascontiguousarray(down), np.ascontiguousarray(up)
     return found
 
 
@@ -72,12 +87,10 @@ def read_adapter_config(folder: str) -> dict[str, Any]:
 def merge_adapter(module: torch.nn.Module, weights: Mapping[str, NDArray[Any]], scale: float) -> None:
     """Add an adapter, a member's weights by name, to the weights of a model, in place."""
     with torch.no_grad():
-        for name in weights:
-            layer, _, kind = name.rpartition(".")
-            if kind == "down":
-                base: Any = module.get_submodule(layer).weight
-                down, up = (torch.from_numpy(np.array(weights[f"{layer}.{each}"])) for each in ("down", "up"))
-                base.copy_(base.float() + scale * (up @ down).to(base.device))
+        for layer, parts in whole_adapters(weights).items():
+            base: Any = module.get_submodule(layer).weight
+            down, up = map(torch.from_numpy, parts)
+            base.copy_(base.float() + scale * (up @ down).to(base.device))
 
 
 def add_adapter(module: torch.nn.Module, folder: str) -> None:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,8 @@ class LowRank:
     alpha: float = 16.0  # the adapter is scaled by alpha / rank
     dropout: float = 0.0  # share of the adapter's inputs that is left out; a searched `dropout` replaces it
     targets: tuple[str, ...] = ("q_proj", "v_proj")  # last parts of the names of the linear layers
+    # fila: with what only the rows to forget need, for objective forget (Cha et al., 2025); drawn: with nothing
+    begin: Literal["drawn", "fila"] = "drawn"
 
     def __post_init__(self) -> None:
         if self.rank < 1:
