@@ -22,7 +22,7 @@ def draws(tokens: Tensor, salt: Tensor | int, stream: int) -> Tensor:
     return ((found >> 40) & 0xFFFFFF).double().div(1 << 24).float()
 
 
-def chosen(tokens: Tensor, counts: Tensor, share: FloatOrTensor, salt: Tensor | int) -> Tensor:
+def to_find(tokens: Tensor, counts: Tensor, share: FloatOrTensor, salt: Tensor | int) -> Tensor:
     """Return which tokens are to be found, `(rows, length)`: a share of those that count, at least one.
 
     `counts` is True where a token counts, as `(rows, length)`. A row without such tokens has none.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from shoal.trainables.answering import until_end
 from shoal.trainables.decoder import Decoder, initialise, losses_by_token
 from shoal.trainables.forgetting import FORGET, extraction, likeliest_right
-from shoal.trainables.hiding import JUDGED_SHARE, as_seen, chosen
+from shoal.trainables.hiding import JUDGED_SHARE, as_seen, to_find
 from shoal.trainables.network import Network
 from shoal.trainables.objectives.inverted_hinge import hinge
 from shoal.trainables.objectives.weighted import Weighted
@@ -78,7 +78,7 @@ class LanguageModel(Network):
         counts = torch.ones_like(tokens, dtype=torch.bool)
         if segment is not None:
             counts = (segment > 0) & (batch["mask"] > 0)
-        found = chosen(tokens, counts, share, salt)
+        found = to_find(tokens, counts, share, salt)
         read, hidden = as_seen(tokens, found, self.shape.vocabulary, salt)
         logits = module(read, numbers["dropout"], segment, hidden)
         flat = cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), numbers["label_smoothing"])

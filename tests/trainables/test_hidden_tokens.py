@@ -10,7 +10,7 @@ from shoal.trainables.arrays import to_tensors
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.decoder import Decoder, initialise
 from shoal.trainables.handover import hand_in, handed_out
-from shoal.trainables.hiding import as_seen, chosen, draws
+from shoal.trainables.hiding import as_seen, draws, to_find
 from shoal.trainables.language import LanguageModel
 from shoal.trainables.objectives.masked import MaskedTokens
 from shoal.trainables.objectives.weighted import weighted_sum
@@ -52,15 +52,15 @@ class TestHiding:
 
     def test_a_share_of_each_row_is_found_and_at_least_one_token(self) -> None:
         # 0.15 * 60 = 9 of each row; 0.15 of 2 is less than one
-        assert (chosen(self.tokens, self.everywhere, 0.15, 5).sum(dim=1) == 9).all()
+        assert (to_find(self.tokens, self.everywhere, 0.15, 5).sum(dim=1) == 9).all()
         few = self.everywhere.clone()
         few[:, 2:] = False
-        found = chosen(self.tokens, few, 0.15, 5)
+        found = to_find(self.tokens, few, 0.15, 5)
         assert (found.sum(dim=1) == 1).all() and not found[:, 2:].any()
-        assert not chosen(self.tokens, torch.zeros_like(few), 0.15, 5).any()
+        assert not to_find(self.tokens, torch.zeros_like(few), 0.15, 5).any()
 
     def test_eighty_percent_are_blank_ten_are_others_and_ten_stay(self) -> None:
-        found = chosen(self.tokens, self.everywhere, 0.5, 5)
+        found = to_find(self.tokens, self.everywhere, 0.5, 5)
         read, blank = as_seen(self.tokens, found, 50, 5)
         assert not (blank & ~found).any() and torch.equal(read[~found], self.tokens[~found])
         total = found.sum().item()
