@@ -15,6 +15,7 @@ from shoal.trainables.objectives.arithmetic import unit
 from shoal.trainables.objectives.interface import Sizes
 from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.searched_numbers import FloatOrTensor, dropout
+from shoal.trainables.span import uncovered
 from shoal.trainables.text_tower import ExportedTower, FolderTower, TextTower
 
 COUNTED = ("row", "document")  # roles whose columns are numbers of rows or documents
@@ -32,6 +33,21 @@ class Tower(nn.Module):
 
     def forward(self, x: Tensor, rate: FloatOrTensor, drop: FloatOrTensor) -> Tensor:
         found: Tensor = self.last(self.body(dropout(x, drop, self.training), rate))
+        return found
+
+
+class Towers(nn.ModuleDict):
+    """The towers by role, and the objective's memory; one call embeds all columns of a batch.
+
+    A member over several processes must call what it trains once a step.
+    """
+
+    def forward(self, columns: Mapping[str, Tensor], numbers: Mapping[str, FloatOrTensor]) -> dict[str, Tensor]:
+        """Return the embeddings of columns by role: `(rows, width)`, or `(rows, most, width)` of negatives."""
+        found = {}
+        for role, x in columns.items():
+            tower = self["positive" if role != "query" and "positive" in self else "query"]
+            found[role] = tower(x, numbers["dropout"], numbers["drop"])
         return found
 
 
@@ -60,7 +76,7 @@ class Embedder(Network):
         names = ("query", "positive") if self.settings.towers == "two" else ("query",)
         parts: dict[str, nn.Module] = {name: self.tower(self.sizes[name]) for name in names}
         self.index = None if self.documents is None else torch.from_numpy(self.documents).to(self.device)
-        return nn.ModuleDict({**parts, "memory": Memory(self.losses.start(sizes))})
+        return Towers({**parts, "memory": Memory(self.losses.start(sizes))})
 
     def tower(self, size: int) -> nn.Module:
         """Return what makes embeddings of vectors, or of texts, of this size."""
@@ -81,35 +97,35 @@ class Embedder(Network):
         self, module: nn.Module, batch: Mapping[str, Tensor], numbers: Mapping[str, FloatOrTensor]
     ) -> dict[str, Tensor]:
         """Return the embeddings of queries and of positives, `(rows, width)` each, and of hard negatives."""
-        found = {"embedding": self.vectors(module, batch, "query", numbers)}
-        if self.index is None:
-            found["view"] = self.vectors(module, batch, "positive", numbers)
-        else:
-            found["view"] = self.index[batch[self.settings.document].long()]
+        names = {"query": "embedding"} | ({} if self.index is not None else {"positive": "view"})
         if "negatives" in self.losses.needs and module.training:
-            found["negatives"] = self.vectors(module, batch, "negatives", numbers)
+            names["negatives"] = "negatives"
+        vectors = module({role: self.column(batch, role) for role in names}, numbers)
+        found = {name: vectors[role] for role, name in names.items()}
+        if self.index is not None:
+            found["view"] = self.index[batch[self.settings.document].long()]
+        if "negatives" in found:
             # the middle one of three uniform draws: Beta(2, 2)
             draws = torch.rand_like(found["negatives"][..., :3].float())
             found["draws"] = draws.sort(dim=-1).values[..., 1]
         return found
 
-    def vectors(
-        self, module: nn.Module, batch: Mapping[str, Tensor], role: str, numbers: Mapping[str, FloatOrTensor]
-    ) -> Tensor:
-        """Return the embeddings of a column, `(rows, width)`, or `(rows, most, width)` of several negatives."""
-        towers: Any = module
-        tower = towers["positive" if role != "query" and "positive" in towers else "query"]
+    def column(self, batch: Mapping[str, Tensor], role: str) -> Tensor:
+        """Return a column as the towers take it: token ids, or numbers."""
         x = batch[self.settings.roles[role]]
         if self.vocabulary and x.dim() == 3:  # several texts of each row
             flat = tower(x.long().flatten(0, 1), numbers["dropout"], numbers["drop"])
             several: Tensor = flat.view(*x.shape[:2], -1)
             return several
         if self.vocabulary:
-            x = x.long()
-        else:
-            x = scaled(x) if role == "negatives" else scaled(x).flatten(start_dim=1)
-        found: Tensor = tower(x, numbers["dropout"], numbers["drop"])
-        return found
+            return x.long()
+        return scaled(x) if role == "negatives" else scaled(x).flatten(start_dim=1)
+
+    @property
+    def looked_at(self) -> set[str]:
+        """Return the columns of a batch that say more of rows than their embeddings do."""
+        roles = self.losses.fields | {"positive", "document", "there"}
+        return {self.settings.roles[role] for role in roles & self.settings.roles.keys()}
 
     def told(self, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the columns that objectives look at, by role, and which rows have the same positive."""
@@ -136,8 +152,12 @@ class Embedder(Network):
         return torch.ones_like(alike) if known is None else known.float()
 
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
-        out = self.embedded(module, batch, numbers)
-        told, state = self.told(batch, out), memory_of(module) if self.losses.stateful else {}
+        out, network = self.embedded(module, batch, numbers), uncovered(module)
+        if self.span is not None:  # the negatives of a query are the rows of all processes
+            out = {name: self.span.gathered(each) for name, each in out.items()}
+            batch = {name: self.span.whole(each) for name, each in batch.items() if name in self.looked_at}
+        told = self.told(batch, out)
+        state = memory_of(network) if self.losses.stateful else {}
         found = []
         for width in (*self.settings.slices, self.settings.width):  # the state moves by the full width
             part = {name: each[..., :width] if name in SLICED else each for name, each in out.items()}
@@ -146,8 +166,9 @@ class Embedder(Network):
             losses, signals = self.losses.loss(part, told, numbers, state)
             found.append(losses)
         if state and module.training:
-            move_memory(module, self.losses.after(state, signals, numbers))
-        return torch.stack(found).mean(dim=0)
+            move_memory(network, self.losses.after(state, signals, numbers))
+        losses = torch.stack(found).mean(dim=0)
+        return losses if self.span is None else self.span.part(losses)
 
     def cosines(self, module: nn.Module, rows: Any) -> tuple[Tensor, Tensor]:
         """Return the cosines of held-out queries with all candidates, and each query's right one.

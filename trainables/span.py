@@ -59,6 +59,15 @@ class Span:
         dist.all_gather(parts, rows.contiguous(), group=self.mesh.get_group())
         return torch.cat(parts)
 
+    def gathered(self, rows: Tensor) -> Tensor:
+        """Return what `whole` does, with gradients for the rows of this process.
+
+        A row's gradient is the sum of those that all processes have for it, so that each may take the losses of
+        its own rows only. All processes must go back through it.
+        """
+        found: Tensor = Gathered.apply(rows, self)
+        return found
+
     def mean(self, value: Tensor) -> Tensor:
         total = value.clone()
         dist.all_reduce(total, group=self.mesh.get_group())
@@ -72,6 +81,30 @@ class Span:
     def meet(self) -> None:
         """Wait for the member's other processes."""
         dist.barrier(group=self.mesh.get_group())
+
+
+class Gathered(torch.autograd.Function):
+    """Rows of all processes, with gradients.
+
+    torch has one too, but on gloo it takes a place in the group for one in the world: it works in the first
+    group only.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, span: Span) -> Tensor:
+        ctx.span = span
+        return span.whole(rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total, group=ctx.span.mesh.get_group())
+        return ctx.span.part(total), None
+
+
+def uncovered(module: nn.Module) -> nn.Module:
+    """Return the module inside of what training calls."""
+    return module.module if isinstance(module, DistributedDataParallel) else module
 
 
 def open_span(size: int, sharded: bool, device: str) -> Span:

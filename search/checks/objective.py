@@ -66,6 +66,7 @@ def check_objective(run: Run) -> str:
         or check_numbers(run, losses)
         or check_compared(run, losses)
         or check_whole_batches(run, losses)
+        or check_towers(run)
         or check_storm(run, losses)
         or check_styles(run, losses)
     )
@@ -77,6 +78,19 @@ def check_styles(run: Run, losses: Weighted) -> str:
     return (
         "settings.network: must be conv with objective adversarial_style, which changes feature maps of images"
     )
+
+
+def check_towers(run: Run) -> str:
+    """Refuse a tower that no step trains where several workers wait for its gradient."""
+    if run.trainable != "embedder" or run.cluster.workers_per_member == 1:
+        return ""
+    settings = embedder_settings(run)
+    if settings.index and settings.towers == "two":
+        return (
+            "settings.towers: must be one with settings.index and cluster.workers_per_member above 1, since "
+            "frozen documents leave the second tower without a gradient, got two"
+        )
+    return ""
 
 
 def check_storm(run: Run, losses: Weighted) -> str:
@@ -225,7 +239,8 @@ def check_whole_batches(run: Run, losses: Weighted) -> str:
         (kind for kind, term in losses.terms.items() if term.across_rows or term.stateful or term.alone), ""
     )
     named = named or ("the first of a balanced list" if losses.balanced else "")
-    if named and run.cluster.workers_per_member > 1:
+    # an embedder gathers the embeddings of all its workers
+    if named and run.cluster.workers_per_member > 1 and run.trainable != "embedder":
         return (
             f"cluster.workers_per_member: must be 1 with objective {named}, which compares the rows of a whole "
             f"batch or keeps a state, got {run.cluster.workers_per_member}"

@@ -8,18 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import distributed as dist
+from torch.distributed.tensor import DTensor
 
 from shoal.policies.sampling.dynamic import LinUpper
 from shoal.policies.sampling.infobatch import InfoBatch
 from shoal.policies.sampling.interface import Rule
 from shoal.search.members.mixed import Mixed
 from shoal.search.members.sampled import sample_arrays
+from shoal.trainables.arrays import to_tensors
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.member import SavedState
 from shoal.trainables.span import local, open_span
 from tests.helpers.members import language, supernet
 from tests.search.members.test_policies_in_members import EXAMPLES
 from tests.search.members.test_policies_in_members import member as member_of
+from tests.trainables.objectives.test_embedder import embedder
 
 
 def losses(sharded: bool) -> dict[str, list[float] | list[list[int]]]:
@@ -115,6 +118,26 @@ def distilled() -> dict[str, list]:
     return {"losses": losses, "scores": [member.evaluate()[0]], "chosen": chosen}
 
 
+EMBEDDERS = ("contrastive", "guided", "star", "hard_negatives", "teacher_scores", "individual_temperatures")
+
+
+def embedded(kind: str, spread: bool, sharded: bool) -> dict[str, Any]:
+    """Return the gradients of an embedder's first batch, and what training on comes to."""
+    member, chosen = embedder(kind), {}
+    if spread:
+        member.spread(open_span(2, sharded, "cpu"))
+    member.module.train()
+    batch = member.batches.next()
+    loss, _ = member.backward(to_tensors(member.span.part(batch) if member.span else batch, member.device))
+    for name, weight in member.weights().items():
+        gradient = weight.grad
+        chosen[name] = (gradient.full_tensor() if isinstance(gradient, DTensor) else gradient).tolist()
+    first = member.span.mean(loss) if member.span else loss
+    losses = [first.item(), member.train(3), member.train(4)]
+    memory = {name: each.tolist() for name, each in member.module["memory"].named_buffers()}
+    return {"losses": losses, "gradients": chosen, "memory": memory, "score": member.evaluate()[0]}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=int(sys.argv[2]), world_size=2)
@@ -125,6 +148,9 @@ def main() -> None:
     told["sampled"] = {
         kind: {name: sampled(rule, True, kind == "fsdp") for name, rule in RULES.items()}
         for kind in ("ddp", "fsdp")
+    }
+    told["embedder"] = {
+        kind: {name: embedded(name, True, kind == "fsdp") for name in EMBEDDERS} for kind in ("ddp", "fsdp")
     }
     told["distill"] = distilled()
     if os.environ.get("SAY"):

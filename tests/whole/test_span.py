@@ -16,7 +16,7 @@ from shoal.search.records import directory
 from shoal.search.records.last import member_of
 from tests.helpers.members import language, supernet
 from tests.helpers.runs import ROOT, events, scores, shoal, small_run, start, wait_for_round
-from tests.helpers.span import RULES, mixing, outcome, sampled, thin
+from tests.helpers.span import EMBEDDERS, RULES, embedded, mixing, outcome, sampled, thin
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,20 @@ def test_rows_are_weighed_and_chosen_by_the_losses_of_all_workers(spanned, kind:
         assert np.allclose(over[part], alone[part], rtol=0, atol=1e-4), part
     assert over["score"] == pytest.approx(alone["score"], abs=1e-5)
     assert name == "lin_upper" or not all(alone["kept"])
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("name", EMBEDDERS)
+def test_queries_have_the_rows_of_all_workers_as_negatives(spanned, kind: str, name: str) -> None:
+    """Loss, gradient and the objective's memory are those of one process that has the whole batch."""
+    torch.set_num_threads(1)
+    over, alone = spanned["embedder"][kind][name], embedded(name, False, False)
+    assert over["gradients"].keys() == alone["gradients"].keys()
+    for part in ("gradients", "memory"):
+        for each, values in alone[part].items():
+            assert np.allclose(over[part][each], values, rtol=0, atol=1e-5), each
+    assert np.allclose(over["losses"], alone["losses"], rtol=0, atol=1e-5)
+    assert over["score"] == pytest.approx(alone["score"], abs=1e-5)
 
 
 def test_a_super_network_over_two_workers_trains_as_one_on_the_same_parts(spanned) -> None:

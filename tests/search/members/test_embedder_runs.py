@@ -77,7 +77,7 @@ def test_queries_learn_to_search_among_frozen_documents() -> None:
         ("objective=dice", "objective.dice: needs logits, which the embedder does not give"),
         ("settings={query: question}", "settings.query: names a column, but there is no question"),
         ("settings={widht: 4}", "settings.widht: no constant of the embedder; did you mean `width`?"),
-        ("cluster.workers_per_member=2", "cluster.workers_per_member: must be 1 with objective contrastive"),
+        ("training.accumulate=2", "training.accumulate: must be 1 with objective contrastive"),
         (
             "objective=hard_negatives",
             "settings.negatives: names a column, but there is no negatives, and rows have query, positive",
@@ -94,3 +94,14 @@ def test_what_cannot_be_is_one_line(change: str, wanted: str) -> None:
     with pytest.raises(InputError) as raised:
         load(change)
     assert wanted in str(raised.value)
+
+
+def test_an_embedder_may_span_workers_unless_a_tower_would_never_train() -> None:
+    assert load("cluster.workers_per_member=2").cluster.workers_per_member == 2
+    with pytest.raises(InputError, match=r"settings\.towers: must be one with settings\.index"):
+        load(
+            "cluster.workers_per_member=2",
+            "data.columns={query: {kind: tensor, shape: [6]}, document: {kind: number, type: int64}}",
+            "settings={width: 4, towers: two, index: documents.npy}",
+            "objective=adore",
+        )

@@ -18,6 +18,7 @@ from shoal.trainables.objectives.inverted_hinge import hinge
 from shoal.trainables.objectives.label_proportions import LabelProportions
 from shoal.trainables.objectives.naive_bayes import NaiveBayes, head_of, merged_sums, sums_by_class
 from shoal.trainables.objectives.weighted import weighted_sum
+from shoal.trainables.searched_numbers import cross_entropy
 from tests.helpers.objectives import given, numbers_of
 
 F64 = torch.float64
@@ -262,3 +263,18 @@ def test_forgetting_by_negative_preferences() -> None:
     # the worse answer has gained 2 nats: 2 / .1 * log(1 + e^.2)
     wanted = 20 * math.log1p(math.exp(0.2))
     assert made.loss(told, {}, numbers_of(made), {})[0].item() == pytest.approx(wanted, abs=1e-9)
+
+
+def test_losses_of_tokens_have_the_gradients_of_finite_differences() -> None:
+    draws = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 4, 7, generator=draws, dtype=torch.float64).requires_grad_()
+    targets = torch.randint(7, (3, 4), generator=draws)
+
+    def smoothed(logits: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(logits.flatten(end_dim=1), targets.flatten(), 0.1)
+
+    def hinges(logits: torch.Tensor) -> torch.Tensor:
+        return hinge(logits, targets)
+
+    for loss in (hinges, smoothed):
+        assert torch.autograd.gradcheck(loss, (logits,), eps=1e-6, atol=1e-6, rtol=1e-6)
