@@ -47,7 +47,10 @@ class Towers(nn.ModuleDict):
         found = {}
         for role, x in columns.items():
             tower = self["positive" if role != "query" and "positive" in self else "query"]
-            found[role] = tower(x, numbers["dropout"], numbers["drop"])
+            # several texts of each row, (rows, most, length), are read one beside another
+            several = x.dim() == 3 and not x.is_floating_point()
+            flat = tower(x.flatten(0, 1) if several else x, numbers["dropout"], numbers["drop"])
+            found[role] = flat.view(*x.shape[:2], -1) if several else flat
         return found
 
 
@@ -113,10 +116,6 @@ class Embedder(Network):
     def column(self, batch: Mapping[str, Tensor], role: str) -> Tensor:
         """Return a column as the towers take it: token ids, or numbers."""
         x = batch[self.settings.roles[role]]
-        if self.vocabulary and x.dim() == 3:  # several texts of each row
-            flat = tower(x.long().flatten(0, 1), numbers["dropout"], numbers["drop"])
-            several: Tensor = flat.view(*x.shape[:2], -1)
-            return several
         if self.vocabulary:
             return x.long()
         return scaled(x) if role == "negatives" else scaled(x).flatten(start_dim=1)
@@ -124,7 +123,7 @@ class Embedder(Network):
     @property
     def looked_at(self) -> set[str]:
         """Return the columns of a batch that say more of rows than their embeddings do."""
-        roles = self.losses.fields | {"positive", "document", "there"}
+        roles = self.losses.fields | {"positive", "document", "negatives" if self.vocabulary else "there"}
         return {self.settings.roles[role] for role in roles & self.settings.roles.keys()}
 
     def told(self, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> dict[str, Tensor]:

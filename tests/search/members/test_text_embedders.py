@@ -227,9 +227,7 @@ def test_hard_negatives_are_lists_of_texts_of_which_embeddings_are_mixed() -> No
     with torch.no_grad():
         out = member.embedded(member.module, batch, member.sober)
         told = member.told(batch, out)
-        alone = member.vectors(
-            member.module.eval(), {"positive": batch["negatives"][:, 1]}, "positive", member.sober
-        )
+        alone = member.module.eval()({"positive": batch["negatives"][:, 1].long()}, member.sober)["positive"]
     assert torch.allclose(out["negatives"][:, 1], alone, atol=1e-6) and out["draws"].shape == (16, 2)
     # a row has as many as its list, at most two
     lists = (batch["negatives"] >= 0).any(dim=-1).sum(dim=1)

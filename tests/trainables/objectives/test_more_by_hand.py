@@ -273,8 +273,4 @@ def test_losses_of_tokens_have_the_gradients_of_finite_differences() -> None:
     def smoothed(logits: torch.Tensor) -> torch.Tensor:
         return cross_entropy(logits.flatten(end_dim=1), targets.flatten(), 0.1)
 
-    def hinges(logits: torch.Tensor) -> torch.Tensor:
-        return hinge(logits, targets)
-
-    for loss in (hinges, smoothed):
-        assert torch.autograd.gradcheck(loss, (logits,), eps=1e-6, atol=1e-6, rtol=1e-6)
+    assert torch.autograd.gradcheck(smoothed, (logits,), eps=1e-6, atol=1e-6, rtol=1e-6)
