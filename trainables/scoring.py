@@ -4,7 +4,7 @@ A model is a Decoder or a module of transformers. Rows are arrays of tokens `(ro
 shorter than the others ends in tokens of -1, which no model sees.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,13 +45,8 @@ def row_losses(model: nn.Module, rows: NDArray[Any]) -> NDArray[np.float32]:
 def answer_losses(model: nn.Module, rows: NDArray[Any]) -> NDArray[np.float32]:
     """Return the mean loss of the tokens that count in each row, `(rows,)`; 0 where none does."""
     found = np.empty(len(rows), np.float32)
-    device = next(model.parameters()).device
-    each = max(1, min(ROWS_PER_PASS, TOKENS_PER_PASS // max(rows["tokens"].shape[1], 1)))
     with torch.inference_mode():
-        for start in range(0, len(rows), each):
-            now = slice(start, start + each)
-            names = ("tokens", "mask", "segment")
-            batch = {name: torch.from_numpy(rows[name][now].astype(np.int64)).to(device) for name in names}
+        for now, batch in passes(model, rows):
             found[now] = counted_losses(model, batch).cpu().numpy()
     return found
 
@@ -61,11 +56,18 @@ def counted_losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     if isinstance(model, Decoder):
         counts = answer_places(batch)
         assert counts is not None
-        return mean_counted(losses_by_token(decoder_logits(model, batch), batch["tokens"]), counts)
-    told = seen(batch)
-    logits = model(**asked(told)).logits
+        return mean_counted(losses_by_token(answer_logits(model, batch), batch["tokens"]), counts)
+    told, logits = seen(batch), answer_logits(model, batch)
     losses = cross_entropy(logits.flatten(0, 1).float(), told.targets.flatten()).view(told.targets.shape)
     return mean_counted(losses, told.counted)
+
+
+def answer_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Return the logits of rows of instructions: no example of a row sees another, `(rows, length, tokens)`."""
+    if isinstance(model, Decoder):
+        return decoder_logits(model, batch)
+    found: Tensor = model(**asked(seen(batch))).logits
+    return found
 
 
 def row_states(model: nn.Module, rows: NDArray[Any]) -> NDArray[np.float32]:
@@ -96,15 +98,20 @@ def class_chances(model: nn.Module, rows: NDArray[np.integer], place: int) -> ND
     return found
 
 
-def passes(
-    model: nn.Module, rows: NDArray[np.integer], most: int = ROWS_PER_PASS
-) -> Iterator[tuple[slice, Tensor]]:
-    """Yield parts of rows as tensors on the model's device, and where each part lies."""
+def passes(model: nn.Module, rows: NDArray[Any], most: int = ROWS_PER_PASS) -> Iterator[tuple[slice, Any]]:
+    """Yield parts of rows as tensors on the model's device, and where each part lies.
+
+    Of rows of instructions a part is a tensor for each field.
+    """
     device = next(model.parameters()).device
-    each = max(1, min(most, TOKENS_PER_PASS // max(rows.shape[1], 1)))
+    length = (rows if rows.dtype.names is None else rows["tokens"]).shape[1]
+    each = max(1, min(most, TOKENS_PER_PASS // max(length, 1)))
     for start in range(0, len(rows), each):
         now = slice(start, start + each)
-        yield now, torch.from_numpy(rows[now].astype(np.int64)).to(device)
+        if rows.dtype.names is None:
+            yield now, torch.from_numpy(rows[now].astype(np.int64)).to(device)
+        else:
+            yield now, on_device(rows[now], device)
 
 
 def by_length(
@@ -153,8 +160,10 @@ def last_states(model: nn.Module, tokens: Tensor) -> Tensor:
     return found[0]
 
 
-def row_sketches(model: nn.Module, rows: NDArray[np.integer], width: int) -> NDArray[np.float32]:
+def row_sketches(model: nn.Module, rows: NDArray[Any], width: int) -> NDArray[np.float32]:
     """Return a random projection of the gradient of each row's mean loss, `(rows, width)`.
+
+    Of rows of instructions it is the loss of their answers' tokens; 0 where none counts.
 
     Each of the gradient's numbers is added to one place with a random sign (count sketch: Charikar, Chen and
     Farach-Colton, 2002): inner products are kept in expectation, and nothing of size weights x width is held.
@@ -167,15 +176,45 @@ def row_sketches(model: nn.Module, rows: NDArray[np.integer], width: int) -> NDA
     places = torch.randint(width, (count,), generator=draws).to(device)
     signs = (2 * torch.randint(2, (count,), generator=draws) - 1).to(device)
 
+    found = np.zeros((len(rows), width), np.float32)
+    slopes = row_slopes(model, weights) if rows.dtype.names is None else answer_slopes(model)
+    for number in range(len(rows)):
+        flat = torch.cat([each.reshape(-1) for each in slopes(rows[number : number + 1])])
+        sketch = torch.zeros(width, device=device).index_add_(0, places, flat * signs)
+        found[number] = sketch.cpu().numpy()
+    return found
+
+
+def row_slopes(model: nn.Module, weights: dict[str, Tensor]) -> Callable[[Any], Iterable[Tensor]]:
+    """Return what gives the gradient of the mean loss of one row `(1, length)`, a tensor for each weight."""
+
     def loss(values: dict[str, Tensor], row: Tensor) -> Tensor:
         found = torch.func.functional_call(model, values, (row[None],))
         return losses_by_token(getattr(found, "logits", found), row[None]).mean()
 
-    slopes = torch.func.grad(loss)
-    found = np.zeros((len(rows), width), np.float32)
-    for number, row in enumerate(rows):
-        given = torch.from_numpy(row[row >= 0].astype(np.int64)).to(device)
-        flat = torch.cat([each.reshape(-1) for each in slopes(weights, given).values()])
-        sketch = torch.zeros(width, device=device).index_add_(0, places, flat * signs)
-        found[number] = sketch.cpu().numpy()
-    return found
+    slopes, device = torch.func.grad(loss), next(iter(weights.values())).device
+    return lambda row: slopes(weights, torch.from_numpy(row[row >= 0].astype(np.int64)).to(device)).values()
+
+
+def answer_slopes(model: nn.Module) -> Callable[[Any], Iterable[Tensor]]:
+    """Return what gives the gradient of the mean loss of one row's answers, a tensor for each weight."""
+    weights = list(model.parameters())
+
+    def slopes(row: Any) -> list[Tensor]:
+        batch = on_device(row, weights[0].device)
+        trained = [weight.requires_grad for weight in weights]
+        try:
+            model.requires_grad_(True)
+            loss = counted_losses(model, batch).sum()
+            return list(torch.autograd.grad(loss, weights, materialize_grads=True))
+        finally:
+            for weight, was in zip(weights, trained, strict=True):
+                weight.requires_grad_(was)
+
+    return slopes
+
+
+def on_device(rows: NDArray[Any], device: torch.device) -> dict[str, Tensor]:
+    """Return rows of instructions as tensors, by field."""
+    names = ("tokens", "mask", "segment")
+    return {name: torch.from_numpy(rows[name].astype(np.int64)).to(device) for name in names}

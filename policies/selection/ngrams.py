@@ -41,16 +41,32 @@ def text_buckets(text: str, grams: int, buckets: int, known: dict[tuple[str, ...
     return np.array(found, np.int64)
 
 
-def token_buckets(rows: NDArray[np.unsignedinteger], grams: int, buckets: int) -> Buckets:
-    """Return the bucket of each n-gram of 1 to `grams` tokens of rows `(rows, length)`: `(rows, n-grams)`."""
+def token_buckets(
+    rows: NDArray[np.unsignedinteger], grams: int, buckets: int, segment: NDArray[np.integer] | None = None
+) -> Buckets:
+    """Return the bucket of each n-gram of 1 to `grams` tokens of rows `(rows, length)`: `(rows, n-grams)`.
+
+    With `segment`, the number of the text that each token belongs to and 0 for padding, n-grams that are not
+    within one text have the bucket `buckets`, which stands for none.
+    """
     hashed = mixed_bits(rows.astype(np.uint64) + np.uint64(1))
     parts, joined = [], hashed
     for size in range(1, grams + 1):
         if size > 1:
             # the order of the tokens counts, so the sum is scrambled at each step
             joined = mixed_bits(joined[:, :-1] * np.uint64(3) + hashed[:, size - 1 :])
-        parts.append((joined % np.uint64(buckets)).astype(np.int64))
+        part = (joined % np.uint64(buckets)).astype(np.int64)
+        parts.append(part if segment is None else np.where(within_one_text(segment, size), part, buckets))
     return np.concatenate(parts, axis=1)
+
+
+def within_one_text(segment: NDArray[np.integer], size: int) -> NDArray[np.bool_]:
+    """Say of each stretch of `size` tokens whether it lies within one text, `(rows, stretches)`.
+
+    Texts have numbers that rise along a row, and padding has 0.
+    """
+    first, last = segment[:, : segment.shape[1] - size + 1], segment[:, size - 1 :]
+    return np.asarray((first == last) & (first > 0))
 
 
 def log_ratios(target: NDArray[np.integer], raw: NDArray[np.integer], pseudo: float = 0.0) -> Vector:

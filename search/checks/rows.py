@@ -51,31 +51,39 @@ ANY_ROWS = ("table", "own")  # scores of rows of every kind
 # the other scores that rows of a kind have: of columns by an exported classifier, of pairs by their states
 SCORES_OF = {
     "columns": ("loss", "difference", "class", "embedding"),
-    "instruction": ("loss", "difference", "embedding"),
-    "preference": ("ches",),
+    "instruction": ("ngrams", "loss", "difference", "embedding", "gradients", "influence"),
+    "preference": ("ngrams", "ches"),
 }
+OF_ONE_ANSWER = ("loss", "difference", "embedding", "gradients", "influence")
 
 
 def check_readers(run: Run) -> str:
-    """Refuse what reads rows of plain tokens alone."""
+    """Refuse what reads rows of other kinds than those of the run."""
     if run.data.rows == "tokens":
         return ""
+    if problem := check_scored_rows(run):
+        return problem
     scored = run.sampling.scorer is not None and run.trainable == "decoder"  # check_sampling says the rest
-    reader = selection_of_tokens(run) or ("sampling.scorer" if scored else "")
-    reader = reader or ("distill" if run.kind == "distill" else "")
+    reader = "sampling.scorer" if scored else "distill" if run.kind == "distill" else ""
     return f"{reader}: reads rows of plain tokens, got data.rows: {run.data.rows}" if reader else ""
 
 
-def selection_of_tokens(run: Run) -> str:
-    """Return which part of a selection reads rows of plain tokens alone, or nothing."""
+def check_scored_rows(run: Run) -> str:
+    """Return which part of a selection does not read the run's rows, and why, or nothing."""
     if run.selection is None:
         return ""
-    if run.selection.duplicates is not None:
-        return "selection.duplicates"
-    places = enumerate(run.selection.all_scores())
-    scored = SCORES_OF.get(run.rows, ()) + ANY_ROWS
-    kinds = [f"selection.scores.{place}" for place, score in places if score.kind not in scored]
-    return kinds[0] if kinds else ""
+    if run.selection.duplicates is not None and run.rows == "columns":
+        return "selection.duplicates: compares tokens, of which rows of columns have none; leave it out"
+    for place, score in enumerate(run.selection.all_scores()):
+        if score.kind in (*SCORES_OF.get(run.rows, ()), *ANY_ROWS):
+            continue
+        why = "reads rows of plain tokens"
+        if score.kind == "heads" and run.rows != "columns":
+            why = "heads asks for values in rows of plain text"
+        if score.kind in OF_ONE_ANSWER and run.rows == "preference":
+            why = f"{score.kind} is of one answer, and pairs have two, for which there is ches"
+        return f"selection.scores.{place}: {why}, got data.rows: {run.data.rows}"
+    return ""
 
 
 def check_installed(data: Data) -> str:

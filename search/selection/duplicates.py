@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from shoal.cluster.storage import Store
 from shoal.policies.sampling.chance import mixed_bits
 from shoal.policies.sampling.interface import Ids
+from shoal.policies.selection.ngrams import within_one_text
 from shoal.search.config.run import Run
 from shoal.search.config.selection import Duplicates
 from shoal.search.corpus.scores import FOLDER, RECORD
 from shoal.search.errors import InputError
 from shoal.search.selection.corpora import SAME, Corpus, key_of_values, read_ids, stored_rows
-from shoal.search.selection.interface import tokens_of
+from shoal.search.selection.interface import texts_of
 from shoal.search.selection.leaks import stretch_hashes
 from shoal.search.selection.stages import on_files
 
@@ -67,7 +68,8 @@ class Signer:
         if self.store.exists(place):
             return 0
         ids, rows = stored_rows(self.store, file)
-        hashes = shingles(tokens_of(rows, DUPLICATES_KEY), self.settings.shingle)
+        tokens, segment = texts_of(rows, DUPLICATES_KEY)
+        hashes = shingles(tokens, self.settings.shingle, segment)
         signatures = np.array([minhash(self.library, each, self.settings) for each in hashes], np.uint32)
         width = signatures.shape[1] * signatures.itemsize
         content = pa.py_buffer(np.ascontiguousarray(signatures))
@@ -171,9 +173,22 @@ def read_signatures(
     return np.concatenate(parts), np.flatnonzero(chosen)
 
 
-def shingles(rows: NDArray[np.unsignedinteger], size: int) -> NDArray[np.uint64]:
-    """Return the hash of each shingle of `size` tokens, in 32 bits, `(rows, shingles)`."""
-    return stretch_hashes(rows, min(size, rows.shape[1])) >> np.uint64(32)
+def shingles(
+    rows: NDArray[np.unsignedinteger], size: int, segment: NDArray[np.integer] | None = None
+) -> NDArray[np.uint64] | list[NDArray[np.uint64]]:
+    """Return the hashes of the shingles of `size` tokens in each row, in 32 bits.
+
+    With `segment` those alone that lie within one text; a row of shorter texts is one shingle as a whole.
+    """
+    size = min(size, rows.shape[1])
+    found: NDArray[np.uint64] = stretch_hashes(rows, size) >> np.uint64(32)
+    if segment is None:
+        return found
+    whole = stretch_hashes(np.where(segment > 0, rows, 0), rows.shape[1])[:, :1] >> np.uint64(32)
+    inside = within_one_text(segment, size)
+    return [
+        each[held] if held.any() else all_of for each, held, all_of in zip(found, inside, whole, strict=True)
+    ]
 
 
 def minhash(library: Any, hashes: NDArray[np.uint64], settings: Duplicates) -> Any:

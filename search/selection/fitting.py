@@ -16,7 +16,7 @@ from shoal.search.selection.corpora import SAME, Corpus, read_ids, stored_rows
 from shoal.search.selection.fitted_influence import fit_influence
 from shoal.search.selection.interface import Scoring, tokens_of
 from shoal.search.selection.probes import find_heads
-from shoal.search.selection.scorers import counted_buckets
+from shoal.search.selection.scorers import bucket_counts
 from shoal.search.selection.stages import on_files
 
 FIT_FILES = 2000  # files of the pool, evenly spaced, from which the shares of n-grams are estimated
@@ -36,7 +36,7 @@ def fitted(
         rows = some_rows(corpus, settings.fit_rows, scoring)
         theirs = {
             name: np.concatenate(
-                [tokens_of(stored_rows(targets.store, file)[1], scoring.key) for file in files]
+                [tokens_of(stored_rows(targets.store, file)[1], scoring.key, answers=True) for file in files]
             )
             for name, files in files_of(targets).items()
         }
@@ -63,8 +63,8 @@ def files_of(corpus: Corpus) -> dict[str, list[str]]:
     return {name: group.splits["train"].files for name, group in corpus.groups.items()}
 
 
-def some_rows(corpus: Corpus, count: int, scoring: Scoring) -> NDArray[np.unsignedinteger]:
-    """Return so many rows of tokens at random, or all; which ones depends on their ids alone."""
+def some_rows(corpus: Corpus, count: int, scoring: Scoring) -> NDArray[Any]:
+    """Return so many rows at random, or all; which ones depends on their ids alone."""
     ids = read_ids(corpus)
     key = keys(0, "fit", 0, ids)
     chosen = key <= np.sort(key)[min(count, len(key)) - 1]
@@ -76,7 +76,9 @@ def some_rows(corpus: Corpus, count: int, scoring: Scoring) -> NDArray[np.unsign
         inside = chosen[start : start + rows]
         start += rows
         if inside.any():
-            parts.append(tokens_of(stored_rows(corpus.store, file)[1], scoring.key)[inside])
+            rows_there = stored_rows(corpus.store, file)[1]
+            answers = isinstance(scoring.settings, InfluenceScore)
+            parts.append(tokens_of(rows_there, scoring.key, answers)[inside])
     return np.concatenate(parts)
 
 
@@ -91,8 +93,7 @@ class GramCounter:
         if self.same:
             told = self.store.read_table(f"{self.same}/{file}")
             rows = rows[(told["row_id"].to_numpy() == told[SAME].to_numpy())]
-        found = counted_buckets(rows, self.settings, "selection.scores")
-        return np.bincount(found.ravel(), minlength=self.settings.buckets)
+        return bucket_counts(rows, self.settings, "selection.scores")
 
 
 def fit_ratios(run: Run, pool: Corpus, targets: Corpus, settings: NgramScore, same: str) -> NDArray[np.float64]:

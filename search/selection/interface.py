@@ -37,10 +37,37 @@ def tokens_of(rows: Any, key: str, answers: bool = False) -> NDArray[Any]:
     """
     if rows.dtype.names is None or (answers and is_instruction(rows)):
         return np.asarray(rows)
+    if "chosen_mask" in (rows.dtype.names or ()):
+        raise InputError(
+            f"{key}: looks at one answer, but these rows are pairs of answers; take ngrams, or ches, or give "
+            f"scores in a table."
+        )
     raise InputError(
         f"{key}: looks at rows of plain tokens, but these have {', '.join(rows.dtype.names)}; give scores in a "
         f"table, or by a class of your own."
     )
+
+
+def has_texts(row_type: np.dtype[Any]) -> bool:
+    """Say whether rows of a type are tokens, alone or with masks: `texts_of` reads these."""
+    names = set(row_type.names or ())
+    return not names or {"tokens", "segment"} <= names or {"chosen", "chosen_mask"} <= names
+
+
+def texts_of(rows: Any, key: str) -> tuple[NDArray[Any], NDArray[np.integer] | None]:
+    """Return the tokens of rows, `(rows, length)`, and the number of the text that each token is of.
+
+    Padding has the number 0; None stands for rows of plain tokens. Of an instruction row each example is a
+    text, with what is given and what is answered; of a preference row it is the prompt with the better answer.
+    Raises InputError for rows of another kind.
+    """
+    if is_instruction(rows):
+        return rows["tokens"], rows["segment"]
+    if "chosen_mask" in (rows.dtype.names or ()):
+        # an answer's last token is its end; what comes behind is padding
+        answered = np.maximum.accumulate(rows["chosen_mask"][:, ::-1], axis=1)[:, ::-1]
+        return rows["chosen"], answered
+    return tokens_of(rows, key), None
 
 
 def loss_difference(

@@ -39,11 +39,6 @@ class Reader(NamedTuple):
         """Return what `judged(module, rows)` finds of each row."""
         if self.encode is None:
             return judged(self.module, rows)
-        if rows.dtype.names is not None:
-            raise InputError(
-                f"{self.key}: reads tokens of its own, but of an instruction row only the corpus's are known "
-                f"to count or not; take a model with the corpus's tokenizer.json."
-            )
         found: NDArray[Any] | None = None
         for places, part in self.parts(rows):
             values = judged(self.module, part)
@@ -56,9 +51,14 @@ class Reader(NamedTuple):
         """Return rows as the model reads them, in parts of like length, and the places of each part."""
         from shoal.trainables.scoring import by_length
 
-        if self.encode is not None:
-            return list(by_length(self.encode(rows)))
-        return [(np.arange(len(rows)), rows)]
+        if self.encode is None:
+            return [(np.arange(len(rows)), rows)]
+        if rows.dtype.names is not None:
+            raise InputError(
+                f"{self.key}: reads tokens of its own, but of an instruction row only the corpus's are known "
+                f"to count or not; take a model with the corpus's tokenizer.json."
+            )
+        return list(by_length(self.encode(rows)))
 
 
 def open_reader(key: str, model: str, tokenizer: str, length: int, device: str, kind: str = CAUSAL) -> Reader:

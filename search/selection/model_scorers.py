@@ -70,10 +70,10 @@ def gradient_scorer(scoring: Scoring) -> RowScorer:
 
     reader, width = reader_of(scoring), scoring.settings.width
 
-    def sketches(module: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+    def sketches(module: Any, rows: NDArray[Any]) -> NDArray[np.float32]:
         return row_sketches(module, rows, width)
 
-    return lambda rows, ids: {"sketch": reader.judge(tokens_of(rows, scoring.key), sketches)}
+    return lambda rows, ids: {"sketch": reader.judge(tokens_of(rows, scoring.key, answers=True), sketches)}
 
 
 def class_scorer(scoring: Scoring) -> RowScorer:
@@ -135,7 +135,7 @@ def influence_scorer(scoring: Scoring) -> RowScorer:
     likelihood, layers = NextTokens(reader.module), traced_layers(reader.module, settings.layers)
     at_once = rows_at_once(layers)
 
-    def scores(module: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+    def scores(module: Any, rows: NDArray[Any]) -> NDArray[np.float32]:
         found = [scored(part) for _, part in passes(module, rows, at_once)]
         return np.concatenate(found)
 
@@ -145,7 +145,7 @@ def influence_scorer(scoring: Scoring) -> RowScorer:
         return columns if len(targets) > 1 else columns[:, 0]
 
     def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
-        return {settings.column: reader.judge(tokens_of(rows, scoring.key), scores)}
+        return {settings.column: reader.judge(tokens_of(rows, scoring.key, answers=True), scores)}
 
     return score
 

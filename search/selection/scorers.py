@@ -29,7 +29,7 @@ from shoal.search.config.selection import (
 from shoal.search.errors import InputError
 from shoal.search.selection import model_scorers
 from shoal.search.selection.corpora import ScoreColumns, as_array
-from shoal.search.selection.interface import RowScorer, Scoring, tokens_of
+from shoal.search.selection.interface import RowScorer, Scoring, texts_of
 
 
 def open_scorer(scoring: Scoring) -> RowScorer:
@@ -37,12 +37,15 @@ def open_scorer(scoring: Scoring) -> RowScorer:
 
 
 def _ngrams(scoring: Scoring) -> RowScorer:
-    settings, ratios = scoring.settings, scoring.fitted  # (targets, buckets)
+    settings = scoring.settings
+    ratios = np.pad(scoring.fitted, ((0, 0), (0, 1)))  # (targets, buckets and the one that stands for none)
 
     def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
-        found = counted_buckets(rows, settings, scoring.key)
+        tokens, segment = texts_of(rows, scoring.key)
+        found = token_buckets(tokens, settings.grams, settings.buckets, segment)
         columns = [ratio[found].sum(axis=1) for ratio in ratios]
-        length = np.full(len(ids), rows.shape[1], np.int64)
+        whole = np.full(len(ids), tokens.shape[1], np.int64)
+        length = whole if segment is None else (segment > 0).sum(axis=1)
         # one target makes one number a row, by which other policies can go too
         together = np.stack(columns, axis=1) if len(columns) > 1 else columns[0]
         return {"log_ratio": together, "length": length}
@@ -50,8 +53,11 @@ def _ngrams(scoring: Scoring) -> RowScorer:
     return score
 
 
-def counted_buckets(rows: Any, settings: NgramScore, key: str) -> Buckets:
-    return token_buckets(tokens_of(rows, key), settings.grams, settings.buckets)
+def bucket_counts(rows: Any, settings: NgramScore, key: str) -> Buckets:
+    """Return how often each bucket stands in rows, `(buckets,)`."""
+    tokens, segment = texts_of(rows, key)
+    found = token_buckets(tokens, settings.grams, settings.buckets, segment)
+    return np.bincount(found.ravel(), minlength=settings.buckets + 1)[: settings.buckets]
 
 
 def _table(scoring: Scoring) -> RowScorer:

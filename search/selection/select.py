@@ -21,6 +21,7 @@ from shoal.search.selection.deciding import Decided, check_leak, decide_rows
 from shoal.search.selection.duplicates import duplicate_folder
 from shoal.search.selection.fitting import gram_counts
 from shoal.search.selection.held_out import read_held_out
+from shoal.search.selection.interface import has_texts
 from shoal.search.selection.leaks import find_leak
 from shoal.search.selection.scoring import add_scores
 from shoal.search.selection.shown import SHOWN_FILE, shown_of
@@ -158,7 +159,7 @@ def said_of(run: Run, pool: Corpus, decided: Decided) -> dict[str, Any]:
 
 def kl_to_target(run: Run, pool: Corpus, chosen: Corpus, targets: Corpus | None) -> dict[str, dict[str, float]]:
     """Return KL(target || pool) and KL(target || chosen) of hashed n-grams in nats, for each target."""
-    if targets is None or pool.manifest.row_type.names:
+    if targets is None or not has_texts(pool.manifest.row_type):
         return {}
     settings = NgramScore(kind="ngrams")
     before, after = (

@@ -3,13 +3,15 @@
 Losses are sums over a row's tokens: only then is the covariance of gradients the Gauss-Newton matrix.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shoal.trainables.scoring import PADDING, logits_of
+from shoal.trainables.pretrained.rows import seen
+from shoal.trainables.scoring import PADDING, answer_logits, logits_of
 
 LabelledRows = Any  # a model takes tokens, or pairs of inputs and labels
 
@@ -27,20 +29,28 @@ class Likelihood(Protocol):
 
 
 class NextTokens:
-    """A language model on rows of tokens `(rows, length)`; shorter rows end in tokens of -1."""
+    """A language model on rows of tokens `(rows, length)`; shorter rows end in tokens of -1.
+
+    Of rows of instructions, which are tensors by field, the answers' tokens alone count.
+    """
 
     def __init__(self, module: nn.Module):
         self.module = module
 
-    def losses(self, rows: Tensor) -> Tensor:
-        return summed(self.logits(rows), rows[:, 1:])
+    def losses(self, rows: Tensor | Mapping[str, Tensor]) -> Tensor:
+        return summed(*self.predicted(rows))
 
-    def sampled(self, rows: Tensor, draws: torch.Generator) -> Tensor:
-        logits = self.logits(rows)
-        return summed(logits, drawn_classes(logits, draws).masked_fill(rows[:, 1:] < 0, PADDING))
+    def sampled(self, rows: Tensor | Mapping[str, Tensor], draws: torch.Generator) -> Tensor:
+        logits, labels = self.predicted(rows)
+        return summed(logits, drawn_classes(logits, draws).masked_fill(labels < 0, PADDING))
 
-    def logits(self, rows: Tensor) -> Tensor:
-        return logits_of(self.module, rows)[:, :-1].float()
+    def predicted(self, rows: Tensor | Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the logits of each next token, and that token, or -1 where none counts."""
+        if isinstance(rows, Tensor):
+            return logits_of(self.module, rows)[:, :-1].float(), rows[:, 1:]
+        told = seen(rows)
+        logits = answer_logits(self.module, rows).float()
+        return logits, told.targets.masked_fill(told.counted == 0, PADDING)
 
 
 class Classes:

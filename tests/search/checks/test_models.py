@@ -170,9 +170,9 @@ def test_rows_that_cannot_be_are_named_before_anything_trains(tmp_path, shape, l
             "sampling.scorer: scores rows of text, got trainable causal_lm",
         ),
         (
-            {"selection": {"policy": "dsir", "rows": 4, "target": {"law": "installed"}}}
+            {"selection": {"policy": "top", "rows": 4, "scores": [{"kind": "heads", "model": "best"}]}}
             | {"data__format": {"kind": "instruction", "prompt": "q", "answer": "a"}},
-            "selection.scores.0: reads rows of plain tokens, got data.rows: instruction",
+            "selection.scores.0: heads asks for values in rows of plain text, got data.rows: instruction",
         ),
         (
             {"data__format": {"kind": "preference"}},
