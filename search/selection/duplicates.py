@@ -22,7 +22,7 @@ from shoal.search.config.selection import Duplicates
 from shoal.search.corpus.scores import FOLDER, RECORD
 from shoal.search.errors import InputError
 from shoal.search.selection.corpora import SAME, Corpus, key_of_values, read_ids, stored_rows
-from shoal.search.selection.interface import texts_of
+from shoal.search.selection.interface import counted_texts
 from shoal.search.selection.leaks import stretch_hashes
 from shoal.search.selection.stages import on_files
 
@@ -68,7 +68,7 @@ class Signer:
         if self.store.exists(place):
             return 0
         ids, rows = stored_rows(self.store, file)
-        tokens, segment = texts_of(rows, DUPLICATES_KEY)
+        tokens, segment = counted_texts(rows, DUPLICATES_KEY)
         hashes = shingles(tokens, self.settings.shingle, segment)
         signatures = np.array([minhash(self.library, each, self.settings) for each in hashes], np.uint32)
         width = signatures.shape[1] * signatures.itemsize

@@ -49,12 +49,12 @@ def tokens_of(rows: Any, key: str, answers: bool = False) -> NDArray[Any]:
 
 
 def has_texts(row_type: np.dtype[Any]) -> bool:
-    """Say whether rows of a type are tokens, alone or with masks: `texts_of` reads these."""
+    """Say whether rows of a type are tokens, alone or with masks: `counted_texts` reads these."""
     names = set(row_type.names or ())
     return not names or {"tokens", "segment"} <= names or {"chosen", "chosen_mask"} <= names
 
 
-def texts_of(rows: Any, key: str) -> tuple[NDArray[Any], NDArray[np.integer] | None]:
+def counted_texts(rows: Any, key: str) -> tuple[NDArray[Any], NDArray[np.integer] | None]:
     """Return the tokens of rows, `(rows, length)`, and the number of the text that each token is of.
 
     Padding has the number 0; None stands for rows of plain tokens. Of an instruction row each example is a

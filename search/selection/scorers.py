@@ -29,7 +29,7 @@ from shoal.search.config.selection import (
 from shoal.search.errors import InputError
 from shoal.search.selection import model_scorers
 from shoal.search.selection.corpora import ScoreColumns, as_array
-from shoal.search.selection.interface import RowScorer, Scoring, texts_of
+from shoal.search.selection.interface import RowScorer, Scoring, counted_texts
 
 
 def open_scorer(scoring: Scoring) -> RowScorer:
@@ -41,7 +41,7 @@ def _ngrams(scoring: Scoring) -> RowScorer:
     ratios = np.pad(scoring.fitted, ((0, 0), (0, 1)))  # (targets, buckets and the one that stands for none)
 
     def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
-        tokens, segment = texts_of(rows, scoring.key)
+        tokens, segment = counted_texts(rows, scoring.key)
         found = token_buckets(tokens, settings.grams, settings.buckets, segment)
         columns = [ratio[found].sum(axis=1) for ratio in ratios]
         whole = np.full(len(ids), tokens.shape[1], np.int64)
@@ -55,7 +55,7 @@ def _ngrams(scoring: Scoring) -> RowScorer:
 
 def bucket_counts(rows: Any, settings: NgramScore, key: str) -> Buckets:
     """Return how often each bucket stands in rows, `(buckets,)`."""
-    tokens, segment = texts_of(rows, key)
+    tokens, segment = counted_texts(rows, key)
     found = token_buckets(tokens, settings.grams, settings.buckets, segment)
     return np.bincount(found.ravel(), minlength=settings.buckets + 1)[: settings.buckets]
 

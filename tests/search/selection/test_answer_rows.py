@@ -15,7 +15,7 @@ from shoal.search.config.selection import NgramScore
 from shoal.search.errors import InputError
 from shoal.search.load import checked_run
 from shoal.search.selection.duplicates import shingles
-from shoal.search.selection.interface import Scoring, texts_of, tokens_of
+from shoal.search.selection.interface import Scoring, counted_texts, tokens_of
 from shoal.search.selection.scorers import bucket_counts, open_scorer
 from shoal.search.selection.select import select_corpus
 from shoal.trainables.decoder import Decoder, initialise
@@ -43,14 +43,14 @@ def pairs() -> np.ndarray:
 
 
 def test_which_tokens_are_read_by_hand() -> None:
-    tokens, segment = texts_of(pairs(), "s")
+    tokens, segment = counted_texts(pairs(), "s")
     assert tokens[0].tolist() == [7, 8, 9, 0, 0, 0] and segment[0].tolist() == [1, 1, 1, 1, 0, 0]
     given = records(instruction_rows(2))
-    assert texts_of(given, "s")[1][0].tolist() == given["segment"][0].tolist()
+    assert counted_texts(given, "s")[1][0].tolist() == given["segment"][0].tolist()
     with pytest.raises(InputError, match=r"s: looks at one answer, but these rows are pairs"):
         tokens_of(pairs(), "s", answers=True)
     with pytest.raises(InputError, match=r"rows of plain tokens, but these have x"):
-        texts_of(np.zeros(1, [("x", "f4")]), "s")
+        counted_texts(np.zeros(1, [("x", "f4")]), "s")
 
 
 def test_ngrams_over_a_border_or_in_padding_count_nothing_by_hand() -> None:
