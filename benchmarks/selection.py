@@ -10,13 +10,14 @@ is one JSON object.
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from benchmarks.parts import digits_choices, dsir_choices, lookups
+from benchmarks.parts import digits_choices, dsir_choices, lookups, pool
 from benchmarks.quality import better, summary
 
 SEEDS = 5
@@ -72,6 +73,12 @@ def searched(given: argparse.Namespace) -> dict[str, Any]:
     return searched_share(given.corpus, SEEDS, given.times)
 
 
+def memory(given: argparse.Namespace) -> dict[str, Any]:
+    """Return what a decision holds of each row; `benchmarks.memory --selection` has the whole, on a cluster."""
+    with tempfile.TemporaryDirectory() as folder:
+        return {"bytes_a_row": pool.bytes_a_row(folder, 20 * given.times)}
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "dsir": dsir,
     "noise": noise,
@@ -79,6 +86,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "subsets": subsets,
     "attention_influence": attention_influence,
     "searched": searched,
+    "memory": memory,
 }
 
 

@@ -2,21 +2,30 @@
 
 import json
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
+from shoal.policies.selection.dsir import HELD_RATIO
 from shoal.search.config.run import Run
-from shoal.search.corpus.manifest import CORPUS_FORMAT, Group, Manifest, publish_corpus
+from shoal.search.config.selection import Selection
+from shoal.search.corpus.manifest import CORPUS_FORMAT, Group, Manifest, find_corpus, publish_corpus
 from shoal.search.corpus.packing import PART_ROWS, Split, write_part
 from shoal.search.load import checked_run
+from shoal.search.selection.corpora import Corpus
+from shoal.search.selection.deciding import decide_rows, pool_rows
+from shoal.search.selection.leaks import Leak
 from shoal.search.selection.select import select_corpus
+from shoal.search.selection.shown import shown_of
+from shoal.search.selection.writing import write_decisions, write_selected
 
-LENGTH = 1024  # tokens
+LENGTH, SHORT = 1024, 16  # tokens of a row; where only rows are counted they are short
 VOCABULARY = 257
 GROUPS = ("code", "docs", "law")
 
@@ -42,10 +51,10 @@ def run_of(folder: str) -> Run:
     return checked_run(values, "run.yaml")
 
 
-def write_pool(run: Run, files: int) -> int:
+def write_pool(run: Run, files: int, length: int = LENGTH) -> int:
     """Write a corpus of so many files for each group, each with rows of its own; return its bytes."""
     store, rng, groups = Store(run.data.corpus), np.random.default_rng(0), {}
-    tokens = rng.integers(0, VOCABULARY, (PART_ROWS, LENGTH)).astype(np.uint16)
+    tokens = rng.integers(0, VOCABULARY, (PART_ROWS, length)).astype(np.uint16)
     for number, group in enumerate(GROUPS):
         names = [f"{group}/train/part-{file:05d}.parquet" for file in range(files)]
         for file, name in enumerate(names):
@@ -58,7 +67,7 @@ def write_pool(run: Run, files: int) -> int:
         CORPUS_FORMAT,
         data.tokenizer,
         VOCABULARY,
-        LENGTH,
+        length,
         "text",
         data.megabytes,
         data.validation,
@@ -97,6 +106,67 @@ def measure(folder: str, budget: int, times: int, watch: Callable[[], Any]) -> d
         "more_over_budget": round(more / budget, 3),
         "seconds": round(large["seconds"], 1),
     }
+
+
+def bytes_a_row(folder: str, files: int) -> dict[str, float]:
+    """Return what numpy and Python hold of each row at most while policies that go by scores decide and write.
+
+    Pools of so many files a group, and of twice as many, are decided on in this process, from scores that are
+    there. Arrow's buffers are not counted: they are those of a file. Decisions about `leaks` are DSIR's where
+    one row of each hundred is in the target too.
+    """
+    each = []
+    for number in (files, 2 * files):
+        Path(folder, str(number)).mkdir()
+        run = run_of(f"{folder}/{number}")
+        run = run.model_copy(update={"data": run.data.model_copy(update={"sequence_length": SHORT})})
+        write_pool(run, number, SHORT)
+        manifest = find_corpus(run.data)
+        assert manifest is not None
+        corpus = Corpus(run.data, manifest)
+        write_scores(corpus)
+        each.append((corpus.rows, {name: most_held(run, corpus, name) for name in DECIDED}))
+    (few, small), (many, large) = each
+    return {name: round((large[name] - small[name]) / (many - few), 1) for name in DECIDED}
+
+
+DECIDED: dict[str, dict[str, Any]] = {
+    "random": {"policy": "random", "share": 0.1},
+    "top": {"policy": {"kind": "top", "score": "log_ratio"}, "share": 0.1},
+    "threshold": {"policy": {"kind": "threshold", "score": "log_ratio", "share": 0.1}},
+    "threshold by_group": {
+        "policy": {"kind": "threshold", "score": "log_ratio", "share": 0.1, "by_group": True}
+    },
+    "dsir": {"policy": "dsir", "share": 0.1},
+    "dsir, calibrated": {"policy": {"kind": "dsir", "calibrated": True}, "share": 0.1},
+    "dsir, leaks": {"policy": "dsir", "share": 0.1},
+    "small_loss": {"policy": "small_loss"},
+    "influence": {"policy": {"kind": "influence", "score": "log_ratio"}, "share": 0.1},
+}
+
+
+def write_scores(corpus: Corpus) -> None:
+    rng = np.random.default_rng(1)
+    for file in corpus.files:
+        ids = corpus.store.read_table(file, columns=["row_id"])["row_id"]
+        columns = {"log_ratio": rng.normal(size=len(ids)), "loss": rng.exponential(size=len(ids))}
+        corpus.store.write_table(f"scores/made/{file}", pa.table({"row_id": ids, **columns}))
+
+
+def most_held(run: Run, corpus: Corpus, name: str) -> int:
+    """Return the most bytes that are held while a selection is decided, shown and written."""
+    selection = Selection.model_validate(DECIDED[name])
+    run, place = run.model_copy(update={"selection": selection}), Store(f"{run.data.corpus}-chosen")
+    tracemalloc.start()
+    leak = Leak(np.arange(corpus.rows) % 100 == 0, 0, 1, {}) if "leaks" in name else None
+    held = {HELD_RATIO: np.random.default_rng(2).normal(1.0, 1.0, (200, 1))}
+    decided = decide_rows(run, corpus, pool_rows(corpus, leak, ""), ["scores/made"], held, print)
+    write_selected(corpus, run.data.model_copy(update={"corpus": place.uri}), decided)
+    write_decisions(place, "decisions", corpus, decided)
+    shown_of(corpus, decided)
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found
 
 
 def selection_of(folder: str, budget: int, files: int, watch: Callable[[], Any]) -> dict[str, Any]:

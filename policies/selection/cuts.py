@@ -20,9 +20,11 @@ class RandomRows:
     budget: ClassVar[Budget] = "needed"
 
     def select(self, pool: Candidates) -> Selected:
-        key = -uniform(pool.seed, "random", 0, pool.ids)
+        key = uniform(pool.seed, "random", 0, pool.ids)
+        np.negative(key, out=key)
         chosen = best_rows(key, pool.goal)
-        return halves(chosen, key - lowest(key, chosen), ("not drawn", "drawn"))
+        key -= lowest(key, chosen)
+        return halves(chosen, key, ("not drawn", "drawn"))
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Top:
         key = signed(pool, self.score, self.largest)
         chosen = best_rows(key, pool.goal)
         cut = lowest(key, chosen)
-        found = halves(chosen, key - cut, ("beyond the budget", "among the best"))
+        key -= cut
+        found = halves(chosen, key, ("beyond the budget", "among the best"))
         return found._replace(facts={"cut": cut if self.largest else -cut})
 
 
@@ -79,18 +82,19 @@ class ScoreThreshold:
         key = signed(pool, self.score, self.largest)
         sign = 1 if self.largest else -1
         if self.cut is not None:
-            chosen = key >= sign * self.cut
-            margin, facts = key - sign * self.cut, {"cut": self.cut}
+            chosen, facts = key >= sign * self.cut, {"cut": self.cut}
+            key -= sign * self.cut
         else:
-            chosen, margin, facts = np.zeros(len(key), bool), np.full(len(key), np.nan), {}
+            chosen, facts = np.zeros(len(key), bool), {}
             for number in np.unique(pool.group) if self.by_group else [None]:
-                inside = np.flatnonzero(pool.group == number) if self.by_group else np.arange(len(key))
+                inside = np.flatnonzero(pool.group == number) if self.by_group else slice(None)
                 own = key[inside]
                 kept = best_rows(own, round(self.kept * len(own)))
                 cut = lowest(own, kept)
-                chosen[inside], margin[inside] = kept, own - cut
+                chosen[inside] = kept
+                key[inside] -= cut
                 facts[f"cut_{number}" if self.by_group else "cut"] = sign * cut
-        return halves(chosen, margin, ("beyond the cut", "within the cut"), **facts)
+        return halves(chosen, key, ("beyond the cut", "within the cut"), **facts)
 
     @property
     def kept(self) -> float:
@@ -99,8 +103,8 @@ class ScoreThreshold:
 
 
 def signed(pool: Candidates, score: str, largest: bool) -> Vector:
-    """Return a column such that larger is better."""
+    """Return a copy of a column such that larger is better."""
     values = pool.columns[score].astype(np.float64)
     if values.ndim != 1:
         raise ValueError(f"{score} must hold one number a row, but holds {values.shape[1]}.")
-    return values if largest else -values
+    return values if largest else np.negative(values, out=values)

@@ -52,7 +52,7 @@ class Dsir:
         return frozenset({"log_ratio", "length"} if self.least_length else {"log_ratio"})
 
     def select(self, pool: Candidates) -> Selected:
-        ratios = pool.columns["log_ratio"].astype(np.float64).reshape(len(pool.ids), -1)
+        ratios = pool.columns["log_ratio"].reshape(len(pool.ids), -1)
         long = self._long(pool)
         if int(long.sum()) < pool.goal:
             raise ValueError(
@@ -60,20 +60,23 @@ class Dsir:
             )
         mass = np.asarray(pool.targets.get("mass", np.ones(ratios.shape[1])), np.float64)
         parts = quotas(mass, pool.goal, np.full(len(mass), pool.goal))
-        chosen, margin = np.zeros(len(pool.ids), bool), np.full(len(pool.ids), -np.inf)
+        chosen, margin = np.zeros(len(pool.ids), bool), None
         cuts = {}
         for target, count in enumerate(parts.tolist()):
             drawn = self._drawn(pool, target, self._weights(pool, target, ratios[:, target]))
-            taken = best_rows(np.where(long & ~chosen, drawn, -np.inf), count)
-            cut = lowest(drawn, taken)
             # a row that an earlier target took keeps the margin that it was taken by
-            margin = np.where(chosen, margin, np.maximum(margin, drawn - cut))
+            drawn[~long | chosen] = -np.inf
+            taken = best_rows(drawn, count)
+            cut = lowest(drawn, taken)
+            drawn -= cut
+            margin = drawn if margin is None else np.maximum(margin, drawn, out=margin)
             chosen |= taken
             cuts[f"cut_{target}" if len(parts) > 1 else "cut"] = cut
+        assert margin is not None
         margin[~long] = np.nan
         found = halves(chosen, margin, ("less like the target", "like the target"), **cuts)
-        reason = np.where(long, found.reason, 2).astype(np.int16)
-        return found._replace(reason=reason, reasons=(*found.reasons, "too short"))
+        found.reason[~long] = 2
+        return found._replace(reasons=(*found.reasons, "too short"))
 
     def _long(self, pool: Candidates) -> NDArray[np.bool_]:
         if not self.least_length:
@@ -88,6 +91,10 @@ class Dsir:
         return calibrated(ratio, theirs[of == target, target])
 
     def _drawn(self, pool: Candidates, target: int, ratio: Vector) -> Vector:
+        """Return a new array of what rows are taken by, `(rows,)`."""
         if not self.temperature:
-            return ratio
-        return ratio + self.temperature * gumbel(pool.seed, f"dsir {target}", pool.ids)
+            return np.array(ratio, np.float64)
+        drawn = gumbel(pool.seed, f"dsir {target}", pool.ids)
+        drawn *= self.temperature
+        drawn += ratio
+        return drawn

@@ -34,7 +34,8 @@ class Influence:
             return halves(key > 0, key, reasons, cut=0.0)
         chosen = best_rows(key, pool.budget)
         cut = lowest(key, chosen)
-        return halves(chosen, key - cut, reasons, cut=cut)
+        key -= cut
+        return halves(chosen, key, reasons, cut=cut)
 
     def joined(self, values: np.ndarray) -> Vector:
         """Return one number for each row of `(rows, targets)`."""

@@ -22,7 +22,7 @@ class Candidates(NamedTuple):
 
     ids: Ids  # (rows,)
     columns: Columns  # name -> (rows,) or (rows, width)
-    group: NDArray[np.int64]  # (rows,) number of the row's group
+    group: NDArray[np.integer]  # (rows,) number of the row's group
     targets: Columns = MappingProxyType({})  # name -> (targets,) or (targets, width)
     budget: int | None = None  # rows to choose
     seed: int = 0
@@ -73,24 +73,40 @@ class Selector(Protocol):
 def select_rows(selector: Selector, pool: Candidates) -> Selected:
     """Decide about the rows of a pool that stand in any order; results are in that order.
 
-    Raises ValueError where a column is missing, two rows have one id, or the budget does not fit.
+    Where ids rise and all scores are finite, nothing is copied, which is what large pools are for. Raises
+    ValueError where a column is missing, two rows have one id, or the budget does not fit.
     """
     check_pool(selector, pool)
-    order = np.argsort(pool.ids, kind="stable")
-    if (np.diff(pool.ids[order]) == 0).any():
-        twice = int(pool.ids[order][:-1][np.diff(pool.ids[order]) == 0][0])
-        raise ValueError(f"each row must have an id of its own, but two have {twice}.")
-    usable = order[finite_rows(pool.columns, selector.needs, len(pool.ids))[order]]
-    if pool.budget is not None and pool.budget > len(usable):
+    finite = finite_rows(pool.columns, selector.needs, len(pool.ids))
+    if pool.budget is not None and pool.budget > (count := int(finite.sum())):
         raise ValueError(
-            f"the budget must be at most the {len(usable)} rows that can be chosen, but is {pool.budget}."
+            f"the budget must be at most the {count} rows that can be chosen, but is {pool.budget}."
         )
+    if (pool.ids[1:] > pool.ids[:-1]).all():
+        if finite.all():
+            found = selector.select(
+                pool._replace(columns={name: pool.columns[name] for name in selector.needs})
+            )
+            return found._replace(reasons=(*found.reasons, NOT_FINITE))
+        usable = np.flatnonzero(finite)
+    else:
+        usable = order_of(pool.ids)
+        usable = usable[finite[usable]]
     some = pool._replace(
         ids=pool.ids[usable],
         columns={name: pool.columns[name][usable] for name in selector.needs},
         group=pool.group[usable],
     )
     return _spread(selector.select(some), usable, len(pool.ids))
+
+
+def order_of(ids: Ids) -> NDArray[np.int64]:
+    """Return the places of rows in the order of their ids; raises ValueError if two have the same."""
+    order = np.argsort(ids, kind="stable")
+    ordered = ids[order]
+    if len(twice := ordered[1:][ordered[1:] == ordered[:-1]]):
+        raise ValueError(f"each row must have an id of its own, but two have {twice[0]}.")
+    return np.asarray(order)
 
 
 def check_pool(selector: Selector, pool: Candidates) -> None:
@@ -114,7 +130,8 @@ def finite_rows(columns: Columns, names: frozenset[str], rows: int) -> NDArray[n
     """Say of each row whether all of these columns are finite there."""
     found = np.ones(rows, bool)
     for name in names:
-        found &= np.isfinite(columns[name]).reshape(rows, -1).all(axis=1)
+        finite = np.isfinite(columns[name])
+        found &= finite if finite.ndim == 1 else finite.reshape(rows, -1).all(axis=1)
     return found
 
 

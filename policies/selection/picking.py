@@ -11,17 +11,25 @@ from shoal.policies.ranks import ranks
 from shoal.policies.sampling.chance import uniform
 from shoal.policies.sampling.interface import Columns, Ids
 
+DRAWN_AT_ONCE = 1 << 16  # rows; their draws take several times what they leave
+
 
 def best_rows(key: Vector, count: int) -> NDArray[np.bool_]:
     """Return which `count` rows have the largest keys; of equal ones the first come first."""
-    chosen = np.zeros(len(key), bool)
-    chosen[np.argsort(-key, kind="stable")[:count]] = True
-    return chosen
+    if count >= len(key):
+        return np.ones(len(key), bool)
+    if count <= 0:
+        return np.zeros(len(key), bool)
+    # a partition is one copy of the keys, an order of them would be one number more for each
+    cut = np.partition(key, len(key) - count)[len(key) - count]
+    chosen = key > cut
+    chosen[np.flatnonzero(key == cut)[: count - int(chosen.sum())]] = True
+    return np.asarray(chosen)
 
 
 def lowest(key: Vector, chosen: NDArray[np.bool_]) -> float:
     """Return the cut: the least key that was chosen, infinite where none was."""
-    return float(key[chosen].min()) if chosen.any() else np.inf
+    return float(key.min(where=chosen, initial=np.inf))
 
 
 def quotas(weights: Vector, budget: int, room: Counts) -> Counts:
@@ -34,8 +42,12 @@ def quotas(weights: Vector, budget: int, room: Counts) -> Counts:
 
 
 def gumbel(seed: int, purpose: str, ids: Ids) -> Vector:
-    """Return a draw from the standard Gumbel distribution for each id."""
-    return np.asarray(-np.log(-np.log(uniform(seed, purpose, 0, ids))))
+    """Return a draw from the standard Gumbel distribution for each id, `(rows,)`."""
+    found = np.empty(len(ids))
+    for start in range(0, len(ids), DRAWN_AT_ONCE):
+        part = slice(start, start + DRAWN_AT_ONCE)
+        found[part] = -np.log(-np.log(uniform(seed, purpose, 0, ids[part])))
+    return found
 
 
 def mixed_scores(columns: Columns, weights: Mapping[str, float]) -> Vector:

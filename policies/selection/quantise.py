@@ -41,7 +41,7 @@ class Quantise:
         unit = unit_rows(pool.columns["embedding"].astype(np.float64))
         shards = -(-len(unit) // self.shard_rows)
         shard = (keys(pool.seed, "shard", 0, pool.ids) % np.uint64(shards)).astype(np.int64)
-        part = shard + shards * (pool.group if self.by_group else 0)
+        part = shard + shards * (pool.group.astype(np.int64) if self.by_group else 0)
         numbers = np.empty(len(unit), np.int64)
         for each in np.unique(part):
             inside = np.flatnonzero(part == each)

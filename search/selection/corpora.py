@@ -17,6 +17,8 @@ from shoal.search.corpus.manifest import Group, Manifest
 SAME = "same_as"  # column of the row that each one is a near duplicate of
 TokenRows = NDArray[np.integer]  # (rows, length)
 ScoreColumns = dict[str, NDArray[Any]]
+RowPlaces = NDArray[np.uint32]  # (rows,) so a pool has less than 2 ** 32 - 1 rows
+LEFT_OUT = np.uint32(2**32 - 1)
 
 
 class Corpus(NamedTuple):
@@ -50,16 +52,52 @@ def stored_rows(store: Store, file: str) -> tuple[NDArray[np.int64], NDArray[Any
     return table["row_id"].to_numpy(), as_rows(table)
 
 
-def read_columns(corpus: Corpus, folders: list[str], names: set[str] | None = None) -> ScoreColumns:
-    """Return these columns of all training rows in the order of the files; `names` None reads all."""
-    parts: dict[str, list[NDArray[Any]]] = {}
-    store = corpus.store
+def read_columns(
+    corpus: Corpus, folders: list[str], names: set[str] | None = None, places: RowPlaces | None = None
+) -> ScoreColumns:
+    """Return these columns of all training rows, in the order of the files; `names` None reads all.
+
+    With `places` row i of the files stands at `places[i]`, and rows whose place is `LEFT_OUT` nowhere. Each
+    column is filled file by file, so that no row is in memory twice.
+    """
+    store, found = corpus.store, ScoreColumns()
+    total = corpus.rows if places is None else int((places != LEFT_OUT).sum())
     for folder in folders:
+        start = 0
         for file in corpus.files:
             table = store.read_table(f"{folder}/{file}", columns=names and sorted(names))
+            at = slice(start, start + len(table)) if places is None else places[start : start + len(table)]
+            start += len(table)
             for name in set(table.column_names) - {"row_id"}:
-                parts.setdefault(name, []).append(as_array(table[name]))
-    return {name: np.concatenate(each) for name, each in parts.items()}
+                values = as_array(table[name])
+                if isinstance(at, slice):
+                    fill(found, name, total, at, values)
+                else:
+                    fill(found, name, total, at[at != LEFT_OUT], values[at != LEFT_OUT])
+    return found
+
+
+def fill(columns: ScoreColumns, name: str, rows: int, at: Any, values: NDArray[Any]) -> None:
+    """Put values at their places in a column of so many rows, which is made with the first of them."""
+    if name not in columns:
+        columns[name] = np.empty((rows, *values.shape[1:]), values.dtype)
+    elif np.result_type(columns[name], values) != columns[name].dtype:
+        columns[name] = columns[name].astype(np.result_type(columns[name], values))
+    columns[name][at] = values
+
+
+def places_by_id(ids: NDArray[np.int64]) -> RowPlaces:
+    """Return the place of each row among all, in the order of their ids: `(rows,)`."""
+    found = np.empty(len(ids), np.uint32)
+    found[np.argsort(ids, kind="stable")] = np.arange(len(ids), dtype=np.uint32)
+    return found
+
+
+def in_places(values: NDArray[Any], places: RowPlaces) -> NDArray[Any]:
+    """Return values of rows in the order of the files, each at its place."""
+    found = np.empty_like(values)
+    found[places] = values
+    return found
 
 
 def column_names(corpus: Corpus, folders: list[str]) -> set[str]:
@@ -70,14 +108,19 @@ def column_names(corpus: Corpus, folders: list[str]) -> set[str]:
 
 
 def read_ids(corpus: Corpus) -> NDArray[np.int64]:
-    parts = [corpus.store.read_table(file, columns=["row_id"])["row_id"].to_numpy() for file in corpus.files]
-    return np.concatenate(parts)
+    found, start = np.empty(corpus.rows, np.int64), 0
+    for file in corpus.files:
+        ids = corpus.store.read_table(file, columns=["row_id"])["row_id"].to_numpy()
+        found[start : start + len(ids)] = ids
+        start += len(ids)
+    assert start == len(found), "the files hold as many rows as the manifest says"
+    return found
 
 
-def read_groups(corpus: Corpus) -> NDArray[np.int64]:
+def read_groups(corpus: Corpus) -> NDArray[np.int16]:
     """Return the number of each training row's group, in the order of the files."""
     rows = [group.splits["train"].rows for group in corpus.groups.values()]
-    return np.repeat(np.arange(len(rows)), rows)
+    return np.repeat(np.arange(len(rows), dtype=np.int16), rows)
 
 
 def key_of_values(values: Mapping[str, Any]) -> str:

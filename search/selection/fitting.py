@@ -17,7 +17,7 @@ from shoal.search.selection.fitted_influence import fit_influence
 from shoal.search.selection.interface import Scoring, tokens_of
 from shoal.search.selection.probes import find_heads
 from shoal.search.selection.scorers import bucket_counts
-from shoal.search.selection.stages import on_files
+from shoal.search.selection.stages import each_of_files, on_files
 
 FIT_FILES = 2000  # files of the pool, evenly spaced, from which the shares of n-grams are estimated
 VALUE_ROWS = 200  # rows of the pool that lend the values that probes ask for
@@ -98,18 +98,22 @@ class GramCounter:
 
 def fit_ratios(run: Run, pool: Corpus, targets: Corpus, settings: NgramScore, same: str) -> NDArray[np.float64]:
     """Return the log-ratio of each bucket, in each group of the target over the pool: `(targets, buckets)`."""
-    raw = sum(gram_counts(run, pool, settings, evenly(pool.files, FIT_FILES), same))
+    raw = gram_counts(run, pool, settings, evenly(pool.files, FIT_FILES), same)
     found = []
     for group in targets.groups.values():
-        counts = sum(gram_counts(run, targets, settings, evenly(group.splits["train"].files, FIT_FILES)))
-        found.append(log_ratios(np.asarray(counts), np.asarray(raw), settings.pseudo))
+        counts = gram_counts(run, targets, settings, evenly(group.splits["train"].files, FIT_FILES))
+        found.append(log_ratios(counts, raw, settings.pseudo))
     return np.stack(found)
 
 
 def gram_counts(
     run: Run, corpus: Corpus, settings: NgramScore, files: list[str], same: str = ""
-) -> list[NDArray[np.int64]]:
-    return on_files(run, partial(GramCounter, corpus.data.corpus, settings, same), files)
+) -> NDArray[np.int64]:
+    """Return how often each bucket stands in these files, `(buckets,)`; they are summed as they come."""
+    found = np.zeros(settings.buckets, np.int64)
+    for counts in each_of_files(run, partial(GramCounter, corpus.data.corpus, settings, same), files):
+        found += counts
+    return found
 
 
 def evenly(files: list[str], most: int) -> list[str]:

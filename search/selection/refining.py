@@ -139,7 +139,7 @@ def write_generation(
         if table is not None:
             added[name] = table
     nothing = Selected(kept.astype(np.int32), np.full(len(kept), np.nan), kept.astype(np.int16), ("", ""), {})
-    decided = Decided(signals.ids, group, nothing, signals.ids)
+    decided = Decided(signals.ids, group, np.arange(len(kept), dtype=np.uint32), nothing)
     return write_selected(corpus, place, decided, added), generation
 
 

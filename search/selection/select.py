@@ -16,8 +16,8 @@ from shoal.search.config.selection import NgramScore
 from shoal.search.corpus.build import prepare_corpus
 from shoal.search.corpus.manifest import Manifest, find_corpus
 from shoal.search.errors import InputError
-from shoal.search.selection.corpora import SAME, Corpus, key_of_values, read_columns, read_ids
-from shoal.search.selection.deciding import Decided, check_leak, decide_rows
+from shoal.search.selection.corpora import Corpus, key_of_values, read_columns
+from shoal.search.selection.deciding import Decided, check_leak, decide_rows, pool_rows
 from shoal.search.selection.duplicates import duplicate_folder
 from shoal.search.selection.fitting import gram_counts
 from shoal.search.selection.held_out import read_held_out
@@ -119,18 +119,16 @@ def decide_pool(
     report: Say,
 ) -> Decided:
     assert run.selection is not None
-    ids = read_ids(pool)
     leak = find_leak(pool, targets) if targets else None
     if leak is not None:
         check_leak(leak, run.data.bad_share, ", ".join(run.selection.target), report)
-    same_as = read_columns(pool, [same], {SAME})[SAME] if same else ids
     aimed: dict[str, NDArray[Any]] = {}
     if targets is not None:
         tokens = [group.splits["train"].tokens for group in targets.groups.values()]
         aimed = read_columns(targets, theirs) | {"mass": np.array(tokens, np.float64)}
         if HELD_RATIO in run.selection.policy.build().aims:
             aimed |= read_held_out(pool, folders)
-    return decide_rows(run, pool, ids, folders, aimed, leak, same_as, report)
+    return decide_rows(run, pool, pool_rows(pool, leak, same), folders, aimed, report)
 
 
 def said_of(run: Run, pool: Corpus, decided: Decided) -> dict[str, Any]:
@@ -138,12 +136,11 @@ def said_of(run: Run, pool: Corpus, decided: Decided) -> dict[str, Any]:
     assert run.selection is not None
     found, groups = decided.selected, {}
     for number, name in enumerate(pool.groups):
-        inside = decided.group == number
-        copies = found.copies[inside]
+        copies = found.copies[decided.group == number]
         groups[name] = {
-            "rows": int(inside.sum()),
+            "rows": len(copies),
             "kept": int((copies > 0).sum()),
-            "copies": int(copies.sum()),
+            "copies": int(copies.sum(dtype=np.int64)),
         }
     counts = np.bincount(found.reason, minlength=len(found.reasons)).tolist()
     return {
@@ -162,12 +159,10 @@ def kl_to_target(run: Run, pool: Corpus, chosen: Corpus, targets: Corpus | None)
     if targets is None or not has_texts(pool.manifest.row_type):
         return {}
     settings = NgramScore(kind="ngrams")
-    before, after = (
-        np.asarray(sum(gram_counts(run, corpus, settings, corpus.files))) for corpus in (pool, chosen)
-    )
+    before, after = (gram_counts(run, corpus, settings, corpus.files) for corpus in (pool, chosen))
     found = {}
     for name, group in targets.groups.items():
-        theirs = np.asarray(sum(gram_counts(run, targets, settings, group.splits["train"].files)))
+        theirs = gram_counts(run, targets, settings, group.splits["train"].files)
         found[name] = {"before": kl_divergence(theirs, before), "after": kl_divergence(theirs, after)}
     return found
 

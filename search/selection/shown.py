@@ -4,6 +4,8 @@ It is taken from the decisions while they are in memory and kept beside them, fo
 a run.
 """
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,16 @@ ROWS_SHOWN = 10  # rows shown of those kept, dropped, and at the edge
 BARS = 40  # bars of a histogram
 LETTERS = 400  # most that is shown of a row
 QUANTILES = (0.005, 0.995)  # margins beyond them stand in the outermost bars
-QUANTILES_OF = 1 << 20  # rows, evenly spaced, of which these quantiles are taken
+QUANTILES_OF = 1 << 16  # rows, evenly spaced, of which these quantiles are taken
+COUNTED_AT_ONCE = 1 << 16
 
 
 def shown_of(pool: Corpus, decided: Decided) -> dict[str, Any]:
     places = example_places(decided)
-    texts = texts_at(pool, sorted({place for each in places.values() for place in each}))
+    wanted = sorted({place for each in places.values() for place in each})
+    at = np.flatnonzero(np.isin(decided.places, np.array(wanted, np.uint32)))  # in the order of the files
+    read = texts_at(pool, at.tolist())
+    texts = {int(decided.places[row]): text for row, text in read.items()}
     rows = {
         title: [shown_row(pool, decided, place, texts[place]) for place in each]
         for title, each in places.items()
@@ -33,52 +39,65 @@ def shown_of(pool: Corpus, decided: Decided) -> dict[str, Any]:
 
 def histograms(pool: Corpus, decided: Decided) -> dict[str, Any]:
     """Return for each group how many rows have a margin in each bar, kept and left out, and the bars' edges."""
-    margin, kept = decided.selected.margin, decided.selected.copies > 0
-    known = np.isfinite(margin)
-    if not known.any():
+    margin = decided.selected.margin
+    some = margin[:: max(1, len(margin) // QUANTILES_OF)]
+    some = some[np.isfinite(some)]
+    if not len(some):
         return {}
-    some = margin[known]
-    low, high = np.quantile(some[:: max(1, len(some) // QUANTILES_OF)], QUANTILES)
+    low, high = np.quantile(some, QUANTILES)
     edges = np.linspace(min(low, 0.0), max(high, low + 1e-9, 1e-9), BARS + 1)
-    counts = {}
-    for number, name in enumerate(pool.groups):
-        inside = known & (decided.group == number)
-        counts[name] = [
-            np.histogram(np.clip(margin[inside & part], edges[0], edges[-1]), edges)[0].tolist()
-            for part in (kept, ~kept)
-        ]
+    found = np.zeros((len(pool.groups), 2, BARS), np.int64)
+    for part in blocks(len(margin)):
+        known = np.isfinite(margin[part])
+        values = np.clip(margin[part], edges[0], edges[-1])
+        for number, left in itertools.product(range(len(pool.groups)), (0, 1)):
+            inside = known & (decided.group[part] == number) & ((decided.selected.copies[part] == 0) == left)
+            found[number, left] += np.histogram(values[inside], edges)[0]
+    counts = dict(zip(pool.groups, found.tolist(), strict=True))
     return {"low": float(edges[0]), "high": float(edges[-1]), "counts": counts}
 
 
 def example_places(decided: Decided) -> dict[str, list[int]]:
     """Return the places of rows to read: kept, at the edge, dropped, and near duplicates."""
-    margin, ids = decided.selected.margin, decided.ids
-    kept, alike = decided.selected.copies > 0, decided.same_as != ids
-    unknown = np.isnan(margin)
-    found = {
-        "Kept": best(-margin, ids, kept),
-        "At the edge": best(np.abs(margin), ids, ~unknown),
-        "Dropped": best(margin, ids, ~kept & ~alike),
-        "Near duplicates": best(ids, ids, alike),
+    found: dict[str, tuple[NDArray[Any], NDArray[np.int64]]] = {}
+    for part in blocks(len(decided.ids)):
+        for title, (key, among) in keys_to_show(decided, part).items():
+            inside = np.flatnonzero(among)
+            keys, places = key[inside], inside + part.start
+            if title in found:
+                keys, places = (np.concatenate(pair) for pair in zip(found[title], (keys, places), strict=True))
+            order = np.lexsort((decided.ids[places], keys))[:ROWS_SHOWN]  # NaN comes last
+            found[title] = keys[order], places[order]
+    return {title: places.tolist() for title, (_, places) in found.items() if len(places)}
+
+
+def keys_to_show(decided: Decided, part: slice) -> dict[str, tuple[NDArray[Any], NDArray[np.bool_]]]:
+    """Return for each list of rows to read the keys, least first, and which of these rows may stand in it."""
+    margin, ids = decided.selected.margin[part], decided.ids[part]
+    kept = decided.selected.copies[part] > 0
+    alike = np.zeros(len(ids), bool) if decided.same_as is None else decided.same_as[part] != ids
+    return {
+        "Kept": (-margin, kept),
+        "At the edge": (np.abs(margin), ~np.isnan(margin)),
+        "Dropped": (margin, ~kept & ~alike),
+        "Near duplicates": (ids, alike),
     }
-    return {title: places for title, places in found.items() if places}
 
 
-def best(key: NDArray[Any], ids: NDArray[np.int64], among: NDArray[np.bool_]) -> list[int]:
-    """Return the places of the rows of the least keys, by id where keys are equal; NaN comes last."""
-    places = np.flatnonzero(among)
-    order = np.lexsort((ids[places], key[places]))[:ROWS_SHOWN]
-    return [int(place) for place in places[order]]
+def blocks(rows: int) -> Iterator[slice]:
+    """Yield the places of all rows in parts, so that what is computed of them is small."""
+    yield from (slice(start, min(start + COUNTED_AT_ONCE, rows)) for start in range(0, rows, COUNTED_AT_ONCE))
 
 
 def shown_row(pool: Corpus, decided: Decided, place: int, text: str) -> dict[str, Any]:
-    margin, same = float(decided.selected.margin[place]), int(decided.same_as[place])
+    margin, row = float(decided.selected.margin[place]), int(decided.ids[place])
+    same = row if decided.same_as is None else int(decided.same_as[place])
     return {
-        "row_id": int(decided.ids[place]),
+        "row_id": row,
         "group": list(pool.groups)[int(decided.group[place])],
         "reason": decided.selected.why(place),
         "margin": margin if np.isfinite(margin) else None,
-        "duplicate_of": same if same != decided.ids[place] else None,
+        "duplicate_of": same if same != row else None,
         "text": text[:LETTERS],
     }
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -40,16 +40,37 @@ class StageWorker:
 
 def on_files(run: Run, make: Callable[[], Callable[[str], Found]], files: list[str]) -> list[Found]:
     """Apply a function to each file, in order: on the cluster, or here with `data.builder: local`."""
-    gpus = run.cluster.gpus_per_worker
-    if run.data.builder == "local" and not gpus:
-        function = make()
-        return [function(file) for file in files]
+    if is_local(run):
+        return list(each_of_files(run, make, files))
     with contextlib.nullcontext() if ray.is_initialized() else connected():
-        return on_stage(make, files, gpus)
+        return on_stage(make, files, run.cluster.gpus_per_worker)
+
+
+def each_of_files(run: Run, make: Callable[[], Callable[[str], Found]], files: list[str]) -> Iterator[Found]:
+    """Yield what a function finds of each file, in any order, so that not all need be in memory."""
+    if is_local(run):
+        yield from map(make(), files)
+        return
+    with contextlib.nullcontext() if ray.is_initialized() else connected():
+        for _, found in each_of_stage(make, files, run.cluster.gpus_per_worker):
+            yield found
+
+
+def is_local(run: Run) -> bool:
+    return run.data.builder == "local" and not run.cluster.gpus_per_worker
 
 
 def on_stage(make: Callable[[], Callable[[str], Found]], files: list[str], gpus: float) -> list[Found]:
-    """Apply a function to each file in a stage of Ray Data, by as many actors as there is room for."""
+    """Apply a function to each file, in order, in a stage of Ray Data."""
+    # Ray Data keeps no order of its own
+    found = dict(each_of_stage(make, files, gpus))
+    return [found[file] for file in files]
+
+
+def each_of_stage(
+    make: Callable[[], Callable[[str], Found]], files: list[str], gpus: float
+) -> Iterator[tuple[str, Found]]:
+    """Yield files and what is found of each, as they are done, by as many actors as there is room for."""
     ray.data.DataContext.get_current().enable_progress_bars = False
     had = capacity()
     actors = int(had.get("GPU", 0.0) / gpus) if gpus else int(had["CPU"])
@@ -63,6 +84,5 @@ def on_stage(make: Callable[[], Callable[[str], Found]], files: list[str], gpus:
         num_gpus=gpus or None,
         num_cpus=None if gpus else CPUS,
     )
-    # Ray Data keeps no order of its own
-    found = {row["file"]: accepted(pickle.loads(row["found"])) for row in stage.take_all()}
-    return [found[file] for file in files]
+    for row in stage.iter_rows():
+        yield row["file"], accepted(pickle.loads(row["found"]))

@@ -34,18 +34,20 @@ def write_selected(
     A row that is chosen n times stands there n times, under ids of their own. Groups of which no row is chosen
     are not in the corpus; groups on which nobody trains are there whole. `added` holds new rows of groups.
     """
-    store, places = Store(place.corpus), {name: number for number, name in enumerate(pool.groups)}
+    store, starts = Store(place.corpus), group_starts(pool)
+    chosen = set(np.unique(decided.group[decided.selected.copies > 0]).tolist())
     with staging_folder(store) as stage:
         groups: dict[str, Group] = {}
         files: list[str] = []
         for name, group in pool.manifest.groups.items():
-            splits, inside = dict(group.splits), decided.group == places.get(name, -1)
-            if name in places:
-                if not decided.selected.copies[inside].any() and name not in added:
+            splits = dict(group.splits)
+            if name in starts:
+                if list(starts).index(name) not in chosen and name not in added:
                     continue
-                splits[TRAIN] = write_group(pool, store, stage, name, _part(decided, inside), added.get(name))
+                parts = full_parts(pool, name, decided, starts[name])
+                splits[TRAIN] = write_group(pool, store, stage, name, parts, added.get(name))
             for split, held in group.splits.items():
-                if split != TRAIN or name not in places:
+                if split != TRAIN or name not in starts:
                     copy_files(pool.store, store, stage, held.all_files)
             groups[name] = replace(group, splits=splits)
             files += [file for split in splits.values() for file in split.all_files]
@@ -55,47 +57,37 @@ def write_selected(
     return manifest
 
 
-def _part(decided: Decided, inside: NDArray[np.bool_]) -> Decided:
-    computed = {name: values[inside] for name, values in decided.computed.items()}
-    selected = decided.selected._replace(
-        copies=decided.selected.copies[inside],
-        margin=decided.selected.margin[inside],
-        reason=decided.selected.reason[inside],
-    )
-    return decided._replace(
-        ids=decided.ids[inside],
-        group=decided.group[inside],
-        selected=selected,
-        same_as=decided.same_as[inside],
-        computed=computed,
-    )
+def group_starts(pool: Corpus) -> dict[str, int]:
+    """Return for each group how many rows the files of those before it hold."""
+    rows = [group.splits[TRAIN].rows for group in pool.groups.values()]
+    return dict(zip(pool.groups, itertools.accumulate(rows, initial=0), strict=False))
 
 
 def write_group(
-    pool: Corpus, store: Store, stage: str, name: str, decided: Decided, added: pa.Table | None = None
+    pool: Corpus, store: Store, stage: str, name: str, parts: Iterator[pa.Table], added: pa.Table | None
 ) -> Split:
-    """Write a group's chosen rows and return its split."""
+    """Write tables of a group's chosen rows, and those that are new; return its split."""
     more = [] if added is None else [added]
-    parts = enumerate(itertools.chain(full_parts(pool, name, decided), more))
     written = [
-        write_file(store, stage, f"{name}/{TRAIN}/chosen-{number:05d}", table) for number, table in parts
+        write_file(store, stage, f"{name}/{TRAIN}/chosen-{number:05d}", table)
+        for number, table in enumerate(itertools.chain(parts, more))
     ]
     sizes = [rows for _, rows in written]
     tokens = sum(sizes) * pool.manifest.sequence_length
     return Split(sum(sizes), tokens, [file for file, _ in written], sizes)
 
 
-def full_parts(pool: Corpus, name: str, decided: Decided) -> Iterator[pa.Table]:
+def full_parts(pool: Corpus, name: str, decided: Decided, start: int) -> Iterator[pa.Table]:
     """Yield a group's chosen rows in tables of `PART_ROWS`, the last one shorter.
 
-    One file of the pool is in memory at a time, and what waits for a full table.
+    `start` is how many rows come before the group's. One file of the pool is in memory at a time, and what
+    waits for a full table.
     """
     waiting: list[pa.Table] = []
-    start = 0
     for file in pool.groups[name].splits[TRAIN].files:
         table = pool.store.read_table(file)
         ids, columns = file_columns(pool, decided, file, start)
-        rows = slice(start, start + len(table))
+        rows = decided.places[start : start + len(table)]
         assert np.array_equal(ids, decided.ids[rows]), "decisions are about other rows"
         waiting.append(chosen_rows(table, ids, decided.selected.copies[rows], columns))
         start += len(table)
@@ -140,7 +132,7 @@ def file_columns(
             elif name in SEVERAL:
                 found |= {f"{KEPT_SCORE}{name}_{place}": each for place, each in enumerate(values.T)}
     for name, values in decided.computed.items():
-        found[f"{KEPT_SCORE}{name}"] = values[start : start + len(ids)]
+        found[f"{KEPT_SCORE}{name}"] = values[decided.places[start : start + len(ids)]]
     return ids, found
 
 
@@ -182,9 +174,9 @@ def write_decisions(store: Store, folder: str, pool: Corpus, decided: Decided) -
     names, found, start = list(pool.groups), decided.selected, 0
     for number, file in enumerate(pool.files):
         columns = file_columns(pool, decided, file, start)
-        rows = slice(start, start + len(columns[0]))
-        start = rows.stop
-        same = decided.same_as[rows]
+        rows = decided.places[start : start + len(columns[0])]
+        start += len(rows)
+        same = columns[0] if decided.same_as is None else decided.same_as[rows]
         table = pa.table(
             {
                 "row_id": columns[0],

@@ -3,6 +3,7 @@
 import itertools
 import math
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from shoal.policies.selection.cuts import RandomRows, ScoreThreshold, Top
 from shoal.policies.selection.dsir import HELD_OF, HELD_RATIO, Dsir
 from shoal.policies.selection.influence import Influence
 from shoal.policies.selection.interface import NOT_FINITE, Candidates, select_rows
-from shoal.policies.selection.picking import mixed_scores, quotas
+from shoal.policies.selection.picking import best_rows, mixed_scores, quotas
 from shoal.policies.selection.quantise import Quantise, graph_cut_bins, unit_rows
 from shoal.policies.selection.rules import SELECTORS
 from shoal.policies.selection.small_loss import SmallLoss, noise_chances
@@ -185,7 +186,33 @@ def test_any_pool_in_any_order_gives_the_same_rows(data) -> None:
         assert np.array_equal(other.copies, whole.copies[order])
 
 
+def most_held(policy, rows: int) -> int:
+    """Return the most bytes that a decision takes beside what it was given."""
+    given_ = Candidates(np.arange(rows), {"log_ratio": RNG.normal(size=rows)}, np.zeros(rows, np.int16), {}, 9)
+    tracemalloc.start()
+    select_rows(policy, given_)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+def test_a_decision_takes_few_bytes_of_each_row() -> None:
+    # a key, which becomes the margin, a copy of the keys to find the largest, and some masks
+    for policy in (RandomRows(), Top("log_ratio"), Dsir(), Influence("log_ratio")):
+        assert most_held(policy, 300_000) - most_held(policy, 200_000) < 20 * 100_000
+
+
 class TestPicking:
+    def test_of_equal_keys_the_first_are_the_best(self) -> None:
+        # 9 is chosen, and of the three 5s the first two
+        assert best_rows(np.array([5.0, 1.0, 9.0, 5.0, 5.0]), 3).tolist() == [True, False, True, True, False]
+        assert not best_rows(np.array([1.0, 2.0]), 0).any() and best_rows(np.array([1.0, 2.0]), 3).all()
+        for count in range(9):
+            key = RNG.integers(0, 3, 8).astype(float)
+            first = np.zeros(8, bool)
+            first[np.argsort(-key, kind="stable")[:count]] = True
+            assert best_rows(key, count).tolist() == first.tolist()
+
     def test_quotas_by_hand(self) -> None:
         # 10 rows at 1/2, 1/3, 1/6: 5, 3.33, 1.67; the row left over goes to the largest remainder
         assert quotas(np.array([3.0, 2.0, 1.0]), 10, np.array([99, 99, 99])).tolist() == [5, 3, 2]
