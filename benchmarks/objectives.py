@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.parts.objective_rows import digits, documentation, rare_digits, reviews
 from benchmarks.quality import summary
 from shoal.policies import population
 from shoal.policies.exploit import Truncation
@@ -43,6 +44,7 @@ from shoal.trainables.settings import Recipe
 from shoal.trainables.stack import Stack
 
 MEMBERS, STEPS, INTERVAL, BATCH = 8, 300, 15, 64
+NARROW = 8  # numbers of an embedding of drawn pairs
 VOCABULARY = 32  # tokens of the answers
 RECIPE = Recipe(steps=STEPS, warmup=10, learning_rate=0.01, weight_decay=0.01)
 
@@ -135,19 +137,21 @@ def repeated(part: int, count: int) -> dict[str, np.ndarray]:
 def embedder(
     objective: tuple[str, NamedLoss],
     rows: Callable[[int, int], dict[str, np.ndarray]],
+    width: int,
     seed: int,
     chosen: dict[str, Any],
 ) -> Network:
+    train = rows(0, 2000)
     held_out = {"validation": {"all": rows(1, 300)}, "test": {"all": rows(2, 600)}}
     return Embedder(
         RECIPE,
         chosen,
-        Shuffled(rows(0, 2000), batch=BATCH, seed=seed),
+        Shuffled(train, batch=BATCH, seed=seed),
         held_out,
         seed,
-        settings=EmbedderSettings(width=8, towers="two", score="mrr"),
+        settings=EmbedderSettings(width=width, towers="two" if width == NARROW else "one", score="mrr"),
         losses=weighted_sum([objective]),
-        sizes={"query": 16, "positive": 16},
+        sizes={name: train[name].shape[1] for name in ("query", "positive")},
     )
 
 
@@ -206,17 +210,35 @@ def preferring(seed: int, chosen: dict[str, Any]) -> Network:
 
 
 DICE = partial(classifier, ("dice", Dice(form="batch", smooth=0.1)), rare, 2, "macro_f1")
-CROWDED = partial(embedder, ("contrastive", Contrastive(scaled=True)), pairs)
-GUIDED = partial(embedder, ("guided", Guided(temperature=0.1)), repeated)
+CROWDED = partial(embedder, ("contrastive", Contrastive(scaled=True)), pairs, NARROW)
+GUIDED = partial(embedder, ("guided", Guided(temperature=0.1)), repeated, NARROW)
+DOCUMENTED = partial(embedder, ("contrastive", Contrastive(scaled=True)), documentation, 64)
+DOCUMENTED_GUIDED = partial(embedder, ("guided", Guided(temperature=0.1)), documentation, 64)
+RARE_DIGITS = partial(classifier, ("dice", Dice(form="batch", smooth=0.1)), rare_digits, 2, "macro_f1")
+DIGITS = partial(classifier, ("shrunk_classes", ShrunkClasses()), digits, 10, "accuracy")
 SHRUNK = partial(classifier, ("shrunk_classes", ShrunkClasses()), few_labels, 6, "accuracy")
+ALPHA, ALPHAS = Float(0.0, 1.0), (0.0, 0.1, 0.3, 0.6, 1.0)
+TEMPERATURE, TEMPERATURES = Float(0.02, 1.0, True), (0.02, 0.05, 0.15, 0.4, 1.0)
+THRESHOLD, THRESHOLDS = Float(0.5, 0.98), (0.5, 0.7, 0.8, 0.9, 0.98)
+MARGIN, MARGINS = Float(-1.0, 0.3), (-3.0, -0.3, 0.0, 0.1, 0.3)  # the first fixed value leaves nothing out
 TASKS = {
-    "dice": ObjectiveTask("alpha", Float(0.0, 1.0), (0.0, 0.1, 0.3, 0.6, 1.0), DICE),
-    "temperature": ObjectiveTask("temperature", Float(0.02, 1.0, True), (0.02, 0.05, 0.15, 0.4, 1.0), CROWDED),
-    "threshold": ObjectiveTask("threshold", Float(0.5, 0.98), (0.5, 0.7, 0.8, 0.9, 0.98), SHRUNK),
-    # the first fixed value leaves nothing out
-    "guided": ObjectiveTask("margin", Float(-1.0, 0.3), (-3.0, -0.3, 0.0, 0.1, 0.3), GUIDED),
+    "dice": ObjectiveTask("alpha", ALPHA, ALPHAS, DICE),
+    "temperature": ObjectiveTask("temperature", TEMPERATURE, TEMPERATURES, CROWDED),
+    "threshold": ObjectiveTask("threshold", THRESHOLD, THRESHOLDS, SHRUNK),
+    "guided": ObjectiveTask("margin", MARGIN, MARGINS, GUIDED),
     "beta": ObjectiveTask("beta", Float(0.01, 10.0, True), (0.01, 0.1, 0.5, 2.0, 10.0), preferring),
+    "temperature of documentation": ObjectiveTask("temperature", TEMPERATURE, TEMPERATURES, DOCUMENTED),
+    "guided documentation": ObjectiveTask("margin", MARGIN, MARGINS, DOCUMENTED_GUIDED),
+    "threshold of digits": ObjectiveTask("threshold", THRESHOLD, THRESHOLDS, DIGITS),
+    "dice of digits": ObjectiveTask("alpha", ALPHA, ALPHAS, RARE_DIGITS),
 }
+
+
+def of_reviews(folder: str) -> ObjectiveTask:
+    """Return dice's alpha on the sentences of a folder of SST-2."""
+    objective = ("dice", Dice(form="batch", smooth=0.1))
+    make = partial(classifier, objective, partial(reviews, folder), 2, "macro_f1")
+    return ObjectiveTask("alpha", ALPHA, ALPHAS, make)
 
 
 def searched(task: ObjectiveTask, rules: Rules, seed: int) -> tuple[float, float]:
@@ -263,12 +285,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--sst2", help="a folder with train.tsv and test.tsv: text, tab, 0 or 1")
     arguments = parser.parse_args()
-    found = {name: measure(TASKS[name], arguments.seeds) for name in arguments.tasks}
+    asked = {name: TASKS[name] for name in arguments.tasks}
+    if arguments.sst2:
+        asked["dice of reviews"] = of_reviews(arguments.sst2)
+    found = {name: measure(task, arguments.seeds) for name, task in asked.items()}
     for name, each in found.items():
         print(f"{name}: population {each['population']['mean']:.4f}, random {each['random']['mean']:.4f}")
         for value, score in each["fixed"].items():
-            print(f"  {TASKS[name].number} {value}: {score['mean']:.4f}")
+            print(f"  {asked[name].number} {value}: {score['mean']:.4f}")
     print(json.dumps(found))
 
 
