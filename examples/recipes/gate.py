@@ -4,8 +4,6 @@ A linear gate divided by its temperature cannot be told apart from another one t
 slows learning of either. With `tanh` in between it can.
 """
 
-import math
-
 import torch
 from torch import nn
 
@@ -40,17 +38,20 @@ class Experts(Network):
 
     def build(self):
         module = Gated(self.inputs, self.experts, self.active)
-        module.register_buffer("heat", torch.tensor(0.0))  # log of the temperature; it travels with the weights
+        module.register_buffer("age", torch.tensor(0.0))  # steps it has trained; they travel with the weights
         return module
 
-    def set_rates(self):
-        super().set_rates()
-        done = min(self.trained / self.recipe.steps, 1.0)
-        heat = (1 - done) * math.log(self.numbers["hot"]) + done * math.log(self.numbers["cold"])
-        self.module.heat.fill_(heat)
+    def temperature(self, age, numbers):
+        """Return the temperature after so many steps: its logarithm goes evenly from hot to cold."""
+        hot, cold = (torch.as_tensor(numbers[name]).log() for name in ("hot", "cold"))
+        done = (age / self.recipe.steps).clamp(max=1.0)
+        return ((1 - done) * hot + done * cold).exp()
 
     def loss(self, module, batch, numbers):
-        temperature = module.heat.exp() if module.training else numbers["cold"]
+        temperature = numbers["cold"]
+        if module.training:
+            temperature = self.temperature(module.age.clone(), numbers)
+            module.age.add_(1 / self.recipe.accumulate)  # a stack, too, counts the steps of each member
         found, shares = module(batch["x"], temperature)
         uneven = len(module.gate.bias) * shares.mean(dim=0).square().sum() - 1
         return (found - batch["y"]).square() + (numbers["balance"] * uneven if module.training else 0.0)

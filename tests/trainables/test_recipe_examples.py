@@ -243,8 +243,19 @@ class TestGate:
     def test_the_temperature_goes_from_hot_to_cold_and_rows_are_judged_at_the_cold_one(self) -> None:
         rows = {"x": X, "y": np.abs(X[:, 0])}
         one = made(gate.Experts, rows, values={"hot": 4.0}, inputs=6)
-        one.train(1)
-        assert float(one.module.heat.exp()) == pytest.approx(4.0)
-        one.train(59)
-        assert float(one.module.heat.exp()) == pytest.approx(0.3, rel=0.1)
+        assert float(one.temperature(one.module.age, one.numbers)) == pytest.approx(4.0)
+        one.train(60)
+        assert float(one.temperature(one.module.age, one.numbers)) == pytest.approx(0.3, rel=0.1)
         assert isinstance(one.module, nn.Module) and np.isfinite(one.evaluate()[0])
+
+    def test_gates_of_a_stack_cool_as_they_do_alone(self) -> None:
+        rows = {"x": X, "y": np.abs(X[:, 0])}
+
+        def one(place: int) -> gate.Experts:
+            return made(gate.Experts, rows, place, {"hot": 2.0 + 2 * place}, inputs=6)
+
+        stack = Stack([one(place) for place in range(2)])
+        for place, loss in enumerate(stack.train(20)):
+            alone = one(place)
+            assert alone.train(20) == pytest.approx(loss, rel=1e-4)
+            assert float(stack.members[place].module.age) == float(alone.module.age) == 20.0
