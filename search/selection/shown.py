@@ -116,7 +116,19 @@ def texts_at(pool: Corpus, places: list[int]) -> dict[int, str]:
 
 
 def readable_text(row: Any, tokenizer: Any) -> str:
-    """Return a row as it can be read; of a record its fields, numbers and arrays cut short."""
-    if row.dtype.names is None:
+    """Return a row as it can be read: its texts, or the fields of other records, arrays cut short."""
+    names = row.dtype.names
+    if names is None:
         return str(tokenizer.decode(row))
-    return "\n".join(f"{name}: {np.array2string(row[name], threshold=20)}" for name in row.dtype.names)
+    if {"tokens", "segment"} <= set(names):
+        texts = [row["tokens"][row["segment"] == number] for number in range(1, int(row["segment"].max()) + 1)]
+        return "\n\n".join(str(tokenizer.decode(each)) for each in texts)
+    if "chosen_mask" in names:
+        return f"better: {answered(row, 'chosen', tokenizer)}\n\nworse: {answered(row, 'rejected', tokenizer)}"
+    return "\n".join(f"{name}: {np.array2string(row[name], threshold=20)}" for name in names)
+
+
+def answered(row: Any, name: str, tokenizer: Any) -> str:
+    """Return the prompt with one of a pair's answers; what comes behind the answer is padding."""
+    end = int(np.flatnonzero(row[f"{name}_mask"]).max(initial=-1)) + 1
+    return str(tokenizer.decode(row[name][:end]))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from shoal.search.selection.duplicates import shingles
 from shoal.search.selection.interface import Scoring, counted_texts, tokens_of
 from shoal.search.selection.scorers import bucket_counts, open_scorer
 from shoal.search.selection.select import select_corpus
+from shoal.search.selection.shown import readable_text
 from shoal.trainables.decoder import Decoder, initialise
 from shoal.trainables.influence.ekfac import fit_factors, influences, mean_query
 from shoal.trainables.influence.likelihoods import NextTokens
@@ -72,6 +74,14 @@ def test_shingles_lie_within_one_text_and_a_short_text_is_one() -> None:
     # what fills a row does not count
     other = np.array([[1, 2, 3, 1, 2, 7], [1, 2, 0, 0, 0, 0]], np.uint16)
     assert [each.tolist() for each in shingles(other, 3, segment)] == [first.tolist(), short.tolist()]
+
+
+def test_rows_are_shown_as_texts_by_hand() -> None:
+    words = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids.tolist())))
+    row = records(instruction_rows(1))[0]
+    row["tokens"][:9] = range(9)
+    assert readable_text(row, words) == "0 1 2 3 4\n\n5 6 7 8"
+    assert readable_text(pairs()[0], words) == "better: 7 8 9 0\n\nworse: 7 8 5 0"
 
 
 class TestGradients:
