@@ -74,15 +74,16 @@ def check_scored_rows(run: Run) -> str:
         return ""
     if run.selection.duplicates is not None and run.rows == "columns":
         return "selection.duplicates: compares tokens, of which rows of columns have none; leave it out"
+    known = (*SCORES_OF.get(run.rows, ()), *ANY_ROWS)
     for place, score in enumerate(run.selection.all_scores()):
-        if score.kind in (*SCORES_OF.get(run.rows, ()), *ANY_ROWS):
+        if score.kind in known:
             continue
-        why = "reads rows of plain tokens"
-        if score.kind == "heads" and run.rows != "columns":
-            why = "heads asks for values in rows of plain text"
+        # a policy has scores of its own where the file gives none
+        key = f"selection.scores.{place}" if run.selection.scores else "selection.policy"
+        why = f"{score.kind} does not read data.rows: {run.data.rows}"
         if score.kind in OF_ONE_ANSWER and run.rows == "preference":
-            why = f"{score.kind} is of one answer, and pairs have two, for which there is ches"
-        return f"selection.scores.{place}: {why}, got data.rows: {run.data.rows}"
+            why += ", since pairs have two answers"
+        return f"{key}: {why}; take {', '.join(known[:-1])} or {known[-1]}"
     return ""
 
 

@@ -166,3 +166,29 @@ def test_examples_like_the_target_are_chosen(tmp_path, pair: bool) -> None:
     assert groups_found["sea"]["kept"] > 0.9 * chosen.record["kept"] > 0
     assert chosen.record["kl"]["like"]["after"] < chosen.record["kl"]["like"]["before"]
     assert Store(chosen.data.corpus).exists(chosen.folder)
+
+
+@pytest.mark.parametrize(
+    ("selection", "wanted"),
+    [
+        ({"scores": [{"kind": "heads", "model": "best"}]}, "selection.scores.0: heads does not read data.rows"),
+        (
+            {"policy": "dsir", "target": {"want": "w"}},
+            "selection.policy: ngrams does not read data.rows: columns",
+        ),
+        ({"duplicates": {}}, "selection.duplicates: compares tokens, of which rows of columns have none"),
+    ],
+)
+def test_what_does_not_read_rows_is_named_with_what_does(selection: dict[str, Any], wanted: str) -> None:
+    values = {
+        "name": "chosen",
+        "trainable": "classifier",
+        "data": {
+            "groups": {"one": "one"},
+            "columns": {"x": "number", "y": {"kind": "class", "names": ["a", "b"]}},
+        },
+        "selection": {"policy": "top", "rows": 3, **selection},
+        "hyperparameters": {"learning_rate": {"kind": "float", "low": 0.001, "high": 0.01}},
+    }
+    with pytest.raises(InputError, match=wanted):
+        checked_run(values, "run.yaml")
