@@ -89,7 +89,7 @@ def merge_adapter(module: torch.nn.Module, weights: Mapping[str, NDArray[Any]], 
     with torch.no_grad():
         for layer, parts in whole_adapters(weights).items():
             base: Any = module.get_submodule(layer).weight
-            down, up = map(torch.from_numpy, parts)
+            down, up = (torch.from_numpy(np.array(part)) for part in parts)
             base.copy_(base.float() + scale * (up @ down).to(base.device))
 
 
