@@ -3,16 +3,18 @@
     python -m benchmarks.selection --peer FOLDER --only dsir,noise
 
 `--peer` is a folder with the package data-selection and nltk (`pip install --target FOLDER --no-deps
-data-selection nltk`); without it nothing is said about the peer. The digits are scikit-learn's. The last line
-is one JSON object.
+data-selection nltk`); without it nothing is said about the peer. The digits are scikit-learn's. Each part
+takes one core; but for those that measure rates and memory two run at once. The last line is one JSON object.
 """
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -89,6 +91,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "memory": memory,
 }
 
+ALONE = ("dsir", "memory")  # these measure rates and memory
+
 
 def summaries(runs: list[dict[str, float]]) -> dict[str, Any]:
     return {name: summary([run[name] for run in runs]) for name in runs[0]}
@@ -101,6 +105,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--peer", default="", help="folder of the package data-selection and of nltk")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between them")
+    parser.add_argument("--at-once", type=int, default=2, help="parts at once, each on one core")
     parser.add_argument("--full", action="store_true", help="more text, steps and seeds")
     given = parser.parse_args(arguments)
     given.times = 3 if given.full else 1
@@ -109,16 +114,35 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return given
 
 
+def told_by(name: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Return what a part says, under the keys of the last line."""
+    began = time.perf_counter()
+    told = PARTS[name](given)
+    print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    # one program makes the subsets of both
+    return told if name == "subsets" else {name: told}
+
+
+def told_apart(name: str, arguments: list[str]) -> dict[str, Any]:
+    """Return what a part says in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.selection", *arguments, "--only", name, "--at-once", "1"]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    told: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return told
+
+
 def main(arguments: list[str]) -> None:
     given = parse(arguments)
     torch.set_num_threads(1)
+    names = given.only.split(",")
+    apart = [name for name in names if name not in ALONE and given.at_once > 1]
     found: dict[str, Any] = {}
-    for name in given.only.split(","):
-        began = time.perf_counter()
-        told = PARTS[name](given)
-        # one program makes the subsets of both
-        found |= told if name == "subsets" else {name: told}
-        print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    for name in names:
+        if name not in apart:
+            found |= told_by(name, given)
+    with ThreadPoolExecutor(given.at_once) as pool_:
+        for told in pool_.map(lambda name: told_apart(name, arguments), apart):
+            found |= told
     print(json.dumps(found))
 
 
