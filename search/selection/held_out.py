@@ -38,7 +38,8 @@ def held_out_ratios(targets: Corpus, score: RowScorer) -> pa.Table:
         if rows < LEAST_HELD_OUT:
             raise InputError(
                 f"selection.policy.calibrated: needs at least {LEAST_HELD_OUT} held-out rows of each target, "
-                f"but {name} has {rows}; give more of it, or raise data.validation."
+                f"but {name} has {rows}; give more of it, raise data.validation, or leave "
+                f"calibrated out."
             )
         for file in (file for split in held for file in split.files):
             ids, tokens = stored_rows(targets.store, file)
