@@ -13,7 +13,6 @@ from shoal.trainables.row_draws import row_keys
 from shoal.trainables.stack import Stack
 from tests.helpers.classifiers import classifier, points
 from tests.helpers.members import equal
-from tests.helpers.vision import import_vision
 
 KINDS = [
     "cross_entropy",
@@ -199,7 +198,6 @@ def test_settings_that_cannot_be_are_refused(given: dict, said: str) -> None:
 
 
 def test_scores_are_those_of_torchmetrics() -> None:
-    import_vision()
     from torchmetrics.functional.classification import multiclass_auroc, multiclass_f1_score
 
     torch.manual_seed(0)

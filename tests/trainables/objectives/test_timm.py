@@ -10,14 +10,14 @@ from shoal.trainables.classifier_settings import ClassifierSettings
 from shoal.trainables.timm_models import known_models, timm_model
 from tests.helpers.classifiers import classifier, points
 from tests.helpers.members import equal
-from tests.helpers.vision import import_vision
+from tests.helpers.vision import import_timm
 
 SHAPE = (3, 32, 32)
 
 
 @pytest.fixture(autouse=True)
 def timm():
-    import_vision()
+    import_timm()
     import timm
 
     return timm
