@@ -1,7 +1,6 @@
 """TAROT: the rows that carry the target's gradients, by optimal transport (Feng et al., 2024)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,9 @@ BLOCK = 4096  # rows whose similarities to the target are in memory at once
 
 @dataclass(frozen=True)
 class Tarot:
-    """Choose the nearest rows of each target row, by cosine of whitened `sketch`es of gradients.
+    """Choose the nearest rows of each target row, by cosine of whitened vectors: `sketch`es of gradients.
+
+    `vectors` names another column, such as `embedding`, where likeness rather than gradients is to decide.
 
     With a budget, first every target's nearest row, then every target's second, and so on; of the layer that
     does not fit whole, those rows that bring the chosen nearest to the target. Without one, the number of rows
@@ -29,13 +30,12 @@ class Tarot:
     `depth` layers are looked at. The ridge is a share of the features' mean variance.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"sketch"})
-    aims: ClassVar[frozenset[str]] = frozenset({"sketch"})
     folds: int = 10
     depth: int = 2000
     smoothing: float = 0.01  # entropy in the transport; larger is quicker, and spreads its weights wider
     ridge: float = 1e-3  # share of the mean variance of the features that is added to each
     repeat: bool = False
+    vectors: str = "sketch"  # the column of vectors that pool and target have
 
     def __post_init__(self) -> None:
         if not self.folds >= 2:
@@ -46,12 +46,22 @@ class Tarot:
             raise ValueError(f"smoothing and ridge must be above 0, but got {self.smoothing} and {self.ridge}.")
 
     @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({self.vectors})
+
+    @property
+    def aims(self) -> frozenset[str]:
+        return frozenset({self.vectors})
+
+    @property
     def budget(self) -> Budget:
         return "needed" if self.repeat else "optional"
 
     def select(self, pool: Candidates) -> Selected:
         rows, target = whitened(
-            pool.columns["sketch"].astype(np.float64), pool.targets["sketch"].astype(np.float64), self.ridge
+            pool.columns[self.vectors].astype(np.float64),
+            pool.targets[self.vectors].astype(np.float64),
+            self.ridge,
         )
         ranked, near = nearest_rows(rows, target, min(self.depth, len(rows)))
         layer = np.full(len(rows), self.depth + 1)

@@ -53,10 +53,10 @@ class DifferenceScore(Settings):
 
 
 class EmbeddingScore(Settings):
-    """The mean of a model's last hidden states."""
+    """The mean of a model's last hidden states; of an exported embedder its embedding of the query."""
 
     kind: Literal["embedding"]
-    model: str  # folder of an exported decoder, or of any model of transformers
+    model: str  # folder of an exported decoder, classifier or embedder, or of any model of transformers
 
 
 class GradientScore(Settings):

@@ -13,6 +13,7 @@ from shoal.search.errors import InputError
 from shoal.search.models import config_of, local_folder
 from shoal.search.selection.class_models import check_class_model, class_model_scorer, is_classifier
 from shoal.search.selection.corpora import ScoreColumns
+from shoal.search.selection.embed_models import check_embed_model, embed_model_scorer, is_embedder
 from shoal.search.selection.interface import RowScorer, Scoring, loss_difference, tokens_of
 from shoal.search.selection.language import (
     CAUSAL,
@@ -61,6 +62,8 @@ def embedding_scorer(scoring: Scoring) -> RowScorer:
 
     if is_classifier(scoring.settings.model):
         return class_model_scorer(scoring)
+    if is_embedder(scoring.settings.model):
+        return embed_model_scorer(scoring)
     reader, key = reader_of(scoring, kind=STATES), scoring.key
     return lambda rows, ids: {"embedding": reader.judge(tokens_of(rows, key, answers=True), row_states)}
 
@@ -186,6 +189,9 @@ def check_models(settings: Any, key: str, manifest: Manifest) -> None:
     for name, model in models.items():
         if is_classifier(model):
             check_class_model(f"{key}.{name}", model, settings, manifest)
+            continue
+        if is_embedder(model):
+            check_embed_model(f"{key}.{name}", model, settings, manifest)
             continue
         if manifest.fields and not has_tokens(manifest) and not isinstance(settings, ChesScore):
             raise InputError(f"{key}.{name}: must be an exported classifier to read columns, got {model}.")

@@ -37,6 +37,7 @@ COLUMNS = {
 }
 TARGETS = {
     "sketch": RNG.normal(1.0, 0.5, (12, 4)),
+    "embedding": np.random.default_rng(4).normal(1.0, 0.5, (12, 5)),
     "mass": np.array([3.0, 1.0]),
     HELD_RATIO: np.random.default_rng(5).normal(2.0, 2.0, (30, 2)),
     HELD_OF: np.arange(30) % 2,
@@ -60,6 +61,7 @@ POLICIES = [
     Influence(),
     Influence(over="max"),
     Tarot(folds=3),
+    Tarot(folds=3, vectors="embedding"),
     Tarot(folds=3, repeat=True),
 ]
 each = pytest.mark.parametrize("policy", POLICIES, ids=repr)
