@@ -47,7 +47,7 @@ def embed_model_scorer(scoring: Scoring) -> RowScorer:
 
     key, folder = f"{scoring.key}.model", scoring.settings.model
     settings = settings_in(read_exported(key, folder))
-    # of the decoder that its encoder began as only the shape is read
+    # only the shape is read of the decoder that its encoder began as
     began = read_exported(f"{key}: settings.encoder", settings.encoder) if settings.encoder else {}
     shape = DecoderShape(**began["shape"]) if began else None
     judge = EmbedJudge(settings, load(Store(folder).read("model.safetensors")), shape, scoring.device)

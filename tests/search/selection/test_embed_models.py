@@ -27,16 +27,30 @@ from shoal.search.selection.interface import Scoring
 from shoal.search.selection.model_scorers import check_models
 from shoal.search.selection.scorers import open_scorer
 from shoal.trainables.arrays import to_tensors
+from shoal.trainables.decoder import Decoder, initialise
 from shoal.trainables.handover import handed_out
+from shoal.trainables.settings import DecoderShape
 from tests.search.checks.test_objective import FILE
 
 VECTORS = "data.columns={query: {kind: tensor, shape: [6]}, positive: {kind: tensor, shape: [6]}}"
 TEXTS = "data.columns={query: {kind: text, length: 16}, positive: {kind: text, length: 16}}"
 SETTINGS = {VECTORS: "settings={width: 4, towers: two}", TEXTS: "settings={width: 4, layers: 1, hidden: 8}"}
+FROM_DECODER = "settings={width: 4, encoder: base}"
 SCORE = EmbeddingScore(kind="embedding", model="best")
 
 
-def exported(tmp_path: Path, monkeypatch: Any, columns: str) -> tuple[Any, Any, Any]:
+def write_decoder(folder: str) -> None:
+    shape = DecoderShape(257, 16, layers=1, heads=2, width=8)
+    decoder = Decoder(shape)
+    initialise(decoder, torch.Generator().manual_seed(0))
+    Path(folder).mkdir()
+    weights = {name: value.numpy() for name, value in decoder.state_dict().items()}
+    Path(folder, "model.safetensors").write_bytes(save(weights))
+    told = {"trainable": "decoder", "tokenizer": "bytes", "shape": vars(shape)}
+    Path(folder, "config.json").write_text(json.dumps(told))
+
+
+def exported(tmp_path: Path, monkeypatch: Any, columns: str, settings: str = "") -> tuple[Any, Any, Any]:
     """Train an embedder and write it as `shoal export` does; return its run, the member, and some rows."""
     monkeypatch.chdir(tmp_path)
     Path("run.yaml").write_text(FILE.replace("trainable: classifier", "trainable: embedder"))
@@ -49,7 +63,8 @@ def exported(tmp_path: Path, monkeypatch: Any, columns: str) -> tuple[Any, Any, 
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(numbers.reshape(-1)), 6)
             found[name] = vectors if columns == VECTORS else words
         pq.write_table(pa.table(found), f"{group}.parquet")
-    run = load_run("run.yaml", [columns, SETTINGS[columns], "training.evaluation_rows=8"])
+    write_decoder("base")
+    run = load_run("run.yaml", [columns, settings or SETTINGS[columns], "training.evaluation_rows=8"])
     run = prepare_run(run, Console(file=io.StringIO()))
     made = build_members(run, {0: {}}, streams=first_files)[0]
     made.train(3)
@@ -65,9 +80,9 @@ def scored(settings: Any, rows: Any) -> dict[str, np.ndarray]:
     return open_scorer(Scoring(settings, "selection.scores.0", 0))(rows, np.arange(len(rows)))
 
 
-@pytest.mark.parametrize("columns", [VECTORS, TEXTS])
-def test_embeddings_are_those_of_the_member(tmp_path, monkeypatch, columns) -> None:
-    run, made, rows = exported(tmp_path, monkeypatch, columns)
+@pytest.mark.parametrize(("columns", "settings"), [(VECTORS, ""), (TEXTS, ""), (TEXTS, FROM_DECODER)])
+def test_embeddings_are_those_of_the_member(tmp_path, monkeypatch, columns, settings) -> None:
+    run, made, rows = exported(tmp_path, monkeypatch, columns, settings)
     check_models(SCORE, "selection.scores.0", load_corpus(run.data))
     found = scored(SCORE, rows)["embedding"]
     made.module.eval()
