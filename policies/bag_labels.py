@@ -45,7 +45,8 @@ class BagLabels:
     """
 
     bag_weight: float = 10.0  # cost of one label too many or too few in a bag; their lambda_b
-    edge_weight: float = 10.0  # cost of two alike rows of other labels; their lambda_s
+    # cost of two alike rows of other labels; their lambda_s is 10, at which bags here do not keep their counts
+    edge_weight: float = 2.0
     neighbours: int = 5  # nearest rows, by cosine, to which each row has an edge
     reach: float | None = None  # distance at which likeness is 1/e; else the mean distance of neighbours
     passes: int = 100  # the most
