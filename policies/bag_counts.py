@@ -1,13 +1,15 @@
-"""What a bag's known count says of each of its rows, exactly, by sums over counts in place of sums over labels."""
+"""What a bag's known count says of each of its rows: exactly, by sums over counts and not over labels."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shoal.policies.arrays import Vector
 
+Integers = NDArray[np.integer]
 MOST_NUMBERS = 4_000_000  # numbers of a table of counts that are in memory at once
 
 
-def count_messages(odds: Vector, bag: Vector, counts: Vector, weight: float) -> Vector:
+def count_messages(odds: Vector, bag: Integers, counts: Vector, weight: float) -> Vector:
     """Return the log-odds that its bag gives each row, `(rows,)`, for labels 0 and 1.
 
     A bag of n rows has the factor exp(-weight (sum of labels - count)^2). `odds` `(rows,)` are the log-odds of
@@ -17,19 +19,20 @@ def count_messages(odds: Vector, bag: Vector, counts: Vector, weight: float) -> 
     found = np.zeros(len(odds))
     for rows, there, whole in padded_bags(bag, len(counts)):
         yes, no = -np.logaddexp(0.0, -odds[rows]), -np.logaddexp(0.0, odds[rows])
-        # what stands in for a row that is not there has the label 0
+        # padding has the label 0
         yes, no = np.where(there, yes, -np.inf), np.where(there, no, 0.0)
         messages = one_size(yes, no, counts[whole], weight)
         found[rows[there]] = messages[there]
     return found
 
 
-def padded_bags(bag: Vector, bags: int) -> list[tuple[Vector, Vector, Vector]]:
-    """Return blocks of bags: the rows of each, `(bags, rows)`, which of these are there, and the bags' numbers."""
+def padded_bags(bag: Integers, bags: int) -> list[tuple[Integers, NDArray[np.bool_], Integers]]:
+    """Return blocks of bags: the rows of each `(bags, rows)`, which are there, and the bags' numbers."""
     order = np.argsort(bag, kind="stable")
     sizes = np.bincount(bag[bag >= 0], minlength=bags)
     first = (bag < 0).sum() + np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    blocks, numbers = [], np.argsort(sizes, kind="stable")
+    blocks: list[tuple[Integers, NDArray[np.bool_], Integers]] = []
+    numbers = np.argsort(sizes, kind="stable")
     numbers = numbers[sizes[numbers] > 0]
     while len(numbers):
         # the largest is last, so all of a block are padded to its last one
@@ -45,9 +48,11 @@ def padded_bags(bag: Vector, bags: int) -> list[tuple[Vector, Vector, Vector]]:
 
 
 def one_size(yes: Vector, no: Vector, counts: Vector, weight: float) -> Vector:
-    """Return the messages of bags of one size, `(bags, rows)`, from the logarithms of both chances of each row."""
+    """Return the messages of bags of one size, `(bags, rows)`, from the logs of both chances of each row."""
     bags, rows = yes.shape
-    after = np.full((rows + 1, bags, rows + 2), -np.inf)  # how well the rows from here on bring a count to the end
+    after = np.full(
+        (rows + 1, bags, rows + 2), -np.inf
+    )  # how well the rows from here on bring a count to the end
     after[rows, :, :-1] = -weight * (np.arange(rows + 1) - counts[:, None]) ** 2
     for row in range(rows - 1, 0, -1):
         stays, rises = after[row + 1, :, :-1], after[row + 1, :, 1:]

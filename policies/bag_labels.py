@@ -17,7 +17,7 @@ from shoal.policies.arrays import Vector
 from shoal.policies.bag_counts import count_messages
 from shoal.policies.selection.quantise import unit_rows
 
-BLOCK = 1024  # rows whose cosines with all others are in memory at once
+ROWS_AT_ONCE = 1024  # rows whose cosines with all others are in memory at once
 
 
 class Edges(NamedTuple):
@@ -110,7 +110,7 @@ def through(odds: Vector, cost: Vector) -> Vector:
 def sum_at(length: int, places: NDArray[np.int64], values: Vector) -> Vector:
     """Return the sum of the values at each place; the place -1 is none."""
     there = places >= 0
-    return np.bincount(places[there], values[there], minlength=length)
+    return np.asarray(np.bincount(places[there], values[there], minlength=length), np.float64)
 
 
 def checked_counts(bag: NDArray[np.int64], counts: Vector) -> None:
@@ -128,13 +128,13 @@ def checked_counts(bag: NDArray[np.int64], counts: Vector) -> None:
 
 
 def nearest_pairs(rows: Vector, count: int) -> NDArray[np.int64]:
-    """Return pairs of rows of which one is among the other's `count` nearest by cosine: `(pairs, 2)`, each once."""
+    """Return pairs of rows, `(pairs, 2)`, of which one is among the other's `count` nearest by cosine."""
     unit, count = unit_rows(rows), min(count, len(rows) - 1)
     if count < 1:
         return np.zeros((0, 2), np.int64)
     found = []
-    for start in range(0, len(unit), BLOCK):
-        cosines = unit[start : start + BLOCK] @ unit.T
+    for start in range(0, len(unit), ROWS_AT_ONCE):
+        cosines = unit[start : start + ROWS_AT_ONCE] @ unit.T
         own = np.arange(len(cosines))
         cosines[own, start + own] = -np.inf
         near = np.argpartition(cosines, -count, axis=1)[:, -count:]

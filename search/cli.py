@@ -119,6 +119,35 @@ def refine(file: FileArgument, changes: ChangesArgument = None) -> None:
     refine_rows(load_run(file, changes or []), screen())
 
 
+@app.command("label", epilog="Example: shoal label bags.parquet --to labelled.parquet")
+def label_command(
+    file: Annotated[
+        str, typer.Argument(help="Parquet file of rows, with their bags and the bags' shares.", metavar="FILE")
+    ],
+    to: Annotated[str, typer.Option(help="The file that is written.")],
+    bag: Annotated[str, typer.Option(help="Column of the row's bag; null for rows of a known label.")] = "bag",
+    shares: Annotated[str, typer.Option(help="Column of the share of label 1, or of both labels.")] = "shares",
+    name: Annotated[str, typer.Option("--label", help="Column of the label.")] = "label",
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="Column by which rows are alike, by default all numbers; repeatable."),
+    ] = None,
+    bag_weight: Annotated[float, typer.Option(help="Cost of a label too many or too few in a bag.")] = 10.0,
+    edge_weight: Annotated[float, typer.Option(help="Cost of two like rows of unlike labels.")] = 2.0,
+    neighbours: Annotated[int, typer.Option(help="Nearest rows to which each row is likened.")] = 5,
+) -> None:
+    """Label rows of which only the bags' shares of two labels are known, by those and by their neighbours."""
+    from shoal.policies.bag_labels import BagLabels
+    from shoal.search.front.labelling import BagColumns, label_bags
+
+    try:
+        settings = BagLabels(bag_weight, edge_weight, neighbours)
+    except ValueError as error:
+        raise InputError(f"--{str(error).replace('_', '-')}") from error
+    for line in label_bags(file, to, BagColumns(bag, shares, name, tuple(inputs or ())), settings):
+        print_plainly(line)
+
+
 @app.command(epilog="Example: shoal report runs/demo")
 def report(
     paths: Annotated[
