@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.parts.objective_rows import digits, documentation, rare_digits, reviews
+from benchmarks.parts.objective_rows import digits, documentation, reviews
 from benchmarks.quality import summary
 from shoal.policies import population
 from shoal.policies.exploit import Truncation
@@ -214,7 +214,6 @@ CROWDED = partial(embedder, ("contrastive", Contrastive(scaled=True)), pairs, NA
 GUIDED = partial(embedder, ("guided", Guided(temperature=0.1)), repeated, NARROW)
 DOCUMENTED = partial(embedder, ("contrastive", Contrastive(scaled=True)), documentation, 64)
 DOCUMENTED_GUIDED = partial(embedder, ("guided", Guided(temperature=0.1)), documentation, 64)
-RARE_DIGITS = partial(classifier, ("dice", Dice(form="batch", smooth=0.1)), rare_digits, 2, "macro_f1")
 DIGITS = partial(classifier, ("shrunk_classes", ShrunkClasses()), digits, 10, "accuracy")
 SHRUNK = partial(classifier, ("shrunk_classes", ShrunkClasses()), few_labels, 6, "accuracy")
 ALPHA, ALPHAS = Float(0.0, 1.0), (0.0, 0.1, 0.3, 0.6, 1.0)
@@ -230,7 +229,6 @@ TASKS = {
     "temperature of documentation": ObjectiveTask("temperature", TEMPERATURE, TEMPERATURES, DOCUMENTED),
     "guided documentation": ObjectiveTask("margin", MARGIN, MARGINS, DOCUMENTED_GUIDED),
     "threshold of digits": ObjectiveTask("threshold", THRESHOLD, THRESHOLDS, DIGITS),
-    "dice of digits": ObjectiveTask("alpha", ALPHA, ALPHAS, RARE_DIGITS),
 }
 
 

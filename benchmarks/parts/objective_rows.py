@@ -17,7 +17,6 @@ Columns = dict[str, np.ndarray]
 PARTS = (0, 0.6, 0.75, 1)  # where the rows of each part begin, as shares of all
 WORDS = 1024  # places of hashed words of a review
 LABELLED = 0.04  # share of the training digits whose label is known
-RARE, ONE = 99, 3  # of the training digits one in a hundred is a 3
 FEW = 9  # negative sentences for each positive one in training
 
 
@@ -40,17 +39,6 @@ def digits(part: int, _: int = 0) -> Columns:
         "label": label[rows].astype(np.int64),
         "unlabelled": unknown.astype(np.int64),
     }
-
-
-@cache
-def rare_digits(part: int, _: int = 0) -> Columns:
-    """Return digits, of which a 3 is positive: one in a hundred in training, one in ten otherwise."""
-    found = digits(part)
-    positive = np.flatnonzero(found["label"] == ONE)
-    if part == 0:
-        positive = positive[: (len(found["label"]) - len(positive)) // RARE]
-    rows = np.concatenate([np.flatnonzero(found["label"] != ONE), positive])
-    return {"x": found["x"][rows], "label": (found["label"][rows] == ONE).astype(np.int64)}
 
 
 def hashed_words(text: str, width: int) -> np.ndarray:
