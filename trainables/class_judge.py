@@ -1,6 +1,7 @@
 """What a trained classifier makes of rows: their losses, the chances of each class, and their embeddings."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ class ClassJudge:
         }
         shape = centre.shape if centre.dim() == 3 else (centre.numel(),)
         self.module = ClassNetwork(
-            body_of(settings, shape),
+            body_of(replace(settings, weights=""), shape),  # its weights are among those given
             settings,
             losses.needs,
             classes,

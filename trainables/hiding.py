@@ -6,7 +6,7 @@ Equal rows hide the same tokens under the same salt, whichever member, process o
 import torch
 from torch import Tensor
 
-from shoal.trainables.row_draws import scrambled
+from shoal.trainables.row_draws import as_share, scrambled
 from shoal.trainables.searched_numbers import FloatOrTensor
 
 # 80 % of the hidden tokens have no vector, 10 % are other tokens, and the rest stays in sight
@@ -18,8 +18,7 @@ def draws(tokens: Tensor, salt: Tensor | int, stream: int) -> Tensor:
     """Return a number in [0, 1) for each place of `(rows, length)`: the same ones for a row and a salt."""
     places = torch.arange(tokens.shape[1], device=tokens.device)
     row = scrambled(tokens.long() + scrambled(places)).sum(dim=1, keepdim=True)
-    found = scrambled(scrambled(row + scrambled(salt + torch.full_like(row, 1 + stream))) + places)
-    return ((found >> 40) & 0xFFFFFF).double().div(1 << 24).float()
+    return as_share(scrambled(scrambled(row + scrambled(salt + torch.full_like(row, 1 + stream))) + places))
 
 
 def to_find(tokens: Tensor, counts: Tensor, share: FloatOrTensor, salt: Tensor | int) -> Tensor:

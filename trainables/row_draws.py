@@ -22,6 +22,11 @@ def scrambled(numbers: Tensor) -> Tensor:
     return numbers
 
 
+def as_share(words: Tensor) -> Tensor:
+    """Return hashed words as numbers in [0, 1)."""
+    return ((words >> (64 - BITS)) & (2**BITS - 1)).float() / 2**BITS
+
+
 def row_keys(x: Tensor) -> Tensor:
     """Return a key for each row of float32 numbers `(rows, ...)`: `(rows,)`, of its content and of this call.
 
@@ -39,7 +44,7 @@ def uniform_of(keys: Tensor, stream: int, count: int = 1) -> Tensor:
     """Return `count` numbers in [0, 1) for each key, `(rows, count)`; streams are independent."""
     counters = torch.arange(stream * STREAM, stream * STREAM + count, device=keys.device)
     words = scrambled(keys[:, None] + scrambled(counters))
-    return ((words >> (64 - BITS)) & (2**BITS - 1)).float() / 2**BITS
+    return as_share(words)
 
 
 def normal_of(keys: Tensor, stream: int, count: int) -> Tensor:

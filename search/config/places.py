@@ -17,6 +17,8 @@ from shoal.search.errors import InputError
 from shoal.trainables.tokenizer import TOKENIZERS
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# the constants of built-in classes that are places
+IN_SETTINGS = {"embedder": ("encoder", "index"), "classifier": ("weights",)}
 ChangePlace = Callable[[str, str], str]  # (key, place) -> the new place
 
 
@@ -36,8 +38,8 @@ def with_places(run: Run, change: ChangePlace) -> Run:
         changes["sampling"] = sampling.model_copy(update={"scorer": scorer})
     if any(is_place(place) for place in (run.model.path, run.model.begin)):
         changes["model"] = of_model(run.model, change)
-    if run.trainable == "embedder":
-        changes["settings"] = of_embedder(run.settings, change)
+    if keys := IN_SETTINGS.get(run.trainable):
+        changes["settings"] = of_settings(run.settings, keys, change)
     if run.begin is not None:
         changes["begin"] = of_begin(run.begin, change)
     if run.selection is not None:
@@ -55,8 +57,8 @@ def of_model(model: Model, change: ChangePlace) -> Model:
     return model.model_copy(update=found)
 
 
-def of_embedder(settings: Mapping[str, Any], change: ChangePlace) -> dict[str, Any]:
-    places = {key: settings.get(key) for key in ("encoder", "index")}
+def of_settings(settings: Mapping[str, Any], keys: tuple[str, ...], change: ChangePlace) -> dict[str, Any]:
+    places = {key: settings.get(key) for key in keys}
     found = {
         key: change(f"settings.{key}", place)
         for key, place in places.items()

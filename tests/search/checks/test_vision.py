@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from shoal.search.config.places import with_places
 from shoal.search.errors import InputError
 from shoal.search.load import load_run
 from tests.helpers.vision import import_timm
@@ -27,6 +28,16 @@ def test_a_model_and_changes_may_be_named() -> None:
 
 def test_changes_of_images_may_be_searched() -> None:
     load_run("run.yaml", ["settings.network=conv", "hyperparameters.zoom={kind: float, low: 0, high: 0.3}"])
+
+
+def test_the_file_of_weights_is_a_place_that_workers_find() -> None:
+    run = load_run("run.yaml")
+    named = run.model_copy(
+        update={"settings": {"network": "timm", "model": "resnet18", "weights": "w.safetensors"}}
+    )
+    changed = with_places(named, lambda key, place: f"{key} at {place}")
+    assert changed.settings["weights"] == "settings.weights at w.safetensors"
+    assert with_places(run, lambda key, place: place).settings == {}
 
 
 @pytest.mark.parametrize(
