@@ -1,6 +1,7 @@
 """The report of a run of kind `stages`: what each stage reached, after the steps of all before it."""
 
 import json
+import re
 from html import escape
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ def stages_page(store: Store) -> str:
     parts = [
         heading(name, status, stages, len(settings["stages"])),
         grid([drawn], "stack"),
-        section("Stages", table, links(stages)),
+        section("Stages", links(stages), table),
     ]
     if differing:
         table = html_table(["", *stories], differing, label="Settings that differ")
@@ -87,7 +88,7 @@ def heading(name: str, status: str, stages: list[ReachedStage], planned: int) ->
     last = stages[-1]
     seconds = sum(stage.story.summary.get("wall_seconds") or 0.0 for stage in stages)
     cost = f"{len(stages)} of {planned} stages, {count(last.after)} member-steps, {duration(seconds)} in all."
-    outcome = outcome_sentences(last.story).replace(":", ".")
+    outcome = re.sub(":$", ".", outcome_sentences(last.story))
     return (
         f'<header><div class="title"><h1>{escape(name)}</h1>'
         f'<span class="status {kind}">{escape(status)}</span></div>'

@@ -52,6 +52,7 @@ def test_steps_of_all_stages_are_counted(tmp_path) -> None:
     page = store.read(write_stages_report(store).removeprefix(f"{store.uri}/")).decode()
     assert "2 of 2 stages, 140 member-steps" in page
     assert "member 1, grown: width by 2, 3 slots kept" in page and "drawn weights" in page
+    assert "Its weights are its own: it copied nobody." in page
     assert 'href="first/report.html"' in page and "model.width" in page
 
 
