@@ -47,7 +47,7 @@ def check_record_columns(data: Data) -> str:
     return ""
 
 
-ANY_ROWS = ("table", "own")  # scores of rows of every kind
+ANY_ROWS = ("similarity", "table", "own")  # scores of rows of every kind
 # the other scores that rows of a kind have: of columns by an exported classifier, of pairs by their states
 SCORES_OF = {
     "columns": ("loss", "difference", "class", "embedding"),

@@ -3,13 +3,22 @@
 from shoal.policies.selection.dsir import HELD_RATIO
 from shoal.search.checks.declared import without_rows
 from shoal.search.config.run import Run
+from shoal.search.config.selection import columns_made
 from shoal.search.errors import nearest
+
+LOOK_AT_TARGET = ("ngrams", "influence", "similarity")  # kinds of scores
 
 
 def check_selection(run: Run) -> str:
     if run.selection is None:
         return ""
-    return check_corpus_place(run) or check_budget(run) or check_target(run) or check_columns(run)
+    return (
+        check_corpus_place(run)
+        or check_budget(run)
+        or check_target(run)
+        or check_vectors(run)
+        or check_columns(run)
+    )
 
 
 def check_corpus_place(run: Run) -> str:
@@ -41,7 +50,7 @@ def check_budget(run: Run) -> str:
 def check_target(run: Run) -> str:
     chosen = run.selection
     assert chosen is not None
-    wanted = [score.kind for score in chosen.all_scores() if score.kind in ("ngrams", "influence")]
+    wanted = [score.kind for score in chosen.all_scores() if score.kind in LOOK_AT_TARGET]
     wanted += [chosen.policy.kind] if chosen.policy.build().aims else []
     if wanted and not chosen.target:
         return f"selection.target: {wanted[0]} needs at least one group, such as `law: installed`"
@@ -60,6 +69,26 @@ def check_target(run: Run) -> str:
             return (
                 f"selection.target.{name}: is the same source as data.groups.{same[0]}, so what is chosen "
                 f"would be the target itself; give another sample of it"
+            )
+    return ""
+
+
+def check_vectors(run: Run) -> str:
+    """Say what is wrong with the vectors of similarities, which scores before them make, or which rows have."""
+    chosen = run.selection
+    assert chosen is not None
+    scores = chosen.all_scores()
+    for place, score in enumerate(scores):
+        if score.kind != "similarity":
+            continue
+        made = [columns_made(other) for other in scores[:place]]
+        known = {name for names in made if names is not None for name in names} | set(run.data.columns or {})
+        unknown = None in made or (run.rows == "columns" and not run.data.columns)
+        if not unknown and score.vectors not in known:
+            near = nearest(score.vectors, known) if known else ", and there are none"
+            return (
+                f"selection.scores.{place}.vectors: must be a column of a score before it, such as "
+                f"`kind: embedding`, or of data.columns, got {score.vectors}{near}"
             )
     return ""
 

@@ -110,6 +110,16 @@ class ChesScore(Settings):
     column: Name = "ches"  # name of the column that it adds
 
 
+class SimilarityScore(Settings):
+    """The cosine of a row's vector to the nearest rows of the target; of several targets the likest counts."""
+
+    kind: Literal["similarity"]
+    vectors: Name = "embedding"  # a column of vectors: of a score before this one, or of the rows themselves
+    over: Literal["nearest", "mean"] = "nearest"  # compare with the target's nearest rows, or with their mean
+    nearest: Count = 1  # so many nearest rows count, by the mean of their cosines
+    column: Name = "similarity"  # name of the column that it adds
+
+
 class TableScore(Settings):
     """Columns of a Parquet file that has a `row_id`, made by whatever program."""
 
@@ -134,6 +144,7 @@ SCORES: dict[str, type[Settings]] = {
     "influence": InfluenceScore,
     "heads": HeadScore,
     "ches": ChesScore,
+    "similarity": SimilarityScore,
     "table": TableScore,
     "own": OwnScore,
 }
@@ -146,6 +157,11 @@ COLUMNS_OF: dict[str, tuple[str, ...] | None] = {
     "table": None,
     "own": None,
 }
+
+
+def columns_made(score: Any) -> tuple[str, ...] | None:
+    """Return the columns that a score adds, or None where only the scorer itself knows."""
+    return (score.column,) if hasattr(score, "column") else COLUMNS_OF[score.kind]
 
 
 class Duplicates(Settings):
@@ -181,7 +197,7 @@ class Selection(Settings):
         """Return the columns that the scores add, or None where that is not known before."""
         found = {MIX} if self.mix else set()
         for score in self.all_scores():
-            own = (score.column,) if hasattr(score, "column") else COLUMNS_OF[score.kind]
+            own = columns_made(score)
             if own is None:
                 return None
             found |= set(own)

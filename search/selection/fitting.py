@@ -11,10 +11,11 @@ from shoal.cluster.storage import Store
 from shoal.policies.sampling.chance import keys
 from shoal.policies.selection.ngrams import log_ratios
 from shoal.search.config.run import Run
-from shoal.search.config.selection import HeadScore, InfluenceScore, NgramScore
+from shoal.search.config.selection import HeadScore, InfluenceScore, NgramScore, SimilarityScore
 from shoal.search.selection.corpora import SAME, Corpus, read_ids, stored_rows
 from shoal.search.selection.fitted_influence import fit_influence
 from shoal.search.selection.interface import Scoring, tokens_of
+from shoal.search.selection.likeness import with_targets
 from shoal.search.selection.probes import find_heads
 from shoal.search.selection.scorers import bucket_counts
 from shoal.search.selection.stages import each_of_files, on_files
@@ -24,7 +25,13 @@ VALUE_ROWS = 200  # rows of the pool that lend the values that probes ask for
 
 
 def fitted(
-    run: Run, corpus: Corpus, targets: Corpus | None, scoring: Scoring, same: str, folder: str
+    run: Run,
+    corpus: Corpus,
+    targets: Corpus | None,
+    scoring: Scoring,
+    same: str,
+    folder: str,
+    report: Callable[[str], None],
 ) -> Scoring:
     """Return the scoring with what its kind has to know before; `folder` is where its columns go."""
     settings = scoring.settings
@@ -48,6 +55,9 @@ def fitted(
         rows = some_rows(corpus, VALUE_ROWS, scoring)
         (heads,) = on_files(run, partial(once, partial(find_heads, scoring, rows)), ["heads"])
         return scoring._replace(fitted=heads)
+    if isinstance(settings, SimilarityScore):
+        assert targets is not None
+        return scoring._replace(fitted=with_targets(scoring, targets, run.data.bad_share, report))
     return scoring
 
 

@@ -24,12 +24,14 @@ from shoal.search.config.selection import (
     LossScore,
     NgramScore,
     OwnScore,
+    SimilarityScore,
     TableScore,
 )
 from shoal.search.errors import InputError
 from shoal.search.selection import model_scorers
 from shoal.search.selection.corpora import ScoreColumns, as_array
 from shoal.search.selection.interface import RowScorer, Scoring, counted_texts
+from shoal.search.selection.likeness import likeness_scorer
 
 
 def open_scorer(scoring: Scoring) -> RowScorer:
@@ -143,6 +145,7 @@ OPENERS: dict[type, Callable[[Scoring], RowScorer]] = {
     InfluenceScore: model_scorers.influence_scorer,
     HeadScore: model_scorers.head_scorer,
     ChesScore: model_scorers.ches_scorer,
+    SimilarityScore: likeness_scorer,
     TableScore: _table,
     OwnScore: _own,
 }

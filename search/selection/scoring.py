@@ -12,21 +12,25 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
-from shoal.search.config.selection import HeadScore, InfluenceScore, NgramScore, TableScore
+from shoal.search.config.selection import HeadScore, InfluenceScore, NgramScore, SimilarityScore, TableScore
 from shoal.search.corpus.scores import FOLDER, RECORD, hex_digest
 from shoal.search.selection.corpora import Corpus, as_list_column, stored_rows
 from shoal.search.selection.fitting import fitted
 from shoal.search.selection.held_out import HELD_OUT_FILE, held_out_ratios, wants_held_out
 from shoal.search.selection.interface import Scoring
 from shoal.search.selection.language import digest_of_weights
+from shoal.search.selection.likeness import stored_vectors, vectors_for
 from shoal.search.selection.model_scorers import check_models, models_of
 from shoal.search.selection.scorers import open_scorer
 from shoal.search.selection.stages import on_files
 
+OF_POOL = NgramScore | InfluenceScore | HeadScore | SimilarityScore | TableScore
 FORMAT = 1  # another number makes other keys, when a kind of score makes other columns
 
 
@@ -44,11 +48,17 @@ class FileScorer:
             return 0
         if self.score is None:
             self.score = open_scorer(self.scoring)
-        ids, rows = stored_rows(self.store, file)
+        ids, rows = self.read(file)
         found = self.score(rows, ids)
         columns = {name: as_list_column(values) for name, values in found.items()}
         self.store.write_table(place, pa.table({"row_id": ids, **columns}))
         return len(ids)
+
+    def read(self, file: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Return the ids of a file's rows and what is scored of them: the rows, or vectors made of them."""
+        if isinstance(self.scoring.settings, SimilarityScore):
+            return stored_vectors(self.store, file, self.scoring, self.scoring.fitted.folder)
+        return stored_rows(self.store, file)
 
 
 def add_scores(
@@ -59,17 +69,26 @@ def add_scores(
     `same` is the folder of what near duplicates were found, or empty.
     """
     assert run.selection is not None
-    folders, theirs = [], []
+    folders, theirs, before = list[str](), list[str](), list[Scoring]()
+
+    def score_target(scoring: Scoring) -> str:
+        assert targets is not None, "the file was checked"
+        return scored(run, targets, None, scoring, "", report)
+
     for place, settings in enumerate(run.selection.all_scores()):
         key = f"selection.scores.{place}"
         check_models(settings, key, pool.manifest)
         tokenizer = pool.manifest.tokenizer
         scoring = Scoring(settings, key, run.data.sequence_length, run.device, tokenizer, None, run.code)
+        if isinstance(settings, SimilarityScore):
+            made = zip(before, folders, strict=True)
+            scoring = scoring._replace(fitted=vectors_for(scoring, pool, made, score_target))
         folders.append(scored(run, pool, targets, scoring, same, report))
+        before.append(scoring)
         # these look at the target as they score the pool, or know nothing of its rows
-        of_pool = isinstance(settings, NgramScore | InfluenceScore | HeadScore | TableScore)
+        of_pool = isinstance(settings, OF_POOL)
         if aimed and targets is not None and not of_pool:
-            theirs.append(scored(run, targets, None, scoring, "", report))
+            theirs.append(score_target(scoring))
     return folders, theirs
 
 
@@ -86,7 +105,7 @@ def scored(
     weights = {
         name: digest_of_weights(f"{scoring.key}.{name}", model) for name, model in models_of(settings).items()
     }
-    compared = targets is not None and isinstance(settings, NgramScore | InfluenceScore)
+    compared = targets is not None and isinstance(settings, NgramScore | InfluenceScore | SimilarityScore)
     named = {
         "format": FORMAT,
         "settings": settings.model_dump(),
@@ -95,11 +114,13 @@ def scored(
         "target": [targets.manifest.content, same] if targets and compared else None,
         "path": hex_digest(Store(settings.path).read("")) if isinstance(settings, TableScore) else None,
     }
+    if isinstance(settings, SimilarityScore):
+        named["vectors"] = scoring.fitted.folder  # its name holds a hash of what made them
     folder = f"{FOLDER}/{settings.kind}-{hex_digest(json.dumps(named, sort_keys=True).encode())[:16]}"
     held_out = f"{folder}/{HELD_OUT_FILE}" if targets and wants_held_out(run, settings) else ""
     if store.exists(f"{folder}/{RECORD}") and (not held_out or store.exists(held_out)):
         return folder
-    scoring = fitted(run, corpus, targets, scoring, same, folder)
+    scoring = fitted(run, corpus, targets, scoring, same, folder, report)
     if targets is not None and held_out:
         store.write_table(held_out, held_out_ratios(targets, open_scorer(scoring)))
     began = time.perf_counter()

@@ -173,7 +173,7 @@ def test_rows_that_cannot_be_are_named_before_anything_trains(tmp_path, shape, l
             {"selection": {"policy": "top", "rows": 4, "scores": [{"kind": "heads", "model": "best"}]}}
             | {"data__format": {"kind": "instruction", "prompt": "q", "answer": "a"}},
             "selection.scores.0: heads does not read data.rows: instruction; take ngrams, loss, difference, "
-            "embedding, gradients, influence, table or own",
+            "embedding, gradients, influence, similarity, table or own",
         ),
         (
             {"data__format": {"kind": "preference"}},
