@@ -7,6 +7,7 @@ from typing import Any
 from shoal.search.config.places import is_place
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
+from shoal.search.hidden_tokens import finds_hidden
 from shoal.search.models import check_told
 from shoal.search.tokenizers import open_tokenizer
 
@@ -49,7 +50,7 @@ def check_exported(
     One that was trained on hidden tokens finds no next ones: it serves only where texts are read `both_ways`.
     """
     config = read_exported(key, folder)
-    if not both_ways and any(term.get("kind") == "masked" for term in config.get("objective", [])):
+    if not both_ways and finds_hidden(config):
         raise InputError(
             f"{key}: must be a decoder that finds the next token, but {folder} was trained on hidden ones."
         )

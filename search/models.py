@@ -20,6 +20,7 @@ from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.places import is_hub_name, package_folder
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError, nearest
+from shoal.search.hidden_tokens import check_sight, finds_hidden, refuse_hidden
 from shoal.trainables.pretrained.settings import LowRank, Pretrained, own_config
 
 INSTALL_MODELS = "pip install 'shoal[hf]'"
@@ -94,6 +95,7 @@ def check_told(run: Run, key: str, folder: str) -> None:
     from shoal.search.tokenizers import open_tokenizer
 
     told_of(key, folder)
+    refuse_hidden(key, copied(key, folder) if "://" in folder else folder, folder)
     theirs = config_of(exported_pretrained(folder).path).get("vocab_size")
     ours = open_tokenizer(run.data.tokenizer).vocabulary
     if isinstance(theirs, int) and theirs < ours:
@@ -179,6 +181,7 @@ def check_pretrained(run: Run) -> None:
             "reference, with which answers are compared; merge it (shoal export --merge) and begin with that."
         )
     config = config_of(given.path)
+    check_sight(run, given)
     check_length(run, config)
     check_vocabulary(run, config)
     check_parts(run, given, outline_of(given.path))
@@ -191,7 +194,7 @@ def check_own_decoder(run: Run, given: Pretrained, config: dict[str, Any]) -> No
             f"model.path: {given.path} is a decoder of ours, which trainable: decoder goes on with (begin.run);"
             f" {run.trainable} trains models of transformers."
         )
-    if any(term.get("kind") == "masked" for term in config.get("objective", [])):
+    if finds_hidden(config):
         raise InputError(
             f"model.path: must be a decoder that finds the next token; {given.path} was trained on hidden ones."
         )

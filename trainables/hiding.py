@@ -3,9 +3,14 @@
 Equal rows hide the same tokens under the same salt, whichever member, process or part of a batch has them.
 """
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 
+from shoal.trainables.objectives.weighted import Weighted
+from shoal.trainables.pretrained.rows import by_row
 from shoal.trainables.row_draws import as_share, scrambled
 from shoal.trainables.searched_numbers import FloatOrTensor
 
@@ -41,3 +46,36 @@ def as_seen(tokens: Tensor, found: Tensor, vocabulary: int, salt: Tensor | int) 
     other = (draws(tokens, salt, 2) * vocabulary).long().clamp(max=vocabulary - 1)
     replaced = found & (which >= BLANK) & (which < OTHER)
     return torch.where(replaced, other, tokens), found & (which < BLANK)
+
+
+class Hidden(NamedTuple):
+    """Rows of which some tokens are hidden; all are `(rows, length)`."""
+
+    tokens: Tensor  # what is to be found
+    found: Tensor  # True where a token is to be found
+    read: Tensor  # the tokens as they are read
+    blank: Tensor  # True where a token has no vector
+    segment: Tensor | None  # numbers the examples of a row; None: a row is one
+
+
+def hides(losses: Weighted | None) -> bool:
+    """Say whether an objective wants hidden tokens found from both sides, and not the next one."""
+    return losses is not None and "hidden_nats" in losses.needs
+
+
+def with_hidden(batch: Any, vocabulary: int, training: bool, numbers: Mapping[str, FloatOrTensor]) -> Hidden:
+    """Return a batch of tokens or of instructions, of whose answers alone some tokens are hidden.
+
+    Rows that are judged hide the same tokens each time, and those in training others at each step.
+    """
+    tokens = (batch["tokens"] if isinstance(batch, Mapping) else batch).long()
+    share = by_row(numbers["objective.masked.share"], len(tokens)) if training else JUDGED_SHARE
+    if isinstance(share, Tensor) and share.dim():
+        share = share[:, None]
+    salt = torch.randint(2**62, (), device=tokens.device) if training else 0
+    segment = batch["segment"].long() if isinstance(batch, Mapping) and "segment" in batch else None
+    counts = torch.ones_like(tokens, dtype=torch.bool)
+    if segment is not None:
+        counts = (segment > 0) & (batch["mask"] > 0)
+    found = to_find(tokens, counts, share, salt)
+    return Hidden(tokens, found, *as_seen(tokens, found, vocabulary, salt), segment)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from shoal.trainables.answering import until_end
 from shoal.trainables.decoder import Decoder, initialise, losses_by_token
 from shoal.trainables.forgetting import FORGET, extraction, likeliest_right
-from shoal.trainables.hiding import JUDGED_SHARE, as_seen, to_find
+from shoal.trainables.hiding import hides, with_hidden
 from shoal.trainables.network import Network
 from shoal.trainables.objectives.inverted_hinge import hinge
 from shoal.trainables.objectives.weighted import Weighted
@@ -45,7 +45,7 @@ class LanguageModel(Network):
     @property
     def hides(self) -> bool:
         """Whether hidden tokens are found from both sides, and not the next one from those before it."""
-        return self.losses is not None and "hidden_nats" in self.losses.needs
+        return hides(self.losses)
 
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         if self.hides:
@@ -71,16 +71,9 @@ class LanguageModel(Network):
         judged hide the same tokens each time.
         """
         assert self.losses is not None
-        tokens, training = tokens_in(batch), module.training
-        share = numbers["objective.masked.share"] if training else JUDGED_SHARE
-        salt = torch.randint(2**62, (), device=tokens.device) if training else 0
-        segment = batch["segment"].long() if isinstance(batch, Mapping) and "segment" in batch else None
-        counts = torch.ones_like(tokens, dtype=torch.bool)
-        if segment is not None:
-            counts = (segment > 0) & (batch["mask"] > 0)
-        found = to_find(tokens, counts, share, salt)
-        read, hidden = as_seen(tokens, found, self.shape.vocabulary, salt)
-        logits = module(read, numbers["dropout"], segment, hidden)
+        rows = with_hidden(batch, self.shape.vocabulary, module.training, numbers)
+        tokens, found = rows.tokens, rows.found
+        logits = module(rows.read, numbers["dropout"], rows.segment, rows.blank)
         flat = cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), numbers["label_smoothing"])
         losses, z_loss = flat.view(tokens.shape), numbers["z_loss"]
         if used(z_loss):

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from shoal.trainables.decoder import Decoder, losses_by_token
 from shoal.trainables.language import answer_places, decoder_logits
-from shoal.trainables.pretrained.causal import asked
-from shoal.trainables.pretrained.rows import mean_counted, seen
+from shoal.trainables.pretrained.rows import asked, mean_counted, seen
 from shoal.trainables.searched_numbers import cross_entropy
 
 ROWS_PER_PASS, TOKENS_PER_PASS = 128, 16384

@@ -40,12 +40,7 @@ def check_begun_apart(run: Run, losses: Weighted | None) -> str:
 
 
 def check_masked(run: Run) -> str:
-    """Refuse hidden tokens where the model reads from one side, or where texts are to be written."""
-    if run.trainable != "decoder":
-        return (
-            f"objective.masked: is for the decoder, which then looks both ways; models of transformers that "
-            f"{run.trainable} opens read from left to right alone"
-        )
+    """Refuse hidden tokens where texts are to be written, or the next token's loss is asked for."""
     if run.score.kind != "loss":
         return (
             f"score: {run.score.kind} asks for the next tokens, which a model of hidden ones does not give; "
@@ -53,6 +48,8 @@ def check_masked(run: Run) -> str:
         )
     if run.mixing is not None and run.mixing.reference is not None:
         return "mixing.reference: is compared by the next token's loss, which objective masked does not train"
+    if run.refine is not None:
+        return "refine: scores rows by the next token's loss, which objective masked does not train"
     return ""
 
 

@@ -168,6 +168,11 @@ class Run(Settings):
         return tuple(group for term in self.objective if term.kind == "forget" for group in term.groups)
 
     @property
+    def hides(self) -> bool:
+        """Whether members find tokens that are hidden, and not the next one."""
+        return any(term.kind == "masked" for term in self.objective)
+
+    @property
     def parts(self) -> int:
         """Number of parts of the population; members copy only within a part. Each sub-space is a part."""
         return len(self.distill.spaces) if self.distill else len(self.part_values)

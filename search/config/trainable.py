@@ -73,7 +73,7 @@ CAUSAL = Trainable(
     hyperparameters=tuple(sorted({*CAUSAL_NUMBERS, "objective"})),
     searched=("rank",),
     priced=tuple(sorted({*PRICED, "rank"})),
-    gives=("nats", "hinge"),
+    gives=("nats", "hinge", "hidden_nats"),
 )
 PREFERRING = Trainable(
     takes=("preference",),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError
+from shoal.search.hidden_tokens import refuse_hidden
 from shoal.trainables.distill.spaces import ElasticShape
 
 if TYPE_CHECKING:
@@ -52,9 +53,11 @@ def card_of(teacher: str, place: str) -> "Card":
 
     folder = teacher_folder(teacher, place)
     try:
-        return read_card(folder)
+        card = read_card(folder)
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{place}: {folder} cannot be read: {str(error).splitlines()[0]}") from error
+    refuse_hidden(place, folder, teacher)
+    return card
 
 
 def check_teacher(run: Run) -> None:

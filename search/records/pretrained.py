@@ -41,8 +41,9 @@ def export_pretrained(
         write_adapter(given, weights, run.model.path if is_hub_name(run.model.path) else given.path, target)
         name = peft_files.WEIGHTS
     if name == WHOLE and own_config(given.path) is None:
-        config = json.loads(target.read("config.json"))
-        target.write_json("config.json", config | {"shoal": told})
+        config = json.loads(target.read("config.json")) | {"shoal": told}
+        # transformers lets a model look both ways whose configuration says so
+        target.write_json("config.json", config | ({"is_causal": False} if run.hides else {}))
     elif name != WHOLE:  # with a config.json transformers would take the folder for a whole model
         target.write_json(TOLD, told)
     for file in TOKENIZER_FILES:

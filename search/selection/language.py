@@ -19,6 +19,7 @@ from shoal.cluster.storage import Store
 from shoal.search.config.places import is_place
 from shoal.search.errors import InputError
 from shoal.search.exported import check_exported, read_exported, trainable_of
+from shoal.search.hidden_tokens import refuse_hidden
 from shoal.search.models import INSTALL_MODELS, base_of, config_of, local_folder
 from shoal.search.selection.corpora import TokenRows
 from shoal.search.tokenizers import open_tokenizer
@@ -151,7 +152,9 @@ def check_readable(key: str, model: str, tokenizer: str, vocabulary: int, kind: 
         return
     if importlib.util.find_spec("transformers") is None:
         raise InputError(f"{key}: a folder of transformers needs {INSTALL_MODELS}")
-    config_of(model_and_base(key, model)[1], key)
+    folder, base = model_and_base(key, model)
+    config_of(base, key)
+    refuse_hidden(key, folder, model)
 
 
 def digest_of_weights(key: str, model: str) -> str:

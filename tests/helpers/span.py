@@ -20,9 +20,11 @@ from shoal.trainables.batches import Shuffled
 from shoal.trainables.member import SavedState
 from shoal.trainables.span import local, open_span
 from tests.helpers.members import language, supernet
+from tests.helpers.pretrained import tiny_llama
 from tests.search.members.test_policies_in_members import EXAMPLES
 from tests.search.members.test_policies_in_members import member as member_of
 from tests.trainables.objectives.test_embedder import embedder
+from tests.trainables.pretrained.test_hidden_causal import member as hiding
 
 
 def losses(sharded: bool) -> dict[str, list[float] | list[list[int]]]:
@@ -58,6 +60,15 @@ def thin(spread: bool, sharded: bool) -> dict[str, Any]:
     if spread and sharded:
         dist.all_reduce(count)
     return {"losses": said, "score": receiver.evaluate()[0], "there": int(count)}
+
+
+def hidden(spread: bool, sharded: bool) -> dict[str, Any]:
+    """Train a whole causal model on hidden tokens; return its scores and its losses."""
+    member = hiding(1, adapter=None)
+    if spread:
+        member.spread(open_span(2, sharded, "cpu"))
+    begun = member.evaluate()[0]
+    return {"losses": [member.train(3)], "scores": [begun, member.evaluate()[0]]}
 
 
 def mixed(sharded: bool) -> dict[str, Any]:
@@ -140,9 +151,12 @@ def embedded(kind: str, spread: bool, sharded: bool) -> dict[str, Any]:
 
 def main() -> None:
     torch.set_num_threads(1)
+    tiny_llama()  # once processes have met, transformers writes in the first one alone
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=int(sys.argv[2]), world_size=2)
     told: dict[str, Any] = {
-        kind: losses(kind == "fsdp") | {"mixed": mixed(kind == "fsdp"), "thin": thin(True, kind == "fsdp")}
+        kind: losses(kind == "fsdp")
+        | {"mixed": mixed(kind == "fsdp"), "thin": thin(True, kind == "fsdp")}
+        | {"hidden": hidden(True, kind == "fsdp")}
         for kind in ("ddp", "fsdp")
     }
     told["sampled"] = {

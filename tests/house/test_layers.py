@@ -49,7 +49,7 @@ FLOORS = (
     {"errors", "messages", "traces"},
     {"notation", "output"},
     {"config", "signals", "tokenizers"},
-    {"checks", "decisions", "exported", "models"},
+    {"checks", "decisions", "exported", "hidden_tokens", "models"},
     {"corpus"},
     {"selection"},
     {"distill"},

@@ -57,3 +57,28 @@ def test_adapters_are_ranked_by_what_they_answer(tmp_path: Path) -> None:
     report = (tmp_path / "run/report.html").read_text()
     assert "Right choices over cost" in report and "Scored at every 2 intervals" in report
     assert (tmp_path / "run/best/adapter_model.safetensors").exists()
+
+
+def test_adapters_search_how_much_is_hidden_from_them(tmp_path: Path) -> None:
+    rows = ({"q": f"{number}", "a": "abc"[number % 3] * 5} for number in range(60))
+    (tmp_path / "one.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    values = causal_run(
+        str(tmp_path),
+        groups={"one": str(tmp_path / "one.jsonl")},
+        objective=[{"kind": "masked"}],
+        hyperparameters={"objective": {"share": {"kind": "float", "low": 0.05, "high": 0.6}}},
+        data__format={"kind": "instruction", "prompt": "q", "answer": "a"},
+        data__validation=0.2,
+        data__test=0.2,
+        training__learning_rate=0.01,
+        cluster={"broods": 1, "workers_per_brood": 1},
+    )
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    said = shoal("run", str(tmp_path / "run.yaml"))
+    assert "tiny: best member" in said
+    known = events(tmp_path / "run")
+    assert {event.event for event in known} >= {"start", "copy"}
+    shares = {event.after["objective"]["share"] for event in known}
+    assert len(shares) > 4 and all(0.05 <= share <= 0.6 for share in shares)
+    told = json.loads((tmp_path / "run/best/shoal.json").read_text())
+    assert told["objective"][0]["kind"] == "masked"

@@ -12,23 +12,33 @@ from shoal.trainables.accumulate import FOUND
 from shoal.trainables.arrays import map_nest, pieces
 from shoal.trainables.forgetting import FORGET, extraction, likeliest_right
 from shoal.trainables.heap import give_holes_back
+from shoal.trainables.hiding import hides
 from shoal.trainables.network import Network, StackedObjective
 from shoal.trainables.objectives.inverted_hinge import hinge
 from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.pretrained.begin import begin_with, redraw
+from shoal.trainables.pretrained.both_ways import hidden_rows, look_both_ways
 from shoal.trainables.pretrained.fila import begin_apart
 from shoal.trainables.pretrained.folder import member_module, open_base
-from shoal.trainables.pretrained.head import FrozenHead
+from shoal.trainables.pretrained.head import FrozenHead, plain_losses
 from shoal.trainables.pretrained.low_rank import adapters, add_adapters, fit_rank, ranks_in_use
 from shoal.trainables.pretrained.own_decoder import ReadingDecoder
-from shoal.trainables.pretrained.rows import Seen, by_row, mean_counted, rows_where, seen
+from shoal.trainables.pretrained.rows import (
+    Seen,
+    asked,
+    by_token,
+    mean_counted,
+    objective_numbers,
+    rows_where,
+    seen,
+)
 from shoal.trainables.pretrained.settings import Pretrained
 from shoal.trainables.pretrained.writing import write_on
 from shoal.trainables.recipes.densities import without_masks
 from shoal.trainables.recipes.frozen import frozen_by
 from shoal.trainables.recompute import recompute_parts
 from shoal.trainables.scores import TokenIds
-from shoal.trainables.searched_numbers import FloatOrTensor, cross_entropy, used
+from shoal.trainables.searched_numbers import FloatOrTensor
 
 BEGAN = (".began_down", ".began_up")  # names of what adapters began with, where it was more than nothing
 ROWS_AT_A_TIME = 16  # held-out rows are judged so many at a time
@@ -37,7 +47,8 @@ ROWS_AT_A_TIME = 16  # held-out rows are judged so many at a time
 class CausalModel(Network):
     """A causal language model of transformers, on rows of tokens or of instructions (see `rows.seen`).
 
-    A row's loss is the mean over the tokens that count in it, in nats. With an adapter the base is frozen,
+    A row's loss is the mean over the tokens that count in it, in nats; or a share of the tokens is hidden, and
+    found from both sides (`objectives.masked`). With an adapter the base is frozen,
     shared by the members of a process, and in no state; members of a stack then compute one pass of it over all
     their rows. Its `rank` may be searched, up to as many as are stored.
     """
@@ -77,6 +88,11 @@ class CausalModel(Network):
         terms = () if self.losses is None else self.losses.terms.values()
         return any(getattr(term, "form", "") == "negative" for term in terms)
 
+    @property
+    def hides(self) -> bool:
+        """Whether hidden tokens are found from both sides, and not the next one from those before it."""
+        return hides(self.losses)
+
     def build(self) -> nn.Module:
         given = self.pretrained
         if given.adapter is None:
@@ -95,6 +111,8 @@ class CausalModel(Network):
                 if self.known_rows is None:
                     raise ValueError("adapter.begin: fila needs rows to forget: objective forget names them.")
                 begin_apart(module, self.template, given.adapter, self.known_rows)
+        if self.hides:
+            look_both_ways(module)
         if given.gradient_checkpointing:
             recompute(module)
             give_holes_back(module)
@@ -165,12 +183,22 @@ class CausalModel(Network):
         return (weights * losses).sum(dim=1), losses
 
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
-        rows = seen(batch)
+        rows = self.read(module, batch, numbers)
         for layer in self.layers.values():
             layer.drop(numbers["dropout"])
         if self.losses is not None and isinstance(batch, Mapping) and FORGET in batch:
             return self.forgetting_loss(module, rows, batch[FORGET], numbers)
-        return mean_counted(self.token_losses(module, rows, numbers), rows.counted)
+        nats = mean_counted(self.token_losses(module, rows, numbers), rows.counted)
+        if self.losses is None or not self.hides:
+            return nats
+        return self.losses.loss({"hidden_nats": nats}, {}, objective_numbers(numbers, len(nats)), {})[0]
+
+    def read(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Seen:
+        """Return rows as the model sees them, and what it is to find at each place."""
+        if not self.hides:
+            return seen(batch)
+        table: Any = self.module.get_input_embeddings()  # type: ignore[operator]
+        return hidden_rows(batch, table.num_embeddings, module.training, numbers)
 
     def forgetting_loss(
         self, module: nn.Module, rows: Seen, forget: Tensor, numbers: Mapping[str, FloatOrTensor]
@@ -188,8 +216,7 @@ class CausalModel(Network):
                 "total": each.sum(dim=1),
                 "reference": mean.new_zeros(mean.shape).masked_scatter(gone, known),
             }
-        told = {name: by_row(each, len(forget)) for name, each in numbers.items() if "." in name}
-        return self.losses.loss(out, {FORGET: forget}, told, {})[0]
+        return self.losses.loss(out, {FORGET: forget}, objective_numbers(numbers, len(forget)), {})[0]
 
     def token_losses(
         self,
@@ -198,7 +225,7 @@ class CausalModel(Network):
         numbers: Mapping[str, FloatOrTensor] | None = None,
         gone: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss of the next token at each place that counts, else 0: `(rows, length)`.
+        """Return the loss of the token to find at each place that counts, else 0: `(rows, length)`.
 
         Rows for which `gone`, `(rows,)`, is True have inverted hinges or, if they are compared, plain losses.
         """
@@ -247,7 +274,7 @@ class CausalModel(Network):
 
     def parts(self, module: nn.Module, batch: Any) -> Tensor:
         """Return the loss of each token that counts, in nats, else NaN: `(rows, length)`."""
-        rows = seen(batch)
+        rows = self.read(module, batch, self.sober)
         return self.token_losses(module, rows).float().masked_fill(rows.counted == 0, float("nan"))
 
     def row_losses(self, module: nn.Module, rows: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -271,33 +298,3 @@ def recompute(module: Any) -> None:
     names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
     enable = next(getattr(module, name) for name in names if hasattr(module, name))
     enable({"use_reentrant": False})
-
-
-def asked(rows: Seen) -> dict[str, Any]:
-    """Return the arguments of transformers' modules for rows."""
-    return {
-        "input_ids": rows.tokens,
-        "attention_mask": rows.attention,
-        "position_ids": rows.positions,
-        "use_cache": False,
-    }
-
-
-def by_token(number: FloatOrTensor, counts: Tensor) -> Tensor | None:
-    """Return a number, or each member's, for every token that counts in `(rows, length)`: `(tokens,)`.
-
-    None stands for a number that is 0 for all.
-    """
-    if not used(number):
-        return None
-    if not isinstance(number, Tensor):
-        return torch.full((int(counts.sum()),), float(number), device=counts.device)
-    each = number.float().repeat_interleave(len(counts) // number.numel())  # (rows,)
-    return each[:, None].expand(counts.shape)[counts]
-
-
-def plain_losses(logits: Tensor, targets: Tensor, smoothing: Tensor | None, z_loss: Tensor | None) -> Tensor:
-    """Return the loss of each token in nats, `(tokens,)`, of logits `(tokens, vocabulary)`."""
-    logits = logits.float()
-    losses = cross_entropy(logits, targets, 0.0 if smoothing is None else smoothing)
-    return losses if z_loss is None else losses + z_loss * logits.logsumexp(dim=-1).square()

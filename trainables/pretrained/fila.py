@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from shoal.trainables.arrays import leaves_of, pieces, to_tensors
 from shoal.trainables.pretrained.low_rank import adapters, is_target
-from shoal.trainables.pretrained.rows import mean_counted, seen
+from shoal.trainables.pretrained.rows import asked, mean_counted, seen
 from shoal.trainables.pretrained.settings import LowRank
 
 LEAST_KEPT = 1e-3  # share of its mean that is added to the Fisher information of what is kept
@@ -84,9 +84,7 @@ def fisher(base: nn.Module, layers: Mapping[str, nn.Linear], rows: Any) -> dict[
 
 def row_loss(base: nn.Module, row: Any) -> Tensor:
     read = seen(row)
-    logits = base(
-        input_ids=read.tokens, attention_mask=read.attention, position_ids=read.positions, use_cache=False
-    ).logits.float()
+    logits = base(**asked(read)).logits.float()
     flat = functional.cross_entropy(logits.flatten(0, 1), read.targets.flatten(), reduction="none")
     return mean_counted(flat.view(read.targets.shape), read.counted).sum()
 

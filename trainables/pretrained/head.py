@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from shoal.trainables.searched_numbers import cross_entropy
+
 TOKENS_AT_A_TIME = 256  # tokens whose logits are in memory at a time
 
 
@@ -61,3 +63,10 @@ def slopes_of(logits: Tensor, top: Tensor, targets: Tensor, smooth: Tensor | Non
     rest = torch.ones_like(top) if smooth is None else 1 - smooth
     found.scatter_add_(1, targets, -rest)
     return found if smooth is None else found.sub_(smooth / found.shape[1])
+
+
+def plain_losses(logits: Tensor, targets: Tensor, smoothing: Tensor | None, z_loss: Tensor | None) -> Tensor:
+    """Return the loss of each token in nats, `(tokens,)`, of logits `(tokens, vocabulary)`."""
+    logits = logits.float()
+    losses = cross_entropy(logits, targets, 0.0 if smoothing is None else smoothing)
+    return losses if z_loss is None else losses + z_loss * logits.logsumexp(dim=-1).square()

@@ -10,9 +10,9 @@ from shoal.trainables.arrays import pieces, to_tensors
 from shoal.trainables.objectives.arithmetic import softplus
 from shoal.trainables.objectives.inverted_hinge import hinge
 from shoal.trainables.objectives.weighted import Weighted
-from shoal.trainables.pretrained.causal import ROWS_AT_A_TIME, CausalModel, asked
+from shoal.trainables.pretrained.causal import ROWS_AT_A_TIME, CausalModel
 from shoal.trainables.pretrained.folder import open_base
-from shoal.trainables.pretrained.rows import Seen, by_row, seen
+from shoal.trainables.pretrained.rows import Seen, asked, objective_numbers, seen
 from shoal.trainables.searched_numbers import FloatOrTensor
 
 PROBE_BETA = 0.1  # the losses that are reported have this beta, whatever a member trains by
@@ -42,9 +42,7 @@ class PreferenceModel(CausalModel):
         for layer in self.layers.values():
             layer.drop(numbers["dropout"])
         out = self.likelihoods(module, batch)
-        rows = len(out["chosen"])
-        told = {name: by_row(value, rows) for name, value in numbers.items() if name.startswith("objective.")}
-        return self.losses.loss(out, {}, told, {})[0]
+        return self.losses.loss(out, {}, objective_numbers(numbers, len(out["chosen"])), {})[0]
 
     def likelihoods(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return both answers' log-probabilities, those of the reference, and lengths: `(rows,)` each."""

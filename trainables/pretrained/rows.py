@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from shoal.trainables.searched_numbers import FloatOrTensor
+from shoal.trainables.decoder import seen_within
+from shoal.trainables.searched_numbers import FloatOrTensor, used
 
 
 class Seen(NamedTuple):
     """Rows of tokens, and what belongs to them; all are `(rows, length)`."""
 
     tokens: Tensor
-    targets: Tensor  # the next token of each place
+    targets: Tensor  # what is to be found at each place: the next token, or one that is hidden there
     counted: Tensor  # 1.0 where the loss at this place counts, else 0.0
     positions: Tensor | None = None  # None: 0, 1, ... in every row
     attention: Tensor | None = (
@@ -40,12 +41,25 @@ def seen(batch: Any) -> Seen:
     plain = tokens, tokens.roll(-1, dims=1), counted
     if not packed(segment):
         return Seen(*plain)
-    places = torch.arange(tokens.shape[1], device=tokens.device)
+    return Seen(*plain, places_within(segment), seen_within(segment))
+
+
+def places_within(segment: Tensor) -> Tensor:
+    """Return where each token stands in its example, from 0, `(rows, length)`."""
+    places = torch.arange(segment.shape[1], device=segment.device)
+    same = segment[:, 1:] == segment[:, :-1]
     begins = torch.cat([torch.ones_like(same[:, :1]), ~same], dim=1)
-    starts = torch.where(begins, places, 0).cummax(dim=1).values
-    before = places[:, None] >= places[None, :]
-    attention = (segment[:, None, :, None] == segment[:, None, None, :]) & before
-    return Seen(*plain, places - starts, attention)
+    return places - torch.where(begins, places, 0).cummax(dim=1).values
+
+
+def asked(rows: Seen) -> dict[str, Any]:
+    """Return the arguments of transformers' modules for rows."""
+    return {
+        "input_ids": rows.tokens,
+        "attention_mask": rows.attention,
+        "position_ids": rows.positions,
+        "use_cache": False,
+    }
 
 
 def rows_where(rows: Seen, wanted: Tensor) -> Seen:
@@ -68,3 +82,21 @@ def by_row(number: FloatOrTensor, rows: int) -> FloatOrTensor:
     if not isinstance(number, Tensor) or number.dim() == 0:
         return number
     return number.float().repeat_interleave(rows // number.numel())
+
+
+def by_token(number: FloatOrTensor, counts: Tensor) -> Tensor | None:
+    """Return a number, or each member's, for every token that counts in `(rows, length)`: `(tokens,)`.
+
+    None stands for a number that is 0 for all.
+    """
+    if not used(number):
+        return None
+    if not isinstance(number, Tensor):
+        return torch.full((int(counts.sum()),), float(number), device=counts.device)
+    each = number.float().repeat_interleave(len(counts) // number.numel())  # (rows,)
+    return each[:, None].expand(counts.shape)[counts]
+
+
+def objective_numbers(numbers: Mapping[str, FloatOrTensor], rows: int) -> dict[str, FloatOrTensor]:
+    """Return the numbers of an objective, those of a stack's members for each of their rows, `(rows,)`."""
+    return {name: by_row(each, rows) for name, each in numbers.items() if name.startswith("objective.")}

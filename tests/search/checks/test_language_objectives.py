@@ -102,13 +102,20 @@ def test_hidden_tokens_are_neither_written_nor_chosen() -> None:
     assert said.startswith("score: exact_match asks for the next tokens")
 
 
-def test_a_pretrained_model_is_not_masked() -> None:
+def test_a_pretrained_model_of_hidden_tokens_does_what_the_decoder_does() -> None:
     pytest.importorskip("transformers")
     from tests.helpers.pretrained import tiny_model
 
     folder = "model={path: " + tiny_model() + "}"
-    said = refused("objective=masked", "trainable=causal_lm", folder)
-    assert said.startswith("objective.masked: is for the decoder, which then looks both ways")
+    model = ["objective=masked", "trainable=causal_lm", folder]
+    assert load_run("run.yaml", model).hides
+    rows = "data.format={kind: instruction, prompt: text, answer: text}"
+    assert refused(*model, rows, "score=exact_match").startswith("score: exact_match asks for the next tokens")
+    assert refused(*model, "mixing={policy: doremi, reference: best}").startswith(
+        "mixing.reference: is compared"
+    )
+    assert "takes one objective" in refused("objective=[masked, {kind: forget, groups: [secret]}]", *model[1:])
+    assert refused(*model, "refine={made: 'mine:Writer', base: best}").startswith("refine: scores rows by")
 
 
 @pytest.mark.parametrize(
