@@ -1,4 +1,4 @@
-"""Hidden tokens for models of transformers: each place looks both ways within its example, as in our decoder."""
+"""Hidden tokens for models of transformers: places look both ways within an example, as in our decoder."""
 
 import copy
 import math
