@@ -35,7 +35,7 @@ def refuse_hidden(key: str, folder: str, named: str) -> None:
         )
 
 
-def check_sight(run: Run, given: Pretrained) -> None:
+def check_direction(run: Run, given: Pretrained) -> None:
     """Raise InputError where members that find the next token would begin with a model that looks both ways."""
     if run.hides:
         return

@@ -20,7 +20,7 @@ from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.places import is_hub_name, package_folder
 from shoal.search.config.run import Run
 from shoal.search.errors import InputError, nearest
-from shoal.search.hidden_tokens import check_sight, finds_hidden, refuse_hidden
+from shoal.search.hidden_tokens import check_direction, finds_hidden, refuse_hidden
 from shoal.trainables.pretrained.settings import LowRank, Pretrained, own_config
 
 INSTALL_MODELS = "pip install 'shoal[hf]'"
@@ -181,7 +181,7 @@ def check_pretrained(run: Run) -> None:
             "reference, with which answers are compared; merge it (shoal export --merge) and begin with that."
         )
     config = config_of(given.path)
-    check_sight(run, given)
+    check_direction(run, given)
     check_length(run, config)
     check_vocabulary(run, config)
     check_parts(run, given, outline_of(given.path))
