@@ -51,7 +51,7 @@ def as_seen(tokens: Tensor, found: Tensor, vocabulary: int, salt: Tensor | int) 
 class Hidden(NamedTuple):
     """Rows of which some tokens are hidden; all are `(rows, length)`."""
 
-    tokens: Tensor  # what is to be found
+    tokens: Tensor  # those to find
     found: Tensor  # True where a token is to be found
     read: Tensor  # the tokens as they are read
     blank: Tensor  # True where a token has no vector

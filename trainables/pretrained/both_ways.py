@@ -73,7 +73,7 @@ def looked_at(module: Any, segment: Tensor) -> Tensor:
     hook = table.register_forward_hook(keep)
     try:
         with torch.enable_grad():
-            rows = within(Seen(tokens, tokens, tokens), segment.to(tokens.device))
+            rows = within_examples(Seen(tokens, tokens, tokens), segment.to(tokens.device))
             logits = module(**asked(rows)).logits
             (slope,) = torch.autograd.grad(logits[0, 3].float().sum(), found)
     finally:
@@ -86,10 +86,10 @@ def hidden_rows(batch: Any, vocabulary: int, training: bool, numbers: Mapping[st
     rows = with_hidden(batch, vocabulary, training, numbers)
     read = rows.read.masked_fill(rows.blank, NO_VECTOR)
     found = Seen(read, rows.tokens, rows.found.float())
-    return found if rows.segment is None else within(found, rows.segment)
+    return found if rows.segment is None else within_examples(found, rows.segment)
 
 
-def within(rows: Seen, segment: Tensor) -> Seen:
+def within_examples(rows: Seen, segment: Tensor) -> Seen:
     """Return rows whose places look at all of their own example, and at nothing else."""
     if bool((segment == 1).all()):
         return rows

@@ -14,7 +14,7 @@ class Seen(NamedTuple):
     """Rows of tokens, and what belongs to them; all are `(rows, length)`."""
 
     tokens: Tensor
-    targets: Tensor  # what is to be found at each place: the next token, or one that is hidden there
+    targets: Tensor  # the token to find at each place: the next one, or one that is hidden there
     counted: Tensor  # 1.0 where the loss at this place counts, else 0.0
     positions: Tensor | None = None  # None: 0, 1, ... in every row
     attention: Tensor | None = (

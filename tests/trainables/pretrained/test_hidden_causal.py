@@ -20,7 +20,7 @@ from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.hiding import with_hidden
 from shoal.trainables.objectives.masked import MaskedTokens
 from shoal.trainables.objectives.weighted import weighted_sum
-from shoal.trainables.pretrained.both_ways import hidden_rows, look_both_ways, within
+from shoal.trainables.pretrained.both_ways import hidden_rows, look_both_ways, within_examples
 from shoal.trainables.pretrained.causal import CausalModel
 from shoal.trainables.pretrained.low_rank import adapters
 from shoal.trainables.pretrained.rows import Seen, asked
@@ -93,7 +93,7 @@ def test_places_look_both_ways_and_no_example_sees_another(name: str, sizes: dic
     def logits(tokens: torch.Tensor, segment: torch.Tensor | None = None) -> torch.Tensor:
         rows = Seen(tokens, tokens, tokens)
         with torch.no_grad():
-            return module(**asked(rows if segment is None else within(rows, segment))).logits
+            return module(**asked(rows if segment is None else within_examples(rows, segment))).logits
 
     def changed(place: int, segment: torch.Tensor | None = None) -> list[bool]:
         other = tokens.clone()
