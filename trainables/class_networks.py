@@ -10,7 +10,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from shoal.trainables.augmentation import changed_rows
 from shoal.trainables.class_steps import Style
-from shoal.trainables.classifier_settings import ClassifierSettings
+from shoal.trainables.classifier_settings import CHANNELS, ClassifierSettings
 from shoal.trainables.objectives.arithmetic import unit
 from shoal.trainables.searched_numbers import FloatOrTensor, dropout
 from shoal.trainables.timm_models import timm_model
@@ -18,7 +18,6 @@ from shoal.trainables.timm_models import timm_model
 PROJECTED = 64  # numbers of a projected embedding
 PLACES = 4  # along each side of an image that convolutions end with
 SCALE = 16.0  # cosines are multiplied by it before a softmax
-CHANNELS = (1, 3, 4)  # an axis of so many numbers is that of an image's channels
 
 
 class HiddenLayers(nn.Module):

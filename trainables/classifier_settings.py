@@ -5,6 +5,7 @@ from typing import Literal
 
 from shoal.trainables.objectives.interface import require
 
+CHANNELS = (1, 3, 4)  # an axis of so many numbers is that of an image's channels
 KINDS_OF_NETWORK = ("mlp", "conv", "none", "timm")
 TURNED = ("rotate", "zoom", "brightness", "saturation")  # numbers by which kornia changes images
 # numbers that change rows in training; they may be searched

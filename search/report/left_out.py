@@ -15,17 +15,17 @@ from shoal.search.errors import InputError
 from shoal.search.messages import Row
 from shoal.search.records.directory import open_run
 from shoal.search.records.last import member_of
-from shoal.search.report.page import html_table, section
+from shoal.search.report.page import section
 from shoal.search.report.story import Story
 from shoal.search.report.wording import decimal
 from shoal.search.selection.corpora import Corpus, read_ids
-from shoal.search.selection.shown import texts_at
+from shoal.search.selection.pictures import row_as_html, rows_as_html
+from shoal.search.selection.shown import ReadRow, read_rows_at
 
 JUDGING_RULES = (
     "small_loss",
 )  # these rules say of a row that it is wrong; others leave out what is easy, or drawn
 ROWS_SHOWN, LETTERS = 10, 200
-SHOWN_OF_ROWS = ("group", "row_id", "loss", "row")
 
 
 def rows_of_member(run: Run, store: Store, row: Row) -> pa.Table:
@@ -66,17 +66,15 @@ def left_out_section(story: Story, store: Store) -> str:
         run, _ = open_run(store.uri)
         rows = rows_of_member(run, store, member_of(run, store, story.winner))
         shown = worst_rows(rows)
-        texts = texts_at(trained_corpus(run), sorted(shown))
+        read = read_rows_at(trained_corpus(run), sorted(shown))
     except (FileNotFoundError, BrokenFile, InputError) as error:
         return section("Rows left out", f"<p>They cannot be read any more: {escape(str(error))}</p>")
     count = int(pc.sum(rows["left_out"]).as_py() or 0)
     told = (
         f"<p>Member {story.winner} leaves out {count} of {len(rows)} rows at the end. The largest losses:</p>"
     )
-    body = [shown_row_of(rows, place, texts[place]) for place in shown]
-    return section(
-        "Rows left out", told, html_table(SHOWN_OF_ROWS, body, label="Rows left out") if body else ""
-    )
+    drawn = [left_out_row(rows, place, read[place]) for place in shown]
+    return section("Rows left out", told, rows_as_html(drawn, any(row.pictures for row in read.values())))
 
 
 def worst_rows(rows: pa.Table) -> list[int]:
@@ -86,6 +84,7 @@ def worst_rows(rows: pa.Table) -> list[int]:
     return [int(place) for place in out[np.argsort(-loss[out], kind="stable")][:ROWS_SHOWN]]
 
 
-def shown_row_of(rows: pa.Table, place: int, text: str) -> list[str]:
+def left_out_row(rows: pa.Table, place: int, read: ReadRow) -> str:
     told: dict[str, Any] = {name: rows[name][place].as_py() for name in ("group", "row_id", "loss")}
-    return [told["group"], str(told["row_id"]), decimal(told["loss"]), text[:LETTERS]]
+    said = f"{told['row_id']} of {told['group']}, loss {decimal(told['loss']) or 'unknown'}"
+    return row_as_html(told["row_id"], said, read.text[:LETTERS], read.pictures)

@@ -21,7 +21,7 @@ main { max-width: 1320px; margin: 0 auto; padding: 28px 24px 64px; }
 h1 { font-size: 26px; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 17px; margin: 0; } h3 { font-size: 14px; margin: 0; overflow-wrap: anywhere; }
 section { margin-top: 30px; } section > h2 { margin-bottom: 10px; }
-p { margin: 0; } .soft { color: var(--soft); font-size: 13px; }
+section > h3 { margin: 16px 0 6px; } p { margin: 0; } .soft { color: var(--soft); font-size: 13px; }
 .title { display: flex; gap: 12px; align-items: center; flex-wrap: wrap; }
 .status { font-size: 13px; padding: 1px 10px; border-radius: 99px; border: 1px solid currentColor;
   color: var(--soft); } .status.done { color: var(--good); } .status.failed { color: var(--winner); }

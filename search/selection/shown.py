@@ -5,14 +5,17 @@ a run.
 """
 
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.search.corpus.scores import KEPT_SCORE
 from shoal.search.selection.corpora import Corpus, stored_rows
 from shoal.search.selection.deciding import Decided
+from shoal.search.selection.pictures import picture, picture_fields
+from shoal.search.selection.writing import file_columns
 from shoal.search.tokenizers import open_tokenizer
 
 SHOWN_FILE = "shown.json"
@@ -24,14 +27,21 @@ QUANTILES_OF = 1 << 16  # rows, evenly spaced, of which these quantiles are take
 COUNTED_AT_ONCE = 1 << 16
 
 
+class ReadRow(NamedTuple):
+    """What a page shows of a row: its text, and its images as data URIs."""
+
+    text: str
+    pictures: dict[str, str]
+
+
 def shown_of(pool: Corpus, decided: Decided) -> dict[str, Any]:
     places = example_places(decided)
     wanted = sorted({place for each in places.values() for place in each})
     at = np.flatnonzero(np.isin(decided.places, np.array(wanted, np.uint32)))  # in the order of the files
-    read = texts_at(pool, at.tolist())
-    texts = {int(decided.places[row]): text for row, text in read.items()}
+    read = {int(decided.places[row]): found for row, found in read_rows_at(pool, at.tolist()).items()}
+    scores = {int(decided.places[row]): found for row, found in scores_at(pool, decided, at.tolist()).items()}
     rows = {
-        title: [shown_row(pool, decided, place, texts[place]) for place in each]
+        title: [shown_row(pool, decided, place, read[place], scores[place]) for place in each]
         for title, each in places.items()
     }
     return {"histograms": histograms(pool, decided), "rows": rows}
@@ -89,7 +99,9 @@ def blocks(rows: int) -> Iterator[slice]:
     yield from (slice(start, min(start + COUNTED_AT_ONCE, rows)) for start in range(0, rows, COUNTED_AT_ONCE))
 
 
-def shown_row(pool: Corpus, decided: Decided, place: int, text: str) -> dict[str, Any]:
+def shown_row(
+    pool: Corpus, decided: Decided, place: int, read: ReadRow, scores: dict[str, float]
+) -> dict[str, Any]:
     margin, row = float(decided.selected.margin[place]), int(decided.ids[place])
     same = row if decided.same_as is None else int(decided.same_as[place])
     return {
@@ -98,25 +110,52 @@ def shown_row(pool: Corpus, decided: Decided, place: int, text: str) -> dict[str
         "reason": decided.selected.why(place),
         "margin": margin if np.isfinite(margin) else None,
         "duplicate_of": same if same != row else None,
-        "text": text[:LETTERS],
+        "scores": {name: value for name, value in scores.items() if np.isfinite(value)},
+        "text": read.text[:LETTERS],
+        "pictures": read.pictures,
     }
 
 
-def texts_at(pool: Corpus, places: list[int]) -> dict[int, str]:
-    """Return the texts of rows at these places, which rise; only files that hold one of them are read."""
-    tokenizer, found, start = open_tokenizer(pool.manifest.tokenizer), dict[int, str](), 0
-    for file in pool.files:
-        size = len(pool.store.read_table(file, columns=["row_id"]))
-        inside = [place for place in places if start <= place < start + size]
-        if inside:
-            rows = stored_rows(pool.store, file)[1]
-            found |= {place: readable_text(rows[place - start], tokenizer) for place in inside}
-        start += size
+def read_rows_at(pool: Corpus, places: list[int]) -> dict[int, ReadRow]:
+    """Return what is read of rows at these places, which rise; only files that hold one of them are read."""
+    tokenizer, images = open_tokenizer(pool.manifest.tokenizer), picture_fields(pool)
+    found = dict[int, ReadRow]()
+    for file, start, inside in files_with(pool, places):
+        rows = stored_rows(pool.store, file)[1]
+        for place in inside:
+            row = rows[place - start]
+            pictures = {name: picture(row[name]) for name in images}
+            found[place] = ReadRow(readable_text(row, tokenizer, images), pictures)
     return found
 
 
-def readable_text(row: Any, tokenizer: Any) -> str:
-    """Return a row as it can be read: its texts, or the fields of other records, arrays cut short."""
+def scores_at(pool: Corpus, decided: Decided, places: list[int]) -> dict[int, dict[str, float]]:
+    """Return the numbers that scores gave rows at these places, which rise."""
+    found = dict[int, dict[str, float]]()
+    for file, start, inside in files_with(pool, places):
+        columns = file_columns(pool, decided, file, start)[1]
+        for place in inside:
+            found[place] = {
+                name.removeprefix(KEPT_SCORE): float(values[place - start]) for name, values in columns.items()
+            }
+    return found
+
+
+def files_with(pool: Corpus, places: list[int]) -> Iterator[tuple[str, int, list[int]]]:
+    """Yield the files that hold rows at some places, the place of each one's first row, and those places."""
+    start = 0
+    for file in pool.files:
+        size = len(pool.store.read_table(file, columns=["row_id"]))
+        if inside := [place for place in places if start <= place < start + size]:
+            yield file, start, inside
+        start += size
+
+
+def readable_text(row: Any, tokenizer: Any, images: Sequence[str] = ()) -> str:
+    """Return a row as it can be read: its texts, or the fields of other records, arrays cut short.
+
+    Fields in `images` are left out.
+    """
     names = row.dtype.names
     if names is None:
         return str(tokenizer.decode(row))
@@ -125,7 +164,8 @@ def readable_text(row: Any, tokenizer: Any) -> str:
         return "\n\n".join(str(tokenizer.decode(each)) for each in texts)
     if "chosen_mask" in names:
         return f"better: {answered(row, 'chosen', tokenizer)}\n\nworse: {answered(row, 'rejected', tokenizer)}"
-    return "\n".join(f"{name}: {np.array2string(row[name], threshold=20)}" for name in names)
+    told = [name for name in names if name not in images]
+    return "\n".join(f"{name}: {np.array2string(row[name], threshold=20)}" for name in told)
 
 
 def answered(row: Any, name: str, tokenizer: Any) -> str:

@@ -10,7 +10,7 @@ from shoal.search.load import load_run
 from shoal.search.messages import Row
 from shoal.search.records import directory
 from shoal.search.report.left_out import rows_of_member, trained_corpus, worst_rows
-from shoal.search.selection.shown import texts_at
+from shoal.search.selection.shown import read_rows_at
 
 ROW = Row(0, 1, 4, score=-1.0)
 
@@ -66,8 +66,8 @@ def test_each_training_row_has_its_id_its_loss_and_whether_it_is_left_out(run) -
     assert rows["loss"][0].as_py() is None and rows["epochs_out"][2].as_py() == 3
     worst = worst_rows(rows)
     assert worst == [4, sizes[0] + 4, 2, sizes[0] + 2]  # the largest losses come first
-    texts = texts_at(trained_corpus(run), sorted(worst))
-    assert "alpha" in texts[2] and "two" in texts[sizes[0] + 2]
+    read = read_rows_at(trained_corpus(run), sorted(worst))
+    assert "alpha" in read[2].text and "two" in read[sizes[0] + 2].text
 
 
 def test_a_run_without_a_sampling_policy_leaves_no_rows_out(run) -> None:

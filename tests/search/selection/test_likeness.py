@@ -33,7 +33,7 @@ def write_digits(folder: Path, selection: dict) -> str:
     for name, chosen in (("pool", ~target), ("like", target)):
         x = pa.FixedSizeListArray.from_arrays(pa.array(found.data[chosen].astype(np.float32).reshape(-1)), 64)
         pq.write_table(pa.table({"x": x, "label": found.target[chosen]}), folder / f"{name}.parquet")
-    columns = {"x": {"kind": "tensor", "shape": [64]}, "label": {"kind": "class"}}
+    columns = {"x": {"kind": "tensor", "shape": [8, 8]}, "label": {"kind": "class"}}
     values = {
         "name": "threes",
         "trainable": "classifier",
@@ -73,10 +73,15 @@ def test_select_keeps_the_digits_that_are_like_the_target(tmp_path, monkeypatch)
     why = shoal("select", path, "--explain", str(row["row_id"]), folder=tmp_path)
     assert f"similarity {row['similarity']:.4g}" in " ".join(why.split())
     page = next((tmp_path / "corpus-selected/selections").rglob("page.html")).read_text()
-    assert "similarity" in page and "above the cut" in page
+    assert f"similarity {max_similarity(decisions):.4g}" in page and "above the cut" in page
+    assert page.count('<img alt="x of row') == 30 and "label: 3" in page  # digits are pictures there
     # another cut scores nothing again
     again = shoal("select", path, "selection.policy.share=0.2", folder=tmp_path)
     assert "rows scored" not in again and len(labels(tmp_path)) > 100
+
+
+def max_similarity(decisions: Path) -> float:
+    return float(np.max(Store(str(decisions)).read_table("000000.parquet")["similarity"].to_numpy()))
 
 
 def test_rows_of_tokens_are_compared_by_a_models_states(tmp_path, places, model) -> None:
@@ -104,7 +109,7 @@ import numpy as np
 
 class Vectors:
     def score(self, rows):
-        found = np.asarray(rows["x"], np.float64).copy()
+        found = np.asarray(rows["x"], np.float64).reshape(-1, 64)
         {change}
         return {{"vector": found}}
 """
