@@ -198,7 +198,7 @@ def test_influence_needs_a_target_and_a_typo_is_named(tmp_path, places) -> None:
     with pytest.raises(InputError, match=r"selection.scores.0.ranks: unknown key; did you mean .rank"):
         run_of(tmp_path, places, {"policy": "influence", "scores": [score | {"ranks": 3}]})
     with pytest.raises(
-        InputError, match=r"selection.scores.0.kind: must be one of ngrams, loss, .*heads, ches, similarity, table, own"
+        InputError, match=r"scores.0.kind: must be one of ngrams, loss, .*heads, ches, similarity, table, own"
     ):
         run_of(tmp_path, places, {"policy": "influence", "scores": [{"kind": "influences"}]})
 
