@@ -20,13 +20,9 @@ from shoal.search.config.places import absolute, escaped, with_places
 from shoal.search.config.run import RUN_FORMAT, Run
 from shoal.search.config.sections import Population
 from shoal.search.config.trainable import FACTS, Declared
-from shoal.search.distill.card import check_teacher, teacher_folder
 from shoal.search.errors import InputError
-from shoal.search.exported import check_reference
 from shoal.search.members.declarations import check_settings, declared_by
 from shoal.search.members.own_class import own_class, refuse_hiding
-from shoal.search.models import check_pretrained, tokenizer_folder
-from shoal.search.tokenizers import open_chat_template, open_tokenizer
 
 # the rules that hold where a file names none; a change may set a number of theirs alone
 DEFAULT_KINDS = {f"population.{rule}": getattr(Population(), rule).kind for rule in ("exploit", "explore")}
@@ -48,13 +44,29 @@ def run_of(values: dict[str, Any], path: str, folder: str) -> Run:
     if run.own:
         run = run.model_copy(update={"code": run.code or folder})
     refuse(path, idle(run))  # only here: a run directory's own file holds all keys, also unused ones
+    check_models(run)
+    return run
+
+
+def check_models(run: Run) -> None:
+    """Raise InputError if a model or a tokenizer that the run begins with cannot be used.
+
+    What looks at them is imported where there are some, since it takes longer than all other checks.
+    """
     if run.kind == "distill":
+        from shoal.search.distill.card import check_teacher
+
         check_teacher(run)
     if run.pretrained:
+        from shoal.search.models import check_pretrained
+
         check_pretrained(run)
-    check_tokenizer(run)
-    check_reference(run)
-    return run
+    if run.reads_tokens:
+        check_tokenizer(run)
+    if run.mixing is not None and run.mixing.reference is not None:
+        from shoal.search.exported import check_reference
+
+        check_reference(run)
 
 
 def with_declared(run: Run, place: str, folder: str) -> Run:
@@ -70,8 +82,8 @@ def with_declared(run: Run, place: str, folder: str) -> Run:
 
 def check_tokenizer(run: Run) -> None:
     """Raise InputError if the tokenizer that a run reads its rows with cannot be used."""
-    if not run.takes_rows or run.data.rows == "columns":
-        return
+    from shoal.search.tokenizers import open_chat_template, open_tokenizer
+
     open_tokenizer(run.data.tokenizer)
     if run.data.format is not None and run.data.format.kind == "chat":
         open_chat_template(run.data.tokenizer)
@@ -172,8 +184,12 @@ def resolve(run: Run) -> Run:
     own = "tokenizer" in run.data.model_fields_set
     run = with_places(run.model_copy(update={"directory": run.directory or f"runs/{run.name}"}), absolute)
     if run.distill is not None and not own:
+        from shoal.search.distill.card import teacher_folder
+
         folder = teacher_folder(run.distill.teacher)
     elif run.pretrained and not own and (run.model.path or run.model.begin):
+        from shoal.search.models import tokenizer_folder
+
         folder = tokenizer_folder(run)
     else:
         return run

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from shoal.search.config.distill import NOT_IN_SUPERNETWORKS
 from shoal.search.config.run import Run
 from shoal.search.config.sections import DECODER_KEYS, PRETRAINED_KEYS
-from shoal.search.config.trainable import SETTINGS
+from shoal.search.config.trainable import NOT_IN_SUPERNETWORKS, SETTINGS
 
 OF_OWN = {"code": True, "declared": True, "settings": True}  # only a class of the user's own has these
 CODE = {"code": True, "declared": True}  # built-in classes whose constants a file gives have the rest

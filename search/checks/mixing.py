@@ -21,8 +21,6 @@ UNKNOWN = 10**9  # rows of each group, assumed until the corpus is built: enough
 
 def check_mixing(run: Run) -> str:
     """Return what is wrong with the mixing, as far as that is known without the corpus."""
-    if run.mixing is None:
-        return check_unmixed(run)
     if problem := check_company(run):
         return problem
     if not run.data.groups:
@@ -76,12 +74,6 @@ def check_table(key: str, table: ByGroup, groups: Iterable[str], shares: bool = 
             return f"{key}.{group}: no such group; it can be {', '.join(groups)}"
     if table and shares and abs(sum(table.values()) - 1) > 1e-6:
         return f"{key}: proportions must sum to 1, but these sum to {sum(table.values()):.6g}"
-    return ""
-
-
-def check_unmixed(run: Run) -> str:
-    if isinstance(run.hyperparameters.get("mixing"), SpaceWithin):
-        return "hyperparameters.mixing: searches a mixing policy's settings, but there is no `mixing:`"
     return ""
 
 

@@ -49,10 +49,8 @@ def check_settings_section(run: Run) -> str:
 
 def check_objective(run: Run) -> str:
     """Return why members cannot train by the objective of the file, or nothing."""
-    if run.sampling.rule is not None and run.sampling.rule.kind == "storm" and run.trainable != "classifier":
-        return f"sampling.rule: storm weighs rows by their class, so it needs a classifier, got {run.trainable}"
-    if not run.described.gives or run.kind == "distill" or check_settings_section(run):
-        return check_searched_without(run)
+    if check_settings_section(run):
+        return ""
     if run.trainable not in USUAL and not run.objective:
         return check_unsaid(run)
     kinds = [section.kind for section in run.objective]
@@ -108,16 +106,6 @@ def check_storm(run: Run, losses: Weighted) -> str:
         (f"{name}: must be 1 with storm, which learns from whole batches, got {value}" for name, value in told),
         "",
     )
-
-
-def check_searched_without(run: Run) -> str:
-    if (
-        SEARCHED in run.hyperparameters
-        and not run.own
-        and SEARCHED not in (run.described.hyperparameters or ())
-    ):
-        return f"hyperparameters.{SEARCHED}: the {run.trainable} has a loss of its own, without such numbers"
-    return ""
 
 
 def check_unsaid(run: Run) -> str:

@@ -3,26 +3,28 @@
 import math
 from collections.abc import Mapping
 
-from shoal.policies.sampling.interface import needs_losses
 from shoal.search.checks.cluster import check_broods, check_compile, check_room, check_span
 from shoal.search.checks.copies import check_copies
 from shoal.search.checks.declared import check_rows_taken, constant_of, without_losses
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.generated import check_generated
-from shoal.search.checks.mixing import check_mixing
-from shoal.search.checks.objective import check_objective, check_settings_section
+from shoal.search.checks.late import (
+    check_begin,
+    check_images,
+    check_mixing,
+    check_objective,
+    check_selection,
+    check_settings_section,
+    check_swarm,
+)
 from shoal.search.checks.price import check_population_parts, check_price
 from shoal.search.checks.prior import check_prior
 from shoal.search.checks.recipes import check_recipes
 from shoal.search.checks.rows import check_row_keys
 from shoal.search.checks.sampled_numbers import check_kept_score, check_sampled_numbers
 from shoal.search.checks.score import check_score
-from shoal.search.checks.selection import check_selection
-from shoal.search.checks.stages import check_begin, check_stages
 from shoal.search.checks.start import check_grid, check_stop, check_track
-from shoal.search.checks.swarm import check_swarm
 from shoal.search.checks.values import SPACES, check_values
-from shoal.search.checks.vision import check_images
 from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.run import Run
 from shoal.search.errors import nearest
@@ -228,6 +230,8 @@ def check_sampling(run: Run) -> str:
         return problem
     if run.sampling.view == "brood" and (run.population.mode == "asynchronous" or run.population.backtrack):
         return "sampling.view: brood needs population.mode: synchronous and no backtrack; member goes with both"
+    from shoal.policies.sampling.interface import needs_losses
+
     rule = run.sampling.rule.build()
     if run.sampling.view == "brood" and not (needs_losses(rule) and run.takes_rows):
         return (
@@ -257,6 +261,8 @@ def check_sampling(run: Run) -> str:
 
 def note_on_epochs(run: Run, rows: Mapping[str, int]) -> str:
     """Return a note if the rule needs losses of earlier epochs, but the run ends within each group's first."""
+    from shoal.policies.sampling.interface import needs_losses
+
     rule = run.sampling.rule
     if rule is None or not needs_losses(rule.build()):
         return ""
@@ -327,6 +333,8 @@ FOR_MIXTURES = (
 def problems(run: Run) -> list[str]:
     """Return a line for each thing that does not hold between the sections of a run."""
     if run.kind == "stages":
+        from shoal.search.checks.stages import check_stages
+
         return check_stages(run, problems)
     checks = FOR_MIXTURES if run.kind == "mixture" else CHECKS
     return [problem for check in checks if (problem := check(run))]

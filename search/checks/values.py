@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from shoal.search.config.distill import Distill
 from shoal.search.config.explain import as_yaml, requirement
 from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.run import Run
@@ -41,17 +40,20 @@ def each_hyperparameter(run: Run) -> Iterator[tuple[str, str, Any]]:
 def check_value(run: Run, name: str, domain: Any) -> str:
     if run.trainable == "toy":
         return wrong("a parameter of the toy", Real, domain)
-    section = Training if name in Training.model_fields else Distill
-    key = f"{'training' if section is Training else 'distill'}.{name}"
     if name in run.described.searched:
         return wrong(f"the constant {name}", Real, domain) or settings_refuse(run, name, domain)
-    own = run.own and (section is Distill or isinstance(domain, SpaceWithin))
-    if own or name not in section.model_fields:
-        return ""  # only the class knows it, or check_hyperparameters says it
-    problem = wrong(key, setting(section, name), domain)
-    if problem or section is Distill:
-        return problem
-    return refused(key, lambda value: Training.model_validate({name: value}), domain)
+    if run.own and (name not in Training.model_fields or isinstance(domain, SpaceWithin)):
+        return ""  # only the class knows it
+    if name in Training.model_fields:
+        problem = wrong(f"training.{name}", setting(Training, name), domain)
+        return problem or refused(
+            f"training.{name}", lambda value: Training.model_validate({name: value}), domain
+        )
+    if run.kind != "distill":
+        return ""  # check_hyperparameters says it
+    from shoal.search.config.distill import Distill
+
+    return wrong(f"distill.{name}", setting(Distill, name), domain) if name in Distill.model_fields else ""
 
 
 def settings_refuse(run: Run, name: str, domain: Any) -> str:

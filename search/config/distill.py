@@ -6,20 +6,11 @@ from pydantic import Field, model_validator
 
 from shoal.search.config.sections_of import Count, Flag, Real, Settings, WholeNumber
 from shoal.trainables.distill.spaces import SubSpace
-from shoal.trainables.settings import Recipe
 
 Weight = Annotated[Real, Field(ge=0)]
 
 Objective = Literal["macs", "parameters", "latency"]
 UNITS = {"macs": "million MACs", "parameters": "million weights", "latency": "ms"}
-
-# settings of `training:` that super-networks do not use
-NOT_IN_SUPERNETWORKS = {
-    *("dropout", "label_smoothing", "z_loss", "optimiser", "steps", "momentum", "precision", "accumulate"),
-    *("gradient_checkpointing", "density", "densities", "mask_scale", "bits", "elements", "rounding"),
-    *("prior", "prior_shape", "prior_start"),
-}
-DISTILL_HYPERPARAMETERS = (set(Recipe.__dataclass_fields__) - NOT_IN_SUPERNETWORKS) | {"tilt", "inplace"}
 
 
 class SpaceSettings(Settings):

@@ -1,22 +1,17 @@
 """Turn pydantic's findings into messages for the writer of a run's file."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from pydantic import TypeAdapter
 from pydantic_core import ErrorDetails
 
-from shoal.policies.mixers.rules import MIXERS
 from shoal.policies.rules import EXPLOITS, EXPLORES
-from shoal.policies.sampling.rules import SAMPLERS
-from shoal.policies.selection.rules import SELECTORS
 from shoal.policies.space import DOMAINS
 from shoal.search import notation
-from shoal.search.config.kinds import ADAPTER, OBJECTIVE
+from shoal.search.config.kinds import ADAPTER, OBJECTIVE, SAMPLER
 from shoal.search.config.rows import COLUMN_KINDS, FORMATS
-from shoal.search.config.run import Run
 from shoal.search.config.score import RANKINGS
-from shoal.search.config.selection import SCORES
+from shoal.search.config.sections_of import Sections
 from shoal.search.config.tracking import TRACKERS
 from shoal.search.config.trainable import BUILT_IN
 from shoal.search.errors import nearest
@@ -32,14 +27,34 @@ RULES = (
 )
 COLUMNS = ["data", "columns"]  # below it stands a name, and then the kind
 SCORE_LIST = ["selection", "scores"]  # below it stands a number, and then the kind
+
+
+def mixers() -> Mapping[str, type]:
+    from shoal.policies.mixers.rules import MIXERS
+
+    return MIXERS
+
+
+def selectors() -> Mapping[str, type]:
+    from shoal.policies.selection.rules import SELECTORS
+
+    return SELECTORS
+
+
+def selection_scores() -> Mapping[str, type]:
+    from shoal.search.config.selection import SCORES
+
+    return SCORES
+
+
 KINDS_BY_KEY: dict[str, Iterable[str]] = {
     "model.adapter": ADAPTER,
     "population.exploit": EXPLOITS,
     "population.explore": EXPLORES,
-    "sampling.rule": SAMPLERS,
-    "mixing.policy": MIXERS,
-    "selection.policy": SELECTORS,
-    "selection.scores": SCORES,
+    "sampling.rule": SAMPLER,
+    "mixing.policy": Sections(mixers),
+    "selection.policy": Sections(selectors),
+    "selection.scores": Sections(selection_scores),
     "data.format": FORMATS,
     "objective": OBJECTIVE,
     "score": RANKINGS,
@@ -62,6 +77,7 @@ def explain(detail: ErrorDetails) -> list[str]:
         kinds = KINDS_BY_KEY.get(key.rstrip("0123456789").rstrip("."), DOMAINS)
         kinds = COLUMN_KINDS if place[:2] == COLUMNS else kinds
         kinds = TRACKERS if place[0] == "track" else kinds
+        value = {"kind": value} if isinstance(value, str) else value
         if not isinstance(value, dict):
             return [f"{key}: {MAPPING}, got {as_yaml(value)}"]
         if key == "objective":
@@ -132,7 +148,9 @@ def written(place: list[str]) -> list[str]:
 
 def known_keys(place: Sequence[int | str]) -> list[str]:
     """Return the keys that may stand at this place of the file."""
-    schema = TypeAdapter(Run).json_schema()
+    from shoal.search.config.whole_schema import whole_schema
+
+    schema = whole_schema()
     here: dict[str, Any] = schema
     for part in place:
         here = step(schema, here, str(part))

@@ -6,28 +6,43 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, RootModel
 
 from shoal.policies.rules import EXPLOITS, EXPLORES
-from shoal.policies.sampling.rules import SAMPLERS
 from shoal.policies.space import DOMAINS, Space
-from shoal.search.config.sections_of import OneOf, Settings, kind_in, kind_of
-from shoal.trainables.objectives.kinds import OBJECTIVES
-from shoal.trainables.pretrained.settings import LowRank
+from shoal.search.config.sections_of import OneOf, Sections, Settings, kind_in, kind_of
 
-EXPLOIT = {kind: kind_of(kind, rule) for kind, rule in EXPLOITS.items()}
-EXPLORE = {kind: kind_of(kind, rule) for kind, rule in EXPLORES.items()}
-SAMPLER = {kind: kind_of(kind, rule) for kind, rule in SAMPLERS.items()}
-DOMAIN: dict[str, type[BaseModel]] = {kind: kind_of(kind, domain) for kind, domain in DOMAINS.items()}
-NO_EXPLOIT = EXPLOIT["none"](kind="none")
 
-# the adapters of pretrained models
-ADAPTER = {"lora": kind_of("lora", LowRank)}
+def samplers() -> Mapping[str, type]:
+    from shoal.policies.sampling.rules import SAMPLERS
 
-# the losses of built-in classes
-OBJECTIVE: dict[str, type[BaseModel]] = {kind: kind_of(kind, made) for kind, made in OBJECTIVES.items()}
+    return SAMPLERS
+
+
+def adapters() -> Mapping[str, type]:
+    from shoal.trainables.pretrained.settings import LowRank
+
+    return {"lora": LowRank}
+
+
+def objectives() -> Mapping[str, type]:
+    from shoal.trainables.objectives.kinds import OBJECTIVES
+
+    return OBJECTIVES
+
+
+EXPLOIT = Sections(lambda: EXPLOITS)
+EXPLORE = Sections(lambda: EXPLORES)
+SAMPLER = Sections(samplers)
+ADAPTER = Sections(adapters)  # of pretrained models
+OBJECTIVE = Sections(objectives)  # the losses of built-in classes
 
 AnyAdapter = Annotated[Any, OneOf(ADAPTER)]
 AnyExploit = Annotated[Any, OneOf(EXPLOIT)]
 AnyExplore = Annotated[Any, OneOf(EXPLORE)]
 AnySampler = Annotated[Any, OneOf(SAMPLER)]
+
+
+def no_exploit() -> Any:
+    """Return the section by which nobody copies."""
+    return EXPLOIT["none"](kind="none")
 
 
 def one_as_list(given: Any) -> Any:
@@ -38,13 +53,6 @@ def one_as_list(given: Any) -> Any:
 AnyObjectives = Annotated[list[Annotated[Any, OneOf(OBJECTIVE)]], BeforeValidator(one_as_list)]
 
 
-class SpaceWithin(RootModel[dict[str, "AnyDomain"]]):
-    """Several domains under one name; the member gets a dict under that name."""
-
-    def build(self) -> Space:
-        return {name: part.build() for name, part in self.root.items()}
-
-
 def domain_in(value: Any) -> str:
     """Return the kind of a domain, or "space" for a mapping of mappings, which has no kind."""
     parts = value.values() if isinstance(value, Mapping) else ()
@@ -52,5 +60,16 @@ def domain_in(value: Any) -> str:
     return "space" if within or isinstance(value, SpaceWithin) else kind_in(value)
 
 
-AnyDomain = Annotated[Any, OneOf(DOMAIN | {"space": SpaceWithin}, domain_in)]
-SpaceWithin.model_rebuild()
+def domain_section(kind: str, made: Any) -> Any:
+    return SpaceWithin if kind == "space" else kind_of(kind, made)
+
+
+DOMAIN = Sections(lambda: {**DOMAINS, "space": SpaceWithin}, domain_section)
+AnyDomain = Annotated[Any, OneOf(DOMAIN, domain_in)]
+
+
+class SpaceWithin(RootModel[dict[str, AnyDomain]]):
+    """Several domains under one name; the member gets a dict under that name."""
+
+    def build(self) -> Space:
+        return {name: part.build() for name, part in self.root.items()}

@@ -16,6 +16,7 @@ from shoal.search.config.sections_of import (
     Count,
     OneOf,
     Real,
+    Sections,
     Settings,
     Unbounded,
     WholeNumber,
@@ -102,7 +103,7 @@ def policy_of(kind: str, mixer: type) -> Any:
     return made
 
 
-POLICY = {kind: policy_of(kind, mixer) for kind, mixer in MIXERS.items()}
+POLICY = Sections(lambda: MIXERS, policy_of)
 
 
 class MixingSection(Settings):

@@ -6,15 +6,17 @@ import re
 import string
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shoal.search.config.distill import Distill
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Data, Model
-from shoal.search.config.selection import Selection
-from shoal.search.config.stages import Begin
 from shoal.search.errors import InputError
 from shoal.trainables.tokenizer import TOKENIZERS
+
+if TYPE_CHECKING:
+    from shoal.search.config.distill import Distill
+    from shoal.search.config.selection import Selection
+    from shoal.search.config.stages import Begin
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # the constants of built-in classes that are places
@@ -67,7 +69,7 @@ def of_settings(settings: Mapping[str, Any], keys: tuple[str, ...], change: Chan
     return {**settings, **found}
 
 
-def of_begin(begin: Begin, change: ChangePlace) -> Begin:
+def of_begin(begin: "Begin", change: ChangePlace) -> "Begin":
     found = {"run": change("begin.run", begin.run)}
     if begin.mix:
         found["mix"] = change("begin.mix", begin.mix)
@@ -109,7 +111,7 @@ def of_text(data: Data, change: ChangePlace) -> Data:
     return data.model_copy(update=found)
 
 
-def of_selection(selection: Selection, change: ChangePlace) -> Selection:
+def of_selection(selection: "Selection", change: ChangePlace) -> "Selection":
     target = {
         name: source if source == "installed" else change(f"selection.target.{name}", source)
         for name, source in selection.target.items()
@@ -126,7 +128,7 @@ def of_selection(selection: Selection, change: ChangePlace) -> Selection:
     return selection.model_copy(update=found)
 
 
-def of_teachers(distill: Distill, change: ChangePlace) -> Distill:
+def of_teachers(distill: "Distill", change: ChangePlace) -> "Distill":
     search, proxy = distill.search, distill.search.proxy
     if proxy is not None:
         files = {

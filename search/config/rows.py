@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from shoal.search.config.sections_of import OneOf, kind_of
+from shoal.search.config.sections_of import OneOf, Sections
 
 ROW_KINDS = ("tokens", "instruction", "preference", "columns")
 RowKind = Literal["tokens", "instruction", "preference", "columns"]
@@ -188,8 +188,8 @@ COLUMN_KINDS: dict[str, Any] = {
     "text": TextColumn,
     "image": ImageColumn,
 }
-AnyFormat = Annotated[Any, OneOf({kind: kind_of(kind, made) for kind, made in FORMATS.items()})]
-AnyColumn = Annotated[Any, OneOf({kind: kind_of(kind, made) for kind, made in COLUMN_KINDS.items()})]
+AnyFormat = Annotated[Any, OneOf(Sections(lambda: FORMATS))]
+AnyColumn = Annotated[Any, OneOf(Sections(lambda: COLUMN_KINDS))]
 RecordColumns = Mapping[str, Any]  # name -> the dataclass of a column, in the order of the record's fields
 
 

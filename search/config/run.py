@@ -3,18 +3,15 @@
 import math
 from collections.abc import Mapping
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from shoal.policies.mixers.mixer import Groups
 from shoal.policies.rules import LEFT_ALONE, Rules
 from shoal.policies.schedule import Setting
 from shoal.policies.space import Constant, Space
-from shoal.search.config.distill import Distill
 from shoal.search.config.kinds import AnyDomain, AnyObjectives
-from shoal.search.config.mixing import MixingSection
 from shoal.search.config.score import BY_LOSS, AnyRanking, score_in_words
 from shoal.search.config.sections import (
     Checkpoint,
@@ -29,12 +26,25 @@ from shoal.search.config.sections import (
     Stop,
     Training,
 )
-from shoal.search.config.sections_of import HyperparameterValues, Real, Settings, WholeNumber
-from shoal.search.config.selection import Refining, Selection
-from shoal.search.config.stages import Begin, OneStage
-from shoal.search.config.swarm import Swarm
+from shoal.search.config.sections_of import HyperparameterValues, Late, Real, Settings, WholeNumber
 from shoal.search.config.tracking import Trackers
 from shoal.search.config.trainable import BUILT_IN, PRETRAINED, SUPER_NETWORK, Declared, Trainable
+
+if TYPE_CHECKING:
+    from shoal.policies.mixers.mixer import Groups
+    from shoal.search.config.distill import Distill
+    from shoal.search.config.mixing import MixingSection
+    from shoal.search.config.selection import Refining, Selection
+    from shoal.search.config.stages import Begin, OneStage
+    from shoal.search.config.swarm import Swarm
+else:  # few files have these sections
+    Distill = Annotated[Any, Late("shoal.search.config.distill:Distill")]
+    MixingSection = Annotated[Any, Late("shoal.search.config.mixing:MixingSection")]
+    Refining = Annotated[Any, Late("shoal.search.config.selection:Refining")]
+    Selection = Annotated[Any, Late("shoal.search.config.selection:Selection")]
+    Begin = Annotated[Any, Late("shoal.search.config.stages:Begin")]
+    OneStage = Annotated[Any, Late("shoal.search.config.stages:OneStage")]
+    Swarm = Annotated[Any, Late("shoal.search.config.swarm:Swarm")]
 
 RUN_FORMAT: Literal[2] = 2  # format of a run directory; a reader refuses any other
 
@@ -155,6 +165,8 @@ class Run(Settings):
     @property
     def small_model(self) -> Model:
         """The model of the small runs of kind mixture; those of a pretrained model train that one."""
+        from shoal.search.config.swarm import Swarm
+
         return self.model if self.trainable == "causal_lm" else (self.swarm or Swarm()).model
 
     @property
@@ -248,8 +260,10 @@ class Run(Settings):
         own = self.starts[number].seed if self.starts else number
         return int(np.random.SeedSequence([self.seed, 1, self.root + own]).generate_state(1)[0])
 
-    def groups_of(self, rows: Mapping[str, int]) -> Groups:
+    def groups_of(self, rows: Mapping[str, int]) -> "Groups":
         """Return what mixing policies know of this run; `rows` counts each group's training rows."""
+        from shoal.policies.mixers.mixer import Groups
+
         unseen = tuple(self.unseen)
         trained = {group: count for group, count in rows.items() if group not in unseen}
         return Groups(tuple(trained), tuple(trained.values()), self.training.batch, self.training.steps, unseen)

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any
 
-from shoal.search.config.sections_of import OneOf, kind_of
+from shoal.search.config.sections_of import OneOf, Sections
 from shoal.trainables.scores import ByLoss, Choice, ExactMatch, group_shares
 
 RANKINGS: dict[str, Any] = {"loss": ByLoss, "exact_match": ExactMatch, "choice": Choice}
-RANKING = {kind: kind_of(kind, made) for kind, made in RANKINGS.items()}
+RANKING = Sections(lambda: RANKINGS)
 BY_LOSS = RANKING["loss"](kind="loss")
 IN_WORDS = {"loss": "validation loss", "exact_match": "exact match", "choice": "right choices"}
 

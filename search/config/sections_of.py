@@ -4,9 +4,10 @@ A section checks the types of the values in a file, strictly. What the values mu
 dataclass itself, which the section builds.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
-from functools import cache, reduce
+from functools import cache, cached_property, reduce
+from importlib import import_module
 from operator import or_
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
@@ -16,15 +17,13 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
     GetCoreSchemaHandler,
     Strict,
-    Tag,
     create_model,
     model_validator,
 )
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticKnownError, SchemaValidator, core_schema
 
 from shoal.policies.space import frozen
 
@@ -45,6 +44,7 @@ Values = Annotated[tuple[Any, ...], BeforeValidator(frozen)]
 Value = Annotated[Any, BeforeValidator(frozen)]
 HyperparameterValues = Annotated[dict[str, Any], BeforeValidator(frozen)]
 STRICT: dict[Any, Any] = {float: Real, int: WholeNumber, bool: Flag, tuple[Any, ...]: Values, Any: Value}
+SECTIONS = "sections"  # under this word a type that is made late says so, for the schema of all keys
 InFile = Callable[[Any], Any]  # a dataclass's type of a setting -> the type of the value in a file
 
 
@@ -138,18 +138,71 @@ def kind_in(value: Any) -> str:
     return str(value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None))
 
 
+class Sections(Mapping[str, type[BaseModel]]):
+    """Sections by kind; the classes that they set are imported when one is asked for, and each is made then."""
+
+    def __init__(self, classes: Callable[[], Mapping[str, type]], make: Callable[[str, type], Any] = kind_of):
+        self.find, self.make = classes, make
+        self.made: dict[str, type[BaseModel]] = {}
+
+    @cached_property
+    def classes(self) -> Mapping[str, type]:
+        return self.find()
+
+    def __getitem__(self, kind: str) -> type[BaseModel]:
+        if kind not in self.made:
+            self.made[kind] = self.make(kind, self.classes[kind])
+        return self.made[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.classes)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
 @dataclass(frozen=True, eq=False)
 class OneOf:
-    """The type of a key that takes one of these sections by `kind`; a word alone is a kind by defaults."""
+    """The type of a key that takes one of these sections by `kind`; a word alone is a kind by defaults.
+
+    Only the section that a file names is made, since all of them take longer than everything else.
+    """
 
     sections: Mapping[str, type[BaseModel]]
     kind_in: Callable[[Any], str] = kind_in
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        tagged = [Annotated[section, Tag(kind)] for kind, section in self.sections.items()]
-        union: Any = reduce(or_, tagged)
-        return handler.generate_schema(Annotated[union, Discriminator(self.kind_in), BeforeValidator(as_kind)])
+        return core_schema.no_info_plain_validator_function(self.validated, metadata={SECTIONS: self})
+
+    def validated(self, value: Any) -> Any:
+        value = {"kind": value} if isinstance(value, str) else value
+        kind = self.kind_in(value)
+        if kind not in self.sections:
+            told = {"discriminator": "kind", "tag": kind, "expected_tags": ", ".join(self.sections)}
+            raise PydanticKnownError("union_tag_invalid", told)
+        return self.validators(kind).validate_python(value)
+
+    @cache  # noqa: B019  (there is one of these for each key of a file)
+    def validators(self, kind: str) -> SchemaValidator:
+        """Return what checks a section of this kind; like pydantic's unions it adds the kind to a place."""
+        made = self.sections[kind].__pydantic_core_schema__
+        return SchemaValidator(core_schema.tagged_union_schema({kind: made}, self.kind_in))
 
 
-def as_kind(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
+@dataclass(frozen=True)
+class Late:
+    """The type of a key whose section is imported when a file has it, from `module:Class`."""
+
+    place: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.validated, metadata={SECTIONS: self})
+
+    @property
+    def section(self) -> type[BaseModel]:
+        module, _, name = self.place.partition(":")
+        found: type[BaseModel] = getattr(import_module(module), name)
+        return found
+
+    def validated(self, value: Any) -> Any:
+        return self.section.model_validate(value)

@@ -12,14 +12,14 @@ from shoal.search.config.sections_of import (
     Flag,
     OneOf,
     Real,
+    Sections,
     Settings,
     Share,
     WholeNumber,
-    kind_of,
     section_of,
 )
 
-SELECTOR = {kind: kind_of(kind, policy) for kind, policy in SELECTORS.items()}
+SELECTOR = Sections(lambda: SELECTORS)
 AnySelector = Annotated[Any, OneOf(SELECTOR)]
 OwnClass = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 MIX = "mix"  # the column that `selection.mix` adds

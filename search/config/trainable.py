@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shoal.search.config.distill import DISTILL_HYPERPARAMETERS
 from shoal.search.config.rows import ROW_KINDS
-from shoal.search.config.sections_of import section_of
+from shoal.search.config.sections_of import Sections, section_of
 from shoal.trainables.classifier_settings import AUGMENTED, ClassifierSettings
 from shoal.trainables.embedder_settings import EmbedderSettings
 from shoal.trainables.settings import PRICED, Recipe
@@ -18,6 +17,13 @@ TRAINING_CONSTANTS = {
     *("densities", "mask_scale", "elements", "rounding", "prior_start"),
 }
 TRAINING_HYPERPARAMETERS = set(Recipe.__dataclass_fields__) - TRAINING_CONSTANTS
+# settings of `training:` that super-networks do not use
+NOT_IN_SUPERNETWORKS = {
+    *("dropout", "label_smoothing", "z_loss", "optimiser", "steps", "momentum", "precision", "accumulate"),
+    *("gradient_checkpointing", "density", "densities", "mask_scale", "bits", "elements", "rounding"),
+    *("prior", "prior_shape", "prior_start"),
+}
+DISTILL_HYPERPARAMETERS = (set(Recipe.__dataclass_fields__) - NOT_IN_SUPERNETWORKS) | {"tilt", "inplace"}
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,6 @@ BUILT_IN: Mapping[str, Trainable] = {
 }
 PRETRAINED = ("causal_lm", "preference")  # these train a folder of transformers
 # the classes whose constants a file gives under `settings:`, as classes of the user's own have them
-SETTINGS: Mapping[str, Any] = {
-    "classifier": section_of(ClassifierSettings),
-    "embedder": section_of(EmbedderSettings),
-}
+SETTINGS = Sections(
+    lambda: {"classifier": ClassifierSettings, "embedder": EmbedderSettings}, lambda kind, made: section_of(made)
+)

@@ -3,17 +3,16 @@
 import inspect
 from typing import Any
 
-from pydantic import TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic.json_schema import JsonSchemaValue
 
 from shoal.search.config.meanings import meanings_of
-from shoal.search.config.run import Run
+from shoal.search.config.whole_schema import Whole, whole_schema
 
 BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 BEYOND = 2**60  # larger bounds are those of int64, which nobody needs to know
 
 
-class Described(GenerateJsonSchema):
+class Described(Whole):
     """Adds to each key its meaning, and to each kind of a rule or domain what its class says first."""
 
     def model_schema(self, schema: Any) -> JsonSchemaValue:
@@ -35,7 +34,7 @@ def first_sentence(written: type) -> str:
 
 def plain_schema() -> dict[str, Any]:
     """Return the schema as pydantic has it: a choice by `kind` is `oneOf` its sections."""
-    found: dict[str, Any] = with_bounds(TypeAdapter(Run).json_schema(schema_generator=Described))
+    found: dict[str, Any] = with_bounds(whole_schema(Described))
     return found
 
 

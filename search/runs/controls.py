@@ -1,6 +1,6 @@
 """The controls of a run: runs with the same budget, to compare it with."""
 
-from shoal.search.config.kinds import NO_EXPLOIT
+from shoal.search.config.kinds import no_exploit
 from shoal.search.config.mixing import POLICY, MixingSection
 from shoal.search.config.run import Run
 from shoal.search.records.directory import STRATIFIED
@@ -13,7 +13,7 @@ def controls(run: Run) -> list[Run]:
 
 def without_exploits(run: Run) -> Run:
     """Return the control: the same members with the same budget, which never copy."""
-    population = run.population.model_copy(update={"exploit": NO_EXPLOIT, "cull": None, "backtrack": False})
+    population = run.population.model_copy(update={"exploit": no_exploit(), "cull": None, "backtrack": False})
     return run.model_copy(update={"population": population, "directory": f"{run.directory}/baseline"})
 
 

@@ -18,7 +18,7 @@ from shoal.policies.laws.regmix import draw_mixtures
 from shoal.policies.mixing import normalise
 from shoal.policies.space import Float
 from shoal.search.checks.run import problems
-from shoal.search.config.kinds import NO_EXPLOIT
+from shoal.search.config.kinds import no_exploit
 from shoal.search.config.mixing import POLICY, MixingSection
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Cluster, Population, Start, Training
@@ -143,7 +143,7 @@ def as_population(run: Run, part: str, steps: int, repeats: int, mixtures: Seque
     training: Training = run.training.model_copy(
         update={"steps": steps, "warmup": min(run.training.warmup, steps // 4)}
     )
-    population = Population(members=len(starts), interval=short_interval(steps), exploit=NO_EXPLOIT)
+    population = Population(members=len(starts), interval=short_interval(steps), exploit=no_exploit())
     made = run.model_copy(
         update={
             "kind": "population",

@@ -9,7 +9,7 @@ from rich.console import Console
 from shoal.cluster.session import session
 from shoal.cluster.storage import Store
 from shoal.policies.schedule import Setting
-from shoal.search.config.kinds import NO_EXPLOIT
+from shoal.search.config.kinds import no_exploit
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Scheduled
 from shoal.search.errors import InputError
@@ -69,7 +69,7 @@ def as_one_model(run: Run, store: Store, member: int, path: list[Segment]) -> Ru
     interval = math.gcd(run.population.interval, *(setting.from_step for setting in settings))
     alone = {
         "members": 1,
-        "exploit": NO_EXPLOIT,
+        "exploit": no_exploit(),
         "cull": None,
         "backtrack": False,
         "parts": {},
