@@ -1,4 +1,4 @@
-"""Checks of what few files have: the module of each, and the rules it looks at, are imported for those alone."""
+"""Checks of what few files have: each module, and the rules it looks at, are imported for those alone."""
 
 from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.run import Run

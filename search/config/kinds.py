@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, RootModel
+from pydantic import BeforeValidator, RootModel
 
 from shoal.policies.rules import EXPLOITS, EXPLORES
 from shoal.policies.space import DOMAINS, Space

@@ -138,18 +138,18 @@ def kind_in(value: Any) -> str:
     return str(value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None))
 
 
-class Sections(Mapping[str, type[BaseModel]]):
+class Sections(Mapping[str, Any]):
     """Sections by kind; the classes that they set are imported when one is asked for, and each is made then."""
 
     def __init__(self, classes: Callable[[], Mapping[str, type]], make: Callable[[str, type], Any] = kind_of):
         self.find, self.make = classes, make
-        self.made: dict[str, type[BaseModel]] = {}
+        self.made: dict[str, Any] = {}
 
     @cached_property
     def classes(self) -> Mapping[str, type]:
         return self.find()
 
-    def __getitem__(self, kind: str) -> type[BaseModel]:
+    def __getitem__(self, kind: str) -> Any:
         if kind not in self.made:
             self.made[kind] = self.make(kind, self.classes[kind])
         return self.made[kind]
@@ -168,7 +168,7 @@ class OneOf:
     Only the section that a file names is made, since all of them take longer than everything else.
     """
 
-    sections: Mapping[str, type[BaseModel]]
+    sections: Mapping[str, Any]
     kind_in: Callable[[Any], str] = kind_in
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

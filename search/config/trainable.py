@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from shoal.search.config.rows import ROW_KINDS
 from shoal.search.config.sections_of import Sections, section_of
@@ -137,5 +136,6 @@ BUILT_IN: Mapping[str, Trainable] = {
 PRETRAINED = ("causal_lm", "preference")  # these train a folder of transformers
 # the classes whose constants a file gives under `settings:`, as classes of the user's own have them
 SETTINGS = Sections(
-    lambda: {"classifier": ClassifierSettings, "embedder": EmbedderSettings}, lambda kind, made: section_of(made)
+    lambda: {"classifier": ClassifierSettings, "embedder": EmbedderSettings},
+    lambda kind, made: section_of(made),
 )
