@@ -44,11 +44,11 @@ def run_of(values: dict[str, Any], path: str, folder: str) -> Run:
     if run.own:
         run = run.model_copy(update={"code": run.code or folder})
     refuse(path, idle(run))  # only here: a run directory's own file holds all keys, also unused ones
-    check_models(run)
+    check_opened(run)
     return run
 
 
-def check_models(run: Run) -> None:
+def check_opened(run: Run) -> None:
     """Raise InputError if a model or a tokenizer that the run begins with cannot be used.
 
     What looks at them is imported where there are some, since it takes longer than all other checks.

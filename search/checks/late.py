@@ -5,7 +5,7 @@ from shoal.search.config.run import Run
 from shoal.search.config.trainable import SETTINGS
 
 
-def check_mixing(run: Run) -> str:
+def look_at_mixing(run: Run) -> str:
     if run.mixing is None:
         if isinstance(run.hyperparameters.get("mixing"), SpaceWithin):
             return "hyperparameters.mixing: searches a mixing policy's settings, but there is no `mixing:`"
@@ -15,7 +15,7 @@ def check_mixing(run: Run) -> str:
     return mixing.check_mixing(run)
 
 
-def check_objective(run: Run) -> str:
+def look_at_objective(run: Run) -> str:
     if run.sampling.rule is not None and run.sampling.rule.kind == "storm" and run.trainable != "classifier":
         return f"sampling.rule: storm weighs rows by their class, so it needs a classifier, got {run.trainable}"
     known = run.described.hyperparameters or ()
@@ -28,7 +28,7 @@ def check_objective(run: Run) -> str:
     return objective.check_objective(run)
 
 
-def check_settings_section(run: Run) -> str:
+def look_at_settings(run: Run) -> str:
     if run.kind == "distill" or run.trainable not in SETTINGS:
         return ""
     from shoal.search.checks import objective
@@ -36,7 +36,7 @@ def check_settings_section(run: Run) -> str:
     return objective.check_settings_section(run)
 
 
-def check_images(run: Run) -> str:
+def look_at_images(run: Run) -> str:
     if run.trainable != "classifier":
         return ""
     from shoal.search.checks import vision
@@ -44,7 +44,7 @@ def check_images(run: Run) -> str:
     return vision.check_images(run)
 
 
-def check_selection(run: Run) -> str:
+def look_at_selection(run: Run) -> str:
     if run.selection is None:
         return ""
     from shoal.search.checks import selection
@@ -52,7 +52,7 @@ def check_selection(run: Run) -> str:
     return selection.check_selection(run)
 
 
-def check_swarm(run: Run) -> str:
+def look_at_swarm(run: Run) -> str:
     if run.kind != "mixture":
         return "swarm: belongs to a run of `kind: mixture`" if run.swarm is not None else ""
     from shoal.search.checks import swarm
@@ -60,7 +60,7 @@ def check_swarm(run: Run) -> str:
     return swarm.check_swarm(run)
 
 
-def check_begin(run: Run) -> str:
+def look_at_begin(run: Run) -> str:
     if run.begin is None and not run.stages:
         return ""
     from shoal.search.checks import stages

@@ -9,13 +9,13 @@ from shoal.search.checks.declared import check_rows_taken, constant_of, without_
 from shoal.search.checks.distill import check_distill
 from shoal.search.checks.generated import check_generated
 from shoal.search.checks.late import (
-    check_begin,
-    check_images,
-    check_mixing,
-    check_objective,
-    check_selection,
-    check_settings_section,
-    check_swarm,
+    look_at_begin,
+    look_at_images,
+    look_at_mixing,
+    look_at_objective,
+    look_at_selection,
+    look_at_settings,
+    look_at_swarm,
 )
 from shoal.search.checks.price import check_population_parts, check_price
 from shoal.search.checks.prior import check_prior
@@ -291,18 +291,18 @@ CHECKS = (
     check_hyperparameters,
     check_values,
     check_rows_taken,
-    check_settings_section,
+    look_at_settings,
     check_data,
     check_row_keys,
     check_generated,
-    check_objective,
-    check_images,
-    check_mixing,
+    look_at_objective,
+    look_at_images,
+    look_at_mixing,
     check_starts,
     check_grid,
     check_stop,
     check_track,
-    check_swarm,
+    look_at_swarm,
     check_model,
     check_room,
     check_sampling,
@@ -311,9 +311,9 @@ CHECKS = (
     check_price,
     check_recipes,
     check_sampled_numbers,
-    check_selection,
+    look_at_selection,
     check_distill,
-    check_begin,
+    look_at_begin,
     check_prior,
 )
 # `kind: mixture` makes its populations later: `as_population` checks them there
@@ -322,11 +322,11 @@ FOR_MIXTURES = (
     check_rows_taken,
     check_data,
     check_row_keys,
-    check_swarm,
+    look_at_swarm,
     check_model,
     check_sampling,
     check_score,
-    check_selection,
+    look_at_selection,
 )
 
 

@@ -29,13 +29,13 @@ COLUMNS = ["data", "columns"]  # below it stands a name, and then the kind
 SCORE_LIST = ["selection", "scores"]  # below it stands a number, and then the kind
 
 
-def mixers() -> Mapping[str, type]:
+def mixer_kinds() -> Mapping[str, type]:
     from shoal.policies.mixers.rules import MIXERS
 
     return MIXERS
 
 
-def selectors() -> Mapping[str, type]:
+def selector_kinds() -> Mapping[str, type]:
     from shoal.policies.selection.rules import SELECTORS
 
     return SELECTORS
@@ -52,8 +52,8 @@ KINDS_BY_KEY: dict[str, Iterable[str]] = {
     "population.exploit": EXPLOITS,
     "population.explore": EXPLORES,
     "sampling.rule": SAMPLER,
-    "mixing.policy": Sections(mixers),
-    "selection.policy": Sections(selectors),
+    "mixing.policy": Sections(mixer_kinds),
+    "selection.policy": Sections(selector_kinds),
     "selection.scores": Sections(selection_scores),
     "data.format": FORMATS,
     "objective": OBJECTIVE,

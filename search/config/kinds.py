@@ -10,19 +10,19 @@ from shoal.policies.space import DOMAINS, Space
 from shoal.search.config.sections_of import OneOf, Sections, Settings, kind_in, kind_of
 
 
-def samplers() -> Mapping[str, type]:
+def sampler_kinds() -> Mapping[str, type]:
     from shoal.policies.sampling.rules import SAMPLERS
 
     return SAMPLERS
 
 
-def adapters() -> Mapping[str, type]:
+def adapter_kinds() -> Mapping[str, type]:
     from shoal.trainables.pretrained.settings import LowRank
 
     return {"lora": LowRank}
 
 
-def objectives() -> Mapping[str, type]:
+def objective_kinds() -> Mapping[str, type]:
     from shoal.trainables.objectives.kinds import OBJECTIVES
 
     return OBJECTIVES
@@ -30,9 +30,9 @@ def objectives() -> Mapping[str, type]:
 
 EXPLOIT = Sections(lambda: EXPLOITS)
 EXPLORE = Sections(lambda: EXPLORES)
-SAMPLER = Sections(samplers)
-ADAPTER = Sections(adapters)  # of pretrained models
-OBJECTIVE = Sections(objectives)  # the losses of built-in classes
+SAMPLER = Sections(sampler_kinds)
+ADAPTER = Sections(adapter_kinds)  # the adapters of pretrained models
+OBJECTIVE = Sections(objective_kinds)  # the losses of built-in classes
 
 AnyAdapter = Annotated[Any, OneOf(ADAPTER)]
 AnyExploit = Annotated[Any, OneOf(EXPLOIT)]
