@@ -182,7 +182,7 @@ def check_leak(leak: Leak, most: float, target: str, report: Callable[[str], Non
     if not leak.rows.any():
         return
     where = ", ".join(f"{count} in {name}" for name, count in leak.by_group.items())
-    said = f"{leak.target} of its {leak.target_rows} rows stand in the pool too ({where})"
+    said = f"{leak.target} of its {leak.target_rows} rows stand in the pool too{leak.how} ({where})"
     if leak.share > most:
         raise InputError(
             f"selection.target ({target}): {said}, more than data.bad_share ({most:g}) allows: what is chosen "

@@ -1,18 +1,18 @@
-"""Rows of the pool that the target has too: stretches of tokens that both contain."""
+"""Rows of the pool that the target has too: stretches of tokens, or signs of records, that both contain."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shoal.policies.sampling.chance import mixed_bits
 from shoal.search.selection.corpora import Corpus, read_groups, stored_rows
+from shoal.search.selection.signs import PRIME, Signs, signs_of, telling
 
 STRETCH = 32  # tokens, or a quarter of a row if that is less: the stretches at a row's border are not seen
 COMMON = 0.5  # a row leaks if more than this share of its stretches stand in the target
 TOKENS_AT_ONCE = 1 << 18  # their hashes take some 50 bytes each while they are made
-PRIME = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no bit of a power of it is lost
 IN_TARGET = "in the target too"
 
 
@@ -23,6 +23,7 @@ class Leak(NamedTuple):
     target: int
     target_rows: int
     by_group: dict[str, int]  # rows of each group of the pool
+    how: str = ""  # in what they are alike, in words
 
     @property
     def share(self) -> float:
@@ -31,8 +32,9 @@ class Leak(NamedTuple):
 
 def find_leak(pool: Corpus, targets: Corpus) -> Leak:
     """Compare the pool with the target: wherever a row is cut, a document in both shares its stretches."""
-    row_type = pool.manifest.row_type
-    size = row_type.itemsize if row_type.names else min(STRETCH, max(pool.manifest.sequence_length // 4, 1))
+    size = min(STRETCH, max(pool.manifest.sequence_length // 4, 1))
+    if pool.manifest.row_type.names:
+        return records_leak(pool, targets, size)
     hashes = [stretch_hashes(rows, size) for rows in each_file(targets)]
     known = np.unique(np.concatenate([each.ravel() for each in hashes]))
     leaked, seen = [], [np.empty(0, np.uint64)]
@@ -44,18 +46,52 @@ def find_leak(pool: Corpus, targets: Corpus) -> Leak:
             seen.append(np.unique(found[common]))
     rows_leaked, in_pool = np.concatenate(leaked), np.unique(np.concatenate(seen))
     theirs = sum(int((np.isin(each, in_pool).mean(axis=1) > COMMON).sum()) for each in hashes)
+    return Leak(rows_leaked, theirs, targets.rows, counts_by_group(pool, rows_leaked))
+
+
+def counts_by_group(pool: Corpus, rows_leaked: NDArray[np.bool_]) -> dict[str, int]:
     groups = np.bincount(read_groups(pool)[rows_leaked], minlength=len(pool.groups))
     by_group = dict(zip(pool.groups, groups.tolist(), strict=True))
-    return Leak(rows_leaked, theirs, targets.rows, {name: count for name, count in by_group.items() if count})
+    return {name: count for name, count in by_group.items() if count}
 
 
-def each_file(corpus: Corpus) -> Iterator[NDArray[np.unsignedinteger]]:
-    """Yield rows of tokens, some of a file at a time; of records their bytes, which are compared whole."""
+def records_leak(pool: Corpus, targets: Corpus, least: int) -> Leak:
+    """Compare records by their signs: one that is in the target makes a row a leak, whatever else it holds."""
+    columns = pool.data.columns or {}
+    texts = [
+        name
+        for name in pool.manifest.row_type.names or ()
+        if getattr(columns.get(name), "kind", "") == "text" and columns[name].most is None
+    ]
+    theirs = list(each_signs(targets, texts, least))
+    known = {name: telling([signs[name] for signs in theirs]) for name in (theirs[0] if theirs else ())}
+    leaked, seen = np.zeros(pool.rows, np.bool_), {name: [np.empty(0, np.uint64)] for name in known}
+    for signs in each_signs(pool, texts, least):
+        for name, keys in known.items():
+            found = np.isin(signs[name].key, keys)
+            leaked[signs[name].row[found]] = True
+            seen[name].append(np.unique(signs[name].key[found]))
+    in_pool = {name: np.concatenate(keys) for name, keys in seen.items()}
+    rows = [each[name].row[np.isin(each[name].key, in_pool[name])] for each in theirs for name in known]
+    target = len(np.unique(np.concatenate(rows))) if rows else 0
+    how = "" if set(known) <= {"whole"} else ", whole or by what is asked or answered"
+    return Leak(leaked, target, targets.rows, counts_by_group(pool, leaked), how)
+
+
+def each_signs(corpus: Corpus, texts: list[str], least: int) -> Iterator[dict[str, Signs]]:
+    """Yield the signs of a corpus's records, some at a time; rows are numbered in the order of the files."""
+    start = 0
+    for rows in each_file(corpus):
+        found = signs_of(rows, texts, least)
+        yield {name: signs._replace(row=signs.row + start) for name, signs in found.items()}
+        start += len(rows)
+
+
+def each_file(corpus: Corpus) -> Iterator[NDArray[Any]]:
+    """Yield rows, some of a file at a time."""
     for file in corpus.files:
         _, rows = stored_rows(corpus.store, file)
-        if rows.dtype.names:
-            rows = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
-        step = max(1, TOKENS_AT_ONCE // rows.shape[1])
+        step = max(1, TOKENS_AT_ONCE // (rows.dtype.itemsize if rows.dtype.names else rows.shape[1]))
         yield from (rows[start : start + step] for start in range(0, len(rows), step))
 
 
