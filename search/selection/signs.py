@@ -10,7 +10,7 @@ from shoal.policies.sampling.chance import mixed_bits
 from shoal.search.selection.interface import is_instruction
 
 PRIME = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no bit of a power of it is lost
-NUMBERS = np.int64(1 << 20)  # texts of a row have smaller numbers
+MOST_TEXTS = np.int64(1 << 20)  # texts of a row have smaller numbers
 Hashes = NDArray[np.uint64]
 
 
@@ -19,7 +19,7 @@ class Signs(NamedTuple):
 
     row: NDArray[np.int64]
     key: Hashes
-    beside: Hashes  # what stands beside it, such as the answer to what is asked
+    beside: Hashes  # hashes of the things beside these, such as the answer to a prompt
 
 
 def telling(signs: Sequence[Signs]) -> Hashes:
@@ -53,12 +53,12 @@ def of_examples(
     row: NDArray[np.int64], number: NDArray[np.int64], key: Hashes, length: NDArray[np.int64], least: int
 ) -> dict[str, Signs]:
     """Return the signs of examples, whose prompt has an even number and whose answer the next one."""
-    examples, place = np.unique(row * NUMBERS + number // 2, return_inverse=True)
+    examples, place = np.unique(row * MOST_TEXTS + number // 2, return_inverse=True)
     sides = np.zeros((2, len(examples)), np.uint64)
     sides[number % 2, place] = key
     lengths = np.zeros(len(examples), np.int64)
     lengths[place[number % 2 == 1]] = length[number % 2 == 1]
-    of = examples // NUMBERS
+    of = examples // MOST_TEXTS
     asked, answered = sides
     whole = mixed_bits(asked * PRIME + answered)
     there, told = asked != 0, lengths >= least
@@ -94,7 +94,7 @@ def text_hashes(
     `numbers` says of which text of its row a token is, and 0 of none. A text's tokens are taken in their order.
     """
     at = np.flatnonzero(numbers)
-    keys = at // tokens.shape[1] * NUMBERS + numbers.ravel()[at]
+    keys = at // tokens.shape[1] * MOST_TEXTS + numbers.ravel()[at]
     order = np.argsort(keys, kind="stable")
     keys, at = keys[order], at[order]
     starts = np.flatnonzero(np.diff(keys, prepend=-1))
@@ -103,7 +103,7 @@ def text_hashes(
     powers = np.cumprod(np.full(tokens.shape[1], PRIME, np.uint64), dtype=np.uint64)
     mixed = mixed_bits(tokens.ravel()[at].astype(np.int64).astype(np.uint64) + np.uint64(1)) * powers[within]
     sums = np.add.reduceat(mixed, starts) if len(starts) else mixed
-    return keys[starts] // NUMBERS, keys[starts] % NUMBERS, mixed_bits(sums), lengths
+    return keys[starts] // MOST_TEXTS, keys[starts] % MOST_TEXTS, mixed_bits(sums), lengths
 
 
 def hashes_of_bytes(rows: NDArray[Any]) -> Hashes:
