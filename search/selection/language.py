@@ -70,6 +70,10 @@ def open_reader(key: str, model: str, tokenizer: str, length: int, device: str, 
     from shoal.trainables.pretrained.peft_files import add_adapter
 
     folder, base = model_and_base(key, model)
+    if trainable_of(base):  # an adapter of an exported decoder, which learnt preferences
+        decoder = open_decoder(key, base, length, device)
+        add_adapter(decoder, folder)
+        return Reader(decoder)
     try:
         module = judging_model(base, kind, device)
         if folder != base:
@@ -143,16 +147,16 @@ def check_readable(key: str, model: str, tokenizer: str, vocabulary: int, kind: 
             f"{key}: must be the folder of an exported model or of transformers, with config.json and "
             f"model.safetensors, such as runs/NAME/best, got {model}."
         )
-    if trainable_of(model):
+    folder, base = (model, model) if trainable_of(model) else model_and_base(key, model)
+    if trainable_of(base):
         if kind == CLASSES:
             raise InputError(
                 f"{key}: must be a classifier of transformers, but {model} is an exported decoder."
             )
-        check_exported(key, model, tokenizer, vocabulary)
+        check_exported(key, base, tokenizer, vocabulary)
         return
     if importlib.util.find_spec("transformers") is None:
         raise InputError(f"{key}: a folder of transformers needs {INSTALL_MODELS}")
-    folder, base = model_and_base(key, model)
     config_of(base, key)
     refuse_hidden(key, folder, model)
 

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shoal.trainables.scoring import last_states
+
 PAIRS_AT_A_TIME = 16
 
 
@@ -36,7 +38,7 @@ def ches(better: Tensor, worse: Tensor, lengths: tuple[Tensor, Tensor] | None = 
 
 
 def pair_scores(module: Any, rows: dict[str, NDArray[Any]], normalised: bool) -> NDArray[np.float32]:
-    """Return the score of each preference row by a model of transformers that gives states: `(rows,)`."""
+    """Return the score of each preference row, `(rows,)`, by a Decoder or by states of a model of transformers."""
     device = next(module.parameters()).device
     found = []
     for start in range(0, len(rows["chosen"]), PAIRS_AT_A_TIME):
@@ -47,7 +49,7 @@ def pair_scores(module: Any, rows: dict[str, NDArray[Any]], normalised: bool) ->
                 for each in (name, f"{name}_mask")
             )
             with torch.no_grad():
-                sums.append(summed_states(module(input_ids=tokens).last_hidden_state.float(), mask))
+                sums.append(summed_states(last_states(module, tokens).float(), mask))
         lengths = (sums[0][1], sums[1][1]) if normalised else None
         found.append(ches(sums[0][0], sums[1][0], lengths))
     return torch.cat(found).cpu().numpy() if found else np.empty(0, np.float32)

@@ -16,15 +16,19 @@ from shoal.search.errors import InputError
 from shoal.search.load import load_run
 from shoal.search.records.pretrained import export_pretrained
 from shoal.search.runs.dry import try_out
+from shoal.search.selection.language import CAUSAL, CLASSES, check_readable, digest_of_weights, open_reader
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.decoder import Decoder, initialise, trained_decoder
 from shoal.trainables.objectives.kinds import OBJECTIVES
 from shoal.trainables.objectives.weighted import weighted_sum
+from shoal.trainables.pretrained.ches import pair_scores
 from shoal.trainables.pretrained.folder import loaded_model
 from shoal.trainables.pretrained.preference import PreferenceModel
 from shoal.trainables.pretrained.settings import LowRank, Pretrained
+from shoal.trainables.scoring import row_losses
 from shoal.trainables.settings import DecoderShape, Recipe
 from shoal.trainables.stack import Stack
+from tests.helpers.pretrained import instruction_rows, token_rows
 from tests.trainables.pretrained.test_preference import pairs
 
 SHAPE = {"vocabulary": 257, "sequence_length": 16, "layers": 2, "heads": 2, "width": 16}
@@ -123,6 +127,40 @@ def test_an_export_is_a_decoder_again(best: str, adapter: LowRank | None, tmp_pa
     member.module.eval()
     with torch.no_grad():
         assert torch.allclose(again(input_ids=tokens).logits, member.module(input_ids=tokens).logits, atol=1e-5)
+
+
+def test_adapters_that_learnt_pairs_score_rows_as_the_merged_model_does(best: str, tmp_path) -> None:
+    member = preferring(best, ADAPTER)
+    member.train(5)
+    named = "adapter: {kind: lora, rank: 4, alpha: 8, targets: [project, output, rise, fall]}"
+    run = load_run("run.yaml", ["model={path: best, " + named + "}"])
+    told = {"trainable": "preference", "run": "pairs", "step": 5, "tokenizer": "bytes", "shape": {}}
+    for merge, name in ((False, "adapter"), (True, "merged")):
+        store = Store(str(tmp_path / name))
+        export_pretrained(run, member.state()["weights"], told, store, merge=merge)
+        check_readable("key", name, "bytes", 257, CAUSAL)
+    adapter, merged, base = (
+        open_reader("key", each, "bytes", 16, "cpu") for each in ("adapter", "merged", best)
+    )
+    for rows in (token_rows(6), trained_rows(6)):
+        found = adapter.judge(rows, row_losses)
+        np.testing.assert_allclose(found, merged.judge(rows, row_losses), atol=1e-5)
+        assert not np.allclose(found, base.judge(rows, row_losses), atol=1e-4)
+    scores = [pair_scores(each.module, pairs(3), False) for each in (adapter, merged, base)]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-4, atol=1e-4)
+    assert not np.allclose(scores[0], scores[2], rtol=1e-3)
+    assert len({digest_of_weights("key", each) for each in ("adapter", "merged", best)}) == 3
+    with pytest.raises(InputError, match="must be a classifier of transformers"):
+        check_readable("key", "adapter", "bytes", 257, CLASSES)
+
+
+def trained_rows(rows: int) -> np.ndarray:
+    """Return instruction rows as a corpus stores them."""
+    given = instruction_rows(rows)
+    found = np.zeros(rows, [(name, each.dtype, each.shape[1:]) for name, each in given.items()])
+    for name, each in given.items():
+        found[name] = each
+    return found
 
 
 def test_a_run_takes_the_tokenizer_of_the_decoder(best: str) -> None:
