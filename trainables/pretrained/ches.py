@@ -38,7 +38,7 @@ def ches(better: Tensor, worse: Tensor, lengths: tuple[Tensor, Tensor] | None = 
 
 
 def pair_scores(module: Any, rows: dict[str, NDArray[Any]], normalised: bool) -> NDArray[np.float32]:
-    """Return the score of each preference row, `(rows,)`, by a Decoder or by states of a model of transformers."""
+    """Return the score of each preference row, `(rows,)`, by a Decoder or a model of transformers."""
     device = next(module.parameters()).device
     found = []
     for start in range(0, len(rows["chosen"]), PAIRS_AT_A_TIME):
