@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from shoal.trainables.experts import Gate, largest, unevenness, weighed
 from shoal.trainables.searched_numbers import FloatOrTensor, cross_entropy, dropout
-from shoal.trainables.settings import DecoderShape
+from shoal.trainables.settings import TEMPERATURES, Cooling, DecoderShape
 
 
 class Attention(nn.Module):
@@ -41,7 +42,7 @@ class Attention(nn.Module):
 class DecoderBlock(nn.Module):
     def __init__(self, shape: DecoderShape):
         super().__init__()
-        hidden = round(shape.expansion * shape.width)
+        hidden = shape.experts * round(shape.expansion * shape.width)
         self.attention_norm = nn.RMSNorm(shape.width)
         self.attention = Attention(shape)
         self.feed_norm = nn.RMSNorm(shape.width)
@@ -57,25 +58,60 @@ class DecoderBlock(nn.Module):
         return x + dropout(fed, rate, self.training)
 
 
+class ExpertBlock(DecoderBlock):
+    """A block whose `rise` and `fall` are those of several experts, one after another."""
+
+    def __init__(self, shape: DecoderShape):
+        super().__init__(shape)
+        self.active = shape.active_experts
+        self.gate = Gate(shape.width, shape.experts, shape.gate)
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        rate: FloatOrTensor,
+        seen: Tensor | None,
+        temperature: Tensor,
+        cooling: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the stream, and while the gate is `cooling` each expert's share `(rows, length, experts)`."""
+        x = x + self.attention(self.attention_norm(x), cosine, sine, rate, seen)
+        normed = self.feed_norm(x)
+        shares = self.gate(normed, temperature)
+        kept = shares if cooling else largest(shares, self.active)
+        fed = self.fall(weighed(functional.relu(self.rise(normed)).square(), kept))
+        x = x + dropout(fed, rate, self.training)
+        return (x, shares) if cooling else x
+
+
 class Decoder(nn.Module):
     """Token ids `(rows, length)` in, logits `(rows, length, vocabulary)` out.
 
     `segment`, `(rows, length)`, numbers the examples of a row: attention and positions stay within each. With
     `hidden`, `(rows, length)`, each place looks at all others, and a token where it is True has no vector.
+
+    One with experts is judged at its gate's last temperature. While it is `cooling` it has the step's, and
+    returns also how unevenly each row uses the experts, `(rows,)`.
     """
 
     cosine: Tensor
     sine: Tensor
+    temperatures: Tensor  # (2,), only with experts: that of this step, and the last one
 
     def __init__(self, shape: DecoderShape):
         super().__init__()
         self.shape = shape
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
-        self.blocks = nn.ModuleList(DecoderBlock(shape) for _ in range(shape.layers))
+        block = ExpertBlock if shape.experts > 1 else DecoderBlock
+        self.blocks = nn.ModuleList(block(shape) for _ in range(shape.layers))
         self.norm = nn.RMSNorm(shape.width)
         cosine, sine = rotary_angles(shape.sequence_length, shape.width // shape.heads)
         self.register_buffer("cosine", cosine, persistent=False)
         self.register_buffer("sine", sine, persistent=False)
+        if shape.experts > 1:
+            self.register_buffer(TEMPERATURES, torch.tensor([Cooling.gate_start, Cooling.gate_end]))
 
     def forward(
         self,
@@ -83,7 +119,8 @@ class Decoder(nn.Module):
         dropout: FloatOrTensor = 0.0,
         segment: Tensor | None = None,
         hidden: Tensor | None = None,
-    ) -> Tensor:
+        cooling: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         length = tokens.shape[1]
         cosine, sine, seen = self.cosine[:length], self.sine[:length], None
         if segment is not None:
@@ -94,9 +131,29 @@ class Decoder(nn.Module):
         if hidden is not None:
             x = x * ~hidden[..., None]
             seen = seen_both_ways(torch.zeros_like(tokens) if segment is None else segment)
+        if not cooling:
+            return self.logits_of(self.through(x, cosine, sine, dropout, seen))
+        x, shares = self.through_cooling(x, cosine, sine, dropout, seen)
+        return self.logits_of(x), unevenness(shares, None if segment is None else segment > 0)
+
+    def through(
+        self, x: Tensor, cosine: Tensor, sine: Tensor, rate: FloatOrTensor, seen: Tensor | None = None
+    ) -> Tensor:
+        """Return the stream after the last block, of what goes into the first one."""
+        gated = (self.temperatures[1],) if self.shape.experts > 1 else ()
         for block in self.blocks:
-            x = block(x, cosine, sine, dropout, seen)
-        return self.logits_of(x)
+            x = block(x, cosine, sine, rate, seen, *gated)
+        return x
+
+    def through_cooling(
+        self, x: Tensor, cosine: Tensor, sine: Tensor, rate: FloatOrTensor, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the same at the step's temperature, and shares `(layers, rows, length, experts)`."""
+        found = []
+        for block in self.blocks:
+            x, shares = block(x, cosine, sine, rate, seen, self.temperatures[0], True)
+            found.append(shares)
+        return x, torch.stack(found)
 
     def logits_of(self, x: Tensor) -> Tensor:
         """Return the logits of what the last block gives."""
@@ -143,7 +200,7 @@ def initialise(model: Decoder, generator: torch.Generator) -> None:
     """Draw normal weights; those that write to the residual stream are scaled down with depth."""
     for name, weight in model.named_parameters():
         if weight.dim() < 2:
-            nn.init.ones_(weight)
+            nn.init.constant_(weight, 0.0 if name.endswith("bias") else 1.0)
             continue
         residual = name.endswith(("output.weight", "fall.weight"))
         scale = 0.02 / (2 * model.shape.layers) ** 0.5 if residual else 0.02

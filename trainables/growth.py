@@ -42,6 +42,12 @@ class Growth(NamedTuple):
 
 def growth_between(old: DecoderShape, new: DecoderShape) -> Growth:
     """Return how one shape becomes the other; raises ValueError where no whole map leads there."""
+    mixers = [(each.experts, each.gate) for each in (old, new)]
+    if max(old.experts, new.experts) > 1 and (mixers[0] != mixers[1] or sized(old) != sized(new)):
+        raise ValueError(
+            f"a decoder with experts must keep its layers, heads, widths, experts and gate: it neither grows "
+            f"nor shrinks, but it has experts {old.experts} and would have {new.experts}."
+        )
     for grows, (small, large) in ((True, (old, new)), (False, (new, old))):
         width, depth = large.width // small.width, large.layers // max(small.layers, 1)
         # heads keep their width, so that angles of positions stay
@@ -57,6 +63,10 @@ def growth_between(old: DecoderShape, new: DecoderShape) -> Growth:
         f"a decoder must become so many times as wide, with as many times the heads, and so many times as deep "
         f"(or the reverse), but it is {told[0]} and would be {told[1]}."
     )
+
+
+def sized(shape: DecoderShape) -> tuple[float, ...]:
+    return shape.layers, shape.heads, shape.width, round(shape.expansion * shape.width)
 
 
 def grow_weights(weights: NamedArrays, growth: Growth, depth: Depth = "zero") -> dict[str, NDArray[Any]]:

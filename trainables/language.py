@@ -1,13 +1,15 @@
 """A language model as a member: the decoder and its losses."""
 
 from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from shoal.trainables.answering import until_end
 from shoal.trainables.decoder import Decoder, initialise, losses_by_token
+from shoal.trainables.experts import temperature_at
 from shoal.trainables.forgetting import FORGET, extraction, likeliest_right
 from shoal.trainables.hiding import hides, with_hidden
 from shoal.trainables.network import Network
@@ -16,7 +18,9 @@ from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.pretrained.rows import mean_counted
 from shoal.trainables.scores import TokenIds
 from shoal.trainables.searched_numbers import FloatOrTensor, cross_entropy, squared_log_partition, used
-from shoal.trainables.settings import DecoderShape
+from shoal.trainables.settings import TEMPERATURES, Cooling, DecoderShape
+
+COOLS = frozenset(Cooling.__dataclass_fields__)  # numbers of a gate
 
 
 class LanguageModel(Network):
@@ -25,6 +29,9 @@ class LanguageModel(Network):
     A row's loss is the mean over its tokens, of instructions over those of answers, in nats. Some rows may be
     forgotten (`objectives.forget`); or a share of the tokens is hidden, and found from both sides
     (`objectives.masked`).
+
+    With experts a gate cools over the run, and a row that uses them unevenly loses more. Rows are judged at the
+    gate's last temperature, which is kept among the weights.
     """
 
     takes = frozenset({"tokens", "instruction"})
@@ -32,6 +39,10 @@ class LanguageModel(Network):
     writes = True
     shape: DecoderShape
     losses: Weighted | None = None  # None: the next token's loss alone
+    gate_start: float = Cooling.gate_start
+    gate_end: float = Cooling.gate_end
+    gate_balance: float = Cooling.gate_balance
+    searched: ClassVar[Set[str]] = COOLS
 
     def build(self) -> nn.Module:
         model = Decoder(self.shape)
@@ -40,7 +51,25 @@ class LanguageModel(Network):
 
     def own_numbers(self, chosen: Mapping[str, Any]) -> dict[str, float]:
         own = super().own_numbers(chosen)
+        cooling = {name: own.pop(name) for name in COOLS}
+        if self.gated:
+            own |= asdict(Cooling(**cooling))  # which checks them
+        elif named := sorted(COOLS & chosen.keys()):
+            raise ValueError(f"{named[0]} is of a gate between experts, but there is one expert.")
         return own if self.losses is None else own | self.losses.numbers(chosen.get("objective", {}))
+
+    @property
+    def gated(self) -> bool:
+        """Whether it has several experts."""
+        return self.shape.experts > 1
+
+    def begin_step(self, trained: int) -> None:
+        if not self.gated:
+            return
+        end = self.numbers["gate_end"]
+        now = temperature_at(trained, self.recipe.steps, self.numbers["gate_start"], end)
+        held: Tensor = getattr(self.module, TEMPERATURES)
+        held.copy_(torch.tensor([now, end]))
 
     @property
     def hides(self) -> bool:
@@ -50,7 +79,17 @@ class LanguageModel(Network):
     def loss(self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         if self.hides:
             return self.hidden_loss(module, batch, numbers)
-        return self.losses_of(decoder_logits(module, batch, numbers["dropout"]), batch, numbers)
+        logits, uneven = self.trained_pass(module, numbers, *seen_in(batch))
+        return self.losses_of(logits, batch, numbers) + uneven
+
+    def trained_pass(
+        self, module: nn.Module, numbers: Mapping[str, FloatOrTensor], tokens: Tensor, *seen: Tensor | None
+    ) -> tuple[Tensor, FloatOrTensor]:
+        """Return logits, and what each row loses for its use of experts, `(rows,)`: 0 without, or judged."""
+        if not (self.gated and module.training):
+            return module(tokens, numbers["dropout"], *seen), 0.0
+        logits, uneven = module(tokens, numbers["dropout"], *seen, cooling=True)
+        return logits, numbers["gate_balance"] * uneven
 
     def losses_of(self, logits: Tensor, batch: Any, numbers: Mapping[str, FloatOrTensor]) -> Tensor:
         """Return each row's training loss, `(rows,)`: that of rows to forget is another one."""
@@ -73,14 +112,15 @@ class LanguageModel(Network):
         assert self.losses is not None
         rows = with_hidden(batch, self.shape.vocabulary, module.training, numbers)
         tokens, found = rows.tokens, rows.found
-        logits = module(rows.read, numbers["dropout"], rows.segment, rows.blank)
+        logits, uneven = self.trained_pass(module, numbers, rows.read, rows.segment, rows.blank)
         flat = cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), numbers["label_smoothing"])
         losses, z_loss = flat.view(tokens.shape), numbers["z_loss"]
         if used(z_loss):
             losses = losses + z_loss * logits.float().logsumexp(dim=-1).square()
         if full:
             return losses.masked_fill(~found, float("nan"))
-        return self.losses.loss({"hidden_nats": mean_counted(losses, found.float())}, {}, numbers, {})[0]
+        of_rows = mean_counted(losses, found.float())
+        return self.losses.loss({"hidden_nats": of_rows}, {}, numbers, {})[0] + uneven
 
     def measure(self, split: str = "validation") -> dict[str, float]:
         return super().measure(split) | extraction(self, self.extracted)
@@ -116,11 +156,11 @@ class LanguageModel(Network):
     def losses_and_parts(
         self, module: nn.Module, batch: Any, numbers: Mapping[str, FloatOrTensor]
     ) -> tuple[Tensor, Tensor]:
-        logits = decoder_logits(module, batch, numbers["dropout"])
-        with torch.no_grad():  # without dropout one pass serves both
-            sober = decoder_logits(module, batch) if numbers["dropout"] else logits
+        logits, uneven = self.trained_pass(module, numbers, *seen_in(batch))
+        with torch.no_grad():  # without dropout and a gate that cools one pass serves both
+            sober = decoder_logits(module, batch) if numbers["dropout"] or self.gated else logits
             parts = self.parts_of(sober, batch)
-        return self.losses_of(logits, batch, numbers), parts
+        return self.losses_of(logits, batch, numbers) + uneven, parts
 
     def write(
         self, module: nn.Module, prompts: Sequence[TokenIds], most: int, ends: Set[int]
@@ -158,12 +198,17 @@ def is_marked(batch: Any) -> bool:
     return isinstance(batch, Mapping) and FORGET in batch
 
 
-def decoder_logits(module: nn.Module, batch: Any, dropout: FloatOrTensor = 0.0) -> Tensor:
+def seen_in(batch: Any) -> tuple[Tensor, ...]:
+    """Return the tokens of a batch, and the examples that they are of if it says so."""
     if not isinstance(batch, Mapping) or "segment" not in batch:
-        logits: Tensor = module(tokens_in(batch), dropout)
-        return logits
-    found: Tensor = module(tokens_in(batch), dropout, batch["segment"].long())
-    return found
+        return (tokens_in(batch),)
+    return tokens_in(batch), batch["segment"].long()
+
+
+def decoder_logits(module: nn.Module, batch: Any) -> Tensor:
+    tokens, *segment = seen_in(batch)
+    logits: Tensor = module(tokens, 0.0, *segment)
+    return logits
 
 
 def answer_places(batch: Any) -> Tensor | None:

@@ -295,6 +295,9 @@ class Network(Judged):
         self.shrink(rate_at(self.trained, self.recipe))
         self.trained += 1
 
+    def begin_step(self, trained: int) -> None:
+        """Let buffers of the module have what this step asks for, after so many; alone or in a stack."""
+
     def shrink(self, rate: float) -> None:
         """Move matrices towards 0 as the prior says, after a step of this learning rate."""
         if self.recipe.prior:
@@ -303,6 +306,7 @@ class Network(Judged):
                     shrink_to_zero(weight, rate * self.recipe.prior, self.recipe.prior_shape)
 
     def set_rates(self) -> None:
+        self.begin_step(self.trained)
         recipe = self.recipe
         for group in self.optimiser.param_groups:
             group["lr"] = rate_at(self.trained, recipe)

@@ -6,6 +6,9 @@ from typing import Annotated
 
 from shoal.trainables.recipes.densities import DENSITY_RULES
 
+GATES = ("linear", "tanh", "sigmoid")
+TEMPERATURES = "temperatures"  # the gates' temperatures have this name among a decoder's weights
+
 
 @dataclass(frozen=True)
 class DecoderShape:
@@ -17,6 +20,9 @@ class DecoderShape:
     heads: int = 4  # attention heads of a block
     width: int = 128  # numbers of a token between blocks
     expansion: float = 4.0  # width of the feed-forward layer, as a multiple of `width`
+    experts: int = 1  # feed-forward layers of a block, mixed by a gate; all are computed, so none saves time
+    gate: str = "linear"  # what its products go through: nothing (linear), tanh or sigmoid
+    active_experts: int = 0  # where it is judged, the largest so many shares count; 0: all
 
     def __post_init__(self) -> None:
         if self.layers < 0:
@@ -29,6 +35,30 @@ class DecoderShape:
                 f"width / heads must be a whole even number (rotary positions turn pairs), "
                 f"but got width={self.width}, heads={self.heads}."
             )
+        if self.experts < 1:
+            raise ValueError(f"experts must be at least 1, but got {self.experts}.")
+        if self.gate not in GATES:
+            raise ValueError(f"gate must be one of {', '.join(GATES)}, but got {self.gate!r}.")
+        if not 0 <= self.active_experts <= self.experts:
+            raise ValueError(
+                f"active_experts must be from 0 to experts ({self.experts}), but got {self.active_experts}."
+            )
+
+
+@dataclass(frozen=True)
+class Cooling:
+    """How a gate between experts cools over a run, from dense to sparse; each number may be searched."""
+
+    gate_start: float = 2.0  # the temperature of the first step: the higher, the more evenly experts are mixed
+    gate_end: float = 0.3  # that of the last step, and of judging
+    gate_balance: float = 0.01  # weight of the loss that is 0 where a row uses all experts alike
+
+    def __post_init__(self) -> None:
+        for name in ("gate_start", "gate_end"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, but got {getattr(self, name)}.")
+        if not self.gate_balance >= 0:
+            raise ValueError(f"gate_balance must be at least 0, but got {self.gate_balance}.")
 
 
 OPTIMISER_NAMES = ("adamw", "sgd")

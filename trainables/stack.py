@@ -152,6 +152,8 @@ class Stack:
             loss = self.loss(contexts)
             for step, seed in enumerate(seeds.tolist()):
                 reseed(seed, self.device)
+                for member in self.members:
+                    member.begin_step(member.trained + step)
                 losses, rows, gradients = self.slopes(
                     loss, self.shared_batch() if shared else self.own_batches()
                 )

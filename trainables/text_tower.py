@@ -85,9 +85,7 @@ def states_both_ways(decoder: Decoder, tokens: Tensor, there: Tensor, rate: Floa
     first = torch.arange(length, device=tokens.device) == 0
     seen = (there | first)[:, None, None, :].expand(-1, 1, length, -1)
     x: Tensor = decoder.embedding(tokens.clamp(min=0))
-    for block in decoder.blocks:
-        x = block(x, cosine, sine, rate, seen)
-    found: Tensor = decoder.norm(x)
+    found: Tensor = decoder.norm(decoder.through(x, cosine, sine, rate, seen))
     return found
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from shoal.search.config.run import Run
-from shoal.search.config.sections import DECODER_KEYS, PRETRAINED_KEYS
+from shoal.search.config.sections import DECODER_KEYS, GATE_KEYS, PRETRAINED_KEYS
 from shoal.search.config.trainable import NOT_IN_SUPERNETWORKS, SETTINGS
 
 OF_OWN = {"code": True, "declared": True, "settings": True}  # only a class of the user's own has these
@@ -23,8 +23,10 @@ def idle_keys(run: Run) -> dict[str, Any]:
         found |= {"data": True, "training": {"batch", "evaluation_rows"}}
     if run.pretrained:
         found |= {"model": DECODER_KEYS}
+    elif run.trainable == "decoder":
+        found |= {"model": PRETRAINED_KEYS | (GATE_KEYS if run.model.experts == 1 else set())}
     else:
-        found |= {"model": PRETRAINED_KEYS if run.trainable == "decoder" else True}
+        found |= {"model": True}
     return found
 
 
@@ -46,12 +48,14 @@ def idle(run: Run) -> list[str]:
             found += [f"data.{key}: rows of columns have no tokens; leave it out" for key in named]
             continue
         found += [
-            f"{section}.{key}: {looker(run)} does not look at it; {instead(run, section)}" for key in named
+            f"{section}.{key}: {looker(run, key)} does not look at it; {instead(run, section)}" for key in named
         ]
     return found
 
 
-def looker(run: Run) -> str:
+def looker(run: Run, key: str = "") -> str:
+    if run.trainable == "decoder" and key in GATE_KEYS:
+        return "a decoder without model.experts"
     if run.kind == "distill":
         return "a run of kind distill"
     return "a class of your own" if run.own else f"the {run.trainable}"

@@ -62,7 +62,7 @@ def check_objective(run: Run) -> str:
         or check_given(run, losses)
         or check_fields(run, losses)
         or check_numbers(run, losses)
-        or check_compared(run, losses)
+        or check_units(run)
         or check_whole_batches(run, losses)
         or check_towers(run)
         or check_storm(run, losses)
@@ -204,19 +204,19 @@ def refusal(term: NamedLoss, name: str, value: Any) -> str:
     return ""
 
 
-def check_compared(run: Run, losses: Weighted) -> str:
-    """Refuse what compares losses of members, or of one at several times, while their units are searched."""
-    if SEARCHED not in run.hyperparameters:
+def check_units(run: Run, name: str = SEARCHED) -> str:
+    """Refuse what compares losses of members, or of one at several times, while a number alters their units."""
+    if name not in run.hyperparameters:
         return ""
     if run.sampling.view == "brood":
         return (
-            "sampling.view: members whose objective has other numbers have losses of other units; use member, "
-            "or do not search hyperparameters.objective"
+            f"sampling.view: members whose objective has other numbers have losses of other units; use member, "
+            f"or do not search hyperparameters.{name}"
         )
     if run.mixing is not None and TRAINING in run.mixing.policy.made_of.signals:
         return (
             f"mixing.policy: {run.mixing.policy.kind} goes by training losses, whose units "
-            f"hyperparameters.objective changes; use a policy that goes by held-out losses, such as aioli"
+            f"hyperparameters.{name} changes; use a policy that goes by held-out losses, such as aioli"
         )
     return ""
 

@@ -7,6 +7,7 @@ from shoal.search.checks.cluster import check_broods, check_compile, check_room,
 from shoal.search.checks.copies import check_copies
 from shoal.search.checks.declared import check_rows_taken, constant_of, without_losses
 from shoal.search.checks.distill import check_distill
+from shoal.search.checks.experts import check_experts
 from shoal.search.checks.generated import check_generated
 from shoal.search.checks.late import (
     look_at_begin,
@@ -315,6 +316,7 @@ CHECKS = (
     check_distill,
     look_at_begin,
     check_prior,
+    check_experts,
 )
 # `kind: mixture` makes its populations later: `as_population` checks them there
 FOR_MIXTURES = (
@@ -327,6 +329,7 @@ FOR_MIXTURES = (
     check_sampling,
     check_score,
     look_at_selection,
+    check_experts,
 )
 
 

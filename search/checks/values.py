@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from shoal.search.config.explain import as_yaml, requirement
 from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.run import Run
-from shoal.search.config.sections import Training
+from shoal.search.config.sections import Model, Training
 from shoal.search.config.sections_of import Real, Settings
 from shoal.search.config.trainable import SETTINGS
 
@@ -40,6 +40,8 @@ def each_hyperparameter(run: Run) -> Iterator[tuple[str, str, Any]]:
 def check_value(run: Run, name: str, domain: Any) -> str:
     if run.trainable == "toy":
         return wrong("a parameter of the toy", Real, domain)
+    if name in run.described.searched and name in Model.model_fields:
+        return wrong(f"model.{name}", setting(Model, name), domain)
     if name in run.described.searched:
         return wrong(f"the constant {name}", Real, domain) or settings_refuse(run, name, domain)
     if run.own and (name not in Training.model_fields or isinstance(domain, SpaceWithin)):

@@ -21,7 +21,7 @@ from shoal.search.config.sections_of import (
     kind_in,
     section_of,
 )
-from shoal.trainables.settings import DecoderShape, Recipe
+from shoal.trainables.settings import Cooling, DecoderShape, Recipe
 
 
 def one_place(given: object) -> object:
@@ -119,12 +119,20 @@ KEYS_OF_OTHER_SECTIONS = {"vocabulary": 2, "sequence_length": 8}
 
 
 PRETRAINED_KEYS = {"path", "adapter", "gradient_checkpointing", "begin", "fresh", "freeze"}
-DECODER_KEYS = set(DecoderShape.__dataclass_fields__) - KEYS_OF_OTHER_SECTIONS.keys()
+COOLING_KEYS = set(Cooling.__dataclass_fields__)
+# of experts: a decoder of one kind of inner layer looks at none of them
+GATE_KEYS = {"gate", "active_experts", *COOLING_KEYS}
+SHAPE_KEYS = set(DecoderShape.__dataclass_fields__) - KEYS_OF_OTHER_SECTIONS.keys()
+DECODER_KEYS = SHAPE_KEYS | COOLING_KEYS
 
 
 class Model(section_of(DecoderShape, KEYS_OF_OTHER_SECTIONS, checked_with=KEYS_OF_OTHER_SECTIONS)):  # type: ignore[misc]
     """Shape of the decoder-only transformer, or a pretrained model and what of it trains."""
 
+    gate_start: Annotated[Real, Field(gt=0)] = Cooling.gate_start  # the gate's temperature at the first step
+    gate_end: Annotated[Real, Field(gt=0)] = Cooling.gate_end  # and at the last one, and where rows are judged
+    # weight of the loss that is 0 where a row uses all experts alike
+    gate_balance: Annotated[Real, Field(ge=0)] = Cooling.gate_balance
     # causal_lm, preference: a folder of transformers, package:NAME/FOLDER, a URI, or a name on the hub;
     # preference: also an exported decoder
     path: str = ""
@@ -138,8 +146,13 @@ class Model(section_of(DecoderShape, KEYS_OF_OTHER_SECTIONS, checked_with=KEYS_O
 
     @property
     def shape(self) -> dict[str, Any]:
-        """The settings of the built-in decoder."""
-        return {name: getattr(self, name) for name in DECODER_KEYS}
+        """The settings of the built-in decoder's network."""
+        return {name: getattr(self, name) for name in SHAPE_KEYS}
+
+    @property
+    def cooling(self) -> dict[str, float]:
+        """How the gate between the decoder's experts cools."""
+        return {name: getattr(self, name) for name in COOLING_KEYS}
 
 
 class Training(section_of(Recipe)):  # type: ignore[misc]

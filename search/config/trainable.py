@@ -7,7 +7,7 @@ from shoal.search.config.rows import ROW_KINDS
 from shoal.search.config.sections_of import Sections, section_of
 from shoal.trainables.classifier_settings import AUGMENTED, ClassifierSettings
 from shoal.trainables.embedder_settings import EmbedderSettings
-from shoal.trainables.settings import PRICED, Recipe
+from shoal.trainables.settings import PRICED, Cooling, Recipe
 
 FACTS = ("vocabulary", "sequence_length")  # a class of the user's own that takes these gets the corpus's
 # all members of a run share these
@@ -58,6 +58,7 @@ class Declared(section_of(Trainable)):  # type: ignore[misc]
     """What a class of the user's own said when its run began; a run writes it into its own file."""
 
 
+COOLING = tuple(Cooling.__dataclass_fields__)
 DECODER = Trainable(
     takes=("tokens", "instruction"),
     by_row=True,
@@ -65,7 +66,8 @@ DECODER = Trainable(
     writes=True,
     network=True,
     priced=tuple(sorted(PRICED)),
-    hyperparameters=tuple(sorted({*TRAINING_HYPERPARAMETERS, "objective"})),
+    hyperparameters=tuple(sorted({*TRAINING_HYPERPARAMETERS, *COOLING, "objective"})),
+    searched=COOLING,
     gives=("nats", "hinge", "hidden_nats"),
 )
 CAUSAL_NUMBERS = {*TRAINING_HYPERPARAMETERS, "rank"}

@@ -99,7 +99,8 @@ def explain_key(name: str) -> list[str]:
     found = found or [key for key in known if f".{key.path}".endswith(f".{name}")]
     searched = name.removeprefix("hyperparameters.")
     if not found and searched != name:  # a searched number is explained as the setting that it replaces
-        found = [key for key in known if key.path in ("hyperparameters", f"training.{searched}")]
+        settings = ("hyperparameters", f"training.{searched}", f"model.{searched}")
+        found = [key for key in known if key.path in settings]
     if not found:
         raise InputError(f"{name}: no such key{nearest(name, [key.path for key in known])}")
     lines = [line for key in found for line in lines_of(key)]

@@ -72,7 +72,8 @@ def decoder(run: Run) -> Made:
 
     vocabulary, length = load_corpus(run.data).vocabulary, run.data.sequence_length
     shape = DecoderShape(vocabulary=vocabulary, sequence_length=length, **run.model.shape)
-    return Made(LanguageModel, {"shape": shape, "losses": objective_of(run)})
+    told = run.model.cooling if shape.experts > 1 else {}
+    return Made(LanguageModel, {"shape": shape, "losses": objective_of(run), **told})
 
 
 def causal_lm(run: Run) -> Made:

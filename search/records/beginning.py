@@ -24,7 +24,7 @@ from shoal.search.records.last import member_of
 from shoal.search.records.lineage import read_lineage
 from shoal.trainables.growth import Growth, grow_slots, grow_weights, growth_between, mixed
 from shoal.trainables.recipes.densities import without_masks
-from shoal.trainables.settings import DecoderShape
+from shoal.trainables.settings import TEMPERATURES, DecoderShape
 
 COUNT = "step"  # AdamW's count of steps, which is no array of the weight's shape
 
@@ -80,7 +80,10 @@ def begun_with_export(run: Run, given: Begin) -> Beginning:
         raise InputError(f"begin.{key}: an export holds weights alone; give the directory of its run instead.")
     weights: StartArrays = load(Store(place).read("model.safetensors"))
     origin = {"run": told.get("run"), "member": told.get("member"), "step": told.get("step")}
-    shape = {name: told["shape"][name] for name in run.model.shape} if run.trainable == "decoder" else {}
+    # an older export says nothing of experts: it has one
+    had = {name: getattr(DecoderShape, name) for name in ("experts", "gate", "active_experts")}
+    had |= told["shape"] if run.trainable == "decoder" else {}
+    shape = {name: had[name] for name in run.model.shape} if run.trainable == "decoder" else {}
     try:
         growth = growth_from(shape, run)
         found = grow_weights(weights, growth, given.depth) if growth else weights
@@ -111,7 +114,8 @@ def growth_from(shape: Mapping[str, Any], run: Run) -> Growth | None:
     """Return how a decoder of this shape becomes one of the run's; None where nothing grows or shrinks."""
     if run.trainable != "decoder" or shape == run.model.shape:
         return None
-    return growth_between(DecoderShape(2, 8, **shape), DecoderShape(2, 8, **run.model.shape))
+    growth = growth_between(DecoderShape(2, 8, **shape), DecoderShape(2, 8, **run.model.shape))
+    return growth if growth.width * growth.depth > 1 else None
 
 
 def mixed_in(given: Begin, donor: Run) -> tuple[StartArrays, str]:
@@ -142,6 +146,7 @@ def slots_of(
         return {}
     frozen = donor.begin.freeze if donor.begin else donor.model.freeze
     trained = [name for name in without_masks(weights) if not any(fnmatchcase(name, each) for each in frozen)]
+    trained = [name for name in trained if name != TEMPERATURES or donor.trainable != "decoder"]
     names = sorted(trained, key=lambda name: weights[name].ndim < 2)  # the order in `Network.weights`
     found: dict[str, StartArrays] = {}
     for place, slots in state["optimiser"].items():

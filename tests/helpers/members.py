@@ -1,5 +1,6 @@
 """Small members for the tests of trainables."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,15 @@ def language(
 ):
     recipe = Recipe(steps=40, warmup=4, optimiser=kind)
     return LanguageModel(recipe, hyperparameters, Rows(batch), HELD_OUT, seed, shape=shape)
+
+
+EXPERTS = replace(SHAPE, experts=3, gate="tanh", active_experts=2)
+
+
+def gated(seed: int = 0, kind: str = "adamw", **hyperparameters):
+    """Return a decoder with experts, whose gate cools by numbers that its seed decides."""
+    cooling = {"gate_start": 2.0 + seed, "gate_end": 0.1 + 0.2 * seed, "gate_balance": 0.1 * seed}
+    return language(seed, EXPERTS, kind=kind, **cooling | hyperparameters)
 
 
 class Classifier(nn.Module):

@@ -19,12 +19,25 @@ from shoal.trainables.arrays import to_tensors
 from shoal.trainables.batches import Shuffled
 from shoal.trainables.member import SavedState
 from shoal.trainables.span import local, open_span
-from tests.helpers.members import language, supernet
+from tests.helpers.members import gated, language, supernet
 from tests.helpers.pretrained import tiny_llama
 from tests.search.members.test_policies_in_members import EXAMPLES
 from tests.search.members.test_policies_in_members import member as member_of
 from tests.trainables.objectives.test_embedder import embedder
 from tests.trainables.pretrained.test_hidden_causal import member as hiding
+
+
+def experts(spread: bool, sharded: bool) -> dict[str, list[float]]:
+    """Train a decoder with experts, let another one copy it, and judge both."""
+    first, second = gated(1), gated(2)
+    if spread:
+        span = open_span(2, sharded, "cpu")
+        for member in (first, second):
+            member.spread(span)
+    said = [first.train(3), second.train(2)]
+    second.load(first.state(), {"gate_end": 0.2, "gate_balance": 0.3})
+    said += [first.train(4), second.train(4)]
+    return {"losses": said, "scores": [first.evaluate()[0], second.evaluate()[0]]}
 
 
 def losses(sharded: bool) -> dict[str, list[float] | list[list[int]]]:
@@ -157,6 +170,7 @@ def main() -> None:
         kind: losses(kind == "fsdp")
         | {"mixed": mixed(kind == "fsdp"), "thin": thin(True, kind == "fsdp")}
         | {"hidden": hidden(True, kind == "fsdp")}
+        | {"experts": experts(True, kind == "fsdp")}
         for kind in ("ddp", "fsdp")
     }
     told["sampled"] = {

@@ -13,7 +13,7 @@ from shoal.trainables.stack import Stack
 from tests.helpers.members import Points, language, points
 from tests.trainables.test_stack import assert_close, make, numbers
 
-NAMES = ("points-adamw", "decoder-adamw")
+NAMES = ("points-adamw", "decoder-adamw", "experts-adamw")
 
 
 @pytest.fixture
@@ -35,14 +35,18 @@ def check_equal(name: str) -> Stack:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_as_without_and_compiles_once(name: str, graphs: Any) -> None:
+    def given(place: int) -> dict[str, float]:
+        cooling = {"gate_start": 2.0 + place, "gate_end": 0.1 + place, "gate_balance": 0.1 * place}
+        return numbers(place) | (cooling if name.startswith("experts") else {})
+
     stack = check_equal(name)
     assert graphs() == 1
-    stack.gather([0, 0, 2], [numbers(0), numbers(7), numbers(2)])
+    stack.gather([0, 0, 2], [given(0), given(7), given(2)])
     stack.train(2)
-    stack.gather([0, 1, 2], [numbers(0)] * 3)  # all the same numbers now
+    stack.gather([0, 1, 2], [given(0)] * 3)  # all the same numbers now
     stack.train(2)
     stack.evaluate()
-    stack.members[1].load(stack.members[2].state(), numbers(5))
+    stack.members[1].load(stack.members[2].state(), given(5))
     stack.train(2)
     assert graphs() == 1
 

@@ -1,6 +1,7 @@
 """Layers that are computed again in the backward pass change no number, alone or in a stack."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,17 +13,18 @@ from shoal.trainables.network import Network
 from shoal.trainables.recompute import Recomputing, recompute_parts
 from shoal.trainables.settings import Recipe
 from shoal.trainables.stack import Stack
-from tests.helpers.members import language
+from tests.helpers.members import gated, language
 
 
+@pytest.mark.parametrize("build", [language, gated])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_members_train_as_ever(precision: str, dropout: float) -> None:
+def test_members_train_as_ever(build: Callable[..., Any], precision: str, dropout: float) -> None:
     more = {"precision": precision, "dropout": dropout, "accumulate": 2 if dropout else 1}
 
     def make(again: bool) -> list:
         return [
-            language(place, learning_rate=1e-3 * (1 + place), gradient_checkpointing=again, **more)
+            build(place, learning_rate=1e-3 * (1 + place), gradient_checkpointing=again, **more)
             for place in range(3)
         ]
 

@@ -8,9 +8,10 @@ from shoal.trainables.optimise import OPTIMISERS, AdamW, clip, clip_divisors
 from shoal.trainables.settings import DecoderShape
 from shoal.trainables.stack import Stack, stackable, stacks
 from shoal.trainables.toy import Toy
-from tests.helpers.members import SHAPE, Points, equal, language, points
+from tests.helpers.members import SHAPE, Points, equal, gated, language, points
 
-MAKERS = {"decoder": language, "points": points}
+KINDS = ("decoder-adamw", "decoder-sgd", "experts-adamw", "points-adamw", "points-sgd")
+MAKERS = {"decoder": language, "experts": gated, "points": points}
 
 
 def numbers(place: int) -> dict[str, float]:
@@ -52,7 +53,7 @@ def assert_close(first, second) -> None:
 
 @pytest.mark.parametrize("ages", [(0, 0, 0), (5, 0, 11)], ids=["new", "of different ages"])
 @pytest.mark.parametrize("steps", [1, 20])
-@pytest.mark.parametrize("name", ["decoder-adamw", "decoder-sgd", "points-adamw", "points-sgd"])
+@pytest.mark.parametrize("name", KINDS)
 class TestAgainstMembersAlone:
     def test_a_stack_trains_as_they_do(self, name: str, steps: int, ages: tuple[int, ...]) -> None:
         alone, stacked = make(name, ages=ages), make(name, ages=ages)

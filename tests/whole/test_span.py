@@ -16,7 +16,7 @@ from shoal.search.records import directory
 from shoal.search.records.last import member_of
 from tests.helpers.members import language, supernet
 from tests.helpers.runs import ROOT, events, scores, shoal, small_run, start, wait_for_round
-from tests.helpers.span import EMBEDDERS, RULES, embedded, hidden, mixing, outcome, sampled, thin
+from tests.helpers.span import EMBEDDERS, RULES, embedded, experts, hidden, mixing, outcome, sampled, thin
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,14 @@ def test_tokens_are_hidden_over_two_workers_too(spanned, kind: str) -> None:
     assert over["losses"] == pytest.approx(spanned["ddp"]["hidden"]["losses"], abs=1e-5)
     assert over["scores"][1] == pytest.approx(spanned["ddp"]["hidden"]["scores"][1], abs=1e-5)
     assert over["losses"] == pytest.approx(alone["losses"], abs=0.5)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_experts_over_two_workers_are_those_on_one(spanned, kind: str) -> None:
+    torch.set_num_threads(1)
+    over, alone = spanned[kind]["experts"], experts(spread=False, sharded=False)
+    assert np.allclose(over["losses"], alone["losses"], rtol=0, atol=1e-5)
+    assert np.allclose(over["scores"], alone["scores"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])

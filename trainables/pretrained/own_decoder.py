@@ -29,9 +29,7 @@ class ReadingDecoder(Decoder):
         cosine, sine = (each.to(input_ids.device) for each in angles)
         if position_ids is not None:
             cosine, sine = cosine[position_ids][:, None], sine[position_ids][:, None]
-        x = self.embedding(input_ids)
-        for block in self.blocks:
-            x = block(x, cosine, sine, 0.0, attention_mask)
+        x = self.through(self.embedding(input_ids), cosine, sine, 0.0, attention_mask)
         return WithLogits(self.logits_of(x))
 
 

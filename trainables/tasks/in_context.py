@@ -55,8 +55,7 @@ class InContext(Network):
         # beside an example stands the label of the one before it; the first has none
         before = torch.cat([torch.full_like(label[:, :1], self.classes), label[:, :-1]], dim=1)
         states = module["rise"](x) + decoder.embedding(before)
-        for block in decoder.blocks:
-            states = block(states, decoder.cosine[:length], decoder.sine[:length], rate)
+        states = decoder.through(states, decoder.cosine[:length], decoder.sine[:length], rate)
         found: Tensor = module["head"](decoder.norm(states))
         return found
 

@@ -32,6 +32,7 @@ from tests.helpers.pretrained import instruction_rows, token_rows
 from tests.trainables.pretrained.test_preference import pairs
 
 SHAPE = {"vocabulary": 257, "sequence_length": 16, "layers": 2, "heads": 2, "width": 16}
+GATED = {**SHAPE, "experts": 3, "gate": "tanh", "active_experts": 2}
 TARGETS = ("project", "output", "rise", "fall")
 ADAPTER = LowRank(rank=4, alpha=8.0, targets=TARGETS)
 FILE = """\
@@ -52,15 +53,22 @@ cluster: {broods: 1}
 """
 
 
-@pytest.fixture
-def best(tmp_path, monkeypatch) -> str:
+@pytest.fixture(params=[SHAPE, GATED], ids=["one expert", "experts"])
+def best(tmp_path, monkeypatch, request) -> str:
     """Return the folder of an exported decoder, in the working folder."""
     monkeypatch.chdir(tmp_path)
-    made = Decoder(DecoderShape(**SHAPE))
-    initialise(made, torch.Generator().manual_seed(0))
+    made = Decoder(DecoderShape(**request.param))
+    initialise(made, torch.Generator().manual_seed(1))
     Path("best").mkdir()
     save_file({name: each.numpy() for name, each in made.state_dict().items()}, "best/model.safetensors")
-    config = {"format": 2, "trainable": "decoder", "shape": SHAPE, "tokenizer": "bytes", "run": "x", "step": 5}
+    config = {
+        "format": 2,
+        "trainable": "decoder",
+        "shape": request.param,
+        "tokenizer": "bytes",
+        "run": "x",
+        "step": 5,
+    }
     Path("best/config.json").write_text(json.dumps(config))
     Path("run.yaml").write_text(FILE)
     rows = ({"question": f"{number}", "better": "a" * 5, "worse": "b" * 5} for number in range(60))
@@ -83,7 +91,8 @@ def preferring(folder: str, adapter: LowRank | None, seed: int = 0, **hyperparam
 
 def test_it_reads_rows_as_the_decoder_does_also_longer_and_packed_ones(best: str) -> None:
     ours = loaded_model(best, torch.float32)
-    plain = trained_decoder(DecoderShape(**SHAPE), load_file(f"{best}/model.safetensors"), 24)
+    shape = DecoderShape(**json.loads(Path("best/config.json").read_text())["shape"])
+    plain = trained_decoder(shape, load_file(f"{best}/model.safetensors"), 24)
     tokens = torch.from_numpy(np.random.default_rng(0).integers(0, 257, (3, 24)))
     segment = torch.tensor([[1] * 10 + [2] * 14] * 3)
     places = torch.tensor([[*range(10), *range(14)]] * 3)
@@ -121,7 +130,8 @@ def test_an_export_is_a_decoder_again(best: str, adapter: LowRank | None, tmp_pa
     told = {"trainable": "preference", "run": "pairs", "step": 5, "tokenizer": "bytes", "shape": {}}
     export_pretrained(run, member.state()["weights"], told, Store(str(tmp_path / "out")), merge=bool(adapter))
     config = json.loads(Path("out/config.json").read_text())
-    assert config["trainable"] == "decoder" and config["shape"] == SHAPE and config["step"] == 5
+    shape = json.loads(Path("best/config.json").read_text())["shape"]
+    assert config["trainable"] == "decoder" and config["shape"] == shape and config["step"] == 5
     again = loaded_model("out", torch.float32)
     tokens = torch.from_numpy(pairs(3)["chosen"].astype(np.int64))
     member.module.eval()

@@ -110,8 +110,9 @@ def test_an_embedding_does_not_depend_on_what_stands_behind_a_text_and_each_toke
     assert tower(empty, 0.0, 0.0).isfinite().all()
 
 
-def test_an_exported_decoder_begins_an_embedder() -> None:
-    shape = DecoderShape(257, 12, layers=1, heads=2, width=16)
+@pytest.mark.parametrize("experts", [1, 3])
+def test_an_exported_decoder_begins_an_embedder(experts: int) -> None:
+    shape = DecoderShape(257, 12, layers=1, heads=2, width=16, experts=experts)
     decoder = Decoder(shape)
     initialise(decoder, torch.Generator().manual_seed(0))
     Path("best").mkdir()
