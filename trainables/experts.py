@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-ACTIVATIONS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid}  # a linear gate has none
+GATE_ACTIVATIONS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid}  # a linear gate has none
 
 
 class Gate(nn.Module):
@@ -25,8 +25,8 @@ class Gate(nn.Module):
     def forward(self, x: Tensor, temperature: Tensor) -> Tensor:
         """Return shares `(..., experts)` in float32: even where it is hot, one expert alone where cold."""
         found = functional.linear(x, self.weight)
-        if self.kind in ACTIVATIONS:
-            found = ACTIVATIONS[self.kind](found)
+        if self.kind in GATE_ACTIVATIONS:
+            found = GATE_ACTIVATIONS[self.kind](found)
         return ((found + self.bias).float() / temperature).softmax(dim=-1)
 
 

@@ -43,7 +43,7 @@ class Growth(NamedTuple):
 def growth_between(old: DecoderShape, new: DecoderShape) -> Growth:
     """Return how one shape becomes the other; raises ValueError where no whole map leads there."""
     mixers = [(each.experts, each.gate) for each in (old, new)]
-    if max(old.experts, new.experts) > 1 and (mixers[0] != mixers[1] or sized(old) != sized(new)):
+    if max(old.experts, new.experts) > 1 and (mixers[0] != mixers[1] or sizes_kept(old) != sizes_kept(new)):
         raise ValueError(
             f"a decoder with experts must keep its layers, heads, widths, experts and gate: it neither grows "
             f"nor shrinks, but it has experts {old.experts} and would have {new.experts}."
@@ -65,7 +65,7 @@ def growth_between(old: DecoderShape, new: DecoderShape) -> Growth:
     )
 
 
-def sized(shape: DecoderShape) -> tuple[float, ...]:
+def sizes_kept(shape: DecoderShape) -> tuple[float, ...]:
     return shape.layers, shape.heads, shape.width, round(shape.expansion * shape.width)
 
 

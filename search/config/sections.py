@@ -120,7 +120,7 @@ KEYS_OF_OTHER_SECTIONS = {"vocabulary": 2, "sequence_length": 8}
 
 PRETRAINED_KEYS = {"path", "adapter", "gradient_checkpointing", "begin", "fresh", "freeze"}
 COOLING_KEYS = set(Cooling.__dataclass_fields__)
-# of experts: a decoder of one kind of inner layer looks at none of them
+# a decoder without experts looks at none of these
 GATE_KEYS = {"gate", "active_experts", *COOLING_KEYS}
 SHAPE_KEYS = set(DecoderShape.__dataclass_fields__) - KEYS_OF_OTHER_SECTIONS.keys()
 DECODER_KEYS = SHAPE_KEYS | COOLING_KEYS
