@@ -68,8 +68,6 @@ def check_refining(run: Run) -> None:
             "refine: needs a population of decoders, or of causal_lm, on rows of plain tokens; got "
             f"{run.kind} of {run.trainable} on {run.rows}."
         )
-    if run.trainable == "causal_lm" and run.model.adapter is not None:
-        raise InputError("refine: scores rows by whole models; leave model.adapter out.")
 
 
 def first_corpus(run: Run, report: Callable[[str], None]) -> Data:

@@ -1,5 +1,8 @@
 """Scores by exported models: losses, their difference, hidden states and gradients."""
 
+import copy
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +11,11 @@ from shoal.cluster.storage import Store
 from shoal.search.config.selection import DifferenceScore, EmbeddingScore, GradientScore, LossScore
 from shoal.search.errors import InputError
 from shoal.search.selection.interface import Scoring
+from shoal.search.selection.language import check_readable, open_reader
 from shoal.search.selection.scorers import open_scorer
 from shoal.search.selection.select import select_corpus
 from shoal.trainables.decoder import token_losses
+from shoal.trainables.pretrained.settings import LowRank
 from shoal.trainables.scoring import row_losses, row_sketches, row_states
 from tests.search.corpus.test_scores import SHAPE, model, module
 from tests.search.selection.test_select import places, run_of, write_group
@@ -113,3 +118,34 @@ def test_a_model_that_is_not_there_or_reads_other_tokens(tmp_path, places, model
     }
     with pytest.raises(InputError, match=r"selection.scores.0.model: must be the folder of an exported model"):
         select_corpus(run_of(tmp_path, places, selection), print)
+
+
+def test_an_adapter_of_an_exported_decoder_scores_as_its_sum_with_the_base(tmp_path, module, model) -> None:
+    from safetensors.numpy import save
+
+    from shoal.trainables.pretrained import peft_files
+
+    rng = np.random.default_rng(0)
+    name = next(name for name, part in module.named_modules() if isinstance(part, torch.nn.Linear))
+    height, width = module.get_submodule(name).weight.shape
+    weights = {
+        f"{name}.down": rng.normal(size=(2, width)).astype(np.float32),
+        f"{name}.up": rng.normal(size=(height, 2)).astype(np.float32),
+    }
+    given = LowRank(rank=2, alpha=4.0, targets=(name.rpartition(".")[2],))
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / peft_files.WEIGHTS).write_bytes(save(peft_files.adapter_weights(weights, 2)))
+    (folder / peft_files.CONFIG).write_text(json.dumps(peft_files.adapter_config(given, 2, model)))
+    check_readable("key", str(folder), "bytes", 257, "AutoModelForCausalLM")
+    changed = copy.deepcopy(module)
+    with torch.no_grad():
+        changed.get_submodule(name).weight += 2.0 * torch.from_numpy(
+            weights[f"{name}.up"] @ weights[f"{name}.down"]
+        )
+    rows = rng.integers(0, 257, (4, 24)).astype(np.uint16)
+    reader = open_reader("key", str(folder), "bytes", 24, "cpu")
+    np.testing.assert_allclose(reader.judge(rows, row_losses), row_losses(changed, rows), atol=1e-5)
+    assert not np.allclose(row_losses(changed, rows), row_losses(module, rows), atol=1e-3)
+    with pytest.raises(InputError, match="key: must be a classifier of transformers"):
+        check_readable("key", str(folder), "bytes", 257, "AutoModelForSequenceClassification")
