@@ -1,12 +1,15 @@
 """Memory that was freed and that the C library still keeps: holes between what is in use."""
 
+from __future__ import annotations
+
 import ctypes
 import itertools
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:  # processes without torch give memory back too
+    from torch import nn
 
 CALLS = 4  # computed layers between two times that holes are given back
 

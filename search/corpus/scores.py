@@ -24,8 +24,6 @@ from shoal.search.config.sections import Data
 from shoal.search.corpus.build import Manifest, load_corpus
 from shoal.search.errors import InputError
 from shoal.search.exported import check_exported, read_exported
-from shoal.trainables.decoder import trained_decoder
-from shoal.trainables.scoring import row_losses
 from shoal.trainables.settings import DecoderShape
 
 FOLDER, RECORD = "scores", "scored.json"  # the record is written last: if it is there, the scores are whole
@@ -40,12 +38,16 @@ class Scorer:
     def __init__(self, corpus: str, model: str, folder: str, length: int, device: str):
         import torch
 
+        from shoal.trainables.decoder import trained_decoder
+
         torch.set_num_threads(1)
         shape = DecoderShape(**read_exported(KEY, model)["shape"])
         self.store, self.folder = Store(corpus), folder
         self.model = trained_decoder(shape, load(Store(model).read("model.safetensors")), length, device)
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        from shoal.trainables.scoring import row_losses
+
         began, rows = time.perf_counter(), 0
         for file in batch["file"].tolist():
             table = self.store.read_table(file, columns=["row_id", TOKENS])

@@ -1,6 +1,8 @@
 """Exported classifiers as scorers: they read rows of columns."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +20,9 @@ from shoal.search.exported import read_exported, trainable_of
 from shoal.search.selection.corpora import ScoreColumns
 from shoal.search.selection.interface import RowScorer, Scoring, loss_difference
 from shoal.trainables.classifier_settings import ClassifierSettings
-from shoal.trainables.objectives.kinds import OBJECTIVES
-from shoal.trainables.objectives.weighted import Weighted, weighted_sum
+
+if TYPE_CHECKING:
+    from shoal.trainables.objectives.weighted import Weighted
 
 SCORED = LossScore | DifferenceScore | ClassScore | EmbeddingScore
 CAN = "a classifier gives loss, difference, class and embedding"
@@ -53,6 +56,9 @@ def class_settings(config: dict[str, Any]) -> ClassifierSettings:
 
 def objective_in(config: dict[str, Any]) -> Weighted:
     """Return the objective that an exported classifier was trained by."""
+    from shoal.trainables.objectives.kinds import OBJECTIVES
+    from shoal.trainables.objectives.weighted import weighted_sum
+
     given = TypeAdapter(AnyObjectives).validate_python(config.get("objective") or [])
     usual = USUAL["classifier"]
     return weighted_sum([(each.kind, each.build()) for each in given] or [(usual, OBJECTIVES[usual]())])

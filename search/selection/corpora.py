@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ SAME = "same_as"  # column of the row that each one is a near duplicate of
 TokenRows = NDArray[np.integer]  # (rows, length)
 ScoreColumns = dict[str, NDArray[Any]]
 RowPlaces = NDArray[np.uint32]  # (rows,) so a pool has less than 2 ** 32 - 1 rows
+TOKENS_AT_ONCE = 1 << 18  # what is computed of a token takes some 50 bytes meanwhile
 LEFT_OUT = np.uint32(2**32 - 1)
 
 
@@ -50,6 +51,15 @@ def stored_rows(store: Store, file: str) -> tuple[NDArray[np.int64], NDArray[Any
     """Return the ids and the rows of one of a corpus's files."""
     table = store.read_table(file)
     return table["row_id"].to_numpy(), as_rows(table)
+
+
+def parts_of(rows: NDArray[Any]) -> Iterator[slice]:
+    """Yield the places of rows of tokens `(rows, width)`, or of records, in parts of `TOKENS_AT_ONCE`.
+
+    A record counts as many as it has bytes. No rows are one empty part.
+    """
+    step = max(1, TOKENS_AT_ONCE // (rows.dtype.itemsize if rows.dtype.names else rows.shape[1]))
+    yield from (slice(start, start + step) for start in range(0, max(len(rows), 1), step))
 
 
 def read_columns(

@@ -21,7 +21,7 @@ from shoal.search.config.run import Run
 from shoal.search.config.selection import Duplicates
 from shoal.search.corpus.scores import FOLDER, RECORD
 from shoal.search.errors import InputError
-from shoal.search.selection.corpora import SAME, Corpus, key_of_values, read_ids, stored_rows
+from shoal.search.selection.corpora import SAME, Corpus, key_of_values, parts_of, read_ids, stored_rows
 from shoal.search.selection.interface import counted_texts
 from shoal.search.selection.leaks import stretch_hashes
 from shoal.search.selection.stages import on_files
@@ -69,14 +69,19 @@ class Signer:
             return 0
         ids, rows = stored_rows(self.store, file)
         tokens, segment = counted_texts(rows, DUPLICATES_KEY)
-        hashes = shingles(tokens, self.settings.shingle, segment)
-        signatures = np.array([minhash(self.library, each, self.settings) for each in hashes], np.uint32)
+        signatures = np.concatenate([self.signed(tokens, segment, part) for part in parts_of(tokens)])
         width = signatures.shape[1] * signatures.itemsize
         content = pa.py_buffer(np.ascontiguousarray(signatures))
         stored = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(signatures), [None, content])
         columns = {f"{BAND}{number}": band for number, band in enumerate(band_hashes(signatures, *self.bands))}
         self.store.write_table(place, pa.table({"row_id": ids, SIGNATURE: stored, **columns}))
         return len(ids)
+
+    def signed(self, tokens: NDArray[Any], segment: NDArray[np.integer] | None, part: slice) -> Signatures:
+        """Return the signatures of some rows: not all shingles of a file are in memory."""
+        inside = None if segment is None else segment[part]
+        hashes = shingles(tokens[part], self.settings.shingle, inside)
+        return np.array([minhash(self.library, each, self.settings) for each in hashes], np.uint32)
 
 
 def band_hashes(signatures: Signatures, bands: int, size: int) -> Iterator[NDArray[np.uint64]]:

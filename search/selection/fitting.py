@@ -16,7 +16,6 @@ from shoal.search.selection.corpora import SAME, Corpus, read_ids, stored_rows
 from shoal.search.selection.fitted_influence import fit_influence
 from shoal.search.selection.interface import Scoring, tokens_of
 from shoal.search.selection.likeness import with_targets
-from shoal.search.selection.probes import find_heads
 from shoal.search.selection.scorers import bucket_counts
 from shoal.search.selection.stages import each_of_files, on_files
 
@@ -52,6 +51,8 @@ def fitted(
         on_files(run, partial(once, make), [QUERIES])
         return scoring._replace(fitted=place)
     if isinstance(settings, HeadScore):
+        from shoal.search.selection.probes import find_heads
+
         rows = some_rows(corpus, VALUE_ROWS, scoring)
         (heads,) = on_files(run, partial(once, partial(find_heads, scoring, rows)), ["heads"])
         return scoring._replace(fitted=heads)

@@ -7,12 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.policies.sampling.chance import mixed_bits
-from shoal.search.selection.corpora import Corpus, read_groups, stored_rows
+from shoal.search.selection.corpora import Corpus, parts_of, read_groups, stored_rows
 from shoal.search.selection.signs import PRIME, Signs, signs_of, telling
 
 STRETCH = 32  # tokens, or a quarter of a row if that is less: the stretches at a row's border are not seen
 COMMON = 0.5  # a row leaks if more than this share of its stretches stand in the target
-TOKENS_AT_ONCE = 1 << 18  # their hashes take some 50 bytes each while they are made
 IN_TARGET = "in the target too"
 
 
@@ -91,8 +90,7 @@ def each_file(corpus: Corpus) -> Iterator[NDArray[Any]]:
     """Yield rows, some of a file at a time."""
     for file in corpus.files:
         _, rows = stored_rows(corpus.store, file)
-        step = max(1, TOKENS_AT_ONCE // (rows.dtype.itemsize if rows.dtype.names else rows.shape[1]))
-        yield from (rows[start : start + step] for start in range(0, len(rows), step))
+        yield from (rows[part] for part in parts_of(rows))
 
 
 def stretch_hashes(rows: NDArray[np.unsignedinteger], size: int) -> NDArray[np.uint64]:

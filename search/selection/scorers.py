@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from shoal.search.config.selection import (
 )
 from shoal.search.errors import InputError
 from shoal.search.selection import model_scorers
-from shoal.search.selection.corpora import ScoreColumns, as_array
+from shoal.search.selection.corpora import ScoreColumns, as_array, parts_of
 from shoal.search.selection.interface import RowScorer, Scoring, counted_texts
 from shoal.search.selection.likeness import likeness_scorer
 
@@ -44,12 +44,15 @@ def _ngrams(scoring: Scoring) -> RowScorer:
 
     def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
         tokens, segment = counted_texts(rows, scoring.key)
-        found = token_buckets(tokens, settings.grams, settings.buckets, segment)
-        columns = [ratio[found].sum(axis=1) for ratio in ratios]
+        parts = [
+            np.stack([ratio[found].sum(axis=1) for ratio in ratios], axis=1)
+            for found in bucket_parts(tokens, segment, settings)
+        ]
+        found = np.concatenate(parts)
         whole = np.full(len(ids), tokens.shape[1], np.int64)
         length = whole if segment is None else (segment > 0).sum(axis=1)
         # one target makes one number a row, by which other policies can go too
-        together = np.stack(columns, axis=1) if len(columns) > 1 else columns[0]
+        together = found if len(ratios) > 1 else found[:, 0]
         return {"log_ratio": together, "length": length}
 
     return score
@@ -58,8 +61,19 @@ def _ngrams(scoring: Scoring) -> RowScorer:
 def bucket_counts(rows: Any, settings: NgramScore, key: str) -> Buckets:
     """Return how often each bucket stands in rows, `(buckets,)`."""
     tokens, segment = counted_texts(rows, key)
-    found = token_buckets(tokens, settings.grams, settings.buckets, segment)
-    return np.bincount(found.ravel(), minlength=settings.buckets + 1)[: settings.buckets]
+    found = np.zeros(settings.buckets + 1, np.int64)
+    for part in bucket_parts(tokens, segment, settings):
+        found += np.bincount(part.ravel(), minlength=len(found))
+    return found[:-1]
+
+
+def bucket_parts(
+    tokens: NDArray[Any], segment: NDArray[np.integer] | None, settings: NgramScore
+) -> Iterator[Buckets]:
+    """Yield the buckets of rows' n-grams, `(rows, n-grams)`, for some rows at a time."""
+    for part in parts_of(tokens):
+        inside = None if segment is None else segment[part]
+        yield token_buckets(tokens[part], settings.grams, settings.buckets, inside)
 
 
 def _table(scoring: Scoring) -> RowScorer:

@@ -22,9 +22,10 @@ from shoal.search.selection.duplicates import duplicate_folder
 from shoal.search.selection.fitting import gram_counts
 from shoal.search.selection.held_out import read_held_out
 from shoal.search.selection.interface import has_texts
-from shoal.search.selection.leaks import find_leak
+from shoal.search.selection.leaks import Leak, find_leak
 from shoal.search.selection.scoring import add_scores
 from shoal.search.selection.shown import SHOWN_FILE, shown_of
+from shoal.search.selection.stages import give_memory_back
 from shoal.search.selection.writing import CHOSEN, SELECTIONS, write_decisions, write_selected
 
 Say = Callable[[str], None]
@@ -69,10 +70,13 @@ def select_corpus(run: Run, report: Say, renew: bool = False) -> Chosen:
     manifest = write_selected(pool, place, decided)
     write_decisions(Store(place.corpus), folder, pool, decided)
     Store(place.corpus).write_json(f"{folder}/{SHOWN_FILE}", shown_of(pool, decided))
+    said = said_of(run, pool, decided)
+    del decided  # it is written, and the actors that count n-grams need the room
+    give_memory_back()
     place = place.model_copy(update={"content": manifest.content})
     record = {
         **named,
-        **said_of(run, pool, decided),
+        **said,
         "content": manifest.content,
         "kl": kl_to_target(run, pool, Corpus(place, manifest, pool.unseen), targets),
         "seconds": round(time.perf_counter() - began, 3),
@@ -119,16 +123,27 @@ def decide_pool(
     report: Say,
 ) -> Decided:
     assert run.selection is not None
-    leak = find_leak(pool, targets) if targets else None
-    if leak is not None:
-        check_leak(leak, run.data.bad_share, ", ".join(run.selection.target), report)
+    rows = pool_rows(pool, leak_of(run, pool, targets, report), same)
     aimed: dict[str, NDArray[Any]] = {}
     if targets is not None:
         tokens = [group.splits["train"].tokens for group in targets.groups.values()]
         aimed = read_columns(targets, theirs) | {"mass": np.array(tokens, np.float64)}
         if HELD_RATIO in run.selection.policy.build().aims:
             aimed |= read_held_out(pool, folders)
-    return decide_rows(run, pool, pool_rows(pool, leak, same), folders, aimed, report)
+    give_memory_back()
+    decided = decide_rows(run, pool, rows, folders, aimed, report)
+    give_memory_back()
+    return decided
+
+
+def leak_of(run: Run, pool: Corpus, targets: Corpus | None, report: Say) -> Leak | None:
+    """Return which rows stand in the target too, if there is one; raises InputError if they are many."""
+    assert run.selection is not None
+    if targets is None:
+        return None
+    leak = find_leak(pool, targets)
+    check_leak(leak, run.data.bad_share, ", ".join(run.selection.target), report)
+    return leak
 
 
 def said_of(run: Run, pool: Corpus, decided: Decided) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.search.corpus.scores import KEPT_SCORE
-from shoal.search.selection.corpora import Corpus, stored_rows
+from shoal.search.selection.corpora import Corpus, RowPlaces, stored_rows
 from shoal.search.selection.deciding import Decided
 from shoal.search.selection.pictures import picture, picture_fields
 from shoal.search.selection.writing import file_columns
@@ -37,7 +37,7 @@ class ReadRow(NamedTuple):
 def shown_of(pool: Corpus, decided: Decided) -> dict[str, Any]:
     places = example_places(decided)
     wanted = sorted({place for each in places.values() for place in each})
-    at = np.flatnonzero(np.isin(decided.places, np.array(wanted, np.uint32)))  # in the order of the files
+    at = places_among(decided.places, wanted)  # in the order of the files
     read = {int(decided.places[row]): found for row, found in read_rows_at(pool, at.tolist()).items()}
     scores = {int(decided.places[row]): found for row, found in scores_at(pool, decided, at.tolist()).items()}
     rows = {
@@ -45,6 +45,13 @@ def shown_of(pool: Corpus, decided: Decided) -> dict[str, Any]:
         for title, each in places.items()
     }
     return {"histograms": histograms(pool, decided), "rows": rows}
+
+
+def places_among(places: RowPlaces, wanted: list[int]) -> NDArray[np.int64]:
+    """Return where among these places the wanted ones stand; `np.isin` takes 17 bytes a row meanwhile."""
+    some = np.array(wanted, np.uint32)
+    found = [np.flatnonzero(np.isin(places[part], some)) + part.start for part in blocks(len(places))]
+    return np.concatenate([np.empty(0, np.int64), *found])
 
 
 def histograms(pool: Corpus, decided: Decided) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import ray
 import ray.data
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from shoal.search.config.run import Run
 from shoal.search.corpus.scores import CPUS
 from shoal.search.corpus.stages import TaskRefusal, accepted, connected
 from shoal.search.errors import InputError
+from shoal.trainables.heap import malloc_trim
 
 Found = TypeVar("Found")
 
@@ -35,7 +37,15 @@ class StageWorker:
                 found.append(pickle.dumps(self.function(file)))
             except (InputError, OSError) as error:  # raised here, they would arrive inside Ray's trace
                 found.append(pickle.dumps(TaskRefusal(error)))
+            give_memory_back()
         return {"file": batch["file"], "found": np.array(found, object)}
+
+
+def give_memory_back() -> None:
+    """Give the system what was freed here, and what Arrow and the C library would keep for later."""
+    pa.default_memory_pool().release_unused()
+    if (trim := malloc_trim()) is not None:
+        trim(0)
 
 
 def on_files(run: Run, make: Callable[[], Callable[[str], Found]], files: list[str]) -> list[Found]:
