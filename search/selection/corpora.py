@@ -18,7 +18,7 @@ SAME = "same_as"  # column of the row that each one is a near duplicate of
 TokenRows = NDArray[np.integer]  # (rows, length)
 ScoreColumns = dict[str, NDArray[Any]]
 RowPlaces = NDArray[np.uint32]  # (rows,) so a pool has less than 2 ** 32 - 1 rows
-TOKENS_AT_ONCE = 1 << 18  # what is computed of a token takes some 50 bytes meanwhile
+TOKENS_AT_ONCE = 1 << 18  # each takes some 50 bytes while it is hashed
 LEFT_OUT = np.uint32(2**32 - 1)
 
 
