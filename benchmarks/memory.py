@@ -2,10 +2,10 @@
 
 Ray's object store gets the budget, the windows of the three groups are cut to fit into it, and one member
 reads every row once. Memory is what the operating system says: the proportional set sizes of this process
-and all of Ray's (so a page that several map counts once), sampled while the rows stream, less the same sum
-when Ray, Ray Data's own actors and the reading processes had started and read one file each: what these take,
-about 1.5 GiB, does not grow with a corpus. With `--selection` DSIR chooses a hundredth of a pool of that size
-on the cluster, in rows of 1,024 tokens. The last line is one JSON object.
+and all of Ray's (so a page that several map counts once) without pages of files, sampled while the rows
+stream, less the same sum when Ray, Ray Data's own actors and the reading processes had started and read one
+file each: what these take, about 1.5 GiB, does not grow with a corpus. With `--selection` DSIR chooses a
+hundredth of a pool of that size on the cluster, in rows of 1,024 tokens. The last line is one JSON object.
 """
 
 import argparse
@@ -37,13 +37,16 @@ class Watch(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.peak: Counter[str] = Counter()
+        self.peak: Counter[str] = Counter()  # when all together held most
+        self.most: Counter[str] = Counter()  # when each kind of process held most
         self.samples, self.over = 0, threading.Event()
         self.start()
 
     def run(self) -> None:
         while not self.over.wait(0.2):
-            self.peak, self.samples = max(self.peak, memory(), key=Counter.total), self.samples + 1
+            found = memory()
+            self.peak, self.samples = max(self.peak, found, key=Counter.total), self.samples + 1
+            self.most |= found
 
 
 @ray.remote(num_cpus=0.25)

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")  # a second
+OWN = ("Pss_Anon:", "Pss_Shmem:")  # proportional set sizes: of memory, and of Ray's object store
 
 
 def family() -> list[int]:
@@ -28,7 +29,11 @@ def stat(process: int) -> list[str]:
 
 
 def memory() -> Counter[str]:
-    """Return the bytes that the family holds, by kind of process; a page that several share counts once."""
+    """Return the bytes that the family holds, by kind of process; a page that several share counts once.
+
+    Pages of files are left out: they are the code of libraries above all, and a process's share of them grows
+    when others of this machine that map them end.
+    """
     total: Counter[str] = Counter()
     for process in family():
         try:
@@ -36,18 +41,19 @@ def memory() -> Counter[str]:
             title = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0].decode()
         except OSError:  # it has ended meanwhile
             continue
-        # proportional set sizes
-        held = sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+        held = sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(OWN))
         total[kind(process, title)] += held
     return total
 
 
 def kind(process: int, title: str) -> str:
-    """Return what a process is: this one, Ray's server on this node, one that reads, or one of Ray's own."""
+    """Return what a process is: this one, Ray's server on this node, one that reads or scores, or Ray's own."""
     if process == os.getpid():
         return "driver"
     if title.endswith("raylet"):
         return "raylet"
+    if title.startswith("ray::MapWorker"):
+        return "scorers"
     return "readers" if title.startswith(("ray::IDLE", "ray::MapBatches", "ray::start_up")) else "other"
 
 

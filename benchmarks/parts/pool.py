@@ -3,6 +3,7 @@
 import json
 import time
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,13 +100,16 @@ def measure(folder: str, budget: int, times: int, watch: Callable[[], Any]) -> d
         "kept": large["kept"],
         "small_mib": round(small["peak"].total() / 2**20, 1),
         "more_mib": round(more / 2**20, 1),
-        "more_mib_by_process": {
-            name: round((large["peak"][name] - small["peak"][name]) / 2**20, 1)
-            for name in sorted(large["peak"])
-        },
+        "more_mib_by_process": by_process(large["peak"], small["peak"]),
+        "more_mib_by_process_at_its_most": by_process(large["most"], small["most"]),
         "more_over_budget": round(more / budget, 3),
         "seconds": round(large["seconds"], 1),
     }
+
+
+def by_process(large: Counter[str], small: Counter[str]) -> dict[str, float]:
+    """Return how many MiB more each kind of process holds."""
+    return {name: round((large[name] - small[name]) / 2**20, 1) for name in sorted(large)}
 
 
 def bytes_a_row(folder: str, files: int) -> dict[str, float]:
@@ -181,4 +185,4 @@ def selection_of(folder: str, budget: int, files: int, watch: Callable[[], Any])
         watched.over.set()
         watched.join()
     kept = {name: chosen.record[name] for name in ("rows", "kept")}
-    return {"peak": watched.peak, "bytes": size, "seconds": seconds, **kept}
+    return {"peak": watched.peak, "most": watched.most, "bytes": size, "seconds": seconds, **kept}

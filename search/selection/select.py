@@ -68,7 +68,9 @@ def select_corpus(run: Run, report: Say, renew: bool = False) -> Chosen:
     began = time.perf_counter()
     decided = decide_pool(run, pool, targets, folders, theirs, same, report)
     manifest = write_selected(pool, place, decided)
+    give_memory_back()
     write_decisions(Store(place.corpus), folder, pool, decided)
+    give_memory_back()
     Store(place.corpus).write_json(f"{folder}/{SHOWN_FILE}", shown_of(pool, decided))
     said = said_of(run, pool, decided)
     del decided  # it is written, and the actors that count n-grams need the room
