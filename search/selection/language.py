@@ -72,7 +72,11 @@ def open_reader(key: str, model: str, tokenizer: str, length: int, device: str, 
     folder, base = model_and_base(key, model)
     if trainable_of(base):  # an adapter of an exported decoder, which learnt preferences
         decoder = open_decoder(key, base, length, device)
-        add_adapter(decoder, folder)
+        try:
+            add_adapter(decoder, folder)
+        except Exception as error:  # files and shapes raise many kinds
+            said = str(error).strip().splitlines()
+            raise InputError(f"{key}: {model} is no adapter of {base}: {said[0] if said else error}") from error
         return Reader(decoder)
     try:
         module = judging_model(base, kind, device)

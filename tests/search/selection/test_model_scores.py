@@ -149,3 +149,9 @@ def test_an_adapter_of_an_exported_decoder_scores_as_its_sum_with_the_base(tmp_p
     assert not np.allclose(row_losses(changed, rows), row_losses(module, rows), atol=1e-3)
     with pytest.raises(InputError, match="key: must be a classifier of transformers"):
         check_readable("key", str(folder), "bytes", 257, "AutoModelForSequenceClassification")
+    renamed = {name.replace(".down", ".x.down").replace(".up", ".x.up"): part for name, part in weights.items()}
+    cut = {f"{name}.down": weights[f"{name}.down"][:, 1:], f"{name}.up": weights[f"{name}.up"]}
+    for bad in (save(peft_files.adapter_weights(renamed, 2)), save(peft_files.adapter_weights(cut, 2)), b"{"):
+        (folder / peft_files.WEIGHTS).write_bytes(bad)
+        with pytest.raises(InputError, match=r"key: \S+ is no adapter of \S+: [^\n]+$"):
+            open_reader("key", str(folder), "bytes", 24, "cpu")
