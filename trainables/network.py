@@ -320,6 +320,7 @@ class Network(Judged):
             "weights": copied(self.held()),
             "optimiser": copied(self.optimiser.state_dict()["state"]),
             **({"shared": self.shared()} if self.span else {}),
+            **({"buffers": names} if (names := self.buffers()) else {}),
             **handed_out(self.progress),
         }
 
@@ -330,6 +331,10 @@ class Network(Judged):
     def state_as_it_lies(self) -> SavedState:
         """Return the state with weights and slots as arrays in the member's memory: good until it changes."""
         return self.state(to_views)
+
+    def buffers(self) -> list[str]:
+        """Return the names of what is held beside weights, and so has no slots."""
+        return sorted(self.held().keys() & dict(self.module.named_buffers(remove_duplicate=False)).keys())
 
     def shared(self) -> list[str]:
         """Return the names of sharded weights: each process holds a part of the first axis, by its rank."""

@@ -24,7 +24,7 @@ from shoal.search.records.last import member_of
 from shoal.search.records.lineage import read_lineage
 from shoal.trainables.growth import Growth, grow_slots, grow_weights, growth_between, mixed
 from shoal.trainables.recipes.densities import without_masks
-from shoal.trainables.settings import TEMPERATURES, DecoderShape
+from shoal.trainables.settings import DecoderShape
 
 COUNT = "step"  # AdamW's count of steps, which is no array of the weight's shape
 
@@ -145,8 +145,8 @@ def slots_of(
     if donor.training.optimiser != run.training.optimiser:
         return {}
     frozen = donor.begin.freeze if donor.begin else donor.model.freeze
-    trained = [name for name in without_masks(weights) if not any(fnmatchcase(name, each) for each in frozen)]
-    trained = [name for name in trained if name != TEMPERATURES or donor.trainable != "decoder"]
+    held = without_masks(weights).keys() - set(state.get("buffers", ()))
+    trained = [name for name in weights if name in held and not any(fnmatchcase(name, each) for each in frozen)]
     names = sorted(trained, key=lambda name: weights[name].ndim < 2)  # the order in `Network.weights`
     found: dict[str, StartArrays] = {}
     for place, slots in state["optimiser"].items():

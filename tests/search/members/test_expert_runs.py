@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,14 @@ from shoal.search.front.loading import load_trained
 from shoal.search.load import dump
 from shoal.search.members.classes import exported_class
 from shoal.search.records import directory
-from shoal.search.records.beginning import begun_with
+from shoal.search.records.beginning import begun_with, slots_of
 from shoal.search.records.last import member_of
 from shoal.search.records.lineage import read_lineage
 from shoal.search.selection.interface import Scoring
 from shoal.search.selection.scorers import open_scorer
 from shoal.trainables.scoring import row_losses
+from tests.helpers.classifiers import classifier
+from tests.helpers.members import gated, points
 from tests.helpers.pretrained import tiny_llama
 from tests.helpers.runs import write_texts
 from tests.search.members.test_begun import CYCLE, beginning, cycle, made, same, state_of, trained, weights
@@ -226,3 +229,17 @@ def test_no_other_class_has_experts_and_no_student_is_taught_by_them(texts, tmp_
         population(texts, tmp_path, trainable="causal_lm", model=model, **PLAIN)
     with pytest.raises(InputError, match=r"distill\.teacher: .* cannot be read"):
         card_of(best, "distill.teacher")
+
+
+@pytest.mark.parametrize("make", [classifier, points, gated])
+def test_slots_are_those_of_their_weights_where_a_network_has_buffers(make) -> None:
+    member = make()
+    member.train(2)
+    state = member.state()
+    donor: Any = SimpleNamespace(
+        training=SimpleNamespace(optimiser="adamw"), begin=None, model=SimpleNamespace(freeze=[])
+    )
+    found = slots_of(state, state["weights"], donor, donor, None)["exp_avg"]
+    assert list(found) == list(member.weights())
+    for weight, slot in zip(member.weights().values(), found.values(), strict=True):
+        assert np.array_equal(member.optimiser.state[weight]["exp_avg"], slot)
