@@ -15,7 +15,7 @@ from shoal.search.errors import InputError, Interrupted, RunFailed
 from shoal.search.front import commands
 from shoal.search.front.commands import ChangesArgument, DirectoryArgument, FileArgument
 from shoal.search.front.completion import complete_directory
-from shoal.search.output import one_blas_thread, print_plainly, screen, write_document
+from shoal.search.output import print_plainly, quick_imports, screen, write_document
 from shoal.search.platform import job_commands, platform_commands
 from shoal.search.runs.kinds import runner
 from shoal.search.signals import well_ended
@@ -75,7 +75,7 @@ def validate(
     ] = False,
 ) -> None:
     """Check a file without running it, and print the resolved configuration."""
-    with one_blas_thread():
+    with quick_imports():
         from shoal.search.load import dump, left_to_do, load_run
 
     settings = load_run(file, changes or [])

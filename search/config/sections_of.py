@@ -154,6 +154,9 @@ class Sections(Mapping[str, Any]):
             self.made[kind] = self.make(kind, self.classes[kind])
         return self.made[kind]
 
+    def __contains__(self, kind: object) -> bool:
+        return kind in self.classes
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.classes)
 
