@@ -1,5 +1,6 @@
 """Models of timm by name, with weights out of local files alone: nothing is downloaded, and no code is run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from shoal.trainables.objectives.interface import require
 
 WEIGHTS_FILE = "model.safetensors"  # as a folder of the hub has it
+RGB = 3  # channels of published weights
 
 
 def timm_model(name: str, weights: str, channels: int) -> Any:
@@ -24,17 +26,35 @@ def timm_model(name: str, weights: str, channels: int) -> Any:
 
 
 def give_weights(model: nn.Module, place: str) -> None:
-    """Load weights of the same model, whose head is left out, into a model, in place."""
+    """Load weights of the same model, whose head is left out, into a model, in place.
+
+    Those for three channels serve images of other channels too, since timm fits a first layer to them.
+    """
     from safetensors.torch import load_file
 
     found: dict[str, Tensor] = load_file(weights_file(place))
     wanted = model.state_dict()
-    lacking = sorted(wanted.keys() - found.keys())
-    require(not lacking, f"weights must be those of the model, but {place} lacks", ", ".join(lacking[:3]))
-    odd = [name for name, value in wanted.items() if found[name].shape != value.shape]
-    told = [f"{name} {tuple(found[name].shape)} in place of {tuple(wanted[name].shape)}" for name in odd[:1]]
-    require(not odd, f"weights must have the model's shapes, but {place} has", "".join(told))
+    if lacking := sorted(wanted.keys() - found.keys()):
+        raise ValueError(f"weights must be those of the model, but {place} lacks {', '.join(lacking[:3])}.")
+    found |= fitted_to_channels(model, found)
+    for name, value in wanted.items():
+        if found[name].shape != value.shape:
+            sizes = f"{tuple(found[name].shape)} in place of {tuple(value.shape)}"
+            raise ValueError(f"weights must have the model's shapes, but {name} of {place} has {sizes}.")
     model.load_state_dict({name: found[name] for name in wanted})
+
+
+def fitted_to_channels(model: Any, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of the first layer, where they read three channels and the model other ones."""
+    from timm.models import adapt_input_conv
+
+    named = model.pretrained_cfg.get("first_conv") or ()
+    layers = (named,) if isinstance(named, str) else named
+    wanted, fitted = model.state_dict(), dict[str, Tensor]()
+    for name in (f"{layer}.weight" for layer in layers):
+        if name in wanted and found[name].dim() == 4 and found[name].shape[1] == RGB != wanted[name].shape[1]:
+            fitted[name] = adapt_input_conv(wanted[name].shape[1], found[name])
+    return fitted
 
 
 def weights_file(place: str) -> str:

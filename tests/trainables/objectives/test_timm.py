@@ -70,15 +70,29 @@ def test_a_file_that_is_none_of_the_model_is_refused(timm, tmp_path) -> None:
     state = other.state_dict()
     del state["bn1.weight"]
     save_file(state, tmp_path / "lacks.safetensors")
-    with pytest.raises(ValueError, match=r"lacks, but got bn1\.weight"):
+    with pytest.raises(ValueError, match=r"but \S+lacks.safetensors lacks bn1\.weight\.$"):
         timm_model("test_resnet", str(tmp_path / "lacks.safetensors"), 3)
-    save_file(other.state_dict(), tmp_path / "wide.safetensors")
-    with pytest.raises(ValueError, match="shapes"):
-        timm_model("test_resnet", str(tmp_path / "wide.safetensors"), 1)
+    save_file({**other.state_dict(), "bn1.weight": torch.ones(7)}, tmp_path / "wide.safetensors")
+    with pytest.raises(ValueError, match=r"shapes, but bn1\.weight of \S+ has \(7,\) in place of \(32,\)\.$"):
+        timm_model("test_resnet", str(tmp_path / "wide.safetensors"), 3)
     with pytest.raises(ValueError, match="must be a file of safetensors"):
         timm_model("test_resnet", str(tmp_path / "model.pth"), 3)
     with pytest.raises(ValueError, match="must be a file that exists"):
         timm_model("test_resnet", str(tmp_path / "gone.safetensors"), 3)
+
+
+def test_weights_for_colours_serve_grey_images_and_more_channels(timm, tmp_path) -> None:
+    torch.manual_seed(1)
+    whole = timm.create_model("test_resnet", pretrained=False, num_classes=0)
+    place = tmp_path / "model.safetensors"
+    save_file(whole.state_dict(), place)
+    grey, images = timm_model("test_resnet", str(place), 1), torch.rand(2, 1, 32, 32)
+    whole.eval(), grey.eval()
+    assert torch.allclose(grey(images), whole(images.expand(2, 3, 32, 32)), atol=1e-5)
+    assert timm_model("test_resnet", str(place), 4).conv1[0].weight.shape[1] == 4
+    save_file(grey.state_dict(), place)
+    with pytest.raises(ValueError, match=r"shapes, but conv1\.0\.weight of"):
+        timm_model("test_resnet", str(place), 3)
 
 
 def test_names_are_timms() -> None:
