@@ -5,6 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from shoal.policies.space import DOMAINS
+from shoal.search.config.kinds import EXPLOIT, EXPLORE, OBJECTIVE, SAMPLER
+from shoal.search.config.mixing import POLICY
+from shoal.search.config.run import RUN_KINDS
+from shoal.search.config.score import RANKINGS
+from shoal.search.config.selection import SCORES, SELECTOR
+from shoal.search.config.trainable import BUILT_IN
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "k8s/README.md"], key=lambda page: page.as_posix()
@@ -41,3 +49,25 @@ def test_the_run_file_of_the_readme_is_the_toy() -> None:
     shown = re.search(r"```yaml\n(name: toy\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert shown is not None
     assert (ROOT / "examples/toy.yaml").read_text().endswith(shown[1])
+
+
+CHOICES = {
+    "kind": RUN_KINDS,
+    "trainable": [*BUILT_IN, "module:Class"],
+    "objective": OBJECTIVE,
+    "hyperparameters": DOMAINS,
+    "population.exploit": EXPLOIT,
+    "population.explore": EXPLORE,
+    "score": RANKINGS,
+    "selection.policy": SELECTOR,
+    "selection.scores": SCORES,
+    "mixing.policy": POLICY,
+    "sampling.rule": SAMPLER,
+}
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_the_readme_lists_what_a_key_can_name(key: str) -> None:
+    row = re.search(rf"^\| `{key}` \|[^|]*\|(.*)\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert row is not None
+    assert set(re.findall(r"`([\w:]+)`", row[1])) == set(CHOICES[key])
