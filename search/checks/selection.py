@@ -3,10 +3,11 @@
 from shoal.policies.selection.dsir import HELD_RATIO
 from shoal.search.checks.declared import without_rows
 from shoal.search.config.run import Run
-from shoal.search.config.selection import columns_made
+from shoal.search.config.selection import columns_made, twice_made
 from shoal.search.errors import nearest
 
 LOOK_AT_TARGET = ("ngrams", "influence", "similarity")  # kinds of scores
+OF_VECTORS = ("tensor", "image")  # kinds of columns
 
 
 def check_selection(run: Run) -> str:
@@ -16,6 +17,7 @@ def check_selection(run: Run) -> str:
         check_corpus_place(run)
         or check_budget(run)
         or check_target(run)
+        or check_names(run)
         or check_vectors(run)
         or check_columns(run)
     )
@@ -73,6 +75,19 @@ def check_target(run: Run) -> str:
     return ""
 
 
+def check_names(run: Run) -> str:
+    """Say which column two scores would make; those of tables and own classes are known later."""
+    chosen = run.selection
+    assert chosen is not None
+    before = list[str]()
+    for place, score in enumerate(chosen.all_scores()):
+        made = columns_made(score) or ()
+        if problem := twice_made(made, before, bool(chosen.mix)):
+            return f"selection.scores.{place}: {problem}"
+        before += made
+    return ""
+
+
 def check_vectors(run: Run) -> str:
     """Say what is wrong with the vectors of similarities, which scores before them make, or which rows have."""
     chosen = run.selection
@@ -82,7 +97,9 @@ def check_vectors(run: Run) -> str:
         if score.kind != "similarity":
             continue
         made = [columns_made(other) for other in scores[:place]]
-        known = {name for names in made if names is not None for name in names} | set(run.data.columns or {})
+        of_scores = {name for names in made if names is not None for name in names}
+        columns = run.data.columns or {}
+        known = of_scores | set(columns)
         unknown = None in made or (run.rows == "columns" and not run.data.columns)
         if not unknown and score.vectors not in known:
             near = nearest(score.vectors, known) if known else ", and there are none"
@@ -90,6 +107,13 @@ def check_vectors(run: Run) -> str:
                 f"selection.scores.{place}.vectors: must be a column of a score before it, such as "
                 f"`kind: embedding`, or of data.columns, got {score.vectors}{near}"
             )
+        if None not in made and score.vectors in set(columns) - of_scores:
+            kind = columns[score.vectors].kind
+            if kind not in OF_VECTORS:
+                return (
+                    f"selection.scores.{place}.vectors: must be a column of kind tensor or image, got "
+                    f"{score.vectors} of kind {kind}; a score before it can make vectors"
+                )
     return ""
 
 

@@ -1,5 +1,6 @@
 """The section `selection:` of a run's file: which rows of the corpus are worth training on."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -23,6 +24,8 @@ SELECTOR = Sections(lambda: SELECTORS)
 AnySelector = Annotated[Any, OneOf(SELECTOR)]
 OwnClass = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 MIX = "mix"  # the column that `selection.mix` adds
+# columns of the decisions: a score of such a name would stand in their place
+DECIDED_COLUMNS = ("row_id", "group", "copies", "margin", "reason", "duplicate_of")
 
 
 class NgramScore(Settings):
@@ -162,6 +165,18 @@ COLUMNS_OF: dict[str, tuple[str, ...] | None] = {
 def columns_made(score: Any) -> tuple[str, ...] | None:
     """Return the columns that a score adds, or None where only the scorer itself knows."""
     return (score.column,) if hasattr(score, "column") else COLUMNS_OF[score.kind]
+
+
+def twice_made(names: Iterable[str], before: Iterable[str], mixed: bool) -> str:
+    """Say what is wrong with names of columns that a score adds behind those of others; "" if nothing."""
+    taken = set(before) | ({MIX} if mixed else set())
+    for name in sorted(names):
+        if name in DECIDED_COLUMNS:
+            return f"makes the column {name}, a name that decisions have; give it another"
+        if name in taken:
+            other = "selection.mix" if name == MIX and mixed else "a score before it"
+            return f"makes the column {name}, which {other} makes too; give it another name"
+    return ""
 
 
 class Duplicates(Settings):

@@ -11,7 +11,7 @@ from shoal.policies.selection.likeness import directions, likeness, mean_directi
 from shoal.search.config.selection import HeadScore, InfluenceScore, NgramScore, SimilarityScore
 from shoal.search.errors import InputError
 from shoal.search.selection.corpora import Corpus, ScoreColumns, as_array, column_names, stored_rows
-from shoal.search.selection.interface import RowScorer, Scoring
+from shoal.search.selection.interface import RowScorer, Scoring, has_texts
 
 
 class Vectors(NamedTuple):
@@ -64,7 +64,9 @@ def vectors_for(
     `before` has the scores so far with the folders of their columns; `score_target` makes a score's columns of
     the target's rows and returns their folder.
     """
-    name, known = scoring.settings.vectors, set(pool.manifest.row_type.names or ())
+    row_type = pool.manifest.row_type
+    # tokens and their masks are numbers, but no vectors
+    name, known = scoring.settings.vectors, set[str]() if has_texts(row_type) else set(row_type.names or ())
     for made, folder in before:
         columns = column_names(pool, [folder])
         known |= columns

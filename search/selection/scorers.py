@@ -33,6 +33,8 @@ from shoal.search.selection.corpora import ScoreColumns, as_array, parts_of
 from shoal.search.selection.interface import RowScorer, Scoring, counted_texts
 from shoal.search.selection.likeness import likeness_scorer
 
+MOST_BYTES = 8  # of a number that can be stored
+
 
 def open_scorer(scoring: Scoring) -> RowScorer:
     return OPENERS[type(scoring.settings)](scoring)
@@ -120,16 +122,26 @@ def _own(scoring: Scoring) -> RowScorer:
             raise InputError(
                 f"{scoring.key}: score(rows) must return columns by name, got {type(found).__name__}."
             )
-        columns = {str(name): np.asarray(values) for name, values in found.items()}
-        for name, values in columns.items():
-            if values.shape[:1] != ids.shape or values.ndim > 2 or values.dtype.kind not in "fiub":
-                raise InputError(
-                    f"{scoring.key}: column {name} must hold a number, or a vector, for each of {len(ids)} "
-                    f"rows, got {values.dtype} of shape {values.shape}."
-                )
-        return columns
+        return {
+            str(name): own_column(scoring.key, str(name), values, len(ids)) for name, values in found.items()
+        }
 
     return score
+
+
+def own_column(key: str, name: str, values: Any, rows: int) -> NDArray[Any]:
+    """Return what a class of the user's own gives as a column of the rows; raises InputError if it is none."""
+    must = f"{key}: column {name} must hold a number, or a vector, for each of {rows} rows"
+    if name == "row_id":
+        raise InputError(f"{key}: column row_id is made by Shoal; give what score(rows) returns another name.")
+    try:
+        found = np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{must}, got {type(values).__name__}s of several lengths.") from error
+    good = found.shape[:1] == (rows,) and (found.ndim == 1 or (found.ndim == 2 and found.shape[1]))
+    if not good or found.dtype.kind not in "fiub" or found.itemsize > MOST_BYTES:
+        raise InputError(f"{must}, got {found.dtype} of shape {found.shape}.")
+    return found.astype(found.dtype.newbyteorder("="), copy=False)
 
 
 def own_object(key: str, made: str, folder: str, method: str) -> Any:

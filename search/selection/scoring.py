@@ -18,9 +18,17 @@ from numpy.typing import NDArray
 
 from shoal.cluster.storage import Store
 from shoal.search.config.run import Run
-from shoal.search.config.selection import HeadScore, InfluenceScore, NgramScore, SimilarityScore, TableScore
+from shoal.search.config.selection import (
+    HeadScore,
+    InfluenceScore,
+    NgramScore,
+    SimilarityScore,
+    TableScore,
+    twice_made,
+)
 from shoal.search.corpus.scores import FOLDER, RECORD, hex_digest
-from shoal.search.selection.corpora import Corpus, as_list_column, stored_rows
+from shoal.search.errors import InputError
+from shoal.search.selection.corpora import Corpus, as_list_column, column_names, stored_rows
 from shoal.search.selection.fitting import fitted
 from shoal.search.selection.held_out import HELD_OUT_FILE, held_out_ratios, wants_held_out
 from shoal.search.selection.interface import Scoring
@@ -81,9 +89,12 @@ def add_scores(
         tokenizer = pool.manifest.tokenizer
         scoring = Scoring(settings, key, run.data.sequence_length, run.device, tokenizer, None, run.code)
         if isinstance(settings, SimilarityScore):
-            made = zip(before, folders, strict=True)
-            scoring = scoring._replace(fitted=vectors_for(scoring, pool, made, score_target))
-        folders.append(scored(run, pool, targets, scoring, same, report))
+            earlier = zip(before, folders, strict=True)
+            scoring = scoring._replace(fitted=vectors_for(scoring, pool, earlier, score_target))
+        made, known = scored(run, pool, targets, scoring, same, report), column_names(pool, folders)
+        if problem := twice_made(column_names(pool, [made]), known, bool(run.selection.mix)):
+            raise InputError(f"{key}: {problem}.")
+        folders.append(made)
         before.append(scoring)
         # these look at the target as they score the pool, or know nothing of its rows
         of_pool = isinstance(settings, OF_POOL)

@@ -25,7 +25,7 @@ SIMILARITY = {"kind": "similarity", "vectors": "x", "nearest": 3}
 THRESHOLD = {"kind": "threshold", "score": "similarity", "share": 0.1}
 
 
-def write_digits(folder: Path, selection: dict) -> str:
+def write_digits(folder: Path, selection: dict, more: dict | None = None) -> str:
     """Write all digits but a third of the threes as a pool, those as a target, and a run's file."""
     found = load_digits()
     threes = np.flatnonzero(found.target == THREE)
@@ -33,7 +33,7 @@ def write_digits(folder: Path, selection: dict) -> str:
     for name, chosen in (("pool", ~target), ("like", target)):
         x = pa.FixedSizeListArray.from_arrays(pa.array(found.data[chosen].astype(np.float32).reshape(-1)), 64)
         pq.write_table(pa.table({"x": x, "label": found.target[chosen]}), folder / f"{name}.parquet")
-    columns = {"x": {"kind": "tensor", "shape": [8, 8]}, "label": {"kind": "class"}}
+    columns = {"x": {"kind": "tensor", "shape": [8, 8]}, "label": {"kind": "class"}, **(more or {})}
     values = {
         "name": "threes",
         "trainable": "classifier",
@@ -175,13 +175,40 @@ class Vectors:
         [
             ([{"kind": "similarity"}], "must be a column of a score before it, such as `kind: embedding`"),
             ([SIMILARITY, {"kind": "embedding", "model": "m"}], "of data.columns, got y; allowed are label, x"),
+            (
+                [SIMILARITY | {"vectors": "label"}],
+                "must be a column of kind tensor or image, got label of kind class",
+            ),
+            (
+                [SIMILARITY | {"vectors": "said"}],
+                "must be a column of kind tensor or image, got said of kind text",
+            ),
         ],
     )
     def test_what_the_file_alone_shows(self, tmp_path, scores, wanted) -> None:
-        scores = [score | ({"vectors": "y"} if score["kind"] == "similarity" else {}) for score in scores]
-        path = write_digits(tmp_path, {"policy": THRESHOLD, "scores": scores})
+        other = {"vectors": "y"}
+        scores = [score | (other if score == SIMILARITY or len(score) == 1 else {}) for score in scores]
+        more = {"said": {"kind": "text"}} if "text" in wanted else None
+        path = write_digits(tmp_path, {"policy": THRESHOLD, "scores": scores}, more)
         with pytest.raises(InputError, match=wanted):
             load_run(path)
+
+    def test_tokens_are_no_vectors(self, tmp_path, places) -> None:
+        (tmp_path / "own_length.py").write_text(
+            "class Length:\n    def score(self, rows):\n        return {'size': rows['tokens'][:, 0]}\n"
+        )
+        for name, count in (("pool", 60), ("target", 40)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            lines = [json.dumps({"q": f"{name} asks {n}", "a": f"{name} says {n}"}) for n in range(count)]
+            (tmp_path / name / "rows.jsonl").write_text("\n".join(lines))
+        scores = [{"kind": "own", "made": "own_length:Length"}, SIMILARITY | {"vectors": "tokens"}]
+        selection = {"policy": THRESHOLD, "scores": scores, "target": {"like": str(tmp_path / "target")}}
+        shape = {"kind": "instruction", "prompt": "q", "answer": "a", "packed": False}
+        groups = {"pool": str(tmp_path / "pool")}
+        run = run_of(tmp_path, places, selection, groups=groups, format=shape)
+        run = run.model_copy(update={"code": str(tmp_path)})
+        with pytest.raises(InputError, match="got tokens; there are size"):
+            select_corpus(run, print)
 
     def test_a_target_is_needed_and_ngrams_have_none_of_its_rows(self, tmp_path, places) -> None:
         scores = [{"kind": "ngrams"}, {"kind": "similarity", "vectors": "log_ratio"}]
