@@ -24,7 +24,7 @@ from shoal.search.selection.corpora import (
     read_groups,
     read_ids,
 )
-from shoal.search.selection.leaks import IN_TARGET, Leak
+from shoal.search.selection.leaks import IN_TARGET, MANY, Leak
 
 NEAR_DUPLICATE = "a near duplicate"
 BARRED = (IN_TARGET, NEAR_DUPLICATE)
@@ -179,6 +179,11 @@ def with_barred(found: Selected, barred: NDArray[np.int8]) -> Selected:
 
 def check_leak(leak: Leak, most: float, target: str, report: Callable[[str], None]) -> None:
     """Report rows of the pool that the target has too; raise InputError if they are much of the target."""
+    if leak.let_go:
+        report(
+            f"selection.target ({target}): {leak.let_go} of its prompts, answers and texts stand in more than "
+            f"{MANY} rows of the pool each, and are no leaks"
+        )
     if not leak.rows.any():
         return
     where = ", ".join(f"{count} in {name}" for name, count in leak.by_group.items())

@@ -1,6 +1,6 @@
 """Rows of the pool that the target has too: stretches of tokens, or signs of records, that both contain."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 
 from shoal.policies.sampling.chance import mixed_bits
 from shoal.search.selection.corpora import Corpus, parts_of, read_groups, stored_rows
-from shoal.search.selection.signs import PRIME, Signs, signs_of, telling
+from shoal.search.selection.signs import PRIME, Hashes, Signs, signs_of, telling
 
 STRETCH = 32  # tokens, or a quarter of a row if that is less: the stretches at a row's border are not seen
 COMMON = 0.5  # a row leaks if more than this share of its stretches stand in the target
 IN_TARGET = "in the target too"
+MANY = 32  # a prompt, an answer or a text that more rows of the pool have is no leak, such as a refusal
 
 
 class Leak(NamedTuple):
@@ -23,6 +24,7 @@ class Leak(NamedTuple):
     target_rows: int
     by_group: dict[str, int]  # rows of each group of the pool
     how: str = ""  # in what they are alike, in words
+    let_go: int = 0  # prompts, answers and texts of the target that more than `MANY` rows of the pool have
 
     @property
     def share(self) -> float:
@@ -64,17 +66,30 @@ def records_leak(pool: Corpus, targets: Corpus, least: int) -> Leak:
     ]
     theirs = list(each_signs(targets, texts, least))
     known = {name: telling([signs[name] for signs in theirs]) for name in (theirs[0] if theirs else ())}
-    leaked, seen = np.zeros(pool.rows, np.bool_), {name: [np.empty(0, np.uint64)] for name in known}
-    for signs in each_signs(pool, texts, least):
-        for name, keys in known.items():
-            found = np.isin(signs[name].key, keys)
-            leaked[signs[name].row[found]] = True
-            seen[name].append(np.unique(signs[name].key[found]))
-    in_pool = {name: np.concatenate(keys) for name, keys in seen.items()}
+    found, counts = rows_with(pool, texts, least, known)
+    let_go = {name: keys[counts[name] > MANY] for name, keys in known.items() if name != "whole"}
+    if some := sum(map(len, let_go.values())):
+        known |= {name: np.setdiff1d(known[name], keys) for name, keys in let_go.items()}
+        found, counts = rows_with(pool, texts, least, known)
+    in_pool = {name: keys[counts[name] > 0] for name, keys in known.items()}
     rows = [each[name].row[np.isin(each[name].key, in_pool[name])] for each in theirs for name in known]
     target = len(np.unique(np.concatenate(rows))) if rows else 0
     how = "" if set(known) <= {"whole"} else ", whole or by what is asked or answered"
-    return Leak(leaked, target, targets.rows, counts_by_group(pool, leaked), how)
+    return Leak(found, target, targets.rows, counts_by_group(pool, found), how, some)
+
+
+def rows_with(
+    pool: Corpus, texts: list[str], least: int, known: Mapping[str, Hashes]
+) -> tuple[NDArray[np.bool_], dict[str, NDArray[np.int64]]]:
+    """Return which rows of the pool have one of these keys, and how often it has each key, by kind of sign."""
+    found = np.zeros(pool.rows, np.bool_)
+    counts = {name: np.zeros(len(keys), np.int64) for name, keys in known.items()}
+    for signs in each_signs(pool, texts, least):
+        for name, keys in known.items():
+            there = np.isin(signs[name].key, keys)
+            found[signs[name].row[there]] = True
+            np.add.at(counts[name], np.searchsorted(keys, signs[name].key[there]), 1)
+    return found, counts
 
 
 def each_signs(corpus: Corpus, texts: list[str], least: int) -> Iterator[dict[str, Signs]]:

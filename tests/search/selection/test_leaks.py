@@ -9,6 +9,7 @@ import pytest
 
 from shoal.search.errors import InputError
 from shoal.search.load import checked_run
+from shoal.search.selection.leaks import IN_TARGET
 from shoal.search.selection.select import select_corpus
 from shoal.search.selection.signs import signs_of, telling, text_hashes
 from tests.search.selection.test_answer_rows import pair_settings
@@ -144,3 +145,16 @@ def test_a_few_are_left_out_and_counted(tmp_path) -> None:
 def test_a_pool_that_asks_and_answers_otherwise_does_not_leak(tmp_path, kind: str) -> None:
     _, lines = selected(tmp_path, kind, [{"q": "pool asks 3", "a": "what", "b": "no"}])
     assert not any("stand in the pool too" in line for line in lines)
+
+
+@pytest.mark.parametrize("side", ["q", "a"])
+@pytest.mark.parametrize("kind", SHAPES)
+def test_what_much_of_the_pool_has_is_no_leak(tmp_path, kind: str, side: str) -> None:
+    """Three rows of the target, of which some are held out, ask or answer what 50 rows of the pool each do."""
+    said, other = {"q": "target asks {}", "a": LONG + " {}"}[side], {"q": "a", "a": "q"}[side]
+    common = [
+        {side: said.format(3 + n % 3), other: f"of the pool alone, {n}", "b": f"no {n}"} for n in range(150)
+    ]
+    record, lines = selected(tmp_path, kind, common)
+    assert IN_TARGET not in record["reasons"]
+    assert any("stand in more than 32 rows of the pool each, and are no leaks" in line for line in lines)
