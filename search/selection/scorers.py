@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -83,7 +84,7 @@ def _table(scoring: Scoring) -> RowScorer:
     known = table["row_id"].to_numpy()
     order = np.argsort(known, kind="stable")
     columns = {
-        name: as_array(table[name]).astype(np.float64) for name in table.column_names if name != "row_id"
+        name: table_column(scoring, name, table[name]) for name in table.column_names if name != "row_id"
     }
 
     def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
@@ -111,6 +112,21 @@ def read_score_table(key: str, path: str) -> pa.Table:
     if len(table) == 0 or len(table.column_names) < 2:
         raise InputError(f"{key}.path: {path} must have at least one row and one score beside row_id.")
     return table
+
+
+def table_column(scoring: Scoring, name: str, column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Return a table's column as numbers, or vectors of one length; raises InputError where it holds others."""
+    kind, one_length = column.type, True
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind, one_length = kind.value_type, len(set(pc.list_value_length(column).to_pylist())) == 1
+    if not one_length or not (
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    ):
+        raise InputError(
+            f"{scoring.key}.path: column {name} of {scoring.settings.path} must hold numbers, or vectors of "
+            f"one length, got {column.type}{'' if one_length else ' of several lengths'}."
+        )
+    return as_array(column).astype(np.float64)
 
 
 def _own(scoring: Scoring) -> RowScorer:

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from shoal.search.errors import InputError
@@ -68,3 +70,21 @@ def test_what_a_class_returns(tmp_path, places, columns, more, wanted) -> None:
 
 def test_numbers_of_another_byte_order_are_numbers(tmp_path, places) -> None:
     assert chosen_by(tmp_path, places, "{'s': np.arange(n, dtype='>f4')}", [])["kept"] == TOP["rows"]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (["a", "b"], "column s of .* must hold numbers, or vectors of one length, got string"),
+        ([[1.0], [1.0, 2.0]], "got list<.*> of several lengths"),
+        ([[1.0, 2.0, 3.0], [1.0]], "got list<.*> of several lengths"),  # 4 numbers, as of two rows of two
+        ([[1.0], None], "got list<.*> of several lengths"),
+        ([{"a": 1}, {"a": 2}], "got struct"),
+        ([None, None], "got null"),
+    ],
+)
+def test_tables_of_other_things(tmp_path, places, values, wanted) -> None:
+    pq.write_table(pa.table({"row_id": [1, 2], "s": values}), tmp_path / "table.parquet")
+    table = {"kind": "table", "path": str(tmp_path / "table.parquet")}
+    with pytest.raises(InputError, match=wanted):
+        select_corpus(run_of(tmp_path, places, {**TOP, "scores": [table]}, builder="local"), print)
