@@ -42,12 +42,8 @@ class Growth(NamedTuple):
 
 def growth_between(old: DecoderShape, new: DecoderShape) -> Growth:
     """Return how one shape becomes the other; raises ValueError where no whole map leads there."""
-    mixers = [(each.experts, each.gate) for each in (old, new)]
-    if max(old.experts, new.experts) > 1 and (mixers[0] != mixers[1] or sizes_kept(old) != sizes_kept(new)):
-        raise ValueError(
-            f"a decoder with experts must keep its layers, heads, widths, experts and gate: it neither grows "
-            f"nor shrinks, but it has experts {old.experts} and would have {new.experts}."
-        )
+    if max(old.experts, new.experts) > 1:
+        refuse_change(old, new)
     for grows, (small, large) in ((True, (old, new)), (False, (new, old))):
         width, depth = large.width // small.width, large.layers // max(small.layers, 1)
         # heads keep their width, so that angles of positions stay
@@ -65,8 +61,20 @@ def growth_between(old: DecoderShape, new: DecoderShape) -> Growth:
     )
 
 
-def sizes_kept(shape: DecoderShape) -> tuple[float, ...]:
-    return shape.layers, shape.heads, shape.width, round(shape.expansion * shape.width)
+def refuse_change(old: DecoderShape, new: DecoderShape) -> None:
+    """Raise ValueError unless a decoder with experts keeps what its weights and its gate are."""
+    had, has = kept_of(old), kept_of(new)
+    if name := next((name for name in had if had[name] != has[name]), ""):
+        raise ValueError(
+            f"a decoder with experts must keep its layers, heads, widths, experts and gate: it neither grows "
+            f"nor shrinks, but it has {name} {had[name]} and would have {has[name]}."
+        )
+
+
+def kept_of(shape: DecoderShape) -> dict[str, int | str]:
+    """Return what must stay, by its name in words."""
+    found = {name: getattr(shape, name) for name in ("experts", "layers", "heads", "width", "gate")}
+    return found | {"feed-forward width": round(shape.expansion * shape.width)}
 
 
 def grow_weights(weights: NamedArrays, growth: Growth, depth: Depth = "zero") -> dict[str, NDArray[Any]]:

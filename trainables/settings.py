@@ -22,7 +22,7 @@ class DecoderShape:
     expansion: float = 4.0  # width of the feed-forward layer, as a multiple of `width`
     experts: int = 1  # feed-forward layers of a block, mixed by a gate; all are computed, so none saves time
     gate: str = "linear"  # the gate is linear, or goes through tanh or sigmoid
-    active_experts: int = 0  # where it is judged, the largest so many shares count; 0: all
+    active_experts: int = 0  # judged, a token keeps its largest shares, so many; 0: all
 
     def __post_init__(self) -> None:
         if self.layers < 0:

@@ -1,6 +1,9 @@
 """What must hold of a decoder with experts, and of the gate between them."""
 
-from shoal.search.checks.values import each_hyperparameter
+from collections.abc import Mapping
+from typing import Any
+
+from shoal.search.checks.values import each_hyperparameter, ends
 from shoal.search.config.run import Run
 from shoal.search.config.sections import COOLING_KEYS
 
@@ -19,12 +22,24 @@ def check_experts(run: Run) -> str:
             ),
             "",
         )
-    model = run.model
-    if not named.keys() & {"gate_start", "gate_end"} and model.gate_start < model.gate_end:
-        return (
-            f"model.gate_end: must be at most model.gate_start ({model.gate_start:g}), since a gate cools, got "
-            f"{model.gate_end:g}"
-        )
-    from shoal.search.checks.objective import check_units  # late, since few files have experts
+    # late, since few files have experts
+    from shoal.search.checks.objective import check_units
+    from shoal.search.checks.sampled_numbers import chosen_by_place
 
-    return check_units(run, "gate_balance")
+    said = (never_cools(run, place, values) for place, values in chosen_by_place(run).items())
+    return next(filter(None, said), "") or check_units(run, "gate_balance")
+
+
+def never_cools(run: Run, place: str, values: Mapping[str, Any]) -> str:
+    """Return why a gate cannot cool by any of the values that a place of the file has, or nothing."""
+    found = {name: ends(values.get(name, getattr(run.model, name))) for name in ("gate_start", "gate_end")}
+    if not all(isinstance(value, int | float) for numbers in found.values() for value in numbers):
+        return ""  # which other checks refuse
+    start, end = max(found["gate_start"]), min(found["gate_end"])
+    if start >= end:
+        return ""
+    here = {name: f"{place if name in values else 'model'}.{name}" for name in found}
+    return (
+        f"{here['gate_end']}: must be at most {here['gate_start']} (at most {start:g}), since a gate cools, "
+        f"got at least {end:g}"
+    )

@@ -1,6 +1,8 @@
 """What must hold for the objective of a language model: groups to forget, and hidden tokens."""
 
 from shoal.policies.sampling.interface import needs_losses
+from shoal.search.checks.sampled_numbers import chosen_by_place
+from shoal.search.config.kinds import SpaceWithin
 from shoal.search.config.objective import USUAL
 from shoal.search.config.run import Run
 from shoal.search.errors import nearest
@@ -59,6 +61,10 @@ def check_forget(run: Run, term: Forget) -> str:
         return "objective.groups: must name the groups of data.groups that are to be forgotten"
     if odd := next((group for group in term.groups if group not in run.data.groups), ""):
         return f"objective.groups: {odd} is no group{nearest(odd, run.data.groups)}"
+    if twice := next((group for group in term.groups if term.groups.count(group) > 1), ""):
+        return f"objective.groups: must name each group once, got {twice} twice"
+    if term.form == "hinge" and (place := beta_named(run, term)):
+        return f"{place}: form hinge does not look at it; leave it out, or use form: negative"
     kept = [group for group in run.unseen or run.data.groups if group not in term.groups]
     if not kept or not set(run.data.groups) - set(term.groups) - set(run.unseen):
         return (
@@ -76,6 +82,15 @@ def check_forget(run: Run, term: Forget) -> str:
     if run.kind not in ("population", "stages"):
         return f"objective.forget: needs kind: population or stages, got {run.kind}"
     return check_scored(run, term) or check_by_losses(run)
+
+
+def beta_named(run: Run, term: Forget) -> str:
+    """Return where a file gives, or searches, the beta of an objective, if it does."""
+    for place, values in chosen_by_place(run).items():
+        chosen = values.get("objective", {})
+        if "beta" in (chosen.root if isinstance(chosen, SpaceWithin) else chosen):
+            return f"{place}.objective.beta"
+    return "objective.beta" if term.beta != Forget.beta else ""
 
 
 def check_scored(run: Run, term: Forget) -> str:

@@ -58,7 +58,8 @@ def check_objective(run: Run) -> str:
         return f"objective: each kind may stand in the list once, got {twice} twice"
     losses = objectives_of(run)
     return (
-        check_language(run, losses)
+        check_alone(run)
+        or check_language(run, losses)
         or check_given(run, losses)
         or check_fields(run, losses)
         or check_numbers(run, losses)
@@ -68,6 +69,15 @@ def check_objective(run: Run) -> str:
         or check_storm(run, losses)
         or check_styles(run, losses)
     )
+
+
+def check_alone(run: Run) -> str:
+    """Refuse what says how a loss stands to others where it is the only one."""
+    if len(run.objective) != 1:
+        return ""
+    only, usual = run.objective[0], {"weight": 1.0, "balanced": False}
+    named = next((name for name, value in usual.items() if getattr(only, name) != value), "")
+    return f"objective.{only.kind}.{named}: is for a list of several losses; leave it out" if named else ""
 
 
 def check_styles(run: Run, losses: Weighted) -> str:

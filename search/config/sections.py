@@ -130,7 +130,7 @@ class Model(section_of(DecoderShape, KEYS_OF_OTHER_SECTIONS, checked_with=KEYS_O
     """Shape of the decoder-only transformer, or a pretrained model and what of it trains."""
 
     gate_start: Annotated[Real, Field(gt=0)] = Cooling.gate_start  # the gate's temperature at the first step
-    gate_end: Annotated[Real, Field(gt=0)] = Cooling.gate_end  # and at the last one, and where rows are judged
+    gate_end: Annotated[Real, Field(gt=0)] = Cooling.gate_end  # that at the last step, and of judging
     # weight of the loss that is 0 where a row uses all experts alike
     gate_balance: Annotated[Real, Field(ge=0)] = Cooling.gate_balance
     # causal_lm, preference: a folder of transformers, package:NAME/FOLDER, a URI, or a name on the hub;

@@ -101,10 +101,18 @@ def explain_key(name: str) -> list[str]:
     if not found and searched != name:  # a searched number is explained as the setting that it replaces
         settings = ("hyperparameters", f"training.{searched}", f"model.{searched}")
         found = [key for key in known if key.path in settings]
+    # errors name a loss, or a score, of a list by its kind: objective.masked.share
+    found = found or [key for key in known if key.kind and by_kind(key) == name]
     if not found:
         raise InputError(f"{name}: no such key{nearest(name, [key.path for key in known])}")
     lines = [line for key in found for line in lines_of(key)]
     return [*lines, *lines_below(found[0], known)] if len(found) == 1 else lines
+
+
+def by_kind(key: KeyEntry) -> str:
+    """Return the path of a key in a list with its kind in place of a number."""
+    above, _, last = key.path.rpartition(".")
+    return f"{above.removesuffix('.0')}.{key.kind}" + (f".{last}" if last != "kind" else "")
 
 
 def lines_of(key: KeyEntry) -> list[str]:

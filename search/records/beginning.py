@@ -32,7 +32,7 @@ COUNT = "step"  # AdamW's count of steps, which is no array of the weight's shap
 def begun_with(run: Run) -> Beginning | None:
     """Return what the members of a run begin with, from the files of the run that `begin.run` names, if any.
 
-    Raises InputError where that run is not finished_run, or its weights do not become this run's.
+    Raises InputError where that run is not finished, or its weights do not become this run's.
     """
     given = run.begin
     if given is None:
@@ -94,10 +94,10 @@ def begun_with_export(run: Run, given: Begin) -> Beginning:
 
 
 def finished_run(key: str, place: str) -> tuple[Run, Store, Row]:
-    """Return a finished_run run with its store and the last row of its best member."""
+    """Return a finished run with its store and the last row of its best member."""
     run, store = directory.open_run(place)
     if run.kind != "population" or directory.summary(store).get("status") != "done":
-        raise InputError(f"{key}: must be the directory of a finished_run population, got {place}.")
+        raise InputError(f"{key}: must be the directory of a finished population, got {place}.")
     return run, store, member_of(run, store, None)
 
 
@@ -121,7 +121,7 @@ def growth_from(shape: Mapping[str, Any], run: Run) -> Growth | None:
 def mixed_in(given: Begin, donor: Run) -> tuple[StartArrays, str]:
     """Return the weights that are mixed in; the ones begun with must have come from them.
 
-    Else half of the start could be a finished_run model whose cost nobody counts.
+    Else half of the start could be a finished model whose cost nobody counts.
     """
     other, store, row = finished_run("begin.mix", given.mix)
     weights = directory.whole_weights(other, store, row)

@@ -1,4 +1,4 @@
-"""MaskedTokens language modelling: tokens that are hidden are read from both sides (Devlin et al., 2019)."""
+"""Masked language modelling: tokens that are hidden are read from both sides (Devlin et al., 2019)."""
 
 from __future__ import annotations
 

@@ -86,6 +86,17 @@ def test_the_run_keeps_its_objective_and_knows_what_is_forgotten() -> None:
             "hyperparameters.objective.share: share must be above 0 and below 1",
         ),
         (
+            ["objective={kind: forget, groups: [secret, secret]}"],
+            "objective.groups: must name each group once, got secret twice",
+        ),
+        ([FORGET[:-1] + ", beta: 0.5}"], "objective.beta: form hinge does not look at it; leave it out"),
+        (
+            [FORGET, "hyperparameters.objective={beta: {kind: float, low: 0.1, high: 1.0}}"],
+            "hyperparameters.objective.beta: form hinge does not look at it",
+        ),
+        (["objective={kind: masked, weight: 0}"], "objective.masked.weight: is for a list of several losses"),
+        (["objective=[{kind: masked, balanced: true}]"], "objective.masked.balanced: is for a list of several"),
+        (
             ["objective={kind: masked, share: 0}"],
             "objective.masked.share: must be above 0 and below 1, but got 0",
         ),

@@ -52,6 +52,13 @@ def test_the_schema_refuses_what_shoal_refuses(change: str, schema) -> None:
         jsonschema.validate({"name": "x", **yaml.safe_load(change)}, schema)
 
 
+@pytest.mark.parametrize("key", ["objective.masked.share", "objective.masked", "selection.scores.loss.model"])
+def test_a_key_of_a_list_is_explained_under_its_kind_as_errors_name_it(key: str) -> None:
+    kind = key.split(".")[-1 if key.count(".") == 1 else -2]
+    said = explain_key(key)
+    assert ".0." in said[0] and f"(of {kind})" in said[0], said[0]
+
+
 @pytest.mark.parametrize("key", ["starts", "root", "schedule", "data.tokenizer", "population.interval"])
 def test_a_key_is_explained(key: str) -> None:
     said = explain_key(key)

@@ -130,11 +130,19 @@ def test_a_run_begins_with_experts_and_keeps_their_slots(whole, best, tmp_path) 
     assert not np.array_equal(after["blocks.0.rise.weight"], own["blocks.0.rise.weight"])
 
 
-@pytest.mark.parametrize("change", [{"experts": 2}, {"gate": "linear"}, {"layers": 4}])
-def test_experts_that_do_not_fit_are_not_begun_with(whole, best, tmp_path, change) -> None:
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"experts": 2}, "experts 3 and would have 2"),
+        ({"gate": "linear"}, "gate tanh and would have linear"),
+        ({"layers": 4}, "layers 2 and would have 4"),
+        ({"expansion": 2.0}, "feed-forward width 64 and would have 32"),
+    ],
+)
+def test_experts_that_do_not_fit_are_not_begun_with(whole, best, tmp_path, change, said) -> None:
     other = whole.model_copy(update={"model": whole.model.model_copy(update=change)})
     for place in (whole.directory, best):
-        with pytest.raises(InputError, match="begin: a decoder with experts must keep its layers"):
+        with pytest.raises(InputError, match=f"begin: a decoder with experts must keep .* it has {said}"):
             begun_with(beginning(other, tmp_path, run=place))
 
 
@@ -200,7 +208,15 @@ def test_a_file_with_experts_is_written_and_read_again(texts, tmp_path) -> None:
         ({"model": MODEL | {"gate_end": 0}}, r"model\.gate_end: must be greater than 0"),
         (
             PLAIN | {"model": MODEL | {"gate_start": 0.1}},
-            r"model\.gate_end: must be at most model\.gate_start \(0\.1\), since a gate cools, got 0\.3",
+            r"model\.gate_end: must be at most model\.gate_start \(at most 0\.1\), since a gate cools",
+        ),
+        (
+            {"hyperparameters": {"gate_end": {"kind": "float", "low": 3.0, "high": 9.0}}},
+            r"hyperparameters\.gate_end: must be at most model\.gate_start \(at most 2\), .* got at least 3",
+        ),
+        (
+            {"hyperparameters": {"gate_start": {"kind": "float", "low": 0.1, "high": 0.2}}},
+            r"model\.gate_end: must be at most hyperparameters\.gate_start \(at most 0\.2\)",
         ),
         (
             {"hyperparameters": {"gate_end": {"kind": "float", "low": 0.0, "high": 1.0}}},

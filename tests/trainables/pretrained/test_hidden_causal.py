@@ -82,6 +82,7 @@ def family(name: str, drawn: bool = True, **sizes: Any) -> Any:
         ("Mistral", {**GROUPED, "sliding_window": 8}),
         ("Gemma3Text", {**GROUPED, "head_dim": 4, "pad_token_id": 0}),
         ("GPTNeoX", {**SIZES, **FED}),
+        ("OPT", {**SIZES, "ffn_dim": 32, "word_embed_proj_dim": 16}),
         ("GPT2", {"vocab_size": 64, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64}),
     ],
 )
