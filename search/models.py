@@ -300,7 +300,7 @@ def check_adapter(run: Run, adapter: LowRank, sizes: dict[str, tuple[int, int]])
         fit = [min(size) for name, size in sizes.items() if name == target or name.endswith(f".{target}")]
         if not fit:
             raise InputError(
-                f"model.adapter.targets: no linear layer is called {target}{nearest(target, lasts)}."
+                f"model.adapter.targets: no linear layer is called {target}{nearest(target, lasts)}"
             )
         if adapter.rank > min(fit):
             raise InputError(

@@ -17,7 +17,7 @@ def check_selection(run: Run) -> str:
         check_corpus_place(run)
         or check_budget(run)
         or check_target(run)
-        or check_names(run)
+        or check_column_names(run)
         or check_vectors(run)
         or check_columns(run)
     )
@@ -75,7 +75,7 @@ def check_target(run: Run) -> str:
     return ""
 
 
-def check_names(run: Run) -> str:
+def check_column_names(run: Run) -> str:
     """Say which column two scores would make; those of tables and own classes are known later."""
     chosen = run.selection
     assert chosen is not None

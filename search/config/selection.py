@@ -60,6 +60,7 @@ class EmbeddingScore(Settings):
 
     kind: Literal["embedding"]
     model: str  # folder of an exported decoder, classifier or embedder, or of any model of transformers
+    column: Name = "embedding"  # name of the column that it adds
 
 
 class GradientScore(Settings):
@@ -68,6 +69,7 @@ class GradientScore(Settings):
     kind: Literal["gradients"]
     model: str  # folder of an exported decoder, or of a causal model of transformers
     width: Annotated[Count, Field(le=8192)] = 256  # numbers that each gradient is projected to
+    column: Name = "sketch"  # name of the column that it adds
 
 
 class ClassScore(Settings):
@@ -155,8 +157,6 @@ AnyScore = Annotated[Any, OneOf(SCORES)]
 # the columns that each kind of score adds; None where only the scorer itself knows
 COLUMNS_OF: dict[str, tuple[str, ...] | None] = {
     "ngrams": ("log_ratio", "length"),
-    "embedding": ("embedding",),
-    "gradients": ("sketch",),
     "table": None,
     "own": None,
 }

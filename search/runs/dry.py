@@ -25,6 +25,7 @@ from shoal.search.driver.start import first_state
 from shoal.search.errors import InputError
 from shoal.search.members.build import build_members
 from shoal.search.members.unmade import Unmade
+from shoal.search.records.beginning import begun_with
 from shoal.search.runs.population import prepare_run
 from shoal.search.traces import in_one_line, trace_of
 from shoal.search.worker.guarded import measured
@@ -93,7 +94,8 @@ def two_members(trial: Trial) -> tuple[Member, Member]:
     """Make the members that would begin a run; they may differ in what is searched, and copy one another."""
     run = trial.run
     with trial.of("make, 2 members") as said:
-        made = build_members(run, dict(enumerate(starts(run))), streams=first_files)
+        begun = begun_with(run)
+        made = build_members(run, dict(enumerate(starts(run))), streams=first_files, begun=begun)
         for member in made.values():
             if isinstance(member, Unmade):
                 raise member.error

@@ -109,7 +109,7 @@ def class_model_scorer(scoring: Scoring) -> RowScorer:
 def judged(scoring: Scoring, judges: dict[str, Any], columns: dict[str, NDArray[Any]]) -> ScoreColumns:
     settings, model = scoring.settings, judges["model"]
     if isinstance(settings, EmbeddingScore):
-        return {"embedding": model.states(columns)}
+        return {settings.column: model.states(columns)}
     if isinstance(settings, ClassScore):
         key = f"{scoring.key}.model"
         place = class_number(key, settings.label, read_exported(key, settings.model))

@@ -54,7 +54,7 @@ def embed_model_scorer(scoring: Scoring) -> RowScorer:
 
     def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
         try:
-            return {"embedding": judge.embeddings(by_field(rows)[settings.query])}
+            return {scoring.settings.column: judge.embeddings(by_field(rows)[settings.query])}
         except (ValueError, RuntimeError) as error:  # torch's, where vectors have another size
             said = str(error).strip().splitlines()[-1].strip()
             raise InputError(f"{key}: the column {settings.query} does not fit {folder}: {said}") from error

@@ -65,7 +65,9 @@ def embedding_scorer(scoring: Scoring) -> RowScorer:
     if is_embedder(scoring.settings.model):
         return embed_model_scorer(scoring)
     reader, key = reader_of(scoring, kind=STATES), scoring.key
-    return lambda rows, ids: {"embedding": reader.judge(tokens_of(rows, key, answers=True), row_states)}
+    return lambda rows, ids: {
+        scoring.settings.column: reader.judge(tokens_of(rows, key, answers=True), row_states)
+    }
 
 
 def gradient_scorer(scoring: Scoring) -> RowScorer:
@@ -76,7 +78,9 @@ def gradient_scorer(scoring: Scoring) -> RowScorer:
     def sketches(module: Any, rows: NDArray[Any]) -> NDArray[np.float32]:
         return row_sketches(module, rows, width)
 
-    return lambda rows, ids: {"sketch": reader.judge(tokens_of(rows, scoring.key, answers=True), sketches)}
+    return lambda rows, ids: {
+        scoring.settings.column: reader.judge(tokens_of(rows, scoring.key, answers=True), sketches)
+    }
 
 
 def class_scorer(scoring: Scoring) -> RowScorer:

@@ -34,7 +34,7 @@ from shoal.search.selection.corpora import ScoreColumns, as_array, parts_of
 from shoal.search.selection.interface import RowScorer, Scoring, counted_texts
 from shoal.search.selection.likeness import likeness_scorer
 
-MOST_BYTES = 8  # of a number that can be stored
+MOST_BYTES = 8  # a number of more bytes cannot be stored
 
 
 def open_scorer(scoring: Scoring) -> RowScorer:

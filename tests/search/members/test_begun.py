@@ -22,7 +22,7 @@ from shoal.search.records import directory
 from shoal.search.records.beginning import begun_with
 from shoal.search.records.last import member_of
 from shoal.search.records.lineage import ancestry, read_lineage
-from shoal.search.runs.dry import first_files
+from shoal.search.runs.dry import first_files, try_out
 from shoal.search.runs.population import prepare_run
 from shoal.search.runs.replay import as_one_model
 from shoal.search.worker import brood
@@ -265,6 +265,14 @@ def test_weights_are_mixed_with_those_that_were_shrunk_and_no_others(three, tmp_
     gone = three[2].begin.model_copy(update={"run": str(tmp_path)})
     with pytest.raises(InputError, match="is not a run directory"):
         begun_with(three[2].model_copy(update={"begin": gone}))
+
+
+def test_a_dry_run_begins_as_the_run_would(three, tmp_path) -> None:
+    run = beginning(three[0], tmp_path, run=three[0].directory)
+    try_out(run, Console(quiet=True))
+    gone = run.begin.model_copy(update={"run": str(tmp_path / "gone")})
+    with pytest.raises(InputError, match="is not a run directory"):
+        try_out(run.model_copy(update={"begin": gone}), Console(quiet=True))
 
 
 def test_members_of_unequal_shape_copy_by_a_recorded_map_alone(three) -> None:

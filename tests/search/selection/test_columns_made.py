@@ -10,9 +10,10 @@ import pytest
 
 from shoal.search.errors import InputError
 from shoal.search.selection.select import select_corpus
+from tests.search.corpus.test_scores import model, module
 from tests.search.selection.test_select import places, run_of
 
-__all__ = ["places"]  # a fixture
+__all__ = ["model", "module", "places"]  # fixtures
 TOP = {"policy": {"kind": "top", "score": "s"}, "rows": 5}
 LOSS = {"kind": "loss", "model": "m"}
 
@@ -88,3 +89,17 @@ def test_tables_of_other_things(tmp_path, places, values, wanted) -> None:
     table = {"kind": "table", "path": str(tmp_path / "table.parquet")}
     with pytest.raises(InputError, match=wanted):
         select_corpus(run_of(tmp_path, places, {**TOP, "scores": [table]}, builder="local"), print)
+
+
+def test_two_models_make_two_columns_of_vectors(tmp_path, places, model) -> None:
+    scores = [
+        {"kind": "embedding", "model": model},
+        {"kind": "embedding", "model": model, "column": "other"},
+        {"kind": "gradients", "model": model, "width": 8, "column": "slope"},
+        {"kind": "similarity", "vectors": "other", "column": "near"},
+    ]
+    chosen = {"policy": {"kind": "top", "score": "near"}, "rows": 5, "target": {"like": places["like"]}}
+    record = select_corpus(run_of(tmp_path, places, {**chosen, "scores": scores}), print).record
+    assert record["kept"] == 5
+    with pytest.raises(InputError, match=r"scores\.1: makes the column embedding, which a score before it"):
+        run_of(tmp_path, places, {**chosen, "scores": [scores[0], scores[0], scores[3]]})
