@@ -37,7 +37,7 @@ def look_at_settings(run: Run) -> str:
 
 
 def look_at_images(run: Run) -> str:
-    if run.trainable != "classifier":
+    if run.kind == "distill" or run.trainable != "classifier":
         return ""
     from shoal.search.checks import vision
 

@@ -11,8 +11,6 @@ OF_VECTORS = ("tensor", "image")  # kinds of columns
 
 
 def check_selection(run: Run) -> str:
-    if run.selection is None:
-        return ""
     return (
         check_corpus_place(run)
         or check_budget(run)

@@ -13,8 +13,6 @@ FEWEST_FOR_TREES = 64  # runs; boosted trees cannot be fitted to fewer
 
 def check_swarm(run: Run) -> str:
     """Return what is wrong with a search for a mixture, as far as that is known without the corpus."""
-    if run.kind != "mixture":
-        return "swarm: belongs to a run of `kind: mixture`" if run.swarm is not None else ""
     swarm, groups = run.swarm or Swarm(), len(run.data.groups)
     if problem := without_rows(run, "kind: mixture") or without_losses(run, "kind: mixture", network=True):
         return problem

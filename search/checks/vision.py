@@ -14,7 +14,7 @@ OF_IMAGES = ("shift", "flip", *TURNED)
 
 def check_images(run: Run) -> str:
     """Return why a classifier cannot see or change its images, for `shoal.search.checks.run.CHECKS`."""
-    if run.trainable != "classifier" or run.kind == "distill" or check_settings_section(run):
+    if check_settings_section(run):
         return ""
     settings = class_settings(run)
     return check_timm(run, settings) or check_changes(run, settings)
