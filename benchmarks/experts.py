@@ -1,8 +1,9 @@
 """Whether experts behind a cooling gate learn two kinds of rows better than one layer does.
 
-The first token of a row says which of two maps makes each next token out of the last two. A decoder of one
-layer of width 32 trains for 600 steps, with one feed-forward layer, with one of twice the width, and with two experts
-behind each gate. The last line is one JSON object: held-out nats, means and deviations of 5 seeds.
+The first token of a row says which of two maps makes each next token out of the last two. A decoder with
+one layer of width 32 trains for 600 steps, with one feed-forward layer, with one of twice the width, and
+with two experts behind each gate. The last line is one JSON object: held-out nats, means and deviations of
+5 seeds.
 """
 
 import json
