@@ -14,6 +14,7 @@ from pyarrow import fs
 
 PART = re.compile(r"part-\d+\.parquet")  # a part of a run's table; other files in its folder are not ours
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}")  # a write that is under way, or was killed
+LOOKS = 10  # at a folder that comes and goes meanwhile
 
 
 class BrokenFile(ValueError):
@@ -68,13 +69,11 @@ class Store:
 
     def names(self, folder: str = "") -> list[str]:
         """Return the sorted base names in a folder; none if the folder is not there."""
-        selector = fs.FileSelector(self.path(folder), allow_not_found=True)
-        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        return sorted(info.base_name for info in listed(self.filesystem, self.path(folder)))
 
     def folders(self, folder: str = "") -> list[str]:
         """Return the sorted base names of the folders in a folder."""
-        selector = fs.FileSelector(self.path(folder), allow_not_found=True)
-        found = self.filesystem.get_file_info(selector)
+        found = listed(self.filesystem, self.path(folder))
         return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
     def write(self, name: str, content: bytes | str) -> None:
@@ -102,10 +101,13 @@ class Store:
             return stream.read()
 
     def delete(self, name: str) -> None:
-        if self.filesystem.get_file_info(self.path(name)).type == fs.FileType.Directory:
-            self.filesystem.delete_dir(self.path(name))
-        elif self.exists(name):
-            self.filesystem.delete_file(self.path(name))
+        """Delete a file, or a folder with what is in it; others may have done so before or meanwhile."""
+        kind = self.filesystem.get_file_info(self.path(name)).type
+        with contextlib.suppress(FileNotFoundError):
+            if kind == fs.FileType.Directory:
+                self.filesystem.delete_dir(self.path(name))
+            elif kind != fs.FileType.NotFound:
+                self.filesystem.delete_file(self.path(name))
 
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, json.dumps(value, indent=2) + "\n")
@@ -154,6 +156,19 @@ class Store:
         """Read one Parquet file; `pq.read_table` looks for a data set first, for 1 MiB a third of its time."""
         with self.guarded(name), self.filesystem.open_input_file(self.path(name)) as file:
             return pq.ParquetFile(file, pre_buffer=True).read(**options)
+
+
+def listed(filesystem: fs.FileSystem, folder: str, recursive: bool = False) -> list[fs.FileInfo]:
+    """Return what lies in a folder; nothing if the folder is not there.
+
+    pyarrow lists a folder and, when that fails, asks whether it is there. A folder that somebody makes in
+    between is therefore "not found" although absence is allowed, so that answer is asked for anew.
+    """
+    selector = fs.FileSelector(folder, allow_not_found=True, recursive=recursive)
+    for _ in range(LOOKS - 1):
+        with contextlib.suppress(FileNotFoundError):
+            return list(filesystem.get_file_info(selector))
+    return list(filesystem.get_file_info(selector))
 
 
 def reason(error: BaseException) -> str:

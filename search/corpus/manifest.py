@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import fs
 
 from shoal.cluster.rows import id_type, record_type, token_rows
-from shoal.cluster.storage import Store
+from shoal.cluster.storage import Store, listed
 from shoal.search.config.sections import Data
 from shoal.search.corpus.packing import Split
 from shoal.search.errors import InputError
@@ -173,10 +172,8 @@ def _read(store: Store, name: str) -> Manifest:
 
 def _kept(store: Store) -> list[str]:
     """Return the manifests that are kept, newest first."""
-    selector = fs.FileSelector(store.path(KEPT_MANIFESTS), allow_not_found=True)
-    found = [
-        info for info in store.filesystem.get_file_info(selector) if MANIFEST_NAME.fullmatch(info.base_name)
-    ]
+    there = listed(store.filesystem, store.path(KEPT_MANIFESTS))
+    found = [info for info in there if MANIFEST_NAME.fullmatch(info.base_name)]
     found.sort(key=lambda info: (info.mtime_ns or 0, info.base_name), reverse=True)
     return [f"{KEPT_MANIFESTS}/{info.base_name}" for info in found]
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pyarrow import fs
 
-from shoal.cluster.storage import Store
+from shoal.cluster.storage import Store, listed
 
 PREFIX = ".build-"
 FORGOTTEN = 24 * 3600.0  # seconds without a new part; after these a build counts as killed
@@ -32,8 +32,8 @@ def sweep(store: Store, now: float) -> None:
     for name in store.names():
         if not name.startswith(PREFIX):
             continue
-        selector = fs.FileSelector(store.path(name), recursive=True, allow_not_found=True)
-        infos = [*store.filesystem.get_file_info(selector), store.filesystem.get_file_info(store.path(name))]
+        inside = listed(store.filesystem, store.path(name), recursive=True)
+        infos = [*inside, store.filesystem.get_file_info(store.path(name))]
         if all((info.mtime_ns or now * 1e9) / 1e9 < now - FORGOTTEN for info in infos):
             store.delete(name)
 

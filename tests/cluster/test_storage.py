@@ -1,9 +1,11 @@
+import contextlib
 import errno
 import math
 import os
 import pickle
 import resource
 import shutil
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +42,25 @@ def test_a_writer_that_dies_leaves_the_old_file(tmp_path, monkeypatch) -> None:
     with pytest.raises(KeyboardInterrupt):
         store.write("state", "half")
     assert Store(str(tmp_path)).read("state") == b"whole"
+
+
+@pytest.mark.parametrize("look", [Store.names, Store.folders, Store.delete])
+def test_a_folder_that_others_make_and_delete_meanwhile_is_there_or_not(tmp_path, look) -> None:
+    folder, stop = tmp_path / "checkpoints", threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            folder.mkdir(exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                folder.rmdir()
+
+    other = threading.Thread(target=change)
+    other.start()
+    try:
+        assert {str(look(Store(str(tmp_path)), "checkpoints")) for _ in range(5000)} <= {"[]", "None"}
+    finally:
+        stop.set()
+        other.join()
 
 
 def test_a_uri_and_a_path_are_the_same_place(tmp_path) -> None:
