@@ -14,7 +14,7 @@ from pyarrow import fs
 
 PART = re.compile(r"part-\d+\.parquet")  # a part of a run's table; other files in its folder are not ours
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}")  # a write that is under way, or was killed
-LOOKS = 10  # at a folder that comes and goes meanwhile
+LOOKS_AGAIN = 10  # at a folder that comes and goes meanwhile
 
 
 class BrokenFile(ValueError):
@@ -69,11 +69,11 @@ class Store:
 
     def names(self, folder: str = "") -> list[str]:
         """Return the sorted base names in a folder; none if the folder is not there."""
-        return sorted(info.base_name for info in listed(self.filesystem, self.path(folder)))
+        return sorted(info.base_name for info in entries_in(self.filesystem, self.path(folder)))
 
     def folders(self, folder: str = "") -> list[str]:
         """Return the sorted base names of the folders in a folder."""
-        found = listed(self.filesystem, self.path(folder))
+        found = entries_in(self.filesystem, self.path(folder))
         return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
     def write(self, name: str, content: bytes | str) -> None:
@@ -158,14 +158,14 @@ class Store:
             return pq.ParquetFile(file, pre_buffer=True).read(**options)
 
 
-def listed(filesystem: fs.FileSystem, folder: str, recursive: bool = False) -> list[fs.FileInfo]:
+def entries_in(filesystem: fs.FileSystem, folder: str, recursive: bool = False) -> list[fs.FileInfo]:
     """Return what lies in a folder; nothing if the folder is not there.
 
     pyarrow lists a folder and, when that fails, asks whether it is there. A folder that somebody makes in
     between is therefore "not found" although absence is allowed, so that answer is asked for anew.
     """
     selector = fs.FileSelector(folder, allow_not_found=True, recursive=recursive)
-    for _ in range(LOOKS - 1):
+    for _ in range(LOOKS_AGAIN - 1):
         with contextlib.suppress(FileNotFoundError):
             return list(filesystem.get_file_info(selector))
     return list(filesystem.get_file_info(selector))

@@ -13,27 +13,22 @@ from torch import Tensor, nn
 
 from shoal.trainables.accumulate import FOUND, in_parts
 from shoal.trainables.arrays import (
-    copy_into,
     rows_in,
     to_arrays,
-    to_clones,
     to_tensors,
-    to_views,
 )
 from shoal.trainables.constants import constants_of, set_constants
-from shoal.trainables.handover import hand_in, handed_out, place_in_memory
-from shoal.trainables.judged import SOBER, Judged
-from shoal.trainables.member import Batches, SavedState, copies
+from shoal.trainables.copied import Copied
+from shoal.trainables.judged import SOBER
+from shoal.trainables.member import Batches
 from shoal.trainables.prior import draw_anew, matrices_of, prior_cost, shrink_to_zero
 from shoal.trainables.randomness import reseed, restored
 from shoal.trainables.recipes.applied import AppliedRecipe, apply_recipe
-from shoal.trainables.recipes.densities import has_masks, without_masks
 from shoal.trainables.recipes.frozen import frozen_by
 from shoal.trainables.recompute import recompute_parts
 from shoal.trainables.searched_numbers import FloatOrTensor
 from shoal.trainables.settings import Recipe, numbers, rate_at
-from shoal.trainables.slots import load_slots
-from shoal.trainables.span import Span, local
+from shoal.trainables.span import Span
 
 # (stacked batch, numbers) -> losses `(members,)`, and each member's own result
 StackedObjective = Callable[[Any, Mapping[str, FloatOrTensor]], tuple[Tensor, Tensor]]
@@ -41,7 +36,7 @@ StackedObjective = Callable[[Any, Mapping[str, FloatOrTensor]], tuple[Tensor, Te
 OF_OTHERS = frozenset({"sampling", "objective"})
 
 
-class Network(Judged):
+class Network(Copied):
     """A module, its optimiser, its schedule and its random numbers. A subclass says what it learns:
 
         class Digits(Network):
@@ -314,39 +309,6 @@ class Network(Judged):
             group["betas"], group["momentum"] = (recipe.beta1, recipe.beta2), recipe.momentum
         self.optimiser.param_groups[0]["weight_decay"] = recipe.weight_decay
 
-    @copies
-    def state(self, copied: Callable[[Any], Any] = to_arrays) -> SavedState:
-        return {
-            "weights": copied(self.held()),
-            "optimiser": copied(self.optimiser.state_dict()["state"]),
-            **({"shared": self.shared()} if self.span else {}),
-            **({"buffers": names} if (names := self.buffers()) else {}),
-            **handed_out(self.progress),
-        }
-
-    def state_in_place(self) -> SavedState:
-        """Return the state with weights and slots as tensors on their device; `load` accepts it too."""
-        return self.state(lambda tree: to_clones(tree, self.device))
-
-    def state_as_it_lies(self) -> SavedState:
-        """Return the state with weights and slots as arrays in the member's memory: good until it changes."""
-        return self.state(to_views)
-
-    def buffers(self) -> list[str]:
-        """Return the names of what is held beside weights, and so has no slots."""
-        return sorted(self.held().keys() & dict(self.module.named_buffers(remove_duplicate=False)).keys())
-
-    def shared(self) -> list[str]:
-        """Return the names of sharded weights: each process holds a part of the first axis, by its rank."""
-        return [name for name, value in self.held().items() if value is not local(value)]
-
-    def held(self) -> dict[str, Tensor]:
-        """Return the member's own tensors of the module's state; tied ones once, by their first name."""
-        found: dict[Any, tuple[str, Tensor]] = {}
-        for name, value in self.module.state_dict().items():
-            found.setdefault(place_in_memory(value), (name, value))
-        return dict(found.values())
-
     def together(self, tensors: Mapping[str, Tensor]) -> AbstractContextManager[StackedObjective]:
         """Return a context whose function computes the objectives of all members of a stack.
 
@@ -355,40 +317,6 @@ class Network(Judged):
         weights by name, `(members, *shape)`.
         """
         raise NotImplementedError
-
-    @copies
-    def progress(self) -> SavedState:
-        """Return the part of the state that is not on the device."""
-        return {
-            "random": to_arrays(self.generator.get_state()),
-            "batches": handed_out(self.batches.state),
-            "trained": self.trained,
-            **({"score": [self.last_score, self.scored_at]} if self.questions else {}),
-        }
-
-    @copies
-    def load(self, state: SavedState, hyperparameters: dict[str, Any]) -> None:
-        self.load_weights(state["weights"])
-        load_slots(self.optimiser, self.recipe.optimiser, list(self.weights().items()), state["optimiser"])
-        rest = {key: value for key, value in state.items() if key not in ("weights", "optimiser")}
-        hand_in(self.load_progress, rest)
-        self.adopt(hyperparameters)
-
-    def load_weights(self, weights: Mapping[str, Any]) -> None:
-        """Copy weights by name into the module; raises ValueError if they are of other layers or shapes."""
-        held = own = self.held()
-        if not (has_masks(held) and has_masks(weights)):  # an export has none: this member's own ones stay
-            own, weights = without_masks(held), without_masks(weights)
-        # older versions kept tied weights under each of their names
-        tied = self.module.state_dict().keys() - own.keys()
-        if apart := ", ".join(sorted(own.keys() ^ (weights.keys() - tied))):
-            raise ValueError(
-                f"the copied weights must come from a network of the same layers, but only one has {apart}."
-            )
-        for name, target in own.items():
-            copy_into(local(target), weights[name], name)
-        if len(own) < len(held):
-            self.applied.fit(self.recipe, {})
 
     def freeze(self, patterns: Sequence[str]) -> None:
         """Let the weights that a pattern names train no more; they have no slots, and do not decay.
@@ -399,11 +327,3 @@ class Network(Judged):
         if not self.weights():
             raise ValueError(f"freeze must leave a weight that trains, but got {', '.join(patterns)}.")
         self.optimiser = self.build_optimiser()
-
-    @copies
-    def load_progress(self, state: SavedState) -> None:
-        self.generator.set_state(torch.from_numpy(np.array(state["random"])))
-        hand_in(self.batches.load, state["batches"])
-        self.trained = int(state["trained"])
-        if "score" in state:
-            self.last_score, self.scored_at = float(state["score"][0]), int(state["score"][1])

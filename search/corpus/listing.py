@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pyarrow import fs
 
-from shoal.cluster.storage import Store, listed
+from shoal.cluster.storage import Store, entries_in
 from shoal.search.corpus.opening import known
 
 MAGIC = "*?["
@@ -177,7 +177,7 @@ def _remote(info: fs.FileInfo) -> FoundFile | str | None:
 def _children(place: Place, folder: str) -> Iterator[tuple[str, FoundFile | str | None]]:
     """Yield the path and kind of each entry of a folder; a link that leads nowhere is a `gone` file."""
     if not place.local:
-        for info in listed(place.filesystem, folder):
+        for info in entries_in(place.filesystem, folder):
             yield info.path, _remote(info)
         return
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from shoal.cluster.rows import id_type, record_type, token_rows
-from shoal.cluster.storage import Store, listed
+from shoal.cluster.storage import Store, entries_in
 from shoal.search.config.sections import Data
 from shoal.search.corpus.packing import Split
 from shoal.search.errors import InputError
@@ -172,7 +172,7 @@ def _read(store: Store, name: str) -> Manifest:
 
 def _kept(store: Store) -> list[str]:
     """Return the manifests that are kept, newest first."""
-    there = listed(store.filesystem, store.path(KEPT_MANIFESTS))
+    there = entries_in(store.filesystem, store.path(KEPT_MANIFESTS))
     found = [info for info in there if MANIFEST_NAME.fullmatch(info.base_name)]
     found.sort(key=lambda info: (info.mtime_ns or 0, info.base_name), reverse=True)
     return [f"{KEPT_MANIFESTS}/{info.base_name}" for info in found]

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pyarrow import fs
 
-from shoal.cluster.storage import Store, listed
+from shoal.cluster.storage import Store, entries_in
 
 PREFIX = ".build-"
 FORGOTTEN = 24 * 3600.0  # seconds without a new part; after these a build counts as killed
@@ -32,7 +32,7 @@ def sweep(store: Store, now: float) -> None:
     for name in store.names():
         if not name.startswith(PREFIX):
             continue
-        inside = listed(store.filesystem, store.path(name), recursive=True)
+        inside = entries_in(store.filesystem, store.path(name), recursive=True)
         infos = [*inside, store.filesystem.get_file_info(store.path(name))]
         if all((info.mtime_ns or now * 1e9) / 1e9 < now - FORGOTTEN for info in infos):
             store.delete(name)

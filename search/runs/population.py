@@ -15,7 +15,7 @@ from shoal.cluster.storage import CannotWrite, Store
 from shoal.search.checks.generated import note_on_own_writing
 from shoal.search.checks.mixing import check_with_rows, note_on_batches
 from shoal.search.checks.recipes import note_on_emulation
-from shoal.search.checks.run import note_on_epochs
+from shoal.search.checks.sampling import note_on_epochs
 from shoal.search.config.run import Run
 from shoal.search.corpus.build import COLUMNS, describe, prepare_corpus, why_skipped
 from shoal.search.corpus.questions import questions_of

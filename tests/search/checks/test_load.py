@@ -9,7 +9,7 @@ from shoal.policies.rules import Rules
 from shoal.policies.sampling.dynamic import Extremes
 from shoal.policies.sampling.infobatch import InfoBatch
 from shoal.policies.space import Bool, Categorical, Constant, Float, Int, Ordered
-from shoal.search.checks.run import note_on_epochs
+from shoal.search.checks.sampling import note_on_epochs
 from shoal.search.errors import InputError
 from shoal.search.load import checked_run, dump, load_run
 
