@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,7 @@ SECONDS_FOR_ITERATORS = 10.0
 EXECUTOR, ITERATORS = "StreamingExecutor", ("ray-data-metadata-prefetch", "iter_threaded")
 LOOKS_FOR_GROUPS = 6  # looks, half a second apart
 CONTROLLER = "TrainController"  # the class of the actor that starts a trial's workers
+TOO_LATE = "timed out during startup"  # what Ray says when its processes are late
 HEAD_RESOURCE = "node:__internal_head__"  # Ray gives this resource to the head alone
 
 
@@ -76,7 +78,7 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
         keep_to_this_machine()
     with ending.listening(), apart() as started, ending.last_words(partial(kill, started)):
         try:
-            context = connect_ray(address, options)
+            context = connect_ray(address, options, started)
             ending.take_signals()  # Ray prints a trace at SIGTERM otherwise
             yield context.dashboard_url or ""
         finally:
@@ -108,12 +110,29 @@ def wait_for_threads(name: str, deadline: float) -> None:
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def connect_ray(address: str, options: dict[str, Any]) -> Any:
-    """Connect to the cluster at an address, or start one here; return what Ray says of it."""
+def connect_ray(address: str, options: dict[str, Any], started: list[subprocess.Popen[bytes]]) -> Any:
+    """Connect to the cluster at an address, or start one here; return what Ray says of it.
+
+    Ray waits 30 s for its own processes, the ones in `started`. On a busy machine they may come later, so it is
+    started a second time.
+    """
     if address == EMBEDDED:
         options["_temp_dir"] = folder()
     else:
         check_address(address)
+    try:
+        return init_ray(address, options)
+    except NoRay as error:
+        if address != EMBEDDED or TOO_LATE not in str(error):
+            raise
+    warnings.warn("Ray's processes were not up in 30 s; it is started again.", RuntimeWarning, stacklevel=2)
+    ray.shutdown()
+    kill(started)
+    started.clear()
+    return init_ray(address, options)
+
+
+def init_ray(address: str, options: dict[str, Any]) -> Any:
     try:
         return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises many kinds

@@ -174,3 +174,29 @@ def test_ray_is_shut_down_when_an_iterator_has_its_last_block() -> None:
     """
     code, said, errors = ended(program)
     assert (code, said) == (0, "here\nwhole\n"), errors
+
+
+@pytest.mark.ray
+def test_ray_is_started_again_where_its_processes_are_late() -> None:
+    program = """
+        import warnings
+        import ray
+        from ray._private import services
+        from shoal.cluster import session
+        plain, seen = services.get_node, []
+        def late(*arguments):
+            if not seen:
+                seen.append(services.ConsolePopen)
+                raise Exception("The current node timed out during startup. This could happen because")
+            return plain(*arguments)
+        services.get_node = late
+        killed = []
+        end = session.kill
+        session.kill = lambda started: (killed.append([each.pid for each in started]), end(started))
+        with warnings.catch_warnings(record=True) as told, session.session():
+            print(len(ray.nodes()), str(told[0].message))
+            print(len(killed[0]) > 1, [pid for pid in killed[0] if pid in session.parents()])
+    """
+    code, said, errors = ended(program)
+    assert code == 0 and "Ray's processes were not up in 30 s; it is started again." in said, errors
+    assert said.startswith("1 ") and said.endswith("True []\n")
