@@ -41,7 +41,7 @@ def run_of(values: dict[str, Any], path: str, folder: str) -> Run:
     """Return the run of a file's values; a class of the user's own is looked for in `folder`."""
     refuse_hiding()
     run = checked_run(values, path, partial(with_declared, place=path, folder=folder))
-    if run.own:
+    if run.has_own_code:
         run = run.model_copy(update={"code": run.code or folder})
     refuse(path, idle(run))  # only here: a run directory's own file holds all keys, also unused ones
     check_opened(run)

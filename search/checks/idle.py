@@ -12,6 +12,14 @@ CODE = {"code": True, "declared": True}  # built-in classes whose constants a fi
 
 def idle_keys(run: Run) -> dict[str, Any]:
     """Return the keys that a run never reads, in the form that `model_dump` takes as `exclude`."""
+    found = idle_in_members(run)
+    if run.has_own_code:
+        found.pop("code", None)
+    return found
+
+
+def idle_in_members(run: Run) -> dict[str, Any]:
+    """Return the keys that this kind of members never reads."""
     if run.kind == "distill":
         return OF_OWN | {"objective": True, "model": True, "training": NOT_IN_SUPERNETWORKS - {"steps"}}
     found: dict[str, Any] = {} if run.own else dict(CODE if run.trainable in SETTINGS else OF_OWN)

@@ -1,9 +1,11 @@
 """What must hold for the section `selection:`, as far as that is known without the corpus."""
 
+import os
+
 from shoal.policies.selection.dsir import HELD_RATIO
 from shoal.search.checks.declared import without_rows
 from shoal.search.config.run import Run
-from shoal.search.config.selection import columns_made, twice_made
+from shoal.search.config.selection import columns_made, target_place, twice_made
 from shoal.search.errors import nearest
 
 LOOK_AT_TARGET = ("ngrams", "influence", "similarity")  # kinds of scores
@@ -28,9 +30,20 @@ def check_corpus_place(run: Run) -> str:
         return problem
     if run.sampling.scorer is not None:
         return "sampling.scorer: its scores are those of another corpus than the chosen rows; leave one out"
-    if chosen.corpus and chosen.corpus == run.data.corpus and not chosen.chosen:
-        return f"selection.corpus: must be another place than data.corpus, got {chosen.corpus}"
+    if chosen.chosen or not chosen.corpus:
+        return ""
+    taken = {"data.corpus": run.data.corpus, "the target's corpus": target_place(run.data.corpus)}
+    for name, place in taken.items():
+        if plain_place(place) == plain_place(chosen.corpus) and (chosen.target or name == "data.corpus"):
+            return f"selection.corpus: must be another place than {name}, got {chosen.corpus}"
     return ""
+
+
+def plain_place(place: str) -> str:
+    """Return a place such that two spellings of one folder are the same word."""
+    if "://" in place and not place.startswith("file://"):
+        return place.rstrip("/")
+    return os.path.realpath(os.path.expanduser(place.removeprefix("file://")))
 
 
 def check_budget(run: Run) -> str:

@@ -157,6 +157,12 @@ class Run(Settings):
         return ":" in self.trainable and self.kind != "distill"
 
     @property
+    def has_own_code(self) -> bool:
+        """Whether the file names a class of the user's own: of members, of a score, or one that rewrites."""
+        scores = self.selection.scores if self.selection is not None else []
+        return self.own or self.refine is not None or any(score.kind == "own" for score in scores)
+
+    @property
     def distilling(self) -> Distill:
         """The section of a run of kind distill, which has one."""
         assert self.distill is not None

@@ -195,6 +195,11 @@ class Refining(section_of(Refine)):  # type: ignore[misc]
     base: str  # folder of the model before training, an exported one or one of transformers
 
 
+def target_place(corpus: str) -> str:
+    """Return where the target of a pool's corpus goes."""
+    return f"{corpus}-target"
+
+
 class Selection(Settings):
     """How rows are chosen out of the corpus, how many, and by which scores."""
 

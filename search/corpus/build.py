@@ -6,7 +6,7 @@ Everything is decided by hashes of content, so the same sources give the same ro
 import contextlib
 import errno
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -42,16 +42,22 @@ COLUMNS = ("group", "documents", "duplicates", "skipped", *SPLITS, "tokens")
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def prepare_corpus(settings: Data, report: Callable[[str], None] = print, renew: bool = False) -> Manifest:
+def prepare_corpus(
+    settings: Data,
+    report: Callable[[str], None] = print,
+    renew: bool = False,
+    needed: Sequence[str] = SPLITS,
+) -> Manifest:
     """Return the corpus of these settings, built first where there is none.
 
-    If it is older than its sources, it is built again with `renew` and used without; both are reported.
+    If it is older than its sources, it is built again with `renew` and used without; both are reported. Every
+    group has a row in each split that is `needed`.
     """
     if settings.content is not None:
         return same_rows(settings, report)
     manifest = find_corpus(settings)
     if manifest is None:
-        return build_corpus(settings, report)
+        return build_corpus(settings, report, needed)
     store = open_store(settings)
     changed = freshness.changes(store, manifest, settings)
     said = "; ".join(f"{change.group}: {change.said}" for change in changed)
@@ -59,7 +65,7 @@ def prepare_corpus(settings: Data, report: Callable[[str], None] = print, renew:
         report(f"data.corpus: the corpus in {settings.corpus} is used, though of its sources {said}")
     elif changed and renew:
         report(f"data.corpus: built again, since the sources are not what they were: {said}")
-        return build_corpus(settings, report)
+        return build_corpus(settings, report, needed)
     elif changed:
         report(f"data.corpus: {settings.corpus} is older than its sources and used as it is: {said}")
     if Manifest.of(store.read_json(MANIFEST)) != manifest:
@@ -108,7 +114,10 @@ def why_skipped(manifest: Manifest, place: str) -> list[str]:
     ]
 
 
-def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manifest:
+@stages.one_connection()
+def build_corpus(
+    settings: Data, report: Callable[[str], None] = print, needed: Sequence[str] = SPLITS
+) -> Manifest:
     """Write the corpus, its manifest last; what other builds left in the directory stays as it is."""
     _check(settings)
     given, settings = settings, with_columns(settings)
@@ -129,7 +138,7 @@ def build_corpus(settings: Data, report: Callable[[str], None] = print) -> Manif
             finally:
                 quarantine.write(store)  # it is written even if the check below refuses the group
             for split, value in built.splits.items():
-                if not value.rows:
+                if not value.rows and split in needed:
                     raise no_rows(name, split, built.documents, settings)
             content.update(built.content)
             groups[name] = _group(source, built, quarantine)

@@ -96,11 +96,9 @@ def open_store(settings: Data) -> Store:
         raise unwritable(settings, error) from error
 
 
-def unwritable(settings: Data, error: Exception) -> InputError:
+def unwritable(settings: Data, error: Exception, key: str = "data.corpus") -> InputError:
     said = " ".join(str(error).split())
-    return InputError(
-        f"data.corpus must be a directory or URI that can be written, got {settings.corpus}: {said}"
-    )
+    return InputError(f"{key} must be a directory or URI that can be written, got {settings.corpus}: {said}")
 
 
 def key_of(made: "Data | Manifest") -> str:

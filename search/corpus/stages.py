@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import pickle
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -55,6 +56,11 @@ class Read(NamedTuple):
     digests: NDArray[np.void]  # (texts,), 16 bytes each
     lengths: NDArray[np.int64]  # (texts,)
     bad: list[tuple[str, Bad]]
+
+
+OPEN_CONNECTION: ContextVar[contextlib.ExitStack | None] = ContextVar(
+    "OPEN_CONNECTION", default=None
+)  # closes a connection
 
 
 class TaskRefusal(NamedTuple):
@@ -176,17 +182,43 @@ def write_batch(item: tuple[Batch, NDArray[np.bool_], bytes], settings: Data, st
 
 
 @contextlib.contextmanager
-def connected() -> Iterator[None]:
-    try:
-        with session():
+def one_connection() -> Iterator[None]:
+    """Let all stages inside share a connection to Ray, which the first of them opens.
+
+    Otherwise each opens its own, and an embedded Ray starts anew for each.
+    """
+    if OPEN_CONNECTION.get() is not None:
+        yield
+        return
+    with contextlib.ExitStack() as shared:
+        before = OPEN_CONNECTION.set(shared)
+        try:
             yield
+        finally:
+            OPEN_CONNECTION.reset(before)
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[None]:
+    """Connect to Ray, if this process is not: until the end of `one_connection`, or of this stage."""
+    if ray.is_initialized():
+        yield
+        return
+    shared = OPEN_CONNECTION.get()
+    try:
+        if shared is not None:
+            shared.enter_context(session())
+            yield
+        else:
+            with session():
+                yield
     except ConnectionError as error:
         raise InputError(f"RAY_ADDRESS: no Ray cluster answers there: {error}") from error
 
 
 def on_ray(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
     """Apply a function to each item as a stage of Ray Data; results in the order of the items."""
-    with contextlib.nullcontext() if ray.is_initialized() else connected():
+    with connected():
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True

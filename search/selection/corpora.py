@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shoal.cluster.rows import as_rows
 from shoal.cluster.storage import Store
 from shoal.search.config.sections import Data
 from shoal.search.corpus.manifest import Group, Manifest
+from shoal.search.errors import InputError
 
 SAME = "same_as"  # column of the row that each one is a near duplicate of
 TokenRows = NDArray[np.integer]  # (rows, length)
@@ -115,6 +117,19 @@ def column_names(corpus: Corpus, folders: list[str]) -> set[str]:
     some = corpus.files[:1]
     tables = [corpus.store.read_table(f"{folder}/{file}") for folder in folders for file in some]
     return {name for table in tables for name in table.column_names} - {"row_id"}
+
+
+def check_same_columns(corpus: Corpus, folder: str, key: str) -> None:
+    """Raise InputError where a score has made other columns in one file than in another."""
+    store, first = corpus.store, None
+    for file in corpus.files:
+        found = pq.read_schema(store.path(f"{folder}/{file}"), filesystem=store.filesystem)
+        said = ", ".join(f"{field.name} ({field.type})" for field in found if field.name != "row_id")
+        if said != (first := first or said):
+            raise InputError(
+                f"{key}: score(rows) must return the same columns for all rows, but some have {first} "
+                f"and others {said}."
+            )
 
 
 def read_ids(corpus: Corpus) -> NDArray[np.int64]:

@@ -88,7 +88,8 @@ def decide_rows(
     found, computed = chosen_of(run, pool, rows, folders, (policy, targets, budget), report)
     if not found.rows:
         raise InputError(
-            f"selection.policy: {selection.policy.kind} chose none of {count} rows; lower its cut."
+            f"selection.policy: {selection.policy.kind} chose none of {count} rows; lower its cut, or keep a "
+            f"larger share."
         )
     found = with_barred(found, rows.barred)
     return Decided(rows.ids, rows.group, rows.places, found, rows.same_as, tuple(folders), computed)

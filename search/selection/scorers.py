@@ -1,6 +1,7 @@
 """What adds columns to rows: n-grams, tables, classes of the user's own, and models (`model_scorers`)."""
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ from shoal.search.config.selection import (
     SimilarityScore,
     TableScore,
 )
+from shoal.search.corpus.scores import hex_digest
 from shoal.search.errors import InputError
 from shoal.search.selection import model_scorers
 from shoal.search.selection.corpora import ScoreColumns, as_array, parts_of
@@ -157,17 +159,16 @@ def own_column(key: str, name: str, values: Any, rows: int) -> NDArray[Any]:
     good = found.shape[:1] == (rows,) and (found.ndim == 1 or (found.ndim == 2 and found.shape[1]))
     if not good or found.dtype.kind not in "fiub" or found.itemsize > MOST_BYTES:
         raise InputError(f"{must}, got {found.dtype} of shape {found.shape}.")
-    return found.astype(found.dtype.newbyteorder("="), copy=False)
+    # whole numbers in one file and others in the next are one column
+    kept = found.dtype.newbyteorder("=") if found.dtype.kind == "f" else np.dtype(np.float64)
+    return found.astype(kept, copy=False)
 
 
 def own_object(key: str, made: str, folder: str, method: str) -> Any:
     """Return an object of the user's class, which has a method; it lies in `folder` or the working folder."""
     name, _, attribute = made.partition(":")
-    for each in (os.getcwd(), folder):
-        if each and each not in sys.path:
-            sys.path.insert(0, each)
+    look_in(folder)
     try:
-        importlib.invalidate_caches()
         found = getattr(importlib.import_module(name), attribute)()
     except Exception as error:  # whatever a file of the user's may raise
         said = " ".join(str(error).split())
@@ -175,6 +176,25 @@ def own_object(key: str, made: str, folder: str, method: str) -> Any:
     if not callable(getattr(found, method.partition("(")[0], None)):
         raise InputError(f"{key}.made: {made} must have a method {method}, but has none.")
     return found
+
+
+def digest_of_code(made: str, folder: str) -> str | None:
+    """Return a hash of the file of the user's class, or None where it has none; what it imports is not read."""
+    look_in(folder)
+    try:
+        found = importlib.util.find_spec(made.partition(":")[0])
+        with open(str(found and found.origin), "rb") as file:
+            return hex_digest(file.read())
+    except Exception:  # a package's own code runs; what is wrong with it is said where the class is made
+        return None
+
+
+def look_in(folder: str) -> None:
+    """Let modules of a folder, and of the working folder, be imported."""
+    for each in (os.getcwd(), folder):
+        if each and each not in sys.path:
+            sys.path.insert(0, each)
+    importlib.invalidate_caches()  # a file may be younger than the last look
 
 
 OPENERS: dict[type, Callable[[Scoring], RowScorer]] = {

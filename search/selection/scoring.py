@@ -22,20 +22,27 @@ from shoal.search.config.selection import (
     HeadScore,
     InfluenceScore,
     NgramScore,
+    OwnScore,
     SimilarityScore,
     TableScore,
     twice_made,
 )
 from shoal.search.corpus.scores import FOLDER, RECORD, hex_digest
 from shoal.search.errors import InputError
-from shoal.search.selection.corpora import Corpus, as_list_column, column_names, stored_rows
+from shoal.search.selection.corpora import (
+    Corpus,
+    as_list_column,
+    check_same_columns,
+    column_names,
+    stored_rows,
+)
 from shoal.search.selection.fitting import fitted
 from shoal.search.selection.held_out import HELD_OUT_FILE, held_out_ratios, wants_held_out
 from shoal.search.selection.interface import Scoring
 from shoal.search.selection.language import digest_of_weights
 from shoal.search.selection.likeness import stored_vectors, vectors_for
 from shoal.search.selection.model_scorers import check_models, models_of
-from shoal.search.selection.scorers import open_scorer
+from shoal.search.selection.scorers import digest_of_code, open_scorer
 from shoal.search.selection.stages import on_files
 
 OF_POOL = NgramScore | InfluenceScore | HeadScore | SimilarityScore | TableScore
@@ -125,6 +132,8 @@ def scored(
         "target": [targets.manifest.content, same] if targets and compared else None,
         "path": hex_digest(Store(settings.path).read("")) if isinstance(settings, TableScore) else None,
     }
+    if isinstance(settings, OwnScore):
+        named["code"] = digest_of_code(settings.made, scoring.code)
     if isinstance(settings, SimilarityScore):
         named["vectors"] = scoring.fitted.folder  # its name holds a hash of what made them
     folder = f"{FOLDER}/{settings.kind}-{hex_digest(json.dumps(named, sort_keys=True).encode())[:16]}"
@@ -137,6 +146,8 @@ def scored(
     began = time.perf_counter()
     rows = sum(on_files(run, partial(FileScorer, corpus.data.corpus, folder, scoring), corpus.files))
     seconds = time.perf_counter() - began
+    if isinstance(settings, OwnScore):
+        check_same_columns(corpus, folder, scoring.key)
     store.write_json(f"{folder}/{RECORD}", {**named, "rows": corpus.rows, "seconds": round(seconds, 3)})
     report(f"{scoring.key}: {settings.kind}, {rows} rows scored in {seconds:.1f} s, kept in {folder}")
     return folder

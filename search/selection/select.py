@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from shoal.cluster.storage import Store
@@ -12,9 +13,11 @@ from shoal.policies.selection.dsir import HELD_RATIO
 from shoal.policies.selection.ngrams import kl_divergence
 from shoal.search.config.run import Run
 from shoal.search.config.sections import Data
-from shoal.search.config.selection import NgramScore
+from shoal.search.config.selection import NgramScore, target_place
 from shoal.search.corpus.build import prepare_corpus
-from shoal.search.corpus.manifest import Manifest, find_corpus
+from shoal.search.corpus.manifest import Manifest, find_corpus, unwritable
+from shoal.search.corpus.stages import one_connection
+from shoal.search.corpus.staging import staging_folder
 from shoal.search.errors import InputError
 from shoal.search.selection.corpora import Corpus, key_of_values, read_columns
 from shoal.search.selection.deciding import Decided, check_leak, decide_rows, pool_rows
@@ -26,7 +29,7 @@ from shoal.search.selection.leaks import Leak, find_leak
 from shoal.search.selection.scoring import add_scores
 from shoal.search.selection.shown import SHOWN_FILE, shown_of
 from shoal.search.selection.stages import give_memory_back
-from shoal.search.selection.writing import CHOSEN, SELECTIONS, write_decisions, write_selected
+from shoal.search.selection.writing import CHOSEN, SELECTIONS, TRAIN, write_decisions, write_selected
 
 Say = Callable[[str], None]
 
@@ -39,6 +42,7 @@ class Chosen(NamedTuple):
     folder: str  # its decisions and its record are there, in the corpus of the chosen rows
 
 
+@one_connection()
 def select_corpus(run: Run, report: Say, renew: bool = False) -> Chosen:
     """Return the selection of a run's file; make it if it is not there.
 
@@ -46,6 +50,8 @@ def select_corpus(run: Run, report: Say, renew: bool = False) -> Chosen:
     """
     selection = run.selection
     assert selection is not None
+    place = run.data.model_copy(update={"corpus": place_of(run), "content": None})
+    check_chosen_place(place)
     pool = Corpus(run.data, prepare_corpus(run.data, report, renew=renew), tuple(run.unseen))
     targets = target_of(run, report, renew)
     same = duplicate_folder(run, pool, selection.duplicates, report) if selection.duplicates else ""
@@ -62,7 +68,6 @@ def select_corpus(run: Run, report: Say, renew: bool = False) -> Chosen:
         "unseen": run.unseen,
     }
     folder = f"{SELECTIONS}/{key_of_values(named)}"
-    place = run.data.model_copy(update={"corpus": place_of(run), "content": None})
     if (found := finished(place, folder)) is not None:
         return found
     began = time.perf_counter()
@@ -92,6 +97,18 @@ def place_of(run: Run) -> str:
     return run.selection.corpus or f"{run.data.corpus}-selected"
 
 
+def check_chosen_place(place: Data) -> None:
+    """Raise InputError where the chosen rows cannot be written: that shall be known before hours of scoring."""
+    try:
+        store = Store(place.corpus)
+        if store.exists(SELECTIONS):  # a selection that is there may lie where we may only read
+            return
+        with staging_folder(store):
+            pass
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise unwritable(place, error, "selection.corpus") from error
+
+
 def finished(place: Data, folder: str) -> Chosen | None:
     """Return a selection that is there whole, or None."""
     store = Store(place.corpus)
@@ -107,10 +124,11 @@ def target_of(run: Run, report: Say, renew: bool) -> Corpus | None:
     assert run.selection is not None
     if not run.selection.target:
         return None
-    changes = {"groups": run.selection.target, "corpus": f"{run.data.corpus}-target", "content": None}
+    changes = {"groups": run.selection.target, "corpus": target_place(run.data.corpus), "content": None}
     data = run.data.model_copy(update=changes)
     try:
-        return Corpus(data, prepare_corpus(data, report, renew=renew))
+        # rows are compared with its training rows alone
+        return Corpus(data, prepare_corpus(data, report, renew=renew, needed=[TRAIN]))
     except InputError as error:
         raise InputError(str(error).replace("data.groups.", "selection.target.")) from error
 

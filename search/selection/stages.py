@@ -1,13 +1,11 @@
 """A function on each file of a corpus: here, or by actors of a stage of Ray Data."""
 
-import contextlib
 import pickle
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import ray
 import ray.data
 from numpy.typing import NDArray
 
@@ -52,7 +50,7 @@ def on_files(run: Run, make: Callable[[], Callable[[str], Found]], files: list[s
     """Apply a function to each file, in order: on the cluster, or here with `data.builder: local`."""
     if is_local(run):
         return list(each_of_files(run, make, files))
-    with contextlib.nullcontext() if ray.is_initialized() else connected():
+    with connected():
         return on_stage(make, files, run.cluster.gpus_per_worker)
 
 
@@ -61,7 +59,7 @@ def each_of_files(run: Run, make: Callable[[], Callable[[str], Found]], files: l
     if is_local(run):
         yield from map(make(), files)
         return
-    with contextlib.nullcontext() if ray.is_initialized() else connected():
+    with connected():
         for _, found in each_of_stage(make, files, run.cluster.gpus_per_worker):
             yield found
 
