@@ -79,6 +79,7 @@ class Embedder(Network):
         names = ("query", "positive") if self.settings.towers == "two" else ("query",)
         parts: dict[str, nn.Module] = {name: self.tower(self.sizes[name]) for name in names}
         self.index = None if self.documents is None else torch.from_numpy(self.documents).to(self.device)
+        self.kinds = None if self.index is None else kinds_of(self.index)
         return Towers({**parts, "memory": Memory(self.losses.start(sizes))})
 
     def tower(self, size: int) -> nn.Module:
@@ -169,24 +170,31 @@ class Embedder(Network):
         losses = torch.stack(found).mean(dim=0)
         return losses if self.span is None else self.span.part(losses)
 
-    def cosines(self, module: nn.Module, rows: Any) -> tuple[Tensor, Tensor]:
-        """Return the cosines of held-out queries with all candidates, and each query's right one.
+    def cosines(self, module: nn.Module, rows: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the cosines of held-out queries with all candidates, each one's right one, and its copies.
 
         Candidates are the positives of their group, or all documents: `(rows, candidates)` and `(rows,)`.
+        Copies are candidates that were equal before any network saw them, `(rows, candidates)`.
         """
         several = [self.embedded(module, part, self.sober) for part in pieces(rows, JUDGED_TOGETHER)]
         out = {name: torch.cat([each[name] for each in several]) for name in several[0]}
         query = unit(out["embedding"].float())
         if self.index is None:
-            return query @ unit(out["view"].float()).T, torch.arange(len(query), device=query.device)
-        return query @ self.index.T, rows[self.settings.document].long()
+            kinds = kinds_of(rows[self.settings.positive])
+            return (
+                query @ unit(out["view"].float()).T,
+                torch.arange(len(query), device=query.device),
+                alike(kinds),
+            )
+        right = rows[self.settings.document].long()
+        return query @ self.index.T, right, alike(self.kinds, right)
 
     def row_losses(self, module: nn.Module, rows: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {group: probe_loss(*self.cosines(module, each)) for group, each in rows.items()}
+        return {group: probe_loss(*self.cosines(module, each)[:2]) for group, each in rows.items()}
 
     def score(self, module: nn.Module, rows: Any) -> tuple[Tensor, dict[str, Tensor]]:
         cosines = {group: self.cosines(module, each) for group, each in rows.items()}
-        losses = {group: probe_loss(*each).mean().double() for group, each in cosines.items()}
+        losses = {group: probe_loss(*each[:2]).mean().double() for group, each in cosines.items()}
         chosen = list(rows if self.targets is None else self.targets)
         found = [RANKED[self.settings.score](places_of(*cosines[group])) for group in chosen]
         return torch.stack(found).mean(), losses
@@ -207,13 +215,24 @@ def probe_loss(cosines: Tensor, right: Tensor) -> Tensor:
     return -(cosines / PROBE_HEAT).log_softmax(dim=-1).gather(-1, right[:, None])[:, 0]
 
 
-def places_of(cosines: Tensor, right: Tensor) -> Tensor:
+def kinds_of(values: Tensor) -> Tensor:
+    """Return a number for each row, the same one for rows that are equal: `(rows,)`."""
+    found: Tensor = values.flatten(start_dim=1).unique(dim=0, return_inverse=True)[1]
+    return found
+
+
+def alike(kinds: Tensor, right: Tensor | None = None) -> Tensor:
+    """Return which candidates are of the kind of each query's right one, by default the query's own place."""
+    return (kinds if right is None else kinds[right])[:, None] == kinds
+
+
+def places_of(cosines: Tensor, right: Tensor, copies: Tensor) -> Tensor:
     """Return the place of each query's right candidate, from 1 on, among all: `(rows,)`.
 
-    Candidates that are as near as the right one do not push it down: they may be its copies.
+    Its copies do not push it down. Others that are as near do, or vectors that are all alike would be perfect.
     """
     own = cosines.gather(-1, right[:, None])
-    return (cosines > own + 1e-6).sum(dim=-1) + 1
+    return (~(cosines < own - 1e-6) & ~copies).sum(dim=-1) + 1
 
 
 def recall_at_1(places: Tensor) -> Tensor:

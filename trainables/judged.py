@@ -77,7 +77,8 @@ class Judged(ABC):
         A class with a `score` of its own does not say the losses of rows.
         """
         if type(self).score is not Judged.score:
-            return *self.score(module, rows), {}
+            score, losses = self.score(module, rows)
+            return unless_diverged(score, losses), losses, {}
         by_row = self.row_losses(module, rows)
         several = {group: each.double() for group, each in by_row.items() if len(each) > 1}
         errors = {group: each.std() / len(each) ** 0.5 for group, each in several.items()}
@@ -166,3 +167,11 @@ class Judged(ABC):
                     mean = torch.cat([part[name].double() for part in parts]).mean().item()
                     found[f"{name}_{group}" if group else name] = mean
         return found
+
+
+def unless_diverged(score: Tensor, losses: Mapping[str, Tensor]) -> Tensor:
+    """Return the score, or NaN where every loss is: shares of right answers are finite numbers even then."""
+    if not losses:
+        return score
+    lost = torch.stack([loss.isnan().all() for loss in losses.values()]).all()
+    return torch.where(lost, torch.full_like(score, math.nan), score)

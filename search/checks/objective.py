@@ -74,7 +74,10 @@ def check_objective(run: Run) -> str:
 def check_alone(run: Run) -> str:
     """Refuse what says how a loss stands to others where it is the only one."""
     if len(run.objective) != 1:
-        return ""
+        searched = run.hyperparameters.get(SEARCHED)
+        still = run.objective and all(not section.weight for section in run.objective)
+        weighed = still and "weight" in str(searched)
+        return "objective: one of the losses must have a weight above 0" if still and not weighed else ""
     only, usual = run.objective[0], {"weight": 1.0, "balanced": False}
     named = next((name for name, value in usual.items() if getattr(only, name) != value), "")
     return f"objective.{only.kind}.{named}: is for a list of several losses; leave it out" if named else ""
@@ -112,6 +115,10 @@ def check_storm(run: Run, losses: Weighted) -> str:
         "training.accumulate": run.training.accumulate,
     }
     told = ((name, value) for name, value in places.items() if value > 1)
+    if run.training.batch == 1:
+        return (
+            "training.batch: must be at least 2 with storm, which holds a row's losses against those of others"
+        )
     return next(
         (f"{name}: must be 1 with storm, which learns from whole batches, got {value}" for name, value in told),
         "",
@@ -134,6 +141,9 @@ def check_given(run: Run, losses: Weighted) -> str:
     for kind, term in losses.terms.items():
         if odd := sorted(term.needs - set(run.described.gives)):
             return f"objective.{kind}: needs {', '.join(odd)}, which the {run.trainable} does not give"
+        lacks = sorted(term.fields - set(class_settings(run).roles)) if run.trainable == "classifier" else []
+        if lacks:
+            return f"objective.{kind}: looks at {', '.join(lacks)}, of which a classifier knows nothing"
     if run.trainable == "classifier" and "logits" not in losses.needs:
         return (
             f"objective: {', '.join(losses.terms)} trains no prediction; add one that does to the list, "
@@ -159,6 +169,9 @@ def check_fields(run: Run, losses: Weighted) -> str:
             f"settings.classes: is required, since data.columns.{settings.label} names no labels; such as "
             f"`settings: {{classes: 10}}`"
         )
+    if classes < (least := max(2, len(getattr(columns[settings.label], "names", None) or ()))):
+        named = f"data.columns.{settings.label} names {least}" if least > 2 else "there are two or more"
+        return f"settings.classes: must be at least {least}, since {named}, got {classes}"
     problem = losses.misfit(Sizes(classes=classes, rows=run.training.batch))
     return f"objective: {problem}" if problem else ""
 

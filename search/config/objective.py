@@ -66,6 +66,10 @@ def lacking_column(settings: ClassifierSettings, losses: Weighted, columns: Coll
     for name in settings.inputs:
         if name not in columns:
             return f"settings.inputs: no such column{nearest(name, columns)}{had}"
+        if name == settings.label:
+            return f"settings.inputs: must leave out {name}, the column of the label, which is to be found"
+        if settings.inputs.count(name) > 1:
+            return f"settings.inputs: must name each column once, got {name} twice"
     if not inputs_among(settings, columns):
         return f"settings.inputs: no column is left for the network to see{had}"
     return ""

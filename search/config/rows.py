@@ -105,6 +105,11 @@ class ClassColumn:
     names: tuple[Any, ...] | None = None  # the labels, if they are no numbers
     field: str | None = None  # its name in the source, if it has another one
 
+    def __post_init__(self) -> None:
+        known = [str(name) for name in self.names or ()]
+        twice = next((name for name in known if known.count(name) > 1), "")
+        must("names", not twice, "name each label once", list(self.names or ()))
+
     def row_field(self) -> tuple[str, tuple[int, ...]]:
         return "<i8", ()
 

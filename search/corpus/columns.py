@@ -35,6 +35,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("testing",), "test"),
 }
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names of channels
+SWITCHES = ("yes", "no", "on", "off", "y", "n", "true", "false")  # words that YAML may take for true or false
 NUMPY_FILE = b"\x93NUMPY"
 
 
@@ -87,6 +88,8 @@ def as_type(values: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
         found = values.astype(kind)
     if kind.kind in "biu" and not (found == values).all():
         raise ValueError(f"must be whole numbers that {kind.name} can hold")
+    if kind.kind == "f" and (np.isinf(found) & np.isfinite(values)).any():
+        raise ValueError(f"must be numbers that {kind.name} can hold")
     return found
 
 
@@ -96,10 +99,14 @@ def label(value: Any, column: ClassColumn) -> int:
         if found < 0:
             raise ValueError(f"a label must be at least 0, got {found}")
         return found
-    known = [str(name) for name in column.names]
-    if text(value) not in known:
-        raise ValueError(f"no such label {text(value)!r}{nearest(text(value), known)}")
-    return known.index(text(value))
+    known, own = [str(name) for name in column.names], text(value)
+    if isinstance(value, float) and value.is_integer() and own not in known:
+        own = str(int(value))  # a table with an empty place somewhere stores whole numbers as 1.0
+    if own not in known:
+        read = any(isinstance(name, bool) for name in column.names) and own.lower() in SWITCHES
+        hint = "; in YAML such a word is true or false, unless it is written in quotes" if read else ""
+        raise ValueError(f"no such label {own!r}{nearest(own, known)}{hint}")
+    return known.index(own)
 
 
 def tensor(value: Any, column: TensorColumn) -> NDArray[Any]:

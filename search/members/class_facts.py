@@ -12,13 +12,15 @@ from shoal.search.config.run import Run
 from shoal.search.corpus.build import load_corpus
 from shoal.search.corpus.text import sample_of
 from shoal.search.errors import InputError
+from shoal.search.members.column_checks import LOOKED_AT, check_finite, check_judged, check_roles
 from shoal.trainables.class_networks import network_inputs, sees_images
 from shoal.trainables.classifier import ClassFacts
 from shoal.trainables.classifier_settings import ClassifierSettings
 from shoal.trainables.objectives.weighted import Weighted
 
-LOOKED_AT = 1024  # training rows of each group that give prior and scale
-LEAST_SPREAD = 1e-3  # an input of less deviation than this, of the largest one, is a constant
+# an input of less deviation than this, of the largest one of its column, is a constant
+LEAST_SPREAD = 1e-3
+ROUNDING = 1e-7  # of its mean: so far apart are numbers of float32
 
 
 def facts_of(run: Run, settings: ClassifierSettings, losses: Weighted) -> ClassFacts:
@@ -30,6 +32,8 @@ def facts_of(run: Run, settings: ClassifierSettings, losses: Weighted) -> ClassF
     rows = {name: np.concatenate([each[name] for each in sample.values()]) for name in columns}
     classes = classes_told(settings, run.data.columns)
     names = inputs_among(settings, columns)
+    check_roles(rows, settings, losses.fields, classes)
+    check_seen(run, settings, names, rows)
     centre, spread = scale_of(rows, names, sees_images(settings))
     return ClassFacts(
         inputs=names,
@@ -41,6 +45,16 @@ def facts_of(run: Run, settings: ClassifierSettings, losses: Weighted) -> ClassF
         centre=centre,
         spread=spread,
     )
+
+
+def check_seen(run: Run, settings: ClassifierSettings, names: tuple[str, ...], rows: Mapping[str, Any]) -> None:
+    """Refuse rows, training and held-out ones, that no classifier can look at or be judged by."""
+    check_finite(rows, names, "training")
+    judged = sample_of(run, "validation", run.training.evaluation_rows)
+    for group in judged.values():
+        check_finite(group, names, "validation")
+    targets = run.mixing.unseen if run.mixing is not None and run.mixing.unseen else tuple(judged)
+    check_judged([judged[name] for name in targets], settings)
 
 
 def prior_of(rows: Mapping[str, Any], settings: ClassifierSettings, classes: int) -> Tensor:
@@ -66,8 +80,18 @@ def scale_of(rows: Mapping[str, Any], names: tuple[str, ...], images: bool) -> t
             raise InputError(f"settings.inputs: {name} holds no numbers; leave it out of the inputs")
     if images and (len(names) > 1 or rows[names[0]].ndim < 3):
         raise InputError(f"settings.network: needs one column of images, got {', '.join(names)}")
-    found = network_inputs({name: torch.from_numpy(rows[name]) for name in names}, names, images)
+    tensors = {name: torch.from_numpy(rows[name]) for name in names}
     axes = (0, 2, 3) if images else (0,)
-    centre, spread = found.mean(dim=axes), found.std(dim=axes, unbiased=False)
-    spread = torch.where(spread > LEAST_SPREAD * spread.max(), spread, torch.ones_like(spread))
+    found = [network_inputs(tensors, [name], images).double() for name in names]
+    centre = torch.cat([each.mean(dim=axes) for each in found])
+    # columns may have other units, so each has a largest deviation of its own
+    spread = torch.cat([divisors(each.std(dim=axes, unbiased=False), each.mean(dim=axes)) for each in found])
+    centre, spread = centre.float(), spread.float()
     return (centre[:, None, None], spread[:, None, None]) if images else (centre, spread)
+
+
+def divisors(spread: Tensor, centre: Tensor) -> Tensor:
+    """Return by what the numbers of one column are divided: their deviations, or at least 1 for a constant."""
+    rounding = ROUNDING * centre.abs()
+    varies = (spread > LEAST_SPREAD * spread.max()) & (spread > rounding)
+    return torch.where(varies, spread, spread.clamp(min=1.0))

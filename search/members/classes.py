@@ -135,16 +135,18 @@ def features_of(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> Any
 
 
 def embedder(run: Run) -> Made:
+    from shoal.search.members.embedder_rows import check_columns, odd_negatives
     from shoal.search.members.text_facts import documents_of, texts_of, unpackaged_settings
     from shoal.trainables.embedder import Embedder
 
     settings, losses = unpackaged_settings(embedder_settings(run)), objectives_of(run)
-    fields = {str(name): shape for name, _, shape in load_corpus(run.data).fields}
+    fields = {str(name): tuple(shape) for name, _, shape in load_corpus(run.data).fields}
     if problem := lacking_vector(settings, losses, fields):
         raise InputError(problem)
     sizes = {role: math.prod(fields[name]) for role, name in settings.roles.items() if name in fields}
     texts = texts_of(run, settings, losses)
     documents = documents_of(settings) if settings.index else None
+    check_columns(run, settings, losses.fields, documents)
     vectors = documents is None and not texts.get("vocabulary")
     if vectors and settings.towers == "one" and sizes["query"] != sizes["positive"]:
         raise InputError(
@@ -156,6 +158,8 @@ def embedder(run: Run) -> Made:
             f"data.columns.{settings.negatives}: must have the shape [most, {sizes['positive']}], a vector "
             f"as long as a positive for each negative, got {list(fields[settings.negatives])}"
         )
+    if problem := odd_negatives(settings, losses.fields, fields, bool(texts)):
+        raise InputError(problem)
     told = {"settings": settings, "losses": losses, "sizes": sizes, "rows": run.training.batch}
     return Made(Embedder, told | texts | {"documents": documents})
 

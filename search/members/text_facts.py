@@ -34,6 +34,8 @@ def documents_of(settings: EmbedderSettings) -> Any:
             f"settings.index: must hold at least 2 vectors of {settings.width} numbers (settings.width), got "
             f"the shape {list(found.shape)}"
         )
+    if found.dtype.kind not in "biuf" or not np.isfinite(found).all():
+        raise InputError(f"settings.index: must hold finite numbers, but {settings.index} has others")
     lengths = np.linalg.norm(found.astype(np.float32), axis=1, keepdims=True)
     return found.astype(np.float32) / np.maximum(lengths, 1e-12)
 

@@ -102,10 +102,13 @@ class Weighted:
         total: Any = 0.0
         signals: dict[str, Tensor] = {}
         first: Any = None  # running size of the first loss
-        for kind, term in self.terms.items():
-            weight = numbers.get(full_name(kind, "weight"), term.weight)
-            if not used(weight):
-                continue
+        weights = {
+            kind: numbers.get(full_name(kind, "weight"), term.weight) for kind, term in self.terms.items()
+        }
+        # a member may draw 0 for every weight: one loss is still computed, so that there is a gradient, of 0
+        live = [kind for kind, weight in weights.items() if used(weight)] or list(weights)[:1]
+        for kind in live:
+            term, weight = self.terms[kind], weights[kind]
             losses, told = term.loss(out, batch, self.own(kind, numbers), self.held(kind, state))
             if self.balanced:
                 told = {**told, SIZE: running_size(losses, state[state_name(kind, SIZE)])}

@@ -129,6 +129,23 @@ def test_an_objective_is_a_word_a_mapping_or_a_list_and_the_run_keeps_it() -> No
             ["objective=dice", ALPHA, "training.steps=200", "mixing.policy=ado"],
             "mixing.policy: ado goes by training losses, whose units hyperparameters.objective changes",
         ),
+        (
+            ["objective=[{kind: dice, weight: 0}, {kind: cross_entropy, weight: 0}]"],
+            "objective: one of the losses must have a weight above 0",
+        ),
+        (
+            ["objective=[cross_entropy, guided]"],
+            "objective.guided: looks at guide_positive, guide_query, of which a classifier knows nothing",
+        ),
+        (
+            ["settings.classes=2"],
+            "settings.classes: must be at least 3, since data.columns.label names 3, got 2",
+        ),
+        (["data.columns.label.names=[a]"], "settings.classes: must be at least 2"),
+        (["data.columns.label.names=[a, 1, '1']"], "data.columns.label.names: must name each label once"),
+        (["settings.inputs=[x, label]"], "settings.inputs: must leave out label, the column of the label"),
+        (["settings.inputs=[x, x]"], "settings.inputs: must name each column once, got x twice"),
+        (["sampling.rule=storm", "training.batch=1"], "training.batch: must be at least 2 with storm"),
     ],
 )
 def test_what_cannot_be_is_one_line(changes: list[str], said: str) -> None:

@@ -100,8 +100,88 @@ def test_mixed_and_sampled_classifiers_train_stacked_and_a_copy_goes_on_bit_for_
 
 
 def test_labels_above_the_classes_are_refused() -> None:
+    write_rows(label=np.arange(300) % 3)
     with pytest.raises(InputError, match=r"settings.classes: must be above every label, but it is 2"):
-        class_of(run_of("settings={classes: 2}"))
+        class_of(run_of("settings={classes: 2}", "data.columns.label={kind: class}"))
+
+
+def write_rows(**columns: np.ndarray) -> None:
+    """Write both groups with some columns changed."""
+    for place, group in enumerate(("one", "two")):
+        table = pq.read_table(f"{group}.parquet")
+        for name, values in columns.items():
+            array = pa.array(list(np.roll(values, place, axis=0)))
+            at = table.schema.get_field_index(name)
+            table = table.append_column(name, array) if at < 0 else table.set_column(at, name, array)
+        pq.write_table(table, f"{group}.parquet")
+
+
+def test_columns_of_other_units_are_scaled_each_by_itself() -> None:
+    rng = np.random.default_rng(3)
+    write_rows(far=rng.normal(2e8, 1e6, 300), near=rng.normal(0, 0.01, 300), same=np.full(300, 7.0))
+    columns = COLUMNS.replace("{x:", "{far: number, near: number, same: number, x:")
+    facts = class_of(run_of(f"data.columns={columns}")).constants["facts"]
+    assert facts.inputs[:3] == ("far", "near", "same")
+    assert facts.spread[:3].tolist() == pytest.approx([1e6, 0.01, 1.0], rel=0.1)
+    wide = rng.normal(size=(300, 6)) * [1e6, 900, 5, 1, 0.1, 0]
+    write_rows(x=wide)
+    facts = class_of(run_of()).constants["facts"]
+    # no number of a vector stays further spread than 1, and what hardly moves beside the others is not blown up
+    assert facts.spread.tolist() == pytest.approx([1e6, 900, 5, 1, 1, 1], rel=0.15)
+
+
+X, BAGS = np.random.default_rng(0).normal(size=(300, 6)), "bag: {kind: number, type: int64}, shares: "
+
+
+@pytest.mark.parametrize(
+    ("columns", "changes", "said"),
+    [
+        (
+            {"x": np.where(X > 2, np.nan, X)},
+            [],
+            r"data\.columns\.x: must hold finite numbers of float32, but \d+ of",
+        ),
+        ({"x": np.where(X > 2, np.inf, X)}, [], r"rows that were looked at hold inf; leave such rows out"),
+        (
+            {"label": np.full(300, "b")},
+            ["settings.score=auroc"],
+            r"settings\.score: auroc needs validation rows of at",
+        ),
+        (
+            {},
+            ["settings={score: few_shot, shots: 200}"],
+            r"settings\.score: few_shot needs validation rows of at",
+        ),
+        (
+            {"group": np.full(300, -1)},
+            ["objective=domain_heads"],
+            r"settings\.group: the column group must hold a who",
+        ),
+        (
+            {"group": np.full(300, 10**6)},
+            ["objective=domain_heads"],
+            r"settings\.group: each group has a head of its",
+        ),
+        (
+            {"bag": np.arange(300) // 5, "shares": np.full((300, 3), 0.5)},
+            [
+                f"data.columns={COLUMNS[:-1]}, {BAGS} {{kind: tensor, shape: [3]}}}}",
+                "objective=label_proportions",
+            ],
+            r"settings\.shares: the shares in shares must be at least 0 and sum to 1 in each row,",
+        ),
+        (
+            {"bag": np.arange(300) // 5, "shares": np.full(300, 0.5)},
+            [f"data.columns={COLUMNS[:-1]}, {BAGS} number}}", "objective=label_proportions"],
+            r"settings\.shares: the column shares must hold a share of each of 3 classes",
+        ),
+    ],
+)
+def test_rows_that_no_classifier_can_look_at_are_one_line(columns, changes: list[str], said: str) -> None:
+    write_rows(**columns)
+    with pytest.raises(InputError, match=said) as raised:
+        class_of(run_of(*changes))
+    assert "\n" not in str(raised.value)
 
 
 def test_images_need_a_column_of_images() -> None:

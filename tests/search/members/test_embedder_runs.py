@@ -63,8 +63,53 @@ def test_queries_learn_to_search_among_frozen_documents() -> None:
     first = member.evaluate()[0]
     member.train(40)
     assert first < 0.5 and member.evaluate()[0] > 0.8
+    np.save("documents.npy", documents[:20])
+    with pytest.raises(InputError, match=r"settings\.document: .* a whole number from 0 and below 20, got 2"):
+        class_of(run)
     with pytest.raises(InputError, match=r"settings.index: must hold at least 2 vectors of 5 numbers"):
         class_of(run.model_copy(update={"settings": {**run.settings, "width": 5}}))
+
+
+def test_hard_negatives_may_be_vectors() -> None:
+    rng = np.random.default_rng(3)
+    for group in ("one", "two"):
+        table = pq.read_table(f"{group}.parquet")
+        several = pa.array(rng.normal(size=(200, 3, 6)).tolist())
+        table = table.append_column("negatives", several)
+        pq.write_table(table.append_column("there", pa.array([[1, 1, 0]] * 200)), f"{group}.parquet")
+    columns = COLUMNS[:-1] + ", negatives: {kind: tensor, shape: [3, 6]}, there: {kind: tensor, shape: [%d]}}"
+    run = prepare_run(load(f"data.columns={columns % 3}", "objective=hard_negatives"), QUIET)
+    member = build_members(run, {0: {}}, streams=first_files)[0]
+    assert np.isfinite(member.train(2))
+    run = load(
+        f"data.columns={columns.replace(', there: {kind: tensor, shape: [%d]}', '')}",
+        "objective=hard_negatives",
+    )
+    assert np.isfinite(build_members(prepare_run(run, QUIET), {0: {}}, streams=first_files)[0].train(1))
+
+
+@pytest.mark.parametrize(
+    ("query", "kind", "said"),
+    [
+        (
+            np.full((200, 6), np.nan),
+            "{kind: tensor, shape: [6]}",
+            r"data\.columns\.query: must hold finite numbers",
+        ),
+        (
+            np.arange(200.0),
+            "number",
+            r"data\.columns\.query: must hold a vector, `{kind: tensor, shape: \[numbers\]}`",
+        ),
+    ],
+)
+def test_queries_that_no_embedder_can_read_are_one_line(query: np.ndarray, kind: str, said: str) -> None:
+    for place, group in enumerate(("one", "two")):
+        table = pq.read_table(f"{group}.parquet")
+        pq.write_table(table.set_column(0, "query", pa.array((query + place).tolist())), f"{group}.parquet")
+    columns = f"{{query: {kind}, positive: {{kind: tensor, shape: [6]}}}}"
+    with pytest.raises(InputError, match=said):
+        class_of(prepare_run(load(f"data.columns={columns}"), QUIET))
 
 
 @pytest.mark.parametrize(

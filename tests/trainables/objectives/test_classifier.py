@@ -213,3 +213,18 @@ def test_scores_are_those_of_torchmetrics() -> None:
     # rows of weight 0 are as if they were not there
     half = (torch.arange(200) % 2).double()
     assert auroc(values, labels, half) == pytest.approx(auroc(values[1::2], labels[1::2], weights[1::2]))
+
+
+def test_a_classifier_that_has_diverged_has_no_score() -> None:
+    members = [classifier(seed=seed) for seed in range(2)]
+    for weight in members[0].module.parameters():
+        weight.data.fill_(float("nan"))
+    assert np.isnan(members[0].evaluate()[0]) and np.isfinite(members[1].evaluate()[0])
+    (lost, _), (kept, _) = Stack(members).evaluate_together("validation")
+    assert np.isnan(lost) and np.isfinite(kept)
+
+
+def test_a_member_that_draws_no_weight_at_all_learns_nothing() -> None:
+    chosen = {"objective": {"cross_entropy": {"weight": 0.0}, "dice": {"weight": 0}}}
+    member = classifier({"cross_entropy": {}, "dice": {}}, 0, chosen)
+    assert member.train(1) == 0.0 and np.isfinite(member.evaluate()[0])

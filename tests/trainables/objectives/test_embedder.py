@@ -57,13 +57,26 @@ def searched(kind: str, factor: float) -> dict:
 
 def test_ranks_and_scores_by_hand() -> None:
     cosines = torch.tensor([[0.9, 0.1, 0.2], [0.8, 0.5, 0.6], [0.3, 0.4, 0.4]])
-    # the first positive is the nearest, two lie before the second, and the third's equal does not push it down
-    places = places_of(cosines, torch.arange(3))
+    # the first positive is the nearest, two lie before the second, and the third's copy does not push it down
+    copies = torch.tensor([[1, 0, 0], [0, 1, 1], [0, 1, 1]]) > 0
+    places = places_of(cosines, torch.arange(3), copies & (cosines != 0.6))
     assert places.tolist() == [1, 3, 1]
+    # one that only lies as near does, or equal embeddings of all rows would be a perfect score
+    assert places_of(cosines, torch.arange(3), torch.eye(3) > 0).tolist() == [1, 3, 2]
     assert recall_at_1(places).item() == pytest.approx(2 / 3)
     assert reciprocal_at_10(places).item() == pytest.approx((1 + 1 / 3 + 1) / 3)
     assert gain_at_10(places).item() == pytest.approx((1 + 1 / np.log2(4) + 1) / 3)
     assert reciprocal_at_10(torch.tensor([11])).item() == 0.0
+
+
+def test_what_has_collapsed_or_diverged_has_no_good_score() -> None:
+    member = embedder(towers="one")
+    for weight in member.module.parameters():
+        weight.data.zero_()
+    assert member.evaluate()[0] == 0.0 and member.measure()["recall_one"] == 0.0
+    for weight in member.module.parameters():
+        weight.data.fill_(float("nan"))
+    assert np.isnan(member.evaluate()[0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
