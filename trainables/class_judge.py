@@ -16,6 +16,7 @@ from shoal.trainables.searched_numbers import cross_entropy
 
 ROWS_PER_PASS = 256
 RowColumns = Mapping[str, NDArray[Any]]  # name -> (rows, ...)
+TRAINED_BY = ("teacher.", "weigher.", "body.styles.")  # weights that only training looks at
 NO_DROPOUT = {"dropout": 0.0}
 
 
@@ -30,7 +31,11 @@ class ClassJudge:
         inputs: tuple[str, ...],
         device: str = "cpu",
     ):
-        tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
+        tensors = {
+            name: torch.from_numpy(np.array(value))
+            for name, value in weights.items()
+            if not name.startswith(TRAINED_BY)
+        }
         centre, classes = tensors["centre"], len(tensors["head.weight"])
         heads = {name.split(".")[1] for name in tensors if name.startswith("heads.")}
         memory = {

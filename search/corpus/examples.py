@@ -131,8 +131,8 @@ def pack_preferences(documents: Sequence[Document], packing: ExamplePacking) -> 
     for document in documents:
         prompt, *answers = json.loads(document.content)
         chosen, rejected = (packing.fitted(packing.example([prompt, answer])) for answer in answers)
-        if chosen[0] is None or rejected[0] is None:
-            dropped += 1
+        if chosen[0] is None or rejected[0] is None or np.array_equal(chosen[0].tokens, rejected[0].tokens):
+            dropped += 1  # cut, two answers may have become one
             continue
         cut += chosen[1] or rejected[1]
         found.append((row_id(document.digest), chosen[0], rejected[0]))

@@ -120,6 +120,8 @@ def _parts(
         if not part.strip() and name != "prompt":
             return Bad(f"empty: {key}.{name}")
         parts.append(part + between if name == "prompt" else part)
+    if len(parts) > 2 and parts[1] == parts[2]:
+        return Bad(f"{key}.chosen and {key}.rejected are the same text, so none is the better one")
     if choices is None:
         return as_json(parts)
     given = choices_in(found[choices], parts[-1], f"{choices!r} ({key}.choices)")

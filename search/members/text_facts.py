@@ -1,5 +1,6 @@
 """What a run knows of what its embedders read: frozen documents, texts and their encoder."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from shoal.search.tokenizers import open_tokenizer
 from shoal.trainables.embedder_settings import EmbedderSettings
 from shoal.trainables.objectives.weighted import Weighted
 from shoal.trainables.settings import DecoderShape
+from shoal.trainables.tokenizer import TOKENIZERS
 
 
 def unpackaged_settings(settings: EmbedderSettings) -> EmbedderSettings:
@@ -59,8 +61,8 @@ def texts_of(run: Run, settings: EmbedderSettings, losses: Weighted) -> dict[str
     [tokenizer, *others] = {tokenizer for tokenizer, _ in kinds}
     if others:
         raise InputError("data.columns: queries and positives must have one tokenizer")
-    vocabulary = open_tokenizer(tokenizer).vocabulary
-    return {"vocabulary": vocabulary, "exported": encoder_of(settings, tokenizer, vocabulary)}
+    vocabulary, longest = open_tokenizer(tokenizer).vocabulary, max(length for _, length in kinds)
+    return {"vocabulary": vocabulary, "exported": encoder_of(settings, tokenizer, vocabulary, longest)}
 
 
 def check_lists(run: Run, settings: EmbedderSettings, losses: Weighted, columns: Mapping[str, Any]) -> None:
@@ -77,7 +79,7 @@ def check_lists(run: Run, settings: EmbedderSettings, losses: Weighted, columns:
         raise InputError(f"data.columns.{name}: must have the tokenizer and the length of the positives")
 
 
-def encoder_of(settings: EmbedderSettings, tokenizer: str, vocabulary: int) -> Any:
+def encoder_of(settings: EmbedderSettings, tokenizer: str, vocabulary: int, longest: int) -> Any:
     """Return shape and weights of an exported decoder; None for another encoder, which is looked at."""
     if not settings.encoder:
         return None
@@ -91,4 +93,23 @@ def encoder_of(settings: EmbedderSettings, tokenizer: str, vocabulary: int) -> A
             f"settings.encoder: must have the {vocabulary} tokens of {tokenizer} and states of settings.width "
             f"({settings.width}) numbers, but {settings.encoder} has {theirs} and {wide}"
         )
+    most = config.get("max_position_embeddings") or longest
+    if longest > most:
+        raise InputError(
+            f"data.columns.{settings.query}: length must be at most the {most} positions of settings.encoder, "
+            f"got {longest}"
+        )
+    known = vocabulary_in(settings.encoder)
+    if known and known != vocabulary_in(unpackaged("data.columns", tokenizer)):
+        raise InputError(
+            f"data.columns.{settings.query}: the tokenizer must be that of settings.encoder, "
+            f"{settings.encoder}, whose tokens have other numbers than those of {tokenizer}"
+        )
     return None
+
+
+def vocabulary_in(folder: str) -> Any:
+    """Return the tokens of a folder's tokenizer, with their numbers; nothing where it has none."""
+    if folder in TOKENIZERS or not Store(folder).exists("tokenizer.json"):
+        return None
+    return json.loads(Store(folder).read("tokenizer.json")).get("model", {}).get("vocab")

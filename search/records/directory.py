@@ -254,6 +254,7 @@ def export_member(
         **({"settings": run.settings} if run.own or run.settings else {}),
         **({"objective": run.model_dump(include={"objective"})["objective"]} if run.objective else {}),
         **({"classes": names} if (names := class_names(run)) else {}),
+        **({"inputs": seen} if (seen := class_inputs(run)) else {}),
         "tokenizer": run.data.tokenizer,
         "run": run.name,
         "member": row.member,
@@ -308,6 +309,15 @@ def class_names(run: Run) -> list[Any]:
         return []
     label = run.data.columns.get(str(run.settings.get("label", ClassifierSettings.label)))
     return list(getattr(label, "names", None) or ())
+
+
+def class_inputs(run: Run) -> list[str]:
+    """Return the columns that a classifier's network sees, in their order, as far as the file says them."""
+    if run.trainable != "classifier" or not run.data.columns:
+        return []
+    from shoal.search.config.objective import class_settings, inputs_among
+
+    return list(inputs_among(class_settings(run), run.data.columns))
 
 
 def exported_shape(run: Run) -> dict[str, Any]:

@@ -40,13 +40,17 @@ def check_class_model(key: str, model: str, settings: Any, manifest: Manifest) -
         raise InputError(f"{key}: {model} is a classifier, which reads columns, but the rows are tokens.")
     if not isinstance(settings, SCORED):
         raise InputError(f"{key}: {CAN}, but no {settings.kind}.")
-    own = class_settings(read_exported(key, model))
-    looked_at = (*own.inputs, *([own.label] if isinstance(settings, LossScore | DifferenceScore) else []))
+    config = read_exported(key, model)
+    own = class_settings(config)
+    looked_at = (
+        *(config.get("inputs") or own.inputs),
+        *([own.label] if isinstance(settings, LossScore | DifferenceScore) else []),
+    )
     for name in looked_at:
         if name not in columns:
             raise InputError(f"{key}: {model} looks at the column {name}, but rows have {', '.join(columns)}.")
     if isinstance(settings, ClassScore):
-        class_number(key, settings.label, read_exported(key, model))
+        class_number(key, settings.label, config)
 
 
 def class_settings(config: dict[str, Any]) -> ClassifierSettings:
@@ -91,7 +95,8 @@ def class_model_scorer(scoring: Scoring) -> RowScorer:
         folder = getattr(settings, name)
         config = read_exported(f"{scoring.key}.{name}", folder)
         own, weights = class_settings(config), load(Store(folder).read("model.safetensors"))
-        inputs = inputs_among(own, columns)
+        # rows may have other columns too, or the same ones in another order
+        inputs = tuple(config.get("inputs") or inputs_among(own, columns))
         return ClassJudge(own, objective_in(config), weights, inputs, scoring.device)
 
     judges: dict[str, Any] = {}

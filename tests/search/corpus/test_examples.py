@@ -97,6 +97,8 @@ def test_a_preference_row_by_hand() -> None:
     assert made.tokens == 10
     dropped = pack_preferences(documents(["Q\n", "yes", "n" * 9]), packing(8))
     assert len(dropped.rows) == 0 and dropped.dropped == 1
+    # the same in a row's length: nothing is left by which one is the better
+    assert pack_preferences(documents(["Q\n", "y" * 9, "y" * 10]), packing(8, cut=True)).dropped == 1
     cut = pack_preferences(documents(["Q\n", "yes", "n" * 9]), packing(8, cut=True))
     assert cut.cut == 1 and cut.rows["rejected_mask"][0].tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
 
@@ -196,3 +198,11 @@ def test_preference_rows_of_a_folder(tmp_path) -> None:
     manifest = build_corpus(settings(tmp_path, lines, format="preference"), lambda line: None)
     assert manifest.row_type.names == ("chosen", "chosen_mask", "rejected", "rejected_mask")
     assert sum(split.rows for split in manifest.groups["sums"].splits.values()) == 60
+
+
+def test_a_pair_of_equal_answers_is_put_aside(tmp_path) -> None:
+    lines = [{"prompt": f"{a}?", "chosen": f"yes {a}", "rejected": "no"} for a in range(60)]
+    lines[7]["rejected"] = lines[7]["chosen"]
+    manifest = build_corpus(settings(tmp_path, lines, format="preference"), lambda line: None)
+    group = manifest.groups["sums"]
+    assert group.skipped == 1 and "are the same text, so none is the better one" in group.reasons

@@ -190,6 +190,18 @@ def test_embeddings_of_minilm_are_those_of_sentence_transformers() -> None:
     [
         (["settings={encoder: nowhere}"], "settings.encoder: must be the folder of an exported model"),
         (["settings={width: 8, encoder: encoder}"], "states of settings.width (8) numbers, but /"),
+        (
+            ["settings={width: 16, encoder: encoder}"],
+            "data.columns.query: the tokenizer must be that of settings.e",
+        ),
+        (
+            [
+                "settings={width: 16, encoder: encoder}",
+                "data.columns={query: {kind: text, field: ask, tokenizer: encoder, length: 40}, "
+                "positive: {kind: text, field: tell, tokenizer: encoder, length: 40}}",
+            ],
+            "data.columns.query: length must be at most the 32 positions of settings.encoder, got 40",
+        ),
         (["objective=hard_negatives"], "settings.negatives: names a column"),
         (
             ["data.columns.positive={kind: text, field: tell, length: 32}"],

@@ -20,7 +20,7 @@ from shoal.search.corpus.build import load_corpus
 from shoal.search.errors import InputError
 from shoal.search.load import load_run
 from shoal.search.members.build import build_members
-from shoal.search.records.directory import class_names
+from shoal.search.records.directory import class_inputs, class_names
 from shoal.search.runs.dry import first_files
 from shoal.search.runs.population import prepare_run
 from shoal.search.selection.corpora import stored_rows
@@ -112,6 +112,20 @@ def test_losses_chances_and_states_are_those_of_the_member(objective: str) -> No
     )
     same = scored(DifferenceScore(kind="difference", model="best", base="best"), rows)["score"]
     assert (same[known] == 0).all()
+
+
+def test_an_export_names_its_inputs_and_other_columns_are_not_looked_at() -> None:
+    run, _ = exported()
+    rows = some_rows(run)
+    asked = LossScore(kind="loss", model="best")
+    losses = scored(asked, rows)["loss"]
+    config = json.loads(Path("best/config.json").read_text()) | {"inputs": class_inputs(run)}
+    assert config["inputs"] == ["x"]
+    Path("best/config.json").write_text(json.dumps(config))
+    wide = np.zeros(len(rows), [("number", "<f4"), *((name, rows.dtype[name]) for name in rows.dtype.names)])
+    for name in rows.dtype.names:
+        wide[name] = rows[name]
+    assert np.array_equal(scored(asked, wide)["loss"], losses, equal_nan=True)
 
 
 def test_rows_are_chosen_by_the_loss_of_a_classifier() -> None:

@@ -2,11 +2,14 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from shoal.trainables.class_judge import ClassJudge
 from shoal.trainables.class_steps import Style, ascend, average, look_ahead, worst
+from shoal.trainables.handover import handed_out
 from shoal.trainables.objectives.robust_rows import RobustRows
 from shoal.trainables.objectives.worst_rows import WorstRows
 from tests.helpers.classifiers import classifier, points
@@ -143,3 +146,18 @@ def test_a_step_leaves_the_same_share_of_the_teacher_however_far_it_looks() -> N
         assert term.teaching(1000, {"decay": 0.9}) ** (ahead + 1) == pytest.approx(0.9)
         assert term.teaching(0, {"decay": 0.9}) == 0.0
     average(member.module, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [("future_teacher", {}), ("adversarial_style", {"shape": (1, 8, 8), "network": "conv"})],
+)
+def test_what_only_training_looks_at_is_no_part_of_a_judge(kind: str, given: dict) -> None:
+    member = classifier({kind: {}}, **given)
+    member.train(2)
+    weights = handed_out(member.state)["weights"]
+    judge = ClassJudge(member.settings, member.losses, weights, ("x",))
+    rows = points(7, shape=given.get("shape", (6,)))
+    with torch.no_grad():
+        own = member.values(member.module.eval(), {name: torch.from_numpy(each) for name, each in rows.items()})
+    np.testing.assert_allclose(judge.values(rows), own.numpy(), atol=1e-6)
