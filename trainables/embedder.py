@@ -184,10 +184,10 @@ class Embedder(Network):
             return (
                 query @ unit(out["view"].float()).T,
                 torch.arange(len(query), device=query.device),
-                alike(kinds),
+                copies_of(kinds),
             )
         right = rows[self.settings.document].long()
-        return query @ self.index.T, right, alike(self.kinds, right)
+        return query @ self.index.T, right, copies_of(self.kinds, right)
 
     def row_losses(self, module: nn.Module, rows: Mapping[str, Any]) -> dict[str, Tensor]:
         return {group: probe_loss(*self.cosines(module, each)[:2]) for group, each in rows.items()}
@@ -221,7 +221,7 @@ def kinds_of(values: Tensor) -> Tensor:
     return found
 
 
-def alike(kinds: Tensor, right: Tensor | None = None) -> Tensor:
+def copies_of(kinds: Tensor, right: Tensor | None = None) -> Tensor:
     """Return which candidates are of the kind of each query's right one, by default the query's own place."""
     return (kinds if right is None else kinds[right])[:, None] == kinds
 

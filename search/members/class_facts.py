@@ -12,7 +12,7 @@ from shoal.search.config.run import Run
 from shoal.search.corpus.build import load_corpus
 from shoal.search.corpus.text import sample_of
 from shoal.search.errors import InputError
-from shoal.search.members.column_checks import LOOKED_AT, check_finite, check_judged, check_roles
+from shoal.search.members.column_checks import LOOKED_AT, check_finite_columns, check_judged, check_roles
 from shoal.trainables.class_networks import network_inputs, sees_images
 from shoal.trainables.classifier import ClassFacts
 from shoal.trainables.classifier_settings import ClassifierSettings
@@ -20,7 +20,7 @@ from shoal.trainables.objectives.weighted import Weighted
 
 # an input of less deviation than this, of the largest one of its column, is a constant
 LEAST_SPREAD = 1e-3
-ROUNDING = 1e-7  # of its mean: so far apart are numbers of float32
+FLOAT_STEP = 1e-7  # numbers of float32 are so far apart, as a share of themselves
 
 
 def facts_of(run: Run, settings: ClassifierSettings, losses: Weighted) -> ClassFacts:
@@ -49,10 +49,10 @@ def facts_of(run: Run, settings: ClassifierSettings, losses: Weighted) -> ClassF
 
 def check_seen(run: Run, settings: ClassifierSettings, names: tuple[str, ...], rows: Mapping[str, Any]) -> None:
     """Refuse rows, training and held-out ones, that no classifier can look at or be judged by."""
-    check_finite(rows, names, "training")
+    check_finite_columns(rows, names, "training")
     judged = sample_of(run, "validation", run.training.evaluation_rows)
     for group in judged.values():
-        check_finite(group, names, "validation")
+        check_finite_columns(group, names, "validation")
     targets = run.mixing.unseen if run.mixing is not None and run.mixing.unseen else tuple(judged)
     check_judged([judged[name] for name in targets], settings)
 
@@ -92,6 +92,6 @@ def scale_of(rows: Mapping[str, Any], names: tuple[str, ...], images: bool) -> t
 
 def divisors(spread: Tensor, centre: Tensor) -> Tensor:
     """Return by what the numbers of one column are divided: their deviations, or at least 1 for a constant."""
-    rounding = ROUNDING * centre.abs()
+    rounding = FLOAT_STEP * centre.abs()
     varies = (spread > LEAST_SPREAD * spread.max()) & (spread > rounding)
     return torch.where(varies, spread, spread.clamp(min=1.0))

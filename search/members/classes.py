@@ -135,7 +135,7 @@ def features_of(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> Any
 
 
 def embedder(run: Run) -> Made:
-    from shoal.search.members.embedder_rows import check_columns, odd_negatives
+    from shoal.search.members.embedder_rows import check_embedder_rows, odd_negatives
     from shoal.search.members.text_facts import documents_of, texts_of, unpackaged_settings
     from shoal.trainables.embedder import Embedder
 
@@ -146,7 +146,7 @@ def embedder(run: Run) -> Made:
     sizes = {role: math.prod(fields[name]) for role, name in settings.roles.items() if name in fields}
     texts = texts_of(run, settings, losses)
     documents = documents_of(settings) if settings.index else None
-    check_columns(run, settings, losses.fields, documents)
+    check_embedder_rows(run, settings, losses.fields, documents)
     vectors = documents is None and not texts.get("vocabulary")
     if vectors and settings.towers == "one" and sizes["query"] != sizes["positive"]:
         raise InputError(

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from shoal.search.errors import InputError
 from shoal.trainables.classifier_settings import ClassifierSettings
 
-COUNTED = ("label", "group", "unlabelled", "row", "bag")  # roles whose columns hold whole numbers
+NUMBERED_ROLES = ("label", "group", "unlabelled", "row", "bag")  # roles whose columns hold whole numbers
 LOOKED_AT = 1024  # training rows of each group that are looked at
 MOST_GROUPS = 1000  # each has a head of its own
 SUMS = 1e-2  # shares of a bag that were rounded still sum to 1 within this
 
-Rows = Mapping[str, Any]  # name -> (rows, ...)
+NamedColumns = Mapping[str, Any]  # name -> (rows, ...)
 
 
-def check_finite(rows: Rows, names: Collection[str], split: str) -> None:
+def check_finite_columns(rows: NamedColumns, names: Collection[str], split: str) -> None:
     """Refuse inputs that are no numbers, infinite, or beyond float32: one alone spoils a member."""
     for name in names:
         values: NDArray[Any] = rows[name]
@@ -34,12 +34,14 @@ def check_finite(rows: Rows, names: Collection[str], split: str) -> None:
             )
 
 
-def check_roles(rows: Rows, settings: ClassifierSettings, fields: Collection[str], classes: int) -> None:
+def check_roles(
+    rows: NamedColumns, settings: ClassifierSettings, fields: Collection[str], classes: int
+) -> None:
     """Refuse columns of labels, sources and bags that cannot be such."""
-    for role in COUNTED:
+    for role in NUMBERED_ROLES:
         name = settings.roles[role]
         if name in rows and role in {"label", "unlabelled", *fields}:
-            check_counted(rows[name], name, role)
+            check_numbered(rows[name], name, role)
     if "group" in fields and (highest := int(rows[settings.group].max())) >= MOST_GROUPS:
         raise InputError(
             f"settings.group: each group has a head of its own, so numbers in {settings.group} must be below "
@@ -49,7 +51,7 @@ def check_roles(rows: Rows, settings: ClassifierSettings, fields: Collection[str
         check_shares(rows[settings.shares], settings.shares, classes)
 
 
-def check_counted(values: NDArray[Any], name: str, role: str) -> None:
+def check_numbered(values: NDArray[Any], name: str, role: str) -> None:
     numbers = values.ndim == 1 and values.dtype.kind in "biuf"
     if numbers and (values >= 0).all() and (values == np.floor(values)).all():
         return
@@ -75,7 +77,7 @@ def check_shares(shares: NDArray[Any], name: str, classes: int) -> None:
         )
 
 
-def check_judged(groups: Sequence[Rows], settings: ClassifierSettings) -> None:
+def check_judged(groups: Sequence[NamedColumns], settings: ClassifierSettings) -> None:
     """Refuse a score that the held-out rows cannot give: all members would have the same one."""
     if settings.score not in ("auroc", "few_shot"):
         return

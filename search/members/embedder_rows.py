@@ -6,13 +6,13 @@ from typing import Any
 from shoal.search.config.run import Run
 from shoal.search.corpus.text import sample_of
 from shoal.search.errors import InputError
-from shoal.search.members.column_checks import LOOKED_AT, check_finite
+from shoal.search.members.column_checks import LOOKED_AT, check_finite_columns
 from shoal.trainables.embedder_settings import EmbedderSettings
 
 VECTORS = ("query", "positive", "guide_query", "guide_positive", "negatives", "teacher")  # roles
 
 
-def check_columns(run: Run, settings: EmbedderSettings, fields: Collection[str], documents: Any) -> None:
+def check_embedder_rows(run: Run, settings: EmbedderSettings, fields: Collection[str], documents: Any) -> None:
     """Refuse rows, training and held-out ones, that no embedder can look at."""
     samples = {"training": sample_of(run, "train", LOOKED_AT)}
     samples["validation"] = sample_of(run, "validation", run.training.evaluation_rows)
@@ -20,13 +20,13 @@ def check_columns(run: Run, settings: EmbedderSettings, fields: Collection[str],
     for split, groups in samples.items():
         for rows in groups.values():
             named = [settings.roles[role] for role in VECTORS if role in read and settings.roles[role] in rows]
-            check_vectors(rows, named)
-            check_finite(rows, named, split)
+            check_are_vectors(rows, named)
+            check_finite_columns(rows, named, split)
             if documents is not None:
                 check_documents(rows[settings.document], settings.document, len(documents))
 
 
-def check_vectors(rows: Mapping[str, Any], names: Collection[str]) -> None:
+def check_are_vectors(rows: Mapping[str, Any], names: Collection[str]) -> None:
     for name in names:
         if rows[name].ndim < 2 or rows[name].dtype.kind not in "biuf":
             raise InputError(
