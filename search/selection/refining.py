@@ -4,7 +4,7 @@ A row that is replaced or added is a text of the user's class, written as tokens
 is cut off, and what is missing is filled with the token that ends texts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,12 +107,28 @@ def ratings_of(made: Any, texts: list[str]) -> NDArray[np.float64]:
     if not callable(getattr(made, "rate", None)):
         return np.full(len(texts), np.nan)
     parts = [texts[start : start + ASKED_AT_ONCE] for start in range(0, len(texts), ASKED_AT_ONCE)]
-    found = [np.asarray(made.rate(part), np.float64) for part in parts]
-    if any(values.shape != (len(part),) for values, part in zip(found, parts, strict=True)):
+    return np.concatenate([ratings_in(made.rate(part), len(part)) for part in parts])
+
+
+def ratings_in(given: Any, texts: int) -> NDArray[np.float64]:
+    try:
+        found = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or found.shape != (texts,):
         raise InputError(
-            f"{REFINE_KEY}.made: rate(texts) must return a number for each of {len(parts[0])} texts."
+            f"{REFINE_KEY}.made: rate(texts) must return a number for each of {texts} texts, got "
+            f"{shortly(given)}."
         )
-    return np.concatenate(found)
+    return found
+
+
+def shortly(given: Any) -> str:
+    """Return what a user's method gave in a few words."""
+    if not isinstance(given, Sized):
+        return type(given).__name__
+    kinds = sorted({type(each).__name__ for each in given}) if isinstance(given, Iterable) else []
+    return f"{len(given)} of {', '.join(kinds) or 'no kind'}"
 
 
 def write_generation(
@@ -156,13 +172,14 @@ def rewritten_texts(
     found: list[str | None] = []
     for start in range(0, len(asked), ASKED_AT_ONCE):
         part = asked[start : start + ASKED_AT_ONCE]
-        given = list(made.rewrite(part))
-        if len(given) != len(part) or any(not isinstance(text, str | None) for text in given):
+        given = made.rewrite(part)
+        written_texts = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else []
+        if len(written_texts) != len(part) or any(not isinstance(text, str | None) for text in written_texts):
             raise InputError(
                 f"{REFINE_KEY}.made: rewrite(asked) must return a text, or None, for each of {len(part)} "
-                f"requests, got {len(given)} of {', '.join(sorted({type(text).__name__ for text in given}))}."
+                f"requests, got {shortly(written_texts or given)}."
             )
-        found += given
+        found += [text if text and text.strip() else None for text in written_texts]  # nothing was written
     return found
 
 

@@ -35,6 +35,7 @@ from shoal.search.selection import model_scorers
 from shoal.search.selection.corpora import ScoreColumns, as_array, parts_of
 from shoal.search.selection.interface import RowScorer, Scoring, counted_texts
 from shoal.search.selection.likeness import likeness_scorer
+from shoal.search.traces import in_one_line, trace_of
 
 MOST_BYTES = 8  # a number of more bytes cannot be stored
 
@@ -135,7 +136,13 @@ def _own(scoring: Scoring) -> RowScorer:
     made = own_object(scoring.key, scoring.settings.made, scoring.code, "score(rows)")
 
     def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
-        found = made.score(by_field(rows))
+        try:
+            found = made.score(by_field(rows))
+        except Exception as error:  # whatever a file of the user's may raise
+            said = in_one_line(trace_of(error))
+            raise InputError(
+                f"{scoring.key}.made: {scoring.settings.made} cannot score rows: {said}"
+            ) from error
         if not isinstance(found, Mapping) or not found:
             raise InputError(
                 f"{scoring.key}: score(rows) must return columns by name, got {type(found).__name__}."
@@ -156,6 +163,9 @@ def own_column(key: str, name: str, values: Any, rows: int) -> NDArray[Any]:
         found = np.asarray(values)
     except ValueError as error:
         raise InputError(f"{must}, got {type(values).__name__}s of several lengths.") from error
+    except Exception as error:  # a tensor on a GPU, or one that has a gradient
+        said = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"{must}, got a {type(values).__name__}: {said}.") from error
     good = found.shape[:1] == (rows,) and (found.ndim == 1 or (found.ndim == 2 and found.shape[1]))
     if not good or found.dtype.kind not in "fiub" or found.itemsize > MOST_BYTES:
         raise InputError(f"{must}, got {found.dtype} of shape {found.shape}.")

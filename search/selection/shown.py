@@ -5,7 +5,8 @@ a run.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,13 +127,15 @@ def shown_row(
 def read_rows_at(pool: Corpus, places: list[int]) -> dict[int, ReadRow]:
     """Return what is read of rows at these places, which rise; only files that hold one of them are read."""
     tokenizer, images = open_tokenizer(pool.manifest.tokenizer), picture_fields(pool)
+    columns = (pool.data.columns or {}).items()
+    texts = {name: open_tokenizer(column.tokenizer) for name, column in columns if column.kind == "text"}
     found = dict[int, ReadRow]()
     for file, start, inside in files_with(pool, places):
         rows = stored_rows(pool.store, file)[1]
         for place in inside:
             row = rows[place - start]
             pictures = {name: picture(row[name]) for name in images}
-            found[place] = ReadRow(readable_text(row, tokenizer, images), pictures)
+            found[place] = ReadRow(readable_text(row, tokenizer, images, texts), pictures)
     return found
 
 
@@ -158,10 +161,15 @@ def files_with(pool: Corpus, places: list[int]) -> Iterator[tuple[str, int, list
         start += size
 
 
-def readable_text(row: Any, tokenizer: Any, images: Sequence[str] = ()) -> str:
+def readable_text(
+    row: Any,
+    tokenizer: Any,
+    images: Sequence[str] = (),
+    texts: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     """Return a row as it can be read: its texts, or the fields of other records, arrays cut short.
 
-    Fields in `images` are left out.
+    Fields in `images` are left out; `texts` has the tokenizers of columns of texts.
     """
     names = row.dtype.names
     if names is None:
@@ -172,7 +180,18 @@ def readable_text(row: Any, tokenizer: Any, images: Sequence[str] = ()) -> str:
     if "chosen_mask" in names:
         return f"better: {answered(row, 'chosen', tokenizer)}\n\nworse: {answered(row, 'rejected', tokenizer)}"
     told = [name for name in names if name not in images]
-    return "\n".join(f"{name}: {np.array2string(row[name], threshold=20)}" for name in told)
+    return "\n".join(
+        f"{name}: {texts_in(row[name], texts[name])}"
+        if name in texts
+        else f"{name}: {np.array2string(row[name], threshold=20)}"
+        for name in told
+    )
+
+
+def texts_in(tokens: NDArray[np.integer], tokenizer: Any) -> str:
+    """Return the text of a column, or its several texts; -1 stands where one has ended."""
+    each = np.atleast_2d(tokens)
+    return " | ".join(str(tokenizer.decode(row[row >= 0])) for row in each if (row >= 0).any())
 
 
 def answered(row: Any, name: str, tokenizer: Any) -> str:

@@ -57,6 +57,15 @@ def test_columns_that_differ_between_files_are_one_clear_line(tmp_path, run, ret
         select_corpus(run, print)
 
 
+def test_a_class_that_raises_is_one_clear_line_with_its_place(tmp_path, run) -> None:
+    write_class(tmp_path, "{'s': rows['nowhere']}")
+    with pytest.raises(InputError, match=rf"Own cannot score rows: {MODULE}.py:6: IndexError"):
+        select_corpus(run, print)
+    write_class(tmp_path, "{'s': __import__('torch').ones(len(rows), requires_grad=True)}")
+    with pytest.raises(InputError, match=r"column s must hold a number, .* got a Tensor: Can't call numpy"):
+        select_corpus(run, print)
+
+
 def test_whole_numbers_in_one_file_and_others_in_the_next_are_one_column() -> None:
     found = [own_column("selection.scores.0", "s", values, 2) for values in ([1, 2], [1.5, 2.0], [True, False])]
     assert {each.dtype for each in found} == {np.dtype(np.float64)}

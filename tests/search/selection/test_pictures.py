@@ -10,6 +10,7 @@ import pytest
 from shoal.search.selection.page import readable_row
 from shoal.search.selection.pictures import MOST_SIDE, is_image, picture, picture_fields
 from shoal.search.selection.shown import readable_text
+from shoal.search.tokenizers import open_tokenizer
 
 RNG = np.random.default_rng(0)
 
@@ -75,6 +76,10 @@ def test_images_stand_beside_the_other_fields_of_a_row() -> None:
     assert images == ("scan",)
     text = readable_text(rows[0], None, images)
     assert "scan" not in text and "label: 0" in text and "words: " in text
+    rows["words"] = -1
+    rows["words"][0, 1, :5] = list(b"<tea>")
+    rows["words"][0, 4, :3] = list(b"cup")
+    assert "words: <tea> | cup" in readable_text(rows[0], None, images, {"words": open_tokenizer("bytes")})
     shown = {"row_id": 7, "group": "g", "reason": "kept", "margin": 0.5, "duplicate_of": None, "text": text}
     plain = readable_row(shown)  # as an earlier version has kept it
     assert "<img" not in plain and "margin 0.5" in plain

@@ -123,7 +123,8 @@ def test_a_command_that_was_stopped_goes_on_with_the_round(run, trained, monkeyp
     assert said(run)[-1].startswith("refine: ends") and len(seen) == 3
 
 
-def test_a_next_corpus_by_hand(run) -> None:
+@pytest.mark.parametrize("nothing", [None, " \n"])
+def test_a_next_corpus_by_hand(run, nothing) -> None:
     prepare_corpus(run.data, print)
     corpus = Corpus(run.data, find_corpus(run.data))
     ids, rows = read_ids(corpus), len(read_ids(corpus))
@@ -136,7 +137,7 @@ def test_a_next_corpus_by_hand(run) -> None:
     class Writer:
         def rewrite(self, given):
             asked.extend(given)
-            return [None if each.action == "rewrite" else "new " * 40 for each in given]
+            return [nothing if each.action == "rewrite" else "new " * 40 for each in given]
 
     place = run.data.model_copy(update={"corpus": f"{run.data.corpus}-next", "content": None})
     flagged = Flagged(action, seeds)
@@ -176,6 +177,8 @@ def test_what_only_fills_a_row_is_no_part_of_its_text(run) -> None:
         ({"made": "writer_of_test:None_"}, r"refine.made: writer_of_test:None_ cannot be made: AttributeError"),
         ({"made": "writer_of_test:Mute"}, r"must have a method rewrite\(asked\), but has none"),
         ({"made": "writer_of_test:Short"}, r"rewrite\(asked\) must return a text, or None, for each of"),
+        ({"made": "writer_of_test:Silent"}, r"or None, for each of \d+ requests, got NoneType"),
+        ({"made": "writer_of_test:InWords"}, r"must return a number for each of \d+ texts, got \d+ of str\."),
         ({"base": "nowhere"}, r"refine.base: must be the folder of an exported model or of transformers"),
     ],
 )
@@ -185,6 +188,8 @@ def test_bad_input_is_one_clear_line(run, trained, tmp_path, change, wanted) -> 
         WRITER
         + "\nclass Mute:\n    pass\n"
         + "\nclass Short:\n    def rewrite(self, asked):\n        return ['one']\n"
+        + "\nclass Silent:\n    def rewrite(self, asked):\n        pass\n"
+        + "\nclass InWords(Writer):\n    def rate(self, texts):\n        return ['good' for _ in texts]\n"
     )
     import sys
 
