@@ -39,12 +39,18 @@ def facts_of(run: Run, settings: ClassifierSettings, losses: Weighted) -> ClassF
         inputs=names,
         columns=tuple(columns),
         classes=classes,
-        groups=int(rows[settings.group].max()) + 1 if "group" in losses.fields else 0,
+        groups=groups_in(run, settings, rows) if "group" in losses.fields else 0,
         rows=run.training.batch,
         prior=prior_of(rows, settings, classes),
         centre=centre,
         spread=spread,
     )
+
+
+def groups_in(run: Run, settings: ClassifierSettings, rows: Mapping[str, Any]) -> int:
+    """Return how many sources rows may have: as many as are named, also if the sample lacks some."""
+    named = len(getattr(run.data.columns.get(settings.group), "names", None) or ())
+    return max(named, int(rows[settings.group].max()) + 1)
 
 
 def check_seen(run: Run, settings: ClassifierSettings, names: tuple[str, ...], rows: Mapping[str, Any]) -> None:
@@ -78,8 +84,12 @@ def scale_of(rows: Mapping[str, Any], names: tuple[str, ...], images: bool) -> t
     for name in names:
         if rows[name].dtype.kind not in "biuf":
             raise InputError(f"settings.inputs: {name} holds no numbers; leave it out of the inputs")
-    if images and (len(names) > 1 or rows[names[0]].ndim < 3):
-        raise InputError(f"settings.network: needs one column of images, got {', '.join(names)}")
+    if images and (len(names) > 1 or rows[names[0]].ndim not in (3, 4)):
+        shape = f" of shape {list(rows[names[0]].shape[1:])}" if len(names) == 1 else ""
+        raise InputError(
+            f"settings.network: needs one column of images, [height, width] or [height, width, channels], got "
+            f"{', '.join(names)}{shape}"
+        )
     tensors = {name: torch.from_numpy(rows[name]) for name in names}
     axes = (0, 2, 3) if images else (0,)
     found = [network_inputs(tensors, [name], images).double() for name in names]

@@ -185,5 +185,17 @@ def test_rows_that_no_classifier_can_look_at_are_one_line(columns, changes: list
 
 
 def test_images_need_a_column_of_images() -> None:
-    with pytest.raises(InputError, match=r"settings.network: needs one column of images, got x"):
+    with pytest.raises(
+        InputError, match=r"settings.network: needs one column of images, .* got x of shape \[6\]"
+    ):
         class_of(run_of("settings={network: conv}"))
+    columns = COLUMNS.replace("shape: [6]", "shape: [1, 2, 3, 1]")
+    with pytest.raises(InputError, match=r"got x of shape \[1, 2, 3, 1\]"):
+        class_of(run_of("settings={network: conv}", f"data.columns={columns}"))
+
+
+def test_sources_that_are_named_have_a_head_each_whatever_the_sample_holds() -> None:
+    write_rows(group=np.array(["here", "there"])[np.arange(300) % 2])
+    columns = COLUMNS.replace("{kind: number, type: int64}", "{kind: class, names: [here, there, away]}")
+    facts = class_of(run_of("objective=domain_heads", f"data.columns={columns}")).constants["facts"]
+    assert facts.groups == 3
