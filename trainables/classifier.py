@@ -19,7 +19,7 @@ from shoal.trainables.class_networks import (
 from shoal.trainables.class_rescaling import Learnt, Weigher
 from shoal.trainables.class_scores import auroc, macro_f1, share_of_hits
 from shoal.trainables.class_steps import ascend, look_ahead, worst
-from shoal.trainables.classifier_settings import AUGMENTED, ClassifierSettings
+from shoal.trainables.classifier_settings import AUGMENTED, OF_OBJECTIVES, ClassifierSettings
 from shoal.trainables.few_shot import few_shot
 from shoal.trainables.handover import hand_in, handed_out
 from shoal.trainables.judged import JUDGED_TOGETHER
@@ -52,6 +52,7 @@ class Classifier(Network):
     takes = frozenset({"columns"})
     by_row = True
     searched = frozenset({*AUGMENTED, "objective"})
+    of_objectives = OF_OBJECTIVES
     settings: ClassifierSettings
     losses: Weighted
     facts: ClassFacts

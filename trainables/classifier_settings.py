@@ -11,6 +11,11 @@ TURNED = ("rotate", "zoom", "brightness", "saturation")  # numbers by which korn
 # numbers that change rows in training; they may be searched
 AUGMENTED = ("drop", "noise", "shift", "flip", *TURNED)
 
+# beginnings of names of weights that the member's optimiser does not have
+UNTRAINED = ("teacher.", "weigher.")
+# and of all that objectives bring
+OF_OBJECTIVES = (*UNTRAINED, "projection.", "auxiliary.", "heads.", "gates.", "memory.", "body.styles.")
+
 
 @dataclass(frozen=True)
 class ClassifierSettings:

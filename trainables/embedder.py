@@ -60,6 +60,7 @@ class Embedder(Network):
     takes = frozenset({"columns"})
     by_row = True
     searched = frozenset({"drop", "objective"})
+    of_objectives = ("memory.",)
     settings: EmbedderSettings
     losses: Weighted
     sizes: Mapping[str, int]  # role -> numbers of its vector, or tokens of its text

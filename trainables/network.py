@@ -71,6 +71,8 @@ class Network(Copied):
     priced: ClassVar[Set[str]] = frozenset()  # hyperparameters that trade loss for cost: see `costs`
     price = 0.0  # taken off the score for all of the cost
     own_step = False  # if True, its members are never stacked
+    # beginnings of names of weights that an objective brings: a run of another objective begins without them
+    of_objectives: tuple[str, ...] = ()
     draws_weights = True  # if False, `build` returns trained weights
     stacks_itself = False  # if True, `together` computes the losses of a stack, and not vmap
 

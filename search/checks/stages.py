@@ -4,7 +4,13 @@ from collections.abc import Callable
 
 from shoal.search.config.run import Run
 from shoal.search.config.stage_runs import stage_runs
+from shoal.search.config.trainable import SETTINGS
 from shoal.search.errors import InputError, nearest
+
+SHAPING = {  # constants that say how a network is made
+    "classifier": ("network", "model", "width", "layers", "classes"),
+    "embedder": ("width", "layers", "hidden", "towers", "encoder"),
+}
 
 
 def check_stages(run: Run, problems: Callable[[Run], list[str]]) -> list[str]:
@@ -61,6 +67,17 @@ def check_joint(made: list[Run], place: int) -> str:
             growth_between(*shapes)
         except ValueError as error:
             return f"change.model: {str(error).rstrip('.')}"
+    return check_same_network(made[place - 1], stage)
+
+
+def check_same_network(before: Run, stage: Run) -> str:
+    """Return which constant of a built-in class gives a stage another network than the one before had."""
+    section = SETTINGS.get(stage.trainable)
+    for name in SHAPING.get(stage.trainable, ()):
+        usual = section.model_fields[name].default if section else None
+        had, wanted = (each.settings.get(name, usual) for each in (before, stage))
+        if had != wanted:
+            return f"change.settings.{name}: must be that of the stage before, {had!r}, got {wanted!r}"
     return ""
 
 

@@ -37,8 +37,10 @@ def begin_member(member: Any, begun: Beginning | None, given: Begin) -> None:
         freeze(member, given.freeze)
         return
     own = member.state()
-    fresh = named_by(own["weights"], given.fresh)
-    member.load_weights(begun.weights | {name: own["weights"][name] for name in fresh})
+    fresh = named_by(own["weights"], given.fresh) | others(member, own["weights"], begun.weights)
+    left = others(member, begun.weights, own["weights"])
+    kept = {name: value for name, value in begun.weights.items() if name not in left}
+    member.load_weights(kept | {name: own["weights"][name] for name in fresh})
     if given.noise:
         add_noise(member, given.noise)
     freeze(member, given.freeze)
@@ -52,6 +54,11 @@ def begin_member(member: Any, begun: Beginning | None, given: Begin) -> None:
         load_slots(member.optimiser, member.recipe.optimiser, list(member.weights().items()), slots)
     if begun.batches is not None:
         hand_in(member.batches.load, begun.batches)
+
+
+def others(member: Network, held: Mapping[str, Any], known: Mapping[str, Any]) -> set[str]:
+    """Return the weights that are not known and that belong to an objective: the other run had another one."""
+    return {name for name in held.keys() - known.keys() if name.startswith(member.of_objectives)}
 
 
 def freeze(member: Network, patterns: list[str]) -> None:

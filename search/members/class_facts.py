@@ -39,7 +39,7 @@ def facts_of(run: Run, settings: ClassifierSettings, losses: Weighted) -> ClassF
         inputs=names,
         columns=tuple(columns),
         classes=classes,
-        groups=groups_in(run, settings, rows) if "group" in losses.fields else 0,
+        groups=sources_in(run, settings, rows) if "group" in losses.fields else 0,
         rows=run.training.batch,
         prior=prior_of(rows, settings, classes),
         centre=centre,
@@ -47,7 +47,7 @@ def facts_of(run: Run, settings: ClassifierSettings, losses: Weighted) -> ClassF
     )
 
 
-def groups_in(run: Run, settings: ClassifierSettings, rows: Mapping[str, Any]) -> int:
+def sources_in(run: Run, settings: ClassifierSettings, rows: Mapping[str, Any]) -> int:
     """Return how many sources rows may have: as many as are named, also if the sample lacks some."""
     named = len(getattr(run.data.columns.get(settings.group), "names", None) or ())
     return max(named, int(rows[settings.group].max()) + 1)

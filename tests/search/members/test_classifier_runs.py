@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from shoal.search.config.stages import Begin
 from shoal.search.errors import InputError
 from shoal.search.load import load_run
+from shoal.search.members.beginning import Beginning, begin_member
 from shoal.search.members.build import build_members
 from shoal.search.members.classes import class_of
 from shoal.search.runs.dry import first_files, try_out
@@ -199,3 +201,23 @@ def test_sources_that_are_named_have_a_head_each_whatever_the_sample_holds() -> 
     columns = COLUMNS.replace("{kind: number, type: int64}", "{kind: class, names: [here, there, away]}")
     facts = class_of(run_of("objective=domain_heads", f"data.columns={columns}")).constants["facts"]
     assert facts.groups == 3
+
+
+def test_a_run_begins_with_a_network_of_another_objective() -> None:
+    said = [run_of(f"objective={each}") for each in ("[cross_entropy, contrastive]", "future_teacher", "dice")]
+    for before in said:
+        donor = build_members(before, {0: {}}, streams=first_files)[0]
+        weights = handed_out(donor.state)["weights"]
+        for run in said:
+            member = build_members(run, {0: {}}, streams=first_files)[0]
+            begin_member(member, Beginning(weights, {}, None, {}), Begin(run="runs/before"))
+            after = handed_out(member.state)["weights"]
+            names = ("body.each.0.weight", "head.bias")
+            assert all(np.array_equal(after[name], weights[name]) for name in names)
+            assert np.isfinite(member.train(1))
+
+
+def test_a_stage_of_another_network_is_refused_before_anything_trains() -> None:
+    stages = "stages=[{name: one}, {name: two, change: {settings: {width: 64}}}]"
+    with pytest.raises(InputError, match=r"stages\.1: change\.settings\.width: must be that of the stage"):
+        load_run("run.yaml", ["kind=stages", stages])
