@@ -50,7 +50,7 @@ SECONDS_FOR_ITERATORS = 10.0
 EXECUTOR, ITERATORS = "StreamingExecutor", ("ray-data-metadata-prefetch", "iter_threaded")
 LOOKS_FOR_GROUPS = 6  # looks, half a second apart
 CONTROLLER = "TrainController"  # the class of the actor that starts a trial's workers
-TOO_LATE = "timed out during startup"  # what Ray says when its processes are late
+TOO_LATE = "timed out during startup"  # Ray says so when its processes are late
 HEAD_RESOURCE = "node:__internal_head__"  # Ray gives this resource to the head alone
 
 
