@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shoal.cluster.storage import Store
+from shoal.search.checks.run import problems
 from shoal.search.config.run import Run
 from shoal.search.corpus.manifest import find_corpus
 from shoal.search.errors import InputError
@@ -81,7 +82,22 @@ def with_chosen_rows(run: Run, report: Callable[[str], None], renew: bool) -> Ru
         report(f"selection: {line}")
     manifest = find_corpus(chosen.data)
     assert manifest is not None, "a finished selection has its corpus"
-    return selected_run(run, chosen, manifest)
+    made = selected_run(run, chosen, manifest)
+    check_gone_groups(made, [name for name in run.data.groups if name not in manifest.groups])
+    return made
+
+
+def check_gone_groups(made: Run, gone: list[str]) -> None:
+    """Raise InputError where a run needs groups of which no row was chosen."""
+    found = problems(made) if gone else []
+    given = made.data.proportions
+    if gone and given is not None and not any(given.values()):
+        found = ["data.proportions: the other groups have no share", *found]
+    if found:
+        raise InputError(
+            f"selection: no row of {', '.join(gone)} was chosen, but the file needs such rows ({found[0]}); "
+            f"choose more rows, or leave these groups out there."
+        )
 
 
 def _line(console: Console, line: str) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 import ray
+import yaml
 
 from shoal.search.corpus import stages
 from shoal.search.errors import InputError
+from shoal.search.load import checked_run, dump
+from shoal.search.runs.select import with_chosen_rows
 from shoal.search.selection.select import select_corpus
 from tests.search.selection.test_select import dsir, places, run_of, write_group
 
@@ -36,6 +39,21 @@ def test_a_target_of_one_document_needs_no_rows_that_are_held_out(tmp_path, plac
     chosen = select_corpus(run_of(tmp_path, places, dsir({"like": small}), validation=0.1, test=0.1), print)
     groups = chosen.record["groups"]
     assert groups["sea"]["kept"] / groups["sea"]["rows"] > groups["wood"]["kept"] / groups["wood"]["rows"]
+
+
+@pytest.mark.parametrize(
+    ("named", "wanted"),
+    [
+        ({"score": {"kind": "loss", "groups": {"sea": 0.5, "wood": 0.5}}}, "score.groups: wood is no group"),
+        ({"data.proportions": {"sea": 0.0, "wood": 1.0}}, "data.proportions: the other groups have no share"),
+    ],
+)
+def test_a_group_that_the_file_needs_and_of_which_no_row_was_chosen(tmp_path, places, named, wanted) -> None:
+    values = yaml.safe_load(dump(run_of(tmp_path, places, dsir(places, share=0.05))))
+    values["data"] |= {"proportions": named.get("data.proportions")}
+    run = checked_run(values | {"score": named.get("score", "loss")}, "run.yaml")
+    with pytest.raises(InputError, match=rf"no row of wood was chosen, but .*\({wanted}"):
+        with_chosen_rows(run, print, renew=True)
 
 
 def test_stages_of_one_command_share_a_connection(monkeypatch) -> None:
