@@ -80,7 +80,7 @@ class Embedder(Network):
         names = ("query", "positive") if self.settings.towers == "two" else ("query",)
         parts: dict[str, nn.Module] = {name: self.tower(self.sizes[name]) for name in names}
         self.index = None if self.documents is None else torch.from_numpy(self.documents).to(self.device)
-        self.kinds = None if self.index is None else kinds_of(self.index)
+        self.kinds: Any = None if self.index is None else kinds_of(self.index)
         return Towers({**parts, "memory": Memory(self.losses.start(sizes))})
 
     def tower(self, size: int) -> nn.Module:
