@@ -175,8 +175,10 @@ def readable_text(
     if names is None:
         return str(tokenizer.decode(row))
     if {"tokens", "segment"} <= set(names):
-        texts = [row["tokens"][row["segment"] == number] for number in range(1, int(row["segment"].max()) + 1)]
-        return "\n\n".join(str(tokenizer.decode(each)) for each in texts)
+        examples = [
+            row["tokens"][row["segment"] == number] for number in range(1, int(row["segment"].max()) + 1)
+        ]
+        return "\n\n".join(str(tokenizer.decode(each)) for each in examples)
     if "chosen_mask" in names:
         return f"better: {answered(row, 'chosen', tokenizer)}\n\nworse: {answered(row, 'rejected', tokenizer)}"
     told = [name for name in names if name not in images]
