@@ -33,7 +33,7 @@ from shoal.search.errors import InputError
 from shoal.search.selection.corpora import Corpus, read_columns, read_groups, read_ids, stored_rows
 from shoal.search.selection.deciding import Decided
 from shoal.search.selection.interface import Scoring, tokens_of
-from shoal.search.selection.scorers import own_object
+from shoal.search.selection.scorers import answer_of, own_object
 from shoal.search.selection.scoring import scored
 from shoal.search.selection.writing import write_selected
 from shoal.search.tokenizers import open_tokenizer
@@ -107,7 +107,7 @@ def ratings_of(made: Any, texts: list[str]) -> NDArray[np.float64]:
     if not callable(getattr(made, "rate", None)):
         return np.full(len(texts), np.nan)
     parts = [texts[start : start + ASKED_AT_ONCE] for start in range(0, len(texts), ASKED_AT_ONCE)]
-    return np.concatenate([ratings_in(made.rate(part), len(part)) for part in parts])
+    return np.concatenate([ratings_in(answer_of(REFINE_KEY, made, "rate", part), len(part)) for part in parts])
 
 
 def ratings_in(given: Any, texts: int) -> NDArray[np.float64]:
@@ -172,7 +172,7 @@ def rewritten_texts(
     found: list[str | None] = []
     for start in range(0, len(asked), ASKED_AT_ONCE):
         part = asked[start : start + ASKED_AT_ONCE]
-        given = made.rewrite(part)
+        given = answer_of(REFINE_KEY, made, "rewrite", part)
         written_texts = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else []
         if len(written_texts) != len(part) or any(not isinstance(text, str | None) for text in written_texts):
             raise InputError(

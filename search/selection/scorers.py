@@ -136,13 +136,7 @@ def _own(scoring: Scoring) -> RowScorer:
     made = own_object(scoring.key, scoring.settings.made, scoring.code, "score(rows)")
 
     def score(rows: Any, ids: NDArray[np.int64]) -> ScoreColumns:
-        try:
-            found = made.score(by_field(rows))
-        except Exception as error:  # whatever a file of the user's may raise
-            said = in_one_line(trace_of(error))
-            raise InputError(
-                f"{scoring.key}.made: {scoring.settings.made} cannot score rows: {said}"
-            ) from error
+        found = answer_of(scoring.key, made, "score", by_field(rows))
         if not isinstance(found, Mapping) or not found:
             raise InputError(
                 f"{scoring.key}: score(rows) must return columns by name, got {type(found).__name__}."
@@ -180,12 +174,21 @@ def own_object(key: str, made: str, folder: str, method: str) -> Any:
     look_in(folder)
     try:
         found = getattr(importlib.import_module(name), attribute)()
-    except Exception as error:  # whatever a file of the user's may raise
-        said = " ".join(str(error).split())
-        raise InputError(f"{key}.made: {made} cannot be made: {type(error).__name__}: {said}") from error
+    except (Exception, SystemExit) as error:  # whatever a file of the user's may raise
+        said = in_one_line(trace_of(error))
+        raise InputError(f"{key}.made: {made} cannot be made: {said}") from error
     if not callable(getattr(found, method.partition("(")[0], None)):
         raise InputError(f"{key}.made: {made} must have a method {method}, but has none.")
     return found
+
+
+def answer_of(key: str, made: Any, method: str, given: Any) -> Any:
+    """Return what a method of the user's object answers; raises InputError with the line where it raises."""
+    try:
+        return getattr(made, method)(given)
+    except (Exception, SystemExit) as error:  # whatever a file of the user's may raise
+        said = in_one_line(trace_of(error))
+        raise InputError(f"{key}.made: {method} of {type(made).__name__} failed: {said}") from error
 
 
 def digest_of_code(made: str, folder: str) -> str | None:

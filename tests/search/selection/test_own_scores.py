@@ -59,7 +59,14 @@ def test_columns_that_differ_between_files_are_one_clear_line(tmp_path, run, ret
 
 def test_a_class_that_raises_is_one_clear_line_with_its_place(tmp_path, run) -> None:
     write_class(tmp_path, "{'s': rows['nowhere']}")
-    with pytest.raises(InputError, match=rf"Own cannot score rows: {MODULE}.py:6: IndexError"):
+    with pytest.raises(InputError, match=rf"made: score of Own failed: {MODULE}.py:6: IndexError"):
+        select_corpus(run, print)
+    write_class(tmp_path, "__import__('sys').exit(3)")
+    with pytest.raises(InputError, match=rf"made: score of Own failed: {MODULE}.py:6: SystemExit: 3"):
+        select_corpus(run, print)
+    (tmp_path / f"{MODULE}.py").write_text("import sys\n\nsys.exit(3)\n")
+    sys.modules.pop(MODULE, None)
+    with pytest.raises(InputError, match=rf"Own cannot be made: {MODULE}.py:3: SystemExit: 3"):
         select_corpus(run, print)
     write_class(tmp_path, "{'s': __import__('torch').ones(len(rows), requires_grad=True)}")
     with pytest.raises(InputError, match=r"column s must hold a number, .* got a Tensor: Can't call numpy"):

@@ -179,6 +179,14 @@ def test_what_only_fills_a_row_is_no_part_of_its_text(run) -> None:
         ({"made": "writer_of_test:Short"}, r"rewrite\(asked\) must return a text, or None, for each of"),
         ({"made": "writer_of_test:Silent"}, r"or None, for each of \d+ requests, got NoneType"),
         ({"made": "writer_of_test:InWords"}, r"must return a number for each of \d+ texts, got \d+ of str\."),
+        (
+            {"made": "writer_of_test:Gone"},
+            r"refine.made: rewrite of Gone failed: writer_of_test.py:\d+: SystemExit: 4",
+        ),
+        (
+            {"made": "writer_of_test:Lost"},
+            r"refine.made: rate of Lost failed: writer_of_test.py:\d+: KeyError: 'a'",
+        ),
         ({"base": "nowhere"}, r"refine.base: must be the folder of an exported model or of transformers"),
     ],
 )
@@ -189,6 +197,8 @@ def test_bad_input_is_one_clear_line(run, trained, tmp_path, change, wanted) -> 
         + "\nclass Mute:\n    pass\n"
         + "\nclass Short:\n    def rewrite(self, asked):\n        return ['one']\n"
         + "\nclass Silent:\n    def rewrite(self, asked):\n        pass\n"
+        + "\nclass Gone(Writer):\n    def rewrite(self, asked):\n        raise SystemExit(4)\n"
+        + "\nclass Lost(Writer):\n    def rate(self, texts):\n        return {}['a']\n"
         + "\nclass InWords(Writer):\n    def rate(self, texts):\n        return ['good' for _ in texts]\n"
     )
     import sys
