@@ -55,7 +55,9 @@ def judging_model(folder: str, kind: str, device: str) -> nn.Module:
     missing, which transformers would draw at random.
     """
     import transformers
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     opened, told = getattr(transformers, kind).from_pretrained(
         folder,
         local_files_only=True,
