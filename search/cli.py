@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import warnings
 from enum import StrEnum
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from shoal.search.errors import InputError, Interrupted, RunFailed
 from shoal.search.front import commands
 from shoal.search.front.commands import ChangesArgument, DirectoryArgument, FileArgument
 from shoal.search.front.completion import complete_directory
-from shoal.search.output import print_plainly, quick_imports, screen, write_document
+from shoal.search.output import print_plainly, quick_imports, screen, warning_in_one_line, write_document
 from shoal.search.platform import job_commands, platform_commands
 from shoal.search.runs.kinds import runner
 from shoal.search.signals import well_ended
@@ -295,6 +296,7 @@ def runs_here() -> list[str]:
 
 def run_command_line() -> None:
     """Run the command line; a mistake of the user's is one message without a stack trace."""
+    warnings.formatwarning = warning_in_one_line  # type: ignore[assignment]
     with well_ended():
         try:
             app()

@@ -30,6 +30,11 @@ def print_plainly(line: str, style: str | None = None, stderr: bool = False) -> 
     screen(stderr).print(line, style=style, highlight=False, soft_wrap=True, markup=False)
 
 
+def warning_in_one_line(message: Warning | str, *place: Any) -> str:
+    """Return a warning without its line of code, which says nothing to a user."""
+    return f"warning: {' '.join(str(message).split())}\n"
+
+
 @contextlib.contextmanager
 def quick_imports() -> Iterator[None]:
     """Import for a short command: without looks for garbage, and numpy without threads of its BLAS.

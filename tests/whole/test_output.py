@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shoal.search.errors import RunFailed
-from shoal.search.output import Steady, steady, write_document
+from shoal.search.output import Steady, steady, warning_in_one_line, write_document
 
 ROOT = Path(__file__).parents[2]
 TOY = str(ROOT / "examples/toy.yaml")
@@ -80,3 +80,10 @@ def test_a_command_without_standard_output_does_its_work() -> None:
     command = f"{subprocess.list2cmdline(program)} >&-"
     done = subprocess.run(command, shell=True, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_warning_has_no_line_of_our_code() -> None:
+    assert (
+        warning_in_one_line(RuntimeWarning("late;\n  again."), RuntimeWarning, "a.py", 3)
+        == "warning: late; again.\n"
+    )
