@@ -24,7 +24,7 @@ def ended(program: str, *signals: signal.Signals, **options) -> tuple[int, str, 
     first = process.stdout.readline()
     for number in signals:
         process.send_signal(number)
-    said, errors = process.communicate(timeout=60)
+    said, errors = process.communicate(timeout=240)
     return process.returncode, first + said, errors
 
 

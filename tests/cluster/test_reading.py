@@ -121,7 +121,7 @@ def test_batches_are_the_same_over_datasets_and_epochs_and_when_a_reader_is_kill
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1120,
         # as the shell leaves it to what runs in the background; Ray's workers must not inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.helpers.listening import descendants
 
 ROOT = Path(__file__).parents[2]
-SECONDS_TO_START, TRIES = 120, 3
+SECONDS_TO_START, TRIES = 480, 3
 
 
 def free_ports(count: int) -> list[int]:
@@ -121,7 +121,7 @@ class Nodes:
         for process in self.of(node):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        node.wait(timeout=120)
+        node.wait(timeout=480)
 
     def drain(self, node: subprocess.Popen[bytes], seconds: int) -> None:
         """Tell Ray that a node will be gone in so many seconds, as a cloud that takes it back does."""
@@ -130,7 +130,7 @@ class Nodes:
         told = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test")
         command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--node-id", name, *told]
         place = ("--address", f"127.0.0.1:{self.gcs}", "--deadline-remaining-seconds", str(seconds))
-        subprocess.run([*command, *place], env=self.environment, capture_output=True, check=True, timeout=120)
+        subprocess.run([*command, *place], env=self.environment, capture_output=True, check=True, timeout=480)
 
     def of(self, node: subprocess.Popen[bytes]) -> list[int]:
         """Return a node's processes, its children's children first."""

@@ -57,7 +57,7 @@ def client(book: Any, folder: Path) -> NotebookClient:
     os.environ["PYTHONPATH"] = str(ROOT)
     os.environ["RAY_AUTH_MODE"] = "disabled"
     return NotebookClient(
-        book, timeout=280, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        book, timeout=1120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
 
 

@@ -59,14 +59,14 @@ def end_started() -> None:
 
 def shoal(*arguments: str, folder: Path = ROOT, **variables: str) -> str:
     process = start(*arguments, folder=folder, **variables)
-    said, _ = process.communicate(timeout=280)
+    said, _ = process.communicate(timeout=1120)
     assert process.returncode == 0, said
     return said
 
 
 def wait_for_round(directory: Path, round_: int, process: subprocess.Popen[str]) -> None:
     """Wait until a run has checkpointed this round."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 800
     while not (directory / "checkpoints" / f"round-{round_:06d}" / "decisions.json").exists():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline

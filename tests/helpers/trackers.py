@@ -48,7 +48,7 @@ def free_port() -> int:
         return int(asked.getsockname()[1])
 
 
-def wait_for(address: str, log: Path, seconds: float = 90) -> None:
+def wait_for(address: str, log: Path, seconds: float = 360) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         try:

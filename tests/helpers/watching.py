@@ -80,7 +80,7 @@ class Browser:
         )
         arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1500,1000"]
         options = {"binary": CHROMIUM, "args": [*arguments, f"--user-data-dir={folder}/profile"]}
-        wait_until(self.ready, 30)
+        wait_until(self.ready, 120)
         made = self.ask("POST", "", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}})
         self.url += f"/session/{made['sessionId']}"
 
@@ -95,7 +95,7 @@ class Browser:
         place = self.url if "/session" in self.url else f"{self.url}/session"
         body = None if given is None else json.dumps(given).encode()
         asked = urllib.request.Request(f"{place}{what}", data=body, method=method)
-        with urllib.request.urlopen(asked, timeout=120) as answer:
+        with urllib.request.urlopen(asked, timeout=480) as answer:
             return json.loads(answer.read())["value"]
 
     def open(self, url: str) -> None:
@@ -104,7 +104,7 @@ class Browser:
     def text(self) -> str:
         return str(self.ask("POST", "/execute/sync", {"script": "return document.body.innerText", "args": []}))
 
-    def shows(self, *words: str, seconds: float = 60) -> str:
+    def shows(self, *words: str, seconds: float = 240) -> str:
         """Wait until the page shows all of these words; return its text."""
         wait_until(lambda: all(word in self.text() for word in words), seconds, self.text)
         return self.text()

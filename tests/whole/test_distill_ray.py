@@ -46,7 +46,7 @@ def test_a_killed_run_is_resumed_searched_and_exported(tmp_path) -> None:
     process = start("run", file, *changes)
     wait_for_round(directory, 3, process)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     reached = checkpoints.latest(Store(str(directory)), range(4))
     assert 2 <= reached < 12
     said = shoal("resume", str(directory))

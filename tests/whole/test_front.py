@@ -79,7 +79,7 @@ def test_a_class_of_a_script_trains_is_interrupted_and_goes_on(tmp_path) -> None
     STARTED.append(process)
     wait_for(place / "checkpoints/round-000002/decisions.json", process)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=200)
+    said, _ = process.communicate(timeout=800)
     assert process.returncode == 0, said
     assert f"interrupted: stopped before the end. Continue with `shoal resume {place}`." in said
     assert "status interrupted" in said and "status done Slope" in said
@@ -91,7 +91,7 @@ def test_a_class_of_a_script_trains_is_interrupted_and_goes_on(tmp_path) -> None
 
 
 def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 800
     while not file.exists():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline

@@ -81,14 +81,14 @@ def test_a_killed_search_goes_on_to_the_same_proposal(tmp_path, part: str) -> No
     process = start("run", mixture_run(tmp_path, killed))
     wait_for_round(killed / part, 2, process)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert json.loads((killed / "summary.json").read_text())["status"] == "running"
     shoal("resume", str(killed))
     assert proposal_of(killed) == proposal_of(whole)
     for each in ("swarm", "confirm"):
         assert scores(killed / each) == scores(whole / each)
     process = start("resume", str(killed))
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=240)
     assert process.returncode == 2 and "is finished" in said
 
 
@@ -105,7 +105,7 @@ def test_doremi_against_the_best_of_a_former_run_resumes_and_is_replayed(tmp_pat
     process = start("run", *without_policy(texts, killed), policy, f"hyperparameters={rate}")
     wait_for_round(killed, 3, process)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     shoal("resume", str(killed))
     rows = Store(str(killed)).read_table("mixing.parquet").to_pylist()
     assert {row["extra_steps"] for row in rows} == {40} and max(row["round"] for row in rows) == 10

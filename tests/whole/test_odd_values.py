@@ -62,7 +62,7 @@ def test_lists_and_infinities_go_on_where_they_were(tmp_path: Path) -> None:
     process = start("run", "p/run.yaml", "directory=my run", folder=tmp_path)
     wait_for_round(place, 3, process)
     os.kill(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=90)
+    said, _ = process.communicate(timeout=360)
     assert process.returncode == 130 and f"`shoal resume '{place}'`" in said, said
     resumed = checkpoints.latest(Store(str(place)), range(6))
     text = (place / "run.yaml").read_text().replace("steps: 1000", f"steps: {5 * (resumed + 6)}")

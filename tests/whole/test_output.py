@@ -78,7 +78,7 @@ def test_streams_are_as_they_were_afterwards() -> None:
 def test_a_command_without_standard_output_does_its_work() -> None:
     program = [sys.executable, "-m", "shoal", "validate", TOY]
     command = f"{subprocess.list2cmdline(program)} >&-"
-    done = subprocess.run(command, shell=True, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=100)
+    done = subprocess.run(command, shell=True, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=400)
     assert (done.returncode, done.stderr) == (0, "")
 
 

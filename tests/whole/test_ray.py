@@ -97,7 +97,7 @@ def test_the_baseline_is_the_same_members_without_exploits(toy_run) -> None:
 
 def test_a_finished_run_is_not_run_again(toy_run) -> None:
     process = start("resume", str(toy_run[0]))
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=480)
     assert process.returncode == 2 and "is finished" in said
 
 
@@ -113,7 +113,7 @@ def test_a_killed_run_resumes_to_the_same_end(texts, whole_run, tmp_path) -> Non
     process = start("run", *small_run(texts, killed))
     wait_for_round(killed, 3, process)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert status_of(killed) == "stopped"
     reached = checkpoints.latest(Store(str(killed)), range(4))
     assert 2 <= reached < 10
@@ -139,7 +139,7 @@ def test_a_brood_that_loses_its_worker_comes_back_and_nothing_changes(tmp_path, 
     wait_for_round(tmp_path, 20, process)
     hosts = [line for line in processes() if "RayTrainWorker" in line]
     os.kill(int(hosts[0].split()[1]), signal.SIGKILL)
-    said, _ = process.communicate(timeout=200)
+    said, _ = process.communicate(timeout=800)
     assert process.returncode == 0, said
     assert len(hosts) == broods
     copies, reported = without_ray(TOY, *changes)
@@ -209,7 +209,7 @@ def test_a_run_whose_members_all_fail_says_why(tmp_path) -> None:
     (tmp_path / "climbing.py").write_text(OWN)
     (tmp_path / "own.yaml").write_text(OWN_RUN.replace("low: 0.1", "low: 1.0"))
     process = start("run", "own.yaml", folder=tmp_path)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=480)
     assert process.returncode == 1
     assert "all members have failed by step 4" in said and "climbing.py" in said and "shoal resume" in said
 
@@ -221,7 +221,7 @@ def test_ctrl_c_stops_ray_and_leaves_a_run_that_resumes(tmp_path) -> None:
     listening = addresses(descendants(process.pid))
     assert listening and not {place: who for place, who in listening.items() if not place.startswith("127.")}
     os.kill(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=90)
+    said, _ = process.communicate(timeout=360)
     assert process.returncode == 130, said
     assert "shoal resume" in said and "Traceback" not in said
     assert not children_of(process.pid)
@@ -233,8 +233,8 @@ def test_sigterm_to_the_whole_group_ends_a_run_at_once_and_it_resumes(tmp_path) 
     assert status_of(tmp_path) == "running"
     began = time.monotonic()
     os.killpg(process.pid, signal.SIGTERM)  # Ray's processes are in groups of their own
-    said, _ = process.communicate(timeout=90)
-    assert time.monotonic() - began < 30  # a driver whose head is gone waits for a minute
+    said, _ = process.communicate(timeout=360)
+    assert time.monotonic() - began < 55  # a driver whose head is gone waits for a minute
     assert process.returncode == 143, said
     ends = [line for line in said.splitlines() if not line.startswith("toy: ")]
     assert ends == [f"interrupted: stopped before the end. Continue with `shoal resume {tmp_path}`."]
@@ -252,7 +252,7 @@ def processes() -> list[str]:
     return found.stdout.splitlines()
 
 
-def children_of(session: int, seconds: float = 10.0) -> list[str]:
+def children_of(session: int, seconds: float = 60.0) -> list[str]:
     """Return the processes that still live in a session; one that is killed needs a moment to go."""
     deadline = time.monotonic() + seconds
     while True:

@@ -48,7 +48,7 @@ def test_rounds_of_adapters_score_by_the_last_adapter_and_go_on_after_a_kill(tmp
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
     command = ("refine", str(tmp_path / "run.yaml"))
     process = start(*command, folder=tmp_path)
-    said, _ = process.communicate(timeout=280)
+    said, _ = process.communicate(timeout=1120)
     assert process.returncode == -signal.SIGKILL, said
     first = (tmp_path / "run/round-0/best/adapter_model.safetensors").read_bytes()
     said = shoal(*command, folder=tmp_path)

@@ -47,7 +47,7 @@ cluster: {{broods: 1, workers_per_brood: 2}}
     process = start("run", str(path), f"directory={killed}")
     wait_for_round(killed, 5, process)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     shoal("resume", str(killed))
     assert kept(killed) == kept(whole) and scores(killed) == scores(whole)
     assert same_weights(members(killed, 4), members(whole, 4))
@@ -68,7 +68,7 @@ def descendants(ancestor: int) -> Iterator[tuple[int, str]]:
 
 def kill(run: subprocess.Popen[str], title: str) -> None:
     """Kill the first process of a run that is seen at this work."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 480
     while run.poll() is None and time.monotonic() < deadline:
         for process, doing in descendants(run.pid):
             if title in doing:
@@ -105,7 +105,7 @@ cluster: {{broods: 1, workers_per_brood: 2}}
     wait_for_round(mortal, 4, process)
     kill(process, "MapBatches(read_turns)")
     kill(process, "ray::Shard")
-    said, _ = process.communicate(timeout=280)
+    said, _ = process.communicate(timeout=1120)
     assert process.returncode == 0, said
     assert max(row[0] for row in scores(mortal)) == 20
     assert kept(mortal) == kept(whole) and scores(mortal) == scores(whole)

@@ -33,7 +33,7 @@ def spanned(tmp_path_factory) -> dict[str, dict[str, list]]:
         )
         for rank in (0, 1)
     ]
-    said = [process.communicate(timeout=120)[0] for process in ranks]
+    said = [process.communicate(timeout=480)[0] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0]
     return json.loads(said[0].splitlines()[-1])
 
@@ -155,7 +155,7 @@ def test_members_over_workers_decide_as_those_on_one_and_resume(texts, tmp_path,
     process = start("run", *small_run(texts, over), *unmixed, *changes(span))
     wait_for_round(over, 3, process)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     shoal("resume", str(over))
     copies = [event for event in events(over) if event.parent is not None]
     assert [(event.round, event.member, event.parent) for event in copies] == [

@@ -85,7 +85,7 @@ def test_a_resumed_run_goes_on_counting(tmp_path, mode: str) -> None:
     process = start("run", "run.yaml", f"population.mode={mode}", folder=tmp_path)
     wait_for_round(place, 6, process)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     counted = max(
         newest_whole(each.run, each._store, print).stopping["reports"] for each in [shoal.open(place)]
     )

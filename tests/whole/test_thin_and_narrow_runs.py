@@ -59,7 +59,7 @@ def ends_alike(path: Path, whole: Path, killed: Path) -> bool:
     process = start("run", str(path), f"directory={killed}")
     wait_for_round(killed, 3, process)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     shoal("resume", str(killed))
     return scores(killed) == scores(whole) and same_weights(members(killed, 4), members(whole, 4))
 

@@ -57,7 +57,7 @@ def test_the_command_itself_ends_with_the_exit_code(tmp_path) -> None:
         str(tmp_path),
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 2
     assert done.stderr == f"error: {tmp_path} is not a run directory: it has no run.yaml.\n"
 

@@ -463,7 +463,7 @@ def browse(store: Store, folder: Path) -> tuple[str, str]:
         "--enable-logging=stderr", "--v=0", f"--user-data-dir={folder}/profile", "--window-size=1400,2400",
         f"--screenshot={folder}/page.png", "--dump-dom", f"file://{store.path('report.html')}",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=480, check=True)
     return done.stdout, done.stderr
 
 

@@ -103,7 +103,7 @@ def test_a_command_that_is_killed_goes_on_and_chooses_the_same(tmp_path) -> None
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     begun = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
     scores = Path(tmp_path, "corpus", "scores")
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while not list(scores.glob("own-*/*/train/*.parquet")) and time.monotonic() < until:
         time.sleep(0.02)
     begun.send_signal(signal.SIGKILL)

@@ -26,7 +26,7 @@ class Kept:
     only_grows = goes_on = False
     place = "kept"
     down = False
-    hold = threading.Event()
+    hold, let_go = threading.Event(), threading.Event()
     told: ClassVar[list[tuple[int, int]]] = []
 
     def __init__(self, run, given, key) -> None: ...
@@ -49,16 +49,17 @@ class Kept:
 
     def close(self, status) -> None:
         if Kept.hold.is_set():
-            time.sleep(5)
+            Kept.let_go.wait(60)
 
 
 @pytest.fixture(autouse=True)
 def kept(monkeypatch):
     Kept.told, Kept.down = [], False
     Kept.hold.clear()
+    Kept.let_go.clear()
     monkeypatch.setitem(feed.TRACKERS_BY_KIND, "tensorboard", Kept)
     yield
-    Kept.hold.clear()
+    Kept.let_go.set()
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def tell(tracking: Tracking, *parts: int) -> None:
         time.sleep(0.01)
 
 
-def until(said: list, lines: int, seconds: float = 5.0) -> None:
+def until(said: list, lines: int, seconds: float = 60.0) -> None:
     """Wait until so many lines are there, or the seconds are over."""
     end = time.monotonic() + seconds
     while len(said) < lines and time.monotonic() < end:
@@ -115,7 +116,7 @@ def test_a_slow_tracker_does_not_hold_the_run(run, monkeypatch) -> None:
     began = time.monotonic()
     with Tracking(run, Store(run.directory), said.append) as tracking:
         tracking.recorded(1)
-    assert time.monotonic() - began < 2 and "shoal track" in said[0]
+    assert time.monotonic() - began < 30 and "shoal track" in said[0]
 
 
 def test_a_broken_record_is_one_line_and_the_run_goes_on(run) -> None:

@@ -124,7 +124,7 @@ class Post:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(timeout=60)
+            thread.join(timeout=240)
             assert not thread.is_alive()
         return killed
 
@@ -322,7 +322,7 @@ def test_a_killed_run_on_ray_resumes(tmp_path, monkeypatch) -> None:
     process = start("run", "uneven.yaml", f"directory={place}", *CHANGES, folder=tmp_path)
     wait_for_round(place, 4, process)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     rows = Store(str(place)).read_table(METRICS).to_pylist()
     # on a busy machine the slow worker may not have begun
     rounds = [max((row["round"] for row in rows if row["member"] % 2 == each), default=0) for each in (0, 1)]

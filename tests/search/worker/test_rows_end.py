@@ -135,7 +135,7 @@ def test_a_run_whose_rows_end_is_done_with_report_and_best_member_also_where_it_
     process = start("run", str(file), *changes)
     wait_for_round(place, 3, process)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=100)
+    process.communicate(timeout=400)
     said = shoal("resume", str(place))
     rows = Store(str(place)).read_table("metrics.parquet").to_pylist()
     (last,) = {max(row["step"] for row in rows if row["member"] == member) for member in range(4)}
@@ -146,5 +146,5 @@ def test_a_run_whose_rows_end_is_done_with_report_and_best_member_also_where_it_
     assert (place / "best/model.safetensors").exists()
     assert f"the rows ended at step {last}" in (place / "report.html").read_text()
     process = start("resume", str(place), folder=ROOT)
-    said, _ = process.communicate(timeout=100)
+    said, _ = process.communicate(timeout=400)
     assert process.returncode == 2 and "is finished" in said
