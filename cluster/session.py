@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,9 @@ def session(dashboard: bool = False, object_store_bytes: int | None = None) -> I
             yield context.dashboard_url or ""
         finally:
             end_readers(SECONDS_TO_END if not ending.came() else SECONDS_TO_END_NOW)
+            before = leaders(started)  # a worker whose raylet has ended is nobody's child any more
             ray.shutdown()
-            kill(started)
+            kill(started, before)
 
 
 def end_readers(seconds: float) -> None:
@@ -126,8 +127,9 @@ def connect_ray(address: str, options: dict[str, Any], started: list[subprocess.
         if address != EMBEDDED or TOO_LATE not in str(error):
             raise
     warnings.warn("Ray's processes were not up in 30 s; it is started again.", RuntimeWarning, stacklevel=2)
+    before = leaders(started)
     ray.shutdown()
-    kill(started)
+    kill(started, before)
     started.clear()
     return init_ray(address, options)
 
@@ -165,16 +167,20 @@ def apart() -> Iterator[list[subprocess.Popen[bytes]]]:
         ray_utils.set_sigterm_handler = theirs
 
 
-def kill(started: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End Ray's processes, and those that they have started, without asking them.
-
-    Each of Ray's workers leads a group of its own; what else a raylet has started would take a minute to notice
-    that it is gone.
-    """
-    heads = {process.pid for process in started}
-    for leader in heads | {child for child, parent in parents().items() if parent in heads}:
+def kill(started: Sequence[subprocess.Popen[bytes]], before: Set[int] = frozenset()) -> None:
+    """End Ray's processes, those that they have started, and earlier leaders of groups, without asking them."""
+    for leader in leaders(started) | before:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, signal.SIGKILL)
+
+
+def leaders(started: Sequence[subprocess.Popen[bytes]]) -> set[int]:
+    """Return Ray's processes and those that they have started: each of Ray's workers leads a group of its own.
+
+    What a raylet has started would take a minute to notice that it is gone.
+    """
+    heads = {process.pid for process in started}
+    return heads | {child for child, parent in parents().items() if parent in heads}
 
 
 def parents() -> dict[int, int]:

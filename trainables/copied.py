@@ -54,8 +54,12 @@ class Copied(Judged):
         return self.state(to_views)
 
     def buffers(self) -> list[str]:
-        """Return the names of what is held beside weights, and so has no slots."""
-        return sorted(self.held().keys() & dict(self.module.named_buffers(remove_duplicate=False)).keys())
+        """Return the names of what is held beside what the optimiser trains, and so has no slots."""
+        trained = {id(weight) for weight in self.weights().values()}
+        parameters = self.module.named_parameters(remove_duplicate=False)
+        others = {name for name, weight in parameters if id(weight) not in trained}
+        others |= dict(self.module.named_buffers(remove_duplicate=False)).keys()
+        return sorted(self.held().keys() & others)
 
     def shared(self) -> list[str]:
         """Return the names of sharded weights: each process holds a part of the first axis, by its rank."""

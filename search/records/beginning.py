@@ -22,7 +22,6 @@ from shoal.search.messages import Row
 from shoal.search.records import directory
 from shoal.search.records.last import member_of
 from shoal.search.records.lineage import read_lineage
-from shoal.trainables.classifier_settings import UNTRAINED
 from shoal.trainables.growth import Growth, grow_slots, grow_weights, growth_between, mixed
 from shoal.trainables.recipes.densities import without_masks
 from shoal.trainables.settings import DecoderShape
@@ -147,8 +146,6 @@ def slots_of(
         return {}
     frozen = donor.begin.freeze if donor.begin else donor.model.freeze
     held = without_masks(weights).keys() - set(state.get("buffers", ()))
-    if donor.trainable == "classifier":
-        held = {name for name in held if not name.startswith(UNTRAINED)}
     trained = [name for name in weights if name in held and not any(fnmatchcase(name, each) for each in frozen)]
     names = sorted(trained, key=lambda name: weights[name].ndim < 2)  # the order in `Network.weights`
     found: dict[str, StartArrays] = {}

@@ -27,6 +27,7 @@ from shoal.search.records.last import member_of
 from shoal.search.records.lineage import read_lineage
 from shoal.search.selection.interface import Scoring
 from shoal.search.selection.scorers import open_scorer
+from shoal.trainables.class_rescaling import Rescaling
 from shoal.trainables.scoring import row_losses
 from tests.helpers.classifiers import classifier
 from tests.helpers.members import gated, points
@@ -247,7 +248,15 @@ def test_no_other_class_has_experts_and_no_student_is_taught_by_them(texts, tmp_
         card_of(best, "distill.teacher")
 
 
-@pytest.mark.parametrize("make", [classifier, points, gated])
+def with_teacher() -> Any:
+    return classifier({"future_teacher": {"ahead": 0, "decay": 0.5}})
+
+
+def with_weigher() -> Any:
+    return classifier(rescaling=Rescaling())
+
+
+@pytest.mark.parametrize("make", [classifier, with_teacher, with_weigher, points, gated])
 def test_slots_are_those_of_their_weights_where_a_network_has_buffers(make) -> None:
     member = make()
     member.train(2)
