@@ -27,13 +27,13 @@ from shoal.search.records.last import member_of
 from shoal.search.records.lineage import read_lineage
 from shoal.search.selection.interface import Scoring
 from shoal.search.selection.scorers import open_scorer
-from shoal.trainables.class_rescaling import Rescaling
 from shoal.trainables.scoring import row_losses
 from tests.helpers.classifiers import classifier
 from tests.helpers.members import gated, points
 from tests.helpers.pretrained import tiny_llama
 from tests.helpers.runs import write_texts
 from tests.search.members.test_begun import CYCLE, beginning, cycle, made, same, state_of, trained, weights
+from tests.trainables.test_class_rescaling import weighed
 
 MODEL = {"layers": 2, "heads": 2, "width": 16, "experts": 3, "gate": "tanh", "active_experts": 2}
 NARROW = {"kind": "float", "low": 0.1, "high": 1.0, "log": True}
@@ -252,11 +252,7 @@ def with_teacher() -> Any:
     return classifier({"future_teacher": {"ahead": 0, "decay": 0.5}})
 
 
-def with_weigher() -> Any:
-    return classifier(rescaling=Rescaling())
-
-
-@pytest.mark.parametrize("make", [classifier, with_teacher, with_weigher, points, gated])
+@pytest.mark.parametrize("make", [classifier, with_teacher, weighed, points, gated])
 def test_slots_are_those_of_their_weights_where_a_network_has_buffers(make) -> None:
     member = make()
     member.train(2)
