@@ -22,7 +22,7 @@ demo: $(STAMP)
 	$(RUN)/shoal run examples/demo.yaml
 
 test: $(STAMP)
-	@echo "test: all but the slow ones, in two processes, the longest first; 10 to 17 minutes on 2 cores"
+	@echo "test: all but the slow ones, in two processes, the longest first; 10 to 28 minutes on 2 cores"
 	$(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)

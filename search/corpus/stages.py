@@ -58,9 +58,8 @@ class Read(NamedTuple):
     bad: list[tuple[str, Bad]]
 
 
-OPEN_CONNECTION: ContextVar[contextlib.ExitStack | None] = ContextVar(
-    "OPEN_CONNECTION", default=None
-)  # closes a connection
+# It closes the connection that all stages share, where they do.
+OPEN_CONNECTION: ContextVar[contextlib.ExitStack | None] = ContextVar("OPEN_CONNECTION", default=None)
 
 
 class TaskRefusal(NamedTuple):
